@@ -1,0 +1,51 @@
+# `make` lists what can be made. Everything runs in .venv, made from requirements.txt, whose every file has a hash.
+
+PYTHON ?= python3
+BIN := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export PYTHONPATH := src
+
+.PHONY: help
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/ -/'
+
+.PHONY: repro
+repro: env  ## the five stages, on real MNIST unless params.yaml says otherwise
+	dvc repro
+
+.PHONY: env
+env: .venv/.complete  ## the environment, from requirements.txt
+	@echo "environment: .venv is as requirements.txt says"
+
+.venv/.complete: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit("retrace needs Python 3.11 to 3.13, and $(PYTHON) is " + sys.version.split()[0] + "; name another: make PYTHON=python3.12" if not (3, 11) <= sys.version_info[:2] <= (3, 13) else 0)'
+	$(PYTHON) -m venv --clear .venv
+	awk '/^uv==/ { on = 1 } on { print } on && !/\\$$/ { exit }' requirements.txt > .venv/uv.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r .venv/uv.txt
+	$(BIN)/uv pip sync --quiet --require-hashes --compile-bytecode requirements.txt
+	@touch $@
+
+.PHONY: check
+check: env  ## format, lint, types, layers, and the graph against the code
+	ruff format --check .
+	ruff check .
+	pyright --warnings
+	lint-imports --no-logo
+	pytest tests/test_pipeline.py
+
+.PHONY: test
+test: env  ## every test
+	pytest -n 2
+
+.PHONY: quick
+quick: env  ## the tests that take no minutes
+	pytest -n 2 -m "not slow"
+
+.PHONY: lock
+lock: env  ## requirements.txt anew from pyproject.toml
+	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header \
+		--group dev pyproject.toml --output-file requirements.txt
+
+.PHONY: accuracy
+accuracy: env  ## the default recipe with three seeds, and with lr=0.01: what the README says of it
+	python benchmarks/accuracy.py

@@ -1,0 +1,72 @@
+"""The logits of a whole part first; every metric after that is a function of logits and labels."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812 - the field's own name for it
+
+from retrace.batches import Part
+from retrace.classifier import Classifier
+from retrace.shapes import Features, Labels, Logits
+
+BATCH = 1000  # images; any number gives the same metrics
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What the network makes of each sample, in the part's order, in float32."""
+
+    features: Features
+    logits: Logits
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """How well one class is told from the others; precision, recall and F1 in 0..1."""
+
+    name: str
+    precision: float
+    recall: float
+    f1: float
+    n_samples: int
+
+
+def outputs(model: Classifier, part: Part) -> Outputs:
+    """The features and logits of every sample; the model is left in evaluation mode."""
+    model.eval()
+    with torch.inference_mode():
+        features = torch.cat([model.features(images) for images in part.images.split(BATCH)])
+        return Outputs(features, model.head(features))
+
+
+def loss(logits: Logits, labels: Labels) -> float:
+    """The mean cross-entropy, in nats, without smoothing: what training losses are compared by."""
+    return F.cross_entropy(logits, labels).item()
+
+
+def accuracy(logits: Logits, labels: Labels) -> float:
+    """The share of samples whose largest logit is the label's, 0..1."""
+    return (logits.argmax(dim=1) == labels).double().mean().item()
+
+
+def by_class(predicted: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> list[ClassScore]:
+    """A score a class; 0 where a class was never predicted, or never there."""
+    from sklearn.metrics import precision_recall_fscore_support
+
+    columns = precision_recall_fscore_support(
+        labels,
+        predicted,
+        labels=np.arange(len(class_names)),
+        average=None,
+        zero_division=0,  # pyright: ignore[reportArgumentType] - as documented
+    )
+    rows = zip(class_names, *(np.asarray(column).tolist() for column in columns), strict=True)
+    return [ClassScore(*row) for row in rows]
+
+
+def averaged(classes: Sequence[ClassScore]) -> dict[str, float]:
+    """Precision, recall and F1 as the plain mean over classes, by the names that metrics have everywhere."""
+    return {f"test_{kind}": fmean(getattr(score, kind) for score in classes) for kind in ("precision", "recall", "f1")}

@@ -1,0 +1,43 @@
+"""Every file that the pipeline reads or writes, relative to the folder in which it runs.
+
+Under `dvc exp run --temp` and the queue that folder is a throw-away copy; what must outlive it
+(journals, the MLflow store) hangs on `lineage.root()` instead.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+PARAMS = Path("params.yaml")
+GRAPH = Path("dvc.yaml")
+
+RAW = Path("data/raw")
+PROCESSED = Path("data/processed")
+TRAIN = PROCESSED / "train.safetensors"
+VALIDATION = PROCESSED / "validation.safetensors"
+TEST = PROCESSED / "test.safetensors"
+
+WEIGHTS = Path("models/model.safetensors")
+CARD = Path("models/model.json")
+
+HISTORY = Path("reports/history.csv")
+METRICS = Path("reports/metrics.json")
+CLASSES = Path("reports/classes.csv")
+CONFUSION = Path("reports/confusion.csv")
+PREDICTIONS = Path("reports/predictions.safetensors")
+FIGURES = Path("reports/figures")
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yield a name beside `path` to write to; it becomes `path`, whole and on disk, or nothing does."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield unfinished
+        with unfinished.open("rb") as file:
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)

@@ -1,0 +1,67 @@
+"""The same bits every time: seeds, deterministic kernels, and which device and precision do the work.
+
+Equal seeds give equal bits on the same kind of machine with the same number of threads; a CPU and a GPU, or one and
+two threads, add in different orders and differ in the last digit.
+"""
+
+import ctypes
+import os
+import sys
+from dataclasses import dataclass
+
+import torch
+from torch.utils import deterministic
+
+from retrace.errors import ParamsError
+from retrace.params import Hardware
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Where tensors live and the type that convolutions and products use in training."""
+
+    device: torch.device
+    precision: torch.dtype
+    threads: int
+
+    def autocast(self) -> torch.autocast:
+        """The context in which training runs its forward pass."""
+        return torch.autocast(self.device.type, self.precision, enabled=self.precision is torch.bfloat16)
+
+    def __str__(self) -> str:
+        name = torch.cuda.get_device_name() if self.device.type == "cuda" else f"cpu, {self.threads} threads"
+        return f"{name}, {str(self.precision).removeprefix('torch.')}"
+
+
+def settle(hardware: Hardware) -> Compute:
+    """From here on torch is deterministic in this process. Raises ParamsError where the device is not there."""
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+    torch.use_deterministic_algorithms(mode=True)
+    # A debugging aid, and most of what the mode costs.
+    deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
+    torch.backends.cudnn.benchmark = False
+    torch.set_flush_denormal(True)
+    torch.set_num_threads(hardware.threads)
+    _keep_freed_memory()
+
+    has_gpu = torch.cuda.is_available()
+    if hardware.device == "cuda" and not has_gpu:
+        raise ParamsError("params.yaml: device is 'cuda', but torch sees no GPU here; use auto or cpu")
+    device = torch.device("cuda" if has_gpu and hardware.device != "cpu" else "cpu")
+    fast = _has_bfloat16(device) if hardware.precision == "auto" else hardware.precision == "bfloat16"
+    return Compute(device, torch.bfloat16 if fast else torch.float32, hardware.threads)
+
+
+def _keep_freed_memory() -> None:
+    """Large blocks are kept: returned to the kernel, they are cleared anew for every batch (10 % of a step)."""
+    threshold, trim, limit = -3, -1, 1 << 30  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, bytes
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        libc.mallopt(threshold, limit)
+        libc.mallopt(trim, limit)
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    """Whether the hardware multiplies bfloat16: emulated, as on AVX-512 without BF16, it is 2.5 times slower."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

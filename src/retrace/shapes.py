@@ -1,0 +1,10 @@
+"""The shapes of the tensors that travel between modules; the tests check them at every call."""
+
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+Images = UInt8[Tensor, "batch channel height width"]
+Labels = Int[Tensor, " batch"]
+Features = Float[Tensor, "batch feature"]
+Logits = Float[Tensor, "batch class"]
+Loss = Float[Tensor, ""]

@@ -1,0 +1,36 @@
+"""reports/ says how good the trained network is on the test part, which no stage before this one has read."""
+
+from dataclasses import asdict
+
+from retrace import batches, classifier, errors, evaluation, params, paths, reports, seeding, splits, tracking
+
+
+def main() -> None:
+    compute = seeding.settle(params.load(params.Evaluate))
+    model, card = classifier.load()
+    samples, _ = splits.load(paths.TEST)
+    last_epoch = reports.load_history()[-1]
+
+    with tracking.stage("evaluate") as run:
+        part = batches.on_device(samples, compute.device)
+        made = evaluation.outputs(model.to(compute.device), part)
+        predictions = reports.Predictions(made.logits.cpu().numpy(), made.features.cpu().numpy(), samples.labels)
+        classes = evaluation.by_class(predictions.predicted, samples.labels, card.class_names)
+        tested = {
+            "test_loss": evaluation.loss(made.logits, part.labels),
+            "test_accuracy": evaluation.accuracy(made.logits, part.labels),
+            **evaluation.averaged(classes),
+        }
+        reports.save_metrics({name: value for name, value in last_epoch.items() if name != "epoch"} | tested)
+        reports.save_table(paths.CLASSES, map(asdict, classes))
+        reports.save_confusion(samples.labels, predictions.predicted, card.class_names)
+        reports.save_predictions(predictions)
+
+        run.metrics(tested, headline=True)
+        for path in (paths.METRICS, paths.CLASSES, paths.CONFUSION):
+            run.artifact(path)
+    print(f"test accuracy {tested['test_accuracy']:.2%}, loss {tested['test_loss']:.4f}, {len(samples):,} samples")
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -1,0 +1,21 @@
+"""data/processed/ holds the train, validation and test parts, one packed file each."""
+
+from retrace import errors, params, paths, splits, tracking
+from retrace.datasets import DATASETS
+
+
+def main() -> None:
+    p = params.load(params.Preprocess)
+    read = params.bind({name: entry.read for name, entry in DATASETS.items()}, p.dataset, "datasets")
+    with tracking.stage("preprocess") as run:
+        training, test = read(paths.RAW)
+        parts = splits.deal(training, test, p.validation_fraction, p.test_fraction, p.seed)
+        scale = splits.scale(parts[0])
+        for path, samples in zip((paths.TRAIN, paths.VALIDATION, paths.TEST), parts, strict=True):
+            splits.save(path, samples, scale)
+            run.metrics({f"{path.stem}_samples": len(samples)})
+            print(f"{path}: {len(samples):,} samples of {len(samples.class_names)} classes")
+
+
+if __name__ == "__main__":
+    errors.run(main)
