@@ -46,6 +46,8 @@ def run(main: Callable[[], None]) -> None:
         print(error, file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
     except Terminated:
+        print("terminated", file=sys.stderr)
         sys.exit(128 + signal.SIGTERM)

@@ -12,7 +12,7 @@ from retrace.batches import Part
 from retrace.classifier import Classifier
 from retrace.shapes import Features, Labels, Logits
 
-BATCH = 1000  # images; any number gives the same metrics
+BATCH = 1000  # images
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class ClassScore:
 def outputs(model: Classifier, part: Part) -> Outputs:
     """The features and logits of every sample; the model is left in evaluation mode."""
     model.eval()
-    with torch.inference_mode():
+    with torch.no_grad():
         features = torch.cat([model.features(images) for images in part.images.split(BATCH)])
         return Outputs(features, model.head(features))
 

@@ -170,6 +170,8 @@ def _reasoned(place: str) -> Iterator[None]:
     """Whatever reading fails with becomes a FetchError that names the place."""
     try:
         yield
+    except urllib.error.HTTPError as error:
+        raise FetchError(f"{place}: HTTP status {error.code}, {error.reason}") from None
     except urllib.error.URLError as error:
         raise FetchError(f"{place}: {error.reason}") from None
     except (OSError, EOFError, zlib.error, http.client.HTTPException) as error:

@@ -126,13 +126,17 @@ def read(path: Path = paths.PARAMS) -> Values:
 
 def load(stage: type[Stage], path: Path = paths.PARAMS) -> Stage:
     """The parameters of one stage, after the whole file has been checked. Raises ParamsError, a line a fault."""
-    values = read(path)
-    tables = {table: _table(values, table) for table in TABLES.values()}
-    try:
-        experiment = Experiment.model_validate(values, context=tables)
-    except ValidationError as error:
-        raise ParamsError(_explained(error, str(path), tuple(Experiment.model_fields))) from None
+    experiment = checked(read(path))
     return stage.model_construct(**{name: getattr(experiment, name) for name in stage.model_fields})
+
+
+def checked(values: Values) -> Experiment:
+    """All of params.yaml's values, typed. Raises ParamsError, a line a fault."""
+    tables = {table: values[table] if isinstance(values.get(table), dict) else {} for table in TABLES.values()}
+    try:
+        return Experiment.model_validate(values, context=tables)
+    except ValidationError as error:
+        raise ParamsError(_explained(error, str(paths.PARAMS), tuple(Experiment.model_fields))) from None
 
 
 def bind(table: Mapping[str, Callable[..., Built]], choice: Choice, kind: str) -> Callable[..., Built]:
@@ -178,11 +182,6 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in values.items():
         flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return flat
-
-
-def _table(values: Values, name: str) -> Values:
-    table = values.get(name)
-    return table if isinstance(table, dict) else {}
 
 
 def _explained(error: ValidationError, prefix: str, known: tuple[str, ...], joint: str = ": ") -> str:

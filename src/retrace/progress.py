@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 
 from retrace.training import Epoch, Step
 
@@ -68,13 +68,17 @@ def follow(epochs: int, total_steps: int) -> Iterator[Lines]:
     if not sys.stdout.isatty():
         yield Lines(epochs)
         return
-    columns = (
+    # No thread of its own to redraw: it would take a core from training.
+    with Progress(*columns(), console=Console(), auto_refresh=False, transient=True) as bar:
+        yield Bar(epochs, total_steps, bar)
+
+
+def columns() -> tuple[ProgressColumn, ...]:
+    """Of the bar, from left to right."""
+    return (
         MofNCompleteColumn(),
         BarColumn(bar_width=24),
         TextColumn("{task.fields[told]}", style="none"),
         TimeRemainingColumn(),
         TextColumn("left"),
     )
-    # No thread of its own to redraw: it would take a core from training.
-    with Progress(*columns, console=Console(), auto_refresh=False, transient=True) as bar:
-        yield Bar(epochs, total_steps, bar)

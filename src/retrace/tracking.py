@@ -70,7 +70,7 @@ def _show(path: Path) -> None:
         upload(path)
     except Exception as error:  # noqa: BLE001 - whatever MLflow, its server or its store can fail with
         reason = " ".join(str(error).split())[:300]
-        print(f"warning: MLflow does not have this run: {reason}; its journal is {path}", file=sys.stderr)
+        print(f"warning: MLflow does not have all of this run: {reason}; its journal is {path}", file=sys.stderr)
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
@@ -92,16 +92,18 @@ def upload(path: Path) -> None:
     events = journal.read(path)
     client = _client()
     runs = _runs(client, events[0])
-    _log_metrics(client, runs, events)
-    for event in events:
-        if event["kind"] == "tags":
-            client.log_batch(runs.child, tags=_tags(event["values"]))
-        elif event["kind"] == "artifact":
-            for run in runs.of(event):
-                client.log_artifact(run, event["path"], str(Path(event["path"]).parent))
-        elif event["kind"] == "model":
-            _log_model(client, runs, Path(event["weights"]), Path(event["card"]))
-    _close(client, runs, events[0], events[-1])
+    try:
+        _log_metrics(client, runs, events)
+        for event in events:
+            if event["kind"] == "tags":
+                client.log_batch(runs.child, tags=_tags(event["values"]))
+            elif event["kind"] == "artifact":
+                for run in runs.of(event):
+                    client.log_artifact(run, event["path"], str(Path(event["path"]).parent))
+            elif event["kind"] == "model":
+                _log_model(client, runs, Path(event["weights"]), Path(event["card"]))
+    finally:  # what could not be uploaded must not leave a run that seems to go on
+        _close(client, runs, events[0], events[-1])
 
 
 def _client() -> "MlflowClient":
@@ -112,20 +114,20 @@ def _client() -> "MlflowClient":
     import mlflow
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)
-    place = _store()
+    own = _own_store()
     with _lock():
-        database = Path(place.removeprefix("sqlite:///"))
-        if place.startswith("sqlite:///") and not database.exists():
+        database = Path(own.removeprefix("sqlite:///"))
+        if not os.environ.get("MLFLOW_TRACKING_URI") and not database.exists():
             # Two processes that migrate one file break it, so it is made aside and appears whole.
             unfinished = database.with_name(f".{database.name}.{os.getpid()}")
             mlflow.MlflowClient(f"sqlite:///{unfinished}").search_experiments()
             unfinished.replace(database)
-    mlflow.set_tracking_uri(place)
-    return mlflow.MlflowClient(place)
+    return mlflow.MlflowClient(os.environ.get("MLFLOW_TRACKING_URI") or own)
 
 
-def _store() -> str:
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{lineage.root() / 'mlflow.db'}"
+def _own_store() -> str:
+    """In the main repository and absolute, so that a queued experiment, run in a folder of its own, finds it."""
+    return f"sqlite:///{lineage.root() / 'mlflow.db'}"
 
 
 def _lock() -> FileLock:
@@ -158,9 +160,9 @@ def _runs(client: "MlflowClient", start: Event) -> _Pair:
 def _experiment_id(client: "MlflowClient", name: str) -> str:
     if found := client.get_experiment_by_name(name):
         return found.experiment_id
-    # Fixed for ever, hence absolute: a queued experiment's own folder is deleted. A server has its own place.
-    here = None if os.environ.get("MLFLOW_TRACKING_URI") else (lineage.root() / "mlruns" / name).as_uri()
-    return client.create_experiment(name, here)
+    # Fixed for ever, hence absolute: a queued experiment's own folder is deleted. A server has a place of its own.
+    ours = client.tracking_uri == _own_store()
+    return client.create_experiment(name, (lineage.root() / "mlruns" / name).as_uri() if ours else None)
 
 
 def _found(client: "MlflowClient", experiment: str, tag: str, value: str) -> "Run | None":
@@ -220,6 +222,7 @@ def _log_model(client: "MlflowClient", runs: _Pair, weights: Path, card: Path) -
     example = np.zeros((2, *said.image), dtype=np.uint8)  # two: a batch of one would fix the batch size
     with torch.inference_mode():
         signature = infer_signature(example, served(torch.from_numpy(example)).numpy())
+    mlflow.set_tracking_uri(client.tracking_uri)
     with mlflow.start_run(runs.child):
         logged = pytorch.log_model(
             served,

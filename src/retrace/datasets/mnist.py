@@ -58,7 +58,7 @@ def _part(folder: Path, images: fetching.RawFile, labels: fetching.RawFile) -> S
 def _idx(path: Path) -> np.ndarray:
     """An IDX file of bytes: two zeros, the type 8, the number of dimensions, a big-endian size each, the data."""
     content = path.read_bytes()
-    n_dimensions = content[3] if content[:3] == b"\0\0\x08" else 0
+    n_dimensions = content[3] if content[:3] == b"\0\0\x08" and len(content) > 3 else 0
     start = 4 + 4 * n_dimensions
     shape = tuple(int.from_bytes(content[at : at + 4], "big") for at in range(4, start, 4))
     if not shape or len(content) != start + math.prod(shape):

@@ -1,0 +1,116 @@
+"""Networks, and the classifier around them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import nn
+
+from retrace import classifier, params, paths
+from retrace.errors import DataError, ParamsError
+from retrace.models import MODELS, cnn
+
+
+def card_of(values: params.Values, model: str) -> classifier.Card:
+    return classifier.Card(
+        model=model,
+        settings=values["models"][model],
+        image=(1, 28, 28),
+        class_names=tuple("0123456789"),
+        mean=(33.0,),
+        std=(78.0,),
+    )
+
+
+def some_images(n: int) -> torch.Tensor:
+    return torch.randint(0, 256, (n, 1, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def test_every_model_has_settings_and_they_fit(values: params.Values) -> None:
+    assert set(params.bind_all(MODELS, values["models"], "models")) == set(MODELS)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_gives_a_logit_a_class_and_flat_features(values: params.Values, name: str) -> None:
+    model = classifier.build(card_of(values, name))
+    features = model.features(some_images(3))
+    assert features.ndim == 2
+    assert model(some_images(3)).shape == (3, 10)
+    torch.testing.assert_close(model.head(features), model(some_images(3)))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_comes_back_from_its_files_and_equal_weights_are_equal_bytes(
+    folder: Path, values: params.Values, name: str
+) -> None:
+    written = []
+    for _ in range(2):
+        torch.manual_seed(1)
+        model = classifier.build(card_of(values, name))
+        classifier.save(model, card_of(values, name))
+        written.append((paths.WEIGHTS.read_bytes(), paths.CARD.read_bytes()))
+    loaded, card = classifier.load()
+    assert written[0] == written[1]
+    assert card == card_of(values, name)
+    assert torch.equal(loaded(some_images(2)), model.eval()(some_images(2)))
+
+
+class Tutorial(nn.Module):
+    """The network as the tutorial writes it: ReLU before pooling (seeds/000)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(1, 16, 5, 1, 2), nn.Conv2d(16, 32, 5, 1, 2)
+        self.fc1, self.fc2 = nn.Linear(32 * 7 * 7, 128), nn.Linear(128, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.max_pool2d(F.relu(self.conv1(x)), 2)
+        x = F.max_pool2d(F.relu(self.conv2(x)), 2)
+        return self.fc2(F.relu(self.fc1(x.view(x.size(0), -1))))
+
+
+def test_the_cnn_is_the_tutorial_s_network(values: params.Values) -> None:
+    theirs = Tutorial()
+    trunk, head = cnn.build((1, 28, 28), 10, **values["models"]["cnn"])
+    ours = nn.Sequential(trunk, head)
+    ours.load_state_dict(dict(zip(ours.state_dict(), theirs.state_dict().values(), strict=True)))
+    images = torch.randn(8, 1, 28, 28)
+    assert torch.equal(ours(images), theirs(images))
+    assert sum(weight.numel() for weight in ours.parameters()) == 215_370
+
+
+def test_an_even_kernel_is_refused(values: params.Values) -> None:
+    settings = values["models"]["cnn"] | {"kernel_size": 4}
+    with pytest.raises(ParamsError, match="models.cnn.kernel_size is 4; should be odd"):
+        params.bind(MODELS, params.Choice(name="cnn", settings=settings), "models")
+
+
+def test_normalisation_is_inside(values: params.Values) -> None:
+    model = classifier.build(card_of(values, "softmax"))
+    expected = model.head((some_images(4).float().flatten(1) - 33) / 78)
+    torch.testing.assert_close(model(some_images(4)), expected)
+
+
+def test_the_served_model_gives_probabilities(values: params.Values) -> None:
+    served = classifier.Served(classifier.build(card_of(values, "cnn")))
+    np.testing.assert_allclose(served(some_images(5)).sum(dim=1).detach(), 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize("damage", ["cut", "missing", "other network", "no card", "unknown model"])
+def test_a_damaged_model_is_refused_with_what_makes_it(folder: Path, values: params.Values, damage: str) -> None:
+    card = card_of(values, "cnn")
+    classifier.save(classifier.build(card), card)
+    if damage == "cut":
+        paths.WEIGHTS.write_bytes(paths.WEIGHTS.read_bytes()[:-10])
+    elif damage == "missing":
+        paths.WEIGHTS.unlink()
+    elif damage == "no card":
+        paths.CARD.write_text("{}")
+    elif damage == "other network":
+        classifier.save(classifier.build(card_of(values, "softmax")), card)
+    else:
+        paths.CARD.write_text(paths.CARD.read_text().replace('"cnn"', '"resnet"'))
+    with pytest.raises(DataError, match="dvc repro train"):
+        classifier.load()

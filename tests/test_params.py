@@ -1,0 +1,167 @@
+import contextlib
+from pathlib import Path
+from typing import Annotated
+
+import pytest
+from conftest import ROOT
+from dvc.utils.serialize import load_yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import Field
+from ruamel.yaml import YAML
+
+from retrace import params, paths
+from retrace.errors import ParamsError
+
+
+def write(values: object) -> None:
+    with paths.PARAMS.open("w") as file:
+        YAML().dump(values, file)  # keeps the order of keys
+
+
+@pytest.mark.parametrize("stage", params.STAGES.values())
+def test_every_stage_has_its_parameters_in_the_repository_s_file(stage: type[params.Strict]) -> None:
+    loaded = params.load(stage, ROOT / paths.PARAMS)
+    assert set(loaded.model_dump()) == set(stage.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("lr", "abc", "lr is 'abc'; should be a valid number"),
+        ("lr", 0, "lr is 0; should be greater than 0"),
+        ("lr", float("nan"), "lr is nan; should be a finite number"),
+        ("lr", True, "lr is True; should be a valid number"),
+        ("epochs", 0, "epochs is 0; should be greater than or equal to 1"),
+        ("epochs", 1.5, "epochs is 1.5; should be a valid integer"),
+        ("epochs", "3", "epochs is '3'; should be a valid integer"),
+        ("batch_size", None, "batch_size is None; should be a valid integer"),
+        ("seed", -1, "seed is -1; should be greater than or equal to 0"),
+        ("dataset", "mnits", "dataset is 'mnits'; should be one of mnist, digits"),
+        ("model", ["cnn"], "model is ['cnn']; should be one of softmax, cnn"),
+        ("device", "tpu", "device is 'tpu'; should be 'auto', 'cpu' or 'cuda'"),
+        ("validation_fraction", 1, "validation_fraction is 1; should be less than 1"),
+        ("models", 3, "models is 3; should be a valid dictionary"),
+        ("lrr", 0.1, "lrr is not a key; did you mean lr?"),
+        ("zzz", 0.1, "zzz is not a key; known are"),
+    ],
+)
+@pytest.mark.usefixtures("folder")
+def test_a_wrong_value_is_one_line_with_key_value_and_what_is_allowed(
+    values: params.Values, key: str, value: object, said: str
+) -> None:
+    write({**values, key: value})
+    with pytest.raises(ParamsError) as raised:
+        params.load(params.Download)
+    lines = [line for line in str(raised.value).splitlines() if f": {key} " in line]
+    assert len(lines) == 1
+    assert lines[0].startswith(f"params.yaml: {said}")
+
+
+@pytest.mark.parametrize("key", ["lr", "dataset", "seed", "models", "figures"])
+@pytest.mark.usefixtures("folder")
+def test_a_missing_key_is_named(values: params.Values, key: str) -> None:
+    del values[key]
+    write(values)
+    with pytest.raises(ParamsError, match=f": {key} is missing"):
+        params.load(params.Train)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "- 1\n", "lr: 1\nlr: 2\n", "a: [", "a: !!python/object:os.system x", "\x00", "? {"]
+)
+def test_what_is_no_table_is_refused_in_one_line(folder: Path, text: str) -> None:
+    (folder / paths.PARAMS).write_text(text)
+    with pytest.raises(ParamsError) as raised:
+        params.load(params.Download)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_missing_file_is_named() -> None:
+    paths.PARAMS.unlink()
+    with pytest.raises(ParamsError, match="no such file"):
+        params.load(params.Download)
+
+
+SCALARS = [
+    *("1e-3", "1E5", "1.", ".5", "-.5", "+1", "1_000", "0x1F", "0o17", "017", "0b11", "1:30", "12e03", ".inf", "-.INF"),
+    *(
+        ".nan",
+        "yes",
+        "no",
+        "on",
+        "off",
+        "True",
+        "true",
+        "TRUE",
+        "null",
+        "~",
+        "",
+        "2024-01-01",
+        "1e3",
+        "'1'",
+        "0.0",
+        "-0",
+    ),
+]
+
+
+@pytest.mark.parametrize("scalar", SCALARS)
+def test_every_scalar_is_read_as_dvc_reads_it(folder: Path, scalar: str) -> None:
+    (folder / paths.PARAMS).write_text(f"x: {scalar}\n")
+    ours, dvcs = params.read()["x"], load_yaml(str(folder / paths.PARAMS))["x"]
+    assert type(ours) is type(dvcs)
+    assert repr(ours) == repr(dvcs)
+
+
+def build(image: int, *, width: Annotated[int, Field(ge=1)], names: list[str]) -> tuple[int, int, list[str]]:
+    return image, width, names
+
+
+def test_a_choice_is_called_with_its_settings() -> None:
+    choice = params.Choice(name="net", settings={"width": 3, "names": ["a"]})
+    assert params.bind({"net": build}, choice, "models")(1) == (1, 3, ["a"])
+
+
+@pytest.mark.parametrize(
+    ("settings_", "said"),
+    [
+        ({"names": []}, "models.net.width is missing"),
+        ({"names": [], "width": 0}, "models.net.width is 0; should be greater than or equal to 1"),
+        ({"names": [1], "width": 1}, r"models.net.names.0 is 1; should be a valid string"),
+        ({"names": [], "width": 1, "wdith": 2}, "models.net.wdith is not a key; did you mean width?"),
+        ({"names": [], "width": "x" * 500}, "models.net.width is 'xxx"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_its_table(settings_: dict[str, object], said: str) -> None:
+    with pytest.raises(ParamsError, match=said.replace("?", r"\?")) as raised:
+        params.bind({"net": build}, params.Choice(name="net", settings=settings_), "models")
+    assert len(str(raised.value)) < 200
+
+
+def test_a_table_without_settings_for_an_entry_is_refused() -> None:
+    with pytest.raises(ParamsError, match="figures should have settings for a, b; look at b"):
+        params.bind_all({"a": lambda: 1, "b": lambda: 2}, {"a": {}}, "figures")
+
+
+def test_only_the_chosen_settings_are_part_of_an_experiment(values: params.Values) -> None:
+    chosen = params.chosen(values)
+    assert chosen["models.cnn.hidden"] == 128
+    assert not any("sgd" in key for key in chosen)
+    assert set(params.chosen(values, params.Download)) == {"dataset"}
+
+
+json_like = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(key=st.sampled_from(tuple(params.Experiment.model_fields)), value=json_like)
+def test_no_value_of_any_key_ends_in_a_traceback(key: str, value: object) -> None:
+    changed = {**params.read(ROOT / paths.PARAMS), key: value}
+    with contextlib.suppress(ParamsError):
+        assert isinstance(params.checked(changed), params.Experiment)

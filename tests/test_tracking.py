@@ -1,0 +1,314 @@
+"""Lineage, the journal, and what MLflow shows of it."""
+
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+from mlflow.entities import Run
+
+from retrace import classifier, errors, journal, lineage, params, paths, tracking
+from retrace.journal import Journal
+from retrace.training import Epoch
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated MLflow database without a run: making one takes seconds, copying it none."""
+    database = tmp_path_factory.mktemp("store") / "mlflow.db"
+    mlflow.MlflowClient(f"sqlite:///{database}").search_experiments()
+    return database
+
+
+@pytest.fixture
+def store(folder: Path, empty_store: Path) -> mlflow.MlflowClient:
+    """The store of `folder`."""
+    shutil.copy(empty_store, folder / "mlflow.db")
+    return mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+
+
+def runs(store: mlflow.MlflowClient) -> tuple[list[Run], list[Run]]:
+    """All parents and all children of the experiment mnist, oldest first."""
+    experiment = store.get_experiment_by_name("mnist")
+    assert experiment is not None
+    found = store.search_runs([experiment.experiment_id], order_by=["start_time ASC"])
+    children = [run for run in found if "mlflow.parentRunId" in run.data.tags]
+    return [run for run in found if run not in children], children
+
+
+def test_a_stage_becomes_a_child_run_with_what_it_did(folder: Path, store: mlflow.MlflowClient) -> None:
+    paths.CONFUSION.parent.mkdir()
+    with tracking.stage("evaluate") as run:
+        paths.CONFUSION.write_text("actual,predicted\n")
+        run.metrics({"val_loss": 2.0}, step=1)
+        run.metrics({"val_loss": 1.0}, step=2)
+        run.metrics({"test_accuracy": 0.5}, headline=True)
+        run.tags(colour="red")
+        run.artifact(paths.CONFUSION)
+    (parent,), (child,) = runs(store)
+    assert (child.info.run_name, child.info.status, parent.info.status) == ("evaluate", "FINISHED", "FINISHED")
+    curve = [(point.step, point.value) for point in store.get_metric_history(child.info.run_id, "val_loss")]
+    assert curve == [(1, 2.0), (2, 1.0)]
+    assert parent.data.metrics == {"test_accuracy": 0.5}
+    assert child.data.params == {"device": "auto", "precision": "auto", "threads": "2"}
+    assert parent.data.params["models.cnn.hidden"] == "128"
+    assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert child.data.tags["colour"] == "red"
+    assert child.data.tags["retrace.stage"] == "evaluate"
+    assert child.data.tags["dvc.outs.reports/confusion.csv"] == lineage.md5(paths.CONFUSION)
+    artifact = mlflow.artifacts.download_artifacts(
+        run_id=child.info.run_id, artifact_path="reports/confusion.csv", tracking_uri=f"sqlite:///{folder}/mlflow.db"
+    )
+    assert Path(artifact).read_text() == "actual,predicted\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "told"),
+    [
+        (ValueError("too wet"), "FAILED", "ValueError: too wet"),
+        (SystemExit(1), "FAILED", "SystemExit: 1"),
+        (errors.DivergedError("nan"), "FAILED", "DivergedError: nan"),
+        (KeyboardInterrupt(), "KILLED", None),
+        (errors.Terminated(), "KILLED", None),
+    ],
+)
+@pytest.mark.usefixtures("folder")
+def test_the_status_is_the_truth(
+    store: mlflow.MlflowClient, error: BaseException, status: str, told: str | None
+) -> None:
+    with pytest.raises(type(error)), tracking.stage("download") as run:
+        run.metrics({"raw_bytes": 1.0})
+        raise error
+    (parent,), (child,) = runs(store)
+    assert (parent.info.status, child.info.status) == (status, status)
+    assert child.data.tags.get("retrace.error") == told
+    assert child.data.metrics == {"raw_bytes": 1.0}
+
+
+@pytest.mark.usefixtures("folder")
+def test_stages_of_one_experiment_share_a_parent_and_another_lr_has_its_own(store: mlflow.MlflowClient) -> None:
+    for _ in range(2):
+        with tracking.stage("download"):
+            pass
+    with tracking.stage("train"):
+        pass
+    paths.PARAMS.write_text(paths.PARAMS.read_text().replace("\nlr: 0.005", "\nlr: 0.01"))
+    with tracking.stage("train"):
+        pass
+    parents, children = runs(store)
+    assert [parent.data.params["lr"] for parent in parents] == ["0.005", "0.01"]
+    assert Counter(child.data.tags["mlflow.parentRunId"] for child in children) == {
+        parents[0].info.run_id: 3,
+        parents[1].info.run_id: 1,
+    }
+
+
+@pytest.mark.usefixtures("folder")
+def test_uploading_again_changes_nothing(store: mlflow.MlflowClient) -> None:
+    with tracking.stage("train") as run:
+        for step in range(1200):
+            run.metrics({"train_loss": 1 / (step + 1)}, step)
+        run.metrics({"train_accuracy": 0.5}, headline=True)
+
+    def rows() -> list[tuple[object, ...]]:
+        with sqlite3.connect("mlflow.db") as database:
+            tables = ("runs", "metrics", "params", "tags")
+            return [row for table in tables for row in database.execute(f"SELECT * FROM {table} ORDER BY 1, 2, 3")]  # noqa: S608
+
+    before = rows()
+    tracking.upload(run.path)
+    assert rows() == before
+    assert len(store.get_metric_history(runs(store)[1][0].info.run_id, "train_loss")) == 1200
+
+
+@pytest.mark.usefixtures("folder")
+def test_an_experiment_is_named_as_dvc_names_it(store: mlflow.MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DVC_EXP_NAME", "tamed-zigs")
+    monkeypatch.setenv("DVC_EXP_BASELINE_REV", "abc123")
+    with tracking.stage("download"):
+        pass
+    (parent,), (child,) = runs(store)
+    assert parent.info.run_name == "tamed-zigs"
+    for run in (parent, child):
+        assert run.data.tags["dvc.exp_name"] == "tamed-zigs"
+        assert run.data.tags["dvc.baseline_rev"] == "abc123"
+
+
+def test_a_run_from_a_throw_away_folder_is_kept_in_the_main_repository(
+    folder: Path, store: mlflow.MlflowClient, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    thrown_away = tmp_path_factory.mktemp("exps")
+    for name in (paths.PARAMS, paths.GRAPH):
+        shutil.copy(name, thrown_away)
+    monkeypatch.setenv("DVC_ROOT", str(folder))
+    monkeypatch.chdir(thrown_away)
+    paths.METRICS.parent.mkdir()
+    with tracking.stage("evaluate") as run:
+        paths.METRICS.write_text("{}")
+        run.artifact(paths.METRICS)
+    shutil.rmtree(thrown_away)
+    monkeypatch.chdir(folder)
+    (_,), (child,) = runs(store)
+    assert child.info.artifact_uri.startswith(f"file://{folder}/mlruns/mnist/")
+    assert [file.path for file in store.list_artifacts(child.info.run_id, "reports")] == ["reports/metrics.json"]
+    assert not list(folder.glob(".mlflow*"))
+
+
+@pytest.mark.usefixtures("folder")
+def test_an_artifact_that_can_t_be_uploaded_leaves_no_run_running(
+    store: mlflow.MlflowClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with tracking.stage("evaluate") as run:
+        run.artifact(paths.METRICS)
+        run.metrics({"test_loss": 1.0})
+    assert "warning: MLflow does not have all of this run" in capsys.readouterr().err
+    (parent,), (child,) = runs(store)
+    assert (parent.info.status, child.info.status) == ("FINISHED", "FINISHED")
+    assert child.data.metrics == {"test_loss": 1.0}
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_dead_server_costs_one_line_and_no_result(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    with tracking.stage("download") as run:
+        run.metrics({"raw_bytes": 1.0})
+    warning = capsys.readouterr().err.strip()
+    assert warning.startswith("warning: MLflow does not have all of this run: ")
+    assert str(run.path) in warning
+    assert "\n" not in warning
+    assert journal.read(run.path)[-1]["status"] == "FINISHED"
+
+
+@pytest.mark.usefixtures("folder")
+def test_the_model_is_served_from_raw_images_and_belongs_to_both_runs(
+    store: mlflow.MlflowClient, values: params.Values, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = classifier.Card(
+        model="cnn",
+        settings=values["models"]["cnn"],
+        image=(1, 28, 28),
+        class_names=("a", "b"),
+        mean=(33.0,),
+        std=(78.0,),
+    )
+    with tracking.stage("train") as run:
+        model = classifier.build(card)
+        classifier.save(model, card)
+        run.model(paths.WEIGHTS, paths.CARD)
+    (parent,), (child,) = runs(store)
+    outputs = [run.outputs.model_outputs if run.outputs else [] for run in (child, parent)]
+    (of_child,), (of_parent,) = outputs
+    assert of_child.model_id == of_parent.model_id
+    assert child.info.status == "FINISHED"
+
+    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+    loaded = mlflow.pyfunc.load_model(f"models:/{of_child.model_id}")
+    images = np.random.default_rng(0).integers(0, 256, (5, 1, 28, 28), dtype=np.uint8)
+    chances = loaded.predict(images)
+    assert chances.shape == (5, 2)
+    np.testing.assert_allclose(chances.sum(axis=1), 1, rtol=1e-5)
+    assert loaded.metadata.signature.inputs.inputs[0].type == np.uint8
+    assert loaded.input_example.shape == (2, 1, 28, 28)
+    assert (
+        "torch=="
+        in Path(mlflow.artifacts.download_artifacts(f"models:/{of_child.model_id}/requirements.txt")).read_text()
+    )
+
+
+def test_four_stages_that_start_together_without_a_store_share_one_parent(folder: Path) -> None:
+    script = "from retrace import tracking\nwith tracking.stage('download'): pass"
+    env = os.environ | {"PYTHONPATH": str(Path(tracking.__file__).parent.parent)}
+
+    def start(_: int) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [shutil.which("python") or "python", "-c", script], env=env, capture_output=True, text=True, check=False
+        )
+
+    with ThreadPoolExecutor(4) as pool:
+        ended = list(pool.map(start, range(4)))
+    assert [(process.returncode, process.stderr) for process in ended] == [(0, "")] * 4
+    parents, children = runs(mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}"))
+    assert (len(parents), len(children)) == (1, 4)
+    with sqlite3.connect("mlflow.db") as database:
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_a_journal_without_its_last_half_line_can_be_read(tmp_path: Path) -> None:
+    record = Journal(tmp_path, stage="train")
+    record.metrics({"val_loss": 1.0}, 1)
+    record.end("FINISHED")
+    whole = record.path.read_bytes()
+    kinds = [event["kind"] for event in journal.read(record.path)]
+    assert kinds == ["start", "metrics", "end"]
+    record.path.write_bytes(whole[:-5])
+    assert [event["kind"] for event in journal.read(record.path)] == kinds[:-1]
+
+
+def test_a_number_that_json_does_not_know_is_read_back_from_a_journal(tmp_path: Path) -> None:
+    record = Journal(tmp_path, stage="train")
+    record.metrics({"val_loss": float("nan")})
+    record.end("FAILED")
+    assert np.isnan(journal.read(record.path)[1]["values"]["val_loss"])
+
+
+@pytest.mark.usefixtures("folder")
+def test_the_key_changes_with_parameters_and_code_and_with_nothing_else(values: params.Values) -> None:
+    Path("stages").mkdir()
+    Path("stages/train.py").write_text("1")
+    key = lineage.key(values)
+    Path("README.md").write_text("new")
+    assert lineage.key(dict(reversed(values.items()))) == key
+    assert lineage.key(values | {"lr": 0.1}) != key
+    Path("stages/train.py").write_text("2")
+    assert lineage.key(values) != key
+
+
+@pytest.mark.usefixtures("folder")
+def test_the_files_of_a_stage_are_dvc_s_with_its_choices_filled_in(values: params.Values) -> None:
+    deps, outs = lineage.files_of("train", values | {"model": "softmax"})
+    assert Path("src/retrace/models/softmax.py") in deps
+    assert outs == [paths.WEIGHTS, paths.CARD, paths.HISTORY]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_stage_with_the_shell_s_code_and_its_run_is_killed(
+    store: mlflow.MlflowClient, number: signal.Signals
+) -> None:
+    script = (
+        "import time\nfrom retrace import errors, tracking\n"
+        "def main():\n"
+        "    with tracking.stage('train'):\n"
+        "        print('ready', flush=True)\n"
+        "        time.sleep(60)\n"
+        "errors.run(main)"
+    )
+    env = os.environ | {"PYTHONPATH": str(Path(tracking.__file__).parent.parent)}
+    with subprocess.Popen(["python", "-c", script], env=env, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(number)
+        assert process.wait(60) == 128 + number
+    (parent,), (child,) = runs(store)
+    assert (parent.info.status, child.info.status) == ("KILLED", "KILLED")
+
+
+def test_the_names_that_others_rely_on_stay() -> None:
+    by_epoch = [field.name for field in fields(Epoch)]
+    assert by_epoch == ["epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy"]
+    assert [str(path) for path in (paths.WEIGHTS, paths.CARD, paths.METRICS, paths.HISTORY, paths.FIGURES)] == [
+        "models/model.safetensors",
+        "models/model.json",
+        "reports/metrics.json",
+        "reports/history.csv",
+        "reports/figures",
+    ]
