@@ -37,7 +37,7 @@ def served(pages: dict[str, bytes]) -> Iterator[str]:
             self.end_headers()
             self.wfile.write(pages.get(self.path, b"not here"))
 
-        def log_message(self, *_: object) -> None:
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base's name
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Pages)

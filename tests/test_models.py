@@ -45,14 +45,15 @@ def test_every_model_gives_a_logit_a_class_and_flat_features(values: params.Valu
 def test_every_model_comes_back_from_its_files_and_equal_weights_are_equal_bytes(
     folder: Path, values: params.Values, name: str
 ) -> None:
-    written = []
-    for _ in range(2):
+    def written() -> tuple[classifier.Classifier, bytes]:
         torch.manual_seed(1)
         model = classifier.build(card_of(values, name))
         classifier.save(model, card_of(values, name))
-        written.append((paths.WEIGHTS.read_bytes(), paths.CARD.read_bytes()))
+        return model, paths.WEIGHTS.read_bytes() + paths.CARD.read_bytes()
+
+    (model, first), (_, second) = written(), written()
     loaded, card = classifier.load()
-    assert written[0] == written[1]
+    assert first == second
     assert card == card_of(values, name)
     assert torch.equal(loaded(some_images(2)), model.eval()(some_images(2)))
 
