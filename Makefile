@@ -47,5 +47,5 @@ lock: env  ## requirements.txt anew from pyproject.toml
 		--group dev pyproject.toml --output-file requirements.txt
 
 .PHONY: accuracy
-accuracy: env  ## the default recipe with three seeds, and with lr=0.01: what the README says of it
+accuracy: env  ## test accuracy and training time of the default recipe, three seeds (7 minutes)
 	python benchmarks/accuracy.py

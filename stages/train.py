@@ -1,5 +1,6 @@
 """models/ holds the network trained on the training part; the validation part is only watched."""
 
+import time
 from dataclasses import asdict
 
 import torch
@@ -39,6 +40,7 @@ def main() -> None:
             run.metrics({"images_per_s": follower.images_per_s}, epoch.epoch)
             run.sync()
 
+        began = time.perf_counter()
         with progress.follow(p.epochs, p.epochs * batches.count(part, p.batch_size)) as follower:
             training.train(
                 model,
@@ -53,6 +55,7 @@ def main() -> None:
                 on_epoch=on_epoch,
             )
 
+        run.metrics({"train_s": time.perf_counter() - began})
         classifier.save(model, card)
         reports.save_table(paths.HISTORY, history)
         run.artifact(paths.HISTORY)

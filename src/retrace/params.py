@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, create_model
 from ruamel.yaml import YAML, YAMLError
@@ -31,6 +31,7 @@ Values = dict[str, Any]
 
 
 class Strict(BaseModel):
+    settings_unread: ClassVar[tuple[str, ...]] = ()  # choices of which the name alone matters
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
 
@@ -54,6 +55,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 class Download(Strict):
     dataset: Chosen
+    settings_unread: ClassVar = ("dataset",)  # they say how files are read, which changes no file
 
 
 class Preprocess(Strict):
@@ -92,6 +94,7 @@ class Visualize(Strict):
 class Experiment(Download, Preprocess, Train, Evaluate, Visualize):
     """The whole file: what every stage checks before its work, so that a typo is found by the first of them."""
 
+    settings_unread: ClassVar = ()
     datasets: Table
     models: Table
     losses: Table
@@ -164,7 +167,8 @@ def bind_all(table: Mapping[str, Callable[..., Built]], settings: Table, kind: s
 
 def keys_of(stage: type[Strict]) -> list[str]:
     """The keys of params.yaml that `stage` reads, as dvc.yaml names them: of a table, the chosen entry alone."""
-    tables = [f"{TABLES[field]}.${{{field}}}" for field in stage.model_fields if field in TABLES]
+    choices = [field for field in stage.model_fields if field in TABLES and field not in stage.settings_unread]
+    tables = [f"{TABLES[choice]}.${{{choice}}}" for choice in choices]
     return [*(field for field in stage.model_fields if field not in TABLES.values()), *tables]
 
 
@@ -172,7 +176,7 @@ def chosen(values: Values, stage: type[Strict] = Experiment) -> dict[str, Any]:
     """The values that matter to `stage`, flat (`models.cnn.hidden`): settings not chosen are left out."""
     kept = {key: values[key] for key in stage.model_fields if key not in TABLES.values()}
     for choice, table in TABLES.items():
-        if choice in kept:
+        if choice in kept and choice not in stage.settings_unread:
             kept[table] = {values[choice]: values[table][values[choice]]}
     return _flat(kept)
 

