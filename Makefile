@@ -35,11 +35,11 @@ check: env  ## format, lint, types, layers, and the graph against the code
 
 .PHONY: test
 test: env  ## every test
-	pytest -n 2
+	pytest -n 2 --dist loadgroup
 
 .PHONY: quick
 quick: env  ## the tests that take no minutes
-	pytest -n 2 -m "not slow"
+	pytest -n 2 --dist loadgroup -m "not slow"
 
 .PHONY: lock
 lock: env  ## requirements.txt anew from pyproject.toml

@@ -18,8 +18,9 @@ def measured(rate: str, seed: int) -> tuple[float, float]:
     name = f"accuracy-{rate}-{seed}"
     subprocess.run(["dvc", "exp", "remove", "--quiet", name], check=False, capture_output=True)
     settings = ["--set-param", f"lr={rate}", "--set-param", f"seed={seed}"]
-    subprocess.run(["dvc", "exp", "run", "--quiet", "--temp", "--force", "--name", name, *settings], check=True)
-    client = mlflow.MlflowClient("sqlite:///mlflow.db")
+    command = ["dvc", "exp", "run", "--quiet", "--temp", "--force", "--name", name, *settings]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    client = mlflow.MlflowClient(os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db")
     experiment = client.get_experiment_by_name("mnist")
     assert experiment is not None
     found = client.search_runs(

@@ -6,6 +6,7 @@ from retrace.datasets import DATASETS
 
 def main() -> None:
     p = params.load(params.Download)
+    params.bind({name: entry.read for name, entry in DATASETS.items()}, p.dataset, "datasets")
     dataset = DATASETS[p.dataset.name]
     with tracking.stage("download") as run:
         origin = fetching.fetch(p.dataset.name, dataset.FILES, dataset.SOURCES, paths.RAW)

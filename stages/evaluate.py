@@ -6,7 +6,7 @@ from retrace import batches, classifier, errors, evaluation, params, paths, repo
 
 
 def main() -> None:
-    compute = seeding.settle(params.load(params.Evaluate))
+    compute = seeding.settle(params.load(params.Evaluate), "float32")
     model, card = classifier.load()
     samples, _ = splits.load(paths.TEST)
     last_epoch = reports.load_history()[-1]

@@ -19,7 +19,7 @@ def main() -> None:
     loss = params.bind(LOSSES, p.loss, "losses")()
     optimizer_of = params.bind(OPTIMIZERS, p.optimizer, "optimizers")
     schedule = params.bind(SCHEDULES, p.schedule, "schedules")
-    compute = seeding.settle(p)
+    compute = seeding.settle(p, p.precision)
     samples, scale = splits.load(paths.TRAIN)
     watched, _ = splits.load(paths.VALIDATION)
 

@@ -90,6 +90,10 @@ class Clone:
         assert ended.returncode == code, output
         return output
 
+    def type(self, command: str, code: int = 0) -> str:
+        """What is printed where a user types `command` at the shell's prompt."""
+        return self.run("bash", "-c", command, code=code)
+
     def commit(self, message: str) -> None:
         self.run("git", "add", "--all")
         who = ("-c", "user.name=test", "-c", "user.email=test@localhost")

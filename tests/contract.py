@@ -80,9 +80,10 @@ def stale_params(stage: str, declared: Iterable[str]) -> list[str]:
 
 
 def unread_params(stage: type[params.Strict], sources: Iterable[str]) -> list[str]:
-    """Fields of a stage's parameters that none of the sources it runs ever asks for as an attribute."""
-    asked = {node.attr for source in sources for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Attribute)}
-    return [f"{stage.__name__}: nothing reads {field}" for field in stage.model_fields if field not in asked]
+    """Fields of a stage's parameters (an object called `p` or `hardware`) that none of the sources it runs reads."""
+    nodes = [node for source in sources for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Attribute)]
+    read = {node.attr for node in nodes if isinstance(node.value, ast.Name) and node.value.id in ("p", "hardware")}
+    return [f"{stage.__name__}: nothing reads {field}" for field in stage.model_fields if field not in read]
 
 
 def misnamed_entries(table: str, keys: Iterable[str], files: Iterable[str], settings: Iterable[str]) -> list[str]:

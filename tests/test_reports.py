@@ -60,6 +60,13 @@ def test_a_picture_says_so_where_there_is_no_mistake(tmp_path: Path, results: Re
     assert figure.get_suptitle() == "No mistake in 60 test samples"
 
 
+def test_features_without_two_dimensions_have_no_map(values: params.Values, results: Results) -> None:
+    for features in (np.zeros((60, 5)), np.arange(60.0).reshape(-1, 1)):
+        dead = dataclasses.replace(results.predictions, features=features.astype(np.float32))
+        figure = FIGURES["tsne"](dataclasses.replace(results, predictions=dead), **values["figures"]["tsne"])
+        assert figure.get_suptitle().startswith("No t-SNE")
+
+
 def test_the_worst_mistake_comes_first(results: Results) -> None:
     logits = np.full((60, 12), -9.0, dtype=np.float32)
     logits[np.arange(60), results.samples.labels] = 9

@@ -59,7 +59,7 @@ def test_a_stage_becomes_a_child_run_with_what_it_did(folder: Path, store: mlflo
     curve = [(point.step, point.value) for point in store.get_metric_history(child.info.run_id, "val_loss")]
     assert curve == [(1, 2.0), (2, 1.0)]
     assert parent.data.metrics == {"test_accuracy": 0.5}
-    assert child.data.params == {"device": "auto", "precision": "auto", "threads": "2"}
+    assert child.data.params == {"device": "auto", "threads": "2"}
     assert parent.data.params["models.cnn.hidden"] == "128"
     assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
     assert child.data.tags["colour"] == "red"
@@ -143,6 +143,47 @@ def test_an_experiment_is_named_as_dvc_names_it(store: mlflow.MlflowClient, monk
         assert run.data.tags["dvc.baseline_rev"] == "abc123"
 
 
+@pytest.mark.usefixtures("folder")
+def test_the_same_experiment_under_a_new_name_is_found_by_the_new_name(
+    store: mlflow.MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("first", "second"):
+        monkeypatch.setenv("DVC_EXP_NAME", name)
+        with tracking.stage("download"):
+            pass
+    (parent,), children = runs(store)
+    assert (parent.info.run_name, parent.data.tags["dvc.exp_name"]) == ("second", "second")
+    assert [child.data.tags["dvc.exp_name"] for child in children] == ["first", "second"]
+
+
+@pytest.mark.usefixtures("folder")
+def test_an_experiment_deleted_in_the_ui_comes_back_with_its_next_run(store: mlflow.MlflowClient) -> None:
+    for _ in range(2):
+        with tracking.stage("download"):
+            pass
+        experiment = store.get_experiment_by_name("mnist")
+        assert experiment is not None
+        assert experiment.lifecycle_stage == "active"
+        store.delete_experiment(experiment.experiment_id)
+
+
+def test_a_relative_store_and_its_artifacts_belong_to_the_main_repository(
+    folder: Path, empty_store: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(empty_store, folder / "other.db")
+    thrown_away = tmp_path_factory.mktemp("exps")
+    for name in (paths.PARAMS, paths.GRAPH):
+        shutil.copy(name, thrown_away)
+    monkeypatch.setenv("DVC_ROOT", str(folder))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///other.db")
+    monkeypatch.chdir(thrown_away)
+    with tracking.stage("download"):
+        pass
+    (_,), (child,) = runs(mlflow.MlflowClient(f"sqlite:///{folder}/other.db"))
+    assert str(child.info.artifact_uri).startswith(f"file://{folder}/mlruns/mnist/")
+    assert list(thrown_away.glob("*.db")) == []
+
+
 def test_a_run_from_a_throw_away_folder_is_kept_in_the_main_repository(
     folder: Path, store: mlflow.MlflowClient, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,7 +201,6 @@ def test_a_run_from_a_throw_away_folder_is_kept_in_the_main_repository(
     (_,), (child,) = runs(store)
     assert str(child.info.artifact_uri).startswith(f"file://{folder}/mlruns/mnist/")
     assert [file.path for file in store.list_artifacts(child.info.run_id, "reports")] == ["reports/metrics.json"]
-    assert not list(folder.glob(".mlflow*"))
 
 
 @pytest.mark.usefixtures("folder")
@@ -239,6 +279,7 @@ def test_four_stages_that_start_together_without_a_store_share_one_parent(folder
     assert [(process.returncode, process.stderr) for process in ended] == [(0, "")] * 4
     parents, children = runs(mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}"))
     assert (len(parents), len(children)) == (1, 4)
+    assert not list(folder.glob(".mlflow*"))
     with sqlite3.connect("mlflow.db") as database:
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
@@ -280,9 +321,27 @@ def test_the_files_of_a_stage_are_dvc_s_with_its_choices_filled_in(values: param
     assert outs == [paths.WEIGHTS, paths.CARD, paths.HISTORY]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_during_the_upload_is_answered_after_it(
+    store: mlflow.MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload = tracking.upload
+
+    def interrupted(path: Path) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        upload(path)
+
+    monkeypatch.setattr(tracking, "upload", interrupted)
+    with pytest.raises(KeyboardInterrupt), tracking.stage("download"):
+        pass
+    (parent,), (child,) = runs(store)
+    assert (parent.info.status, child.info.status) == ("FINISHED", "FINISHED")
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)], ids=str
+)
 def test_a_signal_ends_a_stage_with_the_shell_s_code_and_its_run_is_killed(
-    store: mlflow.MlflowClient, number: signal.Signals
+    store: mlflow.MlflowClient, number: signal.Signals, code: int
 ) -> None:
     script = (
         "import time\nfrom retrace import errors, tracking\n"
@@ -297,7 +356,7 @@ def test_a_signal_ends_a_stage_with_the_shell_s_code_and_its_run_is_killed(
         assert process.stdout
         assert process.stdout.readline() == "ready\n"
         process.send_signal(number)
-        assert process.wait(60) == 128 + number
+        assert process.wait(60) == code
     (parent,), (child,) = runs(store)
     assert (parent.info.status, child.info.status) == ("KILLED", "KILLED")
 

@@ -84,7 +84,7 @@ class Fitted:
     def __init__(self, parts: tuple[batches.Part, batches.Part], stripes: Samples, **changed: object) -> None:
         values = params.read() | {"epochs": 3, "batch_size": 16, "threads": 1, "lr": 0.01, "device": "cpu"} | changed
         p = params.Train.model_construct(**{k: getattr(params.checked(values), k) for k in params.Train.model_fields})
-        compute = seeding.settle(p)
+        compute = seeding.settle(p, p.precision)
         torch.manual_seed(p.seed)
         card = classifier.card_of(p.model, stripes, splits.scale(stripes))
         self.model = classifier.build(card)
@@ -120,7 +120,7 @@ def test_training_learns_and_tells_what_it_did(
     assert [epoch.epoch for epoch in fitted.epochs] == [1, 2, 3]
     assert [step.step for step in fitted.steps] == list(range(1, 37))
     assert sum(step.n_images for step in fitted.steps) == 3 * len(parts[0])
-    assert fitted.rates == [step / 36 for step in range(36)]
+    assert fitted.rates == [(step + 0.5) / 36 for step in range(36)]
 
 
 @pytest.mark.usefixtures("folder")
@@ -151,6 +151,13 @@ def test_the_validation_part_is_watched_and_changes_no_bit(
 def test_a_loss_that_is_not_finite_ends_training(parts: tuple[batches.Part, batches.Part], stripes: Samples) -> None:
     with pytest.raises(DivergedError, match=r"epoch 1: .*lower lr"):
         Fitted(parts, stripes, optimizer="sgd", lr=1000.0)
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_training_of_one_step_changes_the_weights(parts: tuple[batches.Part, batches.Part], stripes: Samples) -> None:
+    fitted = Fitted(parts, stripes, epochs=1, batch_size=1000)
+    assert len(fitted.steps) == 1
+    assert not torch.equal(fitted.model.state_dict()["head.weight"], fitted.initial["head.weight"])
 
 
 def test_sgd_without_momentum_needs_no_nesterov() -> None:
@@ -187,17 +194,17 @@ def test_outputs_are_in_the_part_s_order_whatever_the_batch(
 
 
 def hardware(**changed: object) -> params.Hardware:
-    return params.Hardware.model_validate({"device": "auto", "precision": "auto", "threads": 1} | changed)
+    return params.Hardware.model_validate({"device": "auto", "threads": 1} | changed)
 
 
 def test_the_device_is_the_best_there_is_and_settings_overrule_it() -> None:
-    assert seeding.settle(hardware()).device.type == ("cuda" if torch.cuda.is_available() else "cpu")
-    assert seeding.settle(hardware(device="cpu", precision="bfloat16")).precision is torch.bfloat16
-    assert str(seeding.settle(hardware(device="cpu", precision="float32"))) == "cpu, 1 threads, float32"
+    assert seeding.settle(hardware(), "auto").device.type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert seeding.settle(hardware(device="cpu"), "bfloat16").precision is torch.bfloat16
+    assert str(seeding.settle(hardware(device="cpu"), "float32")) == "cpu, 1 threads, float32"
     assert torch.are_deterministic_algorithms_enabled()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_refused() -> None:
     with pytest.raises(ParamsError, match="device is 'cuda', but torch sees no GPU"):
-        seeding.settle(hardware(device="cuda"))
+        seeding.settle(hardware(device="cuda"), "auto")

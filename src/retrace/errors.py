@@ -30,7 +30,7 @@ class DivergedError(RetraceError):
 
 
 class Terminated(BaseException):
-    """SIGTERM arrived. Like KeyboardInterrupt it passes through `except Exception`."""
+    """SIGTERM or SIGHUP arrived. Like KeyboardInterrupt it passes through `except Exception`."""
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> None:
@@ -38,8 +38,9 @@ def _terminate(_signal: int, _frame: FrameType | None) -> None:
 
 
 def run(main: Callable[[], None]) -> None:
-    """The process ends as a shell expects: 0, 2 for a user's error, 130 for SIGINT, 143 for SIGTERM."""
-    signal.signal(signal.SIGTERM, _terminate)
+    """The process ends as a shell expects: 0, 2 for a user's error, 130 for SIGINT, 143 for SIGTERM and SIGHUP."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _terminate)
     try:
         main()
     except RetraceError as error:

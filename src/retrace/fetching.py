@@ -129,13 +129,16 @@ def fetch(dataset: str, files: Sequence[RawFile], sources: Mapping[str, Source],
 
 
 def _fill(cache: Path, dataset: str, files: Sequence[RawFile], sources: Mapping[str, Source]) -> str:
-    cache.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FetchError(f"{cache}: {error.strerror}; set RETRACE_CACHE to a folder that can be written") from None
     reasons = []
     for name, source in sources.items():
         with tempfile.TemporaryDirectory(dir=cache.parent, prefix=f".{dataset}.") as folder:
             try:
                 source(files, Path(folder))
-            except FetchError as error:
+            except (FetchError, OSError, ValueError, EOFError, tarfile.TarError) as error:
                 reasons.append(f"{name}: {error}")
                 continue
             faults = [fault for file in files if (fault := _fault(file, Path(folder)))]
@@ -143,7 +146,6 @@ def _fill(cache: Path, dataset: str, files: Sequence[RawFile], sources: Mapping[
                 reasons.append(f"{name}: {faults[0]}")
                 continue
             for file in files:
-                cache.mkdir(exist_ok=True)
                 with paths.atomic(cache / file.name) as unfinished:
                     (Path(folder) / file.name).replace(unfinished)
             return name
@@ -159,6 +161,8 @@ def download(address: str, target: Path, size: int) -> None:
     """`target` holds what is at `address`, unpacked if it ends in `.gz`; at most `size` bytes are taken."""
     parts = urllib.parse.urlsplit(address)
     shown = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+    if "@" in parts.netloc:
+        raise FetchError(f"{shown}: an address with a password in it is not used, since it ends up in logs")
     if parts.scheme != "https" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
         raise FetchError(f"{shown} is not https")
     with _reasoned(shown), urllib.request.urlopen(address, timeout=TIMEOUT_S) as answer:  # noqa: S310 - checked above

@@ -23,7 +23,7 @@ class Journal:
         folder.mkdir(parents=True, exist_ok=True)
         self.id = f"{time.strftime('%Y%m%dT%H%M%S')}-{header['stage']}-{uuid.uuid4().hex[:8]}"
         self.path = folder / f"{self.id}.jsonl"
-        self._file = self.path.open("x", encoding="utf-8")
+        self._file = self.path.open("x", encoding="utf-8", buffering=1)  # a line at a time
         self._write("start", id=self.id, host=socket.gethostname(), pid=os.getpid(), **header)
         self.sync()
 

@@ -30,6 +30,9 @@ Table = dict[str, dict[str, Any]]
 Values = dict[str, Any]
 
 
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
 class Strict(BaseModel):
     settings_unread: ClassVar[tuple[str, ...]] = ()  # choices of which the name alone matters
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
@@ -67,11 +70,11 @@ class Preprocess(Strict):
 
 class Hardware(Strict):
     device: Literal["auto", "cpu", "cuda"]
-    precision: Literal["auto", "float32", "bfloat16"]
     threads: Annotated[int, Field(ge=1, le=1024)]
 
 
 class Train(Hardware):
+    precision: Precision
     model: Chosen
     loss: Chosen
     optimizer: Chosen
@@ -92,7 +95,7 @@ class Visualize(Strict):
 
 
 class Experiment(Download, Preprocess, Train, Evaluate, Visualize):
-    """The whole file: what every stage checks before its work, so that a typo is found by the first of them."""
+    """The whole file, which every stage checks before its work; a table's settings are checked by who uses them."""
 
     settings_unread: ClassVar = ()
     datasets: Table
@@ -148,14 +151,16 @@ def bind(table: Mapping[str, Callable[..., Built]], choice: Choice, kind: str) -
     `kind` is the table's name in params.yaml. Raises ParamsError where a setting is missing, unknown, or not what
     the argument's annotation allows.
     """
+    if choice.name not in table:
+        raise ParamsError(f"{paths.PARAMS}: {kind}.{choice.name} has no code; should be one of {', '.join(table)}")
     arguments = inspect.signature(table[choice.name], eval_str=True).parameters.values()
     fields: dict[str, Any] = {a.name: (a.annotation, ...) for a in arguments if a.kind is a.KEYWORD_ONLY}
     try:
-        create_model("Settings", __base__=Strict, **fields).model_validate(choice.settings)
+        settings = create_model("Settings", __base__=Strict, **fields).model_validate(choice.settings)
     except ValidationError as error:
         prefix = f"{paths.PARAMS}: {kind}.{choice.name}"
         raise ParamsError(_explained(error, prefix, tuple(fields), joint=".")) from None
-    return partial(table[choice.name], **choice.settings)
+    return partial(table[choice.name], **settings.model_dump())
 
 
 def bind_all(table: Mapping[str, Callable[..., Built]], settings: Table, kind: str) -> dict[str, Callable[..., Built]]:

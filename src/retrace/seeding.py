@@ -13,7 +13,7 @@ import torch
 from torch.utils import deterministic
 
 from retrace.errors import ParamsError
-from retrace.params import Hardware
+from retrace.params import Hardware, Precision
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,14 @@ class Compute:
         return f"{name}, {str(self.precision).removeprefix('torch.')}"
 
 
-def settle(hardware: Hardware) -> Compute:
+def settle(hardware: Hardware, precision: Precision) -> Compute:
     """From here on torch is deterministic in this process. Raises ParamsError where the device is not there."""
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
     torch.use_deterministic_algorithms(mode=True)
     # A debugging aid, and most of what the mode costs.
     deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
     torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.allow_tf32 = False  # or float32 would not be what it says
     torch.set_flush_denormal(True)
     torch.set_num_threads(hardware.threads)
     _keep_freed_memory()
@@ -48,7 +49,7 @@ def settle(hardware: Hardware) -> Compute:
     if hardware.device == "cuda" and not has_gpu:
         raise ParamsError("params.yaml: device is 'cuda', but torch sees no GPU here; use auto or cpu")
     device = torch.device("cuda" if has_gpu and hardware.device != "cpu" else "cpu")
-    fast = _has_bfloat16(device) if hardware.precision == "auto" else hardware.precision == "bfloat16"
+    fast = _has_bfloat16(device) if precision == "auto" else precision == "bfloat16"
     return Compute(device, torch.bfloat16 if fast else torch.float32, hardware.threads)
 
 

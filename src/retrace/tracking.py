@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 MAX_METRICS, MAX_PARAMS = 1000, 100  # a batch; MLflow's limits
+LOCK_TIMEOUT_S = 120  # four stages that make the store together take a tenth of it
 REQUIREMENTS = ("torch", "numpy")  # of the served model
 
 
@@ -64,8 +65,13 @@ def _hashes(files: Iterable[Path]) -> dict[str, str]:
 
 
 def _show(path: Path) -> None:
-    """Upload now; a failure is one line, for the stage's work is done and its journal is on the disk."""
-    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    """Upload now; a failure is one line, for the stage's work is done and its journal is on the disk.
+
+    A signal is answered when the upload is over, so that it leaves no run that seems to go on.
+    """
+    arrived: list[int] = []
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    handlers = {number: signal.signal(number, lambda number, _: arrived.append(number)) for number in signals}
     try:
         upload(path)
     except Exception as error:  # noqa: BLE001 - whatever MLflow, its server or its store can fail with
@@ -74,6 +80,8 @@ def _show(path: Path) -> None:
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
+        if arrived:
+            os.kill(os.getpid(), arrived[0])
 
 
 @dataclass(frozen=True)
@@ -93,6 +101,8 @@ def upload(path: Path) -> None:
     client = _client()
     runs = _runs(client, events[0])
     try:
+        _log_params(client, runs.parent, events[0]["params"])
+        _log_params(client, runs.child, events[0]["own_params"])
         _log_metrics(client, runs, events)
         for event in events:
             if event["kind"] == "tags":
@@ -107,31 +117,37 @@ def upload(path: Path) -> None:
 
 
 def _client() -> "MlflowClient":
-    """A client of the store: MLFLOW_TRACKING_URI, else the database in the main repository, made if missing."""
+    """A client of the store, which is made if it is a missing file."""
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
     import mlflow
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)
-    own = _own_store()
+    place = _store()
+    database = Path(place.removeprefix("sqlite:///"))
     with _lock():
-        database = Path(own.removeprefix("sqlite:///"))
-        if not os.environ.get("MLFLOW_TRACKING_URI") and not database.exists():
+        if place.startswith("sqlite:///") and not database.exists():
             # Two processes that migrate one file break it, so it is made aside and appears whole.
             unfinished = database.with_name(f".{database.name}.{os.getpid()}")
             mlflow.MlflowClient(f"sqlite:///{unfinished}").search_experiments()
             unfinished.replace(database)
-    return mlflow.MlflowClient(os.environ.get("MLFLOW_TRACKING_URI") or own)
+    return mlflow.MlflowClient(place)
 
 
-def _own_store() -> str:
-    """In the main repository and absolute, so that a queued experiment, run in a folder of its own, finds it."""
-    return f"sqlite:///{lineage.root() / 'mlflow.db'}"
+def _store() -> str:
+    """MLFLOW_TRACKING_URI, or a database in the main repository.
+
+    A file is absolute, so that a queued experiment, which runs in a folder of its own, finds it.
+    """
+    place = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+    if place.startswith("sqlite:///"):
+        return f"sqlite:///{lineage.root() / place.removeprefix('sqlite:///')}"
+    return place
 
 
 def _lock() -> FileLock:
-    return FileLock(lineage.root() / ".retrace" / "mlflow.lock")
+    return FileLock(lineage.root() / ".retrace" / "mlflow.lock", timeout=LOCK_TIMEOUT_S)
 
 
 def _runs(client: "MlflowClient", start: Event) -> _Pair:
@@ -139,11 +155,12 @@ def _runs(client: "MlflowClient", start: Event) -> _Pair:
     with _lock():
         experiment = _experiment_id(client, start["dataset"])
         parent = _found(client, experiment, "retrace.key", start["key"])
+        name = start["experiment"].get("dvc.exp_name", f"repro-{start['key'][:7]}")
         if parent is None:
-            name = start["experiment"].get("dvc.exp_name", f"repro-{start['key'][:7]}")
             tags = {"retrace.key": start["key"]} | _origin(start)
             parent = client.create_run(experiment, start["time"], tags, name)
-            _log_params(client, parent.info.run_id, start["params"])
+        elif start["experiment"]:  # DVC has a new name for it, by which people look for it
+            client.log_batch(parent.info.run_id, tags=_tags({"mlflow.runName": name} | start["experiment"]))
         child = _found(client, experiment, "retrace.journal", start["id"])
         if child is None:
             tags = {
@@ -153,16 +170,17 @@ def _runs(client: "MlflowClient", start: Event) -> _Pair:
             }
             tags |= _origin(start) | {f"dvc.deps.{dep}": md5 for dep, md5 in start["deps"].items()}
             child = client.create_run(experiment, start["time"], tags, start["stage"])
-            _log_params(client, child.info.run_id, start["own_params"])
     return _Pair(parent.info.run_id, child.info.run_id)
 
 
 def _experiment_id(client: "MlflowClient", name: str) -> str:
     if found := client.get_experiment_by_name(name):
+        if found.lifecycle_stage == "deleted":
+            client.restore_experiment(found.experiment_id)
         return found.experiment_id
     # Fixed for ever, hence absolute: a queued experiment's own folder is deleted. A server has a place of its own.
-    ours = client.tracking_uri == _own_store()
-    return client.create_experiment(name, (lineage.root() / "mlruns" / name).as_uri() if ours else None)
+    served = client.tracking_uri.startswith(("http://", "https://"))
+    return client.create_experiment(name, None if served else (lineage.root() / "mlruns" / name).as_uri())
 
 
 def _found(client: "MlflowClient", experiment: str, tag: str, value: str) -> "Run | None":
@@ -214,8 +232,8 @@ def _log_model(client: "MlflowClient", runs: _Pair, weights: Path, card: Path) -
 
     from retrace import classifier
 
-    outputs = client.get_run(runs.child).outputs
-    if outputs and outputs.model_outputs:
+    outputs = client.get_run(runs.parent).outputs
+    if outputs and any(client.get_logged_model(o.model_id).source_run_id == runs.child for o in outputs.model_outputs):
         return
     model, said = classifier.load(weights, card)
     served = classifier.Served(model).eval().to(memory_format=torch.contiguous_format)
@@ -236,10 +254,10 @@ def _log_model(client: "MlflowClient", runs: _Pair, weights: Path, card: Path) -
 
 
 def _close(client: "MlflowClient", runs: _Pair, start: Event, end: Event) -> None:
+    for run in (runs.child, runs.parent):
+        client.set_terminated(run, end.get("status", "KILLED"), end["time"])
     tags = {f"dvc.outs.{out}": md5 for out, md5 in end.get("outs", {}).items()}
     if "error" in end:
         tags["retrace.error"] = end["error"]
     client.log_batch(runs.child, tags=_tags(tags))
     client.log_batch(runs.parent, tags=_tags({f"retrace.run.{start['stage']}": runs.child}))
-    for run in (runs.child, runs.parent):
-        client.set_terminated(run, end["status"], end["time"])

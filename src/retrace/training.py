@@ -17,7 +17,9 @@ from retrace.seeding import Compute
 
 @dataclass(frozen=True)
 class Epoch:
-    """What is known when an epoch is over. Training figures are means over the epoch, while the weights moved."""
+    """What is known when an epoch is over. The training figures are means over the epoch, while the weights moved;
+    `train_loss` is what training minimises, `val_loss` the plain cross-entropy.
+    """
 
     epoch: int  # counted from 1
     train_loss: float
@@ -49,7 +51,8 @@ def train(
     on_step: Callable[[Step], None],
     on_epoch: Callable[[Epoch], None],
 ) -> None:
-    """`model` is trained. `learning_rate` maps the fraction of steps done, 0..1, to the rate of the next step.
+    """`model` is trained. `learning_rate` maps the fraction of training that is over, 0..1 (in the middle
+    of a step), to the rate of that step.
 
     Raises DivergedError at the end of an epoch whose training or validation loss is not finite.
     """
@@ -60,7 +63,7 @@ def train(
         summed_correct = torch.zeros((), dtype=torch.int64, device=compute.device)
         for images, labels in batches.shuffled(training, p.batch_size, p.seed, epoch):
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate(step / total)
+                group["lr"] = learning_rate((step + 0.5) / total)
             with compute.autocast():
                 logits = model(images)
             loss = loss_of(logits.float(), labels)

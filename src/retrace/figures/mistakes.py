@@ -14,9 +14,7 @@ def draw(results: Results, *, rows: Cells, columns: Cells) -> Figure:
     of_truth = results.probabilities[wrong, predictions.labels[wrong]]
     worst = wrong[np.argsort(of_truth, kind="stable")][: rows * columns]
     if not len(worst):
-        figure = Figure(figsize=(6, 1.2), layout="constrained")
-        figure.suptitle(f"No mistake in {len(results.samples):,} test samples", fontweight="bold", fontsize=11)
-        return figure
+        return style.note(f"No mistake in {len(results.samples):,} test samples")
     title = f"The {len(worst)} worst of {len(wrong)} mistakes: true class, class said and how surely"
     figure, cells = style.grid(len(worst), min(columns, len(worst)), (1.15, 1.5), title)
     for i, axes in zip(worst, cells, strict=True):

@@ -45,6 +45,13 @@ def show_image(axes: Axes, image: np.ndarray) -> None:
     axes.set_axis_off()
 
 
+def note(sentence: str) -> Figure:
+    """A picture of one sentence, where there is nothing to draw."""
+    figure = Figure(figsize=(6.5, 2), layout="constrained")
+    figure.suptitle(sentence, fontweight="bold", fontsize=11)
+    return figure
+
+
 def grid(n: int, columns: int, cell: tuple[float, float], title: str) -> tuple[Figure, list[Axes]]:
     """A figure with `n` cells of `cell` inches (width, height), row by row, under one title."""
     rows = -(-n // columns)

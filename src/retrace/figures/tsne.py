@@ -18,6 +18,8 @@ def draw(
 ) -> Figure:
     """Van der Maaten and Hinton 2008, started from the first two principal components, which keeps the map stable."""
     n = min(samples, len(results.samples))
+    if np.count_nonzero(results.predictions.features[:n].std(axis=0)) < 2:
+        return style.note("No t-SNE: the network gives all samples the same features, or has but one")
     map_, divergence = embedded(results.predictions.features[:n], min(perplexity, (n - 1) / 3), results.seed)
     names, labels, predicted = results.samples.class_names, results.predictions.labels, results.predictions.predicted
     figure = Figure(figsize=(7.5, 6), layout="constrained")
