@@ -5,6 +5,7 @@ A server that is away costs a warning, never a result. Runs are found by their o
 everything carries the journal's times, so that uploading twice changes nothing.
 """
 
+import getpass
 import logging
 import os
 import signal
@@ -43,6 +44,7 @@ def stage(name: str) -> Iterator[Journal]:
         key=lineage.key(values),
         experiment=lineage.experiment(),
         commit=lineage.commit(),
+        user=getpass.getuser(),
         params=params.chosen(values),
         own_params=params.chosen(values, params.STAGES[name]),
         deps=_hashes(deps),
@@ -157,7 +159,7 @@ def _runs(client: "MlflowClient", start: Event) -> _Pair:
         parent = _found(client, experiment, "retrace.key", start["key"])
         name = start["experiment"].get("dvc.exp_name", f"repro-{start['key'][:7]}")
         if parent is None:
-            tags = {"retrace.key": start["key"]} | _origin(start)
+            tags = {"retrace.key": start["key"]} | _origin(start, "dvc.yaml")
             parent = client.create_run(experiment, start["time"], tags, name)
         elif start["experiment"]:  # DVC has a new name for it, by which people look for it
             client.log_batch(parent.info.run_id, tags=_tags({"mlflow.runName": name} | start["experiment"]))
@@ -168,7 +170,8 @@ def _runs(client: "MlflowClient", start: Event) -> _Pair:
                 "retrace.journal": start["id"],
                 "retrace.stage": start["stage"],
             }
-            tags |= _origin(start) | {f"dvc.deps.{dep}": md5 for dep, md5 in start["deps"].items()}
+            tags |= _origin(start, f"stages/{start['stage']}.py")
+            tags |= {f"dvc.deps.{dep}": md5 for dep, md5 in start["deps"].items()}
             child = client.create_run(experiment, start["time"], tags, start["stage"])
     return _Pair(parent.info.run_id, child.info.run_id)
 
@@ -180,7 +183,8 @@ def _experiment_id(client: "MlflowClient", name: str) -> str:
         return found.experiment_id
     # Fixed for ever, hence absolute: a queued experiment's own folder is deleted. A server has a place of its own.
     served = client.tracking_uri.startswith(("http://", "https://"))
-    return client.create_experiment(name, None if served else (lineage.root() / "mlruns" / name).as_uri())
+    place = None if served else (lineage.root() / "mlruns" / name).as_uri()
+    return client.create_experiment(name, place, {"mlflow.experimentKind": "custom_model_development"})
 
 
 def _found(client: "MlflowClient", experiment: str, tag: str, value: str) -> "Run | None":
@@ -188,9 +192,10 @@ def _found(client: "MlflowClient", experiment: str, tag: str, value: str) -> "Ru
     return found[0] if found else None
 
 
-def _origin(start: Event) -> dict[str, str]:
+def _origin(start: Event, source: str) -> dict[str, str]:
     """Tags that say where a run comes from."""
-    tags = {"mlflow.source.type": "LOCAL", "mlflow.source.name": f"stages/{start['stage']}.py", **start["experiment"]}
+    tags = {"mlflow.source.type": "LOCAL", "mlflow.source.name": source, "mlflow.user": start["user"]}
+    tags |= start["experiment"]
     return tags | ({"mlflow.source.git.commit": start["commit"]} if start["commit"] else {})
 
 
