@@ -1,16 +1,34 @@
 """models/ holds the network trained on the training part; the validation part is only watched."""
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 
 import torch
 
 from retrace import batches, classifier, errors, params, paths, progress, reports, seeding, splits, tracking, training
+from retrace.journal import Journal
 from retrace.losses import LOSSES
 from retrace.models import MODELS
 from retrace.optimizers import OPTIMIZERS
+from retrace.progress import Lines
 from retrace.schedules import SCHEDULES
 from retrace.training import Epoch
+
+
+def recorder(run: Journal, follower: Lines, history: list[dict[str, float]]) -> Callable[[Epoch], None]:
+    """What tells `run`, `follower` and `history` of an epoch."""
+
+    def on_epoch(epoch: Epoch) -> None:
+        row = asdict(epoch)
+        history.append(row)
+        follower.epoch(epoch)
+        metrics = {name: value for name, value in row.items() if name != "epoch"}
+        run.metrics(metrics, epoch.epoch, headline=epoch.epoch == follower.epochs)
+        run.metrics({"images_per_s": follower.images_per_s}, epoch.epoch)
+        run.sync()
+
+    return on_epoch
 
 
 def main() -> None:
@@ -31,15 +49,6 @@ def main() -> None:
         part, validation = batches.on_device(samples, compute.device), batches.on_device(watched, compute.device)
         history: list[dict[str, float]] = []
 
-        def on_epoch(epoch: Epoch) -> None:
-            row = asdict(epoch)
-            history.append(row)
-            follower.epoch(epoch)
-            metrics = {name: value for name, value in row.items() if name != "epoch"}
-            run.metrics(metrics, epoch.epoch, headline=epoch.epoch == p.epochs)
-            run.metrics({"images_per_s": follower.images_per_s}, epoch.epoch)
-            run.sync()
-
         began = time.perf_counter()
         with progress.follow(p.epochs, p.epochs * batches.count(part, p.batch_size)) as follower:
             training.train(
@@ -52,7 +61,7 @@ def main() -> None:
                 compute,
                 p,
                 on_step=follower.step,
-                on_epoch=on_epoch,
+                on_epoch=recorder(run, follower, history),
             )
 
         run.metrics({"train_s": time.perf_counter() - began})
