@@ -337,6 +337,14 @@ def test_a_signal_during_the_upload_is_answered_after_it(
     assert (parent.info.status, child.info.status) == ("FINISHED", "FINISHED")
 
 
+def test_a_user_without_a_name_is_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown() -> str:
+        raise KeyError("getpwuid(): uid not found: 1234")
+
+    monkeypatch.setattr("getpass.getuser", unknown)
+    assert lineage.user() == str(os.getuid())
+
+
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)], ids=str
 )

@@ -4,6 +4,7 @@ Hashes are DVC's own, computed the way DVC does: the MD5 of a file, and for a fo
 so name what it made before DVC has written it to dvc.lock.
 """
 
+import getpass
 import hashlib
 import json
 import os
@@ -29,6 +30,14 @@ def commit() -> str | None:
     """The commit that the work tree stands on; an experiment's own commit exists only after its stages."""
     asked = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     return asked.stdout.strip() if asked.returncode == 0 else None
+
+
+def user() -> str:
+    """Who runs this; the number where the user has no name, as in a container."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
 
 
 def experiment() -> dict[str, str]:

@@ -1,11 +1,10 @@
 """A stage's journal, shown in MLflow: one parent run an experiment, one child run a stage.
 
-The stage writes its journal and never waits for MLflow; when it has ended, however it ended, the journal is uploaded.
-A server that is away costs a warning, never a result. Runs are found by their own tags before they are made, and
+The stage writes its journal and never waits for MLflow; when it has ended, by itself, by an error or by a signal that
+can be caught, the journal is uploaded. A server that is away costs a warning, never a result. Runs are found by their own tags before they are made, and
 everything carries the journal's times, so that uploading twice changes nothing.
 """
 
-import getpass
 import logging
 import os
 import signal
@@ -44,7 +43,7 @@ def stage(name: str) -> Iterator[Journal]:
         key=lineage.key(values),
         experiment=lineage.experiment(),
         commit=lineage.commit(),
-        user=getpass.getuser(),
+        user=lineage.user(),
         params=params.chosen(values),
         own_params=params.chosen(values, params.STAGES[name]),
         deps=_hashes(deps),
