@@ -1,8 +1,8 @@
 """A stage's journal, shown in MLflow: one parent run an experiment, one child run a stage.
 
 The stage writes its journal and never waits for MLflow; when it has ended, by itself, by an error or by a signal that
-can be caught, the journal is uploaded. A server that is away costs a warning, never a result. Runs are found by their own tags before they are made, and
-everything carries the journal's times, so that uploading twice changes nothing.
+can be caught, the journal is uploaded. A server that is away costs a warning, never a result. Runs are found by their
+own tags before they are made, and everything carries the journal's times, so that uploading twice changes nothing.
 """
 
 import logging
