@@ -204,7 +204,7 @@ def test_the_device_is_the_best_there_is_and_settings_overrule_it() -> None:
     assert torch.are_deterministic_algorithms_enabled()
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_gpu_that_is_not_there_is_refused() -> None:
+def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ParamsError, match="device is 'cuda', but torch sees no GPU"):
         seeding.settle(hardware(device="cuda"), "auto")

@@ -54,7 +54,7 @@ def settle(hardware: Hardware, precision: Precision) -> Compute:
 
 
 def _keep_freed_memory() -> None:
-    """Large blocks are kept: returned to the kernel, they are cleared anew for every batch (10 % of a step)."""
+    """Large blocks are kept: returned to the kernel, they are cleared anew for every batch."""
     threshold, trim, limit = -3, -1, 1 << 30  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, bytes
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         libc.mallopt(threshold, limit)
