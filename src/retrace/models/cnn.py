@@ -1,7 +1,7 @@
 """Two convolutions and two linear layers, the network of the MNIST tutorial (seeds/000).
 
 ReLU comes after the pooling, not before as written there: the largest of the rectified is the rectified largest, so
-the network is the same function, and ReLU has a quarter of the work (steps took 8 to 23 % less in four interleaved pairs on two cores).
+the network is the same function, and ReLU has a quarter of the work (steps took 8 to 23 % less on two cores, n = 4).
 """
 
 from typing import Annotated
