@@ -1,18 +1,20 @@
-"""data/raw/ holds the files of the chosen data set, verified by digest."""
+"""data/raw/ holds the files of the chosen data set."""
 
-from retrace import errors, fetching, params, paths, tracking
+from retrace import errors, params, paths, tracking
 from retrace.datasets import DATASETS
 
 
 def main() -> None:
     p = params.load(params.Download)
     params.bind({name: entry.read for name, entry in DATASETS.items()}, p.dataset, "datasets")
-    dataset = DATASETS[p.dataset.name]
     with tracking.stage("download") as run:
-        origin = fetching.fetch(p.dataset.name, dataset.FILES, dataset.SOURCES, paths.RAW)
+        origin = DATASETS[p.dataset.name].collect(paths.RAW)
+        sizes = {path: path.stat().st_size for path in sorted(paths.RAW.iterdir())}
         run.tags(**{"retrace.source": origin})
-        run.metrics({"raw_bytes": sum(file.size for file in dataset.FILES)})
-    print(f"{p.dataset.name}: {len(dataset.FILES)} files from {origin}")
+        run.metrics({"raw_bytes": sum(sizes.values())})
+    print(f"{p.dataset.name}, source: {origin}")
+    for path, size in sizes.items():
+        print(f"{path}: {size:,} bytes")
 
 
 if __name__ == "__main__":

@@ -2,14 +2,14 @@
 
 from dataclasses import asdict
 
-from retrace import batches, classifier, errors, evaluation, params, paths, reports, seeding, splits, tracking
+from retrace import batches, classifier, errors, evaluation, params, paths, reports, seeding, splits, tracking, views
 
 
 def main() -> None:
     compute = seeding.settle(params.load(params.Evaluate), "float32")
     model, card = classifier.load()
     samples, _ = splits.load(paths.TEST)
-    last_epoch = reports.load_history()[-1]
+    trained = reports.load_history()[card.epoch - 1]
 
     with tracking.stage("evaluate") as run:
         part = batches.on_device(samples, compute.device)
@@ -21,12 +21,14 @@ def main() -> None:
             "test_accuracy": evaluation.accuracy(made.logits, part.labels),
             **evaluation.averaged(classes),
         }
-        reports.save_metrics({name: value for name, value in last_epoch.items() if name != "epoch"} | tested)
+        reports.save_metrics({name: value for name, value in trained.items() if name != "epoch"} | tested)
         reports.save_table(paths.CLASSES, map(asdict, classes))
         reports.save_confusion(samples.labels, predictions.predicted, card.class_names)
         reports.save_predictions(predictions)
+        reports.save_views(views.of(model, part))
 
-        run.metrics(tested, headline=True)
+        run.metrics(tested)
+        run.headline(tested)
         for path in (paths.METRICS, paths.CLASSES, paths.CONFUSION):
             run.artifact(path)
     print(f"test accuracy {tested['test_accuracy']:.2%}, loss {tested['test_loss']:.4f}, {len(samples):,} samples")

@@ -8,8 +8,7 @@ def main() -> None:
     p = params.load(params.Preprocess)
     read = params.bind({name: entry.read for name, entry in DATASETS.items()}, p.dataset, "datasets")
     with tracking.stage("preprocess") as run:
-        training, test = read(paths.RAW)
-        parts = splits.deal(training, test, p.validation_fraction, p.test_fraction, p.seed)
+        parts = splits.deal(read(paths.RAW), p)
         scale = splits.scale(parts[0])
         for path, samples in zip((paths.TRAIN, paths.VALIDATION, paths.TEST), parts, strict=True):
             splits.save(path, samples, scale)

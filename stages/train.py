@@ -1,75 +1,131 @@
 """models/ holds the network trained on the training part; the validation part is only watched."""
 
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 
 import torch
+import torchinfo
 
-from retrace import batches, classifier, errors, params, paths, progress, reports, seeding, splits, tracking, training
+from retrace import (
+    batches,
+    classifier,
+    errors,
+    params,
+    paths,
+    pretrained,
+    progress,
+    reports,
+    seeding,
+    splits,
+    tracking,
+    training,
+)
+from retrace.augmentations import AUGMENTATIONS
+from retrace.batches import Augment, Part
+from retrace.classifier import Card, Classifier
+from retrace.errors import ParamsError
 from retrace.journal import Journal
 from retrace.losses import LOSSES
 from retrace.models import MODELS
 from retrace.optimizers import OPTIMIZERS
+from retrace.params import Train
 from retrace.progress import Lines
+from retrace.samples import Samples
 from retrace.schedules import SCHEDULES
-from retrace.training import Epoch
+from retrace.splits import Scale
+from retrace.training import Epoch, Step
+
+MAX_STEPS = 1000  # rows of reports/steps.csv
+SHOWN = 64  # samples of reports/batch.safetensors
 
 
-def recorder(run: Journal, follower: Lines, history: list[dict[str, float]]) -> Callable[[Epoch], None]:
-    """What tells `run`, `follower` and `history` of an epoch."""
+class Recorder:
+    """What training tells goes to the journal and the terminal, and to reports/ when it is over."""
 
-    def on_epoch(epoch: Epoch) -> None:
-        row = asdict(epoch)
-        history.append(row)
-        follower.epoch(epoch)
-        metrics = {name: value for name, value in row.items() if name != "epoch"}
-        run.metrics(metrics, epoch.epoch, headline=epoch.epoch == follower.epochs)
-        run.metrics({"images_per_s": follower.images_per_s}, epoch.epoch)
-        run.sync()
+    def __init__(self, run: Journal, follower: Lines, total_steps: int) -> None:
+        self.run, self.follower = run, follower
+        self.every = -(-total_steps // MAX_STEPS)
+        self.history: reports.History = []
+        self.steps: list[Step] = []
 
-    return on_epoch
+    def step(self, step: Step) -> None:
+        self.follower.step(step)
+        if (step.step - 1) % self.every == 0:
+            self.steps.append(step)
+
+    def epoch(self, epoch: Epoch) -> None:
+        self.history.append(asdict(epoch))
+        self.follower.epoch(epoch)
+        self.run.metrics(figures(epoch) | {"images_per_s": self.follower.images_per_s}, epoch.epoch)
+        self.run.sync()
+
+    def save(self) -> None:
+        reports.save_table(paths.HISTORY, self.history)
+        rows = ({"step": s.step, "learning_rate": s.learning_rate, "loss": s.loss.item()} for s in self.steps)
+        reports.save_table(paths.STEPS, rows)
+
+
+def figures(epoch: Epoch) -> dict[str, float]:
+    return {name: value for name, value in asdict(epoch).items() if name != "epoch"}
+
+
+def built(p: Train, samples: Samples, measured: Scale) -> tuple[Classifier, Card]:
+    """The network before training, and its card. Raises ParamsError where the parameters do not fit the samples."""
+    if not samples.are_images and p.augmentation.name != "none":
+        raise ParamsError(f"params.yaml: augmentation is {p.augmentation.name!r}; should be none: these are no images")
+    params.bind(MODELS, p.model, "models")
+    card = classifier.card_of(p.model, samples, classifier.scale_of(p.scaling, samples, measured))
+    torch.manual_seed(p.seed)
+    model = classifier.build(card)
+    if p.pretrained != "none":
+        card = card.model_copy(update={"pretrained": pretrained.load_into(model, p.pretrained)})
+    if p.freeze_trunk:
+        model.freeze_trunk()
+    return model, card
+
+
+def show(model: Classifier, card: Card, part: Part, augment: Augment, p: Train) -> None:
+    """reports/ has the network's layers as text, and the first batch as the network saw it."""
+    summary = torchinfo.summary(model, input_data=classifier.example(card, 1), device="cpu", verbose=0)
+    with paths.atomic(paths.SUMMARY) as unfinished:
+        unfinished.write_text(f"{summary}\n", encoding="utf-8")
+    inputs, labels = next(batches.shuffled(part, p.batch_size, augment, seed=p.seed, epoch=0))
+    reports.save_batch(inputs[:SHOWN].cpu().numpy(), labels[:SHOWN].cpu().numpy())
 
 
 def main() -> None:
     p = params.load(params.Train)
-    params.bind(MODELS, p.model, "models")
-    loss = params.bind(LOSSES, p.loss, "losses")()
+    loss_of = params.bind(LOSSES, p.loss, "losses")
     optimizer_of = params.bind(OPTIMIZERS, p.optimizer, "optimizers")
     schedule = params.bind(SCHEDULES, p.schedule, "schedules")
+    augment = params.bind(AUGMENTATIONS, p.augmentation, "augmentations")
     compute = seeding.settle(p, p.precision)
-    samples, scale = splits.load(paths.TRAIN)
+    samples, measured = splits.load(paths.TRAIN)
     watched, _ = splits.load(paths.VALIDATION)
+    model, card = built(p, samples, measured)
+    part, validation = batches.on_device(samples, compute.device), batches.on_device(watched, compute.device)
+    loss = loss_of(part.labels.bincount(minlength=len(card.class_names)))
+    model = model.to(compute.device)
+    optimizer = optimizer_of(model.trainable())
 
     with tracking.stage("train") as run:
         run.tags(**{"retrace.device": str(compute)})
-        torch.manual_seed(p.seed)
-        card = classifier.card_of(p.model, samples, scale)
-        model = classifier.build(card).to(compute.device)
-        part, validation = batches.on_device(samples, compute.device), batches.on_device(watched, compute.device)
-        history: list[dict[str, float]] = []
-
         began = time.perf_counter()
-        with progress.follow(p.epochs, p.epochs * batches.count(part, p.batch_size)) as follower:
-            training.train(
-                model,
-                loss,
-                optimizer_of(model.parameters()),
-                lambda done: p.lr * schedule(done),
-                part,
-                validation,
-                compute,
-                p,
-                on_step=follower.step,
-                on_epoch=recorder(run, follower, history),
-            )
+        total_steps = p.epochs * batches.count(part, p.batch_size)
+        with progress.follow(p.epochs, total_steps) as follower:
+            told = Recorder(run, follower, total_steps)
+            rate, listeners = (lambda at: p.lr * schedule(at)), {"on_step": told.step, "on_epoch": told.epoch}
+            kept = training.train(model, loss, optimizer, rate, augment, part, validation, compute, p, **listeners)
+        run.metrics({"train_s": time.perf_counter() - began, "kept_epoch": kept.epoch})
+        run.headline(figures(kept))
 
-        run.metrics({"train_s": time.perf_counter() - began})
-        classifier.save(model, card)
-        reports.save_table(paths.HISTORY, history)
-        run.artifact(paths.HISTORY)
-        run.artifact(paths.CARD)
+        classifier.save(model, card.model_copy(update={"epoch": kept.epoch}))
+        told.save()
+        show(model.cpu(), card, part, augment, p)
+        for path in (paths.HISTORY, paths.STEPS, paths.SUMMARY, paths.CARD):
+            run.artifact(path)
         run.model(paths.WEIGHTS, paths.CARD)
+    print(reports.diagnosis(told.history))
 
 
 if __name__ == "__main__":

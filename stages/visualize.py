@@ -8,16 +8,32 @@ def main() -> None:
     p = params.load(params.Visualize)
     drawings = params.bind_all(FIGURES, p.figures, "figures")
     samples, _ = splits.load(paths.TEST)
+    told: dict[str, float] = {}
     results = reports.Results(
-        reports.load_history(), reports.load_metrics(), reports.load_predictions(), samples, p.seed
+        history=reports.load_history(),
+        steps=reports.load_steps(),
+        metrics=reports.load_metrics(),
+        predictions=reports.load_predictions(),
+        samples=samples,
+        batch=reports.load_batch(),
+        views=reports.load_views(),
+        seed=p.seed,
+        tell=told.__setitem__,
     )
 
     with tracking.stage("visualize") as run:
+        paths.FIGURES.mkdir(parents=True, exist_ok=True)
         for name, draw in drawings.items():
+            drawn = draw(results)
+            if isinstance(drawn, str):
+                print(f"{name}: not drawn: {drawn}")
+                continue
             path = paths.FIGURES / f"{name}.png"
-            style.save(draw(results), path)
+            style.save(drawn, path)
             run.artifact(path, headline=True)
             print(path)
+        run.metrics(told)
+        run.headline(told)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -34,6 +35,15 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def values() -> params.Values:
     """The values of the repository's params.yaml."""
     return params.read(ROOT / paths.PARAMS)
+
+
+Stage = TypeVar("Stage", bound=params.Strict)
+
+
+def typed(stage: type[Stage], **changed: object) -> Stage:
+    """The parameters of a stage as the repository has them, but for what is `changed`."""
+    experiment = params.checked(params.read(ROOT / paths.PARAMS) | changed)
+    return stage.model_construct(**{name: getattr(experiment, name) for name in stage.model_fields})
 
 
 @pytest.fixture(scope="session")

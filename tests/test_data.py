@@ -1,15 +1,17 @@
 """Data sets and splits: what is read, how it is dealt, and what the files say."""
 
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
+from conftest import typed
 from sklearn.datasets import load_digits
 
-from retrace import fetching, params, paths, splits
-from retrace.datasets import DATASETS, digits, mnist
-from retrace.errors import DataError
-from retrace.samples import Samples
+from retrace import params, paths, splits
+from retrace.datasets import DATASETS, cifar10, circles, digits, fashion_mnist, mnist
+from retrace.errors import DataError, ParamsError
+from retrace.samples import Parts, Samples
 
 
 def idx(array: np.ndarray) -> bytes:
@@ -26,15 +28,23 @@ def raw_mnist(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.fixture
+def raw_digits(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("RETRACE_CACHE", str(folder / "cache"))
+    digits.collect(folder / "raw")
+    return folder / "raw"
+
+
 def test_every_data_set_has_settings_and_they_fit(values: params.Values) -> None:
     readers = {name: dataset.read for name, dataset in DATASETS.items()}
     assert set(params.bind_all(readers, values["datasets"], "datasets")) == set(DATASETS)
 
 
-def test_mnist_is_read_from_its_four_files(raw_mnist: Path) -> None:
-    training, test = mnist.read(raw_mnist)
-    assert (training.images.shape, training.images.dtype) == ((7, 1, 28, 28), np.uint8)
-    assert (len(test), test.labels.dtype, test.class_names[9]) == (2, np.int64, "9")
+@pytest.mark.parametrize(("dataset", "last"), [(mnist, "9"), (fashion_mnist, "ankle boot")])
+def test_mnist_and_its_like_are_read_from_their_four_files(raw_mnist: Path, dataset: ModuleType, last: str) -> None:
+    train, validation, test = dataset.read(raw_mnist)
+    assert (train.inputs.shape, train.inputs.dtype, validation) == ((7, 1, 28, 28), np.uint8, None)
+    assert (len(test), test.labels.dtype, test.class_names[9]) == (2, np.int64, last)
 
 
 @pytest.mark.parametrize("damage", [b"", b"\0\0\x08", b"<html>no</html>", b"\0\0\x09\x01\0\0\0\x01\0"])
@@ -44,45 +54,135 @@ def test_a_damaged_idx_file_is_named(raw_mnist: Path, damage: bytes) -> None:
         mnist.read(raw_mnist)
 
 
-@pytest.mark.parametrize("zoom", [1, 2, 3])
-def test_digits_are_scikit_learn_s_in_the_middle_of_a_black_frame(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, zoom: int
-) -> None:
-    monkeypatch.setenv("RETRACE_CACHE", str(folder / "cache"))
-    fetching.fetch("digits", digits.FILES, digits.SOURCES, folder / "raw")
-    samples, test = digits.read(folder / "raw", zoom=zoom)
+@pytest.fixture
+def raw_cifar10(tmp_path: Path) -> Path:
+    """Two images a file in CIFAR-10's own format: file k has the labels k and 9, and every pixel says its channel."""
+    for number, file in enumerate(cifar10.FILES):
+        image = np.repeat(np.array([10, 20, 30], np.uint8), 32 * 32).tobytes()
+        (tmp_path / file.name).write_bytes(bytes([number]) + image + bytes([9]) + image)
+    return tmp_path
+
+
+def test_cifar10_is_read_in_the_order_of_its_six_files(raw_cifar10: Path) -> None:
+    train, validation, test = cifar10.read(raw_cifar10)
+    assert (train.inputs.shape, train.inputs.dtype, validation) == ((10, 3, 32, 32), np.uint8, None)
+    assert train.labels.tolist() == [0, 9, 1, 9, 2, 9, 3, 9, 4, 9]
+    assert (train.inputs == np.array([10, 20, 30]).reshape(3, 1, 1)).all()
+    assert test is not None
+    assert (test.labels.tolist(), test.class_names[9]) == ([5, 9], "truck")
+
+
+@pytest.mark.parametrize("damage", [b"", b"short", bytes(3074)])
+def test_a_damaged_cifar10_file_is_named(raw_cifar10: Path, damage: bytes) -> None:
+    (raw_cifar10 / "data_batch_3.bin").write_bytes(damage)
+    with pytest.raises(DataError, match=r"data_batch_3\.bin: not rows of 3073 bytes; .*dvc repro download"):
+        cifar10.read(raw_cifar10)
+
+
+@pytest.mark.parametrize(("zoom", "side"), [(1, 28), (2, 28), (3, 28), (1, 8), (2, 17)])
+def test_digits_are_scikit_learn_s_in_the_middle_of_a_black_frame(raw_digits: Path, zoom: int, side: int) -> None:
+    samples, *others = digits.read(raw_digits, classes=10, zoom=zoom, side=side)
     expected, targets = load_digits(return_X_y=True)
-    assert test is None
+    assert others == [None, None]
     np.testing.assert_array_equal(samples.labels, targets)
-    margin = (28 - 8 * zoom) // 2
-    inner = samples.images[:, 0, margin : margin + 8 * zoom : zoom, margin : margin + 8 * zoom : zoom]
+    margin = (side - 8 * zoom) // 2
+    inner = samples.inputs[:, 0, margin : margin + 8 * zoom : zoom, margin : margin + 8 * zoom : zoom]
     np.testing.assert_array_equal(inner, np.asarray(expected, dtype=int).reshape(-1, 8, 8) * 255 // 16)
-    assert samples.images[:, :, :margin].max() == 0
+    assert samples.inputs.shape == (1797, 1, side, side)
+    assert samples.inputs[:, :, :margin].sum() + samples.inputs[:, :, margin + 8 * zoom :].sum() == 0
+
+
+def test_the_first_digits_alone_are_taken(raw_digits: Path) -> None:
+    samples = digits.read(raw_digits, classes=3, zoom=1, side=8).train
+    targets = load_digits(return_X_y=True)[1]
+    assert (len(samples), samples.class_names) == ((targets < 3).sum(), ("0", "1", "2"))
+    assert set(samples.labels) == {0, 1, 2}
+
+
+def test_digits_larger_than_their_frame_are_refused(folder: Path) -> None:
+    with pytest.raises(ParamsError, match=r"datasets\.digits\.side is 16; should be at least 8 \* zoom, which is 24$"):
+        digits.read(folder, classes=10, zoom=3, side=16)
+
+
+def test_circles_lie_in_one_another_and_need_no_file(folder: Path) -> None:
+    assert circles.collect(folder / "raw") == "generated here"
+    assert list((folder / "raw").iterdir()) == []
+    samples, *others = circles.read(folder / "raw", samples=100, noise=0.0, random_state=1)
+    assert others == [None, None]
+    assert (samples.inputs.shape, samples.inputs.dtype, samples.labels.dtype) == ((100, 2), np.float32, np.int64)
+    radii = np.linalg.norm(samples.inputs, axis=1)
+    assert samples.class_names == ("outer", "inner")
+    assert radii[samples.labels == 0] == pytest.approx(1)
+    assert radii[samples.labels == 1] == pytest.approx(0.8)
+
+
+def test_circles_are_seeded_and_noisy(folder: Path) -> None:
+    first, again, other = (circles.read(folder, samples=40, noise=0.1, random_state=seed).train for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first.inputs, again.inputs)
+    assert not (first.inputs == other.inputs).any()
+    assert np.linalg.norm(first.inputs, axis=1).std() > 0.1
 
 
 def shares(part: Samples) -> list[float]:
     return (np.bincount(part.labels, minlength=3) / len(part)).tolist()
 
 
+def numbered(samples: Samples) -> Samples:
+    """Samples whose only feature is their number."""
+    return Samples(np.arange(len(samples), dtype=np.float32)[:, np.newaxis], samples.labels, samples.class_names)
+
+
+def numbers(*parts: Samples) -> list[int]:
+    return sorted(int(number) for part in parts for number in part.inputs.ravel())
+
+
+def settings(**changed: object) -> params.Preprocess:
+    return typed(params.Preprocess, **{"validation_fraction": 0.1, "test_fraction": 0.2, "seed": 0} | changed)
+
+
 def test_parts_are_disjoint_complete_stratified_and_seeded(stripes: Samples) -> None:
-    marked = Samples(np.arange(300, dtype=np.uint8).reshape(-1, 1, 1, 1), stripes.labels, stripes.class_names)
-    parts = splits.deal(marked, None, 0.1, 0.2, seed=0)
+    parts = splits.deal(Parts(numbered(stripes)), settings())
     assert [len(part) for part in parts] == [216, 24, 60]
-    assert np.sort(np.concatenate([part.images.ravel() for part in parts])).tolist() == sorted(marked.images.ravel())
+    assert numbers(*parts) == list(range(300))
     assert all(share == pytest.approx(1 / 3) for part in parts for share in shares(part))
-    again, other = splits.deal(marked, None, 0.1, 0.2, seed=0), splits.deal(marked, None, 0.1, 0.2, seed=1)
-    assert (again[1].images == parts[1].images).all()
-    assert not (other[1].images == parts[1].images).all()
+    again, other = (splits.deal(Parts(numbered(stripes)), settings(seed=seed)) for seed in (0, 1))
+    assert numbers(again[1]) == numbers(parts[1]) != numbers(other[1])
 
 
-def test_a_data_set_s_own_test_part_is_left_alone(stripes: Samples) -> None:
+def test_a_data_set_s_own_parts_are_left_alone(stripes: Samples) -> None:
     own = stripes.take(np.arange(30))
-    assert splits.deal(stripes, own, 0.1, 0.2, seed=0)[2] is own
+    assert splits.deal(Parts(stripes, test=own), settings())[2] is own
+    assert splits.deal(Parts(stripes, own, own), settings()) == (stripes, own, own)
+
+
+def test_folds_are_disjoint_and_complete_and_none_is_the_test_part_s(stripes: Samples) -> None:
+    dealt = [splits.deal(Parts(numbered(stripes)), settings(folds=5, fold=fold)) for fold in range(5)]
+    assert {tuple(numbers(test)) for _, _, test in dealt} == {tuple(numbers(dealt[0][2]))}
+    assert numbers(*(validation for _, validation, _ in dealt), dealt[0][2]) == list(range(300))
+    assert all(numbers(*parts) == list(range(300)) for parts in dealt)
+
+
+def test_more_folds_than_samples_of_a_class_are_refused(stripes: Samples) -> None:
+    with pytest.raises(DataError, match="class top has 4 samples, fewer than the 5 folds; lower folds"):
+        splits.deal(Parts(stripes.take(np.arange(12)), test=stripes), settings(folds=5, fold=0))
+
+
+def test_classes_are_thinned_by_their_shares_in_the_training_part_alone(stripes: Samples) -> None:
+    train, validation, test = splits.deal(Parts(stripes, stripes, stripes), settings(class_shares=[1.0, 0.5, 0.001]))
+    assert np.bincount(train.labels).tolist() == [100, 50, 1]
+    assert (len(validation), len(test)) == (300, 300)
+    with pytest.raises(ParamsError, match="class_shares has 2 numbers; should have one a class, 3"):
+        splits.deal(Parts(stripes), settings(class_shares=[1.0, 0.5]))
 
 
 def test_a_fraction_too_small_for_the_classes_is_explained(stripes: Samples) -> None:
     with pytest.raises(DataError, match="class by class"):
-        splits.deal(stripes, stripes, 0.001, 0.2, seed=0)
+        splits.deal(Parts(stripes, test=stripes), settings(validation_fraction=0.001))
+
+
+def test_scale_of_features_is_each_one_s() -> None:
+    points = np.array([[1, 5], [3, 5]], np.float32)
+    assert splits.scale(Samples(points, np.zeros(2, np.int64), ("a",))) == splits.Scale((2.0, 5.0), (1.0, 1.0))
 
 
 def test_scale_is_the_mean_and_deviation_of_each_channel() -> None:
@@ -98,7 +198,7 @@ def test_a_part_comes_back_from_its_file_and_equal_parts_are_equal_files(tmp_pat
     for name in "ab":
         splits.save(tmp_path / name, stripes, scale)
     loaded, said = splits.load(tmp_path / "a")
-    np.testing.assert_array_equal(loaded.images, stripes.images)
+    np.testing.assert_array_equal(loaded.inputs, stripes.inputs)
     np.testing.assert_array_equal(loaded.labels, stripes.labels)
     assert (loaded.class_names, said) == (stripes.class_names, scale)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()

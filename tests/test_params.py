@@ -37,9 +37,20 @@ def test_every_stage_has_its_parameters_in_the_repository_s_file(stage: type[par
         ("epochs", "3", "epochs is '3'; should be a valid integer"),
         ("batch_size", None, "batch_size is None; should be a valid integer"),
         ("seed", -1, "seed is -1; should be greater than or equal to 0"),
-        ("dataset", "mnits", "dataset is 'mnits'; should be one of mnist, digits"),
-        ("model", ["cnn"], "model is ['cnn']; should be one of softmax, cnn"),
+        (
+            "dataset",
+            "mnits",
+            "dataset is 'mnits'; should be one of mnist, fashion_mnist, cifar10, ",
+        ),
+        (
+            "model",
+            ["cnn"],
+            "model is ['cnn']; should be one of softmax, softmax_scratch, mlp, cnn, ",
+        ),
         ("device", "tpu", "device is 'tpu'; should be 'auto', 'cpu' or 'cuda'"),
+        ("fold", 1, "fold is 1; should be less than folds, which is 1"),
+        ("class_shares", [1.0, 0.0], "class_shares.1 is 0.0; should be greater than 0"),
+        ("keep", "first", "keep is 'first'; should be 'best' or 'last'"),
         ("validation_fraction", 1, "validation_fraction is 1; should be less than 1"),
         ("models", 3, "models is 3; should be a valid dictionary"),
         ("lrr", 0.1, "lrr is not a key; did you mean lr?"),
@@ -53,7 +64,7 @@ def test_a_wrong_value_is_one_line_with_key_value_and_what_is_allowed(
     write({**values, key: value})
     with pytest.raises(ParamsError) as raised:
         params.load(params.Download)
-    lines = [line for line in str(raised.value).splitlines() if f": {key} " in line]
+    lines = [line for line in str(raised.value).splitlines() if f": {key}" in line]
     assert len(lines) == 1
     assert lines[0].startswith(f"params.yaml: {said}")
 

@@ -12,6 +12,7 @@ from conftest import BIN, ROOT
 from pydantic import create_model
 
 from retrace import params
+from retrace.augmentations import AUGMENTATIONS
 from retrace.datasets import DATASETS
 from retrace.figures import FIGURES
 from retrace.losses import LOSSES
@@ -29,6 +30,7 @@ FUNCTIONS = {
     "losses": LOSSES,
     "optimizers": OPTIMIZERS,
     "schedules": SCHEDULES,
+    "augmentations": AUGMENTATIONS,
 }
 NOT_ENTRIES = ("__init__.py", "style.py")
 
@@ -57,9 +59,9 @@ def test_a_missing_dep_is_found() -> None:
 
 
 def test_a_dep_that_only_an_import_of_an_import_needs_is_found() -> None:
-    graph = {**GRAPH, "retrace.batches": [*GRAPH["retrace.batches"], "retrace.augment"], "retrace.augment": []}
+    graph = {**GRAPH, "retrace.batches": [*GRAPH["retrace.batches"], "retrace.later"], "retrace.later": []}
     found = contract.stale_deps("train", STAGES["train"]["deps"], script("train"), graph)
-    assert found == ["train: deps lacks src/retrace/augment.py"]
+    assert found == ["train: deps lacks src/retrace/later.py"]
 
 
 def test_what_an_entry_of_a_table_imports_is_found() -> None:
@@ -105,8 +107,8 @@ def test_every_parameter_of_a_stage_is_read_by_it(stage: str) -> None:
 
 
 def test_a_parameter_that_nothing_reads_is_found() -> None:
-    wider = create_model("Wider", __base__=params.Train, patience=(int, ...))
-    assert contract.unread_params(wider, sources_of("train")) == ["Wider: nothing reads patience"]
+    wider = create_model("Wider", __base__=params.Train, warmth=(int, ...))
+    assert contract.unread_params(wider, sources_of("train")) == ["Wider: nothing reads warmth"]
 
 
 @pytest.mark.parametrize("table", BY_FOLDER)

@@ -2,69 +2,164 @@
 
 import dataclasses
 import io
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
+from matplotlib.collections import QuadMesh
+from matplotlib.contour import ContourSet
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
 
 from retrace import params, paths, progress, reports
 from retrace.errors import DataError
-from retrace.figures import FIGURES, learning_curves, mistakes, style
-from retrace.reports import Predictions, Results
+from retrace.figures import FIGURES, style
+from retrace.reports import Grid, History, Predictions, Results, Views, diagnosis
 from retrace.samples import Samples
 from retrace.training import Epoch, Step
 
+HISTORY = [
+    {"epoch": 1.0, "train_loss": 0.7, "train_accuracy": 0.7, "val_loss": 0.5, "val_accuracy": 0.85},
+    {"epoch": 2.0, "train_loss": 0.5, "train_accuracy": 0.8, "val_loss": 0.4, "val_accuracy": 0.9},
+]
+STEPS = [{"step": i + 1.0, "learning_rate": 0.1 / (i + 1), "loss": 2.0 / (i + 1)} for i in range(5)]
+SMALL = {"rows": 2, "columns": 3, "samples": 60, "channels": 2}
+
 
 @pytest.fixture
-def results() -> Results:
+def settings() -> params.Table:
+    """The figures' of params.yaml."""
+    return {
+        "learning_curves": {},
+        "learning_rate": {},
+        "augmented_batch": {"rows": 4, "columns": 8},
+        "confusion_matrix": {},
+        "precision_recall": {"classes": 10},
+        "roc": {"classes": 10, "scale": "log"},
+        "calibration": {"bins": 15},
+        "decision_boundary": {},
+        "samples": {"rows": 5, "columns": 10},
+        "mistakes": {"rows": 3, "columns": 8},
+        "filters": {"rows": 4, "columns": 8},
+        "feature_maps": {"channels": 8},
+        "tsne": {"of": "features", "samples": 500, "perplexity": 30.0},
+    }
+
+
+@pytest.fixture
+def told() -> dict[str, float]:
+    """What a picture told `results`."""
+    return {}
+
+
+@pytest.fixture
+def results(told: dict[str, float]) -> Results:
     """60 random images of twelve classes in three colours, most of them told right."""
     rng = np.random.default_rng(0)
     labels = np.arange(60) % 12
     logits = rng.normal(size=(60, 12)).astype(np.float32)
     logits[np.arange(60), labels] += 3
-    epoch = {"train_loss": 0.5, "train_accuracy": 0.8, "val_loss": 0.4, "val_accuracy": 0.9}
+    images = rng.integers(0, 256, (60, 3, 9, 9), dtype=np.uint8)
+    maps = {f"convolution {i}": rng.normal(size=(3, 9 // i, 9 // i)).astype(np.float32) for i in (1, 2)}
     return Results(
-        history=[{"epoch": 1.0, **epoch}, {"epoch": 2.0, **epoch}],
+        history=HISTORY,
+        steps=STEPS,
         metrics={"test_loss": 0.3, "test_accuracy": 0.95},
         predictions=Predictions(logits, rng.normal(size=(60, 5)).astype(np.float32), labels),
-        samples=Samples(
-            rng.integers(0, 256, (60, 3, 9, 9), dtype=np.uint8), labels, tuple(f"class {i}" for i in range(12))
-        ),
+        samples=Samples(images, labels, tuple(f"class {i}" for i in range(12))),
+        batch=(images[:20, :, ::-1], labels[:20]),
+        views=Views(rng.normal(size=(4, 3, 5, 5)).astype(np.float32), maps, None),
         seed=0,
+        tell=told.__setitem__,
     )
 
 
-def test_every_figure_has_settings_and_they_fit(values: params.Values) -> None:
-    assert set(params.bind_all(FIGURES, values["figures"], "figures")) == set(FIGURES)
+@pytest.fixture
+def plane(results: Results) -> Results:
+    """40 random points, left and right of a line that the network sees."""
+    points = np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32)
+    labels = (points[:, 0] > 0).astype(np.int64)
+    ticks = np.linspace(-2, 2, 9, dtype=np.float32)
+    return dataclasses.replace(
+        results,
+        predictions=Predictions(np.outer(points[:, 0], [-4, 4]), points, labels),
+        samples=Samples(points, labels, ("left", "right")),
+        batch=(points[:20], labels[:20]),
+        views=Views(None, {}, Grid(ticks, ticks[:5], np.tile(np.outer(ticks, [-4, 4]), (5, 1, 1)))),
+    )
+
+
+def drawn(name: str, results: Results, **settings: object) -> Figure:
+    """The picture, laid out."""
+    figure = FIGURES[name](results, **settings)
+    assert isinstance(figure, Figure)
+    figure.draw_without_rendering()
+    return figure
+
+
+def answered(results: Results, logits: np.ndarray, labels: list[int]) -> Results:
+    """Two classes, told as `logits` say."""
+    predictions = Predictions(logits, np.zeros((len(labels), 1)), np.array(labels))
+    samples = Samples(np.zeros((len(labels), 1, 2, 2), np.uint8), np.array(labels), ("no", "yes"))
+    return dataclasses.replace(results, predictions=predictions, samples=samples)
+
+
+def legend(figure: Figure) -> list[str]:
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_every_figure_has_settings_and_they_fit(settings: params.Table) -> None:
+    assert set(params.bind_all(FIGURES, settings, "figures")) == set(FIGURES)
+
+
+ABSENT = {
+    ("results", "decision_boundary"): "the samples have 243 dimensions, not 2",
+    ("plane", "augmented_batch"): "the samples are features, not images",
+    ("plane", "samples"): "the samples are features, not images",
+    ("plane", "mistakes"): "the samples are features, not images",
+    ("plane", "filters"): "the network's first layer has no weights that are pictures",
+    ("plane", "feature_maps"): "the network has no convolution",
+}
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_every_figure_is_a_picture_and_equal_results_are_equal_bytes(
-    tmp_path: Path, values: params.Values, results: Results, name: str
+@pytest.mark.parametrize("kind", ["results", "plane"])
+def test_every_figure_is_a_picture_with_equal_bytes_or_a_reason(
+    tmp_path: Path, settings: params.Table, request: pytest.FixtureRequest, kind: str, name: str
 ) -> None:
-    for file in ("a.png", "b.png"):
-        style.save(FIGURES[name](results, **values["figures"][name]), tmp_path / file)
+    chosen = {key: SMALL.get(key, value) for key, value in settings[name].items()}
+    figures = [FIGURES[name](request.getfixturevalue(kind), **chosen) for _ in range(2)]
+    if (kind, name) in ABSENT:
+        assert figures == [ABSENT[kind, name]] * 2
+        return
+    for figure, file in zip(figures, ("a.png", "b.png"), strict=True):
+        assert isinstance(figure, Figure)
+        style.save(figure, tmp_path / file)
     with Image.open(tmp_path / "a.png") as picture:
         assert min(picture.size) >= 200
         assert len(picture.convert("L").getcolors(256) or []) > 10
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
-def test_a_picture_says_so_where_there_is_no_mistake(tmp_path: Path, results: Results) -> None:
+def test_drawing_needs_no_torch() -> None:
+    code = (
+        "import sys; from retrace import figures, params, reports, splits, tracking; sys.exit('torch' in sys.modules)"
+    )
+    env = {"PYTHONPATH": "src"}
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, check=False).returncode == 0
+
+
+def test_no_mistake_is_a_reason(results: Results) -> None:
     perfect = dataclasses.replace(results.predictions, logits=np.eye(12, dtype=np.float32)[results.samples.labels])
-    figure = mistakes.draw(dataclasses.replace(results, predictions=perfect), rows=3, columns=8)
-    assert figure.get_suptitle() == "No mistake in 60 test samples"
-
-
-def test_features_without_two_dimensions_have_no_map(values: params.Values, results: Results) -> None:
-    for features in (np.zeros((60, 5)), np.arange(60.0).reshape(-1, 1)):
-        dead = dataclasses.replace(results.predictions, features=features.astype(np.float32))
-        figure = FIGURES["tsne"](dataclasses.replace(results, predictions=dead), **values["figures"]["tsne"])
-        assert figure.get_suptitle().startswith("No t-SNE")
+    figure = FIGURES["mistakes"](dataclasses.replace(results, predictions=perfect), rows=3, columns=8)
+    assert figure == "there is no mistake in 60 test samples"
 
 
 def test_the_worst_mistake_comes_first(results: Results) -> None:
@@ -72,25 +167,300 @@ def test_the_worst_mistake_comes_first(results: Results) -> None:
     logits[np.arange(60), results.samples.labels] = 9
     logits[7, 1], logits[20, 2] = 50, 10
     wrong = dataclasses.replace(results, predictions=dataclasses.replace(results.predictions, logits=logits))
-    titles = [axes.get_title() for axes in mistakes.draw(wrong, rows=1, columns=8).axes]
+    titles = [axes.get_title() for axes in drawn("mistakes", wrong, rows=1, columns=8).axes]
     assert titles == ["true class 7\nsaid class 1 (100%)", "true class 8\nsaid class 2 (73%)"]
 
 
-def test_axes_are_named_with_units(results: Results) -> None:
-    loss, accuracy = learning_curves.draw(results).axes
+def test_mistakes_stand_out_among_the_samples(results: Results) -> None:
+    logits = np.eye(12, dtype=np.float32)[results.samples.labels]
+    logits[1, 5] = 2
+    wrong = dataclasses.replace(results, predictions=dataclasses.replace(results.predictions, logits=logits))
+    cells = drawn("samples", wrong, rows=1, columns=3).axes
+    assert [axes.get_title() for axes in cells] == ["class 0", "class 1\n→ class 5", "class 2"]
+    assert [axes.title.get_color() for axes in cells] == ["black", style.WRONG, "black"]
+    np.testing.assert_array_equal(cells[2].images[0].get_array(), results.samples.inputs[2].transpose(1, 2, 0))
+
+
+def test_a_batch_is_shown_as_it_came_with_its_labels(results: Results) -> None:
+    cells = drawn("augmented_batch", results, rows=2, columns=2).axes
+    assert [axes.get_title() for axes in cells] == ["class 0", "class 1", "class 2", "class 3"]
+    np.testing.assert_array_equal(cells[3].images[0].get_array(), results.batch[0][3].transpose(1, 2, 0))
+
+
+def test_axes_are_named_with_units_and_the_headline_is_the_diagnosis(results: Results) -> None:
+    figure = drawn("learning_curves", results)
+    loss, accuracy = figure.axes
     assert (loss.get_xlabel(), loss.get_ylabel()) == ("epoch", "loss (cross-entropy, nats)")
     assert accuracy.get_ylabel() == "accuracy (share of samples)"
+    assert [list(np.asarray(line.get_ydata())) for line in loss.lines] == [[0.7, 0.5], [0.5, 0.4], [0.3, 0.3]]
+    assert figure.get_suptitle().replace("\n", " ") == diagnosis(HISTORY)
+
+
+def test_epochs_are_whole_even_if_there_is_one(results: Results) -> None:
+    for axes in drawn("learning_curves", dataclasses.replace(results, history=HISTORY[:1])).axes:
+        assert [tick for tick in axes.get_xticks() if 0.5 <= tick <= 1.5] == [1]
+
+
+def test_the_learning_rate_is_drawn_over_the_steps(results: Results) -> None:
+    rate, loss = drawn("learning_rate", results).axes
+    assert rate.lines[0].get_xydata() == pytest.approx(np.array([[s["step"], s["learning_rate"]] for s in STEPS]))
+    assert loss.lines[0].get_xydata() == pytest.approx(np.array([[s["step"], s["loss"]] for s in STEPS]))
+    assert loss.get_yscale() == "log"
+    (zero, _) = drawn("learning_rate", dataclasses.replace(results, steps=[STEPS[0] | {"loss": 0.0}])).axes[::-1]
+    assert zero.get_yscale() == "linear"
+
+
+def test_a_confusion_has_its_count_in_its_cell(plane: Results) -> None:
+    told = answered(plane, np.eye(2)[[0, 1, 1, 1, 1]], [0, 0, 0, 1, 1])
+    axes = drawn("confusion_matrix", told).axes[0]
+    assert {text.get_position(): text.get_text() for text in axes.texts} == {(0, 0): "1", (1, 0): "2", (1, 1): "2"}
+    assert axes.get_title() == "3 of 5 test samples are right"
+
+
+@pytest.mark.parametrize("n", [21, 1000])
+def test_of_many_classes_a_confusion_matrix_has_no_names(results: Results, n: int) -> None:
+    labels = np.arange(n)
+    many = Samples(np.zeros((n, 1, 2, 2), np.uint8), labels, tuple(f"a long name {i}" for i in labels))
+    told = dataclasses.replace(results, samples=many, predictions=Predictions(np.eye(n), np.eye(n), labels))
+    axes = drawn("confusion_matrix", told).axes[0]
+    assert not axes.texts
+    assert len(axes.get_xticks()) < 21
+    assert all(label.get_text().isdigit() for label in axes.get_xticklabels() if 0 <= label.get_position()[0] < n)
+
+
+def test_long_names_are_cut() -> None:
+    assert [style.short(name, 6) for name in ("poodle", "poodles")] == ["poodle", "poodl…"]
+
+
+RANKED = np.array([[0, 4], [0, 3], [0, 2], [0, 1.0]])  # surest of "yes" first
+
+
+def test_average_precision_is_that_of_the_ranking(results: Results) -> None:
+    # Found in order: right, wrong, right. Precision is 1 at the first half of recall, 2/3 at the second.
+    figure = drawn("precision_recall", answered(results, RANKED, [1, 0, 1, 0]), classes=10)
+    assert legend(figure) == ["no  0.8333", "yes  0.8333"]
+    assert figure.get_suptitle() == "Precision and recall by class: mean average precision 0.8333"
+
+
+def test_a_perfect_classifier_has_full_precision_and_area(results: Results) -> None:
+    perfect = answered(results, RANKED, [1, 1, 0, 0])
+    figure = drawn("precision_recall", perfect, classes=10)
+    assert legend(figure) == ["no  1.0000", "yes  1.0000"]
+    for line in figure.axes[0].lines:
+        assert np.asarray(line.get_xydata()).min(axis=1).max() == 1
+    assert legend(drawn("roc", perfect, classes=10, scale="log"))[:2] == ["no  1.0000", "yes  1.0000"]
+
+
+def test_the_area_under_roc_is_the_share_of_pairs_in_order(results: Results) -> None:
+    told = answered(results, RANKED, [1, 0, 1, 0])  # of the four pairs of a yes and a no, one is the wrong way round
+    figure = drawn("roc", told, classes=10, scale="linear")
+    assert legend(figure) == ["no  0.7500", "yes  0.7500", "guessing  0.5"]
+    curve = np.asarray(figure.axes[0].lines[1].get_xydata())
+    assert curve.tolist() == [[0, 0], [0, 0.5], [0.5, 0.5], [0.5, 1], [1, 1]]
+
+
+def test_a_logarithmic_roc_begins_at_one_sample(results: Results) -> None:
+    (axes,) = drawn("roc", answered(results, RANKED, [1, 0, 1, 0]), classes=10, scale="log").axes
+    assert (axes.get_xscale(), axes.get_xlim()[0]) == ("log", 0.25)
+    assert np.asarray(axes.lines[1].get_xdata()).min() == 0.25
+
+
+@pytest.mark.parametrize("name", ["precision_recall", "roc"])
+def test_of_many_classes_the_worst_are_drawn(results: Results, settings: params.Table, name: str) -> None:
+    logits = 9 * np.eye(12)[results.samples.labels]
+    logits[:, 5] *= -1
+    bad = dataclasses.replace(results, predictions=dataclasses.replace(results.predictions, logits=logits))
+    figure = drawn(name, bad, **settings[name] | {"classes": 3})
+    assert legend(figure)[0].startswith("class 5  0.")
+    assert len(legend(figure)) == 3 + (name == "roc")
+    assert figure.get_suptitle().endswith("; the 3 worst of 12 classes")
+    assert FIGURES[name](answered(results, RANKED, [1] * 4), **settings[name]) == "all test samples are of one class"
+
+
+def test_probabilities_near_one_are_still_ranked(results: Results) -> None:
+    logits = np.array([[0, 18], [0, 20]], dtype=np.float32)
+    first, second = answered(results, logits, [0, 1]).probabilities[:, 1]
+    assert first < second < 1
+
+
+def test_the_calibration_error_is_the_gap_weighted_by_samples(results: Results, told: dict[str, float]) -> None:
+    # Ten samples 75 % sure and ten 55 % sure, six right of each: (0.15 + 0.05) / 2.
+    logits = np.log([[3, 1]] * 10 + [[11, 9]] * 10)
+    figure = drawn("calibration", answered(results, logits, ([0] * 6 + [1] * 4) * 2), bins=10)
+    assert told == {"test_calibration_error": pytest.approx(0.1)}
+    assert figure.get_suptitle().startswith("Expected calibration error 10.00%")
+    above, below = ([bar for bar in axes.patches if isinstance(bar, Rectangle)] for axes in figure.axes)
+    assert [(bar.get_x(), bar.get_height()) for bar in above[:2]] == [pytest.approx((x, 0.6)) for x in (0.5, 0.7)]
+    assert [bar.get_height() for bar in below] == [10, 10]
+
+
+def test_the_plane_has_the_colour_of_the_class_said_there(plane: Results) -> None:
+    plane.predictions.logits[:3] *= -1
+    figure = drawn("decision_boundary", plane)
+    (axes,) = figure.axes
+    assert figure.get_suptitle() == "Decision boundary: 37 of 40 test samples are right (92.5%)"
+    (mesh,) = [artist for artist in axes.collections if isinstance(artist, QuadMesh)]
+    colours = np.asarray(mesh.get_array())
+    assert colours.shape == (5, 9, 3)
+    full = 0.4 + 0.6 * np.array(style.COLOURS[:2])  # where the network is sure
+    assert colours[0, [0, -1]] == pytest.approx(full, abs=1e-3)
+    assert colours[0, 4] == pytest.approx(np.ones(3))  # on the line it guesses
+    (line, _) = [artist for artist in axes.collections if isinstance(artist, ContourSet)]
+    assert np.asarray(line.get_paths()[0].vertices)[:, 0] == pytest.approx(np.zeros(5), abs=1e-6)
+
+
+def test_samples_in_the_plane_have_their_class_s_colour_and_mistakes_a_ring(plane: Results) -> None:
+    plane.predictions.logits[:3] *= -1
+    figure = drawn("decision_boundary", plane)
+    scattered = {artist.get_label(): np.asarray(artist.get_offsets()) for artist in figure.axes[0].collections}
+    for i, name in enumerate(("left", "right")):
+        np.testing.assert_array_equal(scattered[name], plane.samples.inputs[plane.samples.labels == i])
+    np.testing.assert_array_equal(scattered["mistakes"], plane.samples.inputs[:3])
+    assert legend(figure) == ["left", "right", "mistakes"]
+
+
+def test_filters_of_one_channel_are_white_at_zero_and_on_one_scale(results: Results) -> None:
+    weights = np.zeros((5, 1, 2, 2), dtype=np.float32)
+    weights[1, 0, 0, 1] = -2
+    one = dataclasses.replace(results, views=dataclasses.replace(results.views, filters=weights))
+    cells = drawn("filters", one, rows=1, columns=3).axes
+    assert len(cells) == 3
+    assert {cell.images[0].get_clim() for cell in cells} == {(-2, 2)}
+    assert cells[0].images[0].to_rgba(np.zeros(1))[0] == pytest.approx([0.97, 0.97, 0.97, 1], abs=0.01)
+    np.testing.assert_array_equal(cells[1].images[0].get_array(), weights[1, 0])
+
+
+def test_filters_of_three_channels_are_grey_at_zero(results: Results) -> None:
+    weights = np.zeros((2, 3, 2, 2), dtype=np.float32)
+    weights[1, 0, 0, 1] = -2
+    three = dataclasses.replace(results, views=dataclasses.replace(results.views, filters=weights))
+    _, second = drawn("filters", three, rows=4, columns=8).axes
+    shown = np.asarray(second.images[0].get_array())
+    assert shown[0, 1].tolist() == [0, 0.5, 0.5]
+    assert (np.delete(shown.reshape(4, 3), 1, axis=0) == 0.5).all()
+    two = dataclasses.replace(results, views=dataclasses.replace(results.views, filters=weights[:, :2]))
+    assert FIGURES["filters"](two, rows=4, columns=8) == "the first layer's weights have 2 channels, neither 1 nor 3"
+
+
+def test_feature_maps_are_a_row_a_layer_beside_the_image(results: Results) -> None:
+    image, *cells = drawn("feature_maps", results, channels=2).axes
+    np.testing.assert_array_equal(image.images[0].get_array(), results.samples.inputs[0].transpose(1, 2, 0))
+    labels = [cell.get_ylabel() for cell in cells]
+    assert labels == ["convolution 1\n9 × 9", "", "convolution 2\n4 × 4", ""]
+    for cell, (name, channel) in zip(cells, [(n, c) for n in (1, 2) for c in (0, 1)], strict=True):
+        np.testing.assert_array_equal(cell.images[0].get_array(), results.views.maps[f"convolution {name}"][channel])
+
+
+def test_a_map_of_samples_tells_how_far_it_is_from_them(results: Results, told: dict[str, float]) -> None:
+    figure = drawn("tsne", results, of="features", samples=500, perplexity=5.0)
+    assert set(told) == {"tsne_kl_divergence"}
+    assert f"of 60 test samples' features (KL divergence {told['tsne_kl_divergence']:.2f})" in figure.get_suptitle()
+    assert legend(figure) == [f"class {i}" for i in range(12)]
+
+
+def test_a_map_is_of_features_or_of_pixels(results: Results) -> None:
+    for features in (np.zeros((60, 5)), np.arange(60.0).reshape(-1, 1)):
+        dead = dataclasses.replace(results.predictions, features=features.astype(np.float32))
+        same = dataclasses.replace(results, predictions=dead)
+        answer = FIGURES["tsne"](same, of="features", samples=500, perplexity=5.0)
+        assert answer == "fewer than two features differ among the samples"
+    assert "60 test samples' pixels" in drawn("tsne", same, of="pixels", samples=500, perplexity=5.0).get_suptitle()
+
+
+def test_classes_with_short_names_are_written_into_the_map(plane: Results) -> None:
+    short = dataclasses.replace(plane, samples=dataclasses.replace(plane.samples, class_names=("0", "1")))
+    (axes,) = drawn("tsne", short, of="features", samples=10, perplexity=3.0).axes
+    assert [text.get_text() for text in axes.texts] == [str(label) for label in plane.samples.labels[:10]]
+
+
+def epochs(*rows: tuple[float, float, float, float]) -> History:
+    names = ("epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy")
+    return [dict(zip(names, (i, *row), strict=True)) for i, row in enumerate(rows, 1)]
+
+
+@pytest.mark.parametrize(
+    ("history", "beginning"),
+    [
+        (
+            epochs((0.9, 0.7, 0.8, 0.75), (0.4, 0.88, 0.42, 0.86), (0.11, 0.97, 0.61, 0.86)),
+            "Overfits: validation loss has risen from 0.42 (epoch 2) to 0.61 while training loss fell from 0.4 to 0.11",
+        ),
+        (
+            epochs((0.9, 0.7, 0.9, 0.7), (0.1, 0.99, 0.85, 0.75)),
+            "Overfits: accuracy is 99.0% in training, 75.0% in validation; regularise, augment, or use more data.",
+        ),
+        (
+            epochs((4.0, 0.3, 4.0, 0.2), (2.0, 0.7, 3.5, 0.3)),  # neither is good, but what was learnt is the samples
+            "Overfits: accuracy is 70.0% in training, 30.0% in validation; regularise, augment, or use more data.",
+        ),
+        (
+            epochs((0.7, 0.48, 0.694, 0.49), (0.693, 0.49, 0.693, 0.5)),  # chance of two classes
+            "Underfits: accuracy is 49.0% in training, 50.0% in validation after epoch 2; try a larger network or ",
+        ),
+        (
+            epochs((2.3, 0.1, 2.31, 0.1), (2.29, 0.12, 2.6, 0.1)),  # chance of ten, and noise
+            "Underfits: accuracy is 12.0% in training, 10.0% in validation after epoch 2; try a larger network or ",
+        ),
+        (
+            epochs((1.5, 0.4, 1.4, 0.5), (1.2, 0.6, 1.2, 0.52)),
+            "Underfits: accuracy is 60.0% in training, 52.0% in validation after epoch 2; train longer.",
+        ),
+        (epochs((0.3, 0.9, 0.5, 0.84)), "Overfits: accuracy is 90.0% in training, 84.0% in validation; regularise"),
+        (
+            epochs((1.5, 0.4, 1.4, 0.5)),
+            "Underfits: accuracy is 40.0% in training, 50.0% in validation after epoch 1; train longer.",
+        ),
+        (
+            epochs((0.3, 0.91, 0.07, 0.98)),
+            "Fits well: accuracy is 91.0% in training, 98.0% in validation; lowest validation loss 0.07 (epoch 1).",
+        ),
+        (
+            epochs((1.2, 0.6, 0.6, 0.8), (0.9, 0.7, 0.5, 0.84)),  # dropout and augmentation hold training back
+            "Fits well: accuracy is 70.0% in training, 84.0% in validation; lowest validation loss 0.5 (epoch 2).",
+        ),
+        (
+            epochs((0.1, 0.97, 0.028, 0.992), (0.005, 0.999, 0.033, 0.991)),  # so little may rise by chance
+            "Fits well: accuracy is 99.9% in training, 99.1% in validation; lowest validation loss 0.028 (epoch 1).",
+        ),
+        (
+            epochs((0.3, 0.9, 0.3, 0.9), (0.6, 0.85, 0.5, 0.86)),  # training got worse too: no overfitting
+            "Fits well: accuracy is 85.0% in training, 86.0% in validation; lowest validation loss 0.3 (epoch 1).",
+        ),
+    ],
+)
+def test_a_history_is_diagnosed(history: History, beginning: str) -> None:
+    assert diagnosis(history).startswith(beginning)
 
 
 @pytest.mark.usefixtures("folder")
 def test_reports_come_back_as_they_were_written(results: Results) -> None:
     reports.save_table(paths.HISTORY, results.history)
+    reports.save_table(paths.STEPS, results.steps)
     reports.save_metrics(results.metrics)
     reports.save_predictions(results.predictions)
+    reports.save_batch(*results.batch)
     assert reports.load_history() == results.history
+    assert reports.load_steps() == results.steps
     assert reports.load_metrics() == results.metrics
     np.testing.assert_array_equal(reports.load_predictions().logits, results.predictions.logits)
+    for loaded, saved in zip(reports.load_batch(), results.batch, strict=True):
+        assert loaded.dtype == saved.dtype
+        np.testing.assert_array_equal(loaded, saved)
     assert results.probabilities.sum(axis=1) == pytest.approx(np.ones(60))
+
+
+@pytest.mark.usefixtures("folder")
+def test_views_come_back_in_the_network_s_order(results: Results, plane: Results) -> None:
+    maps = {f"layer.{i}": np.full((2, i, i), i, dtype=np.float32) for i in range(12, 0, -1)}
+    for views in (dataclasses.replace(results.views, maps=maps), plane.views):
+        reports.save_views(views)
+        loaded = reports.load_views()
+        assert list(loaded.maps) == list(views.maps)
+        assert (loaded.filters is None, loaded.grid is None) == (views.filters is None, views.grid is None)
+        for name, map_ in views.maps.items():
+            np.testing.assert_array_equal(loaded.maps[name], map_)
+    assert loaded.grid is not None
+    np.testing.assert_array_equal(loaded.grid.logits, plane.views.grid.logits)  # pyright: ignore
 
 
 @pytest.mark.usefixtures("folder")
@@ -106,10 +476,16 @@ def test_the_confusion_table_names_classes() -> None:
         (paths.HISTORY, "epoch,loss\n", reports.load_history, "train"),
         (paths.HISTORY, "epoch\nabc\n", reports.load_history, "train"),
         (paths.HISTORY, None, reports.load_history, "train"),
+        (paths.STEPS, "step,loss\n1\n", reports.load_steps, "train"),
+        (paths.STEPS, None, reports.load_steps, "train"),
         (paths.METRICS, "{", reports.load_metrics, "evaluate"),
         (paths.METRICS, None, reports.load_metrics, "evaluate"),
         (paths.PREDICTIONS, "rubbish", reports.load_predictions, "evaluate"),
         (paths.PREDICTIONS, None, reports.load_predictions, "evaluate"),
+        (paths.BATCH, "rubbish", reports.load_batch, "train"),
+        (paths.BATCH, None, reports.load_batch, "train"),
+        (paths.VIEWS, "rubbish", reports.load_views, "evaluate"),
+        (paths.VIEWS, None, reports.load_views, "evaluate"),
     ],
 )
 def test_a_damaged_report_is_named_with_the_stage_that_makes_it(
@@ -123,7 +499,7 @@ def test_a_damaged_report_is_named_with_the_stage_that_makes_it(
 
 
 EPOCH = Epoch(1, 0.5, 0.75, 0.4, 0.8)
-STEP = Step(30, 64, torch.tensor(0.25), torch.tensor(48))
+STEP = Step(30, 64, 0.1, torch.tensor(0.25), torch.tensor(48))
 
 
 def test_a_log_gets_a_line_an_epoch(capsys: pytest.CaptureFixture[str]) -> None:

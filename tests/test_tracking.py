@@ -51,7 +51,8 @@ def test_a_stage_becomes_a_child_run_with_what_it_did(folder: Path, store: mlflo
         paths.CONFUSION.write_text("actual,predicted\n")
         run.metrics({"val_loss": 2.0}, step=1)
         run.metrics({"val_loss": 1.0}, step=2)
-        run.metrics({"test_accuracy": 0.5}, headline=True)
+        run.metrics({"test_accuracy": 0.5})
+        run.headline({"test_accuracy": 0.5})
         run.tags(colour="red")
         run.artifact(paths.CONFUSION)
     (parent,), (child,) = runs(store)
@@ -117,7 +118,7 @@ def test_uploading_again_changes_nothing(store: mlflow.MlflowClient) -> None:
     with tracking.stage("train") as run:
         for step in range(1200):
             run.metrics({"train_loss": 1 / (step + 1)}, step)
-        run.metrics({"train_accuracy": 0.5}, headline=True)
+        run.headline({"train_accuracy": 0.5})
 
     def rows() -> list[tuple[object, ...]]:
         with sqlite3.connect("mlflow.db") as database:
@@ -237,10 +238,12 @@ def test_the_model_is_served_from_raw_images_and_belongs_to_both_runs(
     card = classifier.Card(
         model="cnn",
         settings=values["models"]["cnn"],
-        image=(1, 28, 28),
+        shape=(1, 28, 28),
         class_names=("a", "b"),
         mean=(33.0,),
         std=(78.0,),
+        pretrained=None,
+        epoch=1,
     )
     with tracking.stage("train") as run:
         model = classifier.build(card)
@@ -315,10 +318,44 @@ def test_the_key_changes_with_parameters_and_code_and_with_nothing_else(values: 
 
 
 @pytest.mark.usefixtures("folder")
+def test_the_key_changes_with_your_own_images_where_they_are_the_data_set(values: params.Values) -> None:
+    paths.IMAGES.mkdir(parents=True)
+    own = values | {"dataset": "image_folder"}
+    before = lineage.key(values), lineage.key(own)
+    (paths.IMAGES / "cat.png").write_bytes(b"miaow")
+    assert lineage.key(values) == before[0]
+    assert lineage.key(own) != before[1]
+
+
+@pytest.mark.usefixtures("folder")
+def test_folds_are_summed_up_in_a_run_above_theirs(store: mlflow.MlflowClient) -> None:
+    whole = paths.PARAMS.read_text().replace("\nfolds: 1", "\nfolds: 3")
+    accuracies = (0.5, 0.6, 0.9)
+    for fold, accuracy in enumerate(accuracies):
+        paths.PARAMS.write_text(whole.replace("\nfold: 0", f"\nfold: {fold}"))
+        for name in ("train", "evaluate"):
+            with tracking.stage(name) as run:
+                run.headline({f"{'val' if name == 'train' else 'test'}_accuracy": accuracy})
+        tracking.upload(run.path)  # once more, which changes nothing
+    (summary,), below = runs(store)
+    of_folds = [run for run in below if "retrace.folds" in run.data.tags]
+    assert summary.info.run_name == "3 folds"
+    assert {run.data.tags["mlflow.parentRunId"] for run in of_folds} == {summary.info.run_id}
+    assert len(of_folds) == 3
+    assert summary.data.tags["retrace.folds.done"] == "3 of 3"
+    assert summary.data.metrics["val_accuracy_mean"] == pytest.approx(np.mean(accuracies))
+    assert summary.data.metrics["test_accuracy_spread"] == pytest.approx(np.std(accuracies, ddof=1))
+    history = store.get_metric_history(summary.info.run_id, "val_accuracy_mean")
+    assert [(point.step, point.value) for point in history] == [(1, 0.5), (2, 0.55), (3, pytest.approx(2 / 3))]
+    assert "fold" not in summary.data.params
+    assert summary.data.params["folds"] == "3"
+
+
+@pytest.mark.usefixtures("folder")
 def test_the_files_of_a_stage_are_dvc_s_with_its_choices_filled_in(values: params.Values) -> None:
     deps, outs = lineage.files_of("train", values | {"model": "softmax"})
     assert Path("src/retrace/models/softmax.py") in deps
-    assert outs == [paths.WEIGHTS, paths.CARD, paths.HISTORY]
+    assert outs == [paths.WEIGHTS, paths.CARD, paths.HISTORY, paths.STEPS, paths.SUMMARY, paths.BATCH]
 
 
 def test_a_signal_during_the_upload_is_answered_after_it(

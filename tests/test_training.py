@@ -7,17 +7,23 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from torch import nn
+import torch.nn.functional as F  # noqa: N812
+from conftest import typed
+from sklearn.utils.class_weight import compute_class_weight
+from torch import nn, optim
 
 from retrace import batches, classifier, evaluation, params, seeding, splits, training
+from retrace.augmentations import AUGMENTATIONS, none
 from retrace.errors import DivergedError, ParamsError
-from retrace.losses import LOSSES, cross_entropy
+from retrace.losses import LOSSES, cross_entropy, cross_entropy_scratch, focal, mse
+from retrace.models import softmax_scratch
 from retrace.optimizers import OPTIMIZERS, sgd
-from retrace.samples import Samples
-from retrace.schedules import SCHEDULES, one_cycle
+from retrace.samples import Parts, Samples
+from retrace.schedules import SCHEDULES, Moment, cosine, multistep, one_cycle, plateau
 from retrace.training import Epoch, Step
 
-TABLES = {"losses": LOSSES, "optimizers": OPTIMIZERS, "schedules": SCHEDULES}
+TABLES = {"losses": LOSSES, "optimizers": OPTIMIZERS, "schedules": SCHEDULES, "augmentations": AUGMENTATIONS}
+EVEN = torch.tensor([10, 10, 10])  # samples of each class
 
 
 @pytest.mark.parametrize("kind", TABLES)
@@ -32,7 +38,7 @@ def test_every_optimizer_goes_down_a_bowl(values: params.Values, name: str) -> N
     optimizer = OPTIMIZERS[name]([weight], **values["optimizers"][name])
     for group in optimizer.param_groups:
         group["lr"] = 0.05
-    for _ in range(200):
+    for _ in range(300):
         (weight**2).sum().backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -41,25 +47,115 @@ def test_every_optimizer_goes_down_a_bowl(values: params.Values, name: str) -> N
 
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_every_schedule_stays_between_zero_and_one_and_reaches_one(values: params.Values, name: str) -> None:
-    factors = [SCHEDULES[name](step / 1000, **values["schedules"][name]) for step in range(1000)]
+    settings, moments = values["schedules"][name], [Moment(i / 1000, i // 100, [1.0] * (i // 100)) for i in range(1000)]
+    factors = [SCHEDULES[name](at, **settings) for at in moments]
     assert min(factors) >= 0
     assert max(factors) == pytest.approx(1)
 
 
 def test_one_cycle_rises_to_its_peak_and_ends_near_zero() -> None:
-    assert [one_cycle(done, warmup_fraction=0.25) for done in (0, 0.125, 0.25, 1)] == [0, 0.5, 1, 0]
+    moments = [Moment(done, 0, []) for done in (0, 0.125, 0.25, 1)]
+    assert [one_cycle(at, warmup_fraction=0.25) for at in moments] == [0, 0.5, 1, 0]
+
+
+def test_cosine_falls_from_one_to_zero() -> None:
+    assert [cosine(Moment(done, 0, [])) for done in (0, 0.5, 1)] == pytest.approx([1, 0.5, 0])
+
+
+@pytest.mark.parametrize("milestones", [[8, 16, 24, 32], [1], []])
+def test_multistep_is_torch_s(milestones: list[int]) -> None:
+    optimizer = optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    theirs = optim.lr_scheduler.MultiStepLR(optimizer, milestones, gamma=0.5)
+    for epoch in range(40):
+        assert multistep(Moment(0.0, epoch, []), milestones=milestones, gamma=0.5) == theirs.get_last_lr()[0]
+        optimizer.step()
+        theirs.step()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_plateau_is_torch_s_with_its_patience_counted_from_one(seed: int) -> None:
+    losses = np.random.default_rng(seed).normal(size=60).tolist()
+    optimizer = optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    theirs = optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=2, threshold=0.0, eps=0.0)
+    for epoch, loss in enumerate(losses):
+        assert plateau(Moment(0.0, epoch, losses[:epoch]), patience=3, factor=0.5) == theirs.get_last_lr()[0]
+        theirs.step(loss)
 
 
 def test_cross_entropy_is_the_negative_log_likelihood() -> None:
     logits, labels = torch.tensor([[0.0, math.log(3)]]), torch.tensor([0])
-    assert cross_entropy(label_smoothing=0.0)(logits, labels).item() == pytest.approx(math.log(4))
-    smoothed = math.log(4) - 0.1 * math.log(3)
-    assert cross_entropy(label_smoothing=0.2)(logits, labels).item() == pytest.approx(smoothed)
+    for smoothing, expected in ((0.0, math.log(4)), (0.2, math.log(4) - 0.1 * math.log(3))):
+        loss = cross_entropy(EVEN[:2], label_smoothing=smoothing, class_weights="none")(logits, labels)
+        assert loss.item() == pytest.approx(expected)
+
+
+LOGITS = torch.randn(30, 3, generator=torch.Generator().manual_seed(0))
+LABELS = torch.arange(30) % 3
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_loss_is_lower_where_the_true_class_is_surer(values: params.Values, name: str) -> None:
+    loss = LOSSES[name](EVEN, **values["losses"][name])
+    right = F.one_hot(LABELS, 3).float()
+    assert loss(right, LABELS) < loss(LOGITS, LABELS)
+
+
+def test_focal_loss_without_focus_and_the_loss_from_scratch_are_cross_entropy() -> None:
+    plain = F.cross_entropy(LOGITS, LABELS)
+    torch.testing.assert_close(focal(EVEN, gamma=0.0, alpha="none")(LOGITS, LABELS), plain)
+    torch.testing.assert_close(cross_entropy_scratch(EVEN)(LOGITS, LABELS), plain)
+    torch.testing.assert_close(cross_entropy_scratch(EVEN)(LOGITS + 500, LABELS), plain)
+
+
+def test_focal_loss_weighs_each_sample_by_how_wrong_it_is_and_by_its_class() -> None:
+    logits, labels = torch.tensor([[math.log(3), 0.0], [0.0, 0.0]]), torch.tensor([0, 1])
+    expected = (2.0 * 0.25**2 * -math.log(0.75) + 5.0 * 0.5**2 * -math.log(0.5)) / 2
+    assert focal(EVEN[:2], gamma=2.0, alpha=[2.0, 5.0])(logits, labels).item() == pytest.approx(expected)
+
+
+def test_balanced_weights_are_scikit_learn_s() -> None:
+    labels = torch.tensor([0] * 6 + [1] * 3 + [2])
+    logits = torch.randn(10, 3, generator=torch.Generator().manual_seed(1))
+    theirs = compute_class_weight("balanced", classes=np.arange(3), y=labels.numpy())
+    weights = torch.tensor(theirs, dtype=torch.float32)
+    loss = cross_entropy(labels.bincount(), label_smoothing=0.0, class_weights="balanced")
+    torch.testing.assert_close(loss(logits, labels), F.cross_entropy(logits, labels, weights))
+
+
+def test_mse_is_the_mean_square_from_one_hot() -> None:
+    assert mse(EVEN[:2])(torch.tensor([[0.5, -1.0]]), torch.tensor([0])).item() == pytest.approx((0.25 + 1) / 2)
+
+
+def test_a_weight_for_each_class_is_asked_for() -> None:
+    with pytest.raises(ParamsError, match="losses.focal.alpha has 2 numbers; .* each of the 3 classes"):
+        focal(EVEN, gamma=2.0, alpha=[1.0, 1.0])
+
+
+def test_softmax_regression_from_scratch_is_the_library_s(values: params.Values) -> None:
+    torch.manual_seed(0)
+    images, labels = torch.rand(512, 1, 28, 28), torch.randint(10, (512,))
+    ours = nn.Sequential(*softmax_scratch.build((1, 28, 28), 10, **values["models"]["softmax_scratch"]))
+    linear = nn.Linear(784, 10)
+    linear.load_state_dict({"weight": ours.state_dict()["1.weight"].T, "bias": ours.state_dict()["1.bias"]})
+    theirs = nn.Sequential(nn.Flatten(), linear)
+    pairs = [
+        (ours, cross_entropy_scratch(torch.full((10,), 51)), OPTIMIZERS["sgd_scratch"](ours.parameters())),
+        (theirs, nn.CrossEntropyLoss(), optim.SGD(theirs.parameters())),
+    ]
+    for model, loss, optimizer in pairs:
+        optimizer.param_groups[0]["lr"] = 0.1
+        for _ in range(10):
+            for x, y in zip(images.split(256), labels.split(256), strict=True):
+                loss(model(x), y).backward()
+                optimizer.step()
+                optimizer.zero_grad()
+    torch.testing.assert_close(ours.state_dict()["1.weight"].T, linear.weight.detach(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(ours(images), theirs(images), rtol=1e-5, atol=1e-5)
 
 
 @pytest.fixture
 def parts(stripes: Samples) -> tuple[batches.Part, batches.Part]:
-    train, validation, _ = splits.deal(stripes, None, 0.2, 0.2, seed=0)
+    train, validation, _ = splits.deal(Parts(stripes), typed(params.Preprocess, validation_fraction=0.2))
     cpu = torch.device("cpu")
     return batches.on_device(train, cpu), batches.on_device(validation, cpu)
 
@@ -67,41 +163,46 @@ def parts(stripes: Samples) -> tuple[batches.Part, batches.Part]:
 def test_a_shuffled_epoch_has_every_sample_once_and_its_order_is_seeded(
     parts: tuple[batches.Part, batches.Part],
 ) -> None:
-    part = batches.Part(parts[0].images, torch.arange(len(parts[0])))
+    part = batches.Part(parts[0].inputs, torch.arange(len(parts[0])))
 
     def order(seed: int, epoch: int) -> list[int]:
-        return [label for _, labels in batches.shuffled(part, 50, seed, epoch) for label in labels.tolist()]
+        epochs = batches.shuffled(part, 50, none, seed=seed, epoch=epoch)
+        return [label for _, labels in epochs for label in labels.tolist()]
 
     assert sorted(order(0, 0)) == list(range(len(part)))
     assert order(0, 0) == order(0, 0)
     assert len({tuple(order(*which)) for which in [(0, 0), (0, 1), (1, 0), (1, 1)]}) == 4
-    assert batches.count(part, 50) == len(list(batches.shuffled(part, 50, 0, 0))) == 4
+    assert batches.count(part, 50) == len(list(batches.shuffled(part, 50, none, seed=0, epoch=0))) == 4
 
 
 class Fitted:
     """A network trained on the stripes, and what the callbacks were told."""
 
     def __init__(self, parts: tuple[batches.Part, batches.Part], stripes: Samples, **changed: object) -> None:
-        values = params.read() | {"epochs": 3, "batch_size": 16, "threads": 1, "lr": 0.01, "device": "cpu"} | changed
-        p = params.Train.model_construct(**{k: getattr(params.checked(values), k) for k in params.Train.model_fields})
+        small = {"epochs": 3, "batch_size": 16, "threads": 1, "lr": 0.01, "device": "cpu", "keep": "last"}
+        p = typed(params.Train, **(small | changed))
         compute = seeding.settle(p, p.precision)
         torch.manual_seed(p.seed)
         card = classifier.card_of(p.model, stripes, splits.scale(stripes))
         self.model = classifier.build(card)
         self.initial = copy.deepcopy(self.model.state_dict())
+        if p.freeze_trunk:
+            self.model.freeze_trunk()
         self.epochs: list[Epoch] = []
         self.steps: list[Step] = []
-        self.rates: list[float] = []
+        self.moments: list[Moment] = []
+        schedule = params.bind(SCHEDULES, p.schedule, "schedules")
 
-        def rate(done: float) -> float:
-            self.rates.append(done)
-            return p.lr * one_cycle(done, warmup_fraction=0.3)
+        def rate(at: Moment) -> float:
+            self.moments.append(at)
+            return p.lr * schedule(at)
 
-        training.train(
+        self.kept = training.train(
             self.model,
-            cross_entropy(label_smoothing=0.0),
-            params.bind(OPTIMIZERS, p.optimizer, "optimizers")(self.model.parameters()),
+            params.bind(LOSSES, p.loss, "losses")(parts[0].labels.bincount(minlength=3)),
+            params.bind(OPTIMIZERS, p.optimizer, "optimizers")(self.model.trainable()),
             rate,
+            params.bind(AUGMENTATIONS, p.augmentation, "augmentations"),
             *parts,
             compute,
             p,
@@ -120,7 +221,10 @@ def test_training_learns_and_tells_what_it_did(
     assert [epoch.epoch for epoch in fitted.epochs] == [1, 2, 3]
     assert [step.step for step in fitted.steps] == list(range(1, 37))
     assert sum(step.n_images for step in fitted.steps) == 3 * len(parts[0])
-    assert fitted.rates == [(step + 0.5) / 36 for step in range(36)]
+    assert [at.done for at in fitted.moments] == [(step + 0.5) / 36 for step in range(36)]
+    assert [at.epoch for at in fitted.moments] == [step // 12 for step in range(36)]
+    assert list(fitted.moments[-1].val_losses) == [epoch.val_loss for epoch in fitted.epochs[:2]]
+    assert [step.learning_rate for step in fitted.steps][-1] < 0.001
 
 
 @pytest.mark.usefixtures("folder")
@@ -140,11 +244,42 @@ def test_equal_seeds_give_equal_bits_and_others_do_not(
 def test_the_validation_part_is_watched_and_changes_no_bit(
     parts: tuple[batches.Part, batches.Part], stripes: Samples
 ) -> None:
-    poisoned = batches.Part(parts[1].images.flip(0), parts[1].labels)
+    poisoned = batches.Part(parts[1].inputs.flip(0), parts[1].labels)
     first, second = Fitted(parts, stripes), Fitted((parts[0], poisoned), stripes)
     assert first.epochs != second.epochs
     for name, weight in first.model.state_dict().items():
         assert torch.equal(weight, second.model.state_dict()[name])
+
+
+@pytest.mark.usefixtures("folder")
+def test_the_best_epoch_s_weights_are_kept_or_the_last_s(
+    parts: tuple[batches.Part, batches.Part], stripes: Samples
+) -> None:
+    rough = {"lr": 0.2, "schedule": "constant", "epochs": 6}
+    best, last = (Fitted(parts, stripes, keep=keep, **rough) for keep in ("best", "last"))
+    assert best.epochs == last.epochs
+    lowest = min(best.epochs, key=lambda epoch: epoch.val_loss)
+    assert best.kept == lowest != last.kept == last.epochs[-1]
+    for fitted in (best, last):
+        logits = evaluation.outputs(fitted.model, parts[1]).logits
+        assert evaluation.loss(logits, parts[1].labels) == fitted.kept.val_loss
+
+
+@pytest.mark.usefixtures("folder")
+def test_training_stops_when_patience_ends(parts: tuple[batches.Part, batches.Part], stripes: Samples) -> None:
+    rough = {"lr": 0.2, "schedule": "constant", "epochs": 50}
+    losses = [epoch.val_loss for epoch in Fitted(parts, stripes, patience=2, **rough).epochs]
+    assert len(losses) < 50
+    assert min(losses[-2:]) >= min(losses[:-2]) == losses[-3]
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_frozen_trunk_keeps_every_weight_and_statistic(
+    parts: tuple[batches.Part, batches.Part], stripes: Samples
+) -> None:
+    fitted = Fitted(parts, stripes, model="cifar_v3", freeze_trunk=True)
+    for name, weight in fitted.model.state_dict().items():
+        assert torch.equal(weight, fitted.initial[name]) == name.startswith("trunk.")
 
 
 @pytest.mark.usefixtures("folder")

@@ -1,20 +1,22 @@
 """A part of the data on the device as two tensors, and batches as look-ups in them: no loader, no workers."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from retrace.samples import Samples
-from retrace.shapes import Images, Labels
+from retrace.shapes import Inputs, Labels
+
+Augment = Callable[[Inputs, torch.Generator], Inputs]
 
 
 @dataclass(frozen=True)
 class Part:
-    """All images and labels of a part, on one device."""
+    """All inputs and labels of a part, on one device."""
 
-    images: Images
+    inputs: Inputs
     labels: Labels
 
     def __len__(self) -> int:
@@ -22,8 +24,8 @@ class Part:
 
 
 def on_device(samples: Samples, device: torch.device) -> Part:
-    images, labels = torch.from_numpy(samples.images), torch.from_numpy(samples.labels)
-    return Part(images.to(device), labels.to(device))
+    inputs, labels = torch.from_numpy(samples.inputs), torch.from_numpy(samples.labels)
+    return Part(inputs.to(device), labels.to(device))
 
 
 def count(part: Part, size: int) -> int:
@@ -31,9 +33,15 @@ def count(part: Part, size: int) -> int:
     return -(-len(part) // size)
 
 
-def shuffled(part: Part, size: int, seed: int, epoch: int) -> Iterator[tuple[Images, Labels]]:
-    """Every sample once, in an order that (seed, epoch) alone decides, so that a resumed run goes on with the same."""
-    mixed = int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0])
-    order = torch.randperm(len(part), generator=torch.Generator().manual_seed(mixed)).to(part.labels.device)
+def shuffled(part: Part, size: int, augment: Augment, *, seed: int, epoch: int) -> Iterator[tuple[Inputs, Labels]]:
+    """Every sample once, augmented. (seed, epoch) alone decide how, so that a resumed run goes on with the same."""
+    order = torch.randperm(len(part), generator=_random(seed, epoch)).to(part.labels.device)
+    random = _random(seed, epoch, 1)
     for indices in order.split(size):
-        yield part.images[indices], part.labels[indices]
+        yield augment(part.inputs[indices], random), part.labels[indices]
+
+
+def _random(*entropy: int) -> torch.Generator:
+    """A generator of its own for each number or list of numbers, on the CPU: equal draws on every device."""
+    mixed = np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(mixed))

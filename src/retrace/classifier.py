@@ -1,20 +1,22 @@
-"""A network with the normalisation it was trained with: raw images in, logits out; saved and loaded without pickle."""
+"""A network with the normalisation it was trained with: raw inputs in, logits out; saved and loaded without pickle."""
 
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from retrace import paths
-from retrace.errors import DataError
+from retrace.errors import DataError, ParamsError
 from retrace.models import MODELS
-from retrace.params import Choice, Strict
+from retrace.params import Choice, Scaling, Strict
 from retrace.samples import Samples
-from retrace.shapes import Features, Images, Logits
+from retrace.shapes import Features, Inputs, Logits
 from retrace.splits import Scale
+
+IMAGENET = Scale(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))  # of 0..255; torchvision's own
 
 
 class Card(Strict):
@@ -22,50 +24,99 @@ class Card(Strict):
 
     model: str
     settings: dict[str, Any]
-    image: tuple[int, int, int]  # channels, height, width
+    shape: tuple[int, ...]  # of an input: channels, height, width; or features
     class_names: tuple[str, ...]
-    mean: tuple[float, ...]  # by channel, in units of a raw pixel
+    mean: tuple[float, ...]  # by channel, in units of a raw pixel; or by feature
     std: tuple[float, ...]
+    pretrained: str | None  # SHA-256 of the weights that training started from
+    epoch: int  # that left these weights, from 1
 
 
 class Classifier(nn.Module):
-    """`trunk` turns normalised images into features, `head` turns features into logits."""
+    """`trunk` turns normalised inputs into features, `head` turns features into logits."""
 
     mean: torch.Tensor
     std: torch.Tensor
 
-    def __init__(self, trunk: nn.Module, head: nn.Module, scale: Scale) -> None:
+    def __init__(self, trunk: nn.Module, head: nn.Module, scale: Scale, shape: tuple[int, ...]) -> None:
         super().__init__()
         self.trunk = trunk
         self.head = head
+        self.trunk_is_frozen = False
         for name, values in (("mean", scale.mean), ("std", scale.std)):
-            self.register_buffer(name, torch.tensor(values).view(-1, 1, 1), persistent=False)
+            self.register_buffer(name, torch.tensor(values).view(-1, *(1 for _ in shape[1:])), persistent=False)
 
-    def features(self, images: Images) -> Features:
-        normalised = (images.to(torch.float32) - self.mean) / self.std
-        return self.trunk(normalised.contiguous(memory_format=torch.channels_last))
+    def features(self, inputs: Inputs) -> Features:
+        normalised = (inputs.to(torch.float32) - self.mean) / self.std
+        if normalised.ndim == 4:
+            normalised = normalised.contiguous(memory_format=torch.channels_last)
+        return self.trunk(normalised)
 
-    def forward(self, images: Images) -> Logits:
-        return self.head(self.features(images))
+    def forward(self, inputs: Inputs) -> Logits:
+        return self.head(self.features(inputs))
+
+    def freeze_trunk(self) -> None:
+        """Training changes the head alone: neither weights nor running statistics of the trunk."""
+        self.trunk_is_frozen = True
+        self.trunk.requires_grad_(requires_grad=False)
+
+    def train(self, mode: bool = True) -> "Classifier":
+        super().train(mode)
+        if self.trunk_is_frozen:
+            self.trunk.eval()
+        return self
+
+    def trainable(self) -> list[nn.Parameter]:
+        return [weight for weight in self.parameters() if weight.requires_grad]
+
+
+def scale_of(scaling: Scaling, samples: Samples, measured: Scale) -> Scale:
+    """What inputs are normalised by; `measured` is the training part's. Raises ParamsError where it does not fit."""
+    n = len(measured.mean)
+    if scaling == "imagenet":
+        if not samples.are_images or n != len(IMAGENET.mean):
+            raise ParamsError(f"{paths.PARAMS}: scaling is 'imagenet', which is for images of three channels, not {n}")
+        return IMAGENET
+    if scaling == "unit":
+        return Scale((0.0,) * n, (255.0 if samples.are_images else 1.0,) * n)
+    return measured
 
 
 def card_of(model: Choice, samples: Samples, scale: Scale) -> Card:
-    """The card of the chosen network for data like `samples`."""
-    _, channels, height, width = samples.images.shape
+    """The card of the chosen network for data like `samples`, before any epoch."""
     return Card(
         model=model.name,
         settings=model.settings,
-        image=(channels, height, width),
+        shape=samples.inputs.shape[1:],
         class_names=samples.class_names,
         mean=scale.mean,
         std=scale.std,
+        pretrained=None,
+        epoch=0,
     )
 
 
 def build(card: Card) -> Classifier:
-    """The network of `card` with new weights, drawn from torch's generator; convolutions run channels last."""
-    trunk, head = MODELS[card.model](card.image, len(card.class_names), **card.settings)
-    return Classifier(trunk, head, Scale(card.mean, card.std)).to(memory_format=torch.channels_last)
+    """The network of `card` with new weights, drawn from torch's generator; convolutions run channels last.
+
+    Raises ParamsError where the network takes no inputs of that shape.
+    """
+    try:
+        trunk, head = MODELS[card.model](card.shape, len(card.class_names), **card.settings)
+        model = Classifier(trunk, head, Scale(card.mean, card.std), card.shape).eval()
+        with torch.no_grad():
+            model(example(card, 1))
+    except (ValueError, RuntimeError, AssertionError, IndexError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        said = f"{paths.PARAMS}: model is {card.model!r}, which takes no inputs of shape {card.shape}: {reason}"
+        raise ParamsError(said) from None
+    return model.to(memory_format=torch.channels_last)
+
+
+def example(card: Card, n: int) -> Inputs:
+    """`n` inputs of the kind that the network takes, all zeros."""
+    kind = torch.uint8 if len(card.shape) == 3 else torch.float32
+    return torch.zeros(n, *card.shape, dtype=kind)
 
 
 def save(model: Classifier, card: Card) -> None:
@@ -83,18 +134,18 @@ def load(weights: Path = paths.WEIGHTS, card: Path = paths.CARD) -> tuple[Classi
         said = Card.model_validate_json(card.read_bytes())
         model = build(said)
         model.load_state_dict(load_file(weights))
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, safetensors.SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ParamsError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{weights}, {card}: not a trained model: {reason}; `dvc repro train` makes one") from None
     return model.eval(), said
 
 
 class Served(nn.Module):
-    """What a user of the model calls: raw images in, a probability a class out."""
+    """What a user of the model calls: raw inputs in, a probability a class out."""
 
     def __init__(self, model: Classifier) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, images: Images) -> Logits:
-        return torch.softmax(self.model(images), dim=1)
+    def forward(self, inputs: Inputs) -> Logits:
+        return torch.softmax(self.model(inputs), dim=1)

@@ -12,7 +12,7 @@ from retrace.batches import Part
 from retrace.classifier import Classifier
 from retrace.shapes import Features, Labels, Logits
 
-BATCH = 1000  # images
+BATCH = 1000  # samples
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def outputs(model: Classifier, part: Part) -> Outputs:
     """The features and logits of every sample; the model is left in evaluation mode."""
     model.eval()
     with torch.no_grad():
-        features = torch.cat([model.features(images) for images in part.images.split(BATCH)])
+        features = torch.cat([model.features(inputs) for inputs in part.inputs.split(BATCH)])
         return Outputs(features, model.head(features))
 
 

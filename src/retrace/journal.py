@@ -27,9 +27,13 @@ class Journal:
         self._write("start", id=self.id, host=socket.gethostname(), pid=os.getpid(), **header)
         self.sync()
 
-    def metrics(self, values: Mapping[str, float], step: int = 0, *, headline: bool = False) -> None:
-        """These metrics had these values at this step. By the headline ones whole pipelines are compared."""
-        self._write("metrics", step=step, values=dict(values), headline=headline)
+    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
+        """These metrics had these values at this step."""
+        self._write("metrics", step=step, values=dict(values))
+
+    def headline(self, values: Mapping[str, float]) -> None:
+        """By these final figures, which the stage also has as metrics, whole pipelines are compared."""
+        self._write("headline", step=0, values=dict(values))
 
     def tags(self, **tags: str) -> None:
         """Facts about the run that are neither parameter nor metric."""

@@ -47,10 +47,14 @@ def experiment() -> dict[str, str]:
 
 
 def key(values: Mapping[str, Any]) -> str:
-    """The experiment's identity: equal if and only if parameters and code are. 32 hexadecimal digits."""
+    """The experiment's identity: equal if and only if parameters and code are, and your own images where the data set
+    is made of them. 32 hexadecimal digits.
+    """
     digest = hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode())
     for file in sorted(file for pattern in CODE for file in Path().glob(pattern)):
         digest.update(f"\0{file}\0".encode() + file.read_bytes())
+    if values["dataset"] == "image_folder" and paths.IMAGES.exists():
+        digest.update(md5(paths.IMAGES).encode())
     return digest.hexdigest()[:32]
 
 

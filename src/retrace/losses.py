@@ -1,29 +1,93 @@
 """What training minimises, by the name in params.yaml.
 
-To add one: a function here that takes its settings as keyword-only arguments and returns `loss(logits, labels)`, a
-line in the table, its settings under `losses:`.
+To add one: a function here that takes the number of training samples of each class and, as keyword-only arguments,
+its settings, and returns `loss(logits, labels)`; a line in the table; its settings under `losses:`.
 """
 
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Literal
 
+import torch
 import torch.nn.functional as F  # noqa: N812 - the field's own name for it
+from jaxtyping import Float, Int
 from pydantic import Field
+from torch import Tensor
 
+from retrace import paths
+from retrace.errors import ParamsError
 from retrace.shapes import Labels, Logits, Loss
 
 LossFunction = Callable[[Logits, Labels], Loss]
+Counts = Int[Tensor, " class"]
+ClassWeights = Float[Tensor, " class"]
+Weights = Literal["none", "balanced"] | Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=2)]
 
 
-def cross_entropy(*, label_smoothing: Annotated[float, Field(ge=0, lt=1)]) -> LossFunction:
-    """The mean negative log-likelihood, in nats; smoothing as in Szegedy et al. 2016 (arXiv:1512.00567)."""
+def cross_entropy(
+    counts: Counts, *, label_smoothing: Annotated[float, Field(ge=0, lt=1)], class_weights: Weights
+) -> LossFunction:
+    """The mean negative log-likelihood, in nats; smoothing as in Szegedy et al. 2016 (arXiv:1512.00567).
+
+    With class weights, the mean is weighted by them (seeds/003).
+    """
+    weights = _weights(counts, class_weights, "cross_entropy.class_weights")
 
     def loss(logits: Logits, labels: Labels) -> Loss:
-        return F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+        return F.cross_entropy(logits, labels, weights, label_smoothing=label_smoothing)
 
     return loss
 
 
+def cross_entropy_scratch(counts: Counts) -> LossFunction:  # noqa: ARG001 - a loss takes them
+    """Cross-entropy spelt out: powers, their share of the sum, the logarithm of the true class's (seeds/004)."""
+
+    def loss(logits: Logits, labels: Labels) -> Loss:
+        # Without the largest, which cancels out, the powers of a sure network would overflow.
+        powers = torch.exp(logits - logits.max(dim=1, keepdim=True).values)
+        probabilities = powers / powers.sum(dim=1, keepdim=True)
+        return -torch.log(probabilities[torch.arange(len(labels)), labels]).mean()
+
+    return loss
+
+
+def focal(counts: Counts, *, gamma: Annotated[float, Field(ge=0, le=20)], alpha: Weights) -> LossFunction:
+    """Cross-entropy in which a sample counts (1 - p)^gamma, p being the probability of its class, and alpha of its
+    class (Lin et al. 2017, arXiv:1708.02002; seeds/003). The mean is over all samples, as there.
+    """
+    weights = _weights(counts, alpha, "focal.alpha")
+
+    def loss(logits: Logits, labels: Labels) -> Loss:
+        log_p = F.log_softmax(logits, dim=1).gather(1, labels[:, None]).squeeze(1)
+        each = -((1 - log_p.exp()) ** gamma) * log_p
+        return (each if weights is None else weights[labels] * each).mean()
+
+    return loss
+
+
+def mse(counts: Counts) -> LossFunction:
+    """The mean squared difference of the logits from 1 for the true class and 0 for the others (seeds/000, 003)."""
+
+    def loss(logits: Logits, labels: Labels) -> Loss:
+        return F.mse_loss(logits, F.one_hot(labels, len(counts)).to(logits.dtype))
+
+    return loss
+
+
+def _weights(counts: Counts, weights: str | list[float], setting: str) -> ClassWeights | None:
+    """A weight a class; balanced ones are inverse to the class's share and 1 where all classes are equal."""
+    if weights == "none":
+        return None
+    if weights == "balanced":
+        return len(counts) ** -1 * counts.sum() / counts.clamp(min=1).float()
+    if len(weights) != len(counts):
+        said = f"{paths.PARAMS}: losses.{setting} has {len(weights)} numbers"
+        raise ParamsError(f"{said}; should be none, balanced, or a number for each of the {len(counts)} classes")
+    return torch.tensor(weights, dtype=torch.float32, device=counts.device)
+
+
 LOSSES: dict[str, Callable[..., LossFunction]] = {
     "cross_entropy": cross_entropy,
+    "cross_entropy_scratch": cross_entropy_scratch,
+    "focal": focal,
+    "mse": mse,
 }

@@ -5,8 +5,9 @@ its settings under `optimizers:`. `fused` updates all weights in one kernel.
 """
 
 from collections.abc import Callable, Iterable
-from typing import Annotated
+from typing import Annotated, Any
 
+import torch
 from pydantic import Field
 from torch import nn, optim
 
@@ -23,6 +24,25 @@ def sgd(weights: Weights, *, momentum: Decay, nesterov: bool, weight_decay: Deca
     )
 
 
+def sgd_scratch(weights: Weights) -> optim.Optimizer:
+    """Stochastic gradient descent as tensor code (seeds/004)."""
+    return Descent(weights)
+
+
+class Descent(optim.Optimizer):
+    """Each weight becomes itself less its gradient times the learning rate."""
+
+    def __init__(self, weights: Weights) -> None:
+        super().__init__(weights, {"lr": LR})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:  # noqa: ARG002 - torch's own signature
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is not None:
+                    weight.sub_(group["lr"] * weight.grad)
+
+
 def adam(weights: Weights, *, betas: Betas) -> optim.Optimizer:
     """Kingma and Ba 2015 (arXiv:1412.6980)."""
     return optim.Adam(weights, LR, betas=(betas[0], betas[1]), fused=True)
@@ -33,8 +53,15 @@ def adamw(weights: Weights, *, betas: Betas, weight_decay: Decay) -> optim.Optim
     return optim.AdamW(weights, LR, betas=(betas[0], betas[1]), weight_decay=weight_decay, fused=True)
 
 
+def rmsprop(weights: Weights, *, alpha: Decay, momentum: Decay) -> optim.Optimizer:
+    """The gradient over the root of its running mean square: Tieleman and Hinton 2012, lecture 6e."""
+    return optim.RMSprop(weights, LR, alpha=alpha, momentum=momentum)
+
+
 OPTIMIZERS: dict[str, Callable[..., optim.Optimizer]] = {
     "sgd": sgd,
+    "sgd_scratch": sgd_scratch,
     "adam": adam,
     "adamw": adamw,
+    "rmsprop": rmsprop,
 }

@@ -12,7 +12,16 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, create_model
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    create_model,
+    field_validator,
+)
 from ruamel.yaml import YAML, YAMLError
 
 from retrace import paths
@@ -24,6 +33,7 @@ TABLES = {
     "loss": "losses",
     "optimizer": "optimizers",
     "schedule": "schedules",
+    "augmentation": "augmentations",
 }
 
 Table = dict[str, dict[str, Any]]
@@ -31,6 +41,7 @@ Values = dict[str, Any]
 
 
 Precision = Literal["auto", "float32", "bfloat16"]
+Scaling = Literal["standard", "unit", "imagenet"]
 
 
 class Strict(BaseModel):
@@ -52,6 +63,7 @@ def _chosen(name: object, info: ValidationInfo) -> Choice:
 
 Chosen = Annotated[Choice, BeforeValidator(_chosen)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
+Share = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=1, le=10**9)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
@@ -65,7 +77,17 @@ class Preprocess(Strict):
     dataset: Chosen
     validation_fraction: Fraction
     test_fraction: Fraction
+    class_shares: list[Share]
+    folds: Annotated[int, Field(ge=1, le=100)]
+    fold: Annotated[int, Field(ge=0)]
     seed: Seed
+
+    @field_validator("fold")
+    @classmethod
+    def _one_of_them(cls, fold: int, info: ValidationInfo) -> int:
+        if fold >= info.data.get("folds", fold + 1):
+            raise ValueError(f"should be less than folds, which is {info.data['folds']}")
+        return fold
 
 
 class Hardware(Strict):
@@ -79,9 +101,15 @@ class Train(Hardware):
     loss: Chosen
     optimizer: Chosen
     schedule: Chosen
+    augmentation: Chosen
+    scaling: Scaling
+    pretrained: Annotated[str, Field(min_length=1)]
+    freeze_trunk: bool
     lr: Annotated[float, Field(gt=0, le=1000)]
     batch_size: Count
     epochs: Count
+    patience: Annotated[int, Field(ge=0, le=10**9)]
+    keep: Literal["best", "last"]
     seed: Seed
 
 
@@ -103,6 +131,7 @@ class Experiment(Download, Preprocess, Train, Evaluate, Visualize):
     losses: Table
     optimizers: Table
     schedules: Table
+    augmentations: Table
 
 
 STAGES: dict[str, type[Strict]] = {

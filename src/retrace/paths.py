@@ -12,6 +12,7 @@ from pathlib import Path
 PARAMS = Path("params.yaml")
 GRAPH = Path("dvc.yaml")
 
+IMAGES = Path("data/images")
 RAW = Path("data/raw")
 PROCESSED = Path("data/processed")
 TRAIN = PROCESSED / "train.safetensors"
@@ -22,10 +23,14 @@ WEIGHTS = Path("models/model.safetensors")
 CARD = Path("models/model.json")
 
 HISTORY = Path("reports/history.csv")
+STEPS = Path("reports/steps.csv")
+BATCH = Path("reports/batch.safetensors")
 METRICS = Path("reports/metrics.json")
 CLASSES = Path("reports/classes.csv")
 CONFUSION = Path("reports/confusion.csv")
 PREDICTIONS = Path("reports/predictions.safetensors")
+VIEWS = Path("reports/views.safetensors")
+SUMMARY = Path("reports/summary.txt")
 FIGURES = Path("reports/figures")
 
 

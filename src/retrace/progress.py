@@ -10,11 +10,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 
 from retrace.training import Epoch, Step
 
+MAX_LINES = 30  # of epochs, but for the last
 EVERY_S = 0.2  # reading a loss waits for the device
 
 
 class Lines:
-    """A line an epoch, for logs. `images_per_s` is the last epoch's, its validation included."""
+    """A line an epoch, for logs; of many epochs, some. `images_per_s` is the last epoch's, its validation included."""
 
     def __init__(self, epochs: int) -> None:
         self.epochs = epochs
@@ -28,6 +29,8 @@ class Lines:
         now = time.perf_counter()
         self.images_per_s = self._n_images / (now - self._since)
         self._n_images, self._since = 0, now
+        if epoch.epoch % -(-self.epochs // MAX_LINES) and epoch.epoch != self.epochs:
+            return
         self._say(
             f"epoch {epoch.epoch}/{self.epochs}  "
             f"train loss {epoch.train_loss:.4f} accuracy {epoch.train_accuracy:.2%}  "

@@ -1,28 +1,67 @@
-"""The factor on the peak learning rate when the fraction `done` of all steps (0..1) is over, by name in params.yaml.
+"""The factor on the peak learning rate at a moment of training, by the name in params.yaml.
 
-To add one: a pure function here with its settings as keyword-only arguments, a line in the table, its settings under
-`schedules:`.
+To add one: a pure function of the moment here, with its settings as keyword-only arguments; a line in the table; its
+settings under `schedules:`. A schedule keeps no state: a resumed training needs none of it.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
 
 from retrace.params import Fraction
 
+Epochs = Annotated[int, Field(ge=1)]
 
-def constant(done: float) -> float:  # noqa: ARG001 - a schedule is a function of it
+
+@dataclass(frozen=True)
+class Moment:
+    """The middle of a step."""
+
+    done: float  # the fraction of all steps that is over, 0..1
+    epoch: int  # epochs that are over
+    val_losses: Sequence[float]  # of these
+
+
+def constant(at: Moment) -> float:  # noqa: ARG001 - a schedule is a function of it
     """1."""
     return 1.0
 
 
-def one_cycle(done: float, *, warmup_fraction: Fraction) -> float:
+def multistep(at: Moment, *, milestones: list[Epochs], gamma: Fraction) -> float:
+    """Multiplied by `gamma` after each of the epochs named (seeds/002, 12.3: MultiStepLR)."""
+    return gamma ** sum(milestone <= at.epoch for milestone in milestones)
+
+
+def one_cycle(at: Moment, *, warmup_fraction: Fraction) -> float:
     """Up in a line from 0 to 1 for `warmup_fraction`, then down half a cosine to 0 (Smith 2018, arXiv:1803.09820)."""
-    if done < warmup_fraction:
-        return done / warmup_fraction
-    return (1 + math.cos(math.pi * (done - warmup_fraction) / (1 - warmup_fraction))) / 2
+    if at.done < warmup_fraction:
+        return at.done / warmup_fraction
+    return (1 + math.cos(math.pi * (at.done - warmup_fraction) / (1 - warmup_fraction))) / 2
+
+
+def cosine(at: Moment) -> float:
+    """Down half a cosine from 1 to 0 (Loshchilov and Hutter 2017, arXiv:1608.03983, without restarts)."""
+    return (1 + math.cos(math.pi * at.done)) / 2
+
+
+def plateau(at: Moment, *, patience: Epochs, factor: Fraction) -> float:
+    """Multiplied by `factor` whenever `patience` epochs have passed without a validation loss lower than all before."""
+    lowest, waited, cuts = math.inf, 0, 0
+    for loss in at.val_losses:
+        waited = 0 if loss < lowest else waited + 1
+        lowest = min(lowest, loss)
+        if waited == patience:
+            cuts, waited = cuts + 1, 0
+    return factor**cuts
 
 
 SCHEDULES: dict[str, Callable[..., float]] = {
     "constant": constant,
+    "multistep": multistep,
     "one_cycle": one_cycle,
+    "cosine": cosine,
+    "plateau": plateau,
 }

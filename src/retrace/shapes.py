@@ -4,6 +4,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 Images = UInt8[Tensor, "batch channel height width"]
+Inputs = Images | Float[Tensor, "batch input"]  # what a data set holds
 Labels = Int[Tensor, " batch"]
 Features = Float[Tensor, "batch feature"]
 Logits = Float[Tensor, "batch class"]

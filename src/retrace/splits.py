@@ -10,28 +10,34 @@ import safetensors
 import safetensors.numpy
 
 from retrace import paths
-from retrace.errors import DataError
-from retrace.samples import Samples
+from retrace.errors import DataError, ParamsError
+from retrace.params import Preprocess
+from retrace.samples import Parts, Samples
 
 
 @dataclass(frozen=True)
 class Scale:
-    """What normalising subtracts and divides by, a number a channel, in units of a raw pixel (0..255)."""
+    """What normalising subtracts and divides by, a number a channel (0..255) or a feature."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
 
-def deal(
-    training: Samples, test: Samples | None, validation_fraction: float, test_fraction: float, seed: int
-) -> tuple[Samples, Samples, Samples]:
+def deal(parts: Parts, p: Preprocess) -> tuple[Samples, Samples, Samples]:
     """Train, validation and test, each with every class in the same proportion; the order is the data set's.
 
-    Validation is taken from `training`; so is the test part, first, where the data set has none of its own.
+    Parts that the data set brings are left alone. Otherwise test is taken from train first; then `class_shares` thins
+    what is left; then validation is taken from it, one of `folds` or a fraction. Folds are made of train and of the
+    data set's own validation part together. Raises DataError where a class has too few samples.
     """
+    train, validation, test = parts
     if test is None:
-        training, test = _stratified(training, test_fraction, seed)
-    train, validation = _stratified(training, validation_fraction, seed)
+        train, test = _stratified(train, p.test_fraction, p.seed)
+    train = _thinned(train, p.class_shares, p.seed)
+    if p.folds > 1:
+        train, validation = _folded(train if validation is None else _joined(train, validation), p)
+    elif validation is None:
+        train, validation = _stratified(train, p.validation_fraction, p.seed)
     return train, validation, test
 
 
@@ -46,10 +52,47 @@ def _stratified(samples: Samples, fraction: float, seed: int) -> tuple[Samples, 
     return samples.take(np.sort(kept)), samples.take(np.sort(taken))
 
 
+def _thinned(samples: Samples, shares: Sequence[float], seed: int) -> Samples:
+    """Of each class a random share, at least one sample."""
+    if not shares:
+        return samples
+    if len(shares) != len(samples.class_names):
+        n = len(samples.class_names)
+        raise ParamsError(f"{paths.PARAMS}: class_shares has {len(shares)} numbers; should have one a class, {n}")
+    random = np.random.default_rng(seed)
+    kept = []
+    for label, share in enumerate(shares):
+        members = np.flatnonzero(samples.labels == label)
+        kept.append(random.permutation(members)[: max(1, round(share * len(members)))])
+    return samples.take(np.sort(np.concatenate(kept)))
+
+
+def _folded(samples: Samples, p: Preprocess) -> tuple[Samples, Samples]:
+    """All but fold `p.fold`, and that fold."""
+    from sklearn.model_selection import StratifiedKFold
+
+    rarest = int(np.bincount(samples.labels, minlength=len(samples.class_names)).argmin())
+    if (n := int((samples.labels == rarest).sum())) < p.folds:
+        name = samples.class_names[rarest]
+        raise DataError(f"class {name} has {n} samples, fewer than the {p.folds} folds; lower folds")
+    folds = StratifiedKFold(p.folds, shuffle=True, random_state=p.seed).split(samples.labels, samples.labels)
+    kept, taken = list(folds)[p.fold]
+    return samples.take(kept), samples.take(taken)
+
+
+def _joined(first: Samples, second: Samples) -> Samples:
+    return Samples(
+        np.concatenate([first.inputs, second.inputs]), np.concatenate([first.labels, second.labels]), first.class_names
+    )
+
+
 def scale(samples: Samples) -> Scale:
-    """Mean and standard deviation of all pixels, by channel; a constant channel gets 1 to divide by."""
+    """Mean and standard deviation by channel, or by feature; what is constant gets 1 to divide by."""
+    if not samples.are_images:
+        mean, std = samples.inputs.mean(axis=0, dtype=np.float64), samples.inputs.std(axis=0, dtype=np.float64)
+        return Scale(tuple(mean.tolist()), tuple(np.where(std > 0, std, 1.0).tolist()))
     mean, std = [], []
-    for channel in np.moveaxis(samples.images, 1, 0):
+    for channel in np.moveaxis(samples.inputs, 1, 0):
         counts = np.bincount(channel.ravel(), minlength=256) / channel.size
         values = np.arange(256)
         mean.append(float(counts @ values))
@@ -62,7 +105,7 @@ def save(path: Path, samples: Samples, scale: Scale) -> None:
     # One metadata key: safetensors writes several in random order.
     card = json.dumps({"class_names": samples.class_names, "mean": scale.mean, "std": scale.std})
     with paths.atomic(path) as unfinished:
-        arrays = {"images": np.ascontiguousarray(samples.images), "labels": samples.labels}
+        arrays = {"inputs": np.ascontiguousarray(samples.inputs), "labels": samples.labels}
         safetensors.numpy.save_file(arrays, unfinished, metadata={"card": card})
 
 
@@ -71,7 +114,7 @@ def load(path: Path) -> tuple[Samples, Scale]:
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             card = json.loads(file.metadata()["card"])
-            samples = Samples(file.get_tensor("images"), file.get_tensor("labels"), _strings(card["class_names"]))
+            samples = Samples(file.get_tensor("inputs"), file.get_tensor("labels"), _strings(card["class_names"]))
     except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path}: {error}; `dvc repro preprocess` makes it") from None
     return samples, Scale(tuple(card["mean"]), tuple(card["std"]))

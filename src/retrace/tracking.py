@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from retrace import journal, lineage, params
+from retrace import folds, journal, lineage, params
 from retrace.errors import Terminated
 from retrace.journal import Event, Journal
 
@@ -41,6 +41,7 @@ def stage(name: str) -> Iterator[Journal]:
         stage=name,
         dataset=values["dataset"],
         key=lineage.key(values),
+        folds=lineage.key(values | {"fold": None}) if values["folds"] > 1 else None,
         experiment=lineage.experiment(),
         commit=lineage.commit(),
         user=lineage.user(),
@@ -115,6 +116,9 @@ def upload(path: Path) -> None:
                 _log_model(client, runs, Path(event["weights"]), Path(event["card"]))
     finally:  # what could not be uploaded must not leave a run that seems to go on
         _close(client, runs, events[0], events[-1])
+    if events[0]["folds"] and events[0]["stage"] == "evaluate":
+        with _lock():
+            folds.summarize(client, _experiment_id(client, events[0]["dataset"]), events[0], events[-1]["time"])
 
 
 def _client() -> "MlflowClient":
@@ -159,6 +163,7 @@ def _runs(client: "MlflowClient", start: Event) -> _Pair:
         name = start["experiment"].get("dvc.exp_name", f"repro-{start['key'][:7]}")
         if parent is None:
             tags = {"retrace.key": start["key"]} | _origin(start, "dvc.yaml")
+            tags |= {folds.TAG: start["folds"]} if start["folds"] else {}
             parent = client.create_run(experiment, start["time"], tags, name)
         elif start["experiment"]:  # DVC has a new name for it, by which people look for it
             client.log_batch(parent.info.run_id, tags=_tags({"mlflow.runName": name} | start["experiment"]))
@@ -210,10 +215,10 @@ def _log_metrics(client: "MlflowClient", runs: _Pair, events: list[Event]) -> No
     from mlflow.entities import Metric
 
     of: dict[str, list[Metric]] = {runs.child: [], runs.parent: []}
+    shown_in = {"metrics": runs.child, "headline": runs.parent}
     for event in events:
-        if event["kind"] == "metrics":
-            for run in runs.of(event):
-                of[run] += [Metric(key, value, event["time"], event["step"]) for key, value in event["values"].items()]
+        if run := shown_in.get(event["kind"]):
+            of[run] += [Metric(key, value, event["time"], event["step"]) for key, value in event["values"].items()]
     for run, logged in of.items():
         for first in range(0, len(logged), MAX_METRICS):
             client.log_batch(run, metrics=logged[first : first + MAX_METRICS])
@@ -226,9 +231,8 @@ def _tags(values: Mapping[str, str]) -> list[Any]:
 
 
 def _log_model(client: "MlflowClient", runs: _Pair, weights: Path, card: Path) -> None:
-    """The network as a pt2 program from raw images to probabilities, an output of the child and of the parent."""
+    """The network as a pt2 program from raw inputs to probabilities, an output of the child and of the parent."""
     import mlflow
-    import numpy as np
     import torch
     from mlflow import pytorch
     from mlflow.entities import LoggedModelOutput
@@ -241,7 +245,7 @@ def _log_model(client: "MlflowClient", runs: _Pair, weights: Path, card: Path) -
         return
     model, said = classifier.load(weights, card)
     served = classifier.Served(model).eval().to(memory_format=torch.contiguous_format)
-    example = np.zeros((2, *said.image), dtype=np.uint8)  # two: a batch of one would fix the batch size
+    example = classifier.example(said, 2).numpy()  # two: a batch of one would fix the batch size
     with torch.inference_mode():
         signature = infer_signature(example, served(torch.from_numpy(example)).numpy())
     mlflow.set_tracking_uri(client.tracking_uri)

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import torch
 
 from retrace import batches, evaluation
-from retrace.batches import Part
+from retrace.batches import Augment, Part
 from retrace.classifier import Classifier
 from retrace.errors import DivergedError
 from retrace.losses import LossFunction
 from retrace.params import Train
+from retrace.schedules import Moment
 from retrace.seeding import Compute
 
 
@@ -34,6 +35,7 @@ class Step:
 
     step: int  # of all, counted from 1
     n_images: int
+    learning_rate: float
     loss: torch.Tensor
     n_correct: torch.Tensor
 
@@ -42,7 +44,8 @@ def train(
     model: Classifier,
     loss_of: LossFunction,
     optimizer: torch.optim.Optimizer,
-    learning_rate: Callable[[float], float],
+    learning_rate: Callable[[Moment], float],
+    augment: Augment,
     training: Part,
     validation: Part,
     compute: Compute,
@@ -50,22 +53,24 @@ def train(
     *,
     on_step: Callable[[Step], None],
     on_epoch: Callable[[Epoch], None],
-) -> None:
-    """`model` is trained. `learning_rate` maps the fraction of training that is over, 0..1 (in the middle
-    of a step), to the rate of that step.
+) -> Epoch:
+    """`model` is trained; returns the epoch whose weights it has: `p.keep` says which, `p.patience` when to stop.
 
     Raises DivergedError at the end of an epoch whose training or validation loss is not finite.
     """
     step, total = 0, p.epochs * batches.count(training, p.batch_size)
-    for epoch in range(p.epochs):
+    kept = _Kept(model, best=p.keep == "best")
+    while len(kept.epochs) < p.epochs and not (p.patience and kept.waited >= p.patience):
         model.train()
+        epoch, val_losses = len(kept.epochs), [scored.val_loss for scored in kept.epochs]
         summed_loss = torch.zeros((), device=compute.device)
         summed_correct = torch.zeros((), dtype=torch.int64, device=compute.device)
-        for images, labels in batches.shuffled(training, p.batch_size, p.seed, epoch):
+        for inputs, labels in batches.shuffled(training, p.batch_size, augment, seed=p.seed, epoch=epoch):
+            rate = learning_rate(Moment((step + 0.5) / total, epoch, val_losses))
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate((step + 0.5) / total)
+                group["lr"] = rate
             with compute.autocast():
-                logits = model(images)
+                logits = model(inputs)
             loss = loss_of(logits.float(), labels)
             loss.backward()
             optimizer.step()
@@ -75,10 +80,41 @@ def train(
             n_correct = (logits.detach().argmax(dim=1) == labels).sum()
             summed_loss += loss.detach() * len(labels)
             summed_correct += n_correct
-            on_step(Step(step, len(labels), loss.detach(), n_correct))
+            on_step(Step(step, len(labels), rate, loss.detach(), n_correct))
 
         n_images = len(training)
-        on_epoch(_scored(epoch + 1, summed_loss.item() / n_images, summed_correct.item() / n_images, model, validation))
+        scored = _scored(epoch + 1, summed_loss.item() / n_images, summed_correct.item() / n_images, model, validation)
+        kept.take(scored)
+        on_epoch(scored)
+    return kept.restored()
+
+
+class _Kept:
+    """The epochs so far, and the weights to end with: the best epoch's, or the last's."""
+
+    def __init__(self, model: Classifier, *, best: bool) -> None:
+        self.model, self.best = model, best
+        self.epochs: list[Epoch] = []
+        self.lowest: Epoch | None = None
+        self.weights: dict[str, torch.Tensor] = {}
+
+    @property
+    def waited(self) -> int:
+        """Epochs since the validation loss was lower than ever before."""
+        return len(self.epochs) - self.lowest.epoch if self.lowest else 0
+
+    def take(self, scored: Epoch) -> None:
+        self.epochs.append(scored)
+        if self.lowest is None or scored.val_loss < self.lowest.val_loss:
+            self.lowest = scored
+            if self.best:
+                self.weights = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+
+    def restored(self) -> Epoch:
+        if not self.best or self.lowest is None:
+            return self.epochs[-1]
+        self.model.load_state_dict(self.weights)
+        return self.lowest
 
 
 def _scored(epoch: int, train_loss: float, train_accuracy: float, model: Classifier, validation: Part) -> Epoch:

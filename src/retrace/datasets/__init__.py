@@ -3,32 +3,33 @@
 To add one: a module here with what `Dataset` asks for, a line in this table, its settings under `datasets:`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol
 
-from retrace.datasets import digits, mnist
-from retrace.fetching import RawFile, Source
-from retrace.samples import Samples
+from retrace.datasets import cifar10, circles, digits, fashion_mnist, image_folder, mnist
+from retrace.samples import Parts
 
 
 class Dataset(Protocol):
     """What a module here holds."""
 
     @property
-    def FILES(self) -> Sequence[RawFile]: ...  # noqa: N802 - a module's constant
-
-    @property
-    def SOURCES(self) -> Mapping[str, Source]:  # noqa: N802 - a module's constant
-        """By the names that messages use, in the order in which they are tried."""
+    def collect(self) -> Callable[[Path], str]:
+        """`collect(folder)`: `folder` holds the raw files and nothing else; returns where they came from."""
         ...
 
     @property
-    def read(self) -> Callable[..., tuple[Samples, Samples | None]]:
-        """`read(folder, *, settings...)`: the training samples, and the test samples if there is a test part."""
+    def read(self) -> Callable[..., Parts]:
+        """`read(folder, *, settings...)`: the samples in those files."""
         ...
 
 
 DATASETS: dict[str, Dataset] = {
     "mnist": mnist,
+    "fashion_mnist": fashion_mnist,
+    "cifar10": cifar10,
     "digits": digits,
+    "circles": circles,
+    "image_folder": image_folder,
 }

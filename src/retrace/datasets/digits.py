@@ -1,18 +1,20 @@
-"""scikit-learn's digits: 1,797 images of handwritten digits, 8x8 in 17 shades of grey, laid out like MNIST's.
+"""scikit-learn's digits: 1,797 images of handwritten digits, 8x8 in 17 shades of grey; enlarged, laid out as MNIST's.
 
 They ship inside scikit-learn (the test part of UCI's optical recognition set) and so need no network.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 from pydantic import Field
 
-from retrace import fetching
-from retrace.samples import Samples
+from retrace import fetching, paths, sources
+from retrace.errors import ParamsError
+from retrace.samples import Parts, Samples
 
-CSV = fetching.RawFile(
+CSV = sources.RawFile(
     "digits.csv",
     264_712,
     "a0339c30a8a5312a1b6f9e5c719dcce5",
@@ -20,19 +22,34 @@ CSV = fetching.RawFile(
 )
 FILES = (CSV,)
 SOURCES = {
-    "RETRACE_MIRROR": fetching.mirror("digits"),
-    "Python package scikit-learn": fetching.installed("sklearn", {CSV.name: "datasets/data/digits.csv.gz"}),
+    "RETRACE_MIRROR": sources.mirror("digits"),
+    "Python package scikit-learn": sources.installed("sklearn", {CSV.name: "datasets/data/digits.csv.gz"}),
 }
-SIDE = 28  # pixels, MNIST's
 BRIGHTEST = 16
 
+collect = partial(fetching.fetch, "digits", FILES, SOURCES)
 
-def read(folder: Path, *, zoom: Annotated[int, Field(ge=1, le=3)]) -> tuple[Samples, None]:
-    """All 1,797 samples, shape (1797, 1, 28, 28); there is no test part."""
+
+def read(
+    folder: Path,
+    *,
+    classes: Annotated[int, Field(ge=2, le=10)],
+    zoom: Annotated[int, Field(ge=1, le=8)],
+    side: Annotated[int, Field(ge=8, le=64)],
+) -> Parts:
+    """The samples of the first `classes` digits, images of shape (n, 1, side, side); there is no test part.
+
+    Each pixel is a square of `zoom` pixels' side, and the image is in the middle of black.
+    """
+    if side < 8 * zoom:
+        raise ParamsError(
+            f"{paths.PARAMS}: datasets.digits.side is {side}; should be at least 8 * zoom, which is {8 * zoom}"
+        )
     table = np.loadtxt(folder / CSV.name, delimiter=",", dtype=np.uint8)
+    table = table[table[:, 64] < classes]
     shades, labels = table[:, :64].reshape(-1, 8, 8), table[:, 64].astype(np.int64)
     pixels = (shades.astype(np.uint16) * 255 // BRIGHTEST).astype(np.uint8)
-    margin = (SIDE - 8 * zoom) // 2
     zoomed = pixels.repeat(zoom, axis=1).repeat(zoom, axis=2)
-    padded = np.pad(zoomed, ((0, 0), (margin, margin), (margin, margin)))
-    return Samples(padded[:, np.newaxis], labels, tuple("0123456789")), None
+    margin = ((side - 8 * zoom) // 2, (side - 8 * zoom + 1) // 2)
+    padded = np.pad(zoomed, ((0, 0), margin, margin))
+    return Parts(Samples(padded[:, np.newaxis], labels, tuple("0123456789"[:classes])))

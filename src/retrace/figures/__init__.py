@@ -1,19 +1,41 @@
 """The pictures, by the name of their file in reports/figures/ and of their settings in params.yaml.
 
-To add one: a file here with a `draw(results, *, settings...)` that returns a matplotlib Figure; a line in this table;
-its settings under `figures:`; its PNG under `plots:` of visualize in dvc.yaml.
+To add one: a file here with a `draw(results, *, settings...)` that returns a matplotlib Figure, or, where an experiment
+has nothing for it to show, the reason as a short clause; a line in this table; its settings under `figures:`.
 """
 
 from collections.abc import Callable
 
 from matplotlib.figure import Figure
 
-from retrace.figures import confusion_matrix, learning_curves, mistakes, samples, tsne
+from retrace.figures import (
+    augmented_batch,
+    calibration,
+    confusion_matrix,
+    decision_boundary,
+    feature_maps,
+    filters,
+    learning_curves,
+    learning_rate,
+    mistakes,
+    precision_recall,
+    roc,
+    samples,
+    tsne,
+)
 
-FIGURES: dict[str, Callable[..., Figure]] = {
+FIGURES: dict[str, Callable[..., Figure | str]] = {
     "learning_curves": learning_curves.draw,
+    "learning_rate": learning_rate.draw,
+    "augmented_batch": augmented_batch.draw,
     "confusion_matrix": confusion_matrix.draw,
+    "precision_recall": precision_recall.draw,
+    "roc": roc.draw,
+    "calibration": calibration.draw,
+    "decision_boundary": decision_boundary.draw,
     "samples": samples.draw,
     "mistakes": mistakes.draw,
+    "filters": filters.draw,
+    "feature_maps": feature_maps.draw,
     "tsne": tsne.draw,
 }

@@ -4,24 +4,25 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from retrace.figures import style
-from retrace.figures.samples import Cells
 from retrace.reports import Results
 
 
-def draw(results: Results, *, rows: Cells, columns: Cells) -> Figure:
-    names, predictions = results.samples.class_names, results.predictions
+def draw(results: Results, *, rows: style.Cells, columns: style.Cells) -> Figure | str:
+    if not results.samples.are_images:
+        return style.NO_IMAGES
+    predictions, given = results.predictions, results.probabilities
     wrong = np.flatnonzero(predictions.predicted != predictions.labels)
-    of_truth = results.probabilities[wrong, predictions.labels[wrong]]
-    worst = wrong[np.argsort(of_truth, kind="stable")][: rows * columns]
-    if not len(worst):
-        return style.note(f"No mistake in {len(results.samples):,} test samples")
-    title = f"The {len(worst)} worst of {len(wrong)} mistakes: true class, class said and how surely"
-    figure, cells = style.grid(len(worst), min(columns, len(worst)), (1.15, 1.5), title)
-    for i, axes in zip(worst, cells, strict=True):
-        style.show_image(axes, results.samples.images[i])
+    if not len(wrong):
+        return f"there is no mistake in {len(results.samples):,} test samples"
+    of_truth = given[wrong, predictions.labels[wrong]]
+    shown = wrong[np.argsort(of_truth, kind="stable")][: rows * columns]
+    names = [style.short(name, 12) for name in results.samples.class_names]
+    labels = []
+    for i in shown:
         said = predictions.predicted[i]
-        sure = results.probabilities[i, said]
-        axes.set_title(
-            f"true {names[predictions.labels[i]]}\nsaid {names[said]} ({sure:.0%})", fontsize=9, fontweight="normal"
-        )
+        labels.append(f"true {names[predictions.labels[i]]}\nsaid {names[said]} ({given[i, said]:.0%})")
+    title = f"The {len(shown):,} worst of {len(wrong):,} mistakes: true class, class said and how surely"
+    figure, cells = style.grid(labels, columns, title)
+    for i, axes in zip(shown, cells, strict=True):
+        style.show_image(axes, results.samples.inputs[i])
     return figure

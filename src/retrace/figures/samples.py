@@ -1,23 +1,23 @@
 """The first images of the test part, with their true and their predicted class; mistakes stand out."""
 
-from typing import Annotated
-
 from matplotlib.figure import Figure
-from pydantic import Field
 
 from retrace.figures import style
 from retrace.reports import Results
 
-Cells = Annotated[int, Field(ge=1, le=40)]
 
-
-def draw(results: Results, *, rows: Cells, columns: Cells) -> Figure:
-    names, predictions = results.samples.class_names, results.predictions
-    n = min(rows * columns, len(results.samples))
-    figure, cells = style.grid(n, columns, (0.9, 1.1), "Test images: true class → predicted class")
-    for i, axes in enumerate(cells):
-        style.show_image(axes, results.samples.images[i])
-        true, predicted = names[predictions.labels[i]], names[predictions.predicted[i]]
-        colour, weight = (style.RIGHT, "normal") if true == predicted else (style.WRONG, "bold")
-        axes.set_title(f"{true} → {predicted}", color=colour, fontweight=weight, fontsize=10)
+def draw(results: Results, *, rows: style.Cells, columns: style.Cells) -> Figure | str:
+    if not results.samples.are_images:
+        return style.NO_IMAGES
+    names, predictions = [style.short(name, 12) for name in results.samples.class_names], results.predictions
+    pairs = list(zip(predictions.labels, predictions.predicted, strict=True))[: rows * columns]
+    joint = " → " if max(map(len, names)) <= 2 else "\n→ "
+    labels = [names[true] if true == said else f"{names[true]}{joint}{names[said]}" for true, said in pairs]
+    figure, cells = style.grid(
+        labels, columns, "Test images with their class; of mistakes, true class → predicted class"
+    )
+    for image, (true, said), axes in zip(results.samples.inputs, pairs, cells, strict=False):
+        style.show_image(axes, image)
+        if true != said:
+            axes.title.set(color=style.WRONG, fontweight="bold")
     return figure

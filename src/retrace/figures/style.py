@@ -3,13 +3,17 @@
 Colours are Petroff's ten (arXiv:2107.02270), chosen to be told apart with any colour vision.
 """
 
+import textwrap
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from pydantic import Field
 
 from retrace import paths
 
@@ -28,9 +32,18 @@ mpl.rcParams.update(
     }
 )
 
-COLOURS = list(mpl.color_sequences["petroff10"])
-INKS = [tuple(0.75 * part for part in to_rgb(colour)) for colour in COLOURS]  # darker, for letters
-RIGHT, WRONG = "#333333", "#bd1f01"
+COLOURS = [to_rgb(colour) for colour in mpl.color_sequences["petroff10"]]
+INKS = [tuple(0.75 * part for part in colour) for colour in COLOURS]  # darker, for letters
+RIGHT, WRONG, GUIDE = "#333333", "#bd1f01", "#999999"
+Colour = tuple[float, float, float]
+CHARACTER, LINE = 0.08, 0.17  # inches, of a label
+LEGIBLE = 20  # names in a legend or on an axis; of more classes, numbers stand for the names
+
+NO_IMAGES = "the samples are features, not images"
+ONE_CLASS = "all test samples are of one class"
+
+Cells = Annotated[int, Field(ge=1, le=40)]
+Curves = Annotated[int, Field(ge=1, le=len(COLOURS))]
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -45,19 +58,40 @@ def show_image(axes: Axes, image: np.ndarray) -> None:
     axes.set_axis_off()
 
 
-def note(sentence: str) -> Figure:
-    """A picture of one sentence, where there is nothing to draw."""
-    figure = Figure(figsize=(6.5, 2), layout="constrained")
-    figure.suptitle(sentence, fontweight="bold", fontsize=11)
-    return figure
+def short(name: str, most: int = 20) -> str:
+    """`name`, cut to `most` characters."""
+    return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
-def grid(n: int, columns: int, cell: tuple[float, float], title: str) -> tuple[Figure, list[Axes]]:
-    """A figure with `n` cells of `cell` inches (width, height), row by row, under one title."""
-    rows = -(-n // columns)
-    figure = Figure(figsize=(columns * cell[0], rows * cell[1] + 0.5), layout="constrained")
-    figure.suptitle(title, fontweight="bold", fontsize=11)
+def grid(labels: Sequence[str], columns: int, title: str) -> tuple[Figure, list[Axes]]:
+    """A figure with a cell a label, row by row under one title; cells have room for the labels above them."""
+    lines = [label.splitlines() for label in labels]
+    width = max(0.9, CHARACTER * max((len(line) for label in lines for line in label), default=0) + 0.1)
+    height = width + LINE * max(map(len, lines)) + 0.1
+    columns = min(columns, len(labels))
+    rows = -(-len(labels) // columns)
+    figure = Figure(figsize=(max(5.0, columns * width), rows * height + 0.5), layout="constrained")
+    headline(figure, title)
     cells = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
-    for unused in cells[n:]:
+    for label, axes in zip(labels, cells, strict=False):
+        axes.set_title(label, fontsize=9, fontweight="normal")
+    for unused in cells[len(labels) :]:
         unused.set_axis_off()
-    return figure, cells[:n]
+    return figure, cells[: len(labels)]
+
+
+def headline(figure: Figure, sentence: str) -> None:
+    """`sentence` is over all of the figure, in as many lines as it takes."""
+    figure.suptitle(textwrap.fill(sentence, int(figure.get_figwidth() * 11)), fontweight="bold", fontsize=11)
+
+
+def worst(scores: dict[int, float], most: int) -> dict[int, Colour]:
+    """The classes of the `most` lowest scores, lowest first, each with its colour."""
+    ranked = sorted(scores, key=lambda i: (scores[i], i))[:most]
+    few = max(scores) < len(COLOURS)  # then a class has the same colour in all pictures
+    return {i: COLOURS[i if few else rank] for rank, i in enumerate(ranked)}
+
+
+def corner(lowest: float) -> float:
+    """Where an axis up to 1 begins, so that a curve which stays above `lowest` fills it."""
+    return max(start for start in (0, 0.5, 0.8, 0.9, 0.95, 0.98) if start <= max(lowest, 0))

@@ -1,16 +1,22 @@
 """The networks, by the name in params.yaml.
 
-To add one: a file here with a `build(image, n_classes, *, settings...)` that returns the trunk (raw images,
-normalised, to features) and the head (features to logits); a line in this table; its settings under `models:`.
+To add one: a file here with a `build(shape, n_classes, *, settings...)` that returns the trunk (normalised inputs of
+that shape to features) and the head (features to logits); a line in this table; its settings under `models:`.
 """
 
 from collections.abc import Callable
 
-from torch import nn
+from retrace.layers import Built
+from retrace.models import cifar_simple, cifar_v3, cnn, lenet, mlp, softmax, softmax_scratch, torchvision, vgg16
 
-from retrace.models import cnn, softmax
-
-MODELS: dict[str, Callable[..., tuple[nn.Module, nn.Module]]] = {
+MODELS: dict[str, Callable[..., Built]] = {
     "softmax": softmax.build,
+    "softmax_scratch": softmax_scratch.build,
+    "mlp": mlp.build,
     "cnn": cnn.build,
+    "lenet": lenet.build,
+    "cifar_simple": cifar_simple.build,
+    "cifar_v3": cifar_v3.build,
+    "vgg16": vgg16.build,
+    "torchvision": torchvision.build,
 }

@@ -9,6 +9,8 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 from torch import nn
 
+from retrace.layers import Built, Shape, Width, n_pixels
+
 
 def _odd(size: int) -> int:
     if size % 2 == 0:
@@ -16,20 +18,19 @@ def _odd(size: int) -> int:
     return size
 
 
-Width = Annotated[int, Field(ge=1, le=65536)]
 Odd = Annotated[int, Field(ge=1, le=31), AfterValidator(_odd)]
 
 
 def build(
-    image: tuple[int, int, int],
+    shape: Shape,
     n_classes: int,
     *,
     channels: Annotated[list[Width], Field(min_length=2, max_length=2)],
     kernel_size: Odd,
     hidden: Width,
-) -> tuple[nn.Module, nn.Module]:
+) -> Built:
     """MNIST's (batch, 1, 28, 28) -> (batch, 16, 14, 14) -> (batch, 32, 7, 7) -> (batch, 128) -> (batch, 10)."""
-    depth, height, width = image
+    depth, height, width = shape
     first, second = channels
     trunk = nn.Sequential(
         nn.Conv2d(depth, first, kernel_size, padding="same"),
@@ -39,7 +40,7 @@ def build(
         nn.MaxPool2d(2),
         nn.ReLU(),
         nn.Flatten(),
-        nn.Linear(second * (height // 4) * (width // 4), hidden),
+        nn.Linear(second * n_pixels(height, width, 2), hidden),
         nn.ReLU(),
     )
     return trunk, nn.Linear(hidden, n_classes)

@@ -1,10 +1,12 @@
-"""Softmax regression: one linear layer on the pixels (seeds/004)."""
+"""Softmax regression: one linear layer on the inputs (seeds/004)."""
 
 import math
 
 from torch import nn
 
+from retrace.layers import Built, Shape
 
-def build(image: tuple[int, int, int], n_classes: int) -> tuple[nn.Module, nn.Module]:
-    """(batch, *image) -> (batch, pixels) -> (batch, n_classes)."""
-    return nn.Flatten(), nn.Linear(math.prod(image), n_classes)
+
+def build(shape: Shape, n_classes: int) -> Built:
+    """(batch, *shape) -> (batch, pixels) -> (batch, n_classes)."""
+    return nn.Flatten(), nn.Linear(math.prod(shape), n_classes)

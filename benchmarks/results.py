@@ -1,0 +1,205 @@
+"""Test accuracy and training time of every recipe: real experiments, `dvc exp run --temp`, that stay in DVC and MLflow.
+
+What MLflow has already, of the very same parameters, is not run again, so that this goes on where it was stopped. The
+table is made from MLflow alone; `--write` puts it into README.md, and the numbers into benchmarks/results.json.
+"""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from argparse import ArgumentParser, Namespace
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean, median
+
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from retrace import errors, params, paths, recipes
+from retrace.errors import RetraceError
+from retrace.params import Values
+
+SEEDS = {"cifar10_v3": (0,), "cifar10_v3_fast": (0,)}
+OTHER_SEEDS = (0, 1, 2)  # of a recipe that is not in SEEDS
+
+NEEDS = {  # run only where --only names them
+    "cifar10_vgg16": "torchvision's weights of VGG16",
+    "images_finetune": "images in data/images",
+}
+
+TUTORIAL = {  # the test accuracy that the text has, and where
+    "circles_linear": "below 50 % (001, before the activations)",
+    "circles_relu": "as expected, no number (001, the end)",
+    "fashion_softmax": "asserted to be above 70 % (004, the training)",
+    "cifar10_v3": "about 88 % (002, 12.3)",
+}
+
+TOP = ("recipe", "n", "epochs", "test accuracy: mean (least..most)", "balanced", "training, s", "on", "the tutorial")
+README, RECORD = Path("README.md"), Path("benchmarks/results.json")
+BEGIN, END = "<!-- results -->\n", "<!-- /results -->"
+
+
+@dataclass(frozen=True)
+class Result:
+    """A recipe with one seed, as MLflow has it."""
+
+    seed: int
+    epochs: int
+    test_accuracy: float  # 0..1, as recall
+    test_recall: float  # mean over the classes, which is called balanced accuracy
+    train_s: float | None  # validation included; None where the network came from DVC's cache
+    device: str
+    commit: str | None
+    run_id: str  # the parent's
+
+
+def experiments_of(recipe: str) -> list[Values]:
+    """The recipe with each of its seeds."""
+    values = recipes.load(recipe).values
+    return [values | {"seed": seed} for seed in SEEDS.get(recipe, OTHER_SEEDS)]
+
+
+def store() -> MlflowClient:
+    return MlflowClient(os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path('mlflow.db').absolute()}")
+
+
+def found(client: MlflowClient, values: Values) -> Run | None:
+    """The newest parent run with these very parameters that finished and was tested."""
+    experiment = client.get_experiment_by_name(values["dataset"])
+    if experiment is None:
+        return None
+    same = f"params.model = '{values['model']}' and params.seed = '{values['seed']}' and attributes.status = 'FINISHED'"
+    runs = client.search_runs([experiment.experiment_id], same, order_by=["start_time DESC"])
+    wanted = {name: str(value) for name, value in params.chosen(values).items()}
+    tested = (run for run in runs if "test_accuracy" in run.data.metrics and run.data.params == wanted)
+    return next((run for run in tested if "mlflow.parentRunId" not in run.data.tags), None)
+
+
+def result_of(client: MlflowClient, parent: Run) -> Result:
+    """What a parent run and its newest train run say."""
+    of_it = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}' and tags.`retrace.stage` = 'train'"
+    trained = client.search_runs([parent.info.experiment_id], of_it, max_results=1, order_by=["start_time DESC"])
+    return Result(
+        seed=int(parent.data.params["seed"]),
+        epochs=int(parent.data.params["epochs"]),
+        test_accuracy=parent.data.metrics["test_accuracy"],
+        test_recall=parent.data.metrics["test_recall"],
+        train_s=trained[0].data.metrics.get("train_s") if trained else None,
+        device=trained[0].data.tags.get("retrace.device", "?") if trained else "?",
+        commit=parent.data.tags.get("mlflow.source.git.commit"),
+        run_id=parent.info.run_id,
+    )
+
+
+def run(recipe: str, values: Values) -> int:
+    """DVC's exit code after the experiment; `--force`, since what comes from DVC's cache is not timed."""
+    name = f"result-{recipe}-{values['seed']}"
+    subprocess.run(["dvc", "exp", "remove", "--quiet", name], check=False, capture_output=True)
+    settings = [f"--set-param={key}={value}" for key, value in recipes.changes(values).items()]
+    command = ["dvc", "exp", "run", "--quiet", "--temp", "--force", "--name", name, *settings]
+    return subprocess.run(command, check=False).returncode
+
+
+def run_missing(client: MlflowClient, names: list[str], *, again: bool) -> list[str]:
+    """Every seed of the recipes `names` is in MLflow afterwards, but for those returned."""
+    failed = []
+    for recipe in names:
+        for values in experiments_of(recipe):
+            name = f"{recipe}, seed {values['seed']}"
+            if not again and found(client, values):
+                print(f"{name}: MLflow has it")
+                continue
+            print(f"{name}: runs", flush=True)
+            if (code := run(recipe, values)) != 0:
+                failed.append(f"{name}: DVC exited with {code}")
+            elif not found(client, values):
+                failed.append(f"{name}: MLflow does not have the run")
+    return failed
+
+
+def measured(client: MlflowClient) -> dict[str, list[Result]]:
+    """What MLflow has of each recipe, a result a seed."""
+    results = {}
+    for recipe in recipes.titles():
+        runs = [found(client, values) for values in experiments_of(recipe)]
+        results[recipe] = [result_of(client, run) for run in runs if run]
+    return results
+
+
+def table(results: dict[str, list[Result]]) -> str:
+    """Markdown, a row a recipe that has results; accuracies in per cent, the median of the training times."""
+    rows = [TOP, ("---",) * len(TOP)]
+    for recipe, each in results.items():
+        if not each:
+            continue
+        accuracies = [100 * result.test_accuracy for result in each]
+        span = f" ({min(accuracies):.2f}..{max(accuracies):.2f})" if len(each) > 1 else ""
+        seconds = [result.train_s for result in each if result.train_s is not None]
+        rows.append(
+            (
+                f"`{recipe}`",
+                str(len(each)),
+                str(each[0].epochs),
+                f"{fmean(accuracies):.2f} %{span}",
+                f"{fmean(100 * result.test_recall for result in each):.2f} %" if "imbalanced" in recipe else "",
+                f"{median(seconds):.1f}" if seconds else "",
+                "; ".join(sorted({result.device for result in each})),
+                TUTORIAL.get(recipe, ""),
+            )
+        )
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def with_table(readme: str, new: str) -> str:
+    """The README with `new` between its markers. Raises RetraceError where it has not one pair of them."""
+    if readme.count(BEGIN) != 1 or readme.count(END) != 1 or readme.index(BEGIN) > readme.index(END):
+        raise RetraceError(f"{README}: has not one {BEGIN.strip()} before one {END}; put them where the table belongs")
+    before, _, rest = readme.partition(BEGIN)
+    return before + BEGIN + new + END + rest.partition(END)[2]
+
+
+def write(results: dict[str, list[Result]]) -> None:
+    """README.md and benchmarks/results.json have the results."""
+    machine = {"machine": platform.machine(), "system": platform.platform(), "cores": os.cpu_count()}
+    numbers = {recipe: [asdict(result) for result in each] for recipe, each in results.items() if each}
+    with paths.atomic(RECORD) as unfinished:
+        unfinished.write_text(json.dumps({"written_on": machine, "results": numbers}, indent=2) + "\n")
+    with paths.atomic(README) as unfinished:
+        unfinished.write_text(with_table(README.read_text(encoding="utf-8"), table(results)), encoding="utf-8")
+
+
+def parsed() -> Namespace:
+    parser = ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="these recipes alone", choices=[*recipes.titles()])
+    parser.add_argument("--again", action="store_true", help="run also what MLflow has")
+    parser.add_argument("--list", action="store_true", help="run nothing; say what would be run")
+    parser.add_argument("--write", action="store_true", help=f"write {README} and {RECORD} at the end")
+    return parser.parse_args()
+
+
+def main() -> None:
+    asked = parsed()
+    if asked.write:
+        with_table(README.read_text(encoding="utf-8"), "")  # better refused now than after hours
+    for recipe in [] if asked.only else NEEDS:
+        print(f"{recipe}: left out, it needs {NEEDS[recipe]}; with them: --only {recipe}")
+    names = asked.only or [recipe for recipe in recipes.titles() if recipe not in NEEDS]
+    client = store()
+    if asked.list:
+        for recipe in names:
+            missing = [str(v["seed"]) for v in experiments_of(recipe) if asked.again or not found(client, v)]
+            print(f"{recipe}: {'seeds to run: ' + ', '.join(missing) if missing else 'MLflow has it all'}")
+        return
+    failed = run_missing(client, names, again=asked.again)
+    results = measured(client)
+    print(table(results), end="")
+    if asked.write:
+        write(results)
+    print(*failed, sep="\n", end="\n" if failed else "", file=sys.stderr)
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    errors.run(main)

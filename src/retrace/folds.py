@@ -1,0 +1,45 @@
+"""k-fold cross-validation as one run in MLflow: mean and spread of the folds that are done, above their own runs."""
+
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING
+
+from retrace.journal import Event
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient  # noqa: TID251 - a type; tracking.py brings the client
+    from mlflow.entities import Run  # noqa: TID251
+
+TAG = "retrace.folds"  # of each fold's parent run: which folds belong together
+SUMMARY = "retrace.folds.summary"  # of the run above them
+
+
+def summarize(client: "MlflowClient", experiment: str, start: Event, now: int) -> None:
+    """The run above the folds of this experiment has `<metric>_mean` and `<metric>_spread` (the standard deviation),
+    with the number of folds done as the step; the folds' runs are its children. `now` in ms since 1970.
+    """
+    found = client.search_runs([experiment], f"tags.`{TAG}` = '{start['folds']}'", order_by=["start_time ASC"])
+    done = [run for run in found if run.info.status == "FINISHED" and "test_accuracy" in run.data.metrics]
+    if not done:
+        return
+    summary = _summary(client, experiment, start)
+    for run in done:
+        client.set_tag(run.info.run_id, "mlflow.parentRunId", summary)
+    for name in sorted(set.intersection(*(set(run.data.metrics) for run in done))):
+        values = [run.data.metrics[name] for run in done]
+        client.log_metric(summary, f"{name}_mean", fmean(values), now, len(done))
+        client.log_metric(summary, f"{name}_spread", stdev(values) if len(values) > 1 else 0.0, now, len(done))
+    client.set_tag(summary, "retrace.folds.done", f"{len(done)} of {start['params']['folds']}")
+    client.set_terminated(summary, "FINISHED", now)
+
+
+def _summary(client: "MlflowClient", experiment: str, start: Event) -> str:
+    found: list[Run] = list(client.search_runs([experiment], f"tags.`{SUMMARY}` = '{start['folds']}'", max_results=1))
+    if found:
+        return found[0].info.run_id
+    tags = {SUMMARY: start["folds"], "mlflow.user": start["user"], "mlflow.source.name": "dvc.yaml"}
+    name = f"{start['params']['folds']} folds"
+    run = client.create_run(experiment, start["time"], tags, name).info.run_id
+    for key, value in start["params"].items():
+        if key != "fold":
+            client.log_param(run, key, value)
+    return run

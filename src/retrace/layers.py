@@ -1,0 +1,51 @@
+"""What several networks are made of, and what their settings may be."""
+
+from typing import Annotated, Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor, nn
+
+Shape = tuple[int, ...]  # of an input: (channels, height, width), or (features,)
+Built = tuple[nn.Module, nn.Module]  # trunk and head
+Width = Annotated[int, Field(ge=1, le=65536)]
+Rate = Annotated[float, Field(ge=0, lt=1)]
+Activation = Literal["relu", "none"]
+Maps = Float[Tensor, "batch channel height width"]
+
+
+def activation(name: Activation) -> nn.Module:
+    return nn.ReLU(inplace=True) if name == "relu" else nn.Identity()
+
+
+def n_pixels(height: int, width: int, halvings: int) -> int:
+    """Of a map after so many poolings by two. Raises ValueError where none is left."""
+    left = (height >> halvings) * (width >> halvings)
+    if not left:
+        raise ValueError(f"the image should have {2**halvings} pixels a side or more")
+    return left
+
+
+class AveragePool(nn.Module):
+    """`nn.AdaptiveAvgPool2d` as two products with fixed matrices, since its gradient has no deterministic kernel.
+
+    Equal to it within rounding, for every input size.
+    """
+
+    def __init__(self, side: tuple[int, int]) -> None:
+        super().__init__()
+        self.side = side
+
+    def forward(self, maps: Maps) -> Maps:
+        tall, wide = (_shares(n, to).to(maps) for n, to in zip(maps.shape[2:], self.side, strict=True))
+        return tall @ maps @ wide.T
+
+
+def _shares(n: int, to: int) -> Tensor:
+    """The weight of each of `n` places in each of `to` means, shape (to, n)."""
+    weights = torch.zeros(to, n)
+    for row in range(to):
+        first, last = row * n // to, -(-(row + 1) * n // to)
+        weights[row, first:last] = 1 / (last - first)
+    return weights

@@ -1,0 +1,33 @@
+"""LeNet as the notes have it: 6 and 16 maps, 120 and 84 units (seeds/003; LeCun et al. 1998).
+
+Smaller images get a margin to 32x32. ReLU comes after the pooling: see cnn.py.
+"""
+
+from torch import nn
+
+from retrace.layers import Built, Shape
+
+SIDE = 32  # pixels
+
+
+def build(shape: Shape, n_classes: int) -> Built:
+    """(batch, channels, 32, 32) -> (batch, 6, 14, 14) -> (batch, 16, 5, 5) -> (batch, 120) -> (batch, 84)."""
+    depth, *sides = shape
+    lacking = [max(SIDE - side, 0) for side in sides]
+    top, left = (margin // 2 for margin in lacking)
+    tall, wide = (((max(side, SIDE) - 4) // 2 - 4) // 2 for side in sides)
+    trunk = nn.Sequential(
+        nn.ZeroPad2d((left, lacking[1] - left, top, lacking[0] - top)),
+        nn.Conv2d(depth, 6, 5),
+        nn.MaxPool2d(2),
+        nn.ReLU(),
+        nn.Conv2d(6, 16, 5),
+        nn.MaxPool2d(2),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(16 * tall * wide, 120),
+        nn.ReLU(),
+        nn.Linear(120, 84),
+        nn.ReLU(),
+    )
+    return trunk, nn.Linear(84, n_classes)

@@ -1,0 +1,28 @@
+"""Softmax regression from two tensors: weights drawn from a normal distribution, biases of 0 (seeds/004)."""
+
+import math
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from retrace.layers import Built, Shape
+from retrace.shapes import Features, Logits
+
+
+class Affine(nn.Module):
+    """X W + b; the softmax is the loss's."""
+
+    def __init__(self, n_features: int, n_classes: int, std: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.normal(0.0, std, (n_features, n_classes)))
+        self.bias = nn.Parameter(torch.zeros(n_classes))
+
+    def forward(self, features: Features) -> Logits:
+        return features @ self.weight + self.bias
+
+
+def build(shape: Shape, n_classes: int, *, std: Annotated[float, Field(gt=0, le=100)]) -> Built:
+    """(batch, *shape) -> (batch, pixels) -> (batch, n_classes)."""
+    return nn.Flatten(), Affine(math.prod(shape), n_classes, std)

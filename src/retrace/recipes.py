@@ -1,0 +1,129 @@
+"""Named experiments: recipes/<name>.yaml, a part of params.yaml with other values under a header of comments.
+
+A recipe is a whole experiment, not a change of whatever the workspace holds: all that it does not name is as in the
+last commit. So the recipe run before it leaves nothing behind, although `dvc exp run -S` edits params.yaml in place.
+
+To add one: the file, whose first line says what the experiment shows, then `from:`, `takes:` and `reached:`.
+"""
+
+import difflib
+import re
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from retrace import params, paths
+from retrace.errors import ParamsError
+from retrace.params import Values
+
+FOLDER = Path("recipes")
+WORD = re.compile(r"[A-Za-z_./][\w./+-]*", re.ASCII)  # the same to the shell, to Hydra's grammar and to YAML
+NOT_WORDS = {"true", "false", "null", "nan", "inf"}  # in any case; to Hydra they are not text
+
+Flat = dict[str, Any]  # models.cnn.hidden -> 128
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """An experiment with every value that it needs."""
+
+    own: frozenset[str]  # the keys that its file names
+    values: Values
+
+
+def titles() -> dict[str, str]:
+    """What each recipe shows, by name, in alphabetical order."""
+    files = sorted(FOLDER.glob("*.yaml"))
+    return {
+        file.stem: file.read_text(encoding="utf-8", errors="replace").partition("\n")[0].lstrip("# ") for file in files
+    }
+
+
+def load(name: str) -> Recipe:
+    """The recipe called `name`, over params.yaml as last committed. Raises ParamsError, a line a fault."""
+    if name not in (known := sorted(file.stem for file in FOLDER.glob("*.yaml"))):
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise ParamsError(f"recipe {name!r} is not in {FOLDER}/; {hint}known are {', '.join(known) or 'none'}")
+    file = FOLDER / f"{name}.yaml"
+    own, committed = _flat(params.read(file)), _flat(_committed())
+    for key in sorted(own.keys() - committed.keys()):
+        near = difflib.get_close_matches(key, committed, n=1)
+        hint = f"did you mean {near[0]}?" if near else "look there for those that are"
+        raise ParamsError(f"{file}: {key} is not a key of the last commit's {paths.PARAMS}; {hint}")
+    values = _nested(committed | own)
+    try:
+        params.checked(values)
+    except ParamsError as error:
+        raise ParamsError(str(error).replace(f"{paths.PARAMS}: ", f"{file}: ")) from None
+    return Recipe(frozenset(own), values)
+
+
+def changes(values: Values) -> dict[str, str]:
+    """What makes the workspace's params.yaml be `values`: the keys that differ, each with its value as `-S` takes it.
+
+    Raises ParamsError where `-S` cannot do it: it neither adds nor removes a key, and the shell, which takes off no
+    quotes from what a command printed, lets only plain words pass.
+    """
+    target, present = _flat(values), _flat(params.read())
+    if odd := sorted(target.keys() ^ present.keys()):
+        has = "lacks" if odd[0] in target else "has"
+        advice = f"-S neither adds nor removes a key: commit {paths.PARAMS} first, or restore it"
+        raise ParamsError(f"{paths.PARAMS}: {has} {odd[0]}, unlike the last commit's; {advice}")
+    # repr, because 1, 1.0 and true are equal to Python and three values to YAML.
+    return {key: _word(key, value) for key, value in target.items() if repr(value) != repr(present[key])}
+
+
+def _word(key: str, value: object) -> str:
+    """`value` in Hydra's grammar, without a character that a shell would take for something else."""
+    if isinstance(value, list):
+        return f"[{','.join(_word(key, item) for item in value)}]"
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, str) and WORD.fullmatch(value) and value.lower() not in NOT_WORDS and not _is_number(value):
+        return value
+    raise ParamsError(f"{paths.PARAMS}: {key} is to be {value!r}, which -S cannot say unquoted; edit the file instead")
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+def _committed() -> Values:
+    """params.yaml as the last commit has it; as it is, where nothing is committed."""
+    asked = subprocess.run(["git", "show", f"HEAD:./{paths.PARAMS}"], capture_output=True, check=False)
+    if asked.returncode != 0:
+        return params.read()
+    with TemporaryDirectory() as folder:
+        copy = Path(folder) / paths.PARAMS
+        copy.write_bytes(asked.stdout)
+        return params.read(copy)
+
+
+def _flat(values: Values, prefix: str = "") -> Flat:
+    """Every value by its dotted key; an empty table is a value."""
+    flat: Flat = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}": value}
+    return flat
+
+
+def _nested(flat: Flat) -> Values:
+    values: Values = {}
+    for key, value in flat.items():
+        *tables, last = key.split(".")
+        table = values
+        for name in tables:
+            table = table.setdefault(name, {})
+        table[last] = value
+    return values

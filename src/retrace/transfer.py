@@ -1,0 +1,71 @@
+"""torchvision's classifiers as trunk and head.
+
+torchvision is imported by what chooses it alone: it costs more than torch itself.
+"""
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from retrace import paths
+from retrace.errors import ParamsError
+from retrace.layers import AveragePool, Built, Maps, Shape
+from retrace.shapes import Features
+
+Head = Literal["replace", "append"]
+
+TWO_EXITS = ("googlenet", "inception_v3")  # in training they give a second output, unless told otherwise
+
+
+class Backbone(nn.Module):
+    """All of a torchvision classifier but its last linear layer; grey images are taken as coloured."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+        self.network = _network(name)
+        self.last, self.n_features, self.n_outputs = _last_layer(self.network)
+        self.network.set_submodule(self.last, nn.Identity())
+
+    def forward(self, images: Maps) -> Features:
+        return self.network(images.expand(-1, 3, -1, -1)).flatten(1)
+
+    def renamed(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Torchvision's weights by the names that they have in a Classifier with a head that was appended."""
+        last = {f"{self.last}.{kind}": f"head.0.{kind}" for kind in ("weight", "bias")}
+        return {
+            last.get(name, f"trunk.network.{name}"): tensor.flatten(1) if tensor.ndim > 1 and name in last else tensor
+            for name, tensor in weights.items()
+        }
+
+
+def build(name: str, shape: Shape, n_classes: int, head: Head) -> Built:
+    """The network of that name; its last layer is replaced, or one more is appended. Raises ParamsError."""
+    if len(shape) != 3 or shape[0] not in (1, 3):
+        raise ParamsError(f"{paths.PARAMS}: model {name} takes images of one or three channels, not shape {shape}")
+    trunk = Backbone(name)
+    if head == "replace":
+        return trunk, nn.Linear(trunk.n_features, n_classes)
+    outputs = nn.Linear(trunk.n_features, trunk.n_outputs)
+    return trunk, nn.Sequential(outputs, nn.Linear(trunk.n_outputs, n_classes))
+
+
+def _network(name: str) -> nn.Module:
+    from torchvision import models
+
+    if name not in (known := models.list_models(models)):
+        raise ParamsError(f"{paths.PARAMS}: models.torchvision.name is {name!r}; should be one of {', '.join(known)}")
+    network = models.get_model(name, **({"aux_logits": False, "init_weights": True} if name in TWO_EXITS else {}))
+    for place, layer in list(network.named_modules()):
+        if isinstance(layer, nn.AdaptiveAvgPool2d) and layer.output_size not in (1, (1, 1)):  # 1 is a plain mean
+            network.set_submodule(place, AveragePool(layer.output_size))  # pyright: ignore[reportArgumentType] - pairs
+    return network
+
+
+def _last_layer(network: nn.Module) -> tuple[str, int, int]:
+    """Its place, inputs and outputs. SqueezeNet ends in a convolution of single pixels, which does the same."""
+    found = [(place, layer) for place, layer in network.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
+    place, layer = found[-1]
+    if isinstance(layer, nn.Linear):
+        return place, layer.in_features, layer.out_features
+    return place, layer.in_channels, layer.out_channels

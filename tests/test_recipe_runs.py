@@ -1,0 +1,119 @@
+"""Every recipe from raw files to pictures, the five stages one after the other, on a data set of some hundred samples.
+
+The raw files are scikit-learn's digits in the form of the data set that the recipe asks for, so that there is
+something to learn. The stages run in this process: each one's imports take longer than its work.
+"""
+
+import importlib.util
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import mlflow
+import numpy as np
+import pytest
+from conftest import ROOT
+from PIL import Image
+from ruamel.yaml import YAML
+from sklearn.datasets import load_digits
+
+from retrace import params, paths, recipes
+from retrace.datasets import DATASETS, cifar10, fashion_mnist, mnist
+
+pytestmark = pytest.mark.slow
+
+RECIPES = sorted(file.stem for file in (ROOT / "recipes").glob("*.yaml"))
+N = 300  # images
+# No weights are at hand: test_transfer.py loads what a file brings.
+SMALL = {"validation_fraction": 0.2, "epochs": 2, "threads": 1, "device": "cpu", "pretrained": "none"}
+
+
+def stage(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"stage_{name}", ROOT / "stages" / f"{name}.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+STAGES = {name: stage(name) for name in params.STAGES}
+
+
+def digits(side: int) -> tuple[np.ndarray, np.ndarray]:
+    """(N, side, side) uint8 and their labels, ten classes."""
+    images, labels = load_digits(return_X_y=True)
+    zoomed = (np.asarray(images[:N]) * 15).astype(np.uint8).reshape(N, 8, 8).repeat(3, axis=1).repeat(3, axis=2)
+    margin = (side - 24) // 2
+    return np.pad(zoomed, ((0, 0), (margin, margin), (margin, margin))), np.asarray(labels[:N], dtype=np.uint8)
+
+
+def write_idx(folder: Path) -> None:
+    images, labels = digits(28)
+    for file, array in zip(mnist.FILES, [images, labels] * 2, strict=True):
+        sizes = b"".join(size.to_bytes(4, "big") for size in array.shape)
+        (folder / file.name).write_bytes(bytes([0, 0, 8, array.ndim]) + sizes + array.tobytes())
+
+
+def write_cifar(folder: Path) -> None:
+    images, labels = digits(32)
+    rows = np.concatenate([labels[:, None], np.repeat(images.reshape(N, 1, -1), 3, axis=1).reshape(N, -1)], axis=1)
+    for file in cifar10.FILES:
+        (folder / file.name).write_bytes(rows.tobytes())
+
+
+def write_images(folder: Path) -> None:
+    images, labels = digits(32)
+    for i, (image, label) in enumerate(zip(images[:80], labels[:80], strict=True)):
+        file = folder / f"class {label % 2}" / f"{i}.{'jpg' if i % 3 else 'png'}"
+        file.parent.mkdir(exist_ok=True, parents=True)
+        Image.fromarray(image).resize((40 + i, 100 - i)).save(file)
+
+
+def collected(write: Callable[[Path], None]) -> Callable[[Path], str]:
+    def collect(folder: Path) -> str:
+        folder.mkdir(parents=True)
+        write(folder)
+        return "the test"
+
+    return collect
+
+
+@pytest.fixture(scope="module")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    database = tmp_path_factory.mktemp("store") / "mlflow.db"
+    mlflow.MlflowClient(f"sqlite:///{database}").search_experiments()
+    return database
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_runs_from_raw_files_to_pictures(
+    folder: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    shutil.copytree(ROOT / "recipes", folder / "recipes")
+    shutil.copy(empty_store, folder / "mlflow.db")
+    values = recipes.load(name).values | SMALL
+    with paths.PARAMS.open("w") as file:
+        YAML().dump(values, file)
+    monkeypatch.setattr(mnist, "collect", collected(write_idx))
+    monkeypatch.setattr(fashion_mnist, "collect", collected(write_idx))
+    monkeypatch.setattr(cifar10, "collect", collected(write_cifar))
+    write_images(paths.IMAGES)
+
+    for module in STAGES.values():
+        module.main()
+
+    metrics = json.loads(paths.METRICS.read_text())
+    assert 0 <= metrics["test_accuracy"] <= 1
+    pictures = {file.stem for file in paths.FIGURES.glob("*.png")}
+    assert {"learning_curves", "confusion_matrix", "learning_rate"} <= pictures
+    assert ("decision_boundary" in pictures) == (values["dataset"] == "circles")
+    client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    experiment = client.get_experiment_by_name(values["dataset"])
+    assert experiment is not None
+    found = client.search_runs([experiment.experiment_id])
+    assert {run.info.status for run in found} == {"FINISHED"}
+    assert {run.data.tags.get("retrace.stage") for run in found} == {None, *params.STAGES}
+    assert DATASETS[values["dataset"]].read

@@ -1,0 +1,192 @@
+"""torchvision's networks behind our head, and weights from elsewhere."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from retrace import classifier, params, paths, pretrained, transfer
+from retrace.classifier import Card, Classifier
+from retrace.errors import ParamsError
+from retrace.layers import AveragePool
+
+
+def card(values: params.Values, model: str = "torchvision", **settings: Any) -> Card:
+    return Card(
+        model=model,
+        settings=values["models"][model] | settings,
+        shape=(3, 40, 40),
+        class_names=("cat", "dog"),
+        mean=(0.0,) * 3,
+        std=(255.0,) * 3,
+        pretrained=None,
+        epoch=0,
+    )
+
+
+@pytest.mark.parametrize("side", [(1, 1), (6, 6), (7, 7)])
+@pytest.mark.parametrize("n", [1, 5, 7, 13, 14])
+def test_the_average_pool_is_torch_s(side: tuple[int, int], n: int) -> None:
+    maps = torch.randn(2, 3, n, n + 2, requires_grad=True)
+    ours, theirs = AveragePool(side)(maps), nn.AdaptiveAvgPool2d(side)(maps)
+    torch.testing.assert_close(ours, theirs)
+    first, second = (torch.autograd.grad(made.square().sum(), maps)[0] for made in (ours, theirs))
+    torch.testing.assert_close(first, second)
+
+
+FAMILIES = (
+    *("alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "googlenet", "inception_v3", "maxvit_t"),
+    *("mnasnet0_5", "mobilenet_v2", "mobilenet_v3_small", "regnet_x_400mf", "resnet18", "resnext50_32x4d"),
+    *("shufflenet_v2_x0_5", "squeezenet1_1", "swin_t", "swin_v2_t", "vgg11_bn", "vgg16", "vit_b_32", "wide_resnet50_2"),
+)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_has_a_trunk_and_a_head_for_our_classes(name: str) -> None:
+    # Shapes alone: the weights would be gigabytes. RegNet computes its own widths with tensors.
+    with torch.device("cpu" if name.startswith("regnet") else "meta"):
+        trunk, head = transfer.build(name, (3, 224, 224), 5, "replace")
+        assert head(trunk.eval()(torch.empty(2, 3, 224, 224))).shape == (2, 5)
+
+
+def test_a_head_is_replaced_or_appended(values: params.Values) -> None:
+    replaced, appended = (
+        classifier.build(card(values, name="squeezenet1_1", head=head)) for head in ("replace", "append")
+    )
+    assert isinstance(replaced.head, nn.Linear)
+    assert (replaced.head.in_features, replaced.head.out_features) == (512, 2)
+    assert isinstance(appended.head, nn.Sequential)
+    assert [layer.weight.shape for layer in appended.head] == [(1000, 512), (2, 1000)]
+
+
+def test_grey_images_are_taken_as_coloured(values: params.Values) -> None:
+    torch.manual_seed(0)
+    coloured = classifier.build(card(values, name="squeezenet1_1"))
+    grey = torch.randint(0, 256, (2, 1, 40, 40), dtype=torch.uint8)
+    same = (grey.float() / 255).expand(-1, 3, -1, -1)
+    torch.testing.assert_close(coloured.trunk.forward(grey.float() / 255), coloured.trunk.forward(same))
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"name": "resnet19"}, "models.torchvision.name is 'resnet19'; should be one of alexnet, "),
+        ({"name": "vit_b_32"}, r"model is 'torchvision', which takes no inputs of shape \(3, 40, 40\): Wrong image"),
+    ],
+)
+def test_a_network_that_is_not_there_or_does_not_fit_is_one_line(
+    values: params.Values, changed: dict[str, str], said: str
+) -> None:
+    with pytest.raises(ParamsError, match=said) as raised:
+        classifier.build(card(values, **changed))
+    assert "\n" not in str(raised.value)
+
+
+@pytest.fixture
+def small(values: params.Values) -> Classifier:
+    torch.manual_seed(0)
+    return classifier.build(card(values, name="squeezenet1_1"))
+
+
+@pytest.fixture
+def theirs(folder: Path) -> dict[str, torch.Tensor]:
+    """Weights of torchvision's own network, and their files in both formats, whose name says their digest."""
+    from torchvision import models
+
+    torch.manual_seed(1)
+    weights = models.get_model("squeezenet1_1").state_dict()
+    save_file(weights, folder / "weights.safetensors")
+    torch.save(weights, folder / "weights.pth")
+    return weights
+
+
+@pytest.mark.parametrize("file", ["weights.safetensors", "weights.pth"])
+def test_torchvision_s_weights_become_the_trunk_s_and_the_head_stays_new(
+    folder: Path, small: Classifier, theirs: dict[str, torch.Tensor], file: str
+) -> None:
+    before = small.state_dict()["head.weight"].clone()
+    digest = pretrained.load_into(small, file)
+    assert digest == hashlib.sha256((folder / file).read_bytes()).hexdigest()
+    assert torch.equal(small.state_dict()["trunk.network.features.0.weight"], theirs["features.0.weight"])
+    assert torch.equal(small.state_dict()["head.weight"], before)
+
+
+def test_an_appended_head_begins_with_torchvision_s_last_layer(
+    values: params.Values, theirs: dict[str, torch.Tensor]
+) -> None:
+    model = classifier.build(card(values, name="squeezenet1_1", head="append"))
+    pretrained.load_into(model, "weights.pth")
+    assert torch.equal(model.state_dict()["head.0.weight"], theirs["classifier.1.weight"].flatten(1))
+
+
+def test_our_own_weights_are_a_start_too(folder: Path, values: params.Values, small: Classifier) -> None:
+    classifier.save(small, card(values, name="squeezenet1_1"))
+    torch.manual_seed(2)
+    other = classifier.build(card(values, name="squeezenet1_1"))
+    pretrained.load_into(other, str(paths.WEIGHTS))
+    for name, weight in other.state_dict().items():
+        assert torch.equal(weight, small.state_dict()[name])
+
+
+class Trap:
+    def __reduce__(self) -> Any:
+        return (Path.touch, (Path("sprung"),))
+
+
+def test_a_file_that_would_run_code_is_refused_and_does_not(folder: Path, small: Classifier) -> None:
+    torch.save({"features.0.weight": Trap()}, folder / "trap.pth")
+    with pytest.raises(ParamsError, match="pretrained is 'trap.pth': not a file of weights"):
+        pretrained.load_into(small, "trap.pth")
+    assert not (folder / "sprung").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"text", b"\x80\x04."])
+@pytest.mark.parametrize("name", ["bad.pth", "bad.safetensors"])
+def test_what_is_no_file_of_weights_is_one_line(folder: Path, small: Classifier, name: str, content: bytes) -> None:
+    (folder / name).write_bytes(content)
+    with pytest.raises(ParamsError, match="not a file of weights") as raised:
+        pretrained.load_into(small, name)
+    assert "\n" not in str(raised.value)
+
+
+def test_another_network_s_weights_are_refused(folder: Path, small: Classifier) -> None:
+    save_file({"layer.weight": torch.zeros(3)}, folder / "other.safetensors")
+    with pytest.raises(ParamsError, match="are not this model's: trunk.network.features.0.weight is missing"):
+        pretrained.load_into(small, "other.safetensors")
+
+
+def test_a_missing_file_is_named(folder: Path, small: Classifier) -> None:
+    with pytest.raises(ParamsError, match="pretrained is 'no.pth': no such file"):
+        pretrained.load_into(small, "no.pth")
+
+
+def test_default_weights_that_cannot_be_had_say_where_to_put_the_file(
+    folder: Path, small: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RETRACE_CACHE", str(folder / "cache"))
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    said = rf"put squeezenet1_1-b8a52dc0\.pth at {folder}/cache/weights/squeezenet1_1-b8a52dc0\.pth"
+    with pytest.raises(ParamsError, match=said) as raised:
+        pretrained.load_into(small, "DEFAULT")
+    assert "\n" not in str(raised.value)
+    assert not list((folder / "cache").rglob("*.pth"))
+
+
+def test_default_weights_with_another_digest_are_refused(
+    folder: Path, small: Classifier, theirs: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RETRACE_CACHE", str(folder / "cache"))
+    (folder / "cache/weights").mkdir(parents=True)
+    (folder / "weights.pth").rename(folder / "cache/weights/squeezenet1_1-b8a52dc0.pth")
+    with pytest.raises(ParamsError, match="its SHA-256 begins with .*, not b8a52dc0; remove it"):
+        pretrained.load_into(small, "DEFAULT")
+
+
+def test_default_is_for_torchvision_s_networks(values: params.Values) -> None:
+    model = classifier.build(card(values, "cnn"))
+    with pytest.raises(ParamsError, match="'DEFAULT', which torchvision's models have"):
+        pretrained.load_into(model, "DEFAULT")
