@@ -137,7 +137,7 @@ def numbers(*parts: Samples) -> list[int]:
 
 
 def settings(**changed: object) -> params.Preprocess:
-    return typed(params.Preprocess, **{"validation_fraction": 0.1, "test_fraction": 0.2, "seed": 0} | changed)
+    return typed(params.Preprocess, **{"validation_fraction": 0.1, "test_fraction": 0.2, "split_seed": 0} | changed)
 
 
 def test_parts_are_disjoint_complete_stratified_and_seeded(stripes: Samples) -> None:
@@ -145,7 +145,7 @@ def test_parts_are_disjoint_complete_stratified_and_seeded(stripes: Samples) -> 
     assert [len(part) for part in parts] == [216, 24, 60]
     assert numbers(*parts) == list(range(300))
     assert all(share == pytest.approx(1 / 3) for part in parts for share in shares(part))
-    again, other = (splits.deal(Parts(numbered(stripes)), settings(seed=seed)) for seed in (0, 1))
+    again, other = (splits.deal(Parts(numbered(stripes)), settings(split_seed=seed)) for seed in (0, 1))
     assert numbers(again[1]) == numbers(parts[1]) != numbers(other[1])
 
 

@@ -28,7 +28,7 @@ from retrace.figures import FIGURES
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("end to end")]
 
-SMALL = {"dataset: mnist": "dataset: digits", "epochs: 3": "epochs: 2", "threads: 2": "threads: 1"}
+SMALL = {"dataset: mnist": "dataset: digits", "epochs: 5": "epochs: 2", "threads: 2": "threads: 1"}
 STAGES = list(params.STAGES)
 
 

@@ -51,23 +51,21 @@ SGD = "optimizer=sgd optimizers.sgd.nesterov=false optimizers.sgd.weight_decay=0
 CIRCLES = (
     f"{FAITHFUL} {CROSS_ENTROPY} {ADAM} dataset=circles datasets.circles.samples=1000 datasets.circles.noise=0.01 "
     "datasets.circles.random_state=42 test_fraction=0.2 model=mlp models.mlp.hidden=[8,4] lr=0.001 batch_size=1000 "
-    "epochs=500 "
+    "split_seed=42 "
 )
 SIMPLE = (
     f"{FAITHFUL} {CROSS_ENTROPY} {SGD} optimizers.sgd.momentum=0.0 dataset=cifar10 model=cifar_simple lr=0.01 "
     "batch_size=64 epochs=20 "
 )
-V3 = (
-    "dataset=cifar10 model=cifar_v3 models.cifar_v3.channels=[32,64,128] models.cifar_v3.hidden=64 "
-    "models.cifar_v3.dropout=0.4 loss=cross_entropy "
-)
-UNEVEN = "dataset=mnist model=cnn keep=last "
+V3 = "dataset=cifar10 model=cifar_v3 models.cifar_v3.channels=[32,64,128] models.cifar_v3.hidden=64 loss=cross_entropy "
+UNEVEN = "dataset=mnist model=softmax keep=last "
 
 FROM = {  # recipe -> the tutorial, and its section where they are numbered
     "mnist_tutorial": "seeds/000",
     "digits_tsne": "seeds/000",
     "circles_linear": "seeds/001",
     "circles_relu": "seeds/001",
+    "circles_relu_long": "seeds/001",
     "fashion_softmax": "seeds/004",
     "cifar10_simple": "seeds/002, 9.2 and 10.3",
     "cifar10_simple_relu": "seeds/002, 9.2 and 10.3",
@@ -90,8 +88,9 @@ TOLD = {  # what it says there
         "dataset=digits datasets.digits.classes=6 datasets.digits.zoom=1 datasets.digits.side=8 "
         "figures.tsne.of=pixels figures.tsne.perplexity=30 seed=0"
     ),
-    "circles_linear": f"{CIRCLES} models.mlp.activation=none",
-    "circles_relu": f"{CIRCLES} models.mlp.activation=relu",
+    "circles_linear": f"{CIRCLES} models.mlp.activation=none epochs=500",
+    "circles_relu": f"{CIRCLES} models.mlp.activation=relu epochs=500",
+    "circles_relu_long": f"{CIRCLES} models.mlp.activation=relu",
     "fashion_softmax": (
         f"{FAITHFUL} dataset=fashion_mnist model=softmax_scratch models.softmax_scratch.std=0.01 "
         "loss=cross_entropy_scratch optimizer=sgd_scratch lr=0.1 batch_size=256 epochs=10"
@@ -99,7 +98,8 @@ TOLD = {  # what it says there
     "cifar10_simple": f"{SIMPLE} models.cifar_simple.activation=none",
     "cifar10_simple_relu": f"{SIMPLE} models.cifar_simple.activation=relu",
     "cifar10_v3": (
-        f"{FAITHFUL} {CROSS_ENTROPY} {SGD} {V3} optimizers.sgd.momentum=0.9 lr=0.01 batch_size=32 epochs=150 "
+        f"{FAITHFUL} {CROSS_ENTROPY} {SGD} {V3} models.cifar_v3.dropout=0.4 "
+        "optimizers.sgd.momentum=0.9 lr=0.01 batch_size=32 epochs=150 "
         "schedule=multistep schedules.multistep.milestones=[8,16,24,32] schedules.multistep.gamma=0.5 "
         "augmentation=crop_flip augmentations.crop_flip.padding=[0,2,3,4] augmentations.crop_flip.flip=true"
     ),
@@ -112,7 +112,7 @@ TOLD = {  # what it says there
     "mnist_lenet": "dataset=mnist model=lenet",
     "imbalanced_plain": UNEVEN + CROSS_ENTROPY,
     "imbalanced_weighted": f"{UNEVEN} {CROSS_ENTROPY} losses.cross_entropy.class_weights=balanced",
-    "imbalanced_focal": f"{UNEVEN} loss=focal losses.focal.gamma=2.0 losses.focal.alpha=none",
+    "imbalanced_focal": f"{UNEVEN} loss=focal losses.focal.gamma=2.0 losses.focal.alpha=balanced",
 }
 
 

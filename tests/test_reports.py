@@ -34,23 +34,8 @@ SMALL = {"rows": 2, "columns": 3, "samples": 60, "channels": 2}
 
 
 @pytest.fixture
-def settings() -> params.Table:
-    """The figures' of params.yaml."""
-    return {
-        "learning_curves": {},
-        "learning_rate": {},
-        "augmented_batch": {"rows": 4, "columns": 8},
-        "confusion_matrix": {},
-        "precision_recall": {"classes": 10},
-        "roc": {"classes": 10, "scale": "log"},
-        "calibration": {"bins": 15},
-        "decision_boundary": {},
-        "samples": {"rows": 5, "columns": 10},
-        "mistakes": {"rows": 3, "columns": 8},
-        "filters": {"rows": 4, "columns": 8},
-        "feature_maps": {"channels": 8},
-        "tsne": {"of": "features", "samples": 500, "perplexity": 30.0},
-    }
+def settings(values: params.Values) -> params.Table:
+    return values["figures"]
 
 
 @pytest.fixture
@@ -240,6 +225,8 @@ def test_average_precision_is_that_of_the_ranking(results: Results) -> None:
     figure = drawn("precision_recall", answered(results, RANKED, [1, 0, 1, 0]), classes=10)
     assert legend(figure) == ["no  0.8333", "yes  0.8333"]
     assert figure.get_suptitle() == "Precision and recall by class: mean average precision 0.8333"
+    curve = np.asarray(figure.axes[0].lines[1].get_xydata()).round(3).tolist()
+    assert [curve[-1], [0.5, 1], [1, 0.667]] == [point for point in curve[::-1] if point[1] > 0.5]
 
 
 def test_a_perfect_classifier_has_full_precision_and_area(results: Results) -> None:
@@ -332,11 +319,11 @@ def test_filters_of_one_channel_are_white_at_zero_and_on_one_scale(results: Resu
 
 def test_filters_of_three_channels_are_grey_at_zero(results: Results) -> None:
     weights = np.zeros((2, 3, 2, 2), dtype=np.float32)
-    weights[1, 0, 0, 1] = -2
+    weights[1, :2, 0, 1] = -2, 1
     three = dataclasses.replace(results, views=dataclasses.replace(results.views, filters=weights))
     _, second = drawn("filters", three, rows=4, columns=8).axes
     shown = np.asarray(second.images[0].get_array())
-    assert shown[0, 1].tolist() == [0, 0.5, 0.5]
+    assert shown[0, 1].tolist() == [0, 0.75, 0.5]
     assert (np.delete(shown.reshape(4, 3), 1, axis=0) == 0.5).all()
     two = dataclasses.replace(results, views=dataclasses.replace(results.views, filters=weights[:, :2]))
     assert FIGURES["filters"](two, rows=4, columns=8) == "the first layer's weights have 2 channels, neither 1 nor 3"
@@ -358,6 +345,17 @@ def test_a_map_of_samples_tells_how_far_it_is_from_them(results: Results, told: 
     assert legend(figure) == [f"class {i}" for i in range(12)]
 
 
+def test_a_map_has_a_dot_a_sample_in_its_class_s_colour_and_a_ring_a_mistake(results: Results) -> None:
+    *dots, rings = drawn("tsne", results, of="features", samples=500, perplexity=5.0).axes[0].collections
+    places = np.empty((60, 2))
+    for i, dot in enumerate(dots):
+        places[results.samples.labels == i] = dot.get_offsets()
+        assert np.asarray(dot.get_facecolor())[0, :3] == pytest.approx(style.COLOURS[i % 10])
+    assert len(np.unique(places, axis=0)) == 60
+    wrong = results.predictions.predicted != results.samples.labels
+    np.testing.assert_array_equal(rings.get_offsets(), places[wrong])
+
+
 def test_a_map_is_of_features_or_of_pixels(results: Results) -> None:
     for features in (np.zeros((60, 5)), np.arange(60.0).reshape(-1, 1)):
         dead = dataclasses.replace(results.predictions, features=features.astype(np.float32))
@@ -365,6 +363,11 @@ def test_a_map_is_of_features_or_of_pixels(results: Results) -> None:
         answer = FIGURES["tsne"](same, of="features", samples=500, perplexity=5.0)
         assert answer == "fewer than two features differ among the samples"
     assert "60 test samples' pixels" in drawn("tsne", same, of="pixels", samples=500, perplexity=5.0).get_suptitle()
+
+
+def test_samples_without_pixels_are_mapped_as_they_are(plane: Results) -> None:
+    dead = dataclasses.replace(plane, predictions=dataclasses.replace(plane.predictions, features=np.zeros((40, 1))))
+    assert "raw features" in drawn("tsne", dead, of="pixels", samples=40, perplexity=5.0).get_suptitle()
 
 
 def test_classes_with_short_names_are_written_into_the_map(plane: Results) -> None:
@@ -459,8 +462,8 @@ def test_views_come_back_in_the_network_s_order(results: Results, plane: Results
         assert (loaded.filters is None, loaded.grid is None) == (views.filters is None, views.grid is None)
         for name, map_ in views.maps.items():
             np.testing.assert_array_equal(loaded.maps[name], map_)
-    assert loaded.grid is not None
-    np.testing.assert_array_equal(loaded.grid.logits, plane.views.grid.logits)  # pyright: ignore
+    for name in ("x", "y", "logits"):
+        np.testing.assert_array_equal(getattr(loaded.grid, name), getattr(plane.views.grid, name))
 
 
 @pytest.mark.usefixtures("folder")

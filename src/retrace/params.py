@@ -80,7 +80,7 @@ class Preprocess(Strict):
     class_shares: list[Share]
     folds: Annotated[int, Field(ge=1, le=100)]
     fold: Annotated[int, Field(ge=0)]
-    seed: Seed
+    split_seed: Seed
 
     @field_validator("fold")
     @classmethod

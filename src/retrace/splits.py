@@ -32,12 +32,12 @@ def deal(parts: Parts, p: Preprocess) -> tuple[Samples, Samples, Samples]:
     """
     train, validation, test = parts
     if test is None:
-        train, test = _stratified(train, p.test_fraction, p.seed)
-    train = _thinned(train, p.class_shares, p.seed)
+        train, test = _stratified(train, p.test_fraction, p.split_seed)
+    train = _thinned(train, p.class_shares, p.split_seed)
     if p.folds > 1:
         train, validation = _folded(train if validation is None else _joined(train, validation), p)
     elif validation is None:
-        train, validation = _stratified(train, p.validation_fraction, p.seed)
+        train, validation = _stratified(train, p.validation_fraction, p.split_seed)
     return train, validation, test
 
 
@@ -75,7 +75,7 @@ def _folded(samples: Samples, p: Preprocess) -> tuple[Samples, Samples]:
     if (n := int((samples.labels == rarest).sum())) < p.folds:
         name = samples.class_names[rarest]
         raise DataError(f"class {name} has {n} samples, fewer than the {p.folds} folds; lower folds")
-    folds = StratifiedKFold(p.folds, shuffle=True, random_state=p.seed).split(samples.labels, samples.labels)
+    folds = StratifiedKFold(p.folds, shuffle=True, random_state=p.split_seed).split(samples.labels, samples.labels)
     kept, taken = list(folds)[p.fold]
     return samples.take(kept), samples.take(taken)
 

@@ -18,7 +18,7 @@ def draw(results: Results, *, rows: style.Cells, columns: style.Cells) -> Figure
     largest = float(np.abs(filters).max()) or 1.0
     shown = filters[: rows * columns]
     meaning = "red positive, blue negative" if channels == 1 else "a channel a colour, grey is 0"
-    title = f"First {len(shown)} filters of the first layer ({height} × {width}): {meaning}, largest {largest:.2g}"
+    title = f"First layer, filters 1–{len(shown)} ({height} × {width}): {meaning}, largest {largest:.2g}"
     figure, cells = style.grid([""] * len(shown), columns, title)
     for weights, axes in zip(shown, cells, strict=True):
         if channels == 1:

@@ -42,7 +42,8 @@ def draw(
     axes.scatter(*map_[wrong].T, s=size, fc="none", ec=style.RIGHT, zorder=4)
     if axes.get_legend_handles_labels()[0]:
         figure.legend(loc="outside right center", frameon=False)
-    style.headline(figure, f"t-SNE of {n:,} test samples' {of} (KL divergence {divergence:.2f}); circled: mistakes")
+    kind = of if results.samples.are_images else {"features": of, "pixels": "raw features"}[of]
+    style.headline(figure, f"t-SNE of {n:,} test samples' {kind} (KL divergence {divergence:.2f}); circled: mistakes")
     axes.set(xlabel="t-SNE dimension 1", ylabel="t-SNE dimension 2", xticks=[], yticks=[])
     return figure
 
