@@ -81,11 +81,15 @@ def built(p: Train, samples: Samples, measured: Scale) -> tuple[Classifier, Card
         card = card.model_copy(update={"pretrained": pretrained.load_into(model, p.pretrained)})
     if p.freeze_trunk:
         model.freeze_trunk()
+    elif min(p.batch_size, len(samples)) == 1 and not classifier.takes_one(model, card):
+        raise ParamsError(
+            f"params.yaml: batch_size is {p.batch_size}; should be 2 or more, for batch norm in this model"
+        )
     return model, card
 
 
 def show(model: Classifier, card: Card, part: Part, augment: Augment, p: Train) -> None:
-    """reports/ has the network's layers as text, and the first batch as the network saw it."""
+    """reports/ has the network's layers as text, and the first batch as the network will see it."""
     summary = torchinfo.summary(model, input_data=classifier.example(card, 1), device="cpu", verbose=0)
     with paths.atomic(paths.SUMMARY) as unfinished:
         unfinished.write_text(f"{summary}\n", encoding="utf-8")
@@ -105,11 +109,12 @@ def main() -> None:
     model, card = built(p, samples, measured)
     part, validation = batches.on_device(samples, compute.device), batches.on_device(watched, compute.device)
     loss = loss_of(part.labels.bincount(minlength=len(card.class_names)))
-    model = model.to(compute.device)
-    optimizer = optimizer_of(model.trainable())
 
     with tracking.stage("train") as run:
         run.tags(**{"retrace.device": str(compute)})
+        show(model, card, part, augment, p)
+        model = model.to(compute.device)
+        optimizer = optimizer_of(model.trainable())
         began = time.perf_counter()
         total_steps = p.epochs * batches.count(part, p.batch_size)
         with progress.follow(p.epochs, total_steps) as follower:
@@ -118,10 +123,10 @@ def main() -> None:
             kept = training.train(model, loss, optimizer, rate, augment, part, validation, compute, p, **listeners)
         run.metrics({"train_s": time.perf_counter() - began, "kept_epoch": kept.epoch})
         run.headline(figures(kept))
+        run.tags(**{"retrace.diagnosis": reports.diagnosis(told.history)})
 
         classifier.save(model, card.model_copy(update={"epoch": kept.epoch}))
         told.save()
-        show(model.cpu(), card, part, augment, p)
         for path in (paths.HISTORY, paths.STEPS, paths.SUMMARY, paths.CARD):
             run.artifact(path)
         run.model(paths.WEIGHTS, paths.CARD)

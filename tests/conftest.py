@@ -56,6 +56,16 @@ def stripes() -> Samples:
     return Samples(images, labels, ("top", "middle", "bottom"))
 
 
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated MLflow database without a run: making one takes seconds, copying it none."""
+    import mlflow
+
+    database = tmp_path_factory.mktemp("store") / "mlflow.db"
+    mlflow.MlflowClient(f"sqlite:///{database}").search_experiments()
+    return database
+
+
 def environment(cache: Path) -> dict[str, str]:
     """This process's environment with our programs first and nothing that could reach a user's own stores."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_", "RETRACE_", "PYTHONPATH"))}

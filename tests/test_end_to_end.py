@@ -22,6 +22,7 @@ import yaml
 from conftest import Clone
 from mlflow import artifacts
 from mlflow.entities import Run
+from PIL import Image
 
 from retrace import params
 from retrace.figures import FIGURES
@@ -52,10 +53,10 @@ def store(clone: Clone) -> mlflow.MlflowClient:
     return mlflow.MlflowClient(f"sqlite:///{clone.path / 'mlflow.db'}")
 
 
-def runs(clone: Clone, name: str = "") -> tuple[list[Run], list[Run]]:
+def runs(clone: Clone, name: str = "", dataset: str = "digits") -> tuple[list[Run], list[Run]]:
     """Parents and children, oldest first; of the experiment `name`, if one is given."""
     client = store(clone)
-    experiment = client.get_experiment_by_name("digits")
+    experiment = client.get_experiment_by_name(dataset)
     assert experiment is not None
     chosen = f"tags.`dvc.exp_name` = '{name}'" if name else ""
     found = client.search_runs([experiment.experiment_id], chosen, order_by=["start_time ASC"])
@@ -242,15 +243,52 @@ def test_folds_run_from_the_queue_and_are_summed_up_in_mlflow(clone: Clone) -> N
 def test_a_recipe_is_an_experiment_and_leaves_nothing_to_the_next(clone: Clone) -> None:
     assert "circles_relu" in clone.type("retrace recipe")
     clone.type("dvc exp run $(retrace recipe circles_relu)")
-    assert json.loads((clone.path / "reports/metrics.json").read_text())["test_accuracy"] > 0.9
+    assert json.loads((clone.path / "reports/metrics.json").read_text())["test_accuracy"] > 0.8
     assert (clone.path / "reports/figures/decision_boundary.png").is_file()
     assert not (clone.path / "reports/figures/filters.png").exists()
-    before = params.read(clone.path / "params.yaml")
-    assert (before["dataset"], before["models"]["mlp"]["activation"]) == ("circles", "relu")
-    flags = clone.type("retrace recipe digits_tsne 2> /dev/null")
-    assert "-S model=softmax" in flags
-    assert f"-S threads={SMALL['threads: 2'].split()[1]}" not in flags
-    assert "-S datasets.digits.side=8" in flags
+    clone.type("dvc exp run $(retrace recipe digits_tsne) -S seed=3")
+    values = params.read(clone.path / "params.yaml")
+    committed = params.YAML(typ="safe").load(clone.run("git", "show", "HEAD:params.yaml"))
+    assert (values["model"], values["datasets"]["digits"]["side"], values["seed"]) == ("softmax", 8, 3)
+    for key in ("lr", "optimizer", "batch_size", "split_seed"):
+        assert values[key] == committed[key]
+    assert (clone.path / "reports/figures/tsne.png").is_file()
+    restored(clone)
+
+
+def test_images_of_one_s_own_are_a_data_set_also_for_an_experiment_in_a_copy(clone: Clone) -> None:
+    shades = {"dark": 40, "light": 200}
+    for name, shade in shades.items():
+        folder = clone.path / "data/images" / name
+        folder.mkdir()
+        for i in range(30):
+            Image.new("RGB", (80 + i, 100 - i), (shade, shade + i, shade)).save(folder / f"{i}.png")
+    assert "60 images of 2 classes" in clone.type("dvc exp run -S dataset=image_folder")
+    own = next(iter(runs(clone, dataset="image_folder")[0]))
+    assert own.data.metrics["test_accuracy"] > 0.9
+    restored(clone)
+    said = clone.run(
+        *("bash", "-c", "dvc exp run $(retrace recipe images_finetune)"), code=255, HTTPS_PROXY="http://127.0.0.1:9"
+    )
+    assert "put resnet18-f37072fd.pth at " in said
+    assert "Traceback" not in said
+    restored(clone)
+    clone.type("git add data/images && git -c user.name=t -c user.email=t@localhost commit --quiet -m images")
+    clone.type("dvc exp run --temp --name own -S dataset=image_folder -S epochs=1")
+    assert {run.info.status for run in runs(clone, "own", "image_folder")[0]} == {"FINISHED"}
+    (clone.path / "data/images/dark/0.png").write_bytes(b"broken")
+    said = clone.type("dvc exp run -S dataset=image_folder", code=255)
+    assert "data/images/dark/0.png: not a JPEG, PNG, WEBP or BMP image" in said
+    restored(clone)
+
+
+def test_a_recipe_is_swept_and_changed_by_what_stands_behind_it(clone: Clone) -> None:
+    clone.type("dvc exp run --queue $(retrace recipe circles_relu) -S 'lr=0.001,0.003'")
+    table = csv.DictReader(io.StringIO(clone.type("dvc exp show --csv")))
+    queued = [row for row in table if row["State"] == "Queued"]
+    assert sorted(float(row["lr"]) for row in queued) == [0.001, 0.003]
+    assert {(row["dataset"], row["model"], row["epochs"]) for row in queued} == {("circles", "mlp", "500")}
+    clone.type("dvc queue remove --queued")
     restored(clone)
 
 

@@ -20,11 +20,13 @@ from ruamel.yaml import YAML
 from sklearn.datasets import load_digits
 
 from retrace import params, paths, recipes
-from retrace.datasets import DATASETS, cifar10, fashion_mnist, mnist
+from retrace.datasets import cifar10, fashion_mnist, mnist
+from retrace.figures import FIGURES
 
 pytestmark = pytest.mark.slow
 
-RECIPES = sorted(file.stem for file in (ROOT / "recipes").glob("*.yaml"))
+# circles_relu_long is circles_relu with more epochs, which are two here.
+RECIPES = sorted({file.stem for file in (ROOT / "recipes").glob("*.yaml")} - {"circles_relu_long"})
 N = 300  # images
 # No weights are at hand: test_transfer.py loads what a file brings.
 SMALL = {"validation_fraction": 0.2, "epochs": 2, "threads": 1, "device": "cpu", "pretrained": "none"}
@@ -60,8 +62,8 @@ def write_idx(folder: Path) -> None:
 def write_cifar(folder: Path) -> None:
     images, labels = digits(32)
     rows = np.concatenate([labels[:, None], np.repeat(images.reshape(N, 1, -1), 3, axis=1).reshape(N, -1)], axis=1)
-    for file in cifar10.FILES:
-        (folder / file.name).write_bytes(rows.tobytes())
+    for i, file in enumerate(cifar10.FILES):
+        (folder / file.name).write_bytes(rows[i * N // 6 : (i + 1) * N // 6].tobytes())
 
 
 def write_images(folder: Path) -> None:
@@ -81,22 +83,29 @@ def collected(write: Callable[[Path], None]) -> Callable[[Path], str]:
     return collect
 
 
-@pytest.fixture(scope="module")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    database = tmp_path_factory.mktemp("store") / "mlflow.db"
-    mlflow.MlflowClient(f"sqlite:///{database}").search_experiments()
-    return database
+def drawable(values: params.Values) -> set[str]:
+    """The pictures that such an experiment has."""
+    lacking = {"mistakes"}  # there may be none
+    if values["dataset"] == "circles":
+        lacking |= {"augmented_batch", "samples", "filters", "feature_maps"}
+    else:
+        lacking |= {"decision_boundary"}
+    if values["model"].startswith("softmax"):
+        lacking |= {"feature_maps"}
+    return set(FIGURES) - lacking
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_runs_from_raw_files_to_pictures(
-    folder: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    folder: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     shutil.copytree(ROOT / "recipes", folder / "recipes")
     shutil.copy(empty_store, folder / "mlflow.db")
     values = recipes.load(name).values | SMALL
+    values["class_shares"] = [1.0, 0.5] * (len(values["class_shares"]) // 2)  # a hundredth of 30 images is none
     with paths.PARAMS.open("w") as file:
         YAML().dump(values, file)
+    monkeypatch.setenv("RETRACE_CACHE", str(folder / "cache"))
     monkeypatch.setattr(mnist, "collect", collected(write_idx))
     monkeypatch.setattr(fashion_mnist, "collect", collected(write_idx))
     monkeypatch.setattr(cifar10, "collect", collected(write_cifar))
@@ -105,15 +114,16 @@ def test_a_recipe_runs_from_raw_files_to_pictures(
     for module in STAGES.values():
         module.main()
 
-    metrics = json.loads(paths.METRICS.read_text())
-    assert 0 <= metrics["test_accuracy"] <= 1
+    assert "warning" not in capsys.readouterr().err  # as when MLflow lacks something
     pictures = {file.stem for file in paths.FIGURES.glob("*.png")}
-    assert {"learning_curves", "confusion_matrix", "learning_rate"} <= pictures
-    assert ("decision_boundary" in pictures) == (values["dataset"] == "circles")
+    assert pictures - {"mistakes"} == drawable(values)
     client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
     experiment = client.get_experiment_by_name(values["dataset"])
     assert experiment is not None
-    found = client.search_runs([experiment.experiment_id])
-    assert {run.info.status for run in found} == {"FINISHED"}
-    assert {run.data.tags.get("retrace.stage") for run in found} == {None, *params.STAGES}
-    assert DATASETS[values["dataset"]].read
+    found = {run.data.tags.get("retrace.stage"): run for run in client.search_runs([experiment.experiment_id])}
+    assert {run.info.status for run in found.values()} == {"FINISHED"}
+    assert set(found) == {None, *params.STAGES}
+    parent = found[None]
+    assert parent.data.metrics["test_accuracy"] == json.loads(paths.METRICS.read_text())["test_accuracy"]
+    assert parent.outputs is not None
+    assert len(parent.outputs.model_outputs) == 1

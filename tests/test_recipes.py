@@ -164,7 +164,7 @@ def looked_up(values: Values, key: str) -> object:
 
 
 @pytest.mark.usefixtures("repository")
-def test_every_recipe_after_every_other_is_exactly_itself() -> None:
+def test_every_recipe_after_another_is_exactly_itself() -> None:
     for name in [*NAMES, *reversed(NAMES)]:
         values = recipes.load(name).values
         apply(words_of(values))
@@ -201,6 +201,7 @@ def test_classes_fall_by_an_equal_factor_from_all_to_a_hundredth_and_losses_alon
     assert shares == pytest.approx([0.01 ** (i / 9) for i in range(10)], rel=0.02)
     for other in others:
         apart = {key for key in one if one[key] != other[key]}
+        assert apart
         assert apart <= {"loss", "losses"}
 
 
@@ -223,8 +224,8 @@ def recipes_that_repeat(name: str) -> bool:
     return name in TOLD and " lr=" in TOLD[name]
 
 
-def test_every_recipe_is_the_default_or_the_user_s_images_or_beyond_or_checked_against_its_tutorial() -> None:
-    assert set(NAMES) - set(TOLD) == {"mnist_cnn", "images_finetune", "fashion_cnn"}
+def test_what_is_checked_against_a_tutorial_is_a_recipe() -> None:
+    assert set(TOLD) <= set(NAMES)
 
 
 @pytest.mark.usefixtures("repository")

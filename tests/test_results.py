@@ -22,18 +22,12 @@ from retrace.params import Values
 README = f"# title\n\n{results.BEGIN}| old |\n{results.END}\n\n## more\n"
 
 
-@pytest.fixture(scope="module")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    database = tmp_path_factory.mktemp("store") / "mlflow.db"
-    MlflowClient(f"sqlite:///{database}").search_experiments()
-    return database
-
-
 @pytest.fixture
-def client(folder: Path, migrated: Path) -> MlflowClient:
+def client(folder: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
     """The store of a folder that has the recipes and a README."""
     shutil.copytree(ROOT / recipes.FOLDER, recipes.FOLDER)
-    shutil.copy(migrated, folder)
+    shutil.copy(empty_store, folder)
+    monkeypatch.setattr(results, "uncommitted", str)
     (folder / results.RECORD).parent.mkdir()
     (folder / results.README).write_text(README)
     return results.store()
@@ -123,9 +117,9 @@ def test_the_table_has_a_row_a_recipe_with_results(client: MlflowClient) -> None
     assert results.table(results.measured(client)) == (
         "| recipe | n | epochs | test accuracy: mean (least..most) | balanced | training, s | on | the tutorial |\n"
         "| --- | --- | --- | --- | --- | --- | --- | --- |\n"
-        "| `cifar10_v3` | 1 | 150 | 88.00 % |  | 10.0 | abacus, 2 rods | about 88 % (002, 12.3) |\n"
+        "| `cifar10_v3` | 1 | 150 | 88.00 % |  | 10.0 | abacus, 2 rods | about 88 % |\n"
         "| `imbalanced_focal` | 3 | 10 | 84.00 % (80.00..90.00) | 42.00 % | 11.0 | abacus, 2 rods |  |\n"
-        "| `mnist_cnn` | 1 | 3 | 99.00 % |  | 10.0 | abacus, 2 rods |  |\n"
+        "| `mnist_cnn` | 1 | 5 | 99.00 % |  | 10.0 | abacus, 2 rods |  |\n"
     )
 
 
@@ -182,6 +176,41 @@ def test_an_experiment_is_dvc_s_with_the_recipe_s_values_and_the_seed(folder: Pa
     assert params.read() == values
 
 
+def test_a_picture_goes_to_docs_and_no_result_is_lost(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "run", Runs(client))
+    run = log(client, seeded("circles_relu", 0), 0.5)
+    Path("decision_boundary.png").write_bytes(b"picture")
+    client.log_artifact(run, "decision_boundary.png", "reports/figures")
+    found = results.measured(client)
+    results.write(client, found)
+    assert Path("docs/circles_relu.png").read_bytes() == b"picture"
+    with pytest.raises(RetraceError, match="has results of circles_relu that MLflow here has not"):
+        results.write(client, found | {"circles_relu": []})
+
+
+def test_every_recipe_s_header_and_the_readme_say_what_the_record_says() -> None:
+    record = json.loads((ROOT / results.RECORD).read_text())["results"]
+    measured = {recipe: [Result(**each) for each in results_] for recipe, results_ in record.items()}
+    for recipe, each in measured.items():
+        text = (ROOT / recipes.FOLDER / f"{recipe}.yaml").read_text()
+        assert results.headed(text, each) == text
+    readme = (ROOT / results.README).read_text()
+    assert results.with_table(readme, results.table(measured)) == readme
+    assert set(measured) == set(recipes_of_the_repository()) - {"cifar10_v3", *results.NEEDS}
+
+
+def recipes_of_the_repository() -> list[str]:
+    return [file.stem for file in (ROOT / recipes.FOLDER).glob("*.yaml")]
+
+
+def test_uncommitted_code_gives_no_results(
+    client: MlflowClient, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(results, "uncommitted", lambda: "src/retrace/training.py")
+    with pytest.raises(RetraceError, match="commit first, .*training.py"):
+        called(monkeypatch, "--only", "mnist_cnn")
+
+
 def test_the_readme_s_table_is_replaced_and_nothing_else() -> None:
     once = results.with_table(README, "| new |\n")
     assert once == README.replace("old", "new")
@@ -206,12 +235,12 @@ def test_all_is_written_at_the_end_only_if_asked(
     with pytest.raises(SystemExit) as ended:
         called(monkeypatch, "--only", "mnist_cnn")
     assert ended.value.code == 0
-    assert "| `mnist_cnn` | 3 | 3 | 50.00 % (50.00..50.00) |" in capsys.readouterr().out
+    assert "| `mnist_cnn` | 3 | 5 | 50.00 % (50.00..50.00) |" in capsys.readouterr().out
     assert results.README.read_text() == README
     assert not results.RECORD.exists()
     with pytest.raises(SystemExit):
         called(monkeypatch, "--only", "mnist_cnn", "--write")
-    assert "| `mnist_cnn` | 3 | 3 | 50.00 % (50.00..50.00) |" in results.README.read_text()
+    assert "| `mnist_cnn` | 3 | 5 | 50.00 % (50.00..50.00) |" in results.README.read_text()
     numbers = json.loads(results.RECORD.read_text())["results"]["mnist_cnn"]
     assert [(each["seed"], each["test_accuracy"], each["commit"]) for each in numbers] == [
         (seed, 0.5, "c0ffee") for seed in range(3)

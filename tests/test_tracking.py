@@ -21,14 +21,6 @@ from retrace.journal import Journal
 from retrace.training import Epoch
 
 
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated MLflow database without a run: making one takes seconds, copying it none."""
-    database = tmp_path_factory.mktemp("store") / "mlflow.db"
-    mlflow.MlflowClient(f"sqlite:///{database}").search_experiments()
-    return database
-
-
 @pytest.fixture
 def store(folder: Path, empty_store: Path) -> mlflow.MlflowClient:
     """The store of `folder`."""

@@ -175,6 +175,13 @@ def test_a_shuffled_epoch_has_every_sample_once_and_its_order_is_seeded(
     assert batches.count(part, 50) == len(list(batches.shuffled(part, 50, none, seed=0, epoch=0))) == 4
 
 
+@pytest.mark.parametrize(("n", "size", "sizes"), [(7, 3, [3, 4]), (8, 3, [3, 3, 2]), (6, 3, [3, 3]), (1, 3, [1])])
+def test_no_sample_is_left_alone_in_a_batch(n: int, size: int, sizes: list[int]) -> None:
+    part = batches.Part(torch.zeros(n, 2), torch.zeros(n, dtype=torch.int64))
+    assert [len(labels) for _, labels in batches.shuffled(part, size, none, seed=0, epoch=0)] == sizes
+    assert batches.count(part, size) == len(sizes)
+
+
 class Fitted:
     """A network trained on the stripes, and what the callbacks were told."""
 

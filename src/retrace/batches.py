@@ -29,15 +29,25 @@ def on_device(samples: Samples, device: torch.device) -> Part:
 
 
 def count(part: Part, size: int) -> int:
-    """Steps in an epoch; the last batch may be smaller."""
-    return -(-len(part) // size)
+    """Steps in an epoch."""
+    return len(_sizes(len(part), size))
+
+
+def _sizes(n: int, size: int) -> list[int]:
+    """Of the batches of `n` samples; the last may be smaller. One sample alone, which batch norm could not take, goes
+    with the batch before.
+    """
+    whole, rest = divmod(n, size)
+    if rest == 1 and whole:
+        return [size] * (whole - 1) + [size + 1]
+    return [size] * whole + [rest] * (rest > 0)
 
 
 def shuffled(part: Part, size: int, augment: Augment, *, seed: int, epoch: int) -> Iterator[tuple[Inputs, Labels]]:
     """Every sample once, augmented. (seed, epoch) alone decide how, so that a resumed run goes on with the same."""
     order = torch.randperm(len(part), generator=_random(seed, epoch)).to(part.labels.device)
     random = _random(seed, epoch, 1)
-    for indices in order.split(size):
+    for indices in order.split(_sizes(len(part), size)):
         yield augment(part.inputs[indices], random), part.labels[indices]
 
 

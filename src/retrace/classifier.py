@@ -1,5 +1,6 @@
 """A network with the normalisation it was trained with: raw inputs in, logits out; saved and loaded without pickle."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,16 @@ def build(card: Card) -> Classifier:
         said = f"{paths.PARAMS}: model is {card.model!r}, which takes no inputs of shape {card.shape}: {reason}"
         raise ParamsError(said) from None
     return model.to(memory_format=torch.channels_last)
+
+
+def takes_one(model: Classifier, card: Card) -> bool:
+    """Whether `model` can be trained with one sample at a time; batch norm of a single value has no deviation."""
+    with torch.no_grad(), torch.random.fork_rng():
+        try:
+            copy.deepcopy(model).train()(example(card, 1))
+        except ValueError:
+            return False
+    return True
 
 
 def example(card: Card, n: int) -> Inputs:

@@ -12,7 +12,8 @@ from retrace.batches import Part
 from retrace.classifier import Classifier
 from retrace.shapes import Features, Labels, Logits
 
-BATCH = 1000  # samples
+BATCH = 1000  # samples, at most
+BATCH_NUMBERS = 4_000_000  # in the inputs of a batch, at most: of 26 images of 224x224 in colour
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ def outputs(model: Classifier, part: Part) -> Outputs:
     """The features and logits of every sample; the model is left in evaluation mode."""
     model.eval()
     with torch.no_grad():
-        features = torch.cat([model.features(inputs) for inputs in part.inputs.split(BATCH)])
+        size = max(1, min(BATCH, BATCH_NUMBERS // part.inputs[0].numel()))
+        features = torch.cat([model.features(inputs) for inputs in part.inputs.split(size)])
         return Outputs(features, model.head(features))
 
 

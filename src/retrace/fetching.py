@@ -17,21 +17,26 @@ from retrace.errors import FetchError
 from retrace.sources import RawFile, Source
 
 
+def cache(name: str) -> Path:
+    """Where files of a data set, or `weights`, outlive every clone: in RETRACE_CACHE, or the user's cache folder."""
+    return Path(os.environ.get("RETRACE_CACHE") or platformdirs.user_cache_path("retrace")) / name
+
+
 def fetch(dataset: str, files: Sequence[RawFile], sources: Mapping[str, Source], folder: Path) -> str:
     """`folder` holds exactly `files`, verified; returns where they came from.
 
     Raises FetchError, with a line a source and its reason, where none has them. No files are a data set that is
     generated when it is read.
     """
-    cache = Path(os.environ.get("RETRACE_CACHE") or platformdirs.user_cache_path("retrace")) / dataset
+    kept = cache(dataset)
     origin = "the cache" if files else "generated here"
-    if any(_fault(file, cache) for file in files):
-        origin = _fill(cache, dataset, files, sources)
+    if any(_fault(file, kept) for file in files):
+        origin = _fill(kept, dataset, files, sources)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     for file in files:
         with paths.atomic(folder / file.name) as unfinished:
-            shutil.copyfile(cache / file.name, unfinished)
+            shutil.copyfile(kept / file.name, unfinished)
     return origin
 
 

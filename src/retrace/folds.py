@@ -13,14 +13,15 @@ TAG = "retrace.folds"  # of each fold's parent run: which folds belong together
 SUMMARY = "retrace.folds.summary"  # of the run above them
 
 
-def summarize(client: "MlflowClient", experiment: str, start: Event, now: int) -> None:
+def summarize(client: "MlflowClient", experiment: str, start: Event) -> None:
     """The run above the folds of this experiment has `<metric>_mean` and `<metric>_spread` (the standard deviation),
-    with the number of folds done as the step; the folds' runs are its children. `now` in ms since 1970.
+    with the number of folds done as the step; the folds' runs are its children.
     """
     found = client.search_runs([experiment], f"tags.`{TAG}` = '{start['folds']}'", order_by=["start_time ASC"])
-    done = [run for run in found if run.info.status == "FINISHED" and "test_accuracy" in run.data.metrics]
+    done = [run for run in found if "test_accuracy" in run.data.metrics]
     if not done:
         return
+    now = max(run.info.end_time or run.info.start_time for run in done)  # the same, whichever fold is told again
     summary = _summary(client, experiment, start)
     for run in done:
         client.set_tag(run.info.run_id, "mlflow.parentRunId", summary)

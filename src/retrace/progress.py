@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 
 from retrace.training import Epoch, Step
 
-MAX_LINES = 30  # of epochs, but for the last
+MAX_LINES = 30  # of epochs, and the last
 EVERY_S = 0.2  # reading a loss waits for the device
 
 

@@ -139,19 +139,19 @@ def save_table(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
         writer.writerows(rows)
 
 
-def load_table(path: Path, stage: str) -> History:
-    """Rows of numbers, as `save_table` wrote them. Raises DataError, which names `stage`, where there are none."""
-    return _loaded(path, stage, _rows)
+def _load_table(path: Path) -> History:
+    """Rows of numbers, as `save_table` wrote them. Raises DataError where there are none."""
+    return _loaded(path, "train", _rows)
 
 
-def load_history(path: Path = paths.HISTORY) -> History:
+def load_history() -> History:
     """A row an epoch. Raises DataError where there is none."""
-    return load_table(path, "train")
+    return _load_table(paths.HISTORY)
 
 
 def load_steps() -> History:
     """Rows of step, learning_rate and loss. Raises DataError where there are none."""
-    return load_table(paths.STEPS, "train")
+    return _load_table(paths.STEPS)
 
 
 def save_metrics(metrics: Mapping[str, float]) -> None:

@@ -62,7 +62,7 @@ def mirror(dataset: str) -> Source:
             if "://" in place:
                 download(f"{place.rstrip('/')}/{dataset}/{file.name}", folder / file.name, file.size)
             else:
-                _copy(Path(place).expanduser() / dataset / file.name, folder / file.name)
+                _copy(Path(place).expanduser() / dataset / file.name, folder / file.name, file.size)
 
     return write
 
@@ -196,13 +196,14 @@ def _take(path: Path, target: Path, size: int) -> None:
         with _reasoned(str(path)), gzip.open(path) as packed:
             _write(packed, target, size)
     else:
-        _copy(path, target)
+        _copy(path, target, size)
 
 
-def _copy(source: Path, target: Path) -> None:
+def _copy(source: Path, target: Path, size: int) -> None:
     if not source.is_file():
         raise FetchError(f"{source}: no such file")
-    shutil.copyfile(source, target)
+    with source.open("rb") as content:
+        _write(content, target, size)
 
 
 def _unzipped(content: IO[bytes], name: str) -> Readable:

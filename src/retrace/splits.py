@@ -49,6 +49,10 @@ def _stratified(samples: Samples, fraction: float, seed: int) -> tuple[Samples, 
         kept, taken = train_test_split(everything, test_size=fraction, random_state=seed, stratify=samples.labels)
     except ValueError as error:
         raise DataError(f"{fraction} of {len(samples)} samples can't be set apart class by class: {error}") from None
+    for part in (kept, taken):
+        if len(lacking := np.setdiff1d(samples.labels, samples.labels[part])):
+            name = samples.class_names[lacking[0]]
+            raise DataError(f"class {name} has too few samples for {fraction} of {len(samples)} to be set apart")
     return samples.take(np.sort(kept)), samples.take(np.sort(taken))
 
 

@@ -116,9 +116,9 @@ def upload(path: Path) -> None:
                 _log_model(client, runs, Path(event["weights"]), Path(event["card"]))
     finally:  # what could not be uploaded must not leave a run that seems to go on
         _close(client, runs, events[0], events[-1])
-    if events[0]["folds"] and events[0]["stage"] == "evaluate":
+    if events[0]["folds"]:
         with _lock():
-            folds.summarize(client, _experiment_id(client, events[0]["dataset"]), events[0], events[-1]["time"])
+            folds.summarize(client, _experiment_id(client, events[0]["dataset"]), events[0])
 
 
 def _client() -> "MlflowClient":

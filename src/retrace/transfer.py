@@ -3,6 +3,7 @@
 torchvision is imported by what chooses it alone: it costs more than torch itself.
 """
 
+import re
 from typing import Literal
 
 from torch import Tensor, nn
@@ -14,7 +15,10 @@ from retrace.shapes import Features
 
 Head = Literal["replace", "append"]
 
-TWO_EXITS = ("googlenet", "inception_v3")  # in training they give a second output, unless told otherwise
+# In training these give a second output unless told otherwise, and their weights expect inputs that they scale anew.
+INCEPTIONS = ("googlenet", "inception_v3")
+AS_TRAINED = {"aux_logits": False, "init_weights": True, "transform_input": True}
+DENSENET_S_OLD_NAMES = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
 
 
 class Backbone(nn.Module):
@@ -33,8 +37,11 @@ class Backbone(nn.Module):
     def renamed(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """Torchvision's weights by the names that they have in a Classifier with a head that was appended."""
         last = {f"{self.last}.{kind}": f"head.0.{kind}" for kind in ("weight", "bias")}
+        names = {name: DENSENET_S_OLD_NAMES.sub(r"\1\2.", name) for name in weights}
         return {
-            last.get(name, f"trunk.network.{name}"): tensor.flatten(1) if tensor.ndim > 1 and name in last else tensor
+            last.get(names[name], f"trunk.network.{names[name]}"): tensor.flatten(1)
+            if names[name] in last and tensor.ndim > 1
+            else tensor
             for name, tensor in weights.items()
         }
 
@@ -55,7 +62,7 @@ def _network(name: str) -> nn.Module:
 
     if name not in (known := models.list_models(models)):
         raise ParamsError(f"{paths.PARAMS}: models.torchvision.name is {name!r}; should be one of {', '.join(known)}")
-    network = models.get_model(name, **({"aux_logits": False, "init_weights": True} if name in TWO_EXITS else {}))
+    network = models.get_model(name, **(AS_TRAINED if name in INCEPTIONS else {}))
     for place, layer in list(network.named_modules()):
         if isinstance(layer, nn.AdaptiveAvgPool2d) and layer.output_size not in (1, (1, 1)):  # 1 is a plain mean
             network.set_submodule(place, AveragePool(layer.output_size))  # pyright: ignore[reportArgumentType] - pairs
@@ -63,7 +70,9 @@ def _network(name: str) -> nn.Module:
 
 
 def _last_layer(network: nn.Module) -> tuple[str, int, int]:
-    """Its place, inputs and outputs. SqueezeNet ends in a convolution of single pixels, which does the same."""
+    """Its place, inputs and outputs. SqueezeNet ends in a convolution of single pixels, then ReLU: here ReLU comes
+    before, and the layer that takes the convolution's place is linear.
+    """
     found = [(place, layer) for place, layer in network.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
     place, layer = found[-1]
     if isinstance(layer, nn.Linear):

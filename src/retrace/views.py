@@ -26,10 +26,10 @@ def of(model: Classifier, part: Part) -> Views:
 
 def _filters(model: Classifier, images: Tensor) -> np.ndarray | None:
     """The first layer's weights as pictures, (filters, channels, height, width), if it sees the image itself."""
-    weights = next(weights.detach() for weights in model.parameters() if weights.ndim > 1)
+    weights = next(weights.detach() for weights in model.parameters() if weights.ndim in (2, 4))
     if weights.ndim == 2:
         n_pixels = math.prod(images.shape[1:])
-        weights = weights.T if weights.shape[0] == n_pixels else weights  # softmax_scratch has a column a class
+        weights = weights if weights.shape[1] == n_pixels else weights.T  # softmax_scratch has a column a class
         if weights.shape[1] != n_pixels:
             return None
         weights = weights.reshape(-1, *images.shape[1:])

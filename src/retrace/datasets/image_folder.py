@@ -83,10 +83,19 @@ def read(folder: Path, *, resize: Edge, crop: Edge) -> Parts:
             parts = {}
             for part in PARTS:
                 if names := [name for name in archive.namelist() if name.startswith(f"{part}/")]:
-                    parts[part] = _samples(archive, names, classes, resize, crop)
+                    parts[part] = _samples(archive, _in_turn(names), classes, resize, crop)
             return Parts(parts["train"], parts.get("val"), parts.get("test"))
     except (OSError, EOFError, LookupError, zipfile.BadZipFile, DataError) as error:
         raise DataError(f"{folder / ARCHIVE}: {error}; `dvc repro download` makes it") from None
+
+
+def _in_turn(names: Sequence[str]) -> list[str]:
+    """The first of each class, the second of each, and so on: pictures show the first samples of a part."""
+    place, seen = {}, Counter[str]()
+    for name in names:
+        seen[name.split("/")[1]] += 1
+        place[name] = seen[name.split("/")[1]]
+    return sorted(names, key=place.__getitem__)
 
 
 def _samples(archive: zipfile.ZipFile, names: Sequence[str], classes: Sequence[str], resize: int, crop: int) -> Samples:

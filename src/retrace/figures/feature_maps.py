@@ -9,7 +9,7 @@ from retrace.figures import style
 from retrace.reports import Results
 
 
-def draw(results: Results, *, channels: Annotated[int, Field(ge=1, le=64)]) -> Figure | str:
+def draw(results: Results, *, channels: Annotated[int, Field(ge=1, le=16)]) -> Figure | str:
     """A row a layer, from the first to the last; of each its first channels, on one scale a layer, so that a channel
     which sees nothing is dark.
     """

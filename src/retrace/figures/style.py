@@ -21,6 +21,7 @@ mpl.rcParams.update(
     {
         "figure.dpi": 120,
         "font.size": 10,
+        "text.parse_math": False,  # the name of a class may hold what mathtext would read
         "axes.titlesize": 11,
         "axes.titleweight": "bold",
         "axes.spines.top": False,
@@ -60,6 +61,7 @@ def show_image(axes: Axes, image: np.ndarray) -> None:
 
 def short(name: str, most: int = 20) -> str:
     """`name`, cut to `most` characters."""
+    name = f" {name}" if name.startswith("_") else name  # or matplotlib would leave it out of legends
     return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
