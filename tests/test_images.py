@@ -82,7 +82,7 @@ def test_a_class_is_a_folder_and_files_deeper_in_it_are_its_too(images: Path) ->
         assert {info.compress_type for info in archive.infolist()} == {zipfile.ZIP_STORED}
         assert archive.read("train/dog/b.png") == (images / "dog" / "b.png").read_bytes()
     train, validation, test = image_folder.read(paths.RAW, resize=8, crop=8)
-    assert (train.class_names, train.labels.tolist(), validation, test) == (("cat", "dog"), [0, 0, 1], None, None)
+    assert (train.class_names, train.labels.tolist(), validation, test) == (("cat", "dog"), [0, 1, 0], None, None)
     assert (train.inputs.shape, train.inputs.dtype, train.labels.dtype) == ((3, 3, 8, 8), np.uint8, np.int64)
 
 

@@ -4,22 +4,14 @@ What a source wrote is believed only after its SHA-256 matched: no source needs 
 """
 
 import hashlib
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import platformdirs
-
 from retrace import paths
 from retrace.errors import FetchError
 from retrace.sources import RawFile, Source
-
-
-def cache(name: str) -> Path:
-    """Where files of a data set, or `weights`, outlive every clone: in RETRACE_CACHE, or the user's cache folder."""
-    return Path(os.environ.get("RETRACE_CACHE") or platformdirs.user_cache_path("retrace")) / name
 
 
 def fetch(dataset: str, files: Sequence[RawFile], sources: Mapping[str, Source], folder: Path) -> str:
@@ -28,7 +20,7 @@ def fetch(dataset: str, files: Sequence[RawFile], sources: Mapping[str, Source],
     Raises FetchError, with a line a source and its reason, where none has them. No files are a data set that is
     generated when it is read.
     """
-    kept = cache(dataset)
+    kept = paths.cache(dataset)
     origin = "the cache" if files else "generated here"
     if any(_fault(file, kept) for file in files):
         origin = _fill(kept, dataset, files, sources)

@@ -13,6 +13,7 @@ Width = Annotated[int, Field(ge=1, le=65536)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 Activation = Literal["relu", "none"]
 Maps = Float[Tensor, "batch channel height width"]
+Pooled = Float[Tensor, "batch channel tall wide"]
 
 
 def activation(name: Activation) -> nn.Module:
@@ -37,7 +38,7 @@ class AveragePool(nn.Module):
         super().__init__()
         self.side = side
 
-    def forward(self, maps: Maps) -> Maps:
+    def forward(self, maps: Maps) -> Pooled:
         tall, wide = (_shares(n, to).to(maps) for n, to in zip(maps.shape[2:], self.side, strict=True))
         return tall @ maps @ wide.T
 

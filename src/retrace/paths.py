@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import platformdirs
+
 PARAMS = Path("params.yaml")
 GRAPH = Path("dvc.yaml")
 
@@ -32,6 +34,11 @@ PREDICTIONS = Path("reports/predictions.safetensors")
 VIEWS = Path("reports/views.safetensors")
 SUMMARY = Path("reports/summary.txt")
 FIGURES = Path("reports/figures")
+
+
+def cache(name: str) -> Path:
+    """Where files of a data set, or `weights`, outlive every clone: in RETRACE_CACHE, or the user's cache folder."""
+    return Path(os.environ.get("RETRACE_CACHE") or platformdirs.user_cache_path("retrace")) / name
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from retrace import fetching, paths, sources
+from retrace import paths, sources
 from retrace.classifier import Classifier
 from retrace.errors import FetchError, ParamsError
 from retrace.transfer import Backbone
@@ -65,7 +65,7 @@ def _default(model: Classifier) -> Path:
     from torchvision import models
 
     address = models.get_model_weights(model.trunk.name)["DEFAULT"].url
-    path = fetching.cache("weights") / address.rsplit("/", 1)[-1]
+    path = paths.cache("weights") / address.rsplit("/", 1)[-1]
     if not path.is_file():
         try:
             with paths.atomic(path) as unfinished:
