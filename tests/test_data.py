@@ -140,6 +140,14 @@ def settings(**changed: object) -> params.Preprocess:
     return typed(params.Preprocess, **{"validation_fraction": 0.1, "test_fraction": 0.2, "split_seed": 0} | changed)
 
 
+@pytest.mark.parametrize("n", [2, 3])
+def test_a_class_too_rare_for_every_part_is_named(n: int) -> None:
+    labels = np.array([0] * 300 + [1] * n)
+    rare = Samples(np.zeros((300 + n, 2), dtype=np.float32), labels, ("cat", "dog"))
+    with pytest.raises(DataError, match=r"class dog has too few samples|class by class"):
+        splits.deal(Parts(rare), settings())
+
+
 def test_parts_are_disjoint_complete_stratified_and_seeded(stripes: Samples) -> None:
     parts = splits.deal(Parts(numbered(stripes)), settings())
     assert [len(part) for part in parts] == [216, 24, 60]

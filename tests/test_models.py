@@ -105,6 +105,21 @@ def test_networks_have_the_tutorials_weights(values: params.Values, name: str, c
     assert n == N_WEIGHTS[name, channels, side]
 
 
+PAIR = 2 * ["Conv2d", "ReLU", "BatchNorm2d"] + ["MaxPool2d"]  # ReLU comes before batch norm, as the tutorial has it
+LAYERS = {
+    "lenet": ["ZeroPad2d", *2 * ["Conv2d", "MaxPool2d", "ReLU"], "Flatten", *2 * ["Linear", "ReLU"]],
+    "cifar_simple": [*3 * ["Conv2d", "MaxPool2d", "Identity"], "Flatten", "Linear", "Identity"],
+    "cifar_v3": [*3 * PAIR, "Flatten", "Dropout", "Linear", "ReLU", "Dropout"],
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_networks_have_the_tutorials_layers_in_their_order(values: params.Values, name: str) -> None:
+    trunk, head = MODELS[name]((3, 32, 32), 10, **values["models"][name])
+    assert [type(layer).__name__ for layer in trunk.children()] == LAYERS[name]
+    assert isinstance(head, nn.Linear)
+
+
 @pytest.mark.parametrize("activation", ["relu", "none"])
 def test_without_activation_an_mlp_is_a_linear_function(activation: layers.Activation) -> None:
     trunk, head = mlp.build((2,), 2, hidden=[8, 4], activation=activation)

@@ -196,7 +196,7 @@ def test_every_recipe_s_header_and_the_readme_say_what_the_record_says() -> None
         assert results.headed(text, each) == text
     readme = (ROOT / results.README).read_text()
     assert results.with_table(readme, results.table(measured)) == readme
-    assert set(measured) == set(recipes_of_the_repository()) - {"cifar10_v3", *results.NEEDS}
+    assert set(measured) >= set(recipes_of_the_repository()) - {"cifar10_v3", *results.NEEDS}
 
 
 def recipes_of_the_repository() -> list[str]:

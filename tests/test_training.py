@@ -113,6 +113,13 @@ def test_focal_loss_weighs_each_sample_by_how_wrong_it_is_and_by_its_class() -> 
     assert focal(EVEN[:2], gamma=2.0, alpha=[2.0, 5.0])(logits, labels).item() == pytest.approx(expected)
 
 
+def test_focal_loss_has_a_gradient_where_a_sample_is_certain() -> None:
+    logits = torch.tensor([[200.0, 0.0]], requires_grad=True)
+    focal(EVEN[:2], gamma=0.5, alpha="none")(logits, torch.tensor([0])).backward()
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
+
+
 def test_balanced_weights_are_scikit_learn_s() -> None:
     labels = torch.tensor([0] * 6 + [1] * 3 + [2])
     logits = torch.randn(10, 3, generator=torch.Generator().manual_seed(1))
