@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 
 from retrace.training import Epoch, Step
 
-MAX_LINES = 30  # of epochs, and the last
+MAX_LINES = 30  # of epochs, and the first and the last
 EVERY_S = 0.2  # reading a loss waits for the device
 
 
@@ -29,7 +29,7 @@ class Lines:
         now = time.perf_counter()
         self.images_per_s = self._n_images / (now - self._since)
         self._n_images, self._since = 0, now
-        if epoch.epoch % -(-self.epochs // MAX_LINES) and epoch.epoch != self.epochs:
+        if epoch.epoch % -(-self.epochs // MAX_LINES) and epoch.epoch not in (1, self.epochs):
             return
         self._say(
             f"epoch {epoch.epoch}/{self.epochs}  "
