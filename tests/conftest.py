@@ -20,6 +20,12 @@ BIN = Path(sys.executable).parent
 torch.set_num_threads(1)  # two workers share two cores
 
 
+@pytest.fixture(autouse=True)
+def _whole_floats() -> None:
+    """`seeding.settle` flushes subnormal numbers to zero, for good; hypothesis refuses to work then."""
+    torch.set_flush_denormal(False)
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder to run in, with the repository's params.yaml and dvc.yaml, outside DVC and any experiment."""

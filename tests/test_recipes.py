@@ -241,7 +241,9 @@ def test_a_shell_hands_over_the_words_as_they_were_printed(shell: str, tmp_path:
         assert asked.stdout.splitlines() == words
 
 
-scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+scalars = (
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False, allow_subnormal=False)
+)
 texts = (
     st.text(max_size=8) | st.from_regex(r"[\w./+-]{1,8}", fullmatch=True) | st.sampled_from(["yes", "on", "1_0", "~"])
 )
