@@ -39,12 +39,20 @@ check: env  ## format, lint, types, layers, and the graph against the code
 	pytest tests/test_pipeline.py
 
 .PHONY: test
-test: env  ## every test
-	pytest -n 2 --dist loadgroup
+test: env  ## every test, of the faults five
+	pytest -n 2 --dist loadgroup -m "not faults"
 
 .PHONY: quick
 quick: env  ## the tests that take no minutes
-	pytest -n 2 --dist loadgroup -m "not slow"
+	pytest -n 2 --dist loadgroup -m "not slow and not faults"
+
+.PHONY: faults
+faults: env  ## all that can fail around a run: dead servers, killed processes, four workers, PostgreSQL; minutes
+	pytest -n 2 --dist loadgroup tests/faults
+
+.PHONY: costs
+costs: env  ## what tracking costs, against its limits; minutes, on a quiet machine
+	python benchmarks/tracking.py
 
 .PHONY: lock
 lock: .venv/.complete  ## requirements.txt anew from pyproject.toml

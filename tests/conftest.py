@@ -43,6 +43,22 @@ def values() -> params.Values:
     return params.read(ROOT / paths.PARAMS)
 
 
+@pytest.fixture
+def beside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a stage's follower does, done at the stage's end in this process: another one imports MLflow for seconds."""
+    from retrace.tracking import follower
+
+    class Here(follower.Follower):
+        def _waited(self) -> str | None:
+            said: list[str] = []
+            follower.follow(self.path, os.getpid(), lambda _: True, lambda **word: said.append(word.get("lacking", "")))
+            return said[-1]
+
+        process = property(lambda _: None, lambda *_: None)
+
+    monkeypatch.setattr(follower, "start", lambda path: Here(path, None))
+
+
 Stage = TypeVar("Stage", bound=params.Strict)
 
 

@@ -125,6 +125,14 @@ def test_mlflow_dvc_and_the_learning_curves_say_the_same(clone: Clone) -> None:
         assert [(point.step, point.value) for point in curve] == [(int(r["epoch"]), float(r[name])) for r in history]
 
 
+def test_retrace_s_own_commands_lead_from_a_number_to_its_bytes_and_back(clone: Clone) -> None:
+    (parent,), _ = runs(clone)
+    assert "uploaded: 0 journals; closed: 0 runs" in clone.type("retrace sync")
+    assert outputs(clone)["models/model.safetensors"] in clone.type("retrace trace models/model.safetensors")
+    assert "models/model.safetensors" in clone.type(f"retrace trace {parent.info.run_id}")
+    assert "verified: " in clone.type(f"retrace verify {parent.info.run_id}")
+
+
 def test_the_network_learned_something(clone: Clone) -> None:
     assert json.loads((clone.path / "reports/metrics.json").read_text())["test_accuracy"] > 0.8
 

@@ -189,7 +189,7 @@ def test_a_module_that_no_layer_names_is_found(tmp_path: Path) -> None:
         ("training.py", "import mlflow", "TID251"),
         ("training.py", "from matplotlib.figure import Figure", "TID251"),
         ("splits.py", "import yaml", "TID251"),
-        ("tracking.py", "import pickle\npickle.loads(data)", "S301"),
+        ("journal.py", "import pickle\npickle.loads(data)", "S301"),
         ("classifier.py", "weights = torch.load(path)", "TID251"),
     ],
 )

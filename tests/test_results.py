@@ -34,7 +34,7 @@ def client(folder: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def log(client: MlflowClient, values: Values, accuracy: float | None, status: str = "FINISHED", **tags: str) -> str:
-    """A run as tracking.py leaves a parent; its id."""
+    """A run as tracking leaves a parent; its id."""
     experiment = client.get_experiment_by_name(values["dataset"])
     place = experiment.experiment_id if experiment else client.create_experiment(values["dataset"])
     run = client.create_run(place, tags={"mlflow.source.git.commit": "c0ffee"} | tags).info.run_id

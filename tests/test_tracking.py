@@ -9,6 +9,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import numpy as np
@@ -16,9 +17,12 @@ import pytest
 from mlflow import artifacts
 from mlflow.entities import Run
 
-from retrace import classifier, errors, journal, lineage, params, paths, tracking
+from retrace import classifier, errors, graph, journal, lineage, params, paths, tracking
 from retrace.journal import Journal
+from retrace.tracking.upload import Upload
 from retrace.training import Epoch
+
+pytestmark = pytest.mark.usefixtures("beside")
 
 
 @pytest.fixture
@@ -26,6 +30,12 @@ def store(folder: Path, empty_store: Path) -> mlflow.MlflowClient:
     """The store of `folder`."""
     shutil.copy(empty_store, folder / "mlflow.db")
     return mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+
+
+def again(path: Path) -> None:
+    """The journal at `path`, which was uploaded, is uploaded once more."""
+    (path.parent / "uploaded" / path.name).rename(path)
+    Upload(path).advance()
 
 
 def runs(store: mlflow.MlflowClient) -> tuple[list[Run], list[Run]]:
@@ -118,7 +128,7 @@ def test_uploading_again_changes_nothing(store: mlflow.MlflowClient) -> None:
             return [row for table in tables for row in database.execute(f"SELECT * FROM {table} ORDER BY 1, 2, 3")]  # noqa: S608
 
     before = rows()
-    tracking.upload(run.path)
+    again(run.path)
     assert rows() == before
     assert len(store.get_metric_history(runs(store)[1][0].info.run_id, "train_loss")) == 1200
 
@@ -197,13 +207,13 @@ def test_a_run_from_a_throw_away_folder_is_kept_in_the_main_repository(
 
 
 @pytest.mark.usefixtures("folder")
-def test_an_artifact_that_can_t_be_uploaded_leaves_no_run_running(
+def test_an_artifact_that_is_not_there_costs_one_line_and_leaves_no_run_running(
     store: mlflow.MlflowClient, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with tracking.stage("evaluate") as run:
         run.artifact(paths.METRICS)
         run.metrics({"test_loss": 1.0})
-    assert "warning: MLflow does not have all of this run" in capsys.readouterr().err
+    assert capsys.readouterr().err.startswith("warning: reports/metrics.json: no copy for MLflow could be made")
     (parent,), (child,) = runs(store)
     assert (parent.info.status, child.info.status) == ("FINISHED", "FINISHED")
     assert child.data.metrics == {"test_loss": 1.0}
@@ -217,8 +227,7 @@ def test_a_dead_server_costs_one_line_and_no_result(
     with tracking.stage("download") as run:
         run.metrics({"raw_bytes": 1.0})
     warning = capsys.readouterr().err.strip()
-    assert warning.startswith("warning: MLflow does not have all of this run: ")
-    assert str(run.path) in warning
+    assert warning.startswith("warning: MLflow lacks some of this run: http://127.0.0.1:9 does not answer")
     assert "\n" not in warning
     assert journal.read(run.path)[-1]["status"] == "FINISHED"
 
@@ -328,7 +337,7 @@ def test_folds_are_summed_up_in_a_run_above_theirs(store: mlflow.MlflowClient) -
         for name, metric in (("train", "val_accuracy"), ("evaluate", "test_accuracy"), ("visualize", "tsne")):
             with tracking.stage(name) as run:
                 run.headline({metric: accuracy})
-        tracking.upload(run.path)  # once more, which changes nothing
+        again(run.path)  # which changes nothing
     (summary,), below = runs(store)
     of_folds = [run for run in below if "retrace.folds" in run.data.tags]
     assert summary.info.run_name == "3 folds"
@@ -346,21 +355,22 @@ def test_folds_are_summed_up_in_a_run_above_theirs(store: mlflow.MlflowClient) -
 
 @pytest.mark.usefixtures("folder")
 def test_the_files_of_a_stage_are_dvc_s_with_its_choices_filled_in(values: params.Values) -> None:
-    deps, outs = lineage.files_of("train", values | {"model": "softmax"})
-    assert Path("src/retrace/models/softmax.py") in deps
-    assert outs == [paths.WEIGHTS, paths.CARD, paths.HISTORY, paths.STEPS, paths.SUMMARY, paths.BATCH]
+    train = graph.stages(values | {"model": "softmax"})["train"]
+    assert "src/retrace/models/softmax.py" in train.deps
+    made = (paths.WEIGHTS, paths.CARD, paths.HISTORY, paths.STEPS, paths.SUMMARY, paths.BATCH)
+    assert train.outs == tuple(str(path) for path in made)
 
 
 def test_a_signal_during_the_upload_is_answered_after_it(
     store: mlflow.MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    upload = tracking.upload
+    advance = Upload.advance
 
-    def interrupted(path: Path) -> None:
+    def interrupted(upload: Upload, *patience: Any) -> None:
         os.kill(os.getpid(), signal.SIGINT)
-        upload(path)
+        advance(upload, *patience)
 
-    monkeypatch.setattr(tracking, "upload", interrupted)
+    monkeypatch.setattr(Upload, "advance", interrupted)
     with pytest.raises(KeyboardInterrupt), tracking.stage("download"):
         pass
     (parent,), (child,) = runs(store)
@@ -368,10 +378,10 @@ def test_a_signal_during_the_upload_is_answered_after_it(
 
 
 def test_a_user_without_a_name_is_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    def unknown() -> str:
-        raise KeyError("getpwuid(): uid not found: 1234")
+    def unknown(uid: int) -> str:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
 
-    monkeypatch.setattr("getpass.getuser", unknown)
+    monkeypatch.setattr("pwd.getpwuid", unknown)
     assert lineage.user() == str(os.getuid())
 
 

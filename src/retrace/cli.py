@@ -13,6 +13,9 @@ EXAMPLES = """\
 examples:
   retrace recipe                                        what there is to reproduce
   dvc exp run $(retrace recipe cifar10_v3) -S lr=0.05   a recipe, with another learning rate
+  retrace sync                                          MLflow has what it missed
+  retrace trace models/model.safetensors                what made this file, down to the raw data
+  retrace verify 4f0c2d                                 make a run again, and compare every bit
 """
 
 
@@ -34,8 +37,9 @@ def _call() -> None:
     if arguments.command is None:
         parser.print_help()
         return
+    here = Path.cwd()
     os.chdir(_root())
-    arguments.command(arguments)
+    arguments.command(arguments, here)
 
 
 def _parser() -> ArgumentParser:
@@ -53,16 +57,51 @@ def _parser() -> ArgumentParser:
     recipe.add_argument("name", nargs="?", metavar="NAME", help="a file in recipes/, without .yaml; none: list them")
     recipe.set_defaults(command=_recipe)
 
+    said = "upload to MLflow what it missed: an outage, a killed stage, what DVC took from its cache"
+    commands.add_parser("sync", help=said, description=said).set_defaults(command=_sync)
+
+    said = "say what made a file, or what a run made and how to get it back"
+    trace = commands.add_parser("trace", help=said, description=said)
+    trace.add_argument("target", metavar="FILE|RUN_ID", help="a file, wherever it lies now, or MLflow's id of a run")
+    trace.set_defaults(command=_trace)
+
+    said = "make a run again from its code, parameters and data, and compare every output and metric"
+    verify = commands.add_parser("verify", help=said, description=said)
+    verify.add_argument("run", metavar="RUN_ID", help="MLflow's id of a run, or its first digits")
+    verify.add_argument(
+        "--tolerance", type=float, default=0.005, help="of metrics, where the device is another kind; %(default)s"
+    )
+    verify.set_defaults(command=_verify)
+
     return parser
 
 
-def _recipe(arguments: Namespace) -> None:
+def _recipe(arguments: Namespace, _: Path) -> None:
     from retrace.commands import recipe
 
     if arguments.name is None:
         recipe.show()
     else:
         recipe.flags(arguments.name)
+
+
+def _sync(_arguments: Namespace, _: Path) -> None:
+    from retrace.commands import sync
+
+    sync.sync()
+
+
+def _trace(arguments: Namespace, here: Path) -> None:
+    from retrace.commands import trace
+
+    file = os.path.join(here, arguments.target)  # noqa: PTH118 - a run's id is none, however long
+    trace.show(file if os.path.exists(file) else arguments.target)  # noqa: PTH110
+
+
+def _verify(arguments: Namespace, _: Path) -> None:
+    from retrace.commands import verify
+
+    sys.exit(verify.check(arguments.run, arguments.tolerance))
 
 
 def _root() -> Path:

@@ -1,68 +1,181 @@
 """What a stage did, as it did it: an append-only file of JSON lines that outlives the process and any server.
 
 The first line says which stage of which experiment; then parameters, metrics and artifacts in the order of their
-making; the last line says how it ended. A killed stage leaves a journal without an end. MLflow is filled from it.
+making; the last line says how it ended. A killed stage leaves a journal without an end. Beside it, in a folder of its
+name, are copies of its artifacts, for the files themselves may be gone or others when they are uploaded. What MLflow
+has in full is moved to `uploaded/`, and its copies are deleted.
 """
 
 import json
 import os
-import socket
+import shutil
+import sys
 import time
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from retrace import processes
+from retrace.errors import DataError
+from retrace.redaction import redacted_all
+
 Event = dict[str, Any]
 
 
 class Journal:
-    """Open for one stage. A line is at most one event, written at once; epochs are synced to the disk."""
+    """Open for one stage. A line is one event, written at once and whole; epochs are synced to the disk.
+
+    Raises DataError where it cannot be begun. A disk that fills up later costs one line of warning and the events
+    that did not fit, not the stage.
+    """
 
     def __init__(self, folder: Path, **header: Any) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         self.id = f"{time.strftime('%Y%m%dT%H%M%S')}-{header['stage']}-{uuid.uuid4().hex[:8]}"
         self.path = folder / f"{self.id}.jsonl"
-        self._file = self.path.open("x", encoding="utf-8", buffering=1)  # a line at a time
-        self._write("start", id=self.id, host=socket.gethostname(), pid=os.getpid(), **header)
-        self.sync()
+        self._full = False
+        start = {"kind": "start", "time": _now(), "id": self.id, "process": processes.identity()}
+        line = json.dumps(redacted_all(start | header)) + "\n"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
+            _append(self._file, line)
+            os.fsync(self._file)
+        except OSError as error:
+            self.path.unlink(missing_ok=True)
+            raise DataError(f"{folder}: no journal can be written there ({error.strerror}); make room for it") from None
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """These metrics had these values at this step."""
-        self._write("metrics", step=step, values=dict(values))
+        self._write(json.dumps({"kind": "metrics", "time": _now(), "step": step, "values": dict(values)}) + "\n")
 
     def headline(self, values: Mapping[str, float]) -> None:
         """By these final figures, which the stage also has as metrics, whole pipelines are compared."""
-        self._write("headline", step=0, values=dict(values))
+        self._tell("headline", step=0, values=dict(values))
 
     def tags(self, **tags: str) -> None:
         """Facts about the run that are neither parameter nor metric."""
-        self._write("tags", values=tags)
+        self._tell("tags", values=tags)
 
     def artifact(self, path: Path, *, headline: bool = False) -> None:
         """The stage made this file, and people want to look at it; a headline one belongs to the whole pipeline."""
-        self._write("artifact", path=str(path), headline=headline)
+        self._keep(path)
+        self._tell("artifact", path=str(path), headline=headline)
+
+    def attach(self, name: str, content: bytes) -> None:
+        """The run has this as an artifact, which is no file of the stage's."""
+        copy = copies(self.path) / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(content)
+        self._tell("artifact", path=name, headline=False)
 
     def model(self, weights: Path, card: Path) -> None:
         """The stage made this model."""
-        self._write("model", weights=str(weights), card=str(card))
+        self._keep(weights)
+        self._keep(card)
+        self._tell("model", weights=str(weights), card=str(card))
 
     def end(self, status: str, **more: Any) -> None:
         """Nothing follows. `status` is MLflow's: FINISHED, FAILED or KILLED."""
-        self._write("end", status=status, **more)
+        self._tell("end", status=status, **more)
         self.sync()
-        self._file.close()
+        os.close(self._file)
 
     def sync(self) -> None:
         """All events so far are on the disk."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        if not self._full:
+            os.fsync(self._file)
 
-    def _write(self, kind: str, **event: Any) -> None:
-        self._file.write(json.dumps({"kind": kind, "time": time.time_ns() // 1_000_000, **event}) + "\n")
+    def _keep(self, path: Path) -> None:
+        copy = copies(self.path) / path
+        try:
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
+        except OSError as error:
+            print(f"warning: {path}: no copy for MLflow could be made ({error.strerror})", file=sys.stderr)
+
+    def _tell(self, kind: str, **event: Any) -> None:
+        self._write(json.dumps({"kind": kind, "time": _now(), **redacted_all(event)}) + "\n")
+
+    def _write(self, line: str) -> None:
+        if self._full:
+            return
+        try:
+            _append(self._file, line)
+        except OSError as error:
+            self._full = True
+            print(f"warning: {self.path}: {error.strerror}; MLflow will lack what follows", file=sys.stderr)
 
 
 def read(path: Path) -> list[Event]:
-    """The events of a journal; a last line that a kill cut short is left out."""
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1]]
+    """The events of a journal; lines that a kill or a full disk cut short are left out."""
+    return read_from(path, 0)[0]
+
+
+def read_from(path: Path, position: int) -> tuple[list[Event], int]:
+    """The events of the whole lines from the byte `position` on, and the position after them."""
+    with path.open("rb") as file:
+        file.seek(position)
+        data = file.read()
+    whole = data[: data.rfind(b"\n") + 1]
+    return [event for line in whole.splitlines() if (event := _parsed(line))], position + len(whole)
+
+
+def copies(path: Path) -> Path:
+    """Where the artifacts of the journal at `path` are kept until they are uploaded."""
+    return path.with_suffix("")
+
+
+def close(path: Path) -> None:
+    """The journal of a stage whose process is gone has an end: KILLED, at the time of its last sign of life."""
+    events = read(path)
+    if events and not end_of(events):
+        said = "its process ended without a word: SIGKILL, out of memory, or the power failed"
+        append(path, {"kind": "end", "time": events[-1]["time"], "status": "KILLED", "error": said})
+
+
+def end_of(events: list[Event]) -> Event | None:
+    """How the stage ended; not always the last line, which may be another process's."""
+    return next((event for event in events if event["kind"] == "end"), None)
+
+
+def append(path: Path, event: Event) -> None:
+    """A journal has one event more, from another process than the stage's."""
+    torn = not path.read_bytes().endswith(b"\n")
+    written = os.open(path, os.O_WRONLY | os.O_APPEND)
+    try:
+        _append(written, ("\n" if torn else "") + json.dumps(event) + "\n")
+        os.fsync(written)
+    finally:
+        os.close(written)
+
+
+def pending(folder: Path) -> list[Path]:
+    """The journals that MLflow does not have in full, oldest first."""
+    return sorted(folder.glob("*.jsonl"))
+
+
+def uploaded(path: Path) -> None:
+    """The journal at `path` is no longer pending, and its copies are deleted."""
+    shutil.rmtree(copies(path), ignore_errors=True)
+    done = path.parent / "uploaded"
+    done.mkdir(exist_ok=True)
+    path.rename(done / path.name)
+
+
+def _append(file: int, line: str) -> None:
+    data = line.encode()
+    if os.write(file, data) != len(data):
+        raise OSError(28, "No space left on device")
+
+
+def _parsed(line: bytes) -> Event | None:
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) and "kind" in event else None
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000

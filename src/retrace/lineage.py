@@ -4,20 +4,25 @@ Hashes are DVC's own, computed the way DVC does: the MD5 of a file, and for a fo
 so name what it made before DVC has written it to dvc.lock.
 """
 
-import getpass
 import hashlib
+import io
 import json
 import os
+import platform
+import pwd
 import re
 import subprocess
-from collections.abc import Mapping
+import tarfile
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from retrace import paths
 
+CPUS = Path("/proc/cpuinfo")
 CODE = ("src/retrace/**/*.py", "stages/*.py", "dvc.yaml")
 
 
@@ -28,16 +33,22 @@ def root() -> Path:
 
 def commit() -> str | None:
     """The commit that the work tree stands on; an experiment's own commit exists only after its stages."""
-    asked = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    return asked.stdout.strip() if asked.returncode == 0 else None
+    said = _git("rev-parse", "HEAD")
+    return said and said.strip()
 
 
 def user() -> str:
     """Who runs this; the number where the user has no name, as in a container."""
     try:
-        return getpass.getuser()
-    except (KeyError, OSError):
+        return pwd.getpwuid(os.getuid()).pw_name  # not from the environment, which may say anything
+    except KeyError:
         return str(os.getuid())
+
+
+def machine() -> str:
+    """The kind of processor: another kind adds in another order, and its last digits differ."""
+    found = re.search(r"model name\s*: (.+)", CPUS.read_text(encoding="utf-8")) if CPUS.exists() else None
+    return found[1] if found else platform.processor() or platform.machine()
 
 
 def experiment() -> dict[str, str]:
@@ -46,33 +57,89 @@ def experiment() -> dict[str, str]:
     return {tag: os.environ[name] for tag, name in names.items() if os.environ.get(name)}
 
 
-def key(values: Mapping[str, Any]) -> str:
+def key(values: Mapping[str, Any], folder: Path = Path(), images: str | None = None) -> str:
     """The experiment's identity: equal if and only if parameters and code are, and your own images where the data set
-    is made of them. 32 hexadecimal digits.
+    is made of them. 32 hexadecimal digits. `folder` is the repository; `images` the hash of data/images, if known.
     """
     digest = hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode())
-    for file in sorted(file for pattern in CODE for file in Path().glob(pattern)):
-        digest.update(f"\0{file}\0".encode() + file.read_bytes())
-    if values["dataset"] == "image_folder" and paths.IMAGES.exists():
-        digest.update(md5(paths.IMAGES).encode())
+    for file in code(folder):
+        digest.update(f"\0{file}\0".encode() + (folder / file).read_bytes())
+    if values["dataset"] == "image_folder" and (images or (folder / paths.IMAGES).exists()):
+        digest.update((images or md5(folder / paths.IMAGES)).encode())
     return digest.hexdigest()[:32]
 
 
-def files_of(stage: str, values: Mapping[str, Any]) -> tuple[list[Path], list[Path]]:
-    """The dependencies and the outputs of `stage` in dvc.yaml, with its `${...}` filled in from `values`."""
-    text = re.sub(r"\$\{([\w.]+)\}", lambda name: str(_looked_up(values, name[1])), paths.GRAPH.read_text())
-    declared = yaml.safe_load(text)["stages"][stage]
-    outs = [out for kind in ("outs", "metrics", "plots") for out in declared.get(kind, [])]
-    return [Path(dep) for dep in declared.get("deps", [])], [
-        Path(o if isinstance(o, str) else next(iter(o))) for o in outs
-    ]
+def code(folder: Path = Path()) -> list[Path]:
+    """The files that an experiment's code is made of, relative to `folder`."""
+    return sorted(file.relative_to(folder) for pattern in CODE for file in folder.glob(pattern))
 
 
-def _looked_up(values: Mapping[str, Any], name: str) -> Any:
-    value: Any = values
-    for part in name.split("."):
-        value = value[part]
-    return value
+def inputs(stage: str, values: Mapping[str, Any], deps: Mapping[str, str]) -> str:
+    """All that decides what a stage makes, in 32 hexadecimal digits: the parameters that it reads, the MD5 of its
+    dependencies.
+    """
+    return hashlib.sha256(json.dumps([stage, values, deps], sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+
+def changes() -> bytes:
+    """The code and parameters here against the last commit, as a patch for `git apply`; new files are in it. Of bytes,
+    since a source file may have any.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        index = {"GIT_INDEX_FILE": f"{folder}/index"}  # a scratch one: the user's stays as it is
+        present = [name for name in ("src", "stages", str(paths.GRAPH), str(paths.PARAMS)) if Path(name).exists()]
+        if _git("read-tree", "HEAD", **index) is None or _git("add", "--all", "--", *present, **index) is None:
+            return b""
+        # Plumbing: `git diff` would heed the user's settings, and print what `git apply` does not take.
+        return _said("diff-index", "--cached", "--patch", "--binary", "HEAD", "--", *present, **index) or b""
+
+
+@dataclass(frozen=True)
+class Ref:
+    """An experiment of DVC's: its name, the commit that it was made from, its own commit and when that was made
+    (milliseconds since 1970).
+    """
+
+    name: str
+    baseline: str
+    rev: str
+    time: int
+
+
+def experiments() -> list[Ref]:
+    """DVC's experiments in this repository."""
+    listed = _git("for-each-ref", "--format=%(objectname) %(committerdate:unix) %(refname)", "refs/exps") or ""
+    found = (re.fullmatch(r"(\w+) (\d+) refs/exps/(\w{2})/(\w{38})/(.+)", line) for line in listed.splitlines())
+    return [Ref(hit[5], hit[3] + hit[4], hit[1], int(hit[2]) * 1000) for hit in found if hit]
+
+
+def time_of(rev: str) -> int:
+    """When a commit was made, in milliseconds since 1970; 0 without one."""
+    return int(_git("log", "-1", "--format=%ct", rev) or 0) * 1000
+
+
+@contextmanager
+def exported(rev: str) -> Iterator[Path]:
+    """Yield a folder with the code, the parameters, dvc.lock and the metrics of a commit, as far as it has them."""
+    names = ("src", "stages", paths.GRAPH, paths.PARAMS, paths.METRICS, "dvc.lock")
+    with tempfile.TemporaryDirectory() as folder:
+        held = (_git("ls-tree", "--name-only", rev, *map(str, names)) or "").split()
+        packed = subprocess.run(["git", "archive", rev, *held], capture_output=True, check=False).stdout
+        if packed:
+            with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+                archive.extractall(folder, filter="data")
+        yield Path(folder)
+
+
+def _git(*command: str, **env: str) -> str | None:
+    said = _said(*command, **env)
+    return None if said is None else os.fsdecode(said)
+
+
+def _said(*command: str, **env: str) -> bytes | None:
+    """What git said; None where it failed, as outside a repository."""
+    asked = subprocess.run(["git", *command], capture_output=True, check=False, env=os.environ | env)
+    return asked.stdout if asked.returncode == 0 else None
 
 
 def md5(path: Path) -> str:

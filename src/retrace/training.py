@@ -63,8 +63,7 @@ def train(
     while len(kept.epochs) < p.epochs and not (p.patience and kept.waited >= p.patience):
         model.train()
         epoch, val_losses = len(kept.epochs), [scored.val_loss for scored in kept.epochs]
-        summed_loss = torch.zeros((), device=compute.device)
-        summed_correct = torch.zeros((), dtype=torch.int64, device=compute.device)
+        seen = _Seen(compute.device)
         for inputs, labels in batches.shuffled(training, p.batch_size, augment, seed=p.seed, epoch=epoch):
             rate = learning_rate(Moment((step + 0.5) / total, epoch, val_losses))
             for group in optimizer.param_groups:
@@ -78,15 +77,27 @@ def train(
 
             step += 1
             n_correct = (logits.detach().argmax(dim=1) == labels).sum()
-            summed_loss += loss.detach() * len(labels)
-            summed_correct += n_correct
-            on_step(Step(step, len(labels), rate, loss.detach(), n_correct))
+            seen.add(told := Step(step, len(labels), rate, loss.detach(), n_correct))
+            on_step(told)
 
-        n_images = len(training)
-        scored = _scored(epoch + 1, summed_loss.item() / n_images, summed_correct.item() / n_images, model, validation)
+        scored = _scored(epoch + 1, seen, model, validation)
         kept.take(scored)
         on_epoch(scored)
     return kept.restored()
+
+
+class _Seen:
+    """Loss and right answers of an epoch's steps, summed on the device, which nothing waits for until the end."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.n_images = 0
+        self.loss = torch.zeros((), device=device)
+        self.n_correct = torch.zeros((), dtype=torch.int64, device=device)
+
+    def add(self, step: Step) -> None:
+        self.n_images += step.n_images
+        self.loss += step.loss * step.n_images
+        self.n_correct += step.n_correct
 
 
 class _Kept:
@@ -117,7 +128,8 @@ class _Kept:
         return self.lowest
 
 
-def _scored(epoch: int, train_loss: float, train_accuracy: float, model: Classifier, validation: Part) -> Epoch:
+def _scored(epoch: int, seen: _Seen, model: Classifier, validation: Part) -> Epoch:
+    train_loss, train_accuracy = seen.loss.item() / seen.n_images, seen.n_correct.item() / seen.n_images
     logits = evaluation.outputs(model, validation).logits
     val_loss = evaluation.loss(logits, validation.labels)
     if not math.isfinite(train_loss) or not math.isfinite(val_loss):

@@ -1,19 +1,17 @@
 """k-fold cross-validation as one run in MLflow: mean and spread of the folds that are done, above their own runs."""
 
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING
+
+from mlflow import MlflowClient
+from mlflow.entities import Run
 
 from retrace.journal import Event
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient  # noqa: TID251 - a type; tracking.py brings the client
-    from mlflow.entities import Run  # noqa: TID251
 
 TAG = "retrace.folds"  # of each fold's parent run: which folds belong together
 SUMMARY = "retrace.folds.summary"  # of the run above them
 
 
-def summarize(client: "MlflowClient", experiment: str, start: Event) -> None:
+def summarize(client: MlflowClient, experiment: str, start: Event) -> None:
     """The run above the folds of this experiment has `<metric>_mean` and `<metric>_spread` (the standard deviation),
     with the number of folds done as the step; the folds' runs are its children.
     """
@@ -33,7 +31,7 @@ def summarize(client: "MlflowClient", experiment: str, start: Event) -> None:
     client.set_terminated(summary, "FINISHED", now)
 
 
-def _summary(client: "MlflowClient", experiment: str, start: Event) -> str:
+def _summary(client: MlflowClient, experiment: str, start: Event) -> str:
     found: list[Run] = list(client.search_runs([experiment], f"tags.`{SUMMARY}` = '{start['folds']}'", max_results=1))
     if found:
         return found[0].info.run_id

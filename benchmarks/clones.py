@@ -1,0 +1,47 @@
+"""The working tree, copied to where stages can run without touching anything of the user's."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from retrace import paths
+from retrace.errors import RetraceError
+
+
+class Clone:
+    """A repository of the working tree's files with one commit, on the data set `dataset`, to run stages in."""
+
+    def __init__(self, path: Path, dataset: str) -> None:
+        self.path, self.dataset = path, dataset
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "MLFLOW_"))}
+        places = {"PYTHONPATH": "src", "DVC_SITE_CACHE_DIR": str(path.with_suffix(".cache"))}
+        self.env = kept | places | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+        listing = ("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+        listed = subprocess.run(listing, capture_output=True, text=True, check=True).stdout.split("\0")
+        for name in filter(os.path.isfile, listed):
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(name, path / name)
+        chosen = re.sub(r"(?m)^dataset: \w+", f"dataset: {dataset}", (path / paths.PARAMS).read_text(encoding="utf-8"))
+        (path / paths.PARAMS).write_text(chosen, encoding="utf-8")
+        self.run("git", "init", "--quiet")
+        self.commit()
+
+    def run(self, *command: str, **env: str) -> None:
+        """Raises RetraceError with the command's output where it fails."""
+        ended = subprocess.run(command, cwd=self.path, env=self.env | env, capture_output=True, text=True, check=False)
+        if ended.returncode != 0:
+            raise RetraceError(f"{' '.join(command)} exited with {ended.returncode}: {ended.stdout}{ended.stderr}")
+
+    def seconds(self, *command: str) -> float:
+        began = time.perf_counter()
+        self.run(*command)
+        return time.perf_counter() - began
+
+    def commit(self) -> None:
+        self.run("git", "add", "--all")
+        who = ("-c", "user.name=benchmark", "-c", "user.email=benchmark@localhost")
+        self.run("git", *who, "commit", "--quiet", "--allow-empty", "--message", "as it is")

@@ -1,0 +1,295 @@
+"""What tracking costs, in four figures: of a metric call, of a whole stage, of many runs, of a second `retrace sync`.
+
+The pipeline is run for real on the digits, in a throw-away clone of the working tree under .retrace/. Times are of
+this machine while nothing else runs on it; what is compared is measured in turns.
+"""
+
+import json
+import os
+import sys
+import time
+import uuid
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import stores
+from clones import Clone
+
+from retrace import errors, journal, lineage
+from retrace.errors import RetraceError
+from retrace.journal import Event, Journal
+
+N = {"metric": 20_000, "many": 10_000, "stage": 5, "sync": 1}  # calls, runs, repetitions, pairs of syncs
+N_TIMES = 20  # that a start or an upload is repeated
+STAGES = ("preprocess", "train", "evaluate")
+EPOCH = {"train_loss": 0.1234567, "train_accuracy": 0.9753086, "val_loss": 0.2345678, "val_accuracy": 0.9629629}
+JOURNALS = Path(".retrace/journal")
+DEAD = "http://127.0.0.1:9"  # a port that nobody listens on
+SYNC = "from retrace.commands import sync; sync.sync()"
+PARENTS = "tags.`retrace.key` LIKE '%'"
+TOP = ("figure", "target", "measured", "n")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What was measured, n times, and what it may be at most."""
+
+    name: str
+    measured: float
+    unit: str
+    n: int
+    target: float | None = None
+
+    @property
+    def missed(self) -> bool:
+        return self.target is not None and self.measured > self.target
+
+
+@cache
+def digits(folder: Path) -> Clone:
+    """The clone in `folder` in which all five stages have run, tracked; made when it is first asked for."""
+    clone = Clone(folder / "digits", "digits")
+    clone.run("dvc", "repro", "--quiet")
+    clone.commit()
+    return clone
+
+
+def metric(folder: Path, n_calls: int) -> list[Figure]:
+    """A call of `Journal.metrics` with four values, as an epoch has; and making sure that it is on the disk."""
+    record = Journal(folder, stage="train")
+    calls = [_seconds(lambda step=step: record.metrics(EPOCH, step)) for step in range(n_calls)]
+    syncs = []
+    for step in range(min(n_calls, 200)):
+        record.metrics(EPOCH, step)
+        syncs.append(_seconds(record.sync))
+    record.end("FINISHED")
+    return [
+        Figure("a metric call, median", 1e6 * median(calls), "µs", n_calls, target=20),
+        Figure("a metric call, 99th percentile", 1e6 * sorted(calls)[n_calls * 99 // 100], "µs", n_calls),
+        Figure("a sync after it, median", 1e6 * median(syncs), "µs", len(syncs)),
+    ]
+
+
+def stage(clone: Clone, name: str, n: int) -> list[Figure]:
+    """A stage as it is and without its tracking, in turns; its inputs are there."""
+    commands = {"with": f"stages/{name}.py", "without": f"benchmarks/untracked.py {name}"}
+    taken: dict[str, list[float]] = {how: [] for how in commands}
+    for turn in range(n):
+        for how in sorted(commands, reverse=turn % 2 == 0):
+            taken[how].append(clone.seconds("python", *commands[how].split()))
+    target = 1.0 if name == "train" else None
+    middle = {how: median(each) for how, each in taken.items()}
+    return [
+        *(Figure(f"{name} on {clone.dataset}, {how} tracking", seconds, "s", n) for how, seconds in middle.items()),
+        Figure(f"tracking of {name} on {clone.dataset}", middle["with"] - middle["without"], "s", n, target),
+    ]
+
+
+def many(folder: Path, made: Path, n_runs: int, n_times: int = N_TIMES) -> list[Figure]:
+    """A store with `n_runs` against the store in `made`, in which the pipeline ran once and whose journals are used."""
+    from retrace.tracking import store
+
+    few, lots = folder / "few", folder / "lots"
+    for each in (few, lots):
+        stores.copy(made / "mlflow.db", each / "mlflow.db")
+    stores.grow(lots / "mlflow.db", n_runs)
+    store.tidy(f"{store.SQLITE}{lots / 'mlflow.db'}")  # as at the end of every stage
+    n_few, n_lots = (f"{stores.runs(each / 'mlflow.db'):,}" for each in (few, lots))
+    told = []
+    for what, once in {**_starts(made), "the whole upload of a small journal": _upload(made)}.items():
+        seconds: dict[Path, list[float]] = {few: [], lots: []}
+        for turn in range(n_times + 1):
+            for each in (few, lots):
+                taken = once(each)
+                if turn:  # the first opens the database
+                    seconds[each].append(taken)
+        small, large = median(seconds[few]), median(seconds[lots])
+        target = 1.2 if what.startswith("starting") else None
+        told += [
+            Figure(f"{what}, {n_few} runs in the store", 1000 * small, "ms", n_times),
+            Figure(f"{what}, {n_lots} runs", 1000 * large, "ms", n_times),
+            Figure(f"{what}, the second by the first", large / small, "times", n_times, target),
+        ]
+    return told + _tops(lots, n_times)
+
+
+def _starts(made: Path) -> dict[str, Callable[[Path], float]]:
+    """Seconds that it takes to start a run in the store of a folder: with its parent, or below one that is there."""
+    from retrace.tracking import runs, store
+
+    first, later = _events(made, "download")[0], _events(made, "evaluate")[0]
+
+    def start(folder: Path, key: str, event: Event) -> float:
+        with _root(folder):
+            client = store.client()
+            return _seconds(lambda: runs.pair(client, event | _own(key)))
+
+    def joining(folder: Path) -> float:
+        key = uuid.uuid4().hex
+        start(folder, key, first)
+        return start(folder, key, later)
+
+    return {
+        "starting a run and its parent": lambda folder: start(folder, uuid.uuid4().hex, first),
+        "starting a run below its parent": joining,
+    }
+
+
+def _upload(made: Path) -> Callable[[Path], float]:
+    """Seconds that it takes until the store of a folder has all of a journal of evaluate, but for its artifacts."""
+    from retrace.tracking.upload import Upload
+
+    events = _events(made, "evaluate")
+
+    def upload(folder: Path) -> float:
+        path = _journal(folder, events, uuid.uuid4().hex)
+        with _root(folder):
+            return _seconds(Upload(path).advance)
+
+    return upload
+
+
+def _tops(folder: Path, n_times: int) -> list[Figure]:
+    """The best of a store, as MLflow's page lists them: experiments alone, and all runs."""
+    from retrace.tracking import store
+
+    def listed(which: str) -> float:
+        found: list[Any] = []
+        order = ["metrics.test_accuracy DESC"]
+        taken = _seconds(lambda: found.extend(client.search_runs(every, which, order_by=order, max_results=50)))
+        accuracies = [run.data.metrics["test_accuracy"] for run in found if "test_accuracy" in run.data.metrics]
+        assert accuracies == sorted(accuracies, reverse=True)
+        return taken
+
+    with _root(folder):
+        client = store.client()
+        every = store.experiments(client)
+        lists = {"the top 50 experiments by test accuracy": PARENTS, "the top 50 runs by test accuracy": ""}
+        times = {name: median(listed(which) for _ in range(n_times)) for name, which in lists.items()}
+    return [Figure(name, seconds, "s", n_times, target=0.2) for name, seconds in times.items()]
+
+
+def sync(clone: Clone) -> list[Figure]:
+    """What a sync changes after an outage, a kill and an experiment out of DVC's cache; and what a second one does."""
+    clone.run("python", "stages/preprocess.py", MLFLOW_TRACKING_URI=DEAD)
+    lost = journal.read(journal.pending(clone.path / JOURNALS)[-1])
+    _journal(clone.path, lost[:-1], lost[0]["key"])  # without its end, as of a stage that was killed
+    clone.run("dvc", "exp", "run", "--quiet", "--name", "cached")
+    states = [stores.rows(clone.path / "mlflow.db")]
+    for _ in range(2):
+        clone.run("python", "-c", SYNC)
+        states.append(stores.rows(clone.path / "mlflow.db"))
+    first, second = (stores.changed(*pair) for pair in pairwise(states))
+    if first == 0:
+        raise RetraceError("the first sync changed no row, so that the second says nothing; look at commands/sync.py")
+    return [
+        Figure("rows before a second sync", states[1].total(), "rows", 1),
+        Figure("rows after it", states[2].total(), "rows", 1),
+        Figure("rows that the first sync changed", first, "rows", 1),
+        Figure("rows that the second sync changed", second, "rows", 1, target=0),
+    ]
+
+
+def row(figure: Figure) -> str:
+    """The figure as a row of a table in Markdown."""
+    target = "" if figure.target is None else f"{figure.target:g} {figure.unit}"
+    measured = f"{figure.measured:,}" if figure.unit == "rows" else f"{figure.measured:,.4g}"
+    return line(figure.name, target, f"{measured} {figure.unit}{', MISSED' if figure.missed else ''}", f"{figure.n:,}")
+
+
+def line(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _events(made: Path, name: str) -> list[Event]:
+    """Those of the stage `name` in the folder `made`, which MLflow has."""
+    found = sorted((made / JOURNALS / "uploaded").glob(f"*-{name}-*.jsonl"))
+    if not found:
+        raise RetraceError(f"{made}: has no uploaded journal of {name}; its stages did not reach MLflow")
+    return journal.read(found[0])
+
+
+def _journal(folder: Path, events: list[Event], key: str) -> Path:
+    """A pending journal in `folder`, with these events in the experiment `key`."""
+    own = events[0] | _own(key)
+    path = folder / JOURNALS / f"{own['id']}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(event) + "\n" for event in (own, *events[1:])), encoding="utf-8")
+    return path
+
+
+def _own(key: str) -> Event:
+    """What makes a journal's start another one's, now, in the experiment `key`."""
+    return {"id": uuid.uuid4().hex, "key": key, "time": time.time_ns() // 1_000_000}
+
+
+@contextmanager
+def _root(folder: Path) -> Iterator[None]:
+    """The store and the lock are those of `folder`."""
+    before = {name: os.environ.pop(name, None) for name in ("DVC_ROOT", "MLFLOW_TRACKING_URI")}
+    os.environ["DVC_ROOT"] = str(folder)
+    try:
+        yield
+    finally:
+        del os.environ["DVC_ROOT"]
+        os.environ.update({name: value for name, value in before.items() if value is not None})
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
+
+
+def parsed() -> Namespace:
+    parser = ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("figure", nargs="?", choices=N, help="this one alone")
+    parser.add_argument("--n", type=int, help=f"how many: {', '.join(f'{name} {n:,}' for name, n in N.items())}")
+    parser.add_argument("--real", action="store_true", help="stage: training on the real MNIST too, by params.yaml")
+    asked = parser.parse_args()
+    if asked.n is not None and (asked.figure is None or asked.n < 1):
+        parser.error(f"--n is {asked.n}; should be 1 or more, and of one figure, which has to be named")
+    return asked
+
+
+def figures(folder: Path, name: str, n: int, *, real: bool) -> Iterator[Figure]:
+    """The figures called `name`, as they are measured."""
+    if name == "metric":
+        yield from metric(folder, n)
+    elif name == "many":
+        yield from many(folder, digits(folder).path, n)
+    elif name == "sync":
+        yield from sync(digits(folder))
+    else:
+        for each in STAGES:
+            yield from stage(digits(folder), each, n)
+        if real:
+            mnist = Clone(folder / "mnist", "mnist")
+            mnist.run("dvc", "repro", "--quiet", "preprocess")
+            yield from stage(mnist, "train", n)
+
+
+def main() -> None:
+    asked = parsed()
+    own = lineage.root() / ".retrace"  # not the system's folder for such, which may be in memory
+    own.mkdir(exist_ok=True)
+    print(line(*TOP), line(*["---"] * len(TOP)), sep="\n", flush=True)
+    missed = False
+    with TemporaryDirectory(dir=own, prefix="benchmark-") as folder:
+        for name in [asked.figure] if asked.figure else N:
+            for figure in figures(Path(folder), name, asked.n or N[name], real=asked.real):
+                missed |= figure.missed
+                print(row(figure), flush=True)
+    sys.exit(1 if missed else 0)
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -1,0 +1,159 @@
+"""Where the bytes that a run made are now, and the shell commands that bring them back.
+
+A place is named only where the bytes have been read and have the right MD5, for DVC and MLflow trust what they find;
+but DVC's remote, which is slow to ask, is a "perhaps" where nothing nearer has them.
+"""
+
+import io
+import json
+import os
+import shlex
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from retrace import graph, lineage
+from retrace.redaction import redacted
+from retrace.tracking import store
+
+PATCH = "code.patch"  # the artifact that holds what differed from the commit
+
+
+@dataclass(frozen=True)
+class Made:
+    """A file or folder that a run made; and the commit of the run's experiment, where DVC made one."""
+
+    path: str
+    md5: str
+    run: str
+    rev: str | None
+
+
+@dataclass(frozen=True)
+class Found:
+    """Where bytes are, in words, and the commands that bring them back; both empty where they are nowhere."""
+
+    places: list[str]
+    commands: list[str]
+
+
+def find(client: store.MlflowClient, made: Made, into: str) -> Found:
+    """All places of what was made, and the commands by which the surest of them puts it into the folder `into`."""
+    commit, objects, out = _commit(made), _objects(made.md5), f"{into}/{made.path}"
+    get = shlex.join(["dvc", "get", ".", made.path, "--rev", str(commit)[:12], "--out", out])
+    ways: dict[str, list[str]] = {}
+    if commit and (objects or _is_in_git(commit, made)):
+        ways[f"commit {commit[:12]}"] = [get]
+    if objects:
+        ways["DVC's cache"] = [_copy(source, Path(out) / inside) for inside, source in objects.items()]
+    if _is_artifact(client, made):
+        ways["MLflow's artifacts"] = [_download(made.run, made.path, str(Path(out).parent))]
+    if Path(made.path).exists() and lineage.md5(Path(made.path)) == made.md5:
+        ways["the work tree"] = [_copy(Path(made.path), Path(out))]
+    if commit and not ways and _dvc(Path.cwd(), "remote", "list"):
+        ways["DVC's remote, perhaps"] = [get]
+    return Found(list(ways), next(iter(ways.values()), []))
+
+
+def again(client: store.MlflowClient, run: store.Run, rev: str | None) -> list[str]:
+    """The commands that make the outputs of a stage's run again, in a work tree beside this one; none where the commit
+    of its code is gone.
+    """
+    tags, tree = run.data.tags, f"../again-{run.info.run_id[:8]}"
+    commit = next((at for at in (rev, tags.get("mlflow.source.git.commit")) if at and _has(at)), None)
+    if commit is None:
+        return []
+    commands = [shlex.join(["git", "worktree", "add", "--detach", tree, commit])]
+    if commit != rev and has_patch(client, run):
+        patch = _download(run.info.run_id, PATCH, tree)
+        commands += [f"{patch} && {shlex.join(['git', '-C', tree, 'apply', PATCH])}"]
+    return [*commands, f"(cd {tree} && {shlex.join(['dvc', 'repro', tags['retrace.stage']])})"]
+
+
+def has_patch(client: store.MlflowClient, run: store.Run) -> bool:
+    """Whether code or parameters of a run differed from its commit."""
+    return PATCH in {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
+
+
+def _commit(made: Made) -> str | None:
+    """A commit whose dvc.lock has these bytes: the experiment's own, else the newest."""
+    searched = ("log", "--all", f"-S{made.md5}", "--format=%H", "--", str(graph.LOCK))
+
+    def candidates() -> Iterator[str]:
+        yield from [made.rev] if made.rev else []
+        yield from (_git(*searched) or b"").decode().split()
+
+    return next((commit for commit in candidates() if _outs(commit).get(made.path) == made.md5), None)
+
+
+@cache
+def _outs(commit: str) -> Mapping[str, str]:
+    with lineage.exported(commit) as folder:
+        return {path: md5 for stage in graph.locked(folder).values() for path, md5 in stage.outs.items()}
+
+
+def _is_in_git(commit: str, made: Made) -> bool:
+    packed = _git("archive", commit, "--", made.path)
+    if not packed:
+        return False
+    with tempfile.TemporaryDirectory() as folder, tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+        archive.extractall(folder, filter="data")
+        return lineage.md5(Path(folder) / made.path) == made.md5
+
+
+def _objects(md5: str) -> dict[str, Path]:
+    """Where DVC's cache has each file, by its path inside the folder (`.` for a file); empty if one is not whole."""
+    listed = _object(md5)
+    if listed is None or not md5.endswith(".dir"):
+        return {".": listed} if listed else {}
+    entries = {entry["relpath"]: _object(entry["md5"]) for entry in json.loads(listed.read_bytes())}
+    found = {inside: source for inside, source in entries.items() if source}
+    return found if len(found) == len(entries) else {}
+
+
+def _object(md5: str) -> Path | None:
+    cached = _dvc(Path.cwd(), "cache", "dir") or ".dvc/cache"
+    path = Path(os.path.relpath(cached), "files", "md5", md5[:2], md5[2:])
+    return path if path.is_file() and lineage.md5(path) == md5.removesuffix(".dir") else None
+
+
+@cache
+def _dvc(folder: Path, *command: str) -> str:
+    """What DVC said in `folder`; nothing where it failed, as outside a repository."""
+    asked = subprocess.run([sys.executable, "-m", "dvc", *command], cwd=folder, capture_output=True, check=False)
+    return asked.stdout.decode().strip() if asked.returncode == 0 else ""
+
+
+def _is_artifact(client: store.MlflowClient, made: Made) -> bool:
+    above = None if "/" not in made.path else str(Path(made.path).parent)
+    if made.path not in {artifact.path for artifact in client.list_artifacts(made.run, above)}:
+        return False
+    with tempfile.TemporaryDirectory() as folder:
+        return lineage.md5(Path(client.download_artifacts(made.run, made.path, folder))) == made.md5
+
+
+def _download(run: str, artifact: str, into: str) -> str:
+    options = ["--run-id", run, "--artifact-path", artifact, "--dst-path", into]
+    command = shlex.join(["mlflow", "artifacts", "download", *options])
+    place = os.environ.get("MLFLOW_TRACKING_URI")
+    # With credentials in it, it is not shown: the shell that has them in its environment needs no more.
+    return f"MLFLOW_TRACKING_URI={shlex.quote(place)} {command}" if place and redacted(place) == place else command
+
+
+def _copy(source: Path, to: Path) -> str:
+    return f"{shlex.join(['mkdir', '-p', str(to.parent)])} && {shlex.join(['cp', '-RL', str(source), str(to)])}"
+
+
+def _has(commit: str) -> bool:
+    return _git("cat-file", "-e", f"{commit}^{{commit}}") is not None
+
+
+def _git(*command: str) -> bytes | None:
+    """What git said; None where it failed."""
+    asked = subprocess.run(["git", *command], capture_output=True, check=False)
+    return asked.stdout if asked.returncode == 0 else None

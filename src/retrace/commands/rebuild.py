@@ -1,0 +1,180 @@
+"""A run's code, parameters and own images in a temporary folder, and the pipeline run there as if for the first time.
+
+Nothing is taken over from the repository but git's objects, the images, and the downloads, which are pinned by digest:
+no cache of DVC's, no store of MLflow's, no variable of theirs. Nothing in the repository changes, and whatever ends
+this, no file and no process is left.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import psutil
+
+from retrace import graph, journal, lineage, paths
+from retrace.errors import RetraceError
+from retrace.journal import Event
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+MARK = "RETRACE_REBUILT_IN"  # in the environment of every process that is started here
+CONFIG = """\
+[core]
+    analytics = false
+    check_update = false
+    autostage = true
+    site_cache_dir = {folder}/.dvc/site
+[cache]
+    dir = {folder}/.dvc/cache
+"""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where code and parameters may be had from: a commit, and as a patch what was changed since."""
+
+    commit: str
+    patch: bytes = b""
+
+    def __str__(self) -> str:
+        return f"commit {self.commit[:10]}" + (" and its code.patch" if self.patch else "")
+
+
+@contextmanager
+def folder() -> Iterator[Path]:
+    """Yield the root of an empty repository that shares the objects of the one at hand; afterwards it is gone."""
+    with _interrupted_once():
+        tree = Path(tempfile.mkdtemp(prefix="retrace-verify-")).resolve()
+        try:
+            _share_objects(tree)
+            yield tree
+        finally:
+            _end(tree)
+            shutil.rmtree(tree)
+
+
+def _share_objects(tree: Path) -> None:
+    """`tree` is a repository without a commit of its own, but with all the objects of the one at hand."""
+    _git(tree, "init", "--quiet")
+    try:
+        shared = _git(lineage.root(), "rev-parse", "--path-format=absolute", "--git-path", "objects").decode()
+    except RetraceError:
+        raise RetraceError(f"{lineage.root()}: is no git repository; there is no code to make a run again") from None
+    # Not a clone: a shallow one, as in CI, would lack the commits of DVC's experiments.
+    (tree / ".git/objects/info/alternates").write_text(shared, encoding="utf-8")
+
+
+def check_out(tree: Path, origin: Origin) -> None:
+    """`tree` holds the code and the parameters of `origin`. Raises RetraceError where they cannot be had."""
+    try:
+        _git(tree, "cat-file", "-e", f"{origin.commit}^{{commit}}")
+    except RetraceError:
+        said = (
+            "is not in this repository: it was never fetched, or `git gc` has deleted it; fetch it from another clone"
+        )
+        raise RetraceError(f"commit {origin.commit} {said}") from None
+    # Without hooks, and whatever the attempt before has left.
+    _git(tree, "-c", f"core.hooksPath={os.devnull}", "checkout", "--quiet", "--force", "--detach", origin.commit)
+    _git(tree, "clean", "-ffdxq")
+    if origin.patch:
+        _git(tree, "apply", "--whitespace=nowarn", "-", stdin=origin.patch)
+
+
+def put_images(tree: Path, md5: str) -> None:
+    """`tree` has the images with this hash. Raises RetraceError where neither its commit nor the work tree has them."""
+    wanted, here = tree / paths.IMAGES, lineage.root() / paths.IMAGES
+    if wanted.exists() and lineage.md5(wanted) == md5:
+        return
+    if not here.exists() or lineage.md5(here) != md5:
+        raise RetraceError(f"{paths.IMAGES}: is not what the run read, which had the MD5 {md5}; put those images back")
+    shutil.rmtree(wanted, ignore_errors=True)
+    shutil.copytree(here, wanted)
+
+
+def repro(tree: Path, stages: Iterable[str]) -> None:
+    """`stages`, and those that they need, have run in `tree`. Raises RetraceError where one of them failed."""
+    (tree / ".dvc/config.local").write_text(CONFIG.format(folder=tree), encoding="utf-8")
+    (tree / graph.LOCK).unlink(missing_ok=True)
+    sys.stdout.flush()
+    command = ["dvc", "repro", "--force", "--no-run-cache", "--no-commit", *stages]
+    environment = _environment() | {MARK: str(tree)}
+    # A session of its own: Ctrl-C is for us, who end all of it.
+    with subprocess.Popen(
+        command, cwd=tree, env=environment, stdin=subprocess.DEVNULL, start_new_session=True
+    ) as process:
+        try:
+            code = process.wait()
+        finally:
+            _end(tree)
+    if code:
+        raise RetraceError(f"`dvc repro` ended with {code} in the rebuilt folder, as said above: nothing to compare")
+
+
+def journals(tree: Path) -> dict[str, list[Event]]:
+    """What the stages that ran in `tree` told, by stage."""
+    told = [journal.read(path) for path in (tree / ".retrace/journal").rglob("*.jsonl")]
+    return {events[0]["stage"]: events for events in told if events}
+
+
+def _environment() -> dict[str, str]:
+    """This one's, with our programs first and nothing that leads to the user's stores or repository."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("DVC_", "MLFLOW_", "GIT_")) or name.startswith("GIT_CONFIG")
+    }
+    return kept | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
+
+
+def _git(where: Path, *command: str, stdin: bytes = b"") -> bytes:
+    """What git said. Raises RetraceError with its complaint."""
+    asked = subprocess.run(
+        ["git", *command], cwd=where, env=_environment(), input=stdin, capture_output=True, check=False
+    )
+    if asked.returncode:
+        said = " ".join(asked.stderr.decode(errors="replace").split())
+        raise RetraceError(f"git {command[0]} ended with {asked.returncode}: {said}")
+    return asked.stdout
+
+
+def _end(tree: Path) -> None:
+    """No process that was started in `tree` is left, in whatever session or below whatever parent it is."""
+    while left := [process for process in psutil.process_iter() if _is_of(process, tree)]:
+        for process in left:
+            process.kill()
+        psutil.wait_procs(left, timeout=1)
+
+
+@contextmanager
+def _interrupted_once() -> Iterator[None]:
+    """The first signal does what it does; those after it, such as from an impatient Ctrl-C, do nothing in here, where
+    what the first one left is cleared away.
+    """
+    handlers = {number: old for number in SIGNALS if callable(old := signal.getsignal(number))}
+
+    def first(number: int, frame: FrameType | None) -> None:
+        for each in handlers:
+            signal.signal(each, signal.SIG_IGN)
+        handlers[signal.Signals(number)](number, frame)
+
+    for number in handlers:
+        signal.signal(number, first)
+    try:
+        yield
+    finally:
+        for number, old in handlers.items():
+            signal.signal(number, old)
+
+
+def _is_of(process: psutil.Process, tree: Path) -> bool:
+    try:
+        return process.environ().get(MARK) == str(tree)
+    except psutil.Error:
+        return False

@@ -1,0 +1,146 @@
+"""What MLflow knows of a run to verify, and the same of its second making, both as facts to compare."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from retrace import graph, lineage, params
+from retrace.commands.verdicts import Facts
+from retrace.errors import RetraceError
+from retrace.journal import Event
+from retrace.redaction import redacted
+from retrace.tracking import folds, links, store
+
+ID = re.compile(r"[0-9a-f]{6,32}")
+TIMED = re.compile(r"train_s|images_per_s|system/.*")  # metrics of the clock and the machine, which are never compared
+
+
+@dataclass(frozen=True)
+class Record:
+    """A run; its experiment's run, which may be itself; by stage the runs that made what the experiment has; and the
+    stages to verify: all of the experiment, or the run's own.
+    """
+
+    run: store.Run
+    parent: store.Run
+    made_by: Mapping[str, store.Run]
+    stages: tuple[str, ...]
+
+    @property
+    def is_parent(self) -> bool:
+        return self.run is self.parent
+
+    def own(self) -> list[store.Run]:
+        """The experiment's own runs, which all had its code; train's first, but for the run itself."""
+        parent = self.parent.info.run_id
+        found = [run for run in self.made_by.values() if run.data.tags.get("mlflow.parentRunId") == parent]
+        return sorted(found, key=lambda run: (run is not self.run, run is not self.made_by.get("train")))
+
+
+def find(client: store.MlflowClient, run_id: str) -> Record:
+    """The record of the run whose id begins so. Raises RetraceError unless it is a finished one of this pipeline."""
+    run = _run(client, run_id)
+    tags = run.data.tags
+    if folds.SUMMARY in tags:
+        raise RetraceError(f"run {run_id}: sums up folds; verify the runs below it, one a fold")
+    if "retrace.key" not in tags and "retrace.stage" not in tags:
+        raise RetraceError(f"run {run_id}: is none of this pipeline's; `mlflow ui` shows those that are")
+    parent = run if "retrace.key" in tags else _run(client, tags["mlflow.parentRunId"])
+    made_by = _made_by(client, parent)
+    stages = tuple(stage for stage in params.STAGES if stage in made_by)
+    if parent is not run:
+        stages = (tags["retrace.stage"],)
+        made_by |= {tags["retrace.stage"]: run}
+    if not stages:
+        raise RetraceError(f"run {run_id}: MLflow knows none of its stages; `retrace sync` may tell it")
+    for one in (run, *(made_by[stage] for stage in stages)):
+        if one.info.status != "FINISHED":
+            said = f"run {one.info.run_id} ({one.info.run_name}): is {one.info.status}"
+            raise RetraceError(f"{said}; only what FINISHED can be verified")
+    return Record(run, parent, made_by, stages)
+
+
+def _run(client: store.MlflowClient, run_id: str) -> store.Run:
+    if not ID.fullmatch(run_id):
+        raise RetraceError(f"run {run_id!r}: is no run's id; should be 6 to 32 of the digits 0-9 and a-f")
+    found = client.search_runs(store.experiments(client), f"attributes.run_id LIKE '{run_id}%'", max_results=2)
+    if len(found) > 1:
+        raise RetraceError(f"run {run_id}: so begins more than one run's id; give more digits")
+    if not found:
+        raise RetraceError(f"run {run_id}: is not in {redacted(store.address())}; `mlflow ui` shows those that are")
+    return found[0]
+
+
+def _made_by(client: store.MlflowClient, parent: store.Run) -> dict[str, store.Run]:
+    """By stage, the run of the experiment's own that finished it, else the one that it is linked to."""
+    own, linked = (
+        {tag.removeprefix(prefix): run for tag, run in parent.data.tags.items() if tag.startswith(prefix)}
+        for prefix in ("retrace.run.", "retrace.cached.")
+    )
+    found = {stage: _run(client, run) for stage, run in own.items()}
+    for stage, run in linked.items():
+        if stage not in found or found[stage].info.status != "FINISHED":
+            found[stage] = _run(client, run)
+    return found
+
+
+def made(client: store.MlflowClient, record: Record, makers: Mapping[str, str]) -> Facts:
+    """What the run made and measured, and what it had read of stages that are not to verify."""
+    facts: dict[tuple[str, str], Any] = {}
+    headlines: dict[str, str] = {}
+    for stage in record.stages:
+        run = record.made_by[stage]
+        for path, md5 in links.hashes(run, "deps").items():
+            if makers.get(path, stage) not in record.stages:
+                facts[makers[path], path] = md5
+        facts |= {(stage, path): md5 for path, md5 in links.hashes(run, "outs").items()}
+        for name in filter(_is_compared, run.data.metrics):
+            history = sorted(client.get_metric_history(run.info.run_id, name), key=lambda point: point.timestamp)
+            facts[stage, name] = {point.step: point.value for point in history}
+        for name, value in json.loads(run.data.tags.get(links.HEADLINE, "{}")).items():
+            facts.setdefault((stage, name), {})["headline"] = value
+            headlines[name] = stage
+    if record.is_parent:
+        for name, value in record.parent.data.metrics.items():
+            facts.setdefault((headlines.get(name, "experiment"), name), {})["experiment"] = value
+    return facts
+
+
+def remade(record: Record, stages: Mapping[str, graph.Stage], told: Mapping[str, list[Event]], tree: Path) -> Facts:
+    """The same of what is in `tree` and of what the stages have `told` there."""
+    facts: dict[tuple[str, str], Any] = {}
+    makers = graph.makers(stages)
+    shown = ("headline", "experiment") if record.is_parent else ("headline",)
+    for stage in record.stages:
+        read = (path for path in stages[stage].deps if makers.get(path, stage) not in record.stages)
+        for path in (*read, *stages[stage].outs):
+            if (tree / path).exists():
+                facts[makers[path], path] = lineage.md5(tree / path)
+        for event in told.get(stage, []):
+            places = {"metrics": [event.get("step")], "headline": shown}.get(event["kind"], ())
+            for name in filter(_is_compared, event["values"] if places else ()):
+                facts.setdefault((stage, name), {}).update(dict.fromkeys(places, event["values"][name]))
+    return facts
+
+
+def other_device(record: Record, told: Mapping[str, list[Event]], exact: tuple[str, ...]) -> tuple[str, str] | None:
+    """The kind of device then and now, if a stage but the `exact` ones had another, or the training behind it."""
+    for stage in dict.fromkeys((*record.stages, "train")):
+        if stage in exact or stage not in told or stage not in record.made_by:
+            continue
+        then = record.made_by[stage].data.tags
+        now: dict[str, str] = {}
+        for event in told[stage]:
+            now |= event["values"] if event["kind"] == "tags" else {}
+            now |= {"retrace.machine": event["machine"]} if event["kind"] == "start" else {}
+        kinds = [tag for tag in ("retrace.device", "retrace.machine") if tag in then and tag in now]
+        if any(then[tag] != now[tag] for tag in kinds):
+            return ", ".join(then[tag] for tag in kinds), ", ".join(now[tag] for tag in kinds)
+    return None
+
+
+def _is_compared(metric: str) -> bool:
+    return not TIMED.fullmatch(metric)

@@ -1,0 +1,108 @@
+"""What a run made and measured against what it made and measured the second time: pure comparisons, a verdict each."""
+
+import math
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+SCORE = re.compile(r"(train|val|test)_.*")  # metrics of the network
+EXACT = ("download", "preprocess")  # stages in which no device adds anything
+
+SAME, DIFFERS, MISSING, UNASKED = "same", "differs", "missing", "may differ"
+
+Points = Mapping[int | str, float]  # a metric, by step; under a name what stands elsewhere, such as in the headline
+Facts = Mapping[tuple[str, str], str | Points]  # (stage, path) -> MD5, (stage, metric) -> points
+
+
+@dataclass(frozen=True)
+class Row:
+    """One output or metric of a stage. `where` names the point of a metric at which it differs first."""
+
+    stage: str
+    what: str
+    then: str
+    now: str
+    verdict: str
+    where: str = ""
+
+    @property
+    def is_equal(self) -> bool:
+        """Whether it is as it was, or near enough where no more can be asked."""
+        return self.verdict not in (DIFFERS, MISSING)
+
+
+def compared(then: Facts, now: Facts, tolerance: float | None = None) -> list[Row]:
+    """A row for all that either side has. `tolerance` is for another kind of device; None means the same kind.
+
+    On another kind, what the stages after preprocess wrote may differ, and so may their curves; each last value and
+    headline figure of a score may by `tolerance`.
+    """
+    rows = []
+    for stage, what in dict.fromkeys([*then, *now]):
+        one, other = then.get((stage, what)), now.get((stage, what))
+        eased = None if stage in EXACT else tolerance
+        if isinstance(one, str) or isinstance(other, str):
+            rows.append(_file(stage, what, str(one or ""), str(other or ""), eased))
+        else:
+            rows.append(_metric(stage, what, one or {}, other or {}, eased))
+    return rows
+
+
+def _file(stage: str, path: str, then: str, now: str, tolerance: float | None) -> Row:
+    if not then or not now:
+        verdict = MISSING
+    elif then == now:
+        verdict = SAME
+    else:
+        verdict = DIFFERS if tolerance is None else UNASKED
+    return Row(stage, path, then[:12], now[:12], verdict)
+
+
+def _metric(stage: str, name: str, then: Points, now: Points, tolerance: float | None) -> Row:
+    if tolerance is not None:
+        then, now = _final(then), _final(now)
+    points = list(dict.fromkeys([*then, *now]))
+    lacking = [point for point in points if point not in then or point not in now]
+    apart = [point for point in points if point not in lacking and not _is_same(then[point], now[point])]
+    if lacking:
+        verdict = MISSING
+    elif not apart:
+        verdict = SAME
+    elif tolerance is None:
+        verdict = DIFFERS
+    elif not SCORE.fullmatch(name):
+        verdict = UNASKED
+    else:
+        near = all(abs(then[point] - now[point]) <= tolerance for point in apart)
+        verdict = f"within {tolerance:g}" if near else DIFFERS
+    shown = next(iter(lacking + apart), points[-1])
+    where = f"step {shown}" if isinstance(shown, int) else shown
+    one, other = _shown(then.get(shown), now.get(shown))
+    return Row(stage, name, one, other, verdict, where if verdict != SAME and len(points) > 1 else "")
+
+
+def _final(points: Points) -> Points:
+    """The last step, under one name: on another device training may stop after another epoch."""
+    last = max((point for point in points if isinstance(point, int)), default=None)
+    final: dict[int | str, float] = {} if last is None else {"last": points[last]}
+    return final | {point: value for point, value in points.items() if isinstance(point, str)}
+
+
+def _is_same(one: float, other: float) -> bool:
+    if math.isnan(one) or math.isnan(other):
+        return math.isnan(one) and math.isnan(other)
+    return _finite(one) == _finite(other)
+
+
+def _finite(value: float) -> float:
+    """As MLflow keeps it: infinity as the largest number."""
+    return max(-sys.float_info.max, min(sys.float_info.max, value))
+
+
+def _shown(one: float | None, other: float | None) -> tuple[str, str]:
+    """Both in six digits, or in all where six do not tell them apart."""
+    short = tuple("" if value is None else f"{value:.6g}" for value in (one, other))
+    if short[0] == short[1] and one is not None and other is not None and not _is_same(one, other):
+        return str(one), str(other)
+    return short[0], short[1]

@@ -1,0 +1,84 @@
+"""The graph as DVC has it: dvc.yaml with its parameters filled in, and what dvc.lock says was made."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from retrace import paths
+
+LOCK = Path("dvc.lock")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of dvc.yaml."""
+
+    deps: tuple[str, ...]
+    outs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Locked:
+    """A stage of dvc.lock: the MD5 of what it read and made, and the parameters that it ran with, by their keys in
+    params.yaml.
+    """
+
+    deps: Mapping[str, str]
+    outs: Mapping[str, str]
+    params: Mapping[str, Any]
+
+
+def stages(values: Mapping[str, Any], folder: Path = Path()) -> dict[str, Stage]:
+    """The stages of `folder`'s dvc.yaml in its order, with `${...}` filled in from `values`."""
+    text = (folder / paths.GRAPH).read_text(encoding="utf-8")
+    filled = re.sub(r"\$\{([\w.]+)\}", lambda name: str(_looked_up(values, name[1])), text)
+    return {
+        name: Stage(
+            deps=tuple(stage.get("deps", [])),
+            outs=tuple(
+                out if isinstance(out, str) else next(iter(out))
+                for kind in ("outs", "metrics", "plots")
+                for out in stage.get(kind, [])
+            ),
+        )
+        for name, stage in yaml.safe_load(filled)["stages"].items()
+    }
+
+
+def makers(graph: Mapping[str, Stage]) -> dict[str, str]:
+    """Which stage makes a file, by path."""
+    return {out: name for name, stage in graph.items() for out in stage.outs}
+
+
+def locked(folder: Path = Path()) -> dict[str, Locked]:
+    """The stages of `folder`'s dvc.lock; none where there is no dvc.lock."""
+    file = folder / LOCK
+    if not file.exists():
+        return {}
+    return {
+        name: Locked(
+            deps={dep["path"]: dep["md5"] for dep in stage.get("deps", [])},
+            outs={out["path"]: out["md5"] for out in stage.get("outs", [])},
+            params=stage.get("params", {}).get(str(paths.PARAMS), {}),
+        )
+        for name, stage in (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("stages", {}).items()
+    }
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested tables as one, with keys as params.yaml's are typed: `models.cnn.hidden`."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
+
+
+def _looked_up(values: Mapping[str, Any], name: str) -> Any:
+    value: Any = values
+    for part in name.split("."):
+        value = value[part]
+    return value

@@ -1,0 +1,60 @@
+"""Which process it is, told so that it can be told from another one that has its number later."""
+
+import socket
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+BOOT = Path("/proc/sys/kernel/random/boot_id")
+
+Identity = dict[str, Any]
+
+
+def identity(pid: int | None = None) -> Identity:
+    """Of this process, or of `pid`: host, boot, number, start (seconds since 1970). Raises psutil.NoSuchProcess."""
+    process = psutil.Process(pid)
+    return {"host": socket.gethostname(), "boot": _boot(), "pid": process.pid, "started": process.create_time()}
+
+
+def alive(who: Identity) -> bool:
+    """Whether that process still runs; of one on another machine nothing is known, so it is taken to."""
+    if who["host"] != socket.gethostname():
+        return True
+    if who["boot"] != _boot():
+        return False
+    try:
+        process = psutil.Process(who["pid"])
+        return process.create_time() == who["started"] and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def written(who: Identity) -> str:
+    """In a line, which `read` understands."""
+    return f"{who['host']} {who['boot']} {who['pid']} {who['started']}"
+
+
+def read(line: str) -> Identity:
+    host, boot, pid, started = line.split(" ")
+    return {"host": host, "boot": boot, "pid": int(pid), "started": float(started)}
+
+
+def dvc_above(pid: int) -> int | None:
+    """The nearest process above `pid` that is DVC, if there is one."""
+    try:
+        above = psutil.Process(pid).parents()
+    except psutil.NoSuchProcess:
+        return None
+    return next((process.pid for process in above if _is_dvc(process)), None)
+
+
+def _is_dvc(process: psutil.Process) -> bool:
+    try:
+        return any(Path(word).name == "dvc" for word in process.cmdline()[:4])
+    except psutil.Error:
+        return False
+
+
+def _boot() -> str:
+    return BOOT.read_text(encoding="ascii").strip() if BOOT.exists() else str(int(psutil.boot_time()))

@@ -1,0 +1,151 @@
+"""The process beside a stage, which shows the stage's journal in MLflow while it grows.
+
+A process and not a thread, because importing MLflow and waiting for a server would otherwise take training's time, and
+because it outlives a stage that is killed, whose run it can then close. It knows that the stage is over when its
+standard input ends. From then on it says on its standard output how long its next step may take, in seconds, so that
+the stage waits for what gets on and for nothing else; its last word is what MLflow lacks, if it lacks something.
+"""
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from retrace import journal, processes
+from retrace.redaction import redacted
+
+EVERY_S = 10.0  # between two looks at a journal that grows
+BEGIN_S = 60.0  # to begin: the imports, on a machine with other work
+
+
+class Follower:
+    """A stage's hold on the process beside it."""
+
+    def __init__(self, path: Path, process: "subprocess.Popen[bytes]") -> None:
+        self.path, self.process = path, process
+
+    def finish(self) -> None:
+        """MLflow has all of the journal, or a line on stderr says what it lacks.
+
+        A signal is answered afterwards, so that it leaves no run that seems to go on; a second one at once.
+        """
+        arrived: list[int] = []
+
+        def later(number: int, _: Any) -> None:
+            if arrived:
+                self.process.kill()
+            arrived.append(number)
+
+        signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        handlers = {number: signal.signal(number, later) for number in signals}
+        try:
+            if lacking := self._waited():
+                said = f"warning: MLflow lacks some of this run: {redacted(lacking)}; later, `retrace sync` uploads it"
+                print(said, file=sys.stderr)
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+            if arrived:
+                os.kill(os.getpid(), arrived[0])
+
+    def _waited(self) -> str | None:
+        """What MLflow lacks, if it lacks something."""
+        with self.process as process:  # its pipes are closed and it is no zombie, whatever happens
+            assert process.stdin is not None  # noqa: S101 - both are pipes
+            assert process.stdout is not None  # noqa: S101
+            with suppress(BrokenPipeError):
+                process.stdin.close()
+            said, lacking, within = b"", None, BEGIN_S
+            while more := _read(process.stdout.fileno(), within):
+                *lines, said = (said + more).split(b"\n")
+                for word in map(json.loads, lines):
+                    within, lacking = word.get("within", within), word.get("lacking", lacking)
+            if more is None:
+                process.kill()
+                return f"no answer within {within:.0f} s"
+        return lacking or (
+            f"the process beside the stage ended with {process.returncode}" if process.returncode else None
+        )
+
+
+def _read(file: int, within: float) -> bytes | None:
+    """What is there to read, nothing at the end; None where nothing comes for so many seconds."""
+    ready, _, _ = select.select([file], [], [], within)
+    return os.read(file, 4096) if ready else None
+
+
+def start(path: Path) -> Follower:
+    """The process beside this one, for the journal at `path`."""
+    # Of a session of its own: what kills a stage's group, such as Ctrl-C, leaves it time to tell.
+    command = [sys.executable, "-m", "retrace.tracking.follower", str(path), str(os.getpid())]
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    return Follower(path, process)
+
+
+def follow(path: Path, stage: int, over: Callable[[float], bool], say: Callable[..., None]) -> None:
+    """MLflow has the journal at `path` when the stage, whose process is `stage`, is over.
+
+    `over` waits some seconds for that and says whether it is so; `say` tells the stage what it can rely on.
+    """
+    from retrace.tracking import system, upload
+
+    def patience(seconds: float) -> None:
+        say(within=seconds)
+
+    shown, meter = upload.Upload(path), system.Meter(stage)
+    with upload.alone(path):
+        reason: Exception | None = None
+        while not over(0) and not shown.ended:
+            try:
+                shown.advance(patience)
+                reason = None
+                upload.leftovers(path.parent, stop=lambda: over(0))
+            except Exception as error:  # noqa: BLE001 - whatever MLflow, its server or its store can fail with
+                reason = error
+            if not shown.ended and not over(EVERY_S):
+                journal.append(path, meter.event())
+        if shown.ended:
+            return
+        journal.close(path)
+        within = 4 * upload.ANSWER_S if reason is None else upload.ANSWER_S
+        say(within=max(within, upload.LOCAL_S if upload.is_local() else 0.0))
+        try:
+            shown.advance(patience)
+        except Exception as error:  # noqa: BLE001
+            say(lacking=" ".join(str(error).split())[:300] or type(error).__name__)
+
+
+def main() -> None:
+    path, stage = Path(sys.argv[1]), int(sys.argv[2])
+    above = processes.dvc_above(stage)
+    watched = os.pidfd_open(above) if above else None
+
+    def over(seconds: float) -> bool:
+        until = time.monotonic() + seconds
+        files: list[int] = [0] if watched is None else [0, watched]
+        while True:
+            ready, _, _ = select.select(files, [], [], max(0.0, until - time.monotonic()))
+            if 0 in ready or not ready:
+                return 0 in ready
+            files.remove(watched)  # type: ignore[arg-type]
+            with suppress(ProcessLookupError):  # DVC is gone, and with it whoever would take what the stage makes
+                os.kill(stage, signal.SIGTERM)
+
+    def say(**word: float | str) -> None:
+        with suppress(BrokenPipeError):
+            os.write(1, json.dumps(word).encode() + b"\n")
+
+    follow(path, stage, over, say)
+
+
+if __name__ == "__main__":
+    main()

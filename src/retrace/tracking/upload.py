@@ -1,0 +1,225 @@
+"""A journal, told to MLflow: bit by bit while it grows, or whole; a second time it changes nothing.
+
+Runs are found by their own tags before they are made, and all that is told carries the journal's times.
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
+
+from retrace import journal, lineage, paths, processes
+from retrace.journal import Event
+from retrace.tracking import folds, links, served, store
+from retrace.tracking import runs as runs_of
+
+MAX_METRICS, MAX_PARAMS, MAX_TAGS = 1000, 100, 100  # a batch; MLflow's limits
+ANSWER_S = float(store.ANSWER_S)
+LOCAL_S = 120.0  # for a database here, which can only be busy
+BYTES_PER_S = 1e6  # of the slowest way to a server that is waited for
+PARTS = {str(paths.TRAIN): "training", str(paths.VALIDATION): "validation", str(paths.TEST): "testing"}
+PREFIXES = {"train_": paths.TRAIN, "val_": paths.VALIDATION, "test_": paths.TEST}  # of metrics: what they are taken on
+
+Patience = Callable[[float], None]
+
+
+class Upload:
+    """How far a journal is in MLflow. `advance` may fail at any point and is then called again."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.position = path, 0
+        self.start: Event = {}
+        self.runs: runs_of.Pair | None = None
+        self.headline: dict[str, Event] = {}
+        self.ended = False
+
+    def advance(self, patience: Patience = lambda _: None) -> None:
+        """MLflow has all that the journal says so far; if it has its end, it is no longer pending.
+
+        Before what may take long, `patience` is told how many seconds.
+        """
+        if self.ended:
+            return
+        client = store.client()
+        events, position = journal.read_from(self.path, self.position)
+        if self.runs is None:
+            self.start = self.start or events[0]
+            self._begin(client)
+        assert self.runs is not None  # noqa: S101 - since it has begun
+        _log_metrics(client, self.runs, events)
+        for event in events:
+            self._tell(client, self.runs, event, patience)
+        self.position = position
+        if self.ended:
+            journal.uploaded(self.path)
+            store.tidy(client.tracking_uri)
+
+    def _begin(self, client: MlflowClient) -> None:
+        runs = runs_of.pair(client, self.start)
+        log_params(client, runs.parent, self.start["params"])
+        log_params(client, runs.child, self.start["own_params"])
+        known = lineage.inputs(self.start["stage"], self.start["own_params"], self.start["deps"])
+        client.set_tag(runs.child, "retrace.inputs", known)
+        _log_datasets(client, runs, self.start)
+        self.runs = runs
+
+    def _tell(self, client: MlflowClient, runs: runs_of.Pair, event: Event, patience: Patience) -> None:
+        kept = journal.copies(self.path)
+        match event["kind"]:
+            case "tags":
+                client.log_batch(runs.child, tags=store.tagged(event["values"]))
+            case "headline":
+                self.headline |= {name: {**event, "value": value} for name, value in event["values"].items()}
+                figures = json.dumps({name: said["value"] for name, said in self.headline.items()})
+                client.set_tag(runs.child, links.HEADLINE, figures)
+            case "artifact" if (copy := kept / event["path"]).exists():
+                patience(ANSWER_S + copy.stat().st_size / BYTES_PER_S + self._local)
+                for run in runs.of(event):
+                    client.log_artifact(run, str(copy), _folder(event["path"]))
+            case "model" if (weights := kept / event["weights"]).exists():
+                patience(LOCAL_S + 3 * weights.stat().st_size / BYTES_PER_S)
+                if not (kept / "model" / "MLmodel").exists():
+                    served.package(weights, kept / event["card"], kept / "model")
+                served.log(client, runs, kept / "model", lineage.md5(weights))
+            case "end":
+                patience(4 * ANSWER_S + self._local)
+                self._end(client, runs, event)
+
+    @property
+    def _local(self) -> float:
+        return LOCAL_S if is_local() else 0.0
+
+    def _end(self, client: MlflowClient, runs: runs_of.Pair, end: Event) -> None:
+        tags = {f"dvc.outs.{out}": md5 for out, md5 in end.get("outs", {}).items()}
+        tags |= {f"retrace.made.{md5}": path for path, md5 in (end.get("outs", {}) | end.get("files", {})).items()}
+        tags |= {"retrace.error": end["error"][:5000]} if "error" in end else {}
+        for batch in _batches(store.tagged(tags), MAX_TAGS):
+            client.log_batch(runs.child, tags=batch)
+        self._log_model_metrics(client, runs, end)
+        client.set_terminated(runs.child, end["status"], end["time"])
+        with store.lock():
+            runs_of.settle(client, runs.experiment, runs.parent)
+            links.complete(client, runs, self.start, end.get("outs", {}))
+            if self.start["folds"]:
+                folds.summarize(client, runs.experiment, self.start)
+        self.ended = True
+
+    def _log_model_metrics(self, client: MlflowClient, runs: runs_of.Pair, end: Event) -> None:
+        """What the stage measured of a model is the model's too, tied to the part that it was measured on."""
+        md5 = (self.start["deps"] | end.get("outs", {})).get(str(paths.WEIGHTS))
+        model = served.of_weights(client, runs.experiment, md5) if md5 and self.headline else None
+        if model is None:
+            return
+        measured = []
+        for name, said in self.headline.items():
+            part = next((str(part) for prefix, part in PREFIXES.items() if name.startswith(prefix)), "")
+            digest = self.start["deps"].get(part)
+            dataset = (_dataset_name(self.start, part), digest) if digest else (None, None)
+            measured.append(Metric(name, said["value"], said["time"], 0, model, *dataset, runs.parent))
+        client.log_batch(runs.parent, metrics=measured)
+
+
+def whole(path: Path, patience: Patience = lambda _: None) -> bool:
+    """Whether MLflow has now all of the journal at `path`, of a stage that is over; not if another process is at it."""
+    with alone(path, wait=False) as free:
+        if not free or not path.exists():
+            return False
+        if journal.read(path):
+            journal.close(path)
+            Upload(path).advance(patience)
+        else:  # the power failed before its first line was whole
+            journal.uploaded(path)
+    return True
+
+
+class _StoppedError(Exception):
+    pass
+
+
+def leftovers(folder: Path, stop: Callable[[], bool]) -> None:
+    """MLflow has the journals that killed stages and dead servers left, as far as there is time until `stop`."""
+
+    def patience(_: float = 0.0) -> None:
+        if stop():
+            raise _StoppedError
+
+    with suppress(_StoppedError):
+        for path in journal.pending(folder):
+            patience()
+            if is_over(path):
+                whole(path, patience)
+
+
+def is_over(path: Path) -> bool:
+    """Whether nobody writes the journal at `path` any more."""
+    events = journal.read(path)
+    return not events or journal.end_of(events) is not None or not processes.alive(events[0]["process"])
+
+
+@contextmanager
+def alone(path: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Whether this process alone uploads the journal at `path`, for as long as the context lasts."""
+    try:
+        file = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:  # uploaded just now
+        yield False
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield True
+    except BlockingIOError:
+        yield False
+    finally:
+        os.close(file)
+
+
+def is_local() -> bool:
+    """Whether the store is no server's."""
+    return not store.is_served(store.address())
+
+
+def _folder(path: str) -> str | None:
+    above = str(Path(path).parent)
+    return None if above == "." else above
+
+
+def _batches(values: list[Any], size: int) -> Iterator[list[Any]]:
+    return (values[first : first + size] for first in range(0, len(values), size))
+
+
+def log_params(client: MlflowClient, run: str, values: Mapping[str, Any]) -> None:
+    for batch in _batches([Param(name, str(value)) for name, value in values.items()], MAX_PARAMS):
+        client.log_batch(run, params=batch)
+
+
+def _log_metrics(client: MlflowClient, runs: runs_of.Pair, events: list[Event]) -> None:
+    of: dict[str, list[Metric]] = {runs.child: [], runs.parent: []}
+    shown_in = {"metrics": runs.child, "headline": runs.parent}
+    for event in events:
+        if run := shown_in.get(event["kind"]):
+            of[run] += [Metric(key, value, event["time"], event["step"]) for key, value in event["values"].items()]
+    for run, logged in of.items():
+        for batch in _batches(logged, MAX_METRICS):
+            client.log_batch(run, metrics=batch)
+
+
+def _log_datasets(client: MlflowClient, runs: runs_of.Pair, start: Event) -> None:
+    """The parts that the stage reads are data sets of both runs, with DVC's MD5 as their digest."""
+    logged = []
+    for path, context in PARTS.items():
+        if md5 := start["deps"].get(path):
+            dataset = Dataset(_dataset_name(start, path), md5, "local", json.dumps({"uri": path}))
+            logged.append(DatasetInput(dataset, [InputTag("mlflow.data.context", context)]))
+    if logged:
+        for run in (runs.child, runs.parent):
+            client.log_inputs(run, logged)
+
+
+def _dataset_name(start: Event, path: str) -> str:
+    return f"{start['dataset']} {Path(path).stem}"
