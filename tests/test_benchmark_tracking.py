@@ -15,7 +15,7 @@ import pytest
 import stores
 import tracking as benchmark
 from clones import Clone
-from conftest import ROOT
+from repository import ROOT
 from tracking import Figure
 
 from retrace import paths, tracking

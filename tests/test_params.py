@@ -3,11 +3,11 @@ from pathlib import Path
 from typing import Annotated
 
 import pytest
-from conftest import ROOT
 from dvc.utils.serialize import load_yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import Field
+from repository import ROOT
 from ruamel.yaml import YAML
 
 from retrace import params, paths

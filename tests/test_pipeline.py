@@ -8,8 +8,8 @@ from typing import Any
 import contract
 import pytest
 import yaml
-from conftest import BIN, ROOT
 from pydantic import create_model
+from repository import BIN, ROOT
 
 from retrace import params
 from retrace.augmentations import AUGMENTATIONS

@@ -6,7 +6,7 @@ import subprocess
 
 import contract
 import pytest
-from conftest import BIN, ROOT
+from repository import BIN, ROOT
 
 from retrace import params
 from retrace.errors import ParamsError

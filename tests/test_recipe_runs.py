@@ -14,8 +14,8 @@ from types import ModuleType
 import mlflow
 import numpy as np
 import pytest
-from conftest import ROOT
 from PIL import Image
+from repository import ROOT
 from ruamel.yaml import YAML
 from sklearn.datasets import load_digits
 

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import BIN, ROOT, environment
 from dvc.cli import parse_args
 from dvc.utils.cli_parse import to_path_overrides
 from dvc.utils.hydra import apply_overrides, to_hydra_overrides
 from hydra.errors import OverrideParseException
 from hypothesis import example, given
 from hypothesis import strategies as st
+from repository import BIN, ROOT, environment
 
 from retrace import params, paths, recipes
 from retrace.augmentations import AUGMENTATIONS

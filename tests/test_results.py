@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import results
-from conftest import ROOT
 from dvc.cli import parse_args
 from dvc.utils.hydra import apply_overrides
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
+from repository import ROOT
 from results import Result
 
 from retrace import params, paths, recipes

@@ -10,8 +10,8 @@ from pathlib import Path
 import mlflow
 import pytest
 import yaml
-from conftest import ROOT
 from mlflow.entities import Run
+from repository import ROOT
 
 from retrace import errors, graph, journal, lineage, params, paths, processes, tracking
 from retrace.commands import sync

@@ -10,8 +10,8 @@ from pathlib import Path
 import mlflow
 import pytest
 import yaml
-from conftest import Clone
 from mlflow.entities import Run
+from repository import Clone
 
 from retrace import graph, lineage, paths, tracking
 from retrace.commands import trace

@@ -17,8 +17,9 @@ import pytest
 from mlflow import artifacts
 from mlflow.entities import Run
 
-from retrace import classifier, errors, graph, journal, lineage, params, paths, tracking
+from retrace import classifier, errors, graph, journal, lineage, params, paths, redaction, tracking
 from retrace.journal import Journal
+from retrace.tracking import system
 from retrace.tracking.upload import Upload
 from retrace.training import Epoch
 
@@ -267,6 +268,80 @@ def test_the_model_is_served_from_raw_images_and_belongs_to_both_runs(
     logged = Path(artifacts.download_artifacts(f"models:/{of_child.model_id}"))
     assert "torch==" in (logged / "requirements.txt").read_text()
     assert (logged / "data" / "model.pt2").is_file()
+
+
+def test_data_sets_and_models_are_what_mlflow_knows_them_as(
+    folder: Path, store: mlflow.MlflowClient, values: params.Values
+) -> None:
+    for part in (paths.TRAIN, paths.VALIDATION, paths.TEST):
+        part.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(part.name.encode())
+    card = classifier.Card(
+        model="softmax", settings={}, shape=(1, 8, 8), class_names=("a", "b"), mean=(33.0,), std=(78.0,),
+        pretrained=None, epoch=1,
+    )  # fmt: skip
+    with tracking.stage("train") as run:
+        classifier.save(classifier.build(card), card)
+        run.headline({"train_loss": 0.5, "val_accuracy": 0.75})
+        run.model(paths.WEIGHTS, paths.CARD)
+    with tracking.stage("evaluate") as run:
+        run.headline({"test_accuracy": 0.5})
+    again(run.path)
+    (parent,), (train, evaluate) = runs(store)
+
+    def read(run: Run) -> dict[str, tuple[str, str]]:
+        given = run.inputs.dataset_inputs if run.inputs else []
+        return {each.dataset.name: (each.dataset.digest, each.tags[0].value) for each in given}
+
+    expected = {
+        f"mnist {path.stem}": (lineage.md5(path), context)
+        for path, context in ((paths.TRAIN, "training"), (paths.VALIDATION, "validation"), (paths.TEST, "testing"))
+    }
+    assert read(parent) == expected
+    assert read(train) == {name: said for name, said in expected.items() if said[1] != "testing"}
+    assert read(evaluate) == {name: said for name, said in expected.items() if said[1] == "testing"}
+    (model,) = store.search_logged_models([parent.info.experiment_id])
+    assert {(m.key, m.value, m.dataset_name, m.dataset_digest) for m in model.metrics or []} == {
+        ("train_loss", 0.5, "mnist train", lineage.md5(paths.TRAIN)),
+        ("val_accuracy", 0.75, "mnist validation", lineage.md5(paths.VALIDATION)),
+        ("test_accuracy", 0.5, "mnist test", lineage.md5(paths.TEST)),
+    }
+    mlflow.set_tracking_uri(store.tracking_uri)
+    table = mlflow.search_runs(experiment_names=["mnist"], filter_string="dataset.name = 'mnist test'")
+    assert set(table["run_id"]) == {parent.info.run_id, evaluate.info.run_id}
+    best = mlflow.search_logged_models(
+        [parent.info.experiment_id], order_by=[{"field_name": "metrics.test_accuracy"}], output_format="list"
+    )
+    assert [found.model_id for found in best] == [model.model_id]
+
+
+def test_a_meter_reads_the_machine_under_the_names_of_mlflow_s_page() -> None:
+    meter = system.Meter(os.getpid())
+    first, second = meter.event(), meter.event()
+    assert (first["step"], second["step"]) == (1, 2)
+    assert set(second["values"]) >= {
+        "system/cpu_utilization_percentage",
+        "system/system_memory_usage_megabytes",
+        "system/process_memory_usage_megabytes",
+    }
+    assert 10 < second["values"]["system/process_memory_usage_megabytes"] < 100_000
+
+
+@pytest.mark.parametrize(
+    ("said", "left"),
+    [
+        ("http://me:canary@host:1/x?y=1", "http://***@host:1/x?y=1"),
+        ("postgresql://canary@host/db and more", "postgresql://***@host/db and more"),
+        ("https://host/a?token=canary&b=2", "https://host/a?token=***&b=2"),
+        ("https://host/a?X-Amz-Signature=canary", "https://host/a?X-Amz-Signature=***"),
+        ("the key is canary-value", "the key is ***"),
+        ("an e-mail to me@host stays", "an e-mail to me@host stays"),
+    ],
+)
+def test_secrets_are_taken_out_of_text(monkeypatch: pytest.MonkeyPatch, said: str, left: str) -> None:
+    monkeypatch.setenv("MY_API_KEY", "canary-value")
+    assert redaction.redacted(said) == left
+    assert redaction.redacted_all({"a": [said], "b": 1}) == {"a": [left], "b": 1}
 
 
 def test_four_stages_that_start_together_without_a_store_share_one_parent(folder: Path) -> None:

@@ -11,13 +11,14 @@ from pathlib import Path
 import mlflow
 import psutil
 import pytest
-from conftest import Clone
 from mlflow.entities import Run
+from repository import Clone
 
 from retrace import graph, lineage, params, paths
-from retrace.commands import rebuild, record, verdicts, verify
-from retrace.commands.verdicts import Row
+from retrace.commands import verify
 from retrace.errors import RetraceError
+from retrace.provenance import rebuild, record, verdicts
+from retrace.provenance.verdicts import Row
 
 LOSS = ("train", "val_loss")
 
@@ -118,9 +119,8 @@ def test_what_is_no_run_of_the_pipeline_is_refused(client: mlflow.MlflowClient) 
     other = recorded(client)
     summary = recorded(client, retrace__folds__summary="abc")
     bare = recorded(client, retrace__key="abc")
-    assert "is no run's id; should be 6 to 32" in refused("latest")
-    assert "is no run's id; should be 6 to 32" in refused(other[:5])
-    assert "is not in sqlite:///" in refused("0" * 32)
+    for wrong in ("latest", other[:5], "0" * 32):
+        assert f"run {wrong!r}: is no run's id in sqlite:///" in refused(wrong)
     assert "is none of this pipeline's" in refused(other)
     assert "verify the runs below it" in refused(summary)
     assert "MLflow knows none of its stages; `retrace sync` may tell it" in refused(bare)
@@ -140,7 +140,7 @@ def test_a_run_that_did_not_finish_is_refused(client: mlflow.MlflowClient, statu
 def test_a_beginning_of_two_ids_is_refused(client: mlflow.MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
     run = client.get_run(recorded(client, retrace__key="abc"))
     monkeypatch.setattr(mlflow.MlflowClient, "search_runs", lambda *_, **__: [run, run])
-    assert "so begins more than one run's id" in refused(run.info.run_id[:6])
+    assert "so start the ids of" in refused(run.info.run_id[:6])
 
 
 def test_a_run_without_a_commit_is_refused(
@@ -180,12 +180,12 @@ def test_outputs_are_what_their_own_stage_said_and_of_other_stages_what_was_read
     client.set_tag(parent, "retrace.run.train", train)
     client.set_tag(parent, "retrace.cached.evaluate", evaluate)
     makers = {WEIGHTS: "train"}
-    assert record.made(client, record.find(client, parent), makers) == {
+    assert record.made(client, record.find(parent), makers) == {
         ("train", WEIGHTS): "made",
         ("train", "val_loss"): {1: 0.1, 2: 0.3},
         ("evaluate", "test_loss"): {"headline": 1.5, "experiment": 1.25},
     }
-    alone = record.find(client, evaluate[:8])
+    alone = record.find(evaluate[:8])
     assert record.made(client, alone, makers) == {
         ("train", WEIGHTS): "read",
         ("evaluate", "test_loss"): {"headline": 1.5},
@@ -223,9 +223,9 @@ def test_the_device_is_another_kind_where_training_was_on_another(
         "train": [{"kind": "start", "machine": machine}, {"kind": "tags", "values": {"retrace.device": device}}],
     }
     for run in (parent, train, evaluate):
-        assert record.other_device(record.find(client, run), told, verdicts.EXACT) == kinds
+        assert record.other_device(record.find(run), told, verdicts.EXACT) == kinds
     del told["train"]
-    assert record.other_device(record.find(client, download), told, verdicts.EXACT) is None
+    assert record.other_device(record.find(download), told, verdicts.EXACT) is None
 
 
 def commit(message: str) -> str:
@@ -247,12 +247,12 @@ def test_code_is_taken_from_any_place_that_has_it(client: mlflow.MlflowClient) -
     with rebuild.folder() as tree:
         client.set_tag(parent, "dvc.exp_rev", wrong)
         with pytest.raises(RetraceError, match="commit 0000.* is not in this repository"):
-            verify.restore(client, record.find(client, parent), tree)
+            verify.restore(client, record.find(parent), tree)
         client.set_tag(gone, "mlflow.source.git.commit", wrong)
         with pytest.raises(RetraceError, match="is not what it ran, by a file that no stage depends on;"):
-            verify.restore(client, record.find(client, parent), tree)
+            verify.restore(client, record.find(parent), tree)
         client.set_tag(parent, "dvc.exp_rev", right)
-        assert verify.restore(client, record.find(client, parent), tree) == rebuild.Origin(right)
+        assert verify.restore(client, record.find(parent), tree) == rebuild.Origin(right)
         assert "# another" not in (tree / paths.GRAPH).read_text()
     assert not tree.exists()
 

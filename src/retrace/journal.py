@@ -38,46 +38,48 @@ class Journal:
         line = json.dumps(redacted_all(start | header)) + "\n"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
+            unfinished = folder / f".{self.id}"
+            self._file = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
             _append(self._file, line)
             os.fsync(self._file)
+            unfinished.rename(self.path)
         except OSError as error:
-            self.path.unlink(missing_ok=True)
+            (folder / f".{self.id}").unlink(missing_ok=True)
             raise DataError(f"{folder}: no journal can be written there ({error.strerror}); make room for it") from None
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """These metrics had these values at this step."""
-        self._write(json.dumps({"kind": "metrics", "time": _now(), "step": step, "values": dict(values)}) + "\n")
+        self._tell("metrics", {"step": step, "values": dict(values)})
 
     def headline(self, values: Mapping[str, float]) -> None:
         """By these final figures, which the stage also has as metrics, whole pipelines are compared."""
-        self._tell("headline", step=0, values=dict(values))
+        self._tell("headline", {"step": 0, "values": dict(values)})
 
     def tags(self, **tags: str) -> None:
         """Facts about the run that are neither parameter nor metric."""
-        self._tell("tags", values=tags)
+        self._tell("tags", redacted_all({"values": tags}))
 
     def artifact(self, path: Path, *, headline: bool = False) -> None:
         """The stage made this file, and people want to look at it; a headline one belongs to the whole pipeline."""
         self._keep(path)
-        self._tell("artifact", path=str(path), headline=headline)
+        self._tell("artifact", {"path": str(path), "headline": headline})
 
     def attach(self, name: str, content: bytes) -> None:
         """The run has this as an artifact, which is no file of the stage's."""
         copy = copies(self.path) / name
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(content)
-        self._tell("artifact", path=name, headline=False)
+        self._tell("artifact", {"path": name, "headline": False})
 
     def model(self, weights: Path, card: Path) -> None:
         """The stage made this model."""
         self._keep(weights)
         self._keep(card)
-        self._tell("model", weights=str(weights), card=str(card))
+        self._tell("model", {"weights": str(weights), "card": str(card)})
 
     def end(self, status: str, **more: Any) -> None:
         """Nothing follows. `status` is MLflow's: FINISHED, FAILED or KILLED."""
-        self._tell("end", status=status, **more)
+        self._tell("end", redacted_all({"status": status} | more))
         self.sync()
         os.close(self._file)
 
@@ -94,14 +96,11 @@ class Journal:
         except OSError as error:
             print(f"warning: {path}: no copy for MLflow could be made ({error.strerror})", file=sys.stderr)
 
-    def _tell(self, kind: str, **event: Any) -> None:
-        self._write(json.dumps({"kind": kind, "time": _now(), **redacted_all(event)}) + "\n")
-
-    def _write(self, line: str) -> None:
+    def _tell(self, kind: str, event: Event) -> None:
         if self._full:
             return
         try:
-            _append(self._file, line)
+            _append(self._file, json.dumps({"kind": kind, "time": _now(), **event}) + "\n")
         except OSError as error:
             self._full = True
             print(f"warning: {self.path}: {error.strerror}; MLflow will lack what follows", file=sys.stderr)

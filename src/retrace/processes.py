@@ -12,9 +12,9 @@ Identity = dict[str, Any]
 
 
 def identity(pid: int | None = None) -> Identity:
-    """Of this process, or of `pid`: host, boot, number, start (seconds since 1970). Raises psutil.NoSuchProcess."""
+    """Of this process, or of `pid`: host, boot, number and start. Raises psutil.NoSuchProcess."""
     process = psutil.Process(pid)
-    return {"host": socket.gethostname(), "boot": _boot(), "pid": process.pid, "started": process.create_time()}
+    return {"host": socket.gethostname(), "boot": _boot(), "pid": process.pid, "started": _started(process)}
 
 
 def alive(who: Identity) -> bool:
@@ -25,7 +25,7 @@ def alive(who: Identity) -> bool:
         return False
     try:
         process = psutil.Process(who["pid"])
-        return process.create_time() == who["started"] and process.status() != psutil.STATUS_ZOMBIE
+        return _started(process) == who["started"] and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
 
@@ -54,6 +54,16 @@ def _is_dvc(process: psutil.Process) -> bool:
         return any(Path(word).name == "dvc" for word in process.cmdline()[:4])
     except psutil.Error:
         return False
+
+
+def _started(process: psutil.Process) -> float:
+    """Ticks from the boot on, which stay what they are when the clock is set; elsewhere, seconds since 1970."""
+    if not BOOT.exists():
+        return process.create_time()
+    try:
+        return float(Path(f"/proc/{process.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19])
+    except (FileNotFoundError, ProcessLookupError):
+        raise psutil.NoSuchProcess(process.pid) from None
 
 
 def _boot() -> str:

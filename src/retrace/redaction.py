@@ -2,30 +2,55 @@
 
 import os
 import re
+from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 MASK = "***"
-SECRET_NAME = re.compile(r"token|secret|passw|credential|api_?key|access_?key|private_?key", re.IGNORECASE)
-SHORTEST = 6  # of a secret in the environment; a shorter one would mask words
-IN_URL = re.compile(r"(?P<scheme>\b[a-z][a-z0-9+.-]*://)[^\s/@'\"]+@", re.IGNORECASE)
+SECRET_NAME = re.compile(r"token|secret|passw|credential|key$|access_key|connection_string", re.IGNORECASE)
+SHORTEST = 8  # of a secret in the environment; a shorter one would mask words
+IN_URL = re.compile(r"(?P<scheme>\b[a-z][a-z0-9+.-]*://)[^\s/'\"]+@", re.IGNORECASE)
+PASSWORD = re.compile(r"://[^\s/:@]*:([^\s/]+)@")
 IN_QUERY = re.compile(
     r"(?P<name>[?&][^\s=&'\"]*(?:token|secret|passw|credential|key|signature)[^\s=&'\"]*=)[^\s&'\"]+", re.IGNORECASE
 )
 
 
 def redacted(text: str) -> str:
-    """`text` without the user part of URLs, their secret queries, and the environment's secrets, known by name."""
-    text = IN_QUERY.sub(rf"\g<name>{MASK}", IN_URL.sub(rf"\g<scheme>{MASK}@", text))
-    for name, value in os.environ.items():
-        if len(value) >= SHORTEST and value in text and SECRET_NAME.search(name):
-            text = text.replace(value, MASK)
-    return text
+    """`text` without the user part of URLs, their secret queries, and the secrets that `_secrets` knows."""
+    return _redacted(text, _secrets())
 
 
 def redacted_all(value: Any) -> Any:
     """The same of every string in mappings and lists; the names in them stay."""
+    return _redacted_all(value, _secrets())
+
+
+def _redacted(text: str, secrets: list[str]) -> str:
+    text = IN_QUERY.sub(rf"\g<name>{MASK}", IN_URL.sub(rf"\g<scheme>{MASK}@", text))
+    for secret in secrets:
+        text = text.replace(secret, MASK)
+    return text
+
+
+def _secrets() -> list[str]:
+    """Longest first: the environment's, by their names, the passwords in its URLs, and the same of DVC's local
+    configuration.
+    """
+    config = Path(os.environ.get("DVC_ROOT") or ".") / ".dvc" / "config.local"
+    lines = config.read_text(encoding="utf-8", errors="replace").splitlines() if os.access(config, os.R_OK) else []
+    settings = [(name.strip(), value.strip(" '\"")) for name, _, value in (line.partition("=") for line in lines)]
+    named = [*os.environ.items(), *settings]
+    found = {value for name, value in named if SECRET_NAME.search(name)}
+    for _, value in named:
+        for password in PASSWORD.findall(value):
+            found |= {password, unquote(password)}
+    return sorted((secret for secret in found if len(secret) >= SHORTEST), key=len, reverse=True)
+
+
+def _redacted_all(value: Any, secrets: list[str]) -> Any:
     if isinstance(value, str):
-        return redacted(value)
+        return _redacted(value, secrets)
     if isinstance(value, dict):
-        return {name: redacted_all(inner) for name, inner in value.items()}
-    return [redacted_all(inner) for inner in value] if isinstance(value, list) else value
+        return {name: _redacted_all(inner, secrets) for name, inner in value.items()}
+    return [_redacted_all(inner, secrets) for inner in value] if isinstance(value, list) else value

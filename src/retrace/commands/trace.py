@@ -13,10 +13,10 @@ from rich.console import Console
 from rich.tree import Tree
 
 from retrace import graph, journal, lineage, paths, tracking
-from retrace.commands import places
-from retrace.commands.origins import MADE, Origins
-from retrace.commands.places import Made
 from retrace.errors import RetraceError
+from retrace.provenance import places
+from retrace.provenance.origins import MADE, Origins
+from retrace.provenance.places import Made
 from retrace.tracking import experiments, links, store
 
 MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")

@@ -16,15 +16,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from retrace import graph, lineage, params, paths
-from retrace.commands import rebuild, verdicts
-from retrace.commands import record as record_of
-from retrace.commands.rebuild import Origin
-from retrace.commands.record import Record
-from retrace.commands.verdicts import Row
 from retrace.errors import RetraceError
+from retrace.provenance import rebuild, verdicts
+from retrace.provenance import record as record_of
+from retrace.provenance.places import PATCH
+from retrace.provenance.rebuild import Origin
+from retrace.provenance.record import Record
+from retrace.provenance.verdicts import Row
 from retrace.tracking import links, store
 
-PATCH = "code.patch"
 CODE = ("src/", "stages/")
 WIDTH = 120  # of the table where there is no terminal
 
@@ -39,7 +39,7 @@ def check(run_id: str, tolerance: float) -> int:
     if not 0 <= tolerance < math.inf:
         raise RetraceError(f"tolerance is {tolerance}; should be a number from 0 on, such as 0.005")
     client = store.client()
-    record = record_of.find(client, run_id)
+    record = record_of.find(run_id)
     with rebuild.folder() as tree:
         origin = restore(client, record, tree)
         print(f"{_name(record)}: {', '.join(record.stages)} from {origin}, in {tree}")

@@ -65,7 +65,7 @@ class Follower:
             said, lacking, within = b"", None, BEGIN_S
             while more := _read(process.stdout.fileno(), within):
                 *lines, said = (said + more).split(b"\n")
-                for word in map(json.loads, lines):
+                for word in filter(None, map(_word, lines)):
                     within, lacking = word.get("within", within), word.get("lacking", lacking)
             if more is None:
                 process.kill()
@@ -73,6 +73,14 @@ class Follower:
         return lacking or (
             f"the process beside the stage ended with {process.returncode}" if process.returncode else None
         )
+
+
+def _word(line: bytes) -> dict[str, Any] | None:
+    """What the follower said; None for what a library printed before it had its own way."""
+    with suppress(ValueError):
+        word = json.loads(line)
+        return word if isinstance(word, dict) else None
+    return None
 
 
 def _read(file: int, within: float) -> bytes | None:
@@ -103,19 +111,23 @@ def follow(path: Path, stage: int, over: Callable[[float], bool], say: Callable[
 
     shown, meter = upload.Upload(path), system.Meter(stage)
     with upload.alone(path):
-        reason: Exception | None = None
+        reason, waited_for = None, False
         while not over(0) and not shown.ended:
             try:
                 shown.advance(patience)
                 reason = None
                 upload.leftovers(path.parent, stop=lambda: over(0))
             except Exception as error:  # noqa: BLE001 - whatever MLflow, its server or its store can fail with
-                reason = error
+                reason, waited_for = error, over(0)
             if not shown.ended and not over(EVERY_S):
-                journal.append(path, meter.event())
+                with suppress(OSError):  # a full disk
+                    journal.append(path, meter.event())
         if shown.ended:
             return
         journal.close(path)
+        if waited_for and not upload.is_local():  # it has had its time, and the stage must not wait twice
+            say(lacking=" ".join(str(reason).split())[:300])
+            return
         within = 4 * upload.ANSWER_S if reason is None else upload.ANSWER_S
         say(within=max(within, upload.LOCAL_S if upload.is_local() else 0.0))
         try:
@@ -140,9 +152,12 @@ def main() -> None:
             with suppress(ProcessLookupError):  # DVC is gone, and with it whoever would take what the stage makes
                 os.kill(stage, signal.SIGTERM)
 
+    words = os.dup(1)
+    os.dup2(2, 1)  # MLflow prints where a run is; what the stage reads is ours alone
+
     def say(**word: float | str) -> None:
         with suppress(BrokenPipeError):
-            os.write(1, json.dumps(word).encode() + b"\n")
+            os.write(words, json.dumps(word).encode() + b"\n")
 
     follow(path, stage, over, say)
 

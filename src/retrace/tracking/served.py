@@ -1,5 +1,6 @@
 """The trained network as MLflow serves it: a pt2 program from raw inputs to probabilities."""
 
+import shutil
 from importlib.metadata import version
 from pathlib import Path
 
@@ -25,14 +26,18 @@ def package(weights: Path, card: Path, folder: Path) -> None:
     example = classifier.example(said, 2).numpy()  # two: a batch of one would fix the batch size
     with torch.inference_mode():
         signature = infer_signature(example, served(torch.from_numpy(example)).numpy())
+    unfinished = folder.with_name(".model")
+    for left in (folder, unfinished):  # by an upload that was killed
+        shutil.rmtree(left, ignore_errors=True)
     pytorch.save_model(
         served,
-        str(folder),
+        str(unfinished),
         signature=signature,
         input_example=example,
         pip_requirements=[f"{package}=={version(package)}" for package in REQUIREMENTS],
         metadata={"class_names": list(said.class_names)},
     )
+    unfinished.replace(folder)
 
 
 def log(client: MlflowClient, runs: Pair, folder: Path, md5: str) -> None:

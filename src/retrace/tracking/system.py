@@ -41,13 +41,16 @@ class Meter:
 def _of_gpu(gpu: Any) -> dict[str, float]:
     import pynvml
 
-    used, rates = pynvml.nvmlDeviceGetMemoryInfo(gpu), pynvml.nvmlDeviceGetUtilizationRates(gpu)
-    return {
-        "system/gpu_0_memory_usage_megabytes": float(used.used) / MB,
-        "system/gpu_0_memory_usage_percentage": 100 * float(used.used) / float(used.total),
-        "system/gpu_0_utilization_percentage": float(rates.gpu),
-        "system/gpu_0_power_usage_watts": float(pynvml.nvmlDeviceGetPowerUsage(gpu)) / 1000,
-    }
+    values: dict[str, float] = {}
+    with suppress(pynvml.NVMLError):  # not every driver tells everything, a part of a GPU (MIG) little
+        used = pynvml.nvmlDeviceGetMemoryInfo(gpu)
+        values["system/gpu_0_memory_usage_megabytes"] = float(used.used) / MB
+        values["system/gpu_0_memory_usage_percentage"] = 100 * float(used.used) / float(used.total)
+    with suppress(pynvml.NVMLError):
+        values["system/gpu_0_utilization_percentage"] = float(pynvml.nvmlDeviceGetUtilizationRates(gpu).gpu)
+    with suppress(pynvml.NVMLError):
+        values["system/gpu_0_power_usage_watts"] = float(pynvml.nvmlDeviceGetPowerUsage(gpu)) / 1000
+    return values
 
 
 def _gpu() -> Any:

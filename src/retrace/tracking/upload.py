@@ -37,6 +37,7 @@ class Upload:
         self.start: Event = {}
         self.runs: runs_of.Pair | None = None
         self.headline: dict[str, Event] = {}
+        self.refused: Exception | None = None
         self.ended = False
 
     def advance(self, patience: Patience = lambda _: None) -> None:
@@ -47,6 +48,7 @@ class Upload:
         if self.ended:
             return
         client = store.client()
+        patience(4 * ANSWER_S + self._local)  # it has answered
         events, position = journal.read_from(self.path, self.position)
         if self.runs is None:
             self.start = self.start or events[0]
@@ -55,8 +57,12 @@ class Upload:
         _log_metrics(client, self.runs, events)
         for event in events:
             self._tell(client, self.runs, event, patience)
+        if refused := self.refused:
+            self.refused = None
+            raise refused
         self.position = position
-        if self.ended:
+        if journal.end_of(events):
+            self.ended = True
             journal.uploaded(self.path)
             store.tidy(client.tracking_uri)
 
@@ -84,12 +90,23 @@ class Upload:
                     client.log_artifact(run, str(copy), _folder(event["path"]))
             case "model" if (weights := kept / event["weights"]).exists():
                 patience(LOCAL_S + 3 * weights.stat().st_size / BYTES_PER_S)
-                if not (kept / "model" / "MLmodel").exists():
-                    served.package(weights, kept / event["card"], kept / "model")
-                served.log(client, runs, kept / "model", lineage.md5(weights))
+                self._tell_model(client, runs, weights, kept / event["card"])
             case "end":
                 patience(4 * ANSWER_S + self._local)
                 self._end(client, runs, event)
+
+    def _tell_model(self, client: MlflowClient, runs: runs_of.Pair, weights: Path, card: Path) -> None:
+        """MLflow has the model; where it cannot be packaged, as by other code than made it, `advance` fails, but only
+        when all else is told, so that the run does not seem to go on.
+        """
+        packaged = journal.copies(self.path) / "model"
+        try:
+            if not (packaged / "MLmodel").exists():
+                served.package(weights, card, packaged)
+        except Exception as error:  # noqa: BLE001 - whatever torch can fail with
+            self.refused = error
+        else:
+            served.log(client, runs, packaged, lineage.md5(weights))
 
     @property
     def _local(self) -> float:
@@ -108,7 +125,6 @@ class Upload:
             links.complete(client, runs, self.start, end.get("outs", {}))
             if self.start["folds"]:
                 folds.summarize(client, runs.experiment, self.start)
-        self.ended = True
 
     def _log_model_metrics(self, client: MlflowClient, runs: runs_of.Pair, end: Event) -> None:
         """What the stage measured of a model is the model's too, tied to the part that it was measured on."""
@@ -130,7 +146,7 @@ def whole(path: Path, patience: Patience = lambda _: None) -> bool:
     with alone(path, wait=False) as free:
         if not free or not path.exists():
             return False
-        if journal.read(path):
+        if (events := journal.read(path)) and events[0]["kind"] == "start":
             journal.close(path)
             Upload(path).advance(patience)
         else:  # the power failed before its first line was whole
@@ -152,14 +168,21 @@ def leftovers(folder: Path, stop: Callable[[], bool]) -> None:
     with suppress(_StoppedError):
         for path in journal.pending(folder):
             patience()
-            if is_over(path):
-                whole(path, patience)
+            try:
+                if is_over(path):
+                    whole(path, patience)
+            except (_StoppedError, ConnectionError):
+                raise
+            except Exception:  # noqa: BLE001, S112 - one that MLflow refuses must not keep the others away
+                continue
 
 
 def is_over(path: Path) -> bool:
     """Whether nobody writes the journal at `path` any more."""
     events = journal.read(path)
-    return not events or journal.end_of(events) is not None or not processes.alive(events[0]["process"])
+    if not events or events[0]["kind"] != "start" or journal.end_of(events):
+        return True
+    return not processes.alive(events[0]["process"])
 
 
 @contextmanager

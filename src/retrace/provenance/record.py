@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from retrace import graph, lineage, params
-from retrace.commands.verdicts import Facts
 from retrace.errors import RetraceError
 from retrace.journal import Event
-from retrace.redaction import redacted
+from retrace.provenance.origins import Origins
+from retrace.provenance.verdicts import Facts
 from retrace.tracking import folds, links, store
 
-ID = re.compile(r"[0-9a-f]{6,32}")
 TIMED = re.compile(r"train_s|images_per_s|system/.*")  # metrics of the clock and the machine, which are never compared
 
 
@@ -40,16 +39,22 @@ class Record:
         return sorted(found, key=lambda run: (run is not self.run, run is not self.made_by.get("train")))
 
 
-def find(client: store.MlflowClient, run_id: str) -> Record:
+def find(run_id: str) -> Record:
     """The record of the run whose id begins so. Raises RetraceError unless it is a finished one of this pipeline."""
-    run = _run(client, run_id)
+    origins = Origins()
+    run = origins.run(run_id)
+    if run is None:
+        said = f"is no run's id in {origins.place}; give at least 6 of its digits, which `mlflow ui` shows"
+        raise RetraceError(f"run {run_id!r}: {said}")
     tags = run.data.tags
     if folds.SUMMARY in tags:
         raise RetraceError(f"run {run_id}: sums up folds; verify the runs below it, one a fold")
     if "retrace.key" not in tags and "retrace.stage" not in tags:
         raise RetraceError(f"run {run_id}: is none of this pipeline's; `mlflow ui` shows those that are")
-    parent = run if "retrace.key" in tags else _run(client, tags["mlflow.parentRunId"])
-    made_by = _made_by(client, parent)
+    parent = run if "retrace.key" in tags else origins.parent(run)
+    if parent is None:
+        raise RetraceError(f"run {run_id}: its experiment's run is no more in {origins.place}, and with it the key")
+    made_by = {made.data.tags["retrace.stage"]: made for made in origins.stages(parent)}
     stages = tuple(stage for stage in params.STAGES if stage in made_by)
     if parent is not run:
         stages = (tags["retrace.stage"],)
@@ -61,30 +66,6 @@ def find(client: store.MlflowClient, run_id: str) -> Record:
             said = f"run {one.info.run_id} ({one.info.run_name}): is {one.info.status}"
             raise RetraceError(f"{said}; only what FINISHED can be verified")
     return Record(run, parent, made_by, stages)
-
-
-def _run(client: store.MlflowClient, run_id: str) -> store.Run:
-    if not ID.fullmatch(run_id):
-        raise RetraceError(f"run {run_id!r}: is no run's id; should be 6 to 32 of the digits 0-9 and a-f")
-    found = client.search_runs(store.experiments(client), f"attributes.run_id LIKE '{run_id}%'", max_results=2)
-    if len(found) > 1:
-        raise RetraceError(f"run {run_id}: so begins more than one run's id; give more digits")
-    if not found:
-        raise RetraceError(f"run {run_id}: is not in {redacted(store.address())}; `mlflow ui` shows those that are")
-    return found[0]
-
-
-def _made_by(client: store.MlflowClient, parent: store.Run) -> dict[str, store.Run]:
-    """By stage, the run of the experiment's own that finished it, else the one that it is linked to."""
-    own, linked = (
-        {tag.removeprefix(prefix): run for tag, run in parent.data.tags.items() if tag.startswith(prefix)}
-        for prefix in ("retrace.run.", "retrace.cached.")
-    )
-    found = {stage: _run(client, run) for stage, run in own.items()}
-    for stage, run in linked.items():
-        if stage not in found or found[stage].info.status != "FINISHED":
-            found[stage] = _run(client, run)
-    return found
 
 
 def made(client: store.MlflowClient, record: Record, makers: Mapping[str, str]) -> Facts:

@@ -1,0 +1,157 @@
+"""Databases and MLflow servers that are real, and can be killed."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import pytest
+import sqlalchemy
+
+NOBODY = "nobody"  # PostgreSQL refuses to be root's
+TABLES = ("runs", "metrics", "latest_metrics", "params", "tags", "inputs", "datasets", "logged_models", "experiments")
+
+
+def until(condition: Callable[[], Any], within_s: float = 60.0, what: str = "", every_s: float = 0.1) -> Any:
+    """What `condition` returns as soon as that is true; fails where it does not become so. It is asked every so often:
+    seldom, where asking is work that others wait for.
+    """
+    deadline = time.monotonic() + within_s
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"not within {within_s:.0f} s: {what or condition}"
+        time.sleep(every_s)
+    return found
+
+
+def unused_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def rows(store: str) -> dict[str, list[tuple[Any, ...]]]:
+    """All rows of an MLflow database, by table."""
+    engine = sqlalchemy.create_engine(store)
+    try:
+        with engine.connect() as connected:
+            return {
+                table: sorted(map(tuple, connected.execute(sqlalchemy.text(f"SELECT * FROM {table}"))), key=repr)  # noqa: S608
+                for table in TABLES
+            }
+    finally:
+        engine.dispose()
+
+
+class Postgres:
+    """A PostgreSQL server of its own, on a Unix socket."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.data = folder, folder / "data"
+        self.owner: dict[str, Any] = {"cwd": folder}
+        if os.geteuid() == 0:
+            shutil.chown(folder, NOBODY)
+            self.owner |= {"user": NOBODY, "extra_groups": ()}
+        quick = ("--auth=trust", "--username=postgres", "--encoding=UTF8", "--no-sync")
+        subprocess.run([program("initdb"), "-D", self.data, *quick], check=True, capture_output=True, **self.owner)
+
+    @contextmanager
+    def running(self) -> Iterator["Postgres"]:
+        settings = {"listen_addresses": "", "unix_socket_directories": str(self.folder), "fsync": "off"}
+        command = [program("postgres"), "-D", str(self.data)]
+        command += [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+        with (self.folder / "log").open("wb") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=log, **self.owner)
+        try:
+            until(self._answers, what="PostgreSQL")
+            yield self
+        finally:
+            process.send_signal(signal.SIGQUIT)  # at once
+            process.wait(30)
+
+    def store(self, name: str) -> str:
+        """The address of the database `name`."""
+        return f"postgresql+psycopg2://postgres@/{name}?host={self.folder}"
+
+    def make(self, name: str) -> str:
+        """The address of a new, empty database."""
+        with closing(self._connected()) as connected:
+            connected.autocommit = True
+            with connected.cursor() as cursor:
+                cursor.execute(f"CREATE DATABASE {name}")
+        return self.store(name)
+
+    def _answers(self) -> bool:
+        with suppress(psycopg2.OperationalError), closing(self._connected()):
+            return True
+        return False
+
+    def _connected(self) -> Any:
+        return psycopg2.connect(host=str(self.folder), user="postgres", dbname="postgres")
+
+
+def program(name: str) -> str:
+    """The path of a program of PostgreSQL's; Debian keeps them out of PATH."""
+    installed = [shutil.which(name), *map(str, sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}")))]
+    found = [path for path in installed if path]
+    if not found:
+        pytest.fail(f"{name} is not there: install PostgreSQL (Debian's package is called postgresql)")
+    return found[-1]
+
+
+class Server:
+    """`mlflow server` at one address, which can be killed, frozen, and started again."""
+
+    def __init__(self, store: str, folder: Path, env: dict[str, str]) -> None:
+        self.store, self.folder, self.port = store, folder, unused_port()
+        self.env = env | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """It answers."""
+        if self.process is None:
+            at = ("--host", "127.0.0.1", "--port", str(self.port), "--workers", "1")
+            command = ["mlflow", "server", *at, "--backend-store-uri", self.store]
+            command += ["--artifacts-destination", str(self.folder / "artifacts")]
+            with (self.folder / "server.log").open("ab") as log:
+                self.process = subprocess.Popen(
+                    command, cwd=self.folder, env=self.env, stdout=log, stderr=log, start_new_session=True
+                )
+        until(self._answers, 120, what=f"{self.url}, see {self.folder / 'server.log'}")
+
+    def kill(self) -> None:
+        """All its processes are gone, and nothing answers."""
+        if self.process is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+            until(lambda: not self._accepts(), what="the port is free")
+
+    def freeze(self) -> None:
+        """It accepts, and never answers."""
+        assert self.process is not None
+        os.killpg(self.process.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        assert self.process is not None
+        os.killpg(self.process.pid, signal.SIGCONT)
+
+    def _accepts(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def _answers(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, (self.folder / "server.log").read_text()[-2000:]
+        with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=5) as page:
+            return page.status == 200
+        return False

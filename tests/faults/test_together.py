@@ -1,0 +1,218 @@
+"""Many at once: stages, experiments and syncs never make a thing twice, and never half."""
+
+import os
+import signal
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from repository import Clone
+
+from faults.servers import Server, rows, until
+from faults.stages import (
+    CONTENT,
+    HISTORY,
+    Stage,
+    another,
+    artifact,
+    check_complete,
+    found,
+    parents,
+    pending,
+    sync,
+    syncing,
+)
+from retrace import classifier, journal, params, paths, tracking
+from retrace.tracking import follower
+
+EPOCHS = 150  # of each stage that is synced: some hundred points
+SWEEP = 12
+
+
+class Nobody:
+    """In place of the process beside a stage: so the journal stays."""
+
+    def finish(self) -> None:
+        pass
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stages in this process leave their journals to sync."""
+    monkeypatch.setattr(follower, "start", lambda _: Nobody())
+
+
+def leave(folder: Path, n_experiments: int) -> list[Path]:
+    """The journals of two stages of as many experiments, which nobody has uploaded."""
+    paths.HISTORY.parent.mkdir(exist_ok=True)
+    paths.HISTORY.write_bytes(CONTENT)
+    left = []
+    for number in range(n_experiments):
+        another(folder, batch_size=str(number + 16))
+        for name in ("train", "evaluate"):
+            with tracking.stage(name) as run:
+                for epoch in range(1, EPOCHS + 1):
+                    run.metrics({"train_loss": 1 / epoch, "val_loss": 2 / epoch, "val_accuracy": 0.5}, epoch)
+                run.artifact(paths.HISTORY, headline=True)
+                run.headline({"val_loss": 0.25})
+            left.append(run.path)
+    return left
+
+
+def integrity(database: Path) -> str:
+    with sqlite3.connect(database) as connected:
+        return connected.execute("PRAGMA integrity_check").fetchone()[0]
+
+
+def test_four_stages_that_start_together_on_a_missing_database(folder: Path) -> None:
+    def run(name: str) -> Stage:
+        with Stage(folder, name) as stage:
+            stage.end()
+            assert stage.said == ""
+            return stage
+
+    with ThreadPoolExecutor(4) as pool:
+        stages = list(pool.map(run, ("download", "preprocess", "train", "evaluate")))
+    store = f"sqlite:///{folder / 'mlflow.db'}"
+    for stage in stages:
+        check_complete(store, folder, stage.journal)
+    assert len(parents(store, folder)) == 1
+    assert integrity(folder / "mlflow.db") == "ok"
+    assert not list(folder.glob(".mlflow*"))
+
+
+@pytest.mark.faults
+@pytest.mark.usefixtures("alone")
+@pytest.mark.xdist_group("servers")
+def test_two_syncs_at_once_and_a_third_that_changes_no_row(folder: Path, server: Server) -> None:
+    left = leave(folder, 3)
+    at_once = [syncing(folder, MLFLOW_TRACKING_URI=server.url) for _ in range(2)]
+    for process in at_once:
+        said, _ = process.communicate(timeout=120)
+        assert process.returncode == 0, said
+    assert pending(folder) == []
+    for path in left:
+        check_complete(server.url, folder, path)
+    assert len(parents(server.url, folder)) == 3
+    before = rows(server.store)
+    sync(folder, MLFLOW_TRACKING_URI=server.url)
+    assert rows(server.store) == before
+    for path in left:  # and as if nothing had been uploaded
+        (path.parent / "uploaded" / path.name).rename(path)
+    sync(folder, MLFLOW_TRACKING_URI=server.url)
+    assert rows(server.store) == before
+
+
+@pytest.mark.faults
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.55, 0.8, 0.97])
+def test_a_sync_that_is_killed_midway_is_completed_by_the_next(folder: Path, local: str, share: float) -> None:
+    left = leave(folder, 2)
+    total = len(left) * EPOCHS * 3
+
+    def told() -> bool:
+        with sqlite3.connect(folder / "mlflow.db", timeout=60) as database:
+            return database.execute("SELECT count(*) FROM metrics").fetchone()[0] >= share * total
+
+    with syncing(folder) as process:
+        until(told, what="a part of the metrics in MLflow")
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    sync(folder)
+    for path in left:
+        check_complete(local, folder, path)
+    assert len(parents(local, folder)) == 2
+    assert integrity(folder / "mlflow.db") == "ok"
+    before = rows(local)
+    sync(folder)
+    assert rows(local) == before
+
+
+@pytest.mark.faults
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize("broken", [b"", b'{"kind": "sta', b'{"kind": "tags", "time": 1, "values": {}}\n'])
+def test_a_journal_without_a_beginning_keeps_no_other_away(folder: Path, local: str, broken: bytes) -> None:
+    (folder / ".retrace/journal").mkdir(parents=True)
+    (folder / ".retrace/journal/20000101T000000-train-00000000.jsonl").write_bytes(broken)
+    left = leave(folder, 1)
+    with Stage(folder, "visualize") as stage:
+        until(lambda: not set(pending(folder)) & {path.name for path in left}, what="the others' upload")
+        stage.end()
+        assert stage.said == ""
+    for path in left:
+        check_complete(local, folder, path)
+
+
+@pytest.mark.faults
+@pytest.mark.usefixtures("alone")
+def test_a_model_that_was_half_packaged_when_its_upload_was_killed(
+    folder: Path, local: str, values: params.Values
+) -> None:
+    card = classifier.Card(
+        model="mlp",
+        settings=values["models"]["mlp"],
+        shape=(1, 8, 8),
+        class_names=("a", "b"),
+        mean=(33.0,),
+        std=(78.0,),
+        pretrained=None,
+        epoch=1,
+    )
+    with tracking.stage("train") as run:
+        classifier.save(classifier.build(card), card)
+        run.model(paths.WEIGHTS, paths.CARD)
+    (journal.copies(run.path) / "model/data").mkdir(parents=True)
+    (journal.copies(run.path) / "model/data/model.pt2").write_bytes(b"half")
+    sync(folder)
+    (child,) = found(local, journal=run.path.stem)
+    assert child.info.status == "FINISHED"
+    assert child.outputs is not None
+    assert len(child.outputs.model_outputs) == 1
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
+    """A clone in which the five stages have run once, on the digits, and were committed."""
+    small = {"dataset: mnist": "dataset: digits", "epochs: 5": "epochs: 2", "threads: 2": "threads: 1"}
+    clone = Clone(tmp_path_factory.mktemp("clone"), tmp_path_factory.mktemp("cache"), small)
+    clone.type("dvc repro")
+    clone.commit("digits")
+    yield clone
+    clone.type("dvc queue stop --kill || true")
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("turn", range(int(os.environ.get("RETRACE_REPEAT", "1"))))
+def test_a_sweep_of_twelve_on_four_workers_is_twelve_whole_rows(clone: Clone, turn: int) -> None:
+    rates = ",".join(f"0.0{number}{turn + 1}" for number in range(10, 10 + SWEEP))
+    said = clone.type(f"dvc exp run --queue -S 'lr={rates}'")
+    names = [line.split("'")[1] for line in said.splitlines() if line.startswith("Queued experiment")]
+    assert len(names) == SWEEP
+    clone.type("dvc queue start -j 4 > /dev/null 2>&1 &")
+    until(lambda: statuses(clone, names) <= {"Success", "Failed"}, 900, "the end of the sweep", every_s=5)
+    assert statuses(clone, names) == {"Success"}
+
+    store = f"sqlite:///{clone.path / 'mlflow.db'}"
+    swept = [run for run in parents(store, clone.path) if run.data.tags.get("dvc.exp_name") in names]
+    assert sorted(run.data.tags["dvc.exp_name"] for run in swept) == sorted(names)
+    stages = [run for run in found(store) if run.data.tags.get("dvc.exp_name") in names and run not in swept]
+    of = Counter((run.data.tags["dvc.exp_name"], run.data.tags["retrace.stage"]) for run in stages)
+    assert of == Counter((name, stage) for name in names for stage in ("train", "evaluate", "visualize"))
+    assert {run.info.status for run in [*swept, *stages]} == {"FINISHED"}
+    for run in swept:
+        assert {"val_accuracy", "test_accuracy"} <= set(run.data.metrics)
+        assert artifact(store, run, "reports/figures/tsne.png").startswith(b"\x89PNG")
+        assert {"retrace.cached.download", "retrace.cached.preprocess"} <= set(run.data.tags)
+    for run in stages:
+        if run.data.tags["retrace.stage"] == "train":
+            assert artifact(store, run, HISTORY).count(b"\n") == 3
+    assert journal.pending(clone.path / ".retrace/journal") == []
+    assert integrity(clone.path / "mlflow.db") == "ok"
+
+
+def statuses(clone: Clone, names: list[str]) -> set[str]:
+    rows = [row.split() for row in clone.type("dvc queue status").splitlines()]
+    return {row[-1] for row in rows if set(names) & set(row)}

@@ -1,0 +1,66 @@
+"""A clone of this repository to run commands in, away from a user's own stores."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from retrace import paths
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+
+
+def environment(cache: Path) -> dict[str, str]:
+    """This process's environment with our programs first and nothing that could reach a user's own stores."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_", "RETRACE_", "PYTHONPATH"))}
+    return kept | {
+        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+        "RETRACE_CACHE": str(cache / "downloads"),
+        "DVC_SITE_CACHE_DIR": str(cache / "dvc"),
+        "GIT_CONFIG_GLOBAL": os.devnull,
+    }
+
+
+class Clone:
+    """A repository of the working tree's files, with one commit, to run commands in."""
+
+    def __init__(self, path: Path, cache: Path, edits: dict[str, str]) -> None:
+        self.path, self.env = path, environment(cache)
+        listed = subprocess.run(
+            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        for name in filter(None, listed.stdout.split("\0")):
+            if (ROOT / name).is_file():
+                (path / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(ROOT / name, path / name)
+        edited = (path / paths.PARAMS).read_text()
+        for old, new in edits.items():
+            assert edited.count(f"\n{old}") == 1, old
+            edited = edited.replace(f"\n{old}", f"\n{new}")
+        (path / paths.PARAMS).write_text(edited)
+        self.run("git", "init", "--quiet")
+        self.commit("start")
+
+    def run(self, *command: str, code: int = 0, **env: str) -> str:
+        """What `command` printed, after it ended with `code`."""
+        ended = subprocess.run(
+            command, cwd=self.path, env=self.env | env, capture_output=True, text=True, check=False, timeout=300
+        )
+        output = ended.stdout + ended.stderr
+        assert ended.returncode == code, output
+        return output
+
+    def type(self, command: str, code: int = 0) -> str:
+        """What is printed where a user types `command` at the shell's prompt."""
+        return self.run("bash", "-c", command, code=code)
+
+    def commit(self, message: str) -> None:
+        self.run("git", "add", "--all")
+        who = ("-c", "user.name=test", "-c", "user.email=test@localhost")
+        self.run("git", *who, "commit", "--quiet", "--allow-empty", "--message", message)
