@@ -107,7 +107,8 @@ def follow(path: Path, stage: int, over: Callable[[float], bool], say: Callable[
     from retrace.tracking import system, upload
 
     def patience(seconds: float) -> None:
-        say(within=seconds)
+        if over(0):  # nobody listens before, and a pipe that nobody reads is full one day
+            say(within=seconds)
 
     shown, meter = upload.Upload(path), system.Meter(stage)
     with upload.alone(path):
@@ -139,16 +140,15 @@ def follow(path: Path, stage: int, over: Callable[[float], bool], say: Callable[
 def main() -> None:
     path, stage = Path(sys.argv[1]), int(sys.argv[2])
     above = processes.dvc_above(stage)
-    watched = os.pidfd_open(above) if above else None
+    files = [0] if above is None else [0, os.pidfd_open(above)]
 
     def over(seconds: float) -> bool:
         until = time.monotonic() + seconds
-        files: list[int] = [0] if watched is None else [0, watched]
         while True:
             ready, _, _ = select.select(files, [], [], max(0.0, until - time.monotonic()))
             if 0 in ready or not ready:
                 return 0 in ready
-            files.remove(watched)  # type: ignore[arg-type]
+            files.pop()  # once: a second signal would hurry the stage
             with suppress(ProcessLookupError):  # DVC is gone, and with it whoever would take what the stage makes
                 os.kill(stage, signal.SIGTERM)
 
@@ -159,7 +159,11 @@ def main() -> None:
         with suppress(BrokenPipeError):
             os.write(words, json.dumps(word).encode() + b"\n")
 
-    follow(path, stage, over, say)
+    try:
+        follow(path, stage, over, say)
+    except Exception as error:
+        say(lacking=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+        raise
 
 
 if __name__ == "__main__":
