@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,6 +12,7 @@ import torch
 from repository import ROOT
 
 from retrace import params, paths
+from retrace.classifier import Card
 from retrace.samples import Samples
 
 torch.set_num_threads(1)  # two workers share two cores
@@ -54,6 +56,20 @@ def beside(monkeypatch: pytest.MonkeyPatch) -> None:
             return said[-1] if said else None
 
     monkeypatch.setattr(follower, "start", Here)
+
+
+@pytest.fixture
+def card_of(values: params.Values) -> Callable[[str, int], Card]:
+    """The card of a network of that name for grey images with that side, of two classes."""
+
+    def card(model: str, side: int) -> Card:
+        shape, settings = (1, side, side), values["models"][model]
+        return Card(
+            model=model, settings=settings, shape=shape, class_names=("a", "b"), mean=(33.0,), std=(78.0,),
+            pretrained=None, epoch=1,
+        )  # fmt: skip
+
+    return card
 
 
 Stage = TypeVar("Stage", bound=params.Strict)

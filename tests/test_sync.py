@@ -249,6 +249,20 @@ def test_where_nobody_ran_anything_the_row_has_the_figures_of_the_commit(store: 
     assert parent.data.metrics == {"test_accuracy": 0.75}
 
 
+def test_a_stage_that_no_run_is_known_of_is_not_completed_again_and_again(
+    store: mlflow.MlflowClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(*STAGES)
+    lock()
+    (drawn,) = store.search_runs(["1"], "tags.`retrace.stage` = 'visualize'")
+    store.delete_run(drawn.info.run_id)
+    store.delete_run(parents(store)[0].info.run_id)  # as in a clone whose pictures came with git
+    for completed in (1, 0):
+        sync.sync()
+        assert f"added or completed: {completed} experiments" in capsys.readouterr().out
+    assert linked(parents(store)[0])["cached"] == set(STAGES) - {"visualize"}
+
+
 def test_a_journal_without_its_process_is_uploaded_and_its_run_killed(store: mlflow.MlflowClient) -> None:
     run("download")
     gone = processes.identity() | {"started": 1.0}  # another process had the number then

@@ -6,6 +6,7 @@ import signal
 import sqlite3
 import subprocess
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from pathlib import Path
@@ -18,6 +19,7 @@ from mlflow import artifacts
 from mlflow.entities import Run
 
 from retrace import classifier, errors, graph, journal, lineage, params, paths, redaction, tracking
+from retrace.classifier import Card
 from retrace.journal import Journal
 from retrace.tracking import system
 from retrace.tracking.upload import Upload
@@ -235,18 +237,9 @@ def test_a_dead_server_costs_one_line_and_no_result(
 
 @pytest.mark.usefixtures("folder")
 def test_the_model_is_served_from_raw_images_and_belongs_to_both_runs(
-    store: mlflow.MlflowClient, values: params.Values, monkeypatch: pytest.MonkeyPatch
+    store: mlflow.MlflowClient, card_of: Callable[[str, int], Card], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    card = classifier.Card(
-        model="cnn",
-        settings=values["models"]["cnn"],
-        shape=(1, 28, 28),
-        class_names=("a", "b"),
-        mean=(33.0,),
-        std=(78.0,),
-        pretrained=None,
-        epoch=1,
-    )
+    card = card_of("cnn", 28)
     with tracking.stage("train") as run:
         model = classifier.build(card)
         classifier.save(model, card)
@@ -271,15 +264,12 @@ def test_the_model_is_served_from_raw_images_and_belongs_to_both_runs(
 
 
 def test_data_sets_and_models_are_what_mlflow_knows_them_as(
-    folder: Path, store: mlflow.MlflowClient, values: params.Values
+    folder: Path, store: mlflow.MlflowClient, card_of: Callable[[str, int], Card]
 ) -> None:
     for part in (paths.TRAIN, paths.VALIDATION, paths.TEST):
         part.parent.mkdir(parents=True, exist_ok=True)
         part.write_bytes(part.name.encode())
-    card = classifier.Card(
-        model="softmax", settings={}, shape=(1, 8, 8), class_names=("a", "b"), mean=(33.0,), std=(78.0,),
-        pretrained=None, epoch=1,
-    )  # fmt: skip
+    card = card_of("softmax", 8)
     with tracking.stage("train") as run:
         classifier.save(classifier.build(card), card)
         run.headline({"train_loss": 0.5, "val_accuracy": 0.75})

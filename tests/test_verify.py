@@ -18,14 +18,16 @@ from retrace import graph, lineage, params, paths
 from retrace.commands import verify
 from retrace.errors import RetraceError
 from retrace.provenance import rebuild, record, verdicts
-from retrace.provenance.verdicts import Row
+from retrace.provenance.verdicts import Fact, Row
 
 LOSS = ("train", "val_loss")
 
 
-def verdict_of(then: object, now: object, tolerance: float | None = None, name: tuple[str, str] = LOSS) -> str:
+def verdict_of(
+    then: Fact | None, now: Fact | None, tolerance: float | None = None, name: tuple[str, str] = LOSS
+) -> str:
     one, other = ({} if value is None else {name: value} for value in (then, now))
-    (row,) = verdicts.compared(one, other, tolerance)  # type: ignore[arg-type]
+    (row,) = verdicts.compared(one, other, tolerance)
     return row.verdict
 
 
@@ -46,7 +48,7 @@ def verdict_of(then: object, now: object, tolerance: float | None = None, name: 
         (None, {1: 0.5}, "missing"),
     ],
 )
-def test_on_the_same_kind_of_device_only_the_same_is_equal(then: object, now: object, verdict: str) -> None:
+def test_on_the_same_kind_of_device_only_the_same_is_equal(then: Fact | None, now: Fact | None, verdict: str) -> None:
     assert verdict_of(then, now) == verdict
 
 
@@ -68,7 +70,7 @@ def test_on_the_same_kind_of_device_only_the_same_is_equal(then: object, now: ob
     ],
 )
 def test_on_another_kind_last_scores_may_differ_by_the_tolerance(
-    then: object, now: object, name: tuple[str, str], verdict: str
+    then: Fact | None, now: Fact | None, name: tuple[str, str], verdict: str
 ) -> None:
     assert verdict_of(then, now, 0.005, name) == verdict
 

@@ -129,21 +129,14 @@ def test_a_server_that_is_missed_and_comes_back_costs_nothing(folder: Path, serv
 
 
 @pytest.mark.faults
-def test_a_server_that_is_killed_for_good_costs_one_line(folder: Path, server: Server, limit: float) -> None:
-    seconds, said, journal = run_struck(folder, server.url, server.kill)
+@pytest.mark.parametrize(("strike", "mend"), [(Server.kill, Server.start), (Server.freeze, Server.thaw)])
+def test_a_server_that_is_killed_for_good_or_freezes_costs_one_line(
+    folder: Path, server: Server, limit: float, strike: Callable[[Server], None], mend: Callable[[Server], None]
+) -> None:
+    seconds, said, journal = run_struck(folder, server.url, lambda: strike(server))
     check_one_warning(said)
     assert seconds <= limit
-    server.start()
-    sync(folder, MLFLOW_TRACKING_URI=server.url)
-    check_complete(server.url, folder, journal)
-
-
-@pytest.mark.faults
-def test_a_server_that_freezes_costs_one_line(folder: Path, server: Server, limit: float) -> None:
-    seconds, said, journal = run_struck(folder, server.url, server.freeze)
-    check_one_warning(said)
-    assert seconds <= limit
-    server.thaw()
+    mend(server)
     sync(folder, MLFLOW_TRACKING_URI=server.url)
     check_complete(server.url, folder, journal)
 

@@ -4,7 +4,7 @@ import os
 import signal
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -25,7 +25,8 @@ from faults.stages import (
     sync,
     syncing,
 )
-from retrace import classifier, journal, params, paths, tracking
+from retrace import classifier, journal, paths, tracking
+from retrace.classifier import Card
 from retrace.tracking import follower
 
 EPOCHS = 150  # of each stage that is synced: some hundred points
@@ -149,18 +150,9 @@ def test_a_journal_without_a_beginning_keeps_no_other_away(folder: Path, local: 
 @pytest.mark.faults
 @pytest.mark.usefixtures("alone")
 def test_a_model_that_was_half_packaged_when_its_upload_was_killed(
-    folder: Path, local: str, values: params.Values
+    folder: Path, local: str, card_of: Callable[[str, int], Card]
 ) -> None:
-    card = classifier.Card(
-        model="mlp",
-        settings=values["models"]["mlp"],
-        shape=(1, 8, 8),
-        class_names=("a", "b"),
-        mean=(33.0,),
-        std=(78.0,),
-        pretrained=None,
-        epoch=1,
-    )
+    card = card_of("mlp", 8)
     with tracking.stage("train") as run:
         classifier.save(classifier.build(card), card)
         run.model(paths.WEIGHTS, paths.CARD)

@@ -4,7 +4,6 @@ import sys
 
 from retrace import journal, tracking
 from retrace.errors import RetraceError
-from retrace.redaction import redacted
 from retrace.tracking import experiments, runs, store, upload
 
 
@@ -19,10 +18,9 @@ def sync() -> None:
         if not upload.is_over(path):
             print(f"{path.stem}: still runs")
             continue
-        try:
-            told += upload.whole(path)
-        except Exception as error:  # noqa: BLE001 - one journal that MLflow refuses must not keep the others away
-            failed.append(redacted(f"{path}: {type(error).__name__}: {' '.join(str(error).split())[:300]}"))
+        if why := upload.refused(path):
+            failed.append(why)
+        told += not path.exists()
     closed, added = runs.close_abandoned(client), experiments.add_missing(client)
     store.tidy(client.tracking_uri)
     print(

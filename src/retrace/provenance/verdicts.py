@@ -12,7 +12,8 @@ EXACT = ("download", "preprocess")  # stages in which no device adds anything
 SAME, DIFFERS, MISSING, UNASKED = "same", "differs", "missing", "may differ"
 
 Points = Mapping[int | str, float]  # a metric, by step; under a name what stands elsewhere, such as in the headline
-Facts = Mapping[tuple[str, str], str | Points]  # (stage, path) -> MD5, (stage, metric) -> points
+Fact = str | Points  # the MD5 of a file, or a metric
+Facts = Mapping[tuple[str, str], Fact]  # (stage, path) -> MD5, (stage, metric) -> points
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,8 @@ def _added(client: MlflowClient, tree: Tree, refs: list[Ref], revs: set[str]) ->
         found = store.first(client, [experiment], {"retrace.key": tree.key})
         name = found.data.tags.get("dvc.exp_name") if found else None
         ref = next((ref for ref in refs if ref.name == name), refs[0] if refs else None)
-        if found and _is_whole(found, tree) and (ref is None or found.data.tags.get("dvc.exp_rev") in revs):
+        own = {stage: links.made_by(client, experiment, stage, entry.outs) for stage, entry in tree.locked.items()}
+        if found and _is_whole(found, own) and (ref is None or found.data.tags.get("dvc.exp_rev") in revs):
             return False
         at = ref.time if ref else lineage.time_of("HEAD")
         start = {
@@ -79,7 +80,6 @@ def _added(client: MlflowClient, tree: Tree, refs: list[Ref], revs: set[str]) ->
         }
         parent = found.info.run_id if found else runs.parent(client, experiment, start)
         upload.log_params(client, parent, start["params"])
-        own = {stage: links.made_by(client, experiment, stage, entry.outs) for stage, entry in tree.locked.items()}
         client.log_batch(
             parent,
             metrics=[] if own["evaluate"] else [Metric(name, value, at, 0) for name, value in tree.metrics.items()],
@@ -91,8 +91,10 @@ def _added(client: MlflowClient, tree: Tree, refs: list[Ref], revs: set[str]) ->
     return True
 
 
-def _is_whole(run: Run, tree: Tree) -> bool:
-    return all(run.data.tags.keys() & {f"retrace.run.{stage}", f"retrace.cached.{stage}"} for stage in tree.locked)
+def _is_whole(parent: Run, makers: Mapping[str, Run | None]) -> bool:
+    """Whether the parent knows a run of each stage that MLflow knows a maker of."""
+    tags = parent.data.tags.keys()
+    return all(tags & {f"retrace.run.{stage}", f"retrace.cached.{stage}"} for stage, run in makers.items() if run)
 
 
 def _parents(client: MlflowClient) -> Iterator[Run]:

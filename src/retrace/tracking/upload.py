@@ -16,6 +16,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
 
 from retrace import journal, lineage, paths, processes
 from retrace.journal import Event
+from retrace.redaction import redacted
 from retrace.tracking import folds, links, served, store
 from retrace.tracking import runs as runs_of
 
@@ -158,6 +159,17 @@ class _StoppedError(Exception):
     pass
 
 
+def refused(path: Path, patience: Patience = lambda _: None) -> str | None:
+    """`whole`, where one journal that MLflow refuses must not keep others away: why it was refused, if it was."""
+    try:
+        whole(path, patience)
+    except (_StoppedError, ConnectionError):
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever MLflow, its store or torch can fail with
+        return redacted(f"{path}: {type(error).__name__}: {' '.join(str(error).split())[:300]}")
+    return None
+
+
 def leftovers(folder: Path, stop: Callable[[], bool]) -> None:
     """MLflow has the journals that killed stages and dead servers left, as far as there is time until `stop`."""
 
@@ -166,15 +178,9 @@ def leftovers(folder: Path, stop: Callable[[], bool]) -> None:
             raise _StoppedError
 
     with suppress(_StoppedError):
-        for path in journal.pending(folder):
+        for path in filter(is_over, journal.pending(folder)):
             patience()
-            try:
-                if is_over(path):
-                    whole(path, patience)
-            except (_StoppedError, ConnectionError):
-                raise
-            except Exception:  # noqa: BLE001, S112 - one that MLflow refuses must not keep the others away
-                continue
+            refused(path, patience)  # what MLflow refuses stays pending, and `retrace sync` tells of it
 
 
 def is_over(path: Path) -> bool:
