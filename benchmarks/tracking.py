@@ -23,7 +23,7 @@ from typing import Any
 import stores
 from clones import Clone
 
-from retrace import errors, journal, lineage
+from retrace import errors, journal, paths
 from retrace.errors import RetraceError
 from retrace.journal import Event, Journal
 
@@ -279,7 +279,7 @@ def figures(folder: Path, name: str, n: int, *, real: bool) -> Iterator[Figure]:
 
 def main() -> None:
     asked = parsed()
-    own = lineage.root() / ".retrace"  # not the system's folder for such, which may be in memory
+    own = paths.root() / ".retrace"  # not the system's folder for such, which may be in memory
     own.mkdir(exist_ok=True)
     print(line(*TOP), line(*["---"] * len(TOP)), sep="\n", flush=True)
     missed = False

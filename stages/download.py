@@ -1,13 +1,17 @@
 """data/raw/ holds the files of the chosen data set."""
 
-from retrace import errors, params, paths, tracking
+from retrace import tracking
+
+beside = tracking.start()  # first: it imports MLflow while this imports the rest
+
+from retrace import errors, params, paths
 from retrace.datasets import DATASETS
 
 
 def main() -> None:
     p = params.load(params.Download)
     params.bind({name: entry.read for name, entry in DATASETS.items()}, p.dataset, "datasets")
-    with tracking.stage("download") as run:
+    with tracking.stage("download", beside) as run:
         origin = DATASETS[p.dataset.name].collect(paths.RAW)
         sizes = {path: path.stat().st_size for path in sorted(paths.RAW.iterdir())}
         run.tags(**{"retrace.source": origin})

@@ -1,8 +1,12 @@
 """reports/ says how good the trained network is on the test part, which no stage before this one has read."""
 
+from retrace import tracking
+
+beside = tracking.start()  # first: it imports MLflow while this imports the rest
+
 from dataclasses import asdict
 
-from retrace import batches, classifier, errors, evaluation, params, paths, reports, seeding, splits, tracking, views
+from retrace import batches, classifier, errors, evaluation, params, paths, reports, seeding, splits, views
 
 
 def main() -> None:
@@ -11,7 +15,7 @@ def main() -> None:
     samples, _ = splits.load(paths.TEST)
     trained = reports.load_history()[card.epoch - 1]
 
-    with tracking.stage("evaluate") as run:
+    with tracking.stage("evaluate", beside) as run:
         part = batches.on_device(samples, compute.device)
         made = evaluation.outputs(model.to(compute.device), part)
         predictions = reports.Predictions(made.logits.cpu().numpy(), made.features.cpu().numpy(), samples.labels)

@@ -1,13 +1,17 @@
 """data/processed/ holds the train, validation and test parts, one packed file each."""
 
-from retrace import errors, params, paths, splits, tracking
+from retrace import tracking
+
+beside = tracking.start()  # first: it imports MLflow while this imports the rest
+
+from retrace import errors, params, paths, splits
 from retrace.datasets import DATASETS
 
 
 def main() -> None:
     p = params.load(params.Preprocess)
     read = params.bind({name: entry.read for name, entry in DATASETS.items()}, p.dataset, "datasets")
-    with tracking.stage("preprocess") as run:
+    with tracking.stage("preprocess", beside) as run:
         parts = splits.deal(read(paths.RAW), p)
         scale = splits.scale(parts[0])
         for path, samples in zip((paths.TRAIN, paths.VALIDATION, paths.TEST), parts, strict=True):

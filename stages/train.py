@@ -1,23 +1,25 @@
 """models/ holds the network trained on the training part; the validation part is only watched."""
 
-import time
-from dataclasses import asdict
+from retrace import tracking
+
+beside = tracking.start(makes_model=True)  # first: it imports MLflow while this imports the rest
 
 import torch
 import torchinfo
 
 from retrace import (
     batches,
+    checkpoint,
     classifier,
     errors,
     params,
     paths,
     pretrained,
     progress,
+    recorder,
     reports,
     seeding,
     splits,
-    tracking,
     training,
 )
 from retrace.augmentations import AUGMENTATIONS
@@ -29,44 +31,14 @@ from retrace.losses import LOSSES
 from retrace.models import MODELS
 from retrace.optimizers import OPTIMIZERS
 from retrace.params import Train
-from retrace.progress import Lines
+from retrace.recorder import Recorder
 from retrace.samples import Samples
 from retrace.schedules import SCHEDULES
+from retrace.seeding import Compute
 from retrace.splits import Scale
-from retrace.training import Epoch, Step
+from retrace.state import State
 
-MAX_STEPS = 1000  # rows of reports/steps.csv
 SHOWN = 64  # samples of reports/batch.safetensors
-
-
-class Recorder:
-    """What training tells goes to the journal and the terminal, and to reports/ when it is over."""
-
-    def __init__(self, run: Journal, follower: Lines, total_steps: int) -> None:
-        self.run, self.follower = run, follower
-        self.every = -(-total_steps // MAX_STEPS)
-        self.history: reports.History = []
-        self.steps: list[Step] = []
-
-    def step(self, step: Step) -> None:
-        self.follower.step(step)
-        if (step.step - 1) % self.every == 0:
-            self.steps.append(step)
-
-    def epoch(self, epoch: Epoch) -> None:
-        self.history.append(asdict(epoch))
-        self.follower.epoch(epoch)
-        self.run.metrics(figures(epoch) | {"images_per_s": self.follower.images_per_s}, epoch.epoch)
-        self.run.sync()
-
-    def save(self) -> None:
-        reports.save_table(paths.HISTORY, self.history)
-        rows = ({"step": s.step, "learning_rate": s.learning_rate, "loss": s.loss.item()} for s in self.steps)
-        reports.save_table(paths.STEPS, rows)
-
-
-def figures(epoch: Epoch) -> dict[str, float]:
-    return {name: value for name, value in asdict(epoch).items() if name != "epoch"}
 
 
 def built(p: Train, samples: Samples, measured: Scale) -> tuple[Classifier, Card]:
@@ -93,7 +65,7 @@ def show(model: Classifier, card: Card, part: Part, augment: Augment, p: Train) 
     summary = torchinfo.summary(model, input_data=classifier.example(card, 1), device="cpu", verbose=0)
     with paths.atomic(paths.SUMMARY) as unfinished:
         unfinished.write_text(f"{summary}\n", encoding="utf-8")
-    inputs, labels = next(batches.shuffled(part, p.batch_size, augment, seed=p.seed, epoch=0))
+    inputs, labels = next(batches.shuffled(part, p.batch_size, augment, torch.Generator(), seed=p.seed, epoch=0))
     reports.save_batch(inputs[:SHOWN].cpu().numpy(), labels[:SHOWN].cpu().numpy())
 
 
@@ -110,27 +82,34 @@ def main() -> None:
     part, validation = batches.on_device(samples, compute.device), batches.on_device(watched, compute.device)
     loss = loss_of(part.labels.bincount(minlength=len(card.class_names)))
 
-    with tracking.stage("train") as run:
+    with tracking.stage("train", beside) as run, checkpoint.of(fingerprint(run, compute)) as checkpoints:
         run.tags(**{"retrace.device": str(compute)})
         show(model, card, part, augment, p)
         model = model.to(compute.device)
-        optimizer = optimizer_of(model.trainable())
-        began = time.perf_counter()
+        state = State(model, optimizer_of(model.trainable()), compute.device)
         total_steps = p.epochs * batches.count(part, p.batch_size)
-        with progress.follow(p.epochs, total_steps) as follower:
-            told = Recorder(run, follower, total_steps)
+        with progress.follow(p.epochs, total_steps) as lines:
+            told = Recorder(run, lines, checkpoints, state, total_steps)
+            told.resume()
             rate, listeners = (lambda at: p.lr * schedule(at)), {"on_step": told.step, "on_epoch": told.epoch}
-            kept = training.train(model, loss, optimizer, rate, augment, part, validation, compute, p, **listeners)
-        run.metrics({"train_s": time.perf_counter() - began, "kept_epoch": kept.epoch})
-        run.headline(figures(kept))
+            with told.saving():
+                kept = training.train(state, loss, rate, augment, part, validation, compute, p, **listeners)
+        run.metrics({"train_s": told.seconds, "kept_epoch": kept.epoch})
+        run.headline(recorder.figures(kept))
         run.tags(**{"retrace.diagnosis": reports.diagnosis(told.history)})
 
         classifier.save(model, card.model_copy(update={"epoch": kept.epoch}))
-        told.save()
+        told.report()
         for path in (paths.HISTORY, paths.STEPS, paths.SUMMARY, paths.CARD):
             run.artifact(path)
         run.model(paths.WEIGHTS, paths.CARD)
+        checkpoints.clear()
     print(reports.diagnosis(told.history))
+
+
+def fingerprint(run: Journal, compute: Compute) -> str:
+    """Of all that decides the weights' bits."""
+    return checkpoint.fingerprint(run.header["inputs"], run.header["machine"], str(compute), torch.__version__)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,10 @@
 """reports/figures/ holds the pictures, drawn from what evaluate saved; no network and no torch is needed."""
 
-from retrace import errors, params, paths, reports, splits, tracking
+from retrace import tracking
+
+beside = tracking.start()  # first: it imports MLflow while this imports the rest
+
+from retrace import errors, params, paths, reports, splits
 from retrace.figures import FIGURES, style
 
 
@@ -21,7 +25,7 @@ def main() -> None:
         tell=told.__setitem__,
     )
 
-    with tracking.stage("visualize") as run:
+    with tracking.stage("visualize", beside) as run:
         paths.FIGURES.mkdir(parents=True, exist_ok=True)
         for name, draw in drawings.items():
             drawn = draw(results)

@@ -47,7 +47,10 @@ def beside(monkeypatch: pytest.MonkeyPatch) -> None:
     from retrace.tracking import follower
 
     class Here(follower.Follower):
-        def __init__(self, path: Path) -> None:
+        def __init__(self, *, makes_model: bool = False) -> None:
+            pass
+
+        def follow(self, path: Path) -> None:
             self.path = path
 
         def _waited(self) -> str | None:

@@ -23,7 +23,7 @@ from retrace.errors import DataError
 from retrace.figures import FIGURES, style
 from retrace.reports import Grid, History, Predictions, Results, Views, diagnosis
 from retrace.samples import Samples
-from retrace.training import Epoch, Step
+from retrace.state import Epoch, Step
 
 HISTORY = [
     {"epoch": 1.0, "train_loss": 0.7, "train_accuracy": 0.7, "val_loss": 0.5, "val_accuracy": 0.85},

@@ -21,9 +21,9 @@ from mlflow.entities import Run
 from retrace import classifier, errors, graph, journal, lineage, params, paths, redaction, tracking
 from retrace.classifier import Card
 from retrace.journal import Journal
+from retrace.state import Epoch
 from retrace.tracking import system
 from retrace.tracking.upload import Upload
-from retrace.training import Epoch
 
 pytestmark = pytest.mark.usefixtures("beside")
 

@@ -43,15 +43,20 @@ def _sizes(n: int, size: int) -> list[int]:
     return [size] * whole + [rest] * (rest > 0)
 
 
-def shuffled(part: Part, size: int, augment: Augment, *, seed: int, epoch: int) -> Iterator[tuple[Inputs, Labels]]:
-    """Every sample once, augmented. (seed, epoch) alone decide how, so that a resumed run goes on with the same."""
-    order = torch.randperm(len(part), generator=_random(seed, epoch)).to(part.labels.device)
-    random = _random(seed, epoch, 1)
-    for indices in order.split(_sizes(len(part), size)):
+def shuffled(
+    part: Part, size: int, augment: Augment, random: torch.Generator, *, seed: int, epoch: int, after: int = 0
+) -> Iterator[tuple[Inputs, Labels]]:
+    """Every sample once, augmented, but for those of the first `after` batches. (seed, epoch) alone decide how, and
+    `random`, which is seeded with them unless it stands as those batches left it.
+    """
+    order = torch.randperm(len(part), generator=_seeded(torch.Generator(), seed, epoch)).to(part.labels.device)
+    if not after:
+        _seeded(random, seed, epoch, 1)
+    for indices in order.split(_sizes(len(part), size))[after:]:
         yield augment(part.inputs[indices], random), part.labels[indices]
 
 
-def _random(*entropy: int) -> torch.Generator:
-    """A generator of its own for each number or list of numbers, on the CPU: equal draws on every device."""
+def _seeded(random: torch.Generator, *entropy: int) -> torch.Generator:
+    """Draws of its own for each number or list of numbers, on the CPU: equal ones on every device."""
     mixed = np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(mixed))
+    return random.manual_seed(int(mixed))

@@ -16,6 +16,7 @@ examples:
   retrace sync                                          MLflow has what it missed
   retrace trace models/model.safetensors                what made this file, down to the raw data
   retrace verify 4f0c2d                                 make a run again, and compare every bit
+  retrace clean                                         trainings that were interrupted, which can go on
 """
 
 
@@ -65,13 +66,22 @@ def _parser() -> ArgumentParser:
     trace.add_argument("target", metavar="FILE|RUN_ID", help="a file, wherever it lies now, or MLflow's id of a run")
     trace.set_defaults(command=_trace)
 
-    said = "make a run again from its code, parameters and data, and compare every output and metric"
+    said = "make a run again from its code, parameters and data, and compare every output and metric; or hash the cache"
     verify = commands.add_parser("verify", help=said, description=said)
-    verify.add_argument("run", metavar="RUN_ID", help="MLflow's id of a run, or its first digits")
+    which = verify.add_mutually_exclusive_group(required=True)
+    which.add_argument("run", nargs="?", metavar="RUN_ID", help="MLflow's id of a run, or its first digits")
+    which.add_argument(
+        "--cache", action="store_true", help="hash every file that dvc.lock names, here and in DVC's cache"
+    )
     verify.add_argument(
         "--tolerance", type=float, default=0.005, help="of metrics, where the device is another kind; %(default)s"
     )
     verify.set_defaults(command=_verify)
+
+    said = "list the checkpoints of trainings that did not end, or remove them"
+    clean = commands.add_parser("clean", help=said, description=said)
+    clean.add_argument("--force", action="store_true", help="remove those that no process uses")
+    clean.set_defaults(command=_clean)
 
     return parser
 
@@ -99,9 +109,15 @@ def _trace(arguments: Namespace, here: Path) -> None:
 
 
 def _verify(arguments: Namespace, _: Path) -> None:
-    from retrace.commands import verify
+    from retrace.commands import cache, verify
 
-    sys.exit(verify.check(arguments.run, arguments.tolerance))
+    sys.exit(cache.check() if arguments.cache else verify.check(arguments.run, arguments.tolerance))
+
+
+def _clean(arguments: Namespace, _: Path) -> None:
+    from retrace.commands import clean
+
+    clean.clean(force=arguments.force)
 
 
 def _root() -> Path:

@@ -3,10 +3,15 @@
 Anything that is not a `RetraceError` is a defect of ours and keeps its traceback.
 """
 
+import errno
+import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no room for a file
 
 
 class RetraceError(Exception):
@@ -33,18 +38,22 @@ class Terminated(BaseException):
     """SIGTERM or SIGHUP arrived. Like KeyboardInterrupt it passes through `except Exception`."""
 
 
-def _terminate(_signal: int, _frame: FrameType | None) -> None:
-    raise Terminated
+_waiting: list[int] | None = None  # signals that arrived where they are deferred
 
 
 def run(main: Callable[[], None]) -> None:
     """The process ends as a shell expects: 0, 2 for a user's error, 130 for SIGINT, 143 for SIGTERM and SIGHUP."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _terminate)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _arrived)
     try:
         main()
     except RetraceError as error:
         print(error, file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        print(f"{error.filename or 'the disk'}: {error.strerror}; make room, and type the same again", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -52,3 +61,35 @@ def run(main: Callable[[], None]) -> None:
     except Terminated:
         print("terminated", file=sys.stderr)
         sys.exit(128 + signal.SIGTERM)
+
+
+@contextmanager
+def deferred() -> Iterator[Callable[[], None]]:
+    """A signal that arrives is answered when the function that this yields is called, and at the end. The same one
+    again ends the process at once, for what hangs.
+    """
+    global _waiting  # noqa: PLW0603 - signals are the process's
+    _waiting = arrived = []
+
+    def answer() -> None:
+        if arrived:
+            _raise(arrived[0])
+
+    try:
+        yield answer
+    finally:
+        _waiting = None
+    answer()
+
+
+def _arrived(number: int, _: FrameType | None) -> None:
+    if _waiting is None:
+        _raise(number)
+    elif number in _waiting:
+        os._exit(128 + number)
+    else:
+        _waiting.append(number)
+
+
+def _raise(number: int) -> None:
+    raise KeyboardInterrupt if number == signal.SIGINT else Terminated

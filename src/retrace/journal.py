@@ -32,9 +32,9 @@ class Journal:
 
     def __init__(self, folder: Path, **header: Any) -> None:
         self.id = f"{time.strftime('%Y%m%dT%H%M%S')}-{header['stage']}-{uuid.uuid4().hex[:8]}"
-        self.path = folder / f"{self.id}.jsonl"
+        self.path, self.header = folder / f"{self.id}.jsonl", header
         self._full = False
-        start = {"kind": "start", "time": _now(), "id": self.id, "process": processes.identity()}
+        start = {"kind": "start", "time": now(), "id": self.id, "process": processes.identity()}
         line = json.dumps(redacted_all(start | header)) + "\n"
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -47,9 +47,10 @@ class Journal:
             (folder / f".{self.id}").unlink(missing_ok=True)
             raise DataError(f"{folder}: no journal can be written there ({error.strerror}); make room for it") from None
 
-    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        """These metrics had these values at this step."""
-        self._tell("metrics", {"step": step, "values": dict(values)})
+    def metrics(self, values: Mapping[str, float], step: int = 0, time: int | None = None) -> None:
+        """These metrics had these values at this step; now, or at `time`, in milliseconds since 1970."""
+        at = {} if time is None else {"time": time}
+        self._tell("metrics", {"step": step, "values": dict(values)} | at)
 
     def headline(self, values: Mapping[str, float]) -> None:
         """By these final figures, which the stage also has as metrics, whole pipelines are compared."""
@@ -100,7 +101,7 @@ class Journal:
         if self._full:
             return
         try:
-            _append(self._file, json.dumps({"kind": kind, "time": _now(), **event}) + "\n")
+            _append(self._file, json.dumps({"kind": kind, "time": now(), **event}) + "\n")
         except OSError as error:
             self._full = True
             print(f"warning: {self.path}: {error.strerror}; MLflow will lack what follows", file=sys.stderr)
@@ -176,5 +177,6 @@ def _parsed(line: bytes) -> Event | None:
     return event if isinstance(event, dict) and "kind" in event else None
 
 
-def _now() -> int:
+def now() -> int:
+    """Milliseconds since 1970, as events have them."""
     return time.time_ns() // 1_000_000

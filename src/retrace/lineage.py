@@ -26,11 +26,6 @@ CPUS = Path("/proc/cpuinfo")
 CODE = ("src/retrace/**/*.py", "stages/*.py", "dvc.yaml")
 
 
-def root() -> Path:
-    """The main repository, absolute: what must outlive a queued or `--temp` experiment belongs under it."""
-    return Path(os.environ.get("DVC_ROOT") or Path.cwd()).resolve()
-
-
 def commit() -> str | None:
     """The commit that the work tree stands on; an experiment's own commit exists only after its stages."""
     said = _git("rev-parse", "HEAD")

@@ -1,11 +1,19 @@
-"""Which process it is, told so that it can be told from another one that has its number later."""
+"""Which process it is, told so that it can be told from another one that has its number later; and what is one
+process's alone.
+"""
 
+import fcntl
+import os
 import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+POLL_S = 0.05
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 Identity = dict[str, Any]
@@ -47,6 +55,34 @@ def dvc_above(pid: int) -> int | None:
     except psutil.NoSuchProcess:
         return None
     return next((process.pid for process in above if _is_dvc(process)), None)
+
+
+@contextmanager
+def alone(path: Path, within: float = 0.0) -> Iterator[bool]:
+    """Whether the file or folder at `path` is this process's alone for as long as the context lasts; others may have it
+    for `within` seconds. Not if there is no such file.
+    """
+    try:
+        opened = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        yield False
+        return
+    try:
+        yield _locked(opened, time.monotonic() + within)
+    finally:
+        os.close(opened)
+
+
+def _locked(opened: int, until: float) -> bool:
+    while True:
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                return False
+            time.sleep(POLL_S)
+        else:
+            return True
 
 
 def _is_dvc(process: psutil.Process) -> bool:

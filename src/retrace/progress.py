@@ -8,27 +8,37 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 
-from retrace.training import Epoch, Step
+from retrace.state import Epoch, Step
 
 MAX_LINES = 30  # of epochs, and the first and the last
 EVERY_S = 0.2  # reading a loss waits for the device
 
 
 class Lines:
-    """A line an epoch, for logs; of many epochs, some. `images_per_s` is the last epoch's, its validation included."""
+    """A line an epoch, for logs; of many epochs, some. `images_per_s` is the last epoch's, its validation included.
+
+    `n_images` and `seconds` are this epoch's so far.
+    """
 
     def __init__(self, epochs: int) -> None:
         self.epochs = epochs
         self.images_per_s = 0.0
-        self._n_images, self._since = 0, time.perf_counter()
+        self.resume(0, 0.0)
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self._since
+
+    def resume(self, n_images: int, seconds: float) -> None:
+        """The epoch is as far as it was in another process."""
+        self.n_images, self._since = n_images, time.perf_counter() - seconds
 
     def step(self, step: Step) -> None:
-        self._n_images += step.n_images
+        self.n_images += step.n_images
 
     def epoch(self, epoch: Epoch) -> None:
-        now = time.perf_counter()
-        self.images_per_s = self._n_images / (now - self._since)
-        self._n_images, self._since = 0, now
+        self.images_per_s = self.n_images / self.seconds
+        self.resume(0, 0.0)
         if epoch.epoch % -(-self.epochs // MAX_LINES) and epoch.epoch not in (1, self.epochs):
             return
         self._say(
@@ -57,7 +67,7 @@ class Bar(Lines):
         if now - self._drawn < EVERY_S:
             return
         self._drawn = now
-        accuracy, speed = step.n_correct.item() / step.n_images, self._n_images / (now - self._since)
+        accuracy, speed = step.n_correct.item() / step.n_images, self.n_images / self.seconds
         told = f"loss {step.loss.item():.4f}  accuracy {accuracy:6.1%}  {speed:,.0f} images/s"
         self.bar.update(self.task, completed=step.step, told=told, refresh=True)
 

@@ -36,6 +36,9 @@ SWEEP = 12
 class Nobody:
     """In place of the process beside a stage: so the journal stays."""
 
+    def follow(self, path: Path) -> None:
+        pass
+
     def finish(self) -> None:
         pass
 
@@ -43,7 +46,7 @@ class Nobody:
 @pytest.fixture
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stages in this process leave their journals to sync."""
-    monkeypatch.setattr(follower, "start", lambda _: Nobody())
+    monkeypatch.setattr(follower, "start", lambda **_: Nobody())
 
 
 def leave(folder: Path, n_experiments: int) -> list[Path]:

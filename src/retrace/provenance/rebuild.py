@@ -64,9 +64,9 @@ def _share_objects(tree: Path) -> None:
     """`tree` is a repository without a commit of its own, but with all the objects of the one at hand."""
     _git(tree, "init", "--quiet")
     try:
-        shared = _git(lineage.root(), "rev-parse", "--path-format=absolute", "--git-path", "objects").decode()
+        shared = _git(paths.root(), "rev-parse", "--path-format=absolute", "--git-path", "objects").decode()
     except RetraceError:
-        raise RetraceError(f"{lineage.root()}: is no git repository; there is no code to make a run again") from None
+        raise RetraceError(f"{paths.root()}: is no git repository; there is no code to make a run again") from None
     # Not a clone: a shallow one, as in CI, would lack the commits of DVC's experiments.
     (tree / ".git/objects/info/alternates").write_text(shared, encoding="utf-8")
 
@@ -89,7 +89,7 @@ def check_out(tree: Path, origin: Origin) -> None:
 
 def put_images(tree: Path, md5: str) -> None:
     """`tree` has the images with this hash. Raises RetraceError where neither its commit nor the work tree has them."""
-    wanted, here = tree / paths.IMAGES, lineage.root() / paths.IMAGES
+    wanted, here = tree / paths.IMAGES, paths.root() / paths.IMAGES
     if wanted.exists() and lineage.md5(wanted) == md5:
         return
     if not here.exists() or lineage.md5(here) != md5:

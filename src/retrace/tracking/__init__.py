@@ -6,57 +6,96 @@ process beside it, as long as that gets on, and says in one line if MLflow lacks
     stage -> journal (a file) -> follower (a process) -> upload -> runs, served, links (MLflow)
 """
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from retrace import graph, lineage, params
-from retrace.errors import Terminated
+from retrace import graph, integrity, lineage, params, paths, processes
+from retrace.errors import DataError, Terminated
 from retrace.journal import Journal
 from retrace.tracking import follower
+from retrace.tracking.follower import Follower
+
+ENDS_S = 30.0  # in which a stage is over that was told to end
+
+
+def start(*, makes_model: bool = False) -> Follower:
+    """The process beside a stage, for `stage`: started before the stage's own imports, it imports beside them."""
+    return follower.start(makes_model=makes_model)
 
 
 @contextmanager
-def stage(name: str) -> Iterator[Journal]:
-    """Yield the journal of stage `name`; afterwards MLflow has a run with all of it and a truthful status."""
+def stage(name: str, beside: Follower | None = None) -> Iterator[Journal]:
+    """Yield the journal of stage `name`; afterwards MLflow has a run with all of it and a truthful status.
+
+    Raises DataError, before there is a run, where what the stage reads is not what dvc.lock says, and where another
+    process is at the same stage here.
+    """
     values = params.read()
     stages = graph.stages(values)
-    record = Journal(
-        folder(),
-        stage=name,
-        dataset=values["dataset"],
-        key=lineage.key(values),
-        folds=lineage.key(values | {"fold": None}) if values["folds"] > 1 else None,
-        experiment=lineage.experiment(),
-        commit=lineage.commit(),
-        user=lineage.user(),
-        machine=lineage.machine(),
-        params=params.chosen(values),
-        own_params=params.chosen(values, params.STAGES[name]),
-        deps=_hashes(stages[name].deps),
-        makers=graph.makers(stages),
-        later=_later(name, stages, values),
-    )
-    beside = follower.start(record.path)
-    try:
-        if changes := lineage.changes():
-            record.attach("code.patch", changes)
-        yield record
-        record.end("FINISHED", outs=_hashes(stages[name].outs), files=_hashes(_inside(stages[name].outs)))
-    except (KeyboardInterrupt, Terminated):
-        record.end("KILLED")
-        raise
-    except BaseException as error:
-        record.end("FAILED", error=f"{type(error).__name__}: {error}")
-        raise
-    finally:
-        beside.finish()
+    with _only(name):
+        record = Journal(folder(), **_header(name, stages, values))
+        beside = beside or start()
+        beside.follow(record.path)
+        try:
+            if changes := lineage.changes():
+                record.attach("code.patch", changes)
+            yield record
+            record.end("FINISHED", outs=_hashes(stages[name].outs), files=_hashes(_inside(stages[name].outs)))
+        except (KeyboardInterrupt, Terminated):
+            record.end("KILLED")
+            raise
+        except BaseException as error:
+            record.end("FAILED", error=f"{type(error).__name__}: {error}")
+            raise
+        finally:
+            beside.finish()
+
+
+@contextmanager
+def _only(name: str) -> Iterator[None]:
+    """No other process is at stage `name` in this folder, since two would write the same files. One that is about to
+    end, as when its DVC was killed, is waited for. Raises DataError where one goes on.
+    """
+    lock = Path(f".retrace/{name}.lock")
+    lock.parent.mkdir(exist_ok=True)
+    lock.touch()
+    with processes.alone(lock, within=ENDS_S) as free:
+        if not free:
+            who = lock.read_text(encoding="ascii") or "another process"
+            raise DataError(f"{name}: {who} is at it in this folder; wait until it ends, or end it")
+        lock.write_text(f"process {os.getpid()}", encoding="ascii")
+        yield
+
+
+def _header(name: str, stages: Mapping[str, graph.Stage], values: params.Values) -> dict[str, Any]:
+    """What the first line of a journal says."""
+    makers, deps = graph.makers(stages), _hashes(stages[name].deps)
+    own_params = params.chosen(values, params.STAGES[name])
+    integrity.check(deps, makers)
+    return {
+        "stage": name,
+        "dataset": values["dataset"],
+        "key": lineage.key(values),
+        "folds": lineage.key(values | {"fold": None}) if values["folds"] > 1 else None,
+        "experiment": lineage.experiment(),
+        "commit": lineage.commit(),
+        "user": lineage.user(),
+        "machine": lineage.machine(),
+        "params": params.chosen(values),
+        "own_params": own_params,
+        "deps": deps,
+        "inputs": lineage.inputs(name, own_params, deps),
+        "makers": makers,
+        "later": _later(name, stages, values),
+    }
 
 
 def folder() -> Path:
     """Where journals are."""
-    return lineage.root() / ".retrace" / "journal"
+    return paths.root() / ".retrace" / "journal"
 
 
 def _hashes(files: Iterable[str]) -> dict[str, str]:

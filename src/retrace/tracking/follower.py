@@ -1,35 +1,46 @@
 """The process beside a stage, which shows the stage's journal in MLflow while it grows.
 
 A process and not a thread, because importing MLflow and waiting for a server would otherwise take training's time, and
-because it outlives a stage that is killed, whose run it can then close. It knows that the stage is over when its
-standard input ends. From then on it says on its standard output how long its next step may take, in seconds, so that
-the stage waits for what gets on and for nothing else; its last word is what MLflow lacks, if it lacks something.
+because it outlives a stage that is killed, whose run it can then close. It is started before the stage imports torch,
+so that both import side by side. On its standard input it is told the journal's path once there is one, and it knows
+that the stage is over when its standard input ends. From then on it says on its standard output how long its next step
+may take, in seconds, so that the stage waits for what gets on and for nothing else; its last word is what MLflow lacks,
+if it lacks something.
 """
 
+import importlib
 import json
+import math
 import os
 import select
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from retrace import journal, processes
 from retrace.redaction import redacted
 
 EVERY_S = 10.0  # between two looks at a journal that grows
+GRACE_S = 4.0  # from SIGTERM to SIGKILL, for a stage whose DVC is gone
 BEGIN_S = 60.0  # to begin: the imports, on a machine with other work
 
 
 class Follower:
     """A stage's hold on the process beside it."""
 
-    def __init__(self, path: Path, process: "subprocess.Popen[bytes]") -> None:
-        self.path, self.process = path, process
+    def __init__(self, process: "subprocess.Popen[bytes]") -> None:
+        self.process = process
+
+    def follow(self, path: Path) -> None:
+        """It shows the journal at `path` from now on."""
+        assert self.process.stdin is not None  # noqa: S101 - a pipe
+        with suppress(BrokenPipeError):  # `finish` tells what it ended with
+            self.process.stdin.write(os.fsencode(path))
 
     def finish(self) -> None:
         """MLflow has all of the journal, or a line on stderr says what it lacks.
@@ -89,34 +100,57 @@ def _read(file: int, within: float) -> bytes | None:
     return os.read(file, 4096) if ready else None
 
 
-def start(path: Path) -> Follower:
-    """The process beside this one, for the journal at `path`."""
+def start(*, makes_model: bool = False) -> Follower:
+    """The process beside this one, which prepares itself to package a model too if this one will make one."""
     # Of a session of its own: what kills a stage's group, such as Ctrl-C, leaves it time to tell.
-    command = [sys.executable, "-m", "retrace.tracking.follower", str(path), str(os.getpid())]
+    command = [sys.executable, "-m", "retrace.tracking.follower", str(os.getpid()), *(["model"] if makes_model else [])]
     process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
+        command,
+        bufsize=0,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )
-    return Follower(path, process)
+    return Follower(process)
 
 
-def follow(path: Path, stage: int, over: Callable[[float], bool], say: Callable[..., None]) -> None:
+def prepare(called: Callable[[], bool], *, makes_model: bool) -> None:
+    """What uploads is imported, and of what packages a model as much as there is time for until the stage has `called`:
+    from then on it wants the cores for itself.
+    """
+    from retrace.tracking import served, store
+
+    with suppress(Exception):  # whatever it is, `follow` meets it again, and tells
+        store.warm_up()
+    for module in served.IMPORTS if makes_model else ():
+        if called():
+            return
+        importlib.import_module(module)
+
+
+def follow(
+    path: Path, stage: int, over: Callable[[float], bool], say: Callable[..., None], *, makes_model: bool = False
+) -> None:
     """MLflow has the journal at `path` when the stage, whose process is `stage`, is over.
 
     `over` waits some seconds for that and says whether it is so; `say` tells the stage what it can rely on.
     """
-    from retrace.tracking import system, upload
+    from retrace.tracking import served, system, upload
 
     def patience(seconds: float) -> None:
         if over(0):  # nobody listens before, and a pipe that nobody reads is full one day
             say(within=seconds)
 
     shown, meter = upload.Upload(path), system.Meter(stage)
-    with upload.alone(path):
+    with processes.alone(path, within=math.inf):
         reason, waited_for = None, False
         while not over(0) and not shown.ended:
             try:
                 shown.advance(patience)
                 reason = None
+                if makes_model and _has_cores_to_spare(shown.start):
+                    served.rehearse()
                 upload.leftovers(path.parent, stop=lambda: over(0))
             except Exception as error:  # noqa: BLE001 - whatever MLflow, its server or its store can fail with
                 reason, waited_for = error, over(0)
@@ -137,20 +171,31 @@ def follow(path: Path, stage: int, over: Callable[[float], bool], say: Callable[
             say(lacking=" ".join(str(error).split())[:300] or type(error).__name__)
 
 
+def end_with(stage: int, above: int) -> None:
+    """When the process `above` has ended, DVC's, nobody is left to take what the stage makes: it is told to end, and
+    soon made to.
+    """
+    ours, theirs = os.pidfd_open(stage), os.pidfd_open(above)
+    select.select([ours, theirs], [], [])
+    for number, within in ((signal.SIGTERM, GRACE_S), (signal.SIGKILL, 0.0)):
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(ours, number)
+        if select.select([ours], [], [], within)[0]:
+            return
+
+
+def _has_cores_to_spare(start: journal.Event) -> bool:
+    """Whether something can be computed beside the stage without slowing it down."""
+    return len(os.sched_getaffinity(0)) > start["own_params"]["threads"]
+
+
 def main() -> None:
-    path, stage = Path(sys.argv[1]), int(sys.argv[2])
-    above = processes.dvc_above(stage)
-    files = [0] if above is None else [0, os.pidfd_open(above)]
+    stage, makes_model = int(sys.argv[1]), sys.argv[2:] == ["model"]
+    if (above := processes.dvc_above(stage)) is not None:
+        Thread(target=end_with, args=(stage, above), daemon=True).start()
 
     def over(seconds: float) -> bool:
-        until = time.monotonic() + seconds
-        while True:
-            ready, _, _ = select.select(files, [], [], max(0.0, until - time.monotonic()))
-            if 0 in ready or not ready:
-                return 0 in ready
-            files.pop()  # once: a second signal would hurry the stage
-            with suppress(ProcessLookupError):  # DVC is gone, and with it whoever would take what the stage makes
-                os.kill(stage, signal.SIGTERM)
+        return bool(select.select([0], [], [], seconds)[0])
 
     words = os.dup(1)
     os.dup2(2, 1)  # MLflow prints where a run is; what the stage reads is ours alone
@@ -160,10 +205,13 @@ def main() -> None:
             os.write(words, json.dumps(word).encode() + b"\n")
 
     try:
-        follow(path, stage, over, say)
+        prepare(lambda: bool(select.select([0], [], [], 0)[0]), makes_model=makes_model)
+        if path := os.read(0, 2 * 4096):  # nothing, if the stage ended before it had anything to tell
+            follow(Path(os.fsdecode(path)), stage, over, say, makes_model=makes_model)
     except Exception as error:
         say(lacking=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
         raise
+    os._exit(0)  # the stage waits, and Python would take MLflow and torch apart for a second or two
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run, RunTag
 from mlflow.exceptions import MlflowException
 
-from retrace import lineage
+from retrace import paths
 from retrace.errors import RetraceError
 from retrace.redaction import redacted
 
@@ -38,6 +38,7 @@ DROP TABLE IF EXISTS sqlite_stat1;
 PRAGMA analysis_limit = 1000;
 ANALYZE;
 COMMIT;
+PRAGMA wal_checkpoint;
 """
 
 
@@ -48,7 +49,7 @@ def address() -> str:
     """
     place = os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}mlflow.db"
     if place.startswith(SQLITE):
-        return f"{SQLITE}{lineage.root() / place.removeprefix(SQLITE)}"
+        return f"{SQLITE}{paths.root() / place.removeprefix(SQLITE)}"
     return place
 
 
@@ -58,7 +59,7 @@ def is_served(place: str) -> bool:
 
 def lock() -> FileLock:
     """Held while something is looked for and made if it is not there, by one process of the machine at a time."""
-    return FileLock(lineage.root() / ".retrace" / "mlflow.lock", timeout=LOCK_TIMEOUT_S)
+    return FileLock(paths.root() / ".retrace" / "mlflow.lock", timeout=LOCK_TIMEOUT_S)
 
 
 def client() -> MlflowClient:
@@ -83,6 +84,13 @@ def answering() -> Iterator[None]:
         said = " ".join(str(error).split())[:300]
         todo = "start it, or name another in MLFLOW_TRACKING_URI, and type this again"
         raise RetraceError(redacted(f"MLflow: {said}; {todo}")) from None
+
+
+def warm_up() -> None:
+    """A database that is there is open: the first question takes a second, of imports for the most part."""
+    place = address()
+    if place.startswith(SQLITE) and Path(place.removeprefix(SQLITE)).exists():
+        client().search_experiments(max_results=1)
 
 
 def _reach(place: str) -> None:
@@ -123,7 +131,7 @@ def experiment_of(client: MlflowClient, name: str) -> str:
             client.restore_experiment(found.experiment_id)
         return found.experiment_id
     # Fixed for ever, hence absolute: a queued experiment's own folder is deleted. A server has a place of its own.
-    place = None if is_served(client.tracking_uri) else (lineage.root() / "mlruns" / name).as_uri()
+    place = None if is_served(client.tracking_uri) else (paths.root() / "mlruns" / name).as_uri()
     return client.create_experiment(name, place, {"mlflow.experimentKind": "custom_model_development"})
 
 

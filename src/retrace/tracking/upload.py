@@ -3,11 +3,9 @@
 Runs are found by their own tags before they are made, and all that is told carries the journal's times.
 """
 
-import fcntl
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +69,7 @@ class Upload:
         runs = runs_of.pair(client, self.start)
         log_params(client, runs.parent, self.start["params"])
         log_params(client, runs.child, self.start["own_params"])
-        known = lineage.inputs(self.start["stage"], self.start["own_params"], self.start["deps"])
-        client.set_tag(runs.child, "retrace.inputs", known)
+        client.set_tag(runs.child, "retrace.inputs", self.start["inputs"])
         _log_datasets(client, runs, self.start)
         self.runs = runs
 
@@ -144,7 +141,7 @@ class Upload:
 
 def whole(path: Path, patience: Patience = lambda _: None) -> bool:
     """Whether MLflow has now all of the journal at `path`, of a stage that is over; not if another process is at it."""
-    with alone(path, wait=False) as free:
+    with processes.alone(path) as free:
         if not free or not path.exists():
             return False
         if (events := journal.read(path)) and events[0]["kind"] == "start":
@@ -189,23 +186,6 @@ def is_over(path: Path) -> bool:
     if not events or events[0]["kind"] != "start" or journal.end_of(events):
         return True
     return not processes.alive(events[0]["process"])
-
-
-@contextmanager
-def alone(path: Path, *, wait: bool = True) -> Iterator[bool]:
-    """Whether this process alone uploads the journal at `path`, for as long as the context lasts."""
-    try:
-        file = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:  # uploaded just now
-        yield False
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        yield True
-    except BlockingIOError:
-        yield False
-    finally:
-        os.close(file)
 
 
 def is_local() -> bool:

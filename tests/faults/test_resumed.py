@@ -1,0 +1,305 @@
+"""A training that is killed goes on, with the same command, to the same bits; MLflow has its curve once."""
+
+import csv
+import io
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from mlflow import MlflowClient
+from repository import ROOT, Clone
+
+from faults.servers import until
+from faults.stages import another, found, journals, surroundings
+from retrace import journal, lineage
+
+EPOCHS = 20
+MADE = ("models/model.safetensors", "models/model.json", "reports/history.csv", "reports/steps.csv")
+
+# The real stage, which saves every tenth of a second, and at a moment kills itself as nothing else could that exactly.
+SCRIPT = """
+import os, runpy, signal, sys
+from contextlib import contextmanager
+from retrace import checkpoint, evaluation, paths, state
+
+checkpoint.EVERY_S, checkpoint.SHARE = 0.1, 1.0
+moment, at, number = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+calls = 0
+
+def strike():
+    global calls
+    calls += 1
+    if calls == at:
+        os.kill(os.getpid(), number)
+
+def before(owner, name):
+    whole = getattr(owner, name)
+    def struck(*arguments, **named):
+        strike()
+        return whole(*arguments, **named)
+    setattr(owner, name, struck)
+
+atomic = paths.atomic
+
+@contextmanager
+def half(path, size=None):
+    with atomic(path, size) as unfinished:
+        yield unfinished
+        if path.parent.parent.name == "checkpoints":
+            unfinished.write_bytes(unfinished.read_bytes()[:-100])
+            strike()
+
+if moment == "step":
+    before(state.State, "stepped")
+elif moment == "validation":
+    before(evaluation, "outputs")
+elif moment == "save":
+    paths.atomic = half
+elif moment == "warm-up":
+    import torchinfo
+    before(torchinfo, "summary")
+sys.argv = [sys.argv[4]]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+class Attempt:
+    """The train stage in `folder`, which a signal `number` may reach at a moment of its own."""
+
+    def __init__(self, folder: Path, moment: str = "", at: int = 0, number: int = signal.SIGKILL) -> None:
+        command = [sys.executable, "-c", SCRIPT, moment, str(at), str(int(number)), str(ROOT / "stages/train.py")]
+        self.folder, self.began = folder, time.monotonic()
+        self.process = subprocess.Popen(
+            command, cwd=folder, env=surroundings(folder), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    def end(self) -> tuple[int, str, str]:
+        """Its exit code, and what it said."""
+        said = self.process.communicate(timeout=120)
+        return self.process.returncode, *said
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the digits, dealt."""
+    place = tmp_path_factory.mktemp("prepared")
+    for name in ("params.yaml", "dvc.yaml"):
+        shutil.copy(ROOT / name, place)
+    another(place, dataset="digits", epochs=str(EPOCHS), threads="1", precision="float32")
+    for name in ("download", "preprocess"):
+        subprocess.run(
+            [sys.executable, str(ROOT / f"stages/{name}.py")],
+            cwd=place,
+            env=surroundings(place),
+            check=True,
+            capture_output=True,
+        )
+    return place
+
+
+@pytest.fixture(scope="session")
+def expected(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What a training makes that nobody interrupts."""
+    place = tmp_path_factory.mktemp("whole") / "place"
+    shutil.copytree(prepared, place)
+    code, _, said = Attempt(place).end()
+    assert (code, said) == (0, "")
+    return made(place)
+
+
+@pytest.fixture
+def place(prepared: Path, tmp_path: Path) -> Path:
+    """A folder to train in."""
+    shutil.copytree(prepared, tmp_path / "place")
+    return tmp_path / "place"
+
+
+def made(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in MADE}
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    return sorted(folder.glob(".retrace/checkpoints/*/*.safetensors"))
+
+
+def check_curve(folder: Path) -> None:
+    """MLflow's run of the training that ended has each epoch once, as reports/history.csv has it."""
+    *killed, ended = found(f"sqlite:///{folder / 'mlflow.db'}", stage="train")
+    assert {run.info.status for run in killed} <= {"KILLED"}
+    assert ended.info.status == "FINISHED"
+    rows = list(csv.DictReader(io.StringIO((folder / "reports/history.csv").read_text())))
+    for name in ("train_loss", "val_accuracy"):
+        curve = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}").get_metric_history(ended.info.run_id, name)
+        assert [(point.step, point.value) for point in curve] == [(int(row["epoch"]), float(row[name])) for row in rows]
+        assert [point.timestamp for point in curve] == sorted({point.timestamp for point in curve})
+
+
+def test_a_training_that_is_killed_goes_on_to_the_same_bits(place: Path, expected: dict[str, bytes]) -> None:
+    code, _, _ = Attempt(place, "step", 100).end()
+    assert code == -signal.SIGKILL
+    assert checkpoints(place)
+    code, out, _ = Attempt(place).end()
+    assert code == 0
+    assert "goes on after step" in out
+    assert made(place) == expected
+    assert not checkpoints(place)
+    check_curve(place)
+
+
+@pytest.mark.faults
+def test_killed_again_and_again_at_any_moment(place: Path, expected: dict[str, bytes]) -> None:
+    moments = [("step", 70), ("save", 2), ("validation", 4), ("step", 1), ("save", 1), ("warm-up", 1), ("step", 90)]
+    for moment, at in moments:
+        code, _, said = Attempt(place, moment, at).end()
+        assert code == -signal.SIGKILL, said
+    for _ in range(3):
+        running = Attempt(place)
+        time.sleep(random.uniform(2.0, 6.0))  # noqa: S311 - any moment
+        running.process.kill()
+        running.end()
+    was_left = bool(checkpoints(place))  # unless the last of them ended before it was killed
+    code, out, said = Attempt(place).end()
+    assert code == 0, said
+    assert ("goes on after step" in out) == was_left
+    assert made(place) == expected
+    check_curve(place)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+@pytest.mark.parametrize(("moment", "at"), [("warm-up", 1), ("step", 1), ("step", 50), ("validation", 1), ("save", 1)])
+def test_a_preempted_training_saves_and_ends_as_a_shell_expects(
+    place: Path, moment: str, at: int, number: signal.Signals
+) -> None:
+    running = Attempt(place, moment, at, number)
+    code, _, said = running.end()
+    assert code == 128 + number, said
+    assert "Traceback" not in said
+    if moment in ("step", "validation"):
+        steps = {"step": at, "validation": 11}[moment]
+        assert int(checkpoints(place)[-1].name[:12]) == steps
+    assert time.monotonic() - running.began < 30
+
+
+@pytest.mark.faults
+def test_other_parameters_or_data_are_another_training(place: Path) -> None:
+    Attempt(place, "step", 50, signal.SIGTERM).end()
+    validation = place / "data/processed/validation.safetensors"
+    before = validation.read_bytes()
+    shutil.copy(place / "data/processed/test.safetensors", validation)
+    assert "goes on" not in Attempt(place, "step", 20, signal.SIGTERM).end()[1]
+    validation.write_bytes(before)
+    another(place, lr="0.001")
+    assert "goes on" not in Attempt(place, "step", 20, signal.SIGTERM).end()[1]
+    assert len(list(place.glob(".retrace/checkpoints/*"))) == 3
+
+
+@pytest.mark.faults
+def test_a_damaged_checkpoint_costs_a_warning_and_some_steps(place: Path, expected: dict[str, bytes]) -> None:
+    Attempt(place, "step", 150).end()
+    before, last = checkpoints(place)
+    content = bytearray(last.read_bytes())
+    content[-7] ^= 16
+    last.write_bytes(content)
+    code, out, said = Attempt(place).end()
+    assert code == 0
+    assert f"goes on after step {int(before.name[:12])}," in out
+    assert said.startswith(f"warning: {last}: damaged")
+    assert made(place) == expected
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    """A repository in which the digits were trained once, without interruption."""
+    edits = {"dataset: mnist": "dataset: digits", "epochs: 5": "epochs: 60", "threads: 2": "threads: 1"}
+    clone = Clone(tmp_path_factory.mktemp("clone"), tmp_path_factory.mktemp("cache"), edits)
+    clone.type("dvc repro")
+    clone.commit("digits")
+    return clone
+
+
+def trainings(clone: Clone) -> list[dict[str, Any]]:
+    """The starts of the train stage's journals that do not know yet how it ended."""
+    read = [journal.read(path) for path in journals(clone.path)]
+    return [events[0] for events in read if events[0]["stage"] == "train" and not journal.end_of(events)]
+
+
+@contextmanager
+def preempted(clone: Clone) -> Iterator[None]:
+    """The training that is started within gets SIGTERM after some epochs."""
+    yield
+    until(lambda: len(trainings(clone)) == 1, what="a training")
+    (start,) = trainings(clone)
+    path = clone.path / f".retrace/journal/{start['id']}.jsonl"
+    until(lambda: sum("val_loss" in event.get("values", {}) for event in journal.read(path)) > 3, what="epochs")
+    os.kill(start["process"]["pid"], signal.SIGTERM)
+    psutil.wait_procs([psutil.Process(start["process"]["pid"])], timeout=30)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(
+    "command",
+    ["dvc repro --force --single-item train", "dvc exp run --force -n here", "dvc exp run --temp --force -n there"],
+)
+def test_under_dvc_too_the_same_command_goes_on(clone: Clone, command: str) -> None:
+    weights = lineage.md5(clone.path / MADE[0])
+    with preempted(clone):
+        running = subprocess.Popen(
+            command.split(), cwd=clone.path, env=clone.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+    assert running.wait(60) != 0
+    assert "goes on after step" in clone.type(command)
+    clone.type("git checkout --quiet . && dvc checkout --quiet")
+    rows = json.loads(clone.type("dvc exp show --json"))
+    assert weights in json.dumps(rows)
+    assert lineage.md5(clone.path / MADE[0]) == weights
+
+
+@pytest.mark.faults
+def test_in_the_queue_too_a_task_goes_on(clone: Clone) -> None:
+    queue = "dvc exp run --queue -S seed=5 -n queued"
+    with preempted(clone):
+        clone.type(f"{queue} && dvc queue start > /dev/null 2>&1")
+    until(lambda: "Failed" in clone.type("dvc queue status"), what="the end of the task")
+    clone.type("dvc queue remove queued")
+    clone.type(f"{queue} && dvc queue start > /dev/null 2>&1")
+    until(lambda: "Success" in clone.type("dvc queue status"), what="the end of the task")
+    (run,) = [
+        run
+        for run in found(f"sqlite:///{clone.path / 'mlflow.db'}", stage="train")
+        if "retrace.resumed" in run.data.tags and run.data.params["seed"] == "5"
+    ]
+    assert run.info.status == "FINISHED"
+    weights = run.data.tags["dvc.outs.models/model.safetensors"]
+    clone.type("dvc exp run --force -S seed=5 -n whole")
+    assert lineage.md5(clone.path / MADE[0]) == weights
+
+
+@pytest.mark.faults
+def test_a_full_disk_loses_no_checkpoint(place: Path, expected: dict[str, bytes]) -> None:
+    running = Attempt(place)
+    until(lambda: checkpoints(place), what="a checkpoint")
+    psutil.Process(running.process.pid).rlimit(psutil.RLIMIT_FSIZE, (1000, 1000))
+    code, _, said = running.end()
+    assert code == 2, said
+    assert re.search(
+        r"^warning: .*safetensors: [\d,]+ bytes can't be written .* free\); make room for it", said, re.MULTILINE
+    )
+    assert re.search(r"^models/model.safetensors: more than [\d,]+ bytes can't be written ", said.splitlines()[-1])
+    assert not list(place.glob("models/*"))
+    code, out, _ = Attempt(place).end()
+    assert code == 0
+    assert "goes on after step" in out
+    assert made(place) == expected

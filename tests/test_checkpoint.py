@@ -1,0 +1,350 @@
+"""A training that is stopped anywhere goes on to the same bits; what it left on the disk is whole or not used."""
+
+import errno
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import typed
+
+from retrace import batches, checkpoint, classifier, errors, evaluation, params, seeding, splits, training
+from retrace.augmentations import AUGMENTATIONS
+from retrace.checkpoint import Checkpoint, Checkpoints
+from retrace.commands.clean import clean
+from retrace.errors import DivergedError
+from retrace.losses import LOSSES
+from retrace.optimizers import OPTIMIZERS
+from retrace.samples import Samples
+from retrace.schedules import SCHEDULES
+from retrace.state import Epoch, State, Step
+
+SMALL = {"epochs": 3, "batch_size": 40, "threads": 1, "lr": 0.01, "device": "cpu", "precision": "float32"}
+STEPS = 7  # an epoch
+
+pytestmark = pytest.mark.usefixtures("folder")
+
+
+@pytest.fixture
+def left(tmp_path: Path) -> Path:
+    """A folder for checkpoints."""
+    return tmp_path / "left"
+
+
+class Stopped(BaseException):
+    """Where a kill would be."""
+
+
+class Training:
+    """One that can be stopped after a step, and gone on with in another of the same parameters."""
+
+    def __init__(self, stripes: Samples, **changed: object) -> None:
+        self.p = p = typed(params.Train, **(SMALL | changed))
+        self.compute = seeding.settle(p, p.precision)
+        torch.manual_seed(p.seed)
+        model = classifier.build(classifier.card_of(p.model, stripes, splits.scale(stripes)))
+        optimizer = params.bind(OPTIMIZERS, p.optimizer, "optimizers")(model.trainable())
+        self.state = State(model, optimizer, self.compute.device)
+        part = batches.on_device(stripes, self.compute.device)
+        self.parts = (
+            batches.Part(part.inputs[:280], part.labels[:280]),
+            batches.Part(part.inputs[280:], part.labels[280:]),
+        )
+        self.steps: list[tuple[float, float]] = []
+
+    def run(self, stop_after: int | None = None) -> Epoch:
+        p, schedule = self.p, params.bind(SCHEDULES, self.p.schedule, "schedules")
+
+        def on_step(step: Step) -> None:
+            self.steps.append((step.learning_rate, step.loss.item()))
+            if step.step == stop_after:
+                raise Stopped
+
+        return training.train(
+            self.state,
+            params.bind(LOSSES, p.loss, "losses")(self.parts[0].labels.bincount(minlength=3)),
+            lambda at: p.lr * schedule(at),
+            params.bind(AUGMENTATIONS, p.augmentation, "augmentations"),
+            *self.parts,
+            self.compute,
+            p,
+            on_step=on_step,
+            on_epoch=lambda _: None,
+        )
+
+    def bits(self) -> dict[str, bytes]:
+        return {name: tensor.numpy().tobytes() for name, tensor in self.state.model.state_dict().items()}
+
+
+KINDS = {
+    "the default": {},
+    "momentum": {"optimizer": "sgd"},
+    "decay": {"optimizer": "adamw"},
+    "a running mean": {"optimizer": "rmsprop"},
+    "no memory": {"optimizer": "sgd_scratch", "model": "softmax"},
+    "chance in the network, batch norm, augmentation": {"model": "cifar_v3", "augmentation": "crop_flip"},
+    "the best epoch": {"keep": "best", "schedule": "constant", "lr": 0.2, "optimizer": "sgd"},
+    "the last epoch and a plateau": {"keep": "last", "schedule": "plateau"},
+    "patience": {"patience": 1, "schedule": "constant", "lr": 0.2, "optimizer": "sgd", "epochs": 9},
+    "bfloat16": {"precision": "bfloat16"},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_training_that_is_stopped_anywhere_goes_on_to_the_same_bits(stripes: Samples, left: Path, kind: str) -> None:
+    whole = Training(stripes, **KINDS[kind])
+    kept = whole.run()
+    for stop_after in (1, STEPS - 1, STEPS, STEPS + 3):  # within an epoch, at its end before validation, in the next
+        first, second = Training(stripes, **KINDS[kind]), Training(stripes, **KINDS[kind])
+        with pytest.raises(Stopped):
+            first.run(stop_after)
+        kept_there = Checkpoints(left)
+        kept_there.save(first.state.step, Checkpoint(*first.state.saved()))
+        torch.manual_seed(99)  # another process
+        found = kept_there.newest()
+        assert found is not None
+        second.state.restore(found.tensors, found.facts)
+        assert second.run() == kept
+        assert second.bits() == whole.bits()
+        assert second.state.epochs == whole.state.epochs
+        assert first.steps + second.steps == whole.steps
+        kept_there.clear()
+
+
+def test_without_what_chance_has_left_the_bits_are_others(stripes: Samples) -> None:
+    kind = KINDS["chance in the network, batch norm, augmentation"]
+    whole, first = Training(stripes, **kind), Training(stripes, **kind)
+    whole.run()
+    with pytest.raises(Stopped):
+        first.run(STEPS + 3)
+    tensors, facts = first.state.saved()
+    for name in ("random.torch", "random.augmentation"):
+        second = Training(stripes, **kind)
+        second.state.restore(tensors | {name: torch.Generator().manual_seed(99).get_state()}, facts)
+        second.run()
+        assert second.bits() != whole.bits()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_a_step_waits_until_the_step_is_whole(
+    stripes: Samples, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    whole, first, second = (Training(stripes) for _ in range(3))
+    whole.run()
+    step = first.state.optimizer.step
+
+    def struck() -> None:
+        if first.state.step == 4:
+            os.kill(os.getpid(), number)
+        step()
+
+    monkeypatch.setattr(first.state.optimizer, "step", struck)
+    with caught(monkeypatch), pytest.raises((KeyboardInterrupt, errors.Terminated)):
+        first.run()
+    assert first.state.step == 5
+    second.state.restore(*first.state.saved())
+    second.run()
+    assert second.bits() == whole.bits()
+
+
+def test_a_signal_in_validation_is_answered_at_once(stripes: Samples, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, first, second = (Training(stripes) for _ in range(3))
+    whole.run()
+
+    def struck(*_: object) -> evaluation.Outputs:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)  # a signal cuts it short
+        raise AssertionError("the signal was not answered")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(evaluation, "outputs", struck)
+        with caught(monkeypatch), pytest.raises(errors.Terminated):
+            first.run()
+    assert (first.state.step, first.state.epochs) == (STEPS, [])
+    second.state.restore(*first.state.saved())
+    second.run()
+    assert second.bits() == whole.bits()
+
+
+def test_the_same_signal_twice_ends_a_process_that_hangs() -> None:
+    script = (
+        "import os, signal\nfrom retrace import errors\n"
+        "def main():\n"
+        "    with errors.deferred():\n"
+        "        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGTERM): os.kill(os.getpid(), number)\n"
+        "        print('went on')\n"
+        "errors.run(main)"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (143, "")
+
+
+@contextmanager
+def caught(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Signals are answered as in a stage."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+    errors.run(lambda: None)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def test_a_loss_that_is_no_number_ends_training_within_a_step_and_is_never_saved(
+    stripes: Samples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Training(stripes)
+    step = made.state.optimizer.step
+
+    def poisoned() -> None:
+        step()
+        if made.state.step == 4:
+            with torch.no_grad():
+                made.state.model.trainable()[0].fill_(float("nan"))
+
+    monkeypatch.setattr(made.state.optimizer, "step", poisoned)
+    with pytest.raises(DivergedError, match=r"step 6: the training loss is nan, after \d\.\d+ in the step before"):
+        made.run()
+    assert len(made.steps) == 6
+    with pytest.raises(DivergedError, match=r"step \d: model\..* is not finite"):
+        made.state.saved()
+
+
+def saved(folder: Path, *steps: int) -> Checkpoints:
+    made = Checkpoints(folder)
+    for step in steps:
+        made.save(
+            step, Checkpoint({"weights": torch.full((1000,), float(step))}, {"state": {"step": step}, "of": "digits"})
+        )
+    return made
+
+
+def flipped(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "a bit flipped": flipped,
+    "cut short": lambda path: os.truncate(path, path.stat().st_size // 2),
+    "empty": lambda path: os.truncate(path, 0),
+}
+
+
+def test_the_last_two_are_kept_and_the_newest_is_found(left: Path) -> None:
+    made = saved(left, 5, 10, 1000)
+    assert [int(path.name[:12]) for path in checkpoint.files(left)] == [10, 1000]
+    found = made.newest()
+    assert found is not None
+    assert (found.facts["state"]["step"], found.tensors["weights"][0]) == (1000, 1000.0)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_one_falls_back_to_the_one_before(
+    left: Path, capsys: pytest.CaptureFixture[str], damage: str
+) -> None:
+    made = saved(left, 5, 10)
+    last = checkpoint.files(left)[-1]
+    DAMAGES[damage](last)
+    found = made.newest()
+    assert found is not None
+    assert found.facts["state"]["step"] == 5
+    assert capsys.readouterr().err == f"warning: {last}: damaged, so the checkpoint before it is taken\n"
+    DAMAGES[damage](checkpoint.files(left)[-1])
+    assert made.newest() is None
+
+
+def test_what_a_kill_left_half_written_is_no_checkpoint_and_goes(left: Path) -> None:
+    saved(left, 5)
+    half = left / ".000000000010-abc.safetensors.123"
+    half.write_bytes(b"half")
+    found = Checkpoints(left).newest()
+    assert found is not None
+    assert found.facts["state"]["step"] == 5
+    assert not half.exists()
+
+
+def test_a_full_disk_costs_a_warning_and_no_checkpoint_that_was_there(
+    left: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = saved(left, 5)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        for step in (10, 15):
+            made.save(step, Checkpoint({"weights": torch.zeros(1000)}, {}))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    (said,) = capsys.readouterr().err.splitlines()
+    assert re.search(rf"^warning: {left}/000000000010-\w+.safetensors: 4,\d+ bytes can't be written ", said)
+    assert os.strerror(errno.EFBIG) in said
+    assert [path.name[:12] for path in left.iterdir()] == ["000000000005"]
+    made.save(20, Checkpoint({"weights": torch.zeros(1000)}, {}))
+    assert len(checkpoint.files(left)) == 2
+
+
+def test_two_of_the_very_same_training_have_a_folder_each() -> None:
+    with checkpoint.of("abc") as first, checkpoint.of("abc") as second:
+        assert first.folder != second.folder
+        saved(first.folder, 5)
+    with checkpoint.of("abc") as third:
+        assert third.folder == first.folder
+        assert third.newest()
+
+
+def test_the_next_is_due_after_seconds_and_takes_a_hundredth_of_them(
+    left: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    made, atomic = Checkpoints(left), checkpoint.paths.atomic
+
+    def slow(path: Path, size: int) -> object:
+        now[0] += 2
+        return atomic(path, size)
+
+    monkeypatch.setattr(checkpoint.paths, "atomic", slow)
+    assert not made.is_due
+    now[0] += 10
+    assert made.is_due
+    made.save(1, Checkpoint({"weights": torch.zeros(1)}, {}))
+    now[0] += 199
+    assert not made.is_due
+    now[0] += 1
+    assert made.is_due
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_another_training_has_another_fingerprint(part: int) -> None:
+    parts = ["inputs", "machine", "cpu, 2 threads", "2.14.1"]
+    other = [*parts[:part], "another", *parts[part + 1 :]]
+    assert checkpoint.fingerprint(*parts) == checkpoint.fingerprint(*parts) != checkpoint.fingerprint(*other)
+
+
+def test_clean_lists_what_can_go_on_and_removes_what_nobody_uses(capsys: pytest.CaptureFixture[str]) -> None:
+    clean(force=False)
+    assert capsys.readouterr().out == "no checkpoints: no training was interrupted\n"
+    with checkpoint.of("a" * 32) as unused:
+        saved(unused.folder, 1234)
+    with checkpoint.of("b" * 32) as used:
+        saved(used.folder, 7)
+        clean(force=False)
+        listed = capsys.readouterr().out.splitlines()
+        assert listed[0].startswith("aaaaaaaa  digits: step 1,234, saved 20")
+        assert listed[1].startswith("bbbbbbbb  digits: step 7, ")
+        assert listed[1].endswith(", in use")
+        assert "retrace clean --force" in listed[2]
+        clean(force=True)
+        assert capsys.readouterr().out.splitlines()[-1].startswith("removed: 4.")
+        assert (unused.folder.exists(), used.folder.exists()) == (False, True)
