@@ -51,8 +51,9 @@ faults: env  ## all that can fail around a run: dead servers, killed processes, 
 	pytest -n 2 --dist loadgroup tests/faults
 
 .PHONY: costs
-costs: env  ## what tracking costs, against its limits; minutes, on a quiet machine
+costs: env  ## what tracking and checkpoints cost, against their limits; minutes, on a quiet machine
 	python benchmarks/tracking.py
+	python benchmarks/checkpoints.py
 
 .PHONY: lock
 lock: .venv/.complete  ## requirements.txt anew from pyproject.toml

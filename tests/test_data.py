@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -155,6 +156,18 @@ def test_parts_are_disjoint_complete_stratified_and_seeded(stripes: Samples) -> 
     assert all(share == pytest.approx(1 / 3) for part in parts for share in shares(part))
     again, other = (splits.deal(Parts(numbered(stripes)), settings(split_seed=seed)) for seed in (0, 1))
     assert numbers(again[1]) == numbers(parts[1]) != numbers(other[1])
+
+
+@pytest.mark.parametrize("changed", [{}, {"folds": 5, "fold": 2}, {"class_shares": [1.0, 0.5, 0.5]}])
+def test_a_poisoned_test_part_changes_no_bit_of_what_is_trained_on(stripes: Samples, changed: dict[str, Any]) -> None:
+    poison = Samples(255 - stripes.inputs, stripes.labels[::-1].copy(), stripes.class_names)
+    (train, validation, _), (same_train, same_validation, _) = (
+        splits.deal(Parts(stripes, test=test), settings(**changed)) for test in (stripes, poison)
+    )
+    for part, same in ((train, same_train), (validation, same_validation)):
+        assert np.array_equal(part.inputs, same.inputs)
+        assert np.array_equal(part.labels, same.labels)
+    assert splits.scale(train) == splits.scale(same_train)
 
 
 def test_a_data_set_s_own_parts_are_left_alone(stripes: Samples) -> None:

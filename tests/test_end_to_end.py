@@ -131,6 +131,8 @@ def test_retrace_s_own_commands_lead_from_a_number_to_its_bytes_and_back(clone: 
     assert outputs(clone)["models/model.safetensors"] in clone.type("retrace trace models/model.safetensors")
     assert "models/model.safetensors" in clone.type(f"retrace trace {parent.info.run_id}")
     assert "verified: " in clone.type(f"retrace verify {parent.info.run_id}")
+    assert "all are what dvc.lock says" in clone.type("retrace verify --cache")
+    assert "no checkpoints" in clone.type("retrace clean")
 
 
 def test_the_network_learned_something(clone: Clone) -> None:
@@ -353,6 +355,12 @@ def test_dvc_itself_refuses_a_choice_that_has_no_settings_or_no_file(clone: Clon
     before = len(runs(clone)[1])
     assert named in clone.type(f"dvc exp run --temp -S {setting}", code=255)
     assert len(runs(clone)[1]) == before
+
+
+def test_a_value_is_never_a_command(clone: Clone) -> None:
+    for setting in ("dataset=x; touch PWNED", "model=$(touch PWNED)", "pretrained=`touch PWNED`"):
+        clone.run("dvc", "exp", "run", "--temp", "-S", setting, code=255)
+    assert not list(clone.path.rglob("PWNED*"))
 
 
 def test_a_missing_key_ends_before_any_work(clone: Clone) -> None:

@@ -1,4 +1,5 @@
 import contextlib
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -189,3 +190,67 @@ def test_no_value_of_any_key_ends_in_a_traceback(key: str, value: object) -> Non
     changed = {**params.read(ROOT / paths.PARAMS), key: value}
     with contextlib.suppress(ParamsError):
         assert isinstance(params.checked(changed), params.Experiment)
+
+
+BOMB = "&a [1, 1], b: &b [*a, *a], c: &c [*b, *b], d: [*c, *c]"
+WHOLE = params.read(ROOT / paths.PARAMS)
+raw = st.sampled_from(
+    [
+        "!!python/object/apply:os.system ['touch PWNED']",
+        "!!python/name:os.system",
+        "!<tag:yaml.org,2002:python/module:os> ''",
+        "!!binary aGVsbG8=",
+        "!!set {a, b}",
+        "!!timestamp 2024-01-01",
+        f"{{a: {BOMB}}}",
+        "&self [*self]",
+        "*nowhere",
+        "[" * 3000,
+        "[" * 3000 + "]" * 3000,
+        "9" * 5000,
+        "1e999",
+        "-.inf",
+        "'\\0'",
+        "\u202e\u200b",
+        "{? [1, 2] : 3}",
+        "{1: 2, null: 3}",
+        "${lr}",
+        "x; touch PWNED",
+        "$(touch PWNED)",
+        "|",
+        ">-",
+        "@",
+        "%",
+        "---",
+        "...",
+    ]
+)
+
+
+@settings(max_examples=500, deadline=None)
+@given(key=st.sampled_from((*params.Experiment.model_fields, "zzz", "1", "~")), value=raw | st.text(max_size=20))
+def test_no_text_in_the_file_runs_hangs_or_ends_in_a_traceback(key: str, value: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "params.yaml"
+        file.write_text(f"{key}: {value}", encoding="utf-8", errors="replace")
+        with contextlib.suppress(ParamsError):
+            params.checked(WHOLE | params.read(file))
+        assert [left.name for left in Path(folder).iterdir()] == ["params.yaml"]
+    assert not Path("PWNED").exists()
+
+
+@pytest.mark.parametrize("value", [f"{{a: {BOMB}}}", "&self [*self]"])
+def test_an_alias_is_named_by_its_key(folder: Path, value: str) -> None:
+    with (folder / paths.PARAMS).open("a") as file:
+        file.write(f"\nextra: {value}\n")
+    with pytest.raises(ParamsError, match=r"^params.yaml: extra has an alias"):
+        params.load(params.Train)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("1: 2", "1 has the key 1 "), ("extra: {a: [{~: 3}]}", "extra has the key None ")]
+)
+def test_a_key_that_is_no_text_is_named(folder: Path, text: str, said: str) -> None:
+    (folder / paths.PARAMS).write_text(text)
+    with pytest.raises(ParamsError, match=f"^params.yaml: {said}in it; every key should be text"):
+        params.read()

@@ -43,8 +43,7 @@ _waiting: list[int] | None = None  # signals that arrived where they are deferre
 
 def run(main: Callable[[], None]) -> None:
     """The process ends as a shell expects: 0, 2 for a user's error, 130 for SIGINT, 143 for SIGTERM and SIGHUP."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _arrived)
+    listen()
     try:
         main()
     except RetraceError as error:
@@ -61,6 +60,16 @@ def run(main: Callable[[], None]) -> None:
     except Terminated:
         print("terminated", file=sys.stderr)
         sys.exit(128 + signal.SIGTERM)
+
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # Python would take torch apart for a second
+
+
+def listen() -> None:
+    """SIGINT is KeyboardInterrupt from here on, SIGTERM and SIGHUP are Terminated, unless they are `deferred`."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _arrived)
 
 
 @contextmanager

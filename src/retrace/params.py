@@ -152,11 +152,33 @@ def read(path: Path = paths.PARAMS) -> Values:
         values = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ParamsError(f"{path}: no such file; run this in the repository's root") from None
-    except (YAMLError, UnicodeDecodeError, ValueError) as error:
+    except (YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
         raise ParamsError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise ParamsError(f"{path}: should be a table of keys and values")
+    for key, value in values.items():
+        if fault := _fault(key, value):
+            raise ParamsError(f"{path}: {key} {fault}")
     return values
+
+
+def _fault(key: object, value: object) -> str | None:
+    """What YAML allows and parameters do not: an alias, by which a few lines can stand for billions; a key that is no
+    text.
+    """
+    seen: set[int] = set()
+    left = [{key: value}]
+    while left:
+        inner = left.pop()
+        if id(inner) in seen:
+            return "has an alias (*name) in it; write the values out, each in its own place"
+        seen.add(id(inner))
+        if isinstance(inner, dict) and (odd := [name for name in inner if not isinstance(name, str)]):
+            return f"has the key {_short(odd[0])} in it; every key should be text, as in quotes"
+        left += [
+            each for each in (inner.values() if isinstance(inner, dict) else inner) if isinstance(each, dict | list)
+        ]
+    return None
 
 
 def load(stage: type[Stage], path: Path = paths.PARAMS) -> Stage:

@@ -2,8 +2,6 @@
 
 import csv
 import io
-import json
-import os
 import random
 import re
 import shutil
@@ -11,19 +9,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 from mlflow import MlflowClient
-from repository import ROOT, Clone
+from repository import ROOT
 
 from faults.servers import until
-from faults.stages import another, found, journals, surroundings
-from retrace import journal, lineage
+from faults.stages import another, found, surroundings
 
 EPOCHS = 20
 MADE = ("models/model.safetensors", "models/model.json", "reports/history.csv", "reports/steps.csv")
@@ -32,9 +26,9 @@ MADE = ("models/model.safetensors", "models/model.json", "reports/history.csv", 
 SCRIPT = """
 import os, runpy, signal, sys
 from contextlib import contextmanager
-from retrace import checkpoint, evaluation, paths, state
+from retrace import checkpoint, evaluation, paths, state, tracking
 
-checkpoint.EVERY_S, checkpoint.SHARE = 0.1, 1.0
+checkpoint.EVERY_S, checkpoint.SHARE, tracking.ENDS_S = 0.1, 1.0, 1.0
 moment, at, number = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 calls = 0
 
@@ -220,73 +214,6 @@ def test_a_damaged_checkpoint_costs_a_warning_and_some_steps(place: Path, expect
     assert made(place) == expected
 
 
-@pytest.fixture(scope="module")
-def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
-    """A repository in which the digits were trained once, without interruption."""
-    edits = {"dataset: mnist": "dataset: digits", "epochs: 5": "epochs: 60", "threads: 2": "threads: 1"}
-    clone = Clone(tmp_path_factory.mktemp("clone"), tmp_path_factory.mktemp("cache"), edits)
-    clone.type("dvc repro")
-    clone.commit("digits")
-    return clone
-
-
-def trainings(clone: Clone) -> list[dict[str, Any]]:
-    """The starts of the train stage's journals that do not know yet how it ended."""
-    read = [journal.read(path) for path in journals(clone.path)]
-    return [events[0] for events in read if events[0]["stage"] == "train" and not journal.end_of(events)]
-
-
-@contextmanager
-def preempted(clone: Clone) -> Iterator[None]:
-    """The training that is started within gets SIGTERM after some epochs."""
-    yield
-    until(lambda: len(trainings(clone)) == 1, what="a training")
-    (start,) = trainings(clone)
-    path = clone.path / f".retrace/journal/{start['id']}.jsonl"
-    until(lambda: sum("val_loss" in event.get("values", {}) for event in journal.read(path)) > 3, what="epochs")
-    os.kill(start["process"]["pid"], signal.SIGTERM)
-    psutil.wait_procs([psutil.Process(start["process"]["pid"])], timeout=30)
-
-
-@pytest.mark.faults
-@pytest.mark.parametrize(
-    "command",
-    ["dvc repro --force --single-item train", "dvc exp run --force -n here", "dvc exp run --temp --force -n there"],
-)
-def test_under_dvc_too_the_same_command_goes_on(clone: Clone, command: str) -> None:
-    weights = lineage.md5(clone.path / MADE[0])
-    with preempted(clone):
-        running = subprocess.Popen(
-            command.split(), cwd=clone.path, env=clone.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-    assert running.wait(60) != 0
-    assert "goes on after step" in clone.type(command)
-    clone.type("git checkout --quiet . && dvc checkout --quiet")
-    rows = json.loads(clone.type("dvc exp show --json"))
-    assert weights in json.dumps(rows)
-    assert lineage.md5(clone.path / MADE[0]) == weights
-
-
-@pytest.mark.faults
-def test_in_the_queue_too_a_task_goes_on(clone: Clone) -> None:
-    queue = "dvc exp run --queue -S seed=5 -n queued"
-    with preempted(clone):
-        clone.type(f"{queue} && dvc queue start > /dev/null 2>&1")
-    until(lambda: "Failed" in clone.type("dvc queue status"), what="the end of the task")
-    clone.type("dvc queue remove queued")
-    clone.type(f"{queue} && dvc queue start > /dev/null 2>&1")
-    until(lambda: "Success" in clone.type("dvc queue status"), what="the end of the task")
-    (run,) = [
-        run
-        for run in found(f"sqlite:///{clone.path / 'mlflow.db'}", stage="train")
-        if "retrace.resumed" in run.data.tags and run.data.params["seed"] == "5"
-    ]
-    assert run.info.status == "FINISHED"
-    weights = run.data.tags["dvc.outs.models/model.safetensors"]
-    clone.type("dvc exp run --force -S seed=5 -n whole")
-    assert lineage.md5(clone.path / MADE[0]) == weights
-
-
 @pytest.mark.faults
 def test_a_full_disk_loses_no_checkpoint(place: Path, expected: dict[str, bytes]) -> None:
     running = Attempt(place)
@@ -303,3 +230,15 @@ def test_a_full_disk_loses_no_checkpoint(place: Path, expected: dict[str, bytes]
     assert code == 0
     assert "goes on after step" in out
     assert made(place) == expected
+
+
+@pytest.mark.faults
+def test_a_second_writer_is_refused(place: Path, expected: dict[str, bytes]) -> None:
+    first = Attempt(place)
+    until(lambda: checkpoints(place), what="a checkpoint")
+    code, _, said = Attempt(place).end()
+    assert code == 2
+    assert said == f"train: process {first.process.pid} is at it in this folder; wait until it ends, or end it\n"
+    assert first.end()[0] == 0
+    assert made(place) == expected
+    check_curve(place)

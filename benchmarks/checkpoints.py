@@ -1,0 +1,85 @@
+"""What checkpoints cost: the training of params.yaml's recipe with and without them, in turns; and each save, timed.
+
+Trained for real in a throw-away clone of the working tree under .retrace/, while nothing else runs on the machine.
+"""
+
+import json
+import sys
+from argparse import ArgumentParser
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+from clones import Clone
+from tracking import TOP, Figure, line, row
+
+from retrace import errors, params, paths
+
+LIMIT = 2.0  # per cent of training
+
+# The stage itself, which tells at its end how long training took, and the seconds that each save took of it.
+SCRIPT = """
+import json, math, runpy, sys, time
+from retrace import checkpoint, recorder
+
+saves = []
+save = recorder.Recorder.save
+
+def timed(self):
+    began = time.perf_counter()
+    save(self)
+    saves.append(time.perf_counter() - began)
+
+class Recorder(recorder.Recorder):
+    def report(self):
+        json.dump([self.seconds, saves], open("taken.json", "w"))
+        super().report()
+
+recorder.Recorder.save = timed
+recorder.Recorder = Recorder
+if sys.argv[1] == "without":
+    checkpoint.EVERY_S = math.inf
+runpy.run_path("stages/train.py", run_name="__main__")
+"""
+
+
+def figures(clone: Clone, n: int) -> list[Figure]:
+    """`n` trainings of each kind, in turns."""
+    seconds: dict[str, list[float]] = {"with": [], "without": []}
+    saves: list[list[float]] = []
+    for turn in range(n):
+        for how in sorted(seconds, reverse=turn % 2 == 0):
+            clone.run("python", "-c", SCRIPT, how)
+            taken, saved = json.loads((clone.path / "taken.json").read_text())
+            seconds[how].append(taken)
+            if how == "with":
+                saves.append(saved)
+    plain = median(seconds["without"])
+    share = median(100 * sum(saved) / taken for saved, taken in zip(saves, seconds["with"], strict=True))
+    return [
+        Figure("training with checkpoints", median(seconds["with"]), "s", n),
+        Figure("training without", plain, "s", n),
+        Figure("the first by the second, medians", 100 * (median(seconds["with"]) / plain - 1), "%", n, LIMIT),
+        Figure("saves of a training", median(map(len, saves)), "", n),
+        Figure("a save", 1000 * median(each for saved in saves for each in saved or [0.0]), "ms", n),
+        Figure("all saves by the training that they are of", share, "%", n, LIMIT),
+    ]
+
+
+def main() -> None:
+    parser = ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--n", type=int, default=5, help="trainings of each kind; %(default)s")
+    n = parser.parse_args().n
+    own = paths.root() / ".retrace"
+    own.mkdir(exist_ok=True)
+    print(line(*TOP), line(*["---"] * len(TOP)), sep="\n", flush=True)
+    with TemporaryDirectory(dir=own, prefix="benchmark-") as folder:
+        clone = Clone(Path(folder) / "clone", params.read()["dataset"])
+        clone.run("dvc", "repro", "--quiet", "preprocess")
+        found = figures(clone, n)
+    print(*map(row, found), sep="\n")
+    sys.exit(any(figure.missed for figure in found))
+
+
+if __name__ == "__main__":
+    errors.run(main)

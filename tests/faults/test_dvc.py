@@ -1,0 +1,143 @@
+"""Under DVC, which loses and trusts: killed trainings go on, no second writer starts, damaged files are refused."""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psutil
+import pytest
+from repository import Clone
+
+from faults.servers import until
+from faults.stages import found, journals
+from retrace import journal, lineage
+
+WEIGHTS = "models/model.safetensors"
+ROUNDS = int(os.environ.get("RETRACE_REPEAT", "2"))
+DIES_S = 5.0  # in which a stage is gone whose DVC is
+
+pytestmark = [pytest.mark.faults, pytest.mark.xdist_group("dvc")]
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    """A repository in which the digits were trained once, without interruption."""
+    edits = {"dataset: mnist": "dataset: digits", "epochs: 5": "epochs: 60", "threads: 2": "threads: 1"}
+    clone = Clone(tmp_path_factory.mktemp("clone"), tmp_path_factory.mktemp("cache"), edits)
+    clone.type("dvc repro")
+    clone.commit("digits")
+    return clone
+
+
+def training(clone: Clone) -> dict[str, Any]:
+    """The start of the journal of the training that runs, which has had some epochs."""
+
+    def begun() -> list[list[journal.Event]]:
+        read = [journal.read(path) for path in journals(clone.path)]
+        return [events for events in read if events[0]["stage"] == "train" and not journal.end_of(events)]
+
+    def trained() -> bool:
+        return any(sum("val_loss" in event.get("values", {}) for event in events) > 3 for events in begun())
+
+    until(trained, what="some epochs")
+    ((start, *_),) = begun()
+    return start
+
+
+@contextmanager
+def started(clone: Clone, command: str) -> Iterator["subprocess.Popen[bytes]"]:
+    """The command, running; it has ended afterwards."""
+    with subprocess.Popen(
+        command.split(), cwd=clone.path, env=clone.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as running:
+        yield running
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["dvc repro --force --single-item train", "dvc exp run --force -n here", "dvc exp run --temp --force -n there"],
+)
+def test_under_dvc_too_the_same_command_goes_on(clone: Clone, command: str) -> None:
+    weights = lineage.md5(clone.path / WEIGHTS)
+    with started(clone, command) as running:
+        os.kill(training(clone)["process"]["pid"], signal.SIGTERM)
+    assert running.returncode != 0
+    assert "goes on after step" in clone.type(command)
+    clone.type("git checkout --quiet . && dvc checkout --quiet")
+    rows = json.loads(clone.type("dvc exp show --json"))
+    assert weights in json.dumps(rows)
+    assert lineage.md5(clone.path / WEIGHTS) == weights
+
+
+def test_in_the_queue_too_a_task_goes_on(clone: Clone) -> None:
+    queue = "dvc exp run --queue -S seed=5 -n queued"
+    clone.type(f"{queue} && dvc queue start > /dev/null 2>&1")
+    os.kill(training(clone)["process"]["pid"], signal.SIGTERM)
+    until(lambda: "Failed" in clone.type("dvc queue status"), what="the end of the task")
+    clone.type("dvc queue remove queued")
+    clone.type(f"{queue} && dvc queue start > /dev/null 2>&1")
+    until(lambda: "Success" in clone.type("dvc queue status"), what="the end of the task")
+    (run,) = [
+        run
+        for run in found(f"sqlite:///{clone.path / 'mlflow.db'}", stage="train")
+        if "retrace.resumed" in run.data.tags and run.data.params["seed"] == "5"
+    ]
+    assert run.info.status == "FINISHED"
+    weights = run.data.tags["dvc.outs.models/model.safetensors"]
+    clone.type("dvc exp run --force -S seed=5 -n whole")
+    assert lineage.md5(clone.path / WEIGHTS) == weights
+
+
+def test_a_stage_dies_with_its_dvc_and_the_next_one_goes_on_alone(clone: Clone) -> None:
+    weights = lineage.md5(clone.path / WEIGHTS)
+    command = "dvc repro --force --single-item train"
+    for _ in range(ROUNDS):
+        with started(clone, command) as running:
+            start = training(clone)
+            stage = psutil.Process(start["process"]["pid"])
+            running.kill()
+            began = time.monotonic()
+            psutil.wait_procs([stage], timeout=60)
+            assert time.monotonic() - began < DIES_S
+    assert "goes on after step" in clone.type(command)
+    assert lineage.md5(clone.path / WEIGHTS) == weights
+
+
+def flipped(clone: Clone, path: str) -> None:
+    """A bit of the file is another, and its time of change is what it was; so is the cache's, if it is a link."""
+    file = clone.path / path
+    before, mode = file.stat(), file.stat().st_mode
+    file.chmod(0o644)
+    with file.open("r+b") as opened:
+        opened.seek(-9, os.SEEK_END)
+        (byte,) = opened.read(1)
+        opened.seek(-9, os.SEEK_END)
+        opened.write(bytes([byte ^ 4]))
+    file.chmod(mode)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+@pytest.mark.parametrize(("path", "stage"), [("data/processed/train.safetensors", "train"), (WEIGHTS, "evaluate")])
+def test_a_bit_that_flips_is_refused_found_and_mended(clone: Clone, path: str, stage: str) -> None:
+    assert "all are what dvc.lock says" in clone.type("retrace verify --cache")
+    good = lineage.md5(clone.path / path)
+    flipped(clone, path)
+    assert "up to date" in clone.type("dvc status"), "DVC is not expected to see it"
+    said = clone.type(f"dvc repro --force --single-item {stage}", code=255)
+    bad = lineage.md5(clone.path / path)
+    assert f"{path}: damaged, or changed since " in said
+    assert f"its MD5 is {bad}, dvc.lock says {good}" in said
+    clone.type("dvc checkout --quiet")
+    listed = clone.type("retrace verify --cache", code=1)
+    assert f"{path}: its MD5 is {bad}, dvc.lock says {good}, for {path}" in listed
+    (todo,) = [line.removeprefix("to make them again: ") for line in listed.splitlines() if "to make them" in line]
+    assert path in shlex.split(todo)
+    clone.type(todo)
+    assert lineage.md5(clone.path / path) == good
+    assert "all are what dvc.lock says" in clone.type("retrace verify --cache")
