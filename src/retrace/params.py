@@ -175,9 +175,8 @@ def _fault(key: object, value: object) -> str | None:
         seen.add(id(inner))
         if isinstance(inner, dict) and (odd := [name for name in inner if not isinstance(name, str)]):
             return f"has the key {_short(odd[0])} in it; every key should be text, as in quotes"
-        left += [
-            each for each in (inner.values() if isinstance(inner, dict) else inner) if isinstance(each, dict | list)
-        ]
+        below = inner.values() if isinstance(inner, dict) else inner
+        left += [each for each in below if isinstance(each, dict | list)]
     return None
 
 
