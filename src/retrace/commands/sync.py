@@ -18,9 +18,9 @@ def sync() -> None:
         if not upload.is_over(path):
             print(f"{path.stem}: still runs")
             continue
-        if why := upload.refused(path):
-            failed.append(why)
-        told += not path.exists()
+        uploaded, why = upload.tried(path)
+        told += uploaded
+        failed += [why] if why else []
     closed, added = runs.close_abandoned(client), experiments.add_missing(client)
     store.tidy(client.tracking_uri)
     print(

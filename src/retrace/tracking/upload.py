@@ -156,15 +156,14 @@ class _StoppedError(Exception):
     pass
 
 
-def refused(path: Path, patience: Patience = lambda _: None) -> str | None:
-    """`whole`, where one journal that MLflow refuses must not keep others away: why it was refused, if it was."""
+def tried(path: Path, patience: Patience = lambda _: None) -> tuple[bool, str | None]:
+    """`whole`, where one journal that MLflow refuses must not keep others away; and why it was refused, if it was."""
     try:
-        whole(path, patience)
+        return whole(path, patience), None
     except (_StoppedError, ConnectionError):
         raise
     except Exception as error:  # noqa: BLE001 - whatever MLflow, its store or torch can fail with
-        return redacted(f"{path}: {type(error).__name__}: {' '.join(str(error).split())[:300]}")
-    return None
+        return False, redacted(f"{path}: {type(error).__name__}: {' '.join(str(error).split())[:300]}")
 
 
 def leftovers(folder: Path, stop: Callable[[], bool]) -> None:
@@ -177,12 +176,15 @@ def leftovers(folder: Path, stop: Callable[[], bool]) -> None:
     with suppress(_StoppedError):
         for path in filter(is_over, journal.pending(folder)):
             patience()
-            refused(path, patience)  # what MLflow refuses stays pending, and `retrace sync` tells of it
+            tried(path, patience)  # what MLflow refuses stays pending, and `retrace sync` tells of it
 
 
 def is_over(path: Path) -> bool:
     """Whether nobody writes the journal at `path` any more."""
-    events = journal.read(path)
+    try:
+        events = journal.read(path)
+    except FileNotFoundError:  # uploaded just now, by another process
+        return True
     if not events or events[0]["kind"] != "start" or journal.end_of(events):
         return True
     return not processes.alive(events[0]["process"])
