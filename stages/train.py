@@ -82,7 +82,7 @@ def main() -> None:
     part, validation = batches.on_device(samples, compute.device), batches.on_device(watched, compute.device)
     loss = loss_of(part.labels.bincount(minlength=len(card.class_names)))
 
-    with tracking.stage("train", beside) as run, checkpoint.of(fingerprint(run, compute)) as checkpoints:
+    with tracking.stage("train", beside) as run, checkpoint.held(fingerprint(run, compute)) as checkpoints:
         run.tags(**{"retrace.device": str(compute)})
         show(model, card, part, augment, p)
         model = model.to(compute.device)
@@ -103,7 +103,7 @@ def main() -> None:
         for path in (paths.HISTORY, paths.STEPS, paths.SUMMARY, paths.CARD):
             run.artifact(path)
         run.model(paths.WEIGHTS, paths.CARD)
-        checkpoints.clear()
+    checkpoint.remove(checkpoints.folder)  # not before: until here a kill costs the outputs
     print(reports.diagnosis(told.history))
 
 

@@ -18,7 +18,7 @@ from conftest import typed
 
 from retrace import batches, checkpoint, classifier, errors, evaluation, params, seeding, splits, training
 from retrace.augmentations import AUGMENTATIONS
-from retrace.checkpoint import Checkpoint, Checkpoints
+from retrace.checkpoint import Checkpoints
 from retrace.commands.clean import clean
 from retrace.errors import DivergedError
 from retrace.losses import LOSSES
@@ -87,7 +87,7 @@ class Training:
 KINDS = {
     "the default": {},
     "momentum": {"optimizer": "sgd"},
-    "decay": {"optimizer": "adamw"},
+    "no decay": {"optimizer": "adam"},
     "a running mean": {"optimizer": "rmsprop"},
     "no memory": {"optimizer": "sgd_scratch", "model": "softmax"},
     "chance in the network, batch norm, augmentation": {"model": "cifar_v3", "augmentation": "crop_flip"},
@@ -107,16 +107,16 @@ def test_a_training_that_is_stopped_anywhere_goes_on_to_the_same_bits(stripes: S
         with pytest.raises(Stopped):
             first.run(stop_after)
         kept_there = Checkpoints(left)
-        kept_there.save(first.state.step, Checkpoint(*first.state.saved()))
+        kept_there.save(first.state.step, first.state.state_dict())
         torch.manual_seed(99)  # another process
         found = kept_there.newest()
         assert found is not None
-        second.state.restore(found.tensors, found.facts)
+        second.state.load_state_dict(found)
         assert second.run() == kept
         assert second.bits() == whole.bits()
         assert second.state.epochs == whole.state.epochs
         assert first.steps + second.steps == whole.steps
-        kept_there.clear()
+        assert checkpoint.remove(left)
 
 
 def test_without_what_chance_has_left_the_bits_are_others(stripes: Samples) -> None:
@@ -125,10 +125,10 @@ def test_without_what_chance_has_left_the_bits_are_others(stripes: Samples) -> N
     whole.run()
     with pytest.raises(Stopped):
         first.run(STEPS + 3)
-    tensors, facts = first.state.saved()
+    values = first.state.state_dict()
     for name in ("random.torch", "random.augmentation"):
         second = Training(stripes, **kind)
-        second.state.restore(tensors | {name: torch.Generator().manual_seed(99).get_state()}, facts)
+        second.state.load_state_dict(values | {name: torch.Generator().manual_seed(99).get_state()})
         second.run()
         assert second.bits() != whole.bits()
 
@@ -150,7 +150,7 @@ def test_a_signal_in_a_step_waits_until_the_step_is_whole(
     with caught(monkeypatch), pytest.raises((KeyboardInterrupt, errors.Terminated)):
         first.run()
     assert first.state.step == 5
-    second.state.restore(*first.state.saved())
+    second.state.load_state_dict(first.state.state_dict())
     second.run()
     assert second.bits() == whole.bits()
 
@@ -169,22 +169,32 @@ def test_a_signal_in_validation_is_answered_at_once(stripes: Samples, monkeypatc
         with caught(monkeypatch), pytest.raises(errors.Terminated):
             first.run()
     assert (first.state.step, first.state.epochs) == (STEPS, [])
-    second.state.restore(*first.state.saved())
+    second.state.load_state_dict(first.state.state_dict())
     second.run()
     assert second.bits() == whole.bits()
 
 
-def test_the_same_signal_twice_ends_a_process_that_hangs() -> None:
+@pytest.mark.parametrize(("apart_s", "out"), [(0.0, "went on\n"), (0.2, "")])
+def test_the_same_signal_again_is_impatience_only_if_it_comes_later(apart_s: float, out: str) -> None:
     script = (
-        "import os, signal\nfrom retrace import errors\n"
+        "import os, signal, time\nfrom retrace import errors\nerrors.IMPATIENT_S = 0.1\n"
         "def main():\n"
         "    with errors.deferred():\n"
-        "        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGTERM): os.kill(os.getpid(), number)\n"
-        "        print('went on')\n"
+        "        for number in (signal.SIGTERM, signal.SIGTERM):\n"
+        f"            os.kill(os.getpid(), number); time.sleep({apart_s})\n"
+        "        print('went on', flush=True)\n"
         "errors.run(main)"
     )
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert (ended.returncode, ended.stdout) == (143, "")
+    assert (ended.returncode, ended.stdout) == (143, out)
+
+
+def test_what_is_ignored_stays_so() -> None:
+    script = (
+        "import os, signal\nfrom retrace import errors\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+        "errors.run(lambda: os.kill(os.getpid(), signal.SIGHUP))"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
 
 @contextmanager
@@ -217,15 +227,13 @@ def test_a_loss_that_is_no_number_ends_training_within_a_step_and_is_never_saved
         made.run()
     assert len(made.steps) == 6
     with pytest.raises(DivergedError, match=r"step \d: model\..* is not finite"):
-        made.state.saved()
+        made.state.state_dict()
 
 
 def saved(folder: Path, *steps: int) -> Checkpoints:
     made = Checkpoints(folder)
     for step in steps:
-        made.save(
-            step, Checkpoint({"weights": torch.full((1000,), float(step))}, {"state": {"step": step}, "of": "digits"})
-        )
+        made.save(step, {"weights": torch.full((1000,), float(step)), "step": step, "of": "digits"})
     return made
 
 
@@ -247,7 +255,7 @@ def test_the_last_two_are_kept_and_the_newest_is_found(left: Path) -> None:
     assert [int(path.name[:12]) for path in checkpoint.files(left)] == [10, 1000]
     found = made.newest()
     assert found is not None
-    assert (found.facts["state"]["step"], found.tensors["weights"][0]) == (1000, 1000.0)
+    assert (found["step"], found["weights"][0]) == (1000, 1000.0)
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -259,7 +267,7 @@ def test_a_damaged_one_falls_back_to_the_one_before(
     DAMAGES[damage](last)
     found = made.newest()
     assert found is not None
-    assert found.facts["state"]["step"] == 5
+    assert found["step"] == 5
     assert capsys.readouterr().err == f"warning: {last}: damaged, so the checkpoint before it is taken\n"
     DAMAGES[damage](checkpoint.files(left)[-1])
     assert made.newest() is None
@@ -271,7 +279,7 @@ def test_what_a_kill_left_half_written_is_no_checkpoint_and_goes(left: Path) -> 
     half.write_bytes(b"half")
     found = Checkpoints(left).newest()
     assert found is not None
-    assert found.facts["state"]["step"] == 5
+    assert found["step"] == 5
     assert not half.exists()
 
 
@@ -283,22 +291,22 @@ def test_a_full_disk_costs_a_warning_and_no_checkpoint_that_was_there(
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
     try:
         for step in (10, 15):
-            made.save(step, Checkpoint({"weights": torch.zeros(1000)}, {}))
+            made.save(step, {"weights": torch.zeros(1000)})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     (said,) = capsys.readouterr().err.splitlines()
     assert re.search(rf"^warning: {left}/000000000010-\w+.safetensors: 4,\d+ bytes can't be written ", said)
     assert os.strerror(errno.EFBIG) in said
     assert [path.name[:12] for path in left.iterdir()] == ["000000000005"]
-    made.save(20, Checkpoint({"weights": torch.zeros(1000)}, {}))
+    made.save(20, {"weights": torch.zeros(1000)})
     assert len(checkpoint.files(left)) == 2
 
 
 def test_two_of_the_very_same_training_have_a_folder_each() -> None:
-    with checkpoint.of("abc") as first, checkpoint.of("abc") as second:
+    with checkpoint.held("abc") as first, checkpoint.held("abc") as second:
         assert first.folder != second.folder
         saved(first.folder, 5)
-    with checkpoint.of("abc") as third:
+    with checkpoint.held("abc") as third:
         assert third.folder == first.folder
         assert third.newest()
 
@@ -318,7 +326,7 @@ def test_the_next_is_due_after_seconds_and_takes_a_hundredth_of_them(
     assert not made.is_due
     now[0] += 10
     assert made.is_due
-    made.save(1, Checkpoint({"weights": torch.zeros(1)}, {}))
+    made.save(1, {"weights": torch.zeros(1)})
     now[0] += 199
     assert not made.is_due
     now[0] += 1
@@ -332,12 +340,38 @@ def test_another_training_has_another_fingerprint(part: int) -> None:
     assert checkpoint.fingerprint(*parts) == checkpoint.fingerprint(*parts) != checkpoint.fingerprint(*other)
 
 
+def test_what_was_saved_beside_another_is_found_later() -> None:
+    with checkpoint.held("abc") as first:
+        with checkpoint.held("abc") as second:
+            saved(second.folder, 7)
+        saved(first.folder, 5)
+    with checkpoint.held("abc") as third:
+        found = third.newest()
+        assert found is not None
+        assert found["step"] == 7
+
+
+def test_what_cannot_be_gone_on_from_is_listed_and_removed_too(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("damaged", "half", "nothing"):
+        with checkpoint.held(name) as made:
+            if name == "damaged":
+                DAMAGES["empty"](checkpoint.files(saved(made.folder, 5).folder)[0])
+            elif name == "half":
+                (made.folder / ".000000000010-abc.safetensors.123").write_bytes(b"half")
+    clean(force=True)
+    listed = capsys.readouterr().out.splitlines()
+    assert listed[0] == "damaged  nothing that can be gone on from, 0 bytes"
+    assert listed[1] == "half  nothing that can be gone on from, 4 bytes"
+    assert listed[-1] == "removed: 4 bytes"
+    assert checkpoint.every() == []
+
+
 def test_clean_lists_what_can_go_on_and_removes_what_nobody_uses(capsys: pytest.CaptureFixture[str]) -> None:
     clean(force=False)
     assert capsys.readouterr().out == "no checkpoints: no training was interrupted\n"
-    with checkpoint.of("a" * 32) as unused:
+    with checkpoint.held("a" * 32) as unused:
         saved(unused.folder, 1234)
-    with checkpoint.of("b" * 32) as used:
+    with checkpoint.held("b" * 32) as used:
         saved(used.folder, 7)
         clean(force=False)
         listed = capsys.readouterr().out.splitlines()

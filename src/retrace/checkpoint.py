@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -28,14 +27,9 @@ FOLDER = Path(".retrace/checkpoints")
 KEPT = 2
 EVERY_S = 10.0  # between two checkpoints, at least
 SHARE = 0.01  # of training's time that they may take
+ENDS_S = 5.0  # in which a training is over that was told to end
 
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """What was saved: tensors, and what is none, of JSON's types."""
-
-    tensors: dict[str, Tensor]
-    facts: dict[str, Any]
+Values = dict[str, Any]  # tensors, and what JSON can hold
 
 
 class Checkpoints:
@@ -52,22 +46,24 @@ class Checkpoints:
     def is_due(self) -> bool:
         return time.monotonic() >= self._due
 
-    def newest(self) -> Checkpoint | None:
+    def newest(self) -> Values | None:
         """The last one that is as it was written. A warning on stderr names those that are not; they are deleted."""
         for path in reversed(files(self.folder)):
-            if _is_whole(path):
-                return Checkpoint(safetensors.torch.load_file(path), facts(path))
+            if is_whole(path):
+                return safetensors.torch.load_file(path) | facts(path)
             print(f"warning: {path}: damaged, so the checkpoint before it is taken", file=sys.stderr)
             path.unlink()
         return None
 
-    def save(self, step: int, made: Checkpoint) -> None:
-        """It is on the disk, in the place of the last but one. Where it cannot be, the others stay, and a warning on
-        stderr says so.
+    def save(self, step: int, values: Values) -> None:
+        """They are on the disk, in the place of the last but one. Where they cannot be, the others stay, and a warning
+        on stderr says so.
         """
         began = time.monotonic()
+        tensors = {name: value.contiguous() for name, value in values.items() if isinstance(value, Tensor)}
         # One metadata key: safetensors writes several in random order.
-        content = safetensors.torch.save(made.tensors, {"facts": json.dumps(made.facts)})
+        others = json.dumps({name: value for name, value in values.items() if name not in tensors})
+        content = safetensors.torch.save(tensors, {"facts": others})
         path = self.folder / f"{step:012}-{hashlib.sha256(content).hexdigest()}.safetensors"
         try:
             with paths.atomic(path, len(content)) as unfinished:
@@ -81,10 +77,6 @@ class Checkpoints:
         ended = time.monotonic()
         self._due = ended + max(EVERY_S, (ended - began) / SHARE)
 
-    def clear(self) -> None:
-        """What they were for is done."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-
     def _warn(self, error: Exception) -> None:
         if not self._warned:
             print(f"warning: {error}; training goes on without this checkpoint", file=sys.stderr)
@@ -97,22 +89,29 @@ def fingerprint(*parts: str) -> str:
 
 
 @contextmanager
-def of(fingerprint: str) -> Iterator[Checkpoints]:
-    """The checkpoints of the training with that fingerprint. Where another process is at the very same training, as in
-    a queue, this one has a folder of its own.
+def held(fingerprint: str) -> Iterator[Checkpoints]:
+    """The checkpoints of the training with that fingerprint, for this process alone. Where another one is at the very
+    same training and does not end soon, as in a queue, this one has a folder of its own.
     """
-    for number in count(1):
-        folder = paths.root() / FOLDER / (fingerprint if number == 1 else f"{fingerprint}-{number}")
+    for folder in _places(fingerprint):
         folder.mkdir(parents=True, exist_ok=True)
-        with processes.alone(folder) as free:
+        with processes.alone(folder, within=ENDS_S if files(folder) else 0.0) as free:
             if free:
                 yield Checkpoints(folder)
                 return
 
 
 def every() -> list[Path]:
-    """The folders that have checkpoints."""
-    return [folder for folder in sorted((paths.root() / FOLDER).glob("*")) if files(folder)]
+    """The folders of all trainings that did not end, or have not ended yet."""
+    return sorted((paths.root() / FOLDER).glob("*"))
+
+
+def remove(folder: Path) -> bool:
+    """Whether the checkpoints in `folder` are gone; not if a process uses them."""
+    with processes.alone(folder) as free:
+        if free:
+            shutil.rmtree(folder, ignore_errors=True)
+        return free
 
 
 def files(folder: Path) -> list[Path]:
@@ -120,12 +119,20 @@ def files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.safetensors"))
 
 
-def facts(path: Path) -> dict[str, Any]:
+def is_whole(path: Path) -> bool:
+    with path.open("rb") as file:
+        return path.stem.endswith(hashlib.file_digest(file, "sha256").hexdigest())
+
+
+def facts(path: Path) -> Values:
     """What the checkpoint at `path` holds beside its tensors."""
     with safetensors.safe_open(path, framework="numpy") as file:
         return json.loads(file.metadata()["facts"])
 
 
-def _is_whole(path: Path) -> bool:
-    with path.open("rb") as file:
-        return path.stem.endswith(hashlib.file_digest(file, "sha256").hexdigest())
+def _places(fingerprint: str) -> Iterator[Path]:
+    """First the folders with checkpoints of it, the furthest first; then those that there could be."""
+    root = paths.root() / FOLDER
+    there = [folder for folder in root.glob(f"{fingerprint}*") if files(folder)]
+    yield from sorted(there, key=lambda folder: files(folder)[-1].name, reverse=True)
+    yield from (root / (fingerprint if number == 1 else f"{fingerprint}-{number}") for number in count(1))

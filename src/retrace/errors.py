@@ -7,6 +7,7 @@ import errno
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -38,7 +39,9 @@ class Terminated(BaseException):
     """SIGTERM or SIGHUP arrived. Like KeyboardInterrupt it passes through `except Exception`."""
 
 
-_waiting: list[int] | None = None  # signals that arrived where they are deferred
+IMPATIENT_S = 2.0  # the same signal sooner is the same call: a group's, DVC's and the terminal's come together
+
+_waiting: dict[int, float] | None = None  # signals that arrived where they are deferred, and when
 
 
 def run(main: Callable[[], None]) -> None:
@@ -67,22 +70,25 @@ def run(main: Callable[[], None]) -> None:
 
 
 def listen() -> None:
-    """SIGINT is KeyboardInterrupt from here on, SIGTERM and SIGHUP are Terminated, unless they are `deferred`."""
+    """SIGINT is KeyboardInterrupt from here on, SIGTERM and SIGHUP are Terminated, unless they are `deferred`, or
+    ignored, as by nohup.
+    """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _arrived)
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _arrived)
 
 
 @contextmanager
 def deferred() -> Iterator[Callable[[], None]]:
     """A signal that arrives is answered when the function that this yields is called, and at the end. The same one
-    again ends the process at once, for what hangs.
+    again, seconds later, ends the process at once, for what hangs.
     """
     global _waiting  # noqa: PLW0603 - signals are the process's
-    _waiting = arrived = []
+    _waiting = arrived = {}
 
     def answer() -> None:
-        if arrived:
-            _raise(arrived[0])
+        for number in arrived:
+            _raise(number)
 
     try:
         yield answer
@@ -94,10 +100,8 @@ def deferred() -> Iterator[Callable[[], None]]:
 def _arrived(number: int, _: FrameType | None) -> None:
     if _waiting is None:
         _raise(number)
-    elif number in _waiting:
-        os._exit(128 + number)
-    else:
-        _waiting.append(number)
+    elif time.monotonic() - _waiting.setdefault(number, time.monotonic()) > IMPATIENT_S:
+        os._exit(128 + (signal.SIGINT if number == signal.SIGINT else signal.SIGTERM))
 
 
 def _raise(number: int) -> None:

@@ -49,8 +49,11 @@ def claims(cache: Path) -> list[Claim]:
 
 
 def actual(claim: Claim) -> str:
-    """The MD5 that the file has."""
-    return lineage.md5(claim.path)
+    """The MD5 that the file has; or why it cannot be read."""
+    try:
+        return lineage.md5(claim.path)
+    except OSError as error:
+        return str(error.strerror)
 
 
 def size(claim: Claim) -> int:

@@ -63,7 +63,7 @@ def alone(path: Path, within: float = 0.0) -> Iterator[bool]:
     for `within` seconds. Not if there is no such file.
     """
     try:
-        opened = os.open(path, os.O_RDONLY)
+        opened = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)  # NFS locks only what can be written
     except FileNotFoundError:
         yield False
         return

@@ -2,15 +2,15 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 
-from retrace import journal, paths, reports
-from retrace.checkpoint import Checkpoint, Checkpoints
-from retrace.errors import Terminated
+from retrace import errors, journal, paths, reports
+from retrace.checkpoint import Checkpoints
+from retrace.errors import DivergedError, Terminated
 from retrace.journal import Journal
 from retrace.progress import Lines
-from retrace.state import Epoch, Facts, State, Step
+from retrace.state import Epoch, State, Step, Values
 
 MAX_STEPS = 1000  # rows of reports/steps.csv
 
@@ -20,7 +20,7 @@ class Recorder:
 
     def __init__(self, run: Journal, lines: Lines, checkpoints: Checkpoints, state: State, total_steps: int) -> None:
         self.run, self.lines, self.checkpoints, self.state = run, lines, checkpoints, state
-        self.every = -(-total_steps // MAX_STEPS)
+        self.total_steps, self.every = total_steps, -(-total_steps // MAX_STEPS)
         self.steps: reports.History = []
         self._latest: list[Step] = []  # whose losses nobody has read yet
         self._told: list[tuple[int, float]] = []  # of each epoch: when, and images a second
@@ -57,30 +57,30 @@ class Recorder:
         """Training goes on from the newest checkpoint, if there is one; the journal has all the epochs again."""
         if (found := self.checkpoints.newest()) is None:
             return
-        facts = found.facts
-        self.state.restore(found.tensors, facts["state"])
-        self.steps, self._began = facts["steps"], time.perf_counter() - facts["seconds"]
-        self.lines.resume(facts["n_images"], facts["epoch_s"])
-        for epoch, (at, images_per_s) in zip(self.state.epochs, facts["told"], strict=True):
+        self.state.load_state_dict(found)
+        self.steps, self._began = found["steps"], time.perf_counter() - found["seconds"]
+        self.lines.resume(found["n_images"], found["epoch_s"])
+        for epoch, (at, images_per_s) in zip(self.state.epochs, found["told"], strict=True):
             self._tell(epoch, at, images_per_s)
-        self.run.tags(**{"retrace.resumed": f"after step {self.state.step} of {facts['run']}"})
-        print(f"goes on after step {self.state.step:,}, in epoch {len(self.state.epochs) + 1}", flush=True)
+        self.run.tags(**{"retrace.resumed": f"after step {self.state.step} of {found['run']}"})
+        print(f"goes on after step {self.state.step:,} of {self.total_steps:,}", flush=True)
 
     def save(self) -> None:
         """A checkpoint."""
-        tensors, state = self.state.saved()
-        self.checkpoints.save(self.state.step, Checkpoint(tensors, {"state": state} | self._facts()))
+        self.checkpoints.save(self.state.step, self.state.state_dict() | self._own_state())
 
     @contextmanager
     def saving(self) -> Iterator[None]:
-        """A signal within leaves a checkpoint of the very step that it came after."""
+        """At the end there is a checkpoint of the very step, also if the end is a signal's."""
         try:
             yield
         except (KeyboardInterrupt, Terminated):
-            self.save()
+            with errors.deferred(), suppress(DivergedError):
+                self.save()
             raise
+        self.save()
 
-    def _facts(self) -> Facts:
+    def _own_state(self) -> Values:
         self._read()
         return {
             "run": self.run.id,

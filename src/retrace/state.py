@@ -12,8 +12,7 @@ from retrace.classifier import Classifier
 from retrace.errors import DivergedError
 from retrace.params import Train
 
-Tensors = dict[str, Tensor]
-Facts = dict[str, Any]  # of JSON's types
+Values = dict[str, Any]  # tensors, and what JSON can hold
 
 
 @dataclass(frozen=True)
@@ -40,8 +39,8 @@ class Step:
     n_correct: Tensor
 
 
-class Seen:
-    """Loss and right answers of an epoch's steps, summed on the device, which nothing waits for until the end."""
+class Totals:
+    """Of an epoch's steps, summed on the device, which nothing waits for until the end."""
 
     def __init__(self, device: torch.device) -> None:
         self.n_steps, self.n_images = 0, 0
@@ -63,9 +62,9 @@ class State:
         self.step = 0
         self.epochs: list[Epoch] = []
         self.lowest: Epoch | None = None  # in validation loss
-        self.best: Tensors = {}  # its weights, if they are what training ends with
-        self.seen = Seen(device)
-        self.random = torch.Generator()  # of this epoch's augmentation
+        self.best: dict[str, Tensor] = {}  # its weights, if they are what training ends with
+        self.totals = Totals(device)
+        self.generator = torch.Generator()  # of this epoch's augmentation
         self._last: Step | None = None
         self._finite: float | None = None  # the loss of the step before
 
@@ -76,14 +75,14 @@ class State:
     def stepped(self, step: Step) -> None:
         """Raises DivergedError if the step before this one had no finite loss; this one's may still be at work."""
         self.step = step.step
-        self.seen.add(step)
+        self.totals.add(step)
         before, self._last = self._last, step
         if before is not None:
             self._demand_finite(before.step, before.loss.item())
 
     def scored(self, epoch: Epoch, p: Train) -> None:
         self.epochs.append(epoch)
-        self.seen = Seen(self.device)
+        self.totals = Totals(self.device)
         if self.lowest is None or epoch.val_loss < self.lowest.val_loss:
             self.lowest = epoch
             if p.keep == "best":
@@ -96,45 +95,39 @@ class State:
         self.model.load_state_dict(self.best)
         return self.lowest
 
-    def saved(self) -> tuple[Tensors, Facts]:
-        """Copies on the CPU, and what is no tensor. Raises DivergedError where a weight is not finite."""
-        optimizer = _flat(self.optimizer)
-        tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
-        tensors |= {f"best.{name}": tensor for name, tensor in self.best.items()}
-        tensors |= {f"optimizer.{name}": value for name, value in optimizer.items() if isinstance(value, Tensor)}
-        for name, tensor in tensors.items():
+    def state_dict(self) -> Values:
+        """All of it, on the CPU: to be written at once, since tensors may be the network's own. Raises DivergedError
+        where a weight is not finite.
+        """
+        model = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        for name, tensor in model.items():
             if tensor.is_floating_point() and not tensor.isfinite().all():
                 raise DivergedError(f"step {self.step}: {name} is not finite after it; lower lr")
-        tensors |= {"seen.loss": self.seen.loss, "seen.n_correct": self.seen.n_correct}
-        tensors |= {"random.torch": torch.get_rng_state(), "random.augmentation": self.random.get_state()}
+        values: Values = model | {f"best.{name}": tensor for name, tensor in self.best.items()}
+        values |= {f"optimizer.{name}": value for name, value in _flat(self.optimizer).items()}
+        values |= {f"totals.{name}": value for name, value in vars(self.totals).items()}
+        values |= {"random.torch": torch.get_rng_state(), "random.augmentation": self.generator.get_state()}
         if self.device.type == "cuda":
-            tensors["random.cuda"] = torch.cuda.get_rng_state(self.device)
-        facts = {
-            "step": self.step,
-            "n_steps": self.seen.n_steps,
-            "n_images": self.seen.n_images,
-            "epochs": [asdict(epoch) for epoch in self.epochs],
-            "lowest": self.lowest and self.lowest.epoch,
-            "optimizer": {name: value for name, value in optimizer.items() if not isinstance(value, Tensor)},
-        }
-        return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, facts
+            values["random.cuda"] = torch.cuda.get_rng_state(self.device)
+        values |= {"step": self.step, "epochs": [asdict(epoch) for epoch in self.epochs]}
+        values |= {"lowest": self.lowest and self.lowest.epoch}
+        return {name: value.detach().cpu() if isinstance(value, Tensor) else value for name, value in values.items()}
 
-    def restore(self, tensors: Tensors, facts: Facts) -> None:
-        """It is as it was when `saved` gave this, of the same network, optimizer and device."""
-        self.step = facts["step"]
-        self.epochs = [Epoch(**epoch) for epoch in facts["epochs"]]
-        self.lowest = self.epochs[facts["lowest"] - 1] if facts["lowest"] else None
-        self.model.load_state_dict(_under("model.", tensors))
-        self.best = {name: tensor.to(self.device) for name, tensor in _under("best.", tensors).items()}
-        _restore(self.optimizer, _under("optimizer.", tensors) | facts["optimizer"])
-        self.seen = Seen(self.device)
-        self.seen.n_steps, self.seen.n_images = facts["n_steps"], facts["n_images"]
-        self.seen.loss.copy_(tensors["seen.loss"])
-        self.seen.n_correct.copy_(tensors["seen.n_correct"])
-        self.random.set_state(tensors["random.augmentation"])
-        torch.set_rng_state(tensors["random.torch"])
+    def load_state_dict(self, values: Values) -> None:
+        """It is as it was when `state_dict` gave this, of the same network, optimizer and device."""
+        self.step = values["step"]
+        self.epochs = [Epoch(**epoch) for epoch in values["epochs"]]
+        self.lowest = self.epochs[values["lowest"] - 1] if values["lowest"] else None
+        self.model.load_state_dict(_under("model.", values))
+        self.best = {name: tensor.to(self.device) for name, tensor in _under("best.", values).items()}
+        _restore(self.optimizer, _under("optimizer.", values))
+        self.totals = Totals(self.device)
+        for name, value in _under("totals.", values).items():
+            setattr(self.totals, name, value.to(self.device) if isinstance(value, Tensor) else value)
+        self.generator.set_state(values["random.augmentation"])
+        torch.set_rng_state(values["random.torch"])
         if self.device.type == "cuda":
-            torch.cuda.set_rng_state(tensors["random.cuda"], self.device)
+            torch.cuda.set_rng_state(values["random.cuda"], self.device)
 
     def _demand_finite(self, step: int, loss: float) -> None:
         if not math.isfinite(loss):
@@ -143,7 +136,7 @@ class State:
         self._finite = loss
 
 
-def _flat(optimizer: torch.optim.Optimizer) -> Facts:
+def _flat(optimizer: torch.optim.Optimizer) -> Values:
     """What the optimizer remembers of each weight, as `number.name`."""
     state = optimizer.state_dict()["state"]
     return {f"{number}.{name}": value for number, held in state.items() for name, value in held.items()}
@@ -167,5 +160,5 @@ def _laid_out(value: Any, weight: Tensor) -> Any:
     return value
 
 
-def _under(prefix: str, tensors: Tensors) -> Tensors:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+def _under(prefix: str, values: Values) -> Values:
+    return {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}

@@ -11,7 +11,7 @@ from retrace.losses import LossFunction
 from retrace.params import Train
 from retrace.schedules import Moment
 from retrace.seeding import Compute
-from retrace.state import Epoch, Seen, State, Step
+from retrace.state import Epoch, State, Step, Totals
 
 
 def train(
@@ -31,7 +31,7 @@ def train(
     `p.patience` when to stop.
 
     A signal is answered between two steps or in validation, so that `state` is whole whenever this ends. Raises
-    DivergedError within two steps of a loss that is not finite.
+    DivergedError at the latest after the next step, where a loss is not finite.
     """
     model, optimizer, total = state.model, state.optimizer, p.epochs * batches.count(training, p.batch_size)
     while not state.is_over(p):
@@ -39,7 +39,7 @@ def train(
         epoch, val_losses = len(state.epochs), [scored.val_loss for scored in state.epochs]
         with errors.deferred() as answer:
             for inputs, labels in batches.shuffled(
-                training, p.batch_size, augment, state.random, seed=p.seed, epoch=epoch, after=state.seen.n_steps
+                training, p.batch_size, augment, state.generator, seed=p.seed, epoch=epoch, after=state.totals.n_steps
             ):
                 rate = learning_rate(Moment((state.step + 0.5) / total, epoch, val_losses))
                 for group in optimizer.param_groups:
@@ -56,15 +56,15 @@ def train(
                 on_step(told)
                 answer()
 
-        scored = _scored(epoch + 1, state.seen, model, validation)
+        scored = _scored(epoch + 1, state.totals, model, validation)
         with errors.deferred():
             state.scored(scored, p)
             on_epoch(scored)
     return state.finish(p)
 
 
-def _scored(epoch: int, seen: Seen, model: Classifier, validation: Part) -> Epoch:
-    train_loss, train_accuracy = seen.loss.item() / seen.n_images, seen.n_correct.item() / seen.n_images
+def _scored(epoch: int, totals: Totals, model: Classifier, validation: Part) -> Epoch:
+    train_loss, train_accuracy = totals.loss.item() / totals.n_images, totals.n_correct.item() / totals.n_images
     logits = evaluation.outputs(model, validation).logits
     val_loss = evaluation.loss(logits, validation.labels)
     if not math.isfinite(train_loss) or not math.isfinite(val_loss):

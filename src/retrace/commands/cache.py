@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from retrace import integrity
+from retrace.errors import DataError
 
 
 def check() -> int:
@@ -15,6 +16,8 @@ def check() -> int:
     with Repo(".") as repo:
         cache = Path(repo.cache.local.path)
     claims, began = integrity.claims(cache), time.perf_counter()
+    if not claims:
+        raise DataError("dvc.lock: names nothing that is here; `dvc repro` makes it")
     with ThreadPoolExecutor() as threads:  # hashing lets other threads run
         found = list(threads.map(integrity.actual, claims))
     seconds = time.perf_counter() - began

@@ -1,8 +1,10 @@
 """`retrace clean`: the checkpoints of trainings that did not end, listed or removed."""
 
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
+import safetensors
 from rich.filesize import decimal
 
 from retrace import checkpoint, processes
@@ -12,12 +14,10 @@ def clean(*, force: bool) -> None:
     """Each training's checkpoints have a line; with `force` those that no process uses are gone."""
     folders, freed = checkpoint.every(), 0
     for folder in folders:
+        size = _size(folder)
         with processes.alone(folder) as free:
-            size = sum(path.stat().st_size for path in folder.iterdir())
             print(f"{folder.name[:8]}  {_said(folder)}, {decimal(size)}{'' if free else ', in use'}")
-            if free and force:
-                checkpoint.Checkpoints(folder).clear()
-            freed += size if free else 0
+        freed += size if force and checkpoint.remove(folder) else 0
     if not folders:
         print("no checkpoints: no training was interrupted")
     elif force:
@@ -28,7 +28,18 @@ def clean(*, force: bool) -> None:
 
 def _said(folder: Path) -> str:
     """What the newest checkpoint is of."""
-    latest = checkpoint.files(folder)[-1]
-    facts = checkpoint.facts(latest)
-    saved = datetime.fromtimestamp(latest.stat().st_mtime).astimezone().strftime("%Y-%m-%d %H:%M")
-    return f"{facts['of']}: step {facts['state']['step']:,}, saved {saved}"
+    try:
+        latest = checkpoint.files(folder)[-1]
+        facts, at = checkpoint.facts(latest), latest.stat().st_mtime
+    except (OSError, IndexError, KeyError, ValueError, safetensors.SafetensorError):
+        return "nothing that can be gone on from"
+    saved = datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M")
+    return f"{facts['of']}: step {facts['step']:,}, saved {saved}"
+
+
+def _size(folder: Path) -> int:
+    total = 0
+    for path in folder.iterdir():
+        with suppress(FileNotFoundError):  # while training takes the place of an old one
+            total += path.stat().st_size
+    return total

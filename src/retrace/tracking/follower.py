@@ -16,6 +16,7 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -23,6 +24,7 @@ from threading import Thread
 from typing import Any
 
 from retrace import journal, processes
+from retrace.errors import IMPATIENT_S
 from retrace.redaction import redacted
 
 EVERY_S = 10.0  # between two looks at a journal that grows
@@ -45,14 +47,14 @@ class Follower:
     def finish(self) -> None:
         """MLflow has all of the journal, or a line on stderr says what it lacks.
 
-        A signal is answered afterwards, so that it leaves no run that seems to go on; a second one at once.
+        A signal is answered afterwards, so that it leaves no run that seems to go on; a second one, seconds later, at
+        once.
         """
-        arrived: list[int] = []
+        arrived: dict[int, float] = {}
 
         def later(number: int, _: Any) -> None:
-            if arrived:
+            if time.monotonic() - arrived.setdefault(number, time.monotonic()) > IMPATIENT_S:
                 self.process.kill()
-            arrived.append(number)
 
         signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
         handlers = {number: signal.signal(number, later) for number in signals}
@@ -63,8 +65,8 @@ class Follower:
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
-            if arrived:
-                os.kill(os.getpid(), arrived[0])
+            for number in arrived:
+                os.kill(os.getpid(), number)
 
     def _waited(self) -> str | None:
         """What MLflow lacks, if it lacks something."""
@@ -103,7 +105,8 @@ def _read(file: int, within: float) -> bytes | None:
 def start(*, makes_model: bool = False) -> Follower:
     """The process beside this one, which prepares itself to package a model too if this one will make one."""
     # Of a session of its own: what kills a stage's group, such as Ctrl-C, leaves it time to tell.
-    command = [sys.executable, "-m", "retrace.tracking.follower", str(os.getpid()), *(["model"] if makes_model else [])]
+    who = [str(os.getpid()), str(processes.dvc_above(os.getpid()) or "")]
+    command = [sys.executable, "-m", "retrace.tracking.follower", *who, *(["model"] if makes_model else [])]
     process = subprocess.Popen(
         command,
         bufsize=0,
@@ -149,9 +152,10 @@ def follow(
             try:
                 shown.advance(patience)
                 reason = None
-                if makes_model and _has_cores_to_spare(shown.start):
-                    served.rehearse()
                 upload.leftovers(path.parent, stop=lambda: over(0))
+                if makes_model and _has_cores_to_spare(shown.start) and not over(0):
+                    makes_model = False
+                    served.rehearse()
             except Exception as error:  # noqa: BLE001 - whatever MLflow, its server or its store can fail with
                 reason, waited_for = error, over(0)
             if not shown.ended and not over(EVERY_S):
@@ -175,8 +179,9 @@ def end_with(stage: int, above: int) -> None:
     """When the process `above` has ended, DVC's, nobody is left to take what the stage makes: it is told to end, and
     soon made to.
     """
-    ours, theirs = os.pidfd_open(stage), os.pidfd_open(above)
-    select.select([ours, theirs], [], [])
+    ours = os.pidfd_open(stage)
+    with suppress(ProcessLookupError):  # it has ended already
+        select.select([ours, os.pidfd_open(above)], [], [])
     for number, within in ((signal.SIGTERM, GRACE_S), (signal.SIGKILL, 0.0)):
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(ours, number)
@@ -190,9 +195,9 @@ def _has_cores_to_spare(start: journal.Event) -> bool:
 
 
 def main() -> None:
-    stage, makes_model = int(sys.argv[1]), sys.argv[2:] == ["model"]
-    if (above := processes.dvc_above(stage)) is not None:
-        Thread(target=end_with, args=(stage, above), daemon=True).start()
+    stage, above, makes_model = int(sys.argv[1]), sys.argv[2], sys.argv[3:] == ["model"]
+    if above:
+        Thread(target=end_with, args=(stage, int(above)), daemon=True).start()
 
     def over(seconds: float) -> bool:
         return bool(select.select([0], [], [], seconds)[0])

@@ -1,7 +1,7 @@
 """The trained network as MLflow serves it: a pt2 program from raw inputs to probabilities."""
 
 import shutil
-from functools import cache
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,7 +16,6 @@ IMPORTS = ("torch", "torch._dynamo", "torch.export")  # most of the time that th
 MD5 = "retrace.md5"  # of the weights, by which a model is found
 
 
-@cache
 def rehearse() -> None:
     """The next packaging takes a tenth of the time that the first would: what torch imports and compiles only when it
     is used is there.
@@ -26,7 +25,8 @@ def rehearse() -> None:
 
     with TemporaryDirectory() as folder:
         example = torch.zeros(2, 1).numpy()
-        pytorch.save_model(torch.nn.Linear(1, 1).eval(), folder, input_example=example, pip_requirements=["torch"])
+        with suppress(Exception):  # `package` meets it again, and tells
+            pytorch.save_model(torch.nn.Linear(1, 1).eval(), folder, input_example=example, pip_requirements=["torch"])
 
 
 def package(weights: Path, card: Path, folder: Path) -> None:
