@@ -92,7 +92,7 @@ def main() -> None:
             told = Recorder(run, lines, checkpoints, state, total_steps)
             told.resume()
             rate, listeners = (lambda at: p.lr * schedule(at)), {"on_step": told.step, "on_epoch": told.epoch}
-            with told.saving():
+            with told.saving(), seeding.enough_memory(p.batch_size):
                 kept = training.train(state, loss, rate, augment, part, validation, compute, p, **listeners)
         run.metrics({"train_s": told.seconds, "kept_epoch": kept.epoch})
         run.headline(recorder.figures(kept))

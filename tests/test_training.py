@@ -359,6 +359,16 @@ def test_the_device_is_the_best_there_is_and_settings_overrule_it() -> None:
     assert torch.are_deterministic_algorithms_enabled()
 
 
+def test_memory_that_runs_out_names_the_batch_size() -> None:
+    said = (
+        r"batch_size is 512, and memory does not suffice \(no room for .*4000000000000000 bytes.*\); lower batch_size"
+    )
+    with pytest.raises(ParamsError, match=said), seeding.enough_memory(512):
+        torch.empty(10**15)
+    with pytest.raises(RuntimeError, match="shape"), seeding.enough_memory(512):
+        torch.empty(2) @ torch.empty(3)
+
+
 def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ParamsError, match="device is 'cuda', but torch sees no GPU"):

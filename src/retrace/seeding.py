@@ -6,7 +6,10 @@ two threads, add in different orders and differ in the last digit.
 
 import ctypes
 import os
+import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -51,6 +54,21 @@ def settle(hardware: Hardware, precision: Precision) -> Compute:
     device = torch.device("cuda" if has_gpu and hardware.device != "cpu" else "cpu")
     fast = _has_bfloat16(device) if precision == "auto" else precision == "bfloat16"
     return Compute(device, torch.bfloat16 if fast else torch.float32, hardware.threads)
+
+
+@contextmanager
+def enough_memory(batch_size: int) -> Iterator[None]:
+    """Raises ParamsError where memory runs out within, of the GPU or of the machine."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+        asked = re.search(r"tried to allocate ([\d.]+ \w+)", str(error), re.IGNORECASE)
+        raise ParamsError(
+            f"params.yaml: batch_size is {batch_size}, and memory has no room for {asked[1] if asked else 'it'}; "
+            "lower batch_size, or take a smaller model"
+        ) from None
 
 
 def _keep_freed_memory() -> None:
