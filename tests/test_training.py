@@ -360,12 +360,10 @@ def test_the_device_is_the_best_there_is_and_settings_overrule_it() -> None:
 
 
 def test_memory_that_runs_out_names_the_batch_size() -> None:
-    said = (
-        r"batch_size is 512, and memory does not suffice \(no room for .*4000000000000000 bytes.*\); lower batch_size"
-    )
+    said = "batch_size is 512, and memory has no room for 4000000000000000 bytes; lower batch_size"
     with pytest.raises(ParamsError, match=said), seeding.enough_memory(512):
         torch.empty(10**15)
-    with pytest.raises(RuntimeError, match="shape"), seeding.enough_memory(512):
+    with pytest.raises(RuntimeError, match="tensor size"), seeding.enough_memory(512):
         torch.empty(2) @ torch.empty(3)
 
 
