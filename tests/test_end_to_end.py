@@ -133,6 +133,7 @@ def test_retrace_s_own_commands_lead_from_a_number_to_its_bytes_and_back(clone: 
     assert "verified: " in clone.type(f"retrace verify {parent.info.run_id}")
     assert "all are what dvc.lock says" in clone.type("retrace verify --cache")
     assert "no checkpoints" in clone.type("retrace clean")
+    assert "put back: 0 experiments; removed: 0 folders" in clone.type("retrace reconcile")
 
 
 def test_the_network_learned_something(clone: Clone) -> None:

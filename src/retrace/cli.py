@@ -17,6 +17,7 @@ examples:
   retrace trace models/model.safetensors                what made this file, down to the raw data
   retrace verify 4f0c2d                                 make a run again, and compare every bit
   retrace clean                                         trainings that were interrupted, which can go on
+  retrace reconcile                                     DVC's queue works again after a crash
 """
 
 
@@ -83,6 +84,9 @@ def _parser() -> ArgumentParser:
     clean.add_argument("--force", action="store_true", help="remove those that no process uses")
     clean.set_defaults(command=_clean)
 
+    said = "put back into DVC's queue what a worker had that is gone"
+    commands.add_parser("reconcile", help=said, description=said).set_defaults(command=_reconcile)
+
     return parser
 
 
@@ -118,6 +122,12 @@ def _clean(arguments: Namespace, _: Path) -> None:
     from retrace.commands import clean
 
     clean.clean(force=arguments.force)
+
+
+def _reconcile(_arguments: Namespace, _: Path) -> None:
+    from retrace.commands import reconcile
+
+    reconcile.reconcile()
 
 
 def _root() -> Path:

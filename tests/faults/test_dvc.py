@@ -98,6 +98,32 @@ def test_in_the_queue_too_a_task_goes_on(clone: Clone) -> None:
     assert lineage.md5(clone.path / WEIGHTS) == weights
 
 
+def test_a_queue_whose_worker_was_killed_is_put_right(clone: Clone) -> None:
+    clone.type("dvc exp run --queue -S seed=6 -n crashed && dvc queue start > /dev/null 2>&1")
+    start = training(clone)
+    stage = psutil.Process(start["process"]["pid"])
+    for above in stage.parents():
+        if {"exec-run", "queue-worker"} & set(above.cmdline()):
+            above.kill()
+    psutil.wait_procs([stage], timeout=30)
+    assert "Running" in clone.type("dvc queue status")
+    said = clone.type("retrace reconcile")
+    assert "crashed: had no worker, and waits in the queue again" in said
+    assert "put back: 1 experiments; removed: 1 folders" in said
+    assert "put back: 0 experiments; removed: 0 folders" in clone.type("retrace reconcile")
+    status = clone.type("dvc queue status")
+    assert ("Queued" in status, "Running" in status, "Failed" in status) == (True, False, False)
+    clone.type("dvc queue start > /dev/null 2>&1")
+    until(lambda: "Success" in clone.type("dvc queue status"), what="the end of the task")
+    (run,) = [
+        run
+        for run in found(f"sqlite:///{clone.path / 'mlflow.db'}", stage="train")
+        if run.data.params["seed"] == "6" and run.info.status == "FINISHED"
+    ]
+    assert "retrace.resumed" in run.data.tags
+    assert not list((clone.path / ".dvc/tmp/exps").glob("tmp*"))
+
+
 def test_a_stage_dies_with_its_dvc_and_the_next_one_goes_on_alone(clone: Clone) -> None:
     weights = lineage.md5(clone.path / WEIGHTS)
     command = "dvc repro --force --single-item train"
