@@ -38,7 +38,7 @@ def check(read: Mapping[str, str], makers: Mapping[str, str]) -> None:
 
 
 def claims(cache: Path) -> list[Claim]:
-    """All that dvc.lock says of outputs, in the work tree and in DVC's cache, as far as it is here."""
+    """All that dvc.lock says of outputs, in the work tree and in the folder of DVC's cache, as far as it is here."""
     found = []
     for stage in graph.locked().values():
         for out, md5 in stage.outs.items():
@@ -63,7 +63,7 @@ def size(claim: Claim) -> int:
 
 
 def _object(cache: Path, md5: str) -> Path:
-    return cache / "files/md5" / md5[:2] / md5[2:]
+    return cache / md5[:2] / md5[2:]
 
 
 def _listed(listing: Path) -> list[str]:

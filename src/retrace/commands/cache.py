@@ -25,7 +25,11 @@ def check() -> int:
     for claim, md5 in damaged.items():
         print(f"{_shown(claim.path)}: its MD5 is {md5}, dvc.lock says {claim.md5}, for {claim.of}")
     n_bytes = sum(map(integrity.size, claims))
-    print(f"{len(claims)} files and folders, {n_bytes / 1e6:,.0f} MB, {n_bytes / 1e6 / seconds:,.0f} MB/s")
+    n_cached = sum(claim.path.is_relative_to(cache) for claim in claims)
+    print(
+        f"{len(claims) - n_cached} files and folders here, {n_cached} files in DVC's cache: "
+        f"{n_bytes / 1e6:,.0f} MB, {n_bytes / 1e6 / seconds:,.0f} MB/s"
+    )
     if not damaged:
         print("all are what dvc.lock says")
         return 0

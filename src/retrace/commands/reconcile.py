@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,8 @@ def _forget(queue: Any, message: Any, entry: Any) -> None:
     """The queue knows nothing of the task."""
     from celery.result import AsyncResult
 
-    AsyncResult(message.headers["id"]).forget()
+    with suppress(FileNotFoundError):  # it has none
+        AsyncResult(message.headers["id"]).forget()
     queue.celery.purge(message.delivery_tag)
     del queue.proc[entry.stash_rev]
 
