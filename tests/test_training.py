@@ -364,7 +364,7 @@ def test_memory_that_runs_out_names_the_batch_size() -> None:
     with pytest.raises(ParamsError, match=said), seeding.enough_memory(512):
         torch.empty(10**15)
     with pytest.raises(RuntimeError, match="tensor size"), seeding.enough_memory(512):
-        torch.empty(2) @ torch.empty(3)
+        torch.matmul(torch.empty(2), torch.empty(3))
 
 
 def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
