@@ -11,6 +11,7 @@ from retrace.losses import LossFunction
 from retrace.params import Train
 from retrace.schedules import Moment
 from retrace.seeding import Compute
+from retrace.shapes import Inputs, Labels
 from retrace.state import Epoch, State, Step, Totals
 
 
@@ -33,34 +34,39 @@ def train(
     A signal is answered between two steps or in validation, so that `state` is whole whenever this ends. Raises
     DivergedError at the latest after the next step, where a loss is not finite.
     """
-    model, optimizer, total = state.model, state.optimizer, p.epochs * batches.count(training, p.batch_size)
+    total = p.epochs * batches.count(training, p.batch_size)
     while not state.is_over(p):
-        model.train()
+        state.model.train()
         epoch, val_losses = len(state.epochs), [scored.val_loss for scored in state.epochs]
         with errors.deferred() as answer:
             for inputs, labels in batches.shuffled(
                 training, p.batch_size, augment, state.generator, seed=p.seed, epoch=epoch, after=state.totals.n_steps
             ):
                 rate = learning_rate(Moment((state.step + 0.5) / total, epoch, val_losses))
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
-                with compute.autocast():
-                    logits = model(inputs)
-                loss = loss_of(logits.float(), labels)
-                loss.backward()
-                optimizer.step()
-                optimizer.zero_grad()
-
-                n_correct = (logits.detach().argmax(dim=1) == labels).sum()
-                state.stepped(told := Step(state.step + 1, len(labels), rate, loss.detach(), n_correct))
+                state.stepped(told := _step(state, inputs, labels, loss_of, rate, compute))
                 on_step(told)
                 answer()
 
-        scored = _scored(epoch + 1, state.totals, model, validation)
+        scored = _scored(epoch + 1, state.totals, state.model, validation)
         with errors.deferred():
             state.scored(scored, p)
             on_epoch(scored)
     return state.finish(p)
+
+
+def _step(state: State, inputs: Inputs, labels: Labels, loss_of: LossFunction, rate: float, compute: Compute) -> Step:
+    """The weights have moved once, against the gradient of one batch's loss."""
+    model, optimizer = state.model, state.optimizer
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    with compute.autocast():
+        logits = model(inputs)
+    loss = loss_of(logits.float(), labels)
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    n_correct = (logits.detach().argmax(dim=1) == labels).sum()
+    return Step(state.step + 1, len(labels), rate, loss.detach(), n_correct)
 
 
 def _scored(epoch: int, totals: Totals, model: Classifier, validation: Part) -> Epoch:
