@@ -2,7 +2,9 @@
 
 from retrace import tracking
 
-beside = tracking.start(makes_model=True)  # first: it imports MLflow while this imports the rest
+beside = (
+    tracking.start(makes_model=True) if __name__ == "__main__" else None
+)  # first: it imports MLflow beside the rest
 
 import torch
 import torchinfo
