@@ -2,9 +2,8 @@
 
 from retrace import tracking
 
-beside = (
-    tracking.start(makes_model=True) if __name__ == "__main__" else None
-)  # first: it imports MLflow beside the rest
+# First, so that it imports MLflow while this imports the rest.
+beside = tracking.start(makes_model=True) if __name__ == "__main__" else None
 
 import torch
 import torchinfo
