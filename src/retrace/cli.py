@@ -13,6 +13,7 @@ EXAMPLES = """\
 examples:
   retrace recipe                                        what there is to reproduce
   dvc exp run $(retrace recipe cifar10_v3) -S lr=0.05   a recipe, with another learning rate
+  retrace ui                                            every run, curve, picture and model
   retrace sync                                          MLflow has what it missed
   retrace trace models/model.safetensors                what made this file, down to the raw data
   retrace verify 4f0c2d                                 make a run again, and compare every bit
@@ -84,6 +85,12 @@ def _parser() -> ArgumentParser:
     clean.add_argument("--force", action="store_true", help="remove those that no process uses")
     clean.set_defaults(command=_clean)
 
+    said = "MLflow's pages, for this machine alone: one process, and no page of another site gets in"
+    ui = commands.add_parser("ui", help=said, description=said)
+    ui.add_argument("--host", default="127.0.0.1", help="%(default)s, or another name of this machine for itself")
+    ui.add_argument("--port", type=int, default=5000, help="%(default)s")
+    ui.set_defaults(command=_ui)
+
     said = "put back into DVC's queue what a worker had that is gone"
     commands.add_parser("reconcile", help=said, description=said).set_defaults(command=_reconcile)
 
@@ -122,6 +129,12 @@ def _clean(arguments: Namespace, _: Path) -> None:
     from retrace.commands import clean
 
     clean.clean(force=arguments.force)
+
+
+def _ui(arguments: Namespace, _: Path) -> None:
+    from retrace.commands import ui
+
+    ui.serve(arguments.host, arguments.port)
 
 
 def _reconcile(_arguments: Namespace, _: Path) -> None:
