@@ -30,20 +30,15 @@ def cache(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder / "cache"
 
 
+class Quiet(BaseHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base's name
+        pass
+
+
 @contextlib.contextmanager
-def served(pages: dict[str, bytes]) -> Iterator[str]:
-    """The address of a server on the loopback interface that has these pages and no other."""
-
-    class Pages(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200 if self.path in pages else 404)
-            self.end_headers()
-            self.wfile.write(pages.get(self.path, b"not here"))
-
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base's name
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Pages)
+def listening(handler: type[Quiet]) -> Iterator[str]:
+    """The address of a server on the loopback interface."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
@@ -52,6 +47,45 @@ def served(pages: dict[str, bytes]) -> Iterator[str]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+@contextlib.contextmanager
+def served(pages: dict[str, bytes]) -> Iterator[str]:
+    """The address of a server that has these pages and no other."""
+
+    class Pages(Quiet):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path in pages else 404)
+            self.end_headers()
+            self.wfile.write(pages.get(self.path, b"not here"))
+
+    with listening(Pages) as address:
+        yield address
+
+
+@contextlib.contextmanager
+def moody(*answers: int | bytes) -> Iterator[tuple[str, list[str]]]:
+    """The address of a server that gives each answer once, and the paths that it was asked for: a status, or a body
+    that may be shorter than it says.
+    """
+    asked: list[str] = []
+
+    class Moods(Quiet):
+        def do_GET(self) -> None:
+            answer = answers[len(asked)]
+            asked.append(self.path)
+            self.send_response(answer if isinstance(answer, int) else 200)
+            self.send_header("Content-Length", str(len(CONTENT)) if isinstance(answer, bytes) else "0")
+            self.end_headers()
+            self.wfile.write(answer if isinstance(answer, bytes) else b"")
+
+    with listening(Moods) as address:
+        yield f"{address}/file.bin", asked
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "PAUSE_S", 0.01)
 
 
 def fetch(places: dict[str, sources.Source]) -> str:
@@ -99,6 +133,34 @@ def test_what_is_not_the_file_is_refused_with_both_digests_or_sizes(cache: Path,
     assert [path for path in cache.rglob("*") if path.is_file()] == []
 
 
+@pytest.mark.usefixtures("cache", "hasty")
+@pytest.mark.parametrize("answers", [(503, 503), (429,), (CONTENT[:-9],), (CONTENT[:100], 500)], ids=str)
+def test_a_server_that_is_busy_or_breaks_off_is_asked_again(answers: tuple[int | bytes, ...]) -> None:
+    with moody(*answers, CONTENT) as (address, asked):
+        assert fetch({"moody": sources.official({FILE.name: address})}) == "moody"
+    assert len(asked) == len(answers) + 1
+    assert Path("data/raw/file.bin").read_bytes() == CONTENT
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize(
+    ("answer", "n", "said"),
+    [
+        (503, 3, "HTTP status 503"),
+        (CONTENT[:-9], 3, "broke off 9 bytes before its end"),
+        (404, 1, "HTTP status 404"),
+        (b"<html>".ljust(len(CONTENT)), 1, "not the file: md5 .* expected"),
+    ],
+)
+def test_three_times_at_most_and_only_if_that_can_help(cache: Path, answer: int | bytes, n: int, said: str) -> None:
+    with moody(*[answer] * 4) as (address, asked), pytest.raises(FetchError, match=said):
+        fetch({"moody": sources.official({FILE.name: address})})
+    assert len(asked) == n
+    assert not Path("data/raw/file.bin").exists()
+    assert [path for path in cache.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.usefixtures("hasty")
 def test_a_packed_file_cut_short_is_a_reason_not_a_traceback(cache: Path) -> None:
     with served({"/file.bin.gz": gzip.compress(CONTENT)[:-9]}) as address, pytest.raises(FetchError, match="ended"):
         fetch({"cut": sources.official({FILE.name: f"{address}/file.bin.gz"})})

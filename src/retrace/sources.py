@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -25,6 +26,8 @@ from typing import IO, Protocol
 from retrace.errors import FetchError
 
 TIMEOUT_S = 20
+ATTEMPTS, PAUSE_S = 3, 0.5  # at an address whose server is busy or breaks off
+BUSY = (429, 500, 502, 503, 504)
 BLOCK = 1 << 20  # bytes a read
 
 
@@ -49,6 +52,10 @@ class Readable(Protocol):
 
 
 Source = Callable[[Sequence[File], Path], None]
+
+
+class _BrokenOffError(FetchError):
+    """The server was busy, or stopped in the middle: the next attempt may do better."""
 
 
 def mirror(dataset: str) -> Source:
@@ -81,8 +88,11 @@ def archive(address: str, members: Mapping[str, str]) -> Source:
     """A `.tar.gz` at an address; `members` says where in it each file is."""
 
     def write(files: Sequence[File], folder: Path) -> None:
-        with _opened(address) as answer, tarfile.open(fileobj=answer, mode="r|gz") as packed:
-            _unpack(packed, files, members, folder)
+        def unpack() -> None:
+            with _opened(address) as answer, tarfile.open(fileobj=answer, mode="r|gz") as packed:
+                _unpack(packed, files, members, folder)
+
+        _persistently(unpack)
 
     return write
 
@@ -137,12 +147,30 @@ def installed(package: str, members: Mapping[str, str]) -> Source:
 
 def download(address: str, target: Path, size: int) -> None:
     """`target` holds what is at `address`, unpacked if it ends in `.gz`; at most `size` bytes are taken."""
-    with _opened(address) as answer:
-        _write(_unzipped(answer, urllib.parse.urlsplit(address).path), target, size)
+
+    def take() -> None:
+        with _opened(address) as answer:
+            _write(_unzipped(answer, urllib.parse.urlsplit(address).path), target, size)
+            if answer.length and target.stat().st_size <= size:
+                raise EOFError(f"broke off {answer.length:,} bytes before its end")
+
+    _persistently(take)
+
+
+def _persistently(take: Callable[[], None]) -> None:
+    for left in reversed(range(ATTEMPTS)):
+        try:
+            take()
+        except _BrokenOffError:
+            if not left:
+                raise
+            time.sleep(PAUSE_S)
+        else:
+            return
 
 
 @contextmanager
-def _opened(address: str) -> Iterator[IO[bytes]]:
+def _opened(address: str) -> Iterator[http.client.HTTPResponse]:
     """What is at `address`. Whatever reading it fails with becomes a FetchError."""
     parts = urllib.parse.urlsplit(address)
     shown = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
@@ -160,11 +188,12 @@ def _reasoned(place: str) -> Iterator[None]:
     try:
         yield
     except urllib.error.HTTPError as error:
-        raise FetchError(f"{place}: HTTP status {error.code}, {error.reason}") from None
+        kind = _BrokenOffError if error.code in BUSY else FetchError
+        raise kind(f"{place}: HTTP status {error.code}, {error.reason}") from None
     except urllib.error.URLError as error:
         raise FetchError(f"{place}: {error.reason}") from None
     except (OSError, EOFError, zlib.error, tarfile.TarError, http.client.HTTPException) as error:
-        raise FetchError(f"{place}: {error}") from None
+        raise _BrokenOffError(f"{place}: {error}") from None
 
 
 def _packed(command: Sequence[str], place: str, pattern: str) -> Path:
