@@ -14,7 +14,7 @@ repro: env  ## the five stages, on real MNIST unless params.yaml says otherwise
 	dvc repro
 
 .PHONY: env
-env: .venv/.installed  ## the environment, from requirements.txt, with the `retrace` command
+env: .venv/.installed .venv/.private  ## the environment, from requirements.txt, with the `retrace` command
 	@echo "environment: .venv is as requirements.txt says"
 
 .venv/.complete: requirements.txt
@@ -28,6 +28,15 @@ env: .venv/.installed  ## the environment, from requirements.txt, with the `retr
 # Editable, and from what is there: hatchling comes with requirements.txt, so nothing without a hash is downloaded.
 .venv/.installed: .venv/.complete pyproject.toml
 	$(BIN)/uv pip install --quiet --offline --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# DVC unpickles what is in its site cache, which it would put into a folder that everybody can write to.
+SITE_CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/retrace/dvc
+
+.venv/.private: .venv/.complete
+	@mkdir -p "$(SITE_CACHE)"
+	@install -d -m 700 "$(SITE_CACHE)" "$(SITE_CACHE)/repo"
+	@dvc config --local core.site_cache_dir "$(SITE_CACHE)"
 	@touch $@
 
 .PHONY: check
@@ -54,6 +63,10 @@ faults: env  ## all that can fail around a run: dead servers, killed processes, 
 costs: env  ## what tracking and checkpoints cost, against their limits; minutes, on a quiet machine
 	python benchmarks/tracking.py
 	python benchmarks/checkpoints.py
+
+.PHONY: audit
+audit: env  ## the pinned packages against the database of known vulnerabilities, which needs its server
+	@pip-audit --strict --disable-pip --require-hashes --progress-spinner off -r requirements.txt
 
 .PHONY: lock
 lock: .venv/.complete  ## requirements.txt anew from pyproject.toml

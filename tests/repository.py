@@ -1,10 +1,12 @@
 """A clone of this repository to run commands in, away from a user's own stores."""
 
+import importlib.util
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 from retrace import paths
 
@@ -21,6 +23,16 @@ def environment(cache: Path) -> dict[str, str]:
         "DVC_SITE_CACHE_DIR": str(cache / "dvc"),
         "GIT_CONFIG_GLOBAL": os.devnull,
     }
+
+
+def stage(name: str) -> ModuleType:
+    """The script of a stage, to be run in this process: its imports take longer than a small stage's work."""
+    spec = importlib.util.spec_from_file_location(f"stage_{name}", ROOT / "stages" / f"{name}.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 class Clone:

@@ -9,7 +9,7 @@ import pytest
 from conftest import typed
 from sklearn.datasets import load_digits
 
-from retrace import params, paths, splits
+from retrace import duplicates, params, paths, splits
 from retrace.datasets import DATASETS, cifar10, circles, digits, fashion_mnist, mnist
 from retrace.errors import DataError, ParamsError
 from retrace.samples import Parts, Samples
@@ -43,7 +43,7 @@ def test_every_data_set_has_settings_and_they_fit(values: params.Values) -> None
 
 @pytest.mark.parametrize(("dataset", "last"), [(mnist, "9"), (fashion_mnist, "ankle boot")])
 def test_mnist_and_its_like_are_read_from_their_four_files(raw_mnist: Path, dataset: ModuleType, last: str) -> None:
-    train, validation, test = dataset.read(raw_mnist)
+    train, validation, test, _ = dataset.read(raw_mnist)
     assert (train.inputs.shape, train.inputs.dtype, validation) == ((7, 1, 28, 28), np.uint8, None)
     assert (len(test), test.labels.dtype, test.class_names[9]) == (2, np.int64, last)
 
@@ -65,7 +65,7 @@ def raw_cifar10(tmp_path: Path) -> Path:
 
 
 def test_cifar10_is_read_in_the_order_of_its_six_files(raw_cifar10: Path) -> None:
-    train, validation, test = cifar10.read(raw_cifar10)
+    train, validation, test, _ = cifar10.read(raw_cifar10)
     assert (train.inputs.shape, train.inputs.dtype, validation) == ((10, 3, 32, 32), np.uint8, None)
     assert train.labels.tolist() == [0, 9, 1, 9, 2, 9, 3, 9, 4, 9]
     assert (train.inputs == np.array([10, 20, 30]).reshape(3, 1, 1)).all()
@@ -84,7 +84,7 @@ def test_a_damaged_cifar10_file_is_named(raw_cifar10: Path, damage: bytes) -> No
 def test_digits_are_scikit_learn_s_in_the_middle_of_a_black_frame(raw_digits: Path, zoom: int, side: int) -> None:
     samples, *others = digits.read(raw_digits, classes=10, zoom=zoom, side=side)
     expected, targets = load_digits(return_X_y=True)
-    assert others == [None, None]
+    assert others == [None, None, ()]
     np.testing.assert_array_equal(samples.labels, targets)
     margin = (side - 8 * zoom) // 2
     inner = samples.inputs[:, 0, margin : margin + 8 * zoom : zoom, margin : margin + 8 * zoom : zoom]
@@ -109,7 +109,7 @@ def test_circles_lie_in_one_another_and_need_no_file(folder: Path) -> None:
     assert circles.collect(folder / "raw") == "generated here"
     assert list((folder / "raw").iterdir()) == []
     samples, *others = circles.read(folder / "raw", samples=100, noise=0.0, random_state=1)
-    assert others == [None, None]
+    assert others == [None, None, ()]
     assert (samples.inputs.shape, samples.inputs.dtype, samples.labels.dtype) == ((100, 2), np.float32, np.int64)
     radii = np.linalg.norm(samples.inputs, axis=1)
     assert samples.class_names == ("outer", "inner")
@@ -237,3 +237,19 @@ def test_a_file_cut_short_is_refused_with_what_makes_it(tmp_path: Path, stripes:
 def test_a_missing_part_is_refused_with_what_makes_it() -> None:
     with pytest.raises(DataError, match="dvc repro preprocess"):
         splits.load(paths.PROCESSED / "nothing")
+
+
+def test_samples_of_two_parts_are_told_with_the_first_that_equals_them(stripes: Samples) -> None:
+    train, test = stripes.take(np.arange(5)), stripes.take(np.array([7, 3, 8, 3]))
+    named = Samples(test.inputs, (test.labels + 1) % 3, test.class_names, np.array(["a", "b", "c", "d"], object))
+    found = duplicates.across({"train": train, "validation": stripes.take(np.array([9])), "test": named})
+    assert found == [
+        ("test", "b", "middle", "train", "3", "top"),
+        ("test", "d", "middle", "train", "3", "top"),
+    ]
+    assert duplicates.across({"train": named}) == []
+
+
+def test_features_are_compared_too() -> None:
+    points = Samples(np.array([[1, 2], [3, 4]], np.float32), np.array([0, 1]), ("a", "b"))
+    assert len(duplicates.across({"train": points, "test": points.take(np.array([1]))})) == 1

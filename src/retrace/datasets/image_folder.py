@@ -1,34 +1,33 @@
 """Images of yours: a folder a class in data/images, within train, val and test folders or without.
 
-Collecting decodes every image whole and packs them all into one file, whose members' names say part and class.
-Reading decodes them by the same function, so that what was collected can be read.
+Collecting packs them as they are into one file. Reading decodes each whole, one at a time, so that whatever can't be
+used is known, by path and reason, before anything is trained.
 """
 
+import hashlib
 import re
 import shutil
-import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from io import BytesIO
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+import psutil
 from pydantic import Field
 
 from retrace import paths
+from retrace.decoding import decoded, square
 from retrace.errors import DataError, ParamsError
-from retrace.samples import Parts, Samples
+from retrace.samples import Parts, Samples, Skipped
 
 PARTS = ("train", "val", "test")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP")  # whatever the suffix: the content decides, and no exotic decoder runs
 ARCHIVE = "images.zip"
-MOST_PIXELS = 50_000_000  # an image
 MOST_BYTES = 1 << 28  # a file
 MOST_LINES = 20  # of faults
+COPIES = 3  # of all images in memory, while they are dealt into parts
 DVC_CACHE = re.compile(r"/files/md5/[0-9a-f]{2}/[0-9a-f]{30}$")  # where DVC may link a file of its own to
 
 Edge = Annotated[int, Field(ge=1, le=2048)]  # pixels
@@ -38,7 +37,7 @@ Faults = dict[Path, str]  # what can't be used, and why
 class Found(NamedTuple):
     """What is in data/images, but for hidden files and the README."""
 
-    images: dict[str, Path]  # by the member's name: part/class/...
+    images: dict[str, Path]  # by the path in data/images: class/... or part/class/...
     others: list[Path]  # files without the suffix of an image
     faults: Faults
 
@@ -46,7 +45,7 @@ class Found(NamedTuple):
 def collect(folder: Path) -> str:
     """`folder` holds images.zip alone, the same bytes for the same images; returns what was found.
 
-    Raises DataError, with a line a fault, if anything can't be used; then `folder` is empty.
+    Raises DataError, with a line a fault, if a file can't be read or has no class; then `folder` is empty.
     """
     shutil.rmtree(folder, ignore_errors=True)
     images, others, faults = _found(paths.IMAGES)
@@ -54,24 +53,24 @@ def collect(folder: Path) -> str:
         for name, path in sorted(images.items()):
             try:
                 content = _content(path)
-                _decoded(content)
             except DataError as error:
                 faults[path] = str(error)
                 continue
             if not faults:
                 archive.writestr(_member(name), content)
         if faults:
-            raise DataError(_listed(faults))
-    n_classes = len({name.split("/")[1] for name in images})
+            raise DataError(_listed("to mend or remove", faults))
+    n_classes = len({_placed(name)[1] for name in images})
     suffixes = Counter(path.suffix.lower() or "without suffix" for path in others)
     left_out = ", ".join(f"{count} {_shown(suffix)}" for suffix, count in sorted(suffixes.items()))
     return f"{paths.IMAGES}, {len(images):,} images of {n_classes} classes" + (left_out and f"; left out: {left_out}")
 
 
-def read(folder: Path, *, resize: Edge, crop: Edge) -> Parts:
+def read(folder: Path, *, resize: Edge, crop: Edge, on_bad: Literal["fail", "skip"]) -> Parts:
     """The samples of each part, images of shape (n, 3, crop, crop); without parts all are for training.
 
     The shorter edge of an image becomes `resize` pixels, and of that a square of `crop` pixels in the middle is kept.
+    What can't be decoded is skipped, or else raises DataError with a line an image.
     """
     if crop > resize:
         raise ParamsError(
@@ -79,31 +78,80 @@ def read(folder: Path, *, resize: Edge, crop: Edge) -> Parts:
         )
     try:
         with zipfile.ZipFile(folder / ARCHIVE) as archive:
-            classes = sorted({name.split("/")[1] for name in archive.namelist()})
-            parts = {}
-            for part in PARTS:
-                if names := [name for name in archive.namelist() if name.startswith(f"{part}/")]:
-                    parts[part] = _samples(archive, _in_turn(names), classes, resize, crop)
-            return Parts(parts["train"], parts.get("val"), parts.get("test"))
-    except (OSError, EOFError, LookupError, zipfile.BadZipFile, DataError) as error:
+            return _read(archive, resize, crop, skip=on_bad == "skip")
+    except (OSError, EOFError, LookupError, ValueError, zipfile.BadZipFile) as error:
         raise DataError(f"{folder / ARCHIVE}: {error}; `dvc repro download` makes it") from None
+
+
+def _read(archive: zipfile.ZipFile, resize: int, crop: int, *, skip: bool) -> Parts:
+    names = [_stored(info) for info in archive.infolist()]
+    _enough_memory(len(names), crop)
+    classes = tuple(sorted({_placed(name)[1] for name in names}))
+    parts, skipped = {}, list[Skipped]()
+    for part in PARTS:
+        if own := [name for name in names if _placed(name)[0] == part]:
+            parts[part] = _samples(archive, _in_turn(own), classes, resize, crop, skipped)
+    if skipped and not skip:
+        faults = {Path(bad.file): bad.reason for bad in skipped}
+        raise DataError(_listed("to mend or remove, or else -S datasets.image_folder.on_bad=skip", faults))
+    for part, samples in parts.items():
+        if len(lacking := np.setdiff1d(np.arange(len(classes)), samples.labels)):
+            raise DataError(f"{paths.IMAGES}: no image of class {_shown(classes[lacking[0]])} can be used for {part}")
+    return Parts(parts["train"], parts.get("val"), parts.get("test"), tuple(skipped))
+
+
+def _samples(
+    archive: zipfile.ZipFile,
+    names: Sequence[str],
+    classes: tuple[str, ...],
+    resize: int,
+    crop: int,
+    skipped: list[Skipped],
+) -> Samples:
+    """What of `names` can be decoded; the others are added to `skipped`."""
+    images, kept = np.empty((len(names), 3, crop, crop), np.uint8), []
+    for name in names:
+        content = archive.read(name)
+        try:
+            images[len(kept)] = square(decoded(content), resize, crop)
+        except DataError as error:
+            skipped.append(Skipped(str(paths.IMAGES / name), hashlib.sha256(content).hexdigest(), str(error)))
+        else:
+            kept.append(name)
+    labels = [classes.index(_placed(name)[1]) for name in kept]
+    files = np.array([str(paths.IMAGES / name) for name in kept], dtype=object)
+    return Samples(images[: len(kept)], np.array(labels, np.int64), classes, files)
 
 
 def _in_turn(names: Sequence[str]) -> list[str]:
     """The first of each class, the second of each, and so on: pictures show the first samples of a part."""
     place, seen = {}, Counter[str]()
     for name in names:
-        seen[name.split("/")[1]] += 1
-        place[name] = seen[name.split("/")[1]]
+        seen[_placed(name)[1]] += 1
+        place[name] = seen[_placed(name)[1]]
     return sorted(names, key=place.__getitem__)
 
 
-def _samples(archive: zipfile.ZipFile, names: Sequence[str], classes: Sequence[str], resize: int, crop: int) -> Samples:
-    images = np.empty((len(names), 3, crop, crop), np.uint8)
-    for image, name in zip(images, names, strict=True):
-        image[:] = _square(_decoded(archive.read(name)), resize, crop)
-    indices = {name: index for index, name in enumerate(classes)}
-    return Samples(images, np.array([indices[name.split("/")[1]] for name in names], np.int64), tuple(classes))
+def _placed(name: str) -> tuple[str, str]:
+    """The part and the class of an image, by its path in data/images."""
+    first, second = name.split("/")[:2]
+    return (first, second) if first in PARTS else ("train", first)
+
+
+def _stored(info: zipfile.ZipInfo) -> str:
+    """The member's name. Raises ValueError where it is none that `collect` wrote: a bomb is larger than it looks."""
+    if info.compress_type != zipfile.ZIP_STORED or info.file_size > MOST_BYTES:
+        raise ValueError(f"{_shown(info.filename)}: not as it was packed")
+    return info.filename
+
+
+def _enough_memory(n: int, crop: int) -> None:
+    needed, free = COPIES * n * 3 * crop**2, psutil.virtual_memory().available
+    if needed > free:
+        raise DataError(
+            f"{paths.IMAGES}: {n:,} images of {crop} x {crop} pixels need {needed:,} bytes of memory, and {free:,} are "
+            "free; lower datasets.image_folder.crop"
+        )
 
 
 def _found(root: Path) -> Found:
@@ -112,12 +160,12 @@ def _found(root: Path) -> Found:
     images, others, faults = found = Found({}, [], {})
     for path in _files(root):
         below = path.relative_to(root).parts
-        name = "/".join(below if parts else ("train", *below))
+        name = "/".join(below)
         if path.is_dir():
             faults[path] = "a link to a folder; put the folder itself here"
         elif path.suffix.lower() not in SUFFIXES:
             others.extend([] if below == ("README.md",) else [path])
-        elif name.count("/") < 2:
+        elif len(below) < (3 if parts else 2):
             faults[path] = "in no class's folder"
         elif not _is_utf8(name):
             faults[path] = "its name is not UTF-8"
@@ -157,7 +205,7 @@ def _misplaced(root: Path, places: Mapping[str, Path]) -> Faults:
 
 def _lacking(root: Path, places: Mapping[str, Path], names: Iterable[str]) -> Faults:
     """Every part needs images of each class; whatever has a folder is a class."""
-    seen = {tuple(name.split("/")[:2]) for name in names}
+    seen = {_placed(name) for name in names}
     classes = {path.name for place in places.values() for path in _visible(place) if path.is_dir()}
     needed = [(part, name) for part in places for name in sorted(classes)]
     faults = {places[part] / name: "no images in it" for part, name in needed if (part, name) not in seen}
@@ -186,58 +234,16 @@ def _content(path: Path) -> bytes:
         raise DataError(error.strerror or str(error)) from None
 
 
-def _decoded(content: bytes) -> Image.Image:
-    """The first frame, upright, in RGB. Raises DataError with the reason where any of it can't be decoded."""
-    if not content:
-        raise DataError("empty")
-    try:
-        with warnings.catch_warnings(action="ignore"):  # of odd metadata
-            with Image.open(BytesIO(content), formats=FORMATS) as image:
-                if image.width * image.height > MOST_PIXELS:
-                    raise Image.DecompressionBombError
-                image.verify()  # PNG's checksums, which decoding skips
-            with Image.open(BytesIO(content), formats=FORMATS) as image:
-                ImageOps.exif_transpose(image, in_place=True)
-                return _rgb(image)
-    except UnidentifiedImageError:
-        raise DataError(f"not a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image") from None
-    except Image.DecompressionBombError:
-        raise DataError(f"more than {MOST_PIXELS:,} pixels") from None
-    except Exception as error:  # noqa: BLE001 - a decoder raises whatever a broken file leads it to
-        raise DataError(" ".join(f"{error}".split()) or type(error).__name__) from None
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    """8 bits a channel, by the high byte where there are 16; what is transparent lets white through."""
-    if image.mode.startswith("I"):
-        grey, transparent = np.asarray(image), image.info.get("transparency")
-        image = Image.fromarray((grey >> 8).astype(np.uint8))
-        if transparent is not None:
-            image.putalpha(Image.fromarray(np.where(grey == transparent, 0, 255).astype(np.uint8)))
-    if image.has_transparency_data:
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image.convert("RGBA"))
-    return image.convert("RGB")
-
-
-def _square(image: Image.Image, resize: int, crop: int) -> np.ndarray:
-    """`image` cut out in the middle and shrunk in one go: a strip a pixel wide must not be enlarged as a whole."""
-    side = min(image.size) * crop / resize
-    left, top = ((edge - side) / 2 for edge in image.size)
-    square = image.resize((crop, crop), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side))
-    return np.asarray(square).transpose(2, 0, 1)
-
-
 def _member(name: str) -> zipfile.ZipInfo:
     info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
     info.create_system, info.external_attr = 3, 0o644 << 16
     return info
 
 
-def _listed(faults: Faults) -> str:
+def _listed(what: str, faults: Faults) -> str:
     lines = [f"\n  {_shown(str(path))}: {_shown(reason)}" for path, reason in sorted(faults.items())]
     more = f"\n  and {len(lines) - MOST_LINES:,} more" if len(lines) > MOST_LINES else ""
-    return f"{paths.IMAGES}: {len(lines):,} to mend or remove:{''.join(lines[:MOST_LINES])}{more}"
+    return f"{paths.IMAGES}: {len(lines):,} {what}:{''.join(lines[:MOST_LINES])}{more}"
 
 
 def _shown(text: str) -> str:

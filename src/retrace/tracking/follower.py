@@ -161,18 +161,35 @@ def follow(
             if not shown.ended and not over(EVERY_S):
                 with suppress(OSError):  # a full disk
                     journal.append(path, meter.event())
-        if shown.ended:
-            return
-        journal.close(path)
-        if waited_for and not upload.is_local():  # it has had its time, and the stage must not wait twice
-            say(lacking=" ".join(str(reason).split())[:300])
-            return
-        within = 4 * upload.ANSWER_S if reason is None else upload.ANSWER_S
-        say(within=max(within, upload.LOCAL_S if upload.is_local() else 0.0))
-        try:
-            shown.advance(patience)
-        except Exception as error:  # noqa: BLE001
-            say(lacking=" ".join(str(error).split())[:300] or type(error).__name__)
+        if not shown.ended:
+            journal.close(path)
+            _show_the_rest(shown, reason, patience, say, waited_for=waited_for)
+
+
+def _show_the_rest(
+    shown: Any,
+    reason: Exception | None,
+    patience: Callable[[float], None],
+    say: Callable[..., None],
+    *,
+    waited_for: bool,
+) -> None:
+    """MLflow has a journal that is closed, or the stage is told what it lacks; `reason` made it fail last time."""
+    from retrace.tracking import upload
+
+    if waited_for and not upload.is_local():  # it has had its time, and the stage must not wait twice
+        say(lacking=_in_a_line(reason))
+        return
+    within = 4 * upload.ANSWER_S if reason is None else upload.ANSWER_S
+    say(within=max(within, upload.LOCAL_S if upload.is_local() else 0.0))
+    try:
+        shown.advance(patience)
+    except Exception as error:  # noqa: BLE001
+        say(lacking=_in_a_line(error) or type(error).__name__)
+
+
+def _in_a_line(error: Exception | None) -> str:
+    return " ".join(str(error).split())[:300]
 
 
 def end_with(stage: int, above: int) -> None:
@@ -214,7 +231,7 @@ def main() -> None:
         if path := os.read(0, 2 * 4096):  # nothing, if the stage ended before it had anything to tell
             follow(Path(os.fsdecode(path)), stage, over, say, makes_model=makes_model)
     except Exception as error:
-        say(lacking=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+        say(lacking=f"{type(error).__name__}: {_in_a_line(error)}")
         raise
     os._exit(0)  # the stage waits, and Python would take MLflow and torch apart for a second or two
 

@@ -24,7 +24,6 @@ ANSWER_S = 4  # in which a server must answer
 SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # whoever uploads tries again itself
     "MLFLOW_HTTP_REQUEST_TIMEOUT": str(ANSWER_S),
-    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
 SQLITE = "sqlite:///"
@@ -66,6 +65,7 @@ def client() -> MlflowClient:
     """A client of the store, which is made if it is a missing file. Raises ConnectionError where a server is away."""
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
+    os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"  # whatever the shell says: nothing here is a pickle
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     place = address()
     if is_served(place):

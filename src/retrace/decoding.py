@@ -1,0 +1,55 @@
+"""An encoded picture as pixels: one at a time, of bounded size, whatever the file says of itself."""
+
+import warnings
+from io import BytesIO
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from retrace.errors import DataError
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP")  # whatever the suffix: the content decides, and no exotic decoder runs
+MOST_PIXELS = 50_000_000  # of which a gigabyte of memory is enough for
+
+
+def decoded(content: bytes) -> Image.Image:
+    """The first frame, upright, in RGB. Raises DataError with the reason where any of it can't be decoded."""
+    if not content:
+        raise DataError("empty")
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of odd metadata
+            with Image.open(BytesIO(content), formats=FORMATS) as image:
+                if image.width * image.height > MOST_PIXELS:
+                    raise Image.DecompressionBombError
+                image.verify()  # PNG's checksums, which decoding skips
+            with Image.open(BytesIO(content), formats=FORMATS) as image:
+                ImageOps.exif_transpose(image, in_place=True)
+                return _rgb(image)
+    except UnidentifiedImageError:
+        raise DataError(f"not a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image") from None
+    except Image.DecompressionBombError:
+        raise DataError(f"more than {MOST_PIXELS:,} pixels") from None
+    except Exception as error:  # noqa: BLE001 - a decoder raises whatever a broken file leads it to
+        raise DataError(" ".join(f"{error}".split()) or type(error).__name__) from None
+
+
+def square(image: Image.Image, resize: int, crop: int) -> np.ndarray:
+    """The middle of `image`, of shape (3, crop, crop), as if its shorter edge had been made `resize` pixels before."""
+    # Cut out and shrunk in one go: a strip a pixel wide must not be enlarged as a whole.
+    side = min(image.size) * crop / resize
+    left, top = ((edge - side) / 2 for edge in image.size)
+    middle = image.resize((crop, crop), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side))
+    return np.asarray(middle).transpose(2, 0, 1)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """8 bits a channel, by the high byte where there are 16; what is transparent lets white through."""
+    if image.mode.startswith("I"):
+        grey, transparent = np.asarray(image), image.info.get("transparency")
+        image = Image.fromarray((grey >> 8).astype(np.uint8))
+        if transparent is not None:
+            image.putalpha(Image.fromarray(np.where(grey == transparent, 0, 255).astype(np.uint8)))
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image.convert("RGBA"))
+    return image.convert("RGB")

@@ -1,0 +1,59 @@
+"""The pinned packages: none older than what mended a hole that somebody else's file or page could use against us."""
+
+import re
+from collections.abc import Mapping
+from importlib.metadata import version
+
+import pytest
+from packaging.version import Version
+from repository import ROOT
+
+MENDED = {  # the first version without it
+    "torch": ("2.6.0", "CVE-2025-32434: torch.load ran code in spite of weights_only"),
+    "mlflow": ("3.5.0", "CVE-2025-14279: a page of another site reached the server by DNS rebinding"),
+    "pillow": ("11.3.0", "CVE-2025-48379: an image overflowed a buffer"),
+    "pyyaml": ("5.4", "CVE-2020-14343: a tag ran code"),
+    "pyarrow": ("14.0.1", "CVE-2023-47248: a file ran code"),
+    "fonttools": ("4.60.2", "CVE-2025-66034: a font wrote a file anywhere"),
+    "setuptools": ("78.1.1", "CVE-2025-47273: a package's name led out of its folder"),
+    "gitpython": ("3.1.41", "CVE-2024-22190: a program in the work tree was run"),
+    "filelock": ("3.20.1", "CVE-2025-68146: a link in a lock's place emptied another file"),
+    "requests": ("2.32.4", "CVE-2024-47081: an address drew out a password"),
+    "urllib3": ("2.6.0", "CVE-2025-66471: an answer was a decompression bomb"),
+    "aiohttp": ("3.10.11", "CVE-2024-52304: a request was smuggled"),
+    "h11": ("0.16.0", "CVE-2025-43859: a request was smuggled"),
+    "gunicorn": ("23.0.0", "CVE-2024-6827: a request was smuggled"),
+    "werkzeug": ("3.0.6", "CVE-2024-49767: a form took all memory"),
+    "starlette": ("0.49.1", "CVE-2025-62727: a header took all of a processor"),
+    "jinja2": ("3.1.6", "CVE-2025-27516: a template left its sandbox"),
+    "scikit-learn": ("1.5.0", "CVE-2024-5206: training text was kept in a model"),
+}
+
+
+def pins(requirements: str) -> dict[str, list[str]]:
+    """The versions of each package, as many as there are kinds of machine that have their own."""
+    found: dict[str, list[str]] = {}
+    for name, pinned in re.findall(r"^([\w.-]+)==([^ ;\\]+)", requirements, re.MULTILINE):
+        found.setdefault(name, []).append(pinned)
+    return found
+
+
+def below(pinned: Mapping[str, list[str]]) -> list[str]:
+    """Which packages have a hole that is mended."""
+    return [
+        f"{name} {old}: {hole}"
+        for name, (first, hole) in MENDED.items()
+        for old in pinned[name]
+        if Version(old) < Version(first)
+    ]
+
+
+def test_no_pinned_package_has_a_hole_that_we_know_of() -> None:
+    pinned = pins((ROOT / "requirements.txt").read_text())
+    assert below(pinned) == []
+    assert below(pinned | {"torch": ["2.14.1", "2.5.1"]}) == [f"torch 2.5.1: {MENDED['torch'][1]}"]
+
+
+@pytest.mark.parametrize("name", MENDED)
+def test_what_is_installed_is_what_is_pinned(name: str) -> None:
+    assert version(name) in pins((ROOT / "requirements.txt").read_text())[name]
