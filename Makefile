@@ -65,8 +65,21 @@ costs: env  ## what tracking and checkpoints cost, against their limits; minutes
 	python benchmarks/checkpoints.py
 
 .PHONY: audit
-audit: env  ## the pinned packages against the database of known vulnerabilities, which needs its server
-	@pip-audit --strict --disable-pip --require-hashes --progress-spinner off -r requirements.txt
+audit: env  ## the pinned packages against PyPI's database of known vulnerabilities
+	@said=$$(pip-audit --strict --disable-pip --require-hashes --progress-spinner off -r requirements.txt 2>&1); \
+	case "$$?:$$said" in \
+		0:*) echo "$$said" ;; \
+		*" known vulnerabilit"*) echo "$$said"; exit 1 ;; \
+		*) echo "$$said" | tail -n 1; \
+			echo "audit: the database did not tell of every package, so nothing is known; try again where it does"; exit 2 ;; \
+	esac
+
+.PHONY: floors
+floors: env  ## the quick tests with the oldest packages that pyproject.toml allows
+	uv pip compile --quiet --resolution lowest-direct --no-header pyproject.toml --output-file .retrace/floors.txt
+	uv venv --quiet --clear --python $(BIN)/python .retrace/floors
+	uv pip install --quiet --python .retrace/floors --constraint .retrace/floors.txt --group dev --editable .
+	PATH=$(CURDIR)/.retrace/floors/bin:$(PATH) pytest -n 2 --dist loadgroup -m "not slow and not faults"
 
 .PHONY: lock
 lock: .venv/.complete  ## requirements.txt anew from pyproject.toml

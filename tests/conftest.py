@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -16,6 +17,8 @@ from retrace.classifier import Card
 from retrace.samples import Samples
 
 torch.set_num_threads(1)  # two workers share two cores
+for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    signal.signal(number, handler)  # a shell's background and nohup ignore them, and so would all that is started here
 
 
 @pytest.fixture(autouse=True)

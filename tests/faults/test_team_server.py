@@ -1,0 +1,322 @@
+"""A server for a team: the README's commands, typed as they stand there; what it then does, and to whom it refuses."""
+
+import hashlib
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import psutil
+import pytest
+import requests
+import sqlalchemy
+from mlflow import MlflowClient
+from repository import ROOT, Clone, environment
+
+from faults.servers import Postgres, rows, until, unused_port
+from faults.stages import Stage, another, artifact, check_complete, found, parents, pending, sync
+from retrace import params
+
+pytestmark = [pytest.mark.faults, pytest.mark.xdist_group("team server")]
+
+SECTION = (ROOT / "README.md").read_text().split("\n## A server for a team\n")[1].split("\n## ")[0]
+COMMANDS = re.findall(r"^    \$ ((?:.*\\\n)*.*)$", SECTION, re.MULTILINE)
+ADD, ALLOW = COMMANDS[-2:]
+ON_THE_MEMBER_S_MACHINE = ("export ", "dvc ")
+SMALL = {"dataset: mnist": "dataset: digits", "epochs: 5": "epochs: 2", "threads: 2": "threads: 1"}
+BUCKET = """
+import boto3
+for found in boto3.client("s3").list_objects_v2(Bucket="mlflow")["Contents"]:
+    print(found["ETag"].strip('"'), found["Key"])
+"""
+
+
+class Shell:
+    """A shell in which one command is typed after another. Leaving the context kills all that they started."""
+
+    def __init__(self, folder: Path, env: dict[str, str]) -> None:
+        self.screen = folder.with_name(f"{folder.name}.screen")
+        with self.screen.open("wb") as screen:
+            self.process = subprocess.Popen(
+                ["bash"],
+                cwd=folder,
+                env=env,
+                stdin=subprocess.PIPE,
+                stdout=screen,
+                stderr=screen,
+                bufsize=0,
+                start_new_session=True,
+            )
+
+    def type(self, command: str, code: int = 0) -> str:
+        """What is on the screen after `command` has ended with `code`."""
+        assert self.process.stdin
+        mark, seen = uuid.uuid4().hex, len(self.screen.read_text())
+        self.process.stdin.write(f"{command}\necho {mark} $?\n".encode())
+        ended = until(lambda: re.search(rf"^{mark} (\d+)\n", self.screen.read_text(), re.MULTILINE), 600, command)
+        said = self.screen.read_text()[seen : ended.start()]
+        assert int(ended[1]) == code, f"{command}\n{said}"
+        return said.strip()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self.process:
+            os.killpg(self.process.pid, signal.SIGKILL)
+
+
+@dataclass
+class Team:
+    """The shell of the server's user and its folder, the addresses of what it started, and what a member made there."""
+
+    shell: Shell
+    folder: Path
+    url: str
+    s3: str
+    runs: str
+    users: str
+    clone: Clone
+    said: str = ""
+    passwords: dict[str, str] = field(default_factory=dict)
+
+    def sets(self, member: str) -> dict[str, str]:
+        """What that member sets."""
+        who = {"MLFLOW_TRACKING_USERNAME": member, "MLFLOW_TRACKING_PASSWORD": self.passwords[member]}
+        return {"MLFLOW_TRACKING_URI": self.url} | who
+
+    def add(self, member: str) -> None:
+        self.passwords[member] = self.shell.type(ADD.replace("ben", member))
+
+    def asked(self, path: str, member: str = "", method: str = "GET", **sent: Any) -> int:
+        """The status of the server's answer to that member, or to nobody."""
+        who = (member, self.passwords[member]) if member else None
+        return requests.request(method, f"{self.url}/api/{path}", auth=who, timeout=60, **sent).status_code
+
+    def bucket(self) -> dict[str, str]:
+        """The MD5 of all that is in the store, by its name there."""
+        listed = self.shell.type(shlex.join(["python", "-c", BUCKET])).splitlines()
+        assert len(listed) < 1000  # a page
+        return {name: md5 for md5, name in (line.split(" ", 1) for line in listed)}
+
+
+@pytest.fixture(scope="module")
+def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
+    """The README's commands are typed, from the first to the last, each when what it needs answers."""
+    clone = Clone(tmp_path_factory.mktemp("clone"), tmp_path_factory.mktemp("cache"), SMALL)
+    ports = {name: unused_port() for name in ("mlflow", "s3", "master", "volume", "filer")}
+    internal = {f"{name}.port.grpc": unused_port() for name in ports if name != "mlflow"}
+    internal |= {f"{name}.port": ports[name] for name in ("s3", "master", "volume", "filer")}
+    url, s3 = (f"http://127.0.0.1:{ports[name]}" for name in ("mlflow", "s3"))
+    with tempfile.TemporaryDirectory() as place, tempfile.TemporaryDirectory() as database:
+        folder, env = Path(place) / "clone", environment(Path(place))
+        here = {
+            "~/mlflow": f"{place}/mlflow",
+            "sudo -u postgres ": "PGUSER=postgres ",
+            "http://127.0.0.1:8333": s3,
+            "127.0.0.1:5000": url.removeprefix("http://"),
+            "--port 5000": f"--port {ports['mlflow']}",
+            "https://mlflow.example.org": url,
+            "mnist": "digits",
+        }
+        shutil.copytree(ROOT / "docs/server", folder / "docs/server")
+        for file in (folder / "docs/server").iterdir():
+            file.write_text(substituted(file.read_text(), here))
+        with (folder / "docs/server/weed.options").open("a") as options:
+            options.writelines(f"{name}={port}\n" for name, port in internal.items())
+
+        env |= {"PGHOST": database, "PGUSER": "team", "USER": "team"}
+        with (
+            Postgres(Path(database)).running() as postgres,
+            Shell(folder, env) as server,
+            Shell(clone.path, clone.env) as member,
+        ):
+            runs, users = (postgres.store(name) for name in ("mlflow", "mlflow_users"))
+            team = Team(server, folder, url, s3, runs, users, clone)
+            for command in COMMANDS:
+                if command.startswith("sudo apt-get"):
+                    continue
+                if command.startswith(ON_THE_MEMBER_S_MACHINE):
+                    typed = substituted(command, here | {"=...": f"={team.passwords['ann']}"})
+                    team.said += member.type(typed)
+                    continue
+                said = server.type(substituted(command, here))
+                if command.startswith("weed "):
+                    until(lambda: status(s3) == 403, what="the store")
+                if command.startswith("mlflow "):
+                    until(lambda: status(f"{url}/health") == 200, what="MLflow")
+                if "members.py add" in command:
+                    team.passwords[command.split()[-1]] = said
+            yield team
+        for port in internal.values():
+            for socket in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):  # noqa: S108 - where weed has them
+                socket.unlink()
+
+
+def substituted(text: str, by: dict[str, str]) -> str:
+    for old, new in by.items():
+        text = text.replace(old, new)
+    return text
+
+
+def status(url: str) -> int:
+    with suppress(requests.RequestException):
+        return requests.get(url, timeout=5).status_code
+    return 0
+
+
+@pytest.fixture
+def ann(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process asks as ann does."""
+    for name, value in team.sets("ann").items():
+        monkeypatch.setenv(name, value)
+
+
+def test_only_a_member_with_the_password_gets_an_answer(team: Team) -> None:
+    search = "2.0/mlflow/experiments/search?max_results=1"
+    assert team.asked(search, "ann") == 200
+    assert team.asked(search) == 401
+    for name, password in (("ann", "wrong"), ("ann", ""), ("admin", "password1234"), ("nobody", "wrong")):
+        answer = requests.get(f"{team.url}/api/{search}", auth=(name, password), timeout=60)
+        assert answer.status_code == 401, name
+
+
+def test_no_other_name_and_no_other_site_gets_an_answer(team: Team) -> None:
+    search = "2.0/mlflow/experiments/search?max_results=1"
+    assert team.asked(search, "ann", headers={"Host": "mlflow.example.org"}) == 200
+    for host in ("evil.com", "mlflow.example.org.evil.com", "10.evil.com"):
+        assert team.asked(search, "ann", headers={"Host": host}) == 403
+    create, body = "2.0/mlflow/experiments/create", {"name": "evil"}
+    assert team.asked(create, "ann", "POST", json=body, headers={"Origin": "https://evil.com"}) == 403
+
+
+def test_it_listens_on_this_machine_alone_and_runs_no_jobs(team: Team) -> None:
+    started = psutil.Process(team.shell.process.pid).children(recursive=True)
+    opened = [socket for process in started for socket in process.net_connections("inet") if socket.status == "LISTEN"]
+    assert {socket.laddr.ip for socket in opened} == {"127.0.0.1"}
+    assert "mlflow.server.jobs" not in " ".join(word for process in started for word in process.cmdline())
+
+
+def test_its_secrets_are_nobody_else_s_and_in_no_log(team: Team) -> None:
+    kept = team.folder.parent / "mlflow"
+    assert kept.stat().st_mode & 0o777 == 0o700
+    assert {(kept / name).stat().st_mode & 0o777 for name in ("settings", "s3.json")} == {0o600}
+    settings = dict(line.split("=") for line in (kept / "settings").read_text().splitlines())
+    secrets = [value for name, value in settings.items() if name.endswith(("_KEY", "_PASSWORD"))]
+    assert len(set(secrets)) == 3
+    logs = [kept / "server.log", kept / "s3.log", *team.clone.path.glob(".retrace/**/*.*")]
+    told = "\n".join(file.read_text() for file in logs if file.suffix in (".log", ".jsonl"))
+    assert [secret for secret in [*secrets, *team.passwords.values()] if secret in told] == []
+
+
+@pytest.mark.usefixtures("ann")
+def test_a_member_s_pipeline_is_there_with_metrics_pictures_and_the_model(team: Team) -> None:
+    assert "warning" not in team.said
+    assert pending(team.clone.path) == []
+    (parent,) = parents(team.url, team.clone.path)
+    assert parent.info.status == "FINISHED"
+    assert {"val_accuracy", "test_accuracy"} <= set(parent.data.metrics)
+    children = [run for run in found(team.url) if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert {run.data.tags["retrace.stage"] for run in children} == set(params.STAGES)
+    for path in team.clone.path.glob("reports/figures/*.png"):
+        name = str(path.relative_to(team.clone.path))
+        assert artifact(team.url, parent, name) == path.read_bytes()
+    assert parent.outputs is not None
+    (model,) = parent.outputs.model_outputs
+    assert MlflowClient(team.url).get_logged_model(model.model_id).status == "READY"
+    assert parent.info.run_id in {row[0] for row in rows(team.runs)["runs"]}
+
+
+@pytest.mark.usefixtures("ann")
+def test_the_artifacts_bytes_are_in_the_store_and_in_no_folder(team: Team) -> None:
+    (parent,) = parents(team.url, team.clone.path)
+    stored = team.bucket()
+    drawn = list(team.clone.path.glob("reports/figures/*.png"))
+    assert len(drawn) > 5
+    for path in drawn:
+        name = f"{parent.info.experiment_id}/{parent.info.run_id}/artifacts/{path.relative_to(team.clone.path)}"
+        assert stored[name] == hashlib.md5(path.read_bytes()).hexdigest()
+    assert parent.outputs is not None
+    (model,) = parent.outputs.model_outputs
+    assert f"{parent.info.experiment_id}/models/{model.model_id}/artifacts/MLmodel" in stored
+    assert {path.name for path in team.folder.iterdir()} == {"docs"}
+    assert [path for path in team.folder.parent.rglob(drawn[0].name) if path.is_file()] == []
+    assert not (team.clone.path / "mlruns").exists()
+    assert not (team.clone.path / "mlflow.db").exists()
+
+
+def test_the_store_refuses_whoever_has_no_key(team: Team) -> None:
+    name = next(iter(team.bucket()))
+    for address in (team.s3, f"{team.s3}/mlflow", f"{team.s3}/mlflow/{name}"):
+        assert requests.get(address, timeout=60).status_code == 403
+    assert requests.put(f"{team.s3}/mlflow/{name}", b"evil", timeout=60).status_code == 403
+    said = team.shell.type(f"AWS_SECRET_ACCESS_KEY=wrong {shlex.join(['python', '-c', BUCKET])}", code=1)
+    assert "SignatureDoesNotMatch" in said
+
+
+@pytest.mark.usefixtures("ann")
+def test_an_experiment_is_closed_to_others_until_the_admin_opens_it(team: Team) -> None:
+    (parent,) = parents(team.url, team.clone.path)
+    run, experiment = parent.info.run_id, parent.info.experiment_id
+    picture = f"{experiment}/{run}/artifacts/reports/figures/tsne.png"
+    asked = [
+        "2.0/mlflow/experiments/get-by-name?experiment_name=digits",
+        f"2.0/mlflow/runs/get?run_id={run}",
+        f"2.0/mlflow-artifacts/artifacts/{picture}",
+    ]
+    tag = {"run_id": run, "key": "evil", "value": "yes"}
+    team.add("cid")
+    assert {team.asked(path, "cid") for path in asked} == {403}
+    team.shell.type(ALLOW.replace("ben EDIT mnist", "cid READ digits"))
+    assert {team.asked(path, "cid") for path in asked} == {200}
+    assert team.asked("2.0/mlflow/runs/set-tag", "cid", "POST", json=tag) == 403
+    assert team.asked("2.0/mlflow/users/create", "cid", "POST", json={"username": "x", "password": "y" * 12}) == 403
+    team.add("dan")
+    team.shell.type(ALLOW.replace("ben EDIT mnist", "dan READ '*'"))
+    assert {team.asked(path, "dan") for path in asked} == {200}
+
+
+@pytest.mark.usefixtures("ann")
+def test_who_may_edit_runs_stages_there_and_needs_no_more(team: Team, tmp_path: Path) -> None:
+    ben = shutil.copytree(team.clone.path, tmp_path / "ben", symlinks=True)
+    with Shell(ben, team.clone.env | team.sets("ben")) as shell:
+        assert "warning" not in shell.type("dvc exp run -S lr=0.01")
+    (run,) = [run for run in parents(team.url, ben) if run.data.params["lr"] == "0.01"]
+    assert run.info.status == "FINISHED"
+    assert {"retrace.cached.download", "retrace.cached.preprocess", "retrace.run.visualize"} <= set(run.data.tags)
+    assert artifact(team.url, run, "reports/figures/tsne.png") == (ben / "reports/figures/tsne.png").read_bytes()
+    sync(ben, **team.sets("ben"))
+    before = rows(team.runs)
+    sync(ben, **team.sets("ben"))
+    assert rows(team.runs) == before
+
+
+def test_a_wrong_password_costs_one_line_and_sync_mends_it(team: Team, folder: Path, ann: None) -> None:
+    another(folder, dataset="digits")
+    with Stage(folder, **team.sets("ann") | {"MLFLOW_TRACKING_PASSWORD": "wrong password"}) as stage:
+        stage.tell("epoch 1")
+        stage.end()
+        (line,) = stage.said.splitlines()
+    assert "401" in line
+    assert "wrong password" not in line
+    assert pending(folder) == [stage.journal.name]
+    sync(folder, **team.sets("ann"))
+    check_complete(team.url, folder, stage.journal)
+
+
+def test_passwords_are_in_the_database_as_hashes(team: Team) -> None:
+    engine = sqlalchemy.create_engine(team.users)
+    with engine.connect() as connected:
+        users = dict(map(tuple, connected.execute(sqlalchemy.text("SELECT username, password_hash FROM users"))))
+    engine.dispose()
+    assert {"admin", "ann", "ben"} <= set(users)
+    assert [member for member, password in team.passwords.items() if password in users[member]] == []
