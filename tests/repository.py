@@ -68,6 +68,11 @@ class Clone:
         assert ended.returncode == code, output
         return output
 
+    def queue(self) -> str:
+        """DVC's table of queued experiments. DVC fails where a worker is just writing what it reads: it is asked again."""
+        said = self.type(" || ".join(["dvc queue status"] * 3))
+        return said[said.rfind("Task ") :]
+
     def type(self, command: str, code: int = 0) -> str:
         """What is printed where a user types `command` at the shell's prompt."""
         return self.run("bash", "-c", command, code=code)

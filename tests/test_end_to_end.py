@@ -263,7 +263,7 @@ def finished(clone: Clone, names: list[str]) -> None:
 
 
 def statuses(clone: Clone, names: list[str]) -> list[str]:
-    rows = [row.split() for row in clone.type("dvc queue status").splitlines()]
+    rows = [row.split() for row in clone.queue().splitlines()]
     return [row[-1] for row in rows if any(name in row for name in names)]
 
 

@@ -10,12 +10,15 @@ from pathlib import Path
 import mlflow
 import pytest
 import yaml
+from mlflow import environment_variables
 from mlflow.entities import Run
+from mlflow.protos import databricks_pb2 as mlflow_errors
 from repository import ROOT
 
 from retrace import errors, graph, journal, lineage, params, paths, processes, tracking
 from retrace.commands import sync
 from retrace.journal import Journal
+from retrace.tracking import store as tracking_store
 
 STAGES = list(params.STAGES)
 HEADLINES = {"train": "val_accuracy", "evaluate": "test_accuracy", "visualize": "tsne_kl_divergence"}
@@ -303,6 +306,41 @@ def test_a_run_of_a_process_that_lives_is_left_alone(store: mlflow.MlflowClient)
     store.update_run(child.info.run_id, "RUNNING")
     sync.sync()
     assert store.get_run(child.info.run_id).info.status == "RUNNING"
+
+
+def test_a_run_of_another_machine_with_the_same_name_is_left_alone(
+    store: mlflow.MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("download")
+    (child,) = store.search_runs(["1"], "tags.`retrace.stage` = 'download'")
+    store.update_run(child.info.run_id, "RUNNING")
+    monkeypatch.setattr(processes, "MACHINE", tmp_path / "machine-id")
+    processes.MACHINE.write_text("another")
+    monkeypatch.setattr(processes, "BOOT", tmp_path / "boot_id")
+    processes.BOOT.write_text("another")
+    sync.sync()
+    assert store.get_run(child.info.run_id).info.status == "RUNNING"
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [("UNAUTHENTICATED", "MLFLOW_TRACKING_PASSWORD"), ("PERMISSION_DENIED", "EDIT"), ("INTERNAL_ERROR", "start it")],
+)
+def test_a_server_that_refuses_is_told_with_what_helps(code: str, said: str) -> None:
+    with pytest.raises(errors.RetraceError, match=said), tracking_store.answering():
+        raise mlflow.MlflowException("no", error_code=getattr(mlflow_errors, code))
+
+
+@pytest.mark.usefixtures("store")
+def test_a_server_has_longer_to_answer_to_what_is_large() -> None:
+    tracking_store.client()
+    limit = environment_variables.MLFLOW_HTTP_REQUEST_TIMEOUT
+    usual = limit.get()
+    with tracking_store.patient(usual + 56):
+        assert limit.get() == usual + 56
+    with tracking_store.patient(1):
+        assert limit.get() == usual
+    assert limit.get() == usual
 
 
 @pytest.mark.usefixtures("store")

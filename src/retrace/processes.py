@@ -3,6 +3,7 @@ process's alone.
 """
 
 import fcntl
+import hashlib
 import os
 import socket
 import time
@@ -15,6 +16,7 @@ import psutil
 
 POLL_S = 0.05
 BOOT = Path("/proc/sys/kernel/random/boot_id")
+MACHINE = Path("/etc/machine-id")
 
 Identity = dict[str, Any]
 
@@ -22,12 +24,12 @@ Identity = dict[str, Any]
 def identity(pid: int | None = None) -> Identity:
     """Of this process, or of `pid`: host, boot, number and start. Raises psutil.NoSuchProcess."""
     process = psutil.Process(pid)
-    return {"host": socket.gethostname(), "boot": _boot(), "pid": process.pid, "started": _started(process)}
+    return {"host": _host(), "boot": _boot(), "pid": process.pid, "started": _started(process)}
 
 
 def alive(who: Identity) -> bool:
     """Whether that process still runs; of one on another machine nothing is known, so it is taken to."""
-    if who["host"] != socket.gethostname():
+    if who["host"] != _host():
         return True
     if who["boot"] != _boot():
         return False
@@ -102,6 +104,14 @@ def _started(process: psutil.Process) -> float:
         return float(Path(f"/proc/{process.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19])
     except (FileNotFoundError, ProcessLookupError):
         raise psutil.NoSuchProcess(process.pid) from None
+
+
+def _host() -> str:
+    """The machine: a name alone may be that of several, and their boots would tell each that the other's runs are over.
+    What its manual wants kept secret is hashed.
+    """
+    number = MACHINE.read_bytes() if MACHINE.exists() else b""
+    return f"{socket.gethostname()}/{hashlib.sha256(number).hexdigest()[:8]}"
 
 
 def _boot() -> str:

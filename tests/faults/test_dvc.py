@@ -83,10 +83,10 @@ def test_in_the_queue_too_a_task_goes_on(clone: Clone) -> None:
     queue = "dvc exp run --queue -S seed=5 -n queued"
     clone.type(f"{queue} && dvc queue start > /dev/null 2>&1")
     os.kill(training(clone)["process"]["pid"], signal.SIGTERM)
-    until(lambda: "Failed" in clone.type("dvc queue status"), what="the end of the task")
+    until(lambda: "Failed" in clone.queue(), what="the end of the task")
     clone.type("dvc queue remove queued")
     clone.type(f"{queue} && dvc queue start > /dev/null 2>&1")
-    until(lambda: "Success" in clone.type("dvc queue status"), what="the end of the task")
+    until(lambda: "Success" in clone.queue(), what="the end of the task")
     (run,) = [
         run
         for run in found(f"sqlite:///{clone.path / 'mlflow.db'}", stage="train")
@@ -106,15 +106,15 @@ def test_a_queue_whose_worker_was_killed_is_put_right(clone: Clone) -> None:
         if {"exec-run", "queue-worker"} & set(above.cmdline()):
             above.kill()
     psutil.wait_procs([stage], timeout=30)
-    assert "Running" in clone.type("dvc queue status")
+    assert "Running" in clone.queue()
     said = clone.type("retrace reconcile")
     assert "crashed: had no worker, and waits in the queue again" in said
     assert "put back: 1 experiments; removed: 1 folders" in said
     assert "put back: 0 experiments; removed: 0 folders" in clone.type("retrace reconcile")
-    status = clone.type("dvc queue status")
+    status = clone.queue()
     assert ("Queued" in status, "Running" in status, "Failed" in status) == (True, False, False)
     clone.type("dvc queue start > /dev/null 2>&1")
-    until(lambda: "Success" in clone.type("dvc queue status"), what="the end of the task")
+    until(lambda: "Success" in clone.queue(), what="the end of the task")
     (run,) = [
         run
         for run in found(f"sqlite:///{clone.path / 'mlflow.db'}", stage="train")

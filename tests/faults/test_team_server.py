@@ -24,7 +24,7 @@ from repository import ROOT, Clone, environment
 
 from faults.servers import Postgres, rows, until, unused_port
 from faults.stages import Stage, another, artifact, check_complete, found, parents, pending, sync
-from retrace import params
+from retrace import params, processes
 
 pytestmark = [pytest.mark.faults, pytest.mark.xdist_group("team server")]
 
@@ -311,6 +311,22 @@ def test_a_wrong_password_costs_one_line_and_sync_mends_it(team: Team, folder: P
     assert pending(folder) == [stage.journal.name]
     sync(folder, **team.sets("ann"))
     check_complete(team.url, folder, stage.journal)
+
+
+@pytest.mark.usefixtures("ann")
+def test_a_run_without_process_is_closed_by_who_may_and_no_obstacle_to_others(team: Team) -> None:
+    client = MlflowClient(team.url)
+    (parent,) = parents(team.url, team.clone.path)
+    gone = processes.written(processes.identity() | {"pid": 2**22 - 1})
+    tags = {"retrace.process": gone, "retrace.stage": "train", "mlflow.parentRunId": parent.info.run_id}
+    run = client.create_run(parent.info.experiment_id, tags=tags).info.run_id
+    team.add("eve")
+    team.shell.type(ALLOW.replace("ben EDIT mnist", "eve READ digits"))
+    assert "closed: 0 runs" in sync(team.clone.path, **team.sets("eve"))
+    assert client.get_run(run).info.status == "RUNNING"
+    assert "closed: 1 runs" in sync(team.clone.path, **team.sets("ann"))
+    assert client.get_run(run).info.status == "KILLED"
+    client.delete_run(run)
 
 
 def test_passwords_are_in_the_database_as_hashes(team: Team) -> None:

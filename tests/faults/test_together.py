@@ -210,5 +210,5 @@ def test_a_sweep_of_twelve_on_four_workers_is_twelve_whole_rows(clone: Clone, tu
 
 
 def statuses(clone: Clone, names: list[str]) -> set[str]:
-    rows = [row.split() for row in clone.type("dvc queue status").splitlines()]
+    rows = [row.split() for row in clone.queue().splitlines()]
     return {row[-1] for row in rows if set(names) & set(row)}

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
 
 from retrace import processes
 from retrace.journal import Event
@@ -100,12 +101,19 @@ def close_abandoned(client: MlflowClient) -> int:
         for run in store.every(client, store.experiments(client), asked)
         if not processes.alive(processes.read(run.data.tags["retrace.process"]))
     ]
+    n_closed = 0
     for run in gone:
-        client.set_tag(run.info.run_id, "retrace.error", "its process is gone, and its journal as well")
+        try:
+            client.set_tag(run.info.run_id, "retrace.error", "its process is gone, and its journal as well")
+        except MlflowException as error:
+            if error.error_code != "PERMISSION_DENIED":  # another member's, who closes it with a sync of their own
+                raise
+            continue
         client.set_terminated(run.info.run_id, "KILLED")
         with store.lock():
             settle(client, run.info.experiment_id, run.data.tags["mlflow.parentRunId"])
-    return len(gone)
+        n_closed += 1
+    return n_closed
 
 
 def _of_stages(told: Iterable[Run]) -> dict[str, Run]:

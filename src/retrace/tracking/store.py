@@ -25,8 +25,13 @@ SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # whoever uploads tries again itself
     "MLFLOW_HTTP_REQUEST_TIMEOUT": str(ANSWER_S),
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 SQLITE = "sqlite:///"
+REFUSED = {  # what to do where a server refuses, by MLflow's word for it
+    "UNAUTHENTICATED": "set the MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD that its admin has given you",
+    "PERMISSION_DENIED": "ask its admin, or the experiment's owner, for EDIT on the MLflow experiment",
+}
 
 # MLflow looks for a tag by its name alone, which is every run's; and statistics from when the store was small are worse
 # than none. Dropping the old ones changes the schema, by which open connections, `mlflow ui`'s, learn of the new ones.
@@ -82,8 +87,20 @@ def answering() -> Iterator[None]:
         yield
     except (MlflowException, requests.RequestException, ConnectionError) as error:
         said = " ".join(str(error).split())[:300]
-        todo = "start it, or name another in MLFLOW_TRACKING_URI, and type this again"
-        raise RetraceError(redacted(f"MLflow: {said}; {todo}")) from None
+        todo = REFUSED.get(getattr(error, "error_code", ""), "start it, or name another in MLFLOW_TRACKING_URI")
+        raise RetraceError(redacted(f"MLflow: {said}; {todo}, and type this again")) from None
+
+
+@contextmanager
+def patient(seconds: float) -> Iterator[None]:
+    """A server has so long to answer, at least as long as else: what it stores elsewhere, it first has to pass on."""
+    name = "MLFLOW_HTTP_REQUEST_TIMEOUT"
+    usual = os.environ[name]
+    os.environ[name] = str(max(int(usual), int(seconds)))
+    try:
+        yield
+    finally:
+        os.environ[name] = usual
 
 
 def warm_up() -> None:

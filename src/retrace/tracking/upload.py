@@ -22,6 +22,7 @@ MAX_METRICS, MAX_PARAMS, MAX_TAGS = 1000, 100, 100  # a batch; MLflow's limits
 ANSWER_S = float(store.ANSWER_S)
 LOCAL_S = 120.0  # for a database here, which can only be busy
 BYTES_PER_S = 1e6  # of the slowest way to a server that is waited for
+STORED_PER_S = 1e7  # by the slowest store behind a server, while which it does not answer
 PARTS = {str(paths.TRAIN): "training", str(paths.VALIDATION): "validation", str(paths.TEST): "testing"}
 PREFIXES = {"train_": paths.TRAIN, "val_": paths.VALIDATION, "test_": paths.TEST}  # of metrics: what they are taken on
 
@@ -83,9 +84,11 @@ class Upload:
                 figures = json.dumps({name: said["value"] for name, said in self.headline.items()})
                 client.set_tag(runs.child, links.HEADLINE, figures)
             case "artifact" if (copy := kept / event["path"]).exists():
-                patience(ANSWER_S + copy.stat().st_size / BYTES_PER_S + self._local)
-                for run in runs.of(event):
-                    client.log_artifact(run, str(copy), _folder(event["path"]))
+                n_bytes = copy.stat().st_size
+                patience(ANSWER_S + n_bytes / BYTES_PER_S + self._local)
+                with store.patient(ANSWER_S + n_bytes / STORED_PER_S):
+                    for run in runs.of(event):
+                        client.log_artifact(run, str(copy), _folder(event["path"]))
             case "model" if (weights := kept / event["weights"]).exists():
                 patience(LOCAL_S + 3 * weights.stat().st_size / BYTES_PER_S)
                 self._tell_model(client, runs, weights, kept / event["card"])
@@ -104,7 +107,8 @@ class Upload:
         except Exception as error:  # noqa: BLE001 - whatever torch can fail with
             self.refused = error
         else:
-            served.log(client, runs, packaged, lineage.md5(weights))
+            with store.patient(ANSWER_S + weights.stat().st_size / STORED_PER_S):
+                served.log(client, runs, packaged, lineage.md5(weights))
 
     @property
     def _local(self) -> float:
