@@ -69,7 +69,7 @@ class Clone:
         return output
 
     def queue(self) -> str:
-        """DVC's table of queued experiments. DVC fails where a worker is just writing what it reads: it is asked again."""
+        """DVC's table of what is queued. DVC fails where a worker is just writing what it reads: it is asked again."""
         said = self.type(" || ".join(["dvc queue status"] * 3))
         return said[said.rfind("Task ") :]
 

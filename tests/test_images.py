@@ -20,7 +20,7 @@ import pytest
 from PIL import Image, ImageDraw
 from repository import ROOT, stage
 
-from retrace import paths
+from retrace import decoding, paths
 from retrace.datasets import image_folder
 from retrace.errors import DataError, ParamsError
 from retrace.samples import Parts, Samples
@@ -390,7 +390,8 @@ def test_memory_is_that_of_one_image_and_of_what_is_kept(images: Path, colour: A
         ended = subprocess.run([sys.executable, "-c", script], env=env, check=True, capture_output=True, text=True)
         return int(ended.stdout) * 1024  # kibibytes on Linux
 
-    assert peak(9) - peak(1) < len(large) + 30_000_000
+    one = peak(1)
+    assert peak(9) - one < len(large) + 30_000_000
 
 
 def test_more_images_than_memory_is_for_are_refused_before_any_is_decoded(
@@ -400,6 +401,39 @@ def test_more_images_than_memory_is_for_are_refused_before_any_is_decoded(
     read(crop=8)
     with pytest.raises(DataError, match="2 images of 64 x 64 pixels need 73,728 bytes of memory, and 10,000 are free"):
         read(resize=64, crop=64)
+
+
+def test_memory_is_what_the_container_has_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_folder, "CGROUP", tmp_path)
+    whole = image_folder._free_memory()
+    (tmp_path / "memory.current").write_text("1000\n")
+    (tmp_path / "memory.max").write_text("1500\n")
+    assert image_folder._free_memory() == 500
+    (tmp_path / "memory.max").write_text("max\n")
+    assert image_folder._free_memory() > whole / 2
+
+
+def test_an_image_is_not_bad_where_memory_is_short(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding.ImageOps, "exif_transpose", raising)
+    with pytest.raises(MemoryError):
+        read(on_bad="skip")
+
+
+def raising(*_: object, **__: object) -> None:
+    raise MemoryError
+
+
+@pytest.mark.parametrize("damage", [b"\x01\x00", b"\x20\x00", b"\x40\x00"])
+def test_an_archive_with_odd_flags_is_refused(images: Path, damage: bytes) -> None:
+    image_folder.collect(paths.RAW)
+    archive = paths.RAW / "images.zip"
+    content = bytearray(archive.read_bytes())
+    for signature, place in ((b"PK\1\2", 8), (b"PK\3\4", 6)):
+        at = content.index(signature) + place
+        content[at : at + 2] = damage
+    archive.write_bytes(content)
+    with pytest.raises(DataError, match=r"data/raw/images\.zip: .*; `dvc repro download` makes it"):
+        image_folder.read(paths.RAW, resize=8, crop=8, on_bad="skip")
 
 
 def test_an_archive_that_is_not_as_it_was_packed_is_refused(images: Path) -> None:

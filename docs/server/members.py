@@ -16,7 +16,9 @@ SERVER = "http://127.0.0.1:5000/api"
 
 def answer(method: str, path: str, **sent: Any) -> Any:
     """The server's; where it refuses, the first of its words are the end: among the others can be a password's hash."""
-    admin = ("admin", os.environ["MLFLOW_AUTH_ADMIN_PASSWORD"])
+    if not (password := os.environ.get("MLFLOW_AUTH_ADMIN_PASSWORD")):
+        sys.exit("MLFLOW_AUTH_ADMIN_PASSWORD is not set; it is in the file that settings.py made")
+    admin = ("admin", password)
     said = requests.request(method, f"{SERVER}/{path}", auth=admin, timeout=60, **sent)
     if not said.ok:
         sys.exit(said.text[:150])

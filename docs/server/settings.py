@@ -31,6 +31,11 @@ FILES = {
     "settings": "".join(f"{name}={shlex.quote(value)}\n" for name, value in ENVIRONMENT.items()),
 }
 
+if len(sys.argv) != 2 or not Path(sys.argv[1]).is_dir():
+    sys.exit(__doc__)
+if there := [name for name in FILES if Path(sys.argv[1], name).exists()]:  # one of both would not fit the other
+    sys.exit(f"{sys.argv[1]}: has {' and '.join(there)} already; remove both files for new secrets")
+
 for name, text in FILES.items():
     place = Path(sys.argv[1], name)
     with os.fdopen(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:

@@ -9,7 +9,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from retrace.errors import DataError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")  # whatever the suffix: the content decides, and no exotic decoder runs
-MOST_PIXELS = 50_000_000  # of which a gigabyte of memory is enough for
+MOST_PIXELS = 50_000_000  # which take a gigabyte of memory or two while they are decoded
 
 
 def decoded(content: bytes) -> Image.Image:
@@ -29,6 +29,8 @@ def decoded(content: bytes) -> Image.Image:
         raise DataError(f"not a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image") from None
     except Image.DecompressionBombError:
         raise DataError(f"more than {MOST_PIXELS:,} pixels") from None
+    except MemoryError:  # the machine's fault, and no picture's
+        raise
     except Exception as error:  # noqa: BLE001 - a decoder raises whatever a broken file leads it to
         raise DataError(" ".join(f"{error}".split()) or type(error).__name__) from None
 

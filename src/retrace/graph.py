@@ -1,7 +1,8 @@
 """The graph as DVC has it: dvc.yaml with its parameters filled in, and what dvc.lock says was made."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,20 +35,25 @@ class Locked:
 
 
 def stages(values: Mapping[str, Any], folder: Path = Path()) -> dict[str, Stage]:
-    """The stages of `folder`'s dvc.yaml in its order, with `${...}` filled in from `values`."""
-    text = _text(folder / paths.GRAPH)
+    """The stages of `folder`'s dvc.yaml in its order, with `${...}` filled in from `values`. Raises DataError where it
+    is not as DVC has it.
+    """
+    file = folder / paths.GRAPH
+    with _dvc_s(file):
+        text = file.read_text(encoding="utf-8")
     filled = re.sub(r"\$\{([\w.]+)\}", lambda name: str(_looked_up(values, name[1])), text)
-    return {
-        name: Stage(
-            deps=tuple(stage.get("deps", [])),
-            outs=tuple(
-                out if isinstance(out, str) else next(iter(out))
-                for kind in ("outs", "metrics", "plots")
-                for out in stage.get(kind, [])
-            ),
-        )
-        for name, stage in _stages(folder / paths.GRAPH, filled).items()
-    }
+    with _dvc_s(file):
+        return {
+            name: Stage(
+                deps=tuple(stage.get("deps", [])),
+                outs=tuple(
+                    out if isinstance(out, str) else next(iter(out))
+                    for kind in ("outs", "metrics", "plots")
+                    for out in stage.get(kind, [])
+                ),
+            )
+            for name, stage in yaml.safe_load(filled)["stages"].items()
+        }
 
 
 def makers(graph: Mapping[str, Stage]) -> dict[str, str]:
@@ -56,18 +62,21 @@ def makers(graph: Mapping[str, Stage]) -> dict[str, str]:
 
 
 def locked(folder: Path = Path()) -> dict[str, Locked]:
-    """The stages of `folder`'s dvc.lock; none where there is no dvc.lock."""
+    """The stages of `folder`'s dvc.lock; none where there is no dvc.lock. Raises DataError where it is not as DVC has
+    it, as after a merge.
+    """
     file = folder / LOCK
     if not file.exists():
         return {}
-    return {
-        name: Locked(
-            deps={dep["path"]: dep["md5"] for dep in stage.get("deps", [])},
-            outs={out["path"]: out["md5"] for out in stage.get("outs", [])},
-            params=stage.get("params", {}).get(str(paths.PARAMS), {}),
-        )
-        for name, stage in _stages(file, _text(file)).items()
-    }
+    with _dvc_s(file):
+        return {
+            name: Locked(
+                deps={dep["path"]: dep["md5"] for dep in stage.get("deps", [])},
+                outs={out["path"]: out["md5"] for out in stage.get("outs", [])},
+                params=stage.get("params", {}).get(str(paths.PARAMS), {}),
+            )
+            for name, stage in (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("stages", {}).items()
+        }
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -78,23 +87,13 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def _text(file: Path) -> str:
+@contextmanager
+def _dvc_s(file: Path) -> Iterator[None]:
     try:
-        return file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise _not_ours(file, error) from None
-
-
-def _stages(file: Path, text: str) -> dict[str, Any]:
-    try:
-        found = (yaml.safe_load(text) or {}).get("stages", {})
-        return {name: {**stage} for name, stage in found.items()}
-    except (yaml.YAMLError, AttributeError, TypeError) as error:
-        raise _not_ours(file, error) from None
-
-
-def _not_ours(file: Path, error: Exception) -> DataError:
-    return DataError(f"{file}: not as DVC has it: {' '.join(str(error).split())}; `git checkout {file}` brings it back")
+        yield
+    except (yaml.YAMLError, UnicodeDecodeError, AttributeError, TypeError, LookupError) as error:
+        said = " ".join(str(error).split())
+        raise DataError(f"{file}: not as DVC has it: {said}; `git diff {file}` shows what changed") from None
 
 
 def _looked_up(values: Mapping[str, Any], name: str) -> Any:

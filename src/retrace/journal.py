@@ -15,6 +15,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -103,6 +104,8 @@ class Journal:
             copy.parent.mkdir(parents=True, exist_ok=True)
             write(copy)
         except OSError as error:
+            with suppress(OSError):
+                copy.unlink(missing_ok=True)  # half of one would be taken for the whole
             print(f"warning: {path}: no copy for MLflow could be made ({error.strerror})", file=sys.stderr)
 
     def _tell(self, kind: str, event: Event) -> None:

@@ -29,7 +29,7 @@ def identity(pid: int | None = None) -> Identity:
 
 def alive(who: Identity) -> bool:
     """Whether that process still runs; of one on another machine nothing is known, so it is taken to."""
-    if who["host"] != _host():
+    if who["host"] not in (_host(), socket.gethostname()):  # the latter by older code
         return True
     if who["boot"] != _boot():
         return False

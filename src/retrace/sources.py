@@ -194,7 +194,7 @@ def _reasoned(place: str) -> Iterator[None]:
         raise kind(f"{place}: HTTP status {error.code}, {error.reason}") from None
     except urllib.error.URLError as error:
         raise FetchError(f"{place}: {error.reason}") from None
-    except (OSError, EOFError, zlib.error, tarfile.TarError, http.client.HTTPException) as error:
+    except (OSError, EOFError, RecursionError, zlib.error, tarfile.TarError, http.client.HTTPException) as error:
         raise _BrokenOffError(f"{place}: {error}") from None
 
 
@@ -237,6 +237,8 @@ class _Bounded:
 
     def read(self, size: int) -> bytes:
         block = self.stream.read(size)
+        if not block:  # a whole archive is never read past its end, and one that says it has more never ends
+            raise EOFError("the package ends before its last member")
         self.left -= len(block)
         if self.left < 0:
             raise FetchError(f"the package has more than {self.most:,} bytes")

@@ -28,6 +28,7 @@ ARCHIVE = "images.zip"
 MOST_BYTES = 1 << 28  # a file
 MOST_LINES = 20  # of faults
 COPIES = 3  # of all images in memory, while they are dealt into parts
+CGROUP = Path("/sys/fs/cgroup")
 DVC_CACHE = re.compile(r"/files/md5/[0-9a-f]{2}/[0-9a-f]{30}$")  # where DVC may link a file of its own to
 
 Edge = Annotated[int, Field(ge=1, le=2048)]  # pixels
@@ -79,7 +80,7 @@ def read(folder: Path, *, resize: Edge, crop: Edge, on_bad: Literal["fail", "ski
     try:
         with zipfile.ZipFile(folder / ARCHIVE) as archive:
             return _read(archive, resize, crop, skip=on_bad == "skip")
-    except (OSError, EOFError, LookupError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, LookupError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
         raise DataError(f"{folder / ARCHIVE}: {error}; `dvc repro download` makes it") from None
 
 
@@ -146,12 +147,21 @@ def _stored(info: zipfile.ZipInfo) -> str:
 
 
 def _enough_memory(n: int, crop: int) -> None:
-    needed, free = COPIES * n * 3 * crop**2, psutil.virtual_memory().available
+    needed, free = COPIES * n * 3 * crop**2, _free_memory()
     if needed > free:
         raise DataError(
             f"{paths.IMAGES}: {n:,} images of {crop} x {crop} pixels need {needed:,} bytes of memory, and {free:,} are "
             "free; lower datasets.image_folder.crop"
         )
+
+
+def _free_memory() -> int:
+    """In bytes, of the machine and of the container that this may be in."""
+    free = psutil.virtual_memory().available
+    most = CGROUP / "memory.max"
+    if most.exists() and (said := most.read_text(encoding="ascii").strip()).isdigit():
+        free = min(free, int(said) - int((CGROUP / "memory.current").read_text(encoding="ascii")))
+    return free
 
 
 def _found(root: Path) -> Found:

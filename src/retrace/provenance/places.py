@@ -13,11 +13,13 @@ import sys
 import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from retrace import graph, lineage
+from retrace.errors import DataError
 from retrace.redaction import redacted
 from retrace.tracking import store
 
@@ -93,8 +95,9 @@ def _commit(made: Made) -> str | None:
 
 @cache
 def _outs(commit: str) -> Mapping[str, str]:
-    with lineage.exported(commit) as folder:
+    with lineage.exported(commit) as folder, suppress(DataError):  # a merge that was committed half done
         return {path: md5 for stage in graph.locked(folder).values() for path, md5 in stage.outs.items()}
+    return {}
 
 
 def _is_in_git(commit: str, made: Made) -> bool:

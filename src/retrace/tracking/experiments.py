@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Run
 
 from retrace import graph, lineage, params, paths
-from retrace.errors import ParamsError
+from retrace.errors import DataError, ParamsError
 from retrace.lineage import Ref
 from retrace.tracking import links, runs, store, upload
 
@@ -32,7 +32,7 @@ def read(folder: Path) -> Tree | None:
         locked = graph.locked(folder)
         if not _is_settled(values, locked, folder):
             return None
-    except (ParamsError, KeyError, OSError):
+    except (ParamsError, DataError, KeyError, OSError):
         return None
     images = locked["download"].deps.get(str(paths.IMAGES))
     file = folder / paths.METRICS

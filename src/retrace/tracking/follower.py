@@ -185,11 +185,11 @@ def _show_the_rest(
     try:
         shown.advance(patience)
     except Exception as error:  # noqa: BLE001
-        say(lacking=_in_a_line(error) or type(error).__name__)
+        say(lacking=_in_a_line(error))
 
 
 def _in_a_line(error: Exception | None) -> str:
-    return " ".join(str(error).split())[:300]
+    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def end_with(stage: int, above: int) -> None:
