@@ -4,9 +4,9 @@ import os
 import shlex
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import psutil
@@ -16,7 +16,7 @@ from repository import Clone
 
 from faults.servers import until
 from faults.stages import found, journals
-from retrace import journal, lineage
+from retrace import journal, lineage, processes
 
 WEIGHTS = "models/model.safetensors"
 ROUNDS = int(os.environ.get("RETRACE_REPEAT", "2"))
@@ -33,6 +33,10 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
     clone.type("dvc repro")
     clone.commit("digits")
     return clone
+
+
+def is_over(stage: processes.Identity) -> bool:
+    return not processes.alive(stage)
 
 
 def training(clone: Clone) -> dict[str, Any]:
@@ -83,10 +87,10 @@ def test_in_the_queue_too_a_task_goes_on(clone: Clone) -> None:
     queue = "dvc exp run --queue -S seed=5 -n queued"
     clone.type(f"{queue} && dvc queue start > /dev/null 2>&1")
     os.kill(training(clone)["process"]["pid"], signal.SIGTERM)
-    until(lambda: "Failed" in clone.queue(), what="the end of the task")
+    until(lambda: "Failed" in clone.queue(), 300, "the end of the task")
     clone.type("dvc queue remove queued")
     clone.type(f"{queue} && dvc queue start > /dev/null 2>&1")
-    until(lambda: "Success" in clone.queue(), what="the end of the task")
+    until(lambda: "Success" in clone.queue(), 300, "the end of the task")
     (run,) = [
         run
         for run in found(f"sqlite:///{clone.path / 'mlflow.db'}", stage="train")
@@ -105,7 +109,7 @@ def test_a_queue_whose_worker_was_killed_is_put_right(clone: Clone) -> None:
     for above in stage.parents():
         if {"exec-run", "queue-worker"} & set(above.cmdline()):
             above.kill()
-    psutil.wait_procs([stage], timeout=30)
+    until(partial(is_over, start["process"]), 30, "the end of the stage")
     assert "Running" in clone.queue()
     said = clone.type("retrace reconcile")
     assert "crashed: had no worker, and waits in the queue again" in said
@@ -114,7 +118,7 @@ def test_a_queue_whose_worker_was_killed_is_put_right(clone: Clone) -> None:
     status = clone.queue()
     assert ("Queued" in status, "Running" in status, "Failed" in status) == (True, False, False)
     clone.type("dvc queue start > /dev/null 2>&1")
-    until(lambda: "Success" in clone.queue(), what="the end of the task")
+    until(lambda: "Success" in clone.queue(), 300, "the end of the task")
     (run,) = [
         run
         for run in found(f"sqlite:///{clone.path / 'mlflow.db'}", stage="train")
@@ -129,12 +133,9 @@ def test_a_stage_dies_with_its_dvc_and_the_next_one_goes_on_alone(clone: Clone) 
     command = "dvc repro --force --single-item train"
     for _ in range(ROUNDS):
         with started(clone, command) as running:
-            start = training(clone)
-            stage = psutil.Process(start["process"]["pid"])
+            stage = training(clone)["process"]
             running.kill()
-            began = time.monotonic()
-            psutil.wait_procs([stage], timeout=60)
-            assert time.monotonic() - began < DIES_S
+            until(partial(is_over, stage), DIES_S, "the end of the stage", every_s=0.02)
     assert "goes on after step" in clone.type(command)
     assert lineage.md5(clone.path / WEIGHTS) == weights
 

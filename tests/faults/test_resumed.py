@@ -213,7 +213,7 @@ def test_a_damaged_checkpoint_costs_a_warning_and_some_steps(place: Path, expect
     last.write_bytes(content)
     code, out, said = Attempt(place).end()
     assert code == 0
-    assert f"goes on after step {int(before.name[:12])}," in out
+    assert f"goes on after step {int(before.name[:12]):,} of " in out
     assert said.startswith(f"warning: {last}: damaged")
     assert made(place) == expected
 
