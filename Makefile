@@ -57,7 +57,7 @@ quick: env  ## the tests that take no minutes
 
 .PHONY: faults
 faults: env  ## all that can fail around a run: dead servers, killed processes, four workers, PostgreSQL; minutes
-	pytest -n 2 --dist loadgroup tests/faults
+	pytest -n 2 --dist loadgroup --no-loadscope-reorder tests/faults
 
 .PHONY: costs
 costs: env  ## what tracking and checkpoints cost, against their limits; minutes, on a quiet machine

@@ -14,6 +14,16 @@ from faults.stages import another
 
 SEEDS = itertools.count(1000)
 DATABASES = ("sqlite", pytest.param("postgresql", marks=pytest.mark.faults))
+LONGEST = ("test_dvc.py", "test_team_server.py", "test_a_sweep_of_twelve", "test_resumed.py")  # minutes each
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest begins first, so that no worker is left alone with it at the end."""
+
+    def rank(item: pytest.Item) -> int:
+        return next((number for number, name in enumerate(LONGEST) if name in item.nodeid), len(LONGEST))
+
+    items.sort(key=rank)
 
 
 @pytest.fixture(scope="session")
