@@ -252,6 +252,17 @@ def test_a_logarithmic_roc_begins_at_one_sample(results: Results) -> None:
     assert np.asarray(axes.lines[1].get_xdata()).min() == 0.25
 
 
+def test_a_logarithmic_axis_has_numbers_and_no_markup(tmp_path: Path) -> None:
+    figure = Figure()
+    wide, narrow = figure.subplots(1, 2)
+    wide.set(yscale="log", ylim=(1e-4, 1e4))
+    narrow.set(yscale="log", ylim=(2, 7))
+    style.save(figure, tmp_path / "logs.png")
+    labels = [text.get_text() for axes in (wide, narrow) for text in axes.get_yticklabels(which="both")]
+    assert {"0.0001", "1", "10000", "3"} <= set(labels)
+    assert not any("$" in label for label in labels)
+
+
 @pytest.mark.parametrize("name", ["precision_recall", "roc"])
 def test_of_many_classes_the_worst_are_drawn(results: Results, settings: params.Table, name: str) -> None:
     logits = 9 * np.eye(12)[results.samples.labels]

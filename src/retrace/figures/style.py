@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 from pydantic import Field
 
 from retrace import paths
@@ -49,6 +50,11 @@ Curves = Annotated[int, Field(ge=1, le=len(COLOURS))]
 
 def save(figure: Figure, path: Path) -> None:
     """`path` is a PNG without a date or a version in it."""
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            if axis.get_scale() == "log":  # matplotlib's own labels are powers in mathtext, which is not parsed here
+                axis.set_major_formatter("{x:g}")
+                axis.set_minor_formatter(LogFormatter())
     with paths.atomic(path) as unfinished:
         figure.savefig(unfinished, format="png", metadata={"Software": None})
 
