@@ -101,19 +101,21 @@ def close_abandoned(client: MlflowClient) -> int:
         for run in store.every(client, store.experiments(client), asked)
         if not processes.alive(processes.read(run.data.tags["retrace.process"]))
     ]
-    n_closed = 0
-    for run in gone:
-        try:
-            client.set_tag(run.info.run_id, "retrace.error", "its process is gone, and its journal as well")
-        except MlflowException as error:
-            if error.error_code != "PERMISSION_DENIED":  # another member's, who closes it with a sync of their own
-                raise
-            continue
-        client.set_terminated(run.info.run_id, "KILLED")
-        with store.lock():
-            settle(client, run.info.experiment_id, run.data.tags["mlflow.parentRunId"])
-        n_closed += 1
-    return n_closed
+    return sum(_close(client, run) for run in gone)
+
+
+def _close(client: MlflowClient, run: Run) -> bool:
+    """Whether the run is KILLED now; not if it is another member's, who closes it with a sync of their own."""
+    try:
+        client.set_tag(run.info.run_id, "retrace.error", "its process is gone, and its journal as well")
+    except MlflowException as error:
+        if error.error_code != "PERMISSION_DENIED":
+            raise
+        return False
+    client.set_terminated(run.info.run_id, "KILLED")
+    with store.lock():
+        settle(client, run.info.experiment_id, run.data.tags["mlflow.parentRunId"])
+    return True
 
 
 def _of_stages(told: Iterable[Run]) -> dict[str, Run]:
