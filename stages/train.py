@@ -3,7 +3,7 @@
 from retrace import tracking
 
 # First, so that it imports MLflow while this imports the rest.
-beside = tracking.start(makes_model=True) if __name__ == "__main__" else None
+beside = tracking.start() if __name__ == "__main__" else None
 
 import torch
 import torchinfo

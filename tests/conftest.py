@@ -50,7 +50,7 @@ def beside(monkeypatch: pytest.MonkeyPatch) -> None:
     from retrace.tracking import follower
 
     class Here(follower.Follower):
-        def __init__(self, *, makes_model: bool = False) -> None:
+        def __init__(self) -> None:
             pass
 
         def follow(self, path: Path) -> None:

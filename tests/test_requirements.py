@@ -106,3 +106,10 @@ def test_an_audit_shows_what_the_database_says(tmp_path: Path, said: str, code: 
     ended = audited(PATH=f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     assert (ended.returncode, said in ended.stdout) == (expected, True)
     assert "did not tell" not in ended.stdout
+
+
+@pytest.mark.xdist_group("one worker")
+def test_a_group_of_tests_has_one_worker(request: pytest.FixtureRequest) -> None:
+    """Else each worker would make what the tests of a group share, and nothing would say so."""
+    grouped = request.config.getoption("loadgroup", default=False)
+    assert request.node.nodeid.endswith("@one worker") == grouped

@@ -65,7 +65,11 @@ def started(clone: Clone, command: str) -> Iterator["subprocess.Popen[bytes]"]:
 
 @pytest.mark.parametrize(
     "command",
-    ["dvc repro --force --single-item train", "dvc exp run --force -n here", "dvc exp run --temp --force -n there"],
+    [
+        "dvc repro --force --single-item train",
+        "dvc exp run --force --single-item train -n here",
+        "dvc exp run --temp --force --single-item train -n there",
+    ],
 )
 def test_under_dvc_too_the_same_command_goes_on(clone: Clone, command: str) -> None:
     weights = lineage.md5(clone.path / WEIGHTS)
@@ -84,7 +88,7 @@ def test_under_dvc_too_the_same_command_goes_on(clone: Clone, command: str) -> N
 
 
 def test_in_the_queue_too_a_task_goes_on(clone: Clone) -> None:
-    queue = "dvc exp run --queue -S seed=5 -n queued"
+    queue = "dvc exp run --queue -S seed=5 -n queued train"
     clone.type(f"{queue} && dvc queue start > /dev/null 2>&1")
     os.kill(training(clone)["process"]["pid"], signal.SIGTERM)
     until(lambda: "Failed" in clone.queue(), 300, "the end of the task")
@@ -98,12 +102,13 @@ def test_in_the_queue_too_a_task_goes_on(clone: Clone) -> None:
     ]
     assert run.info.status == "FINISHED"
     weights = run.data.tags["dvc.outs.models/model.safetensors"]
-    clone.type("dvc exp run --force -S seed=5 -n whole")
+    clone.type("dvc exp run --force --single-item -S seed=5 -n whole train")
     assert lineage.md5(clone.path / WEIGHTS) == weights
+    clone.type("git checkout --quiet . && dvc checkout --quiet")
 
 
 def test_a_queue_whose_worker_was_killed_is_put_right(clone: Clone) -> None:
-    clone.type("dvc exp run --queue -S seed=6 -n crashed && dvc queue start > /dev/null 2>&1")
+    clone.type("dvc exp run --queue -S seed=6 -n crashed train && dvc queue start > /dev/null 2>&1")
     start = training(clone)
     stage = psutil.Process(start["process"]["pid"])
     for above in stage.parents():

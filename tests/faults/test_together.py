@@ -46,7 +46,7 @@ class Nobody:
 @pytest.fixture
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stages in this process leave their journals to sync."""
-    monkeypatch.setattr(follower, "start", lambda **_: Nobody())
+    monkeypatch.setattr(follower, "start", Nobody)
 
 
 def leave(folder: Path, n_experiments: int) -> list[Path]:
@@ -187,7 +187,7 @@ def test_a_sweep_of_twelve_on_four_workers_is_twelve_whole_rows(clone: Clone, tu
     names = [line.split("'")[1] for line in said.splitlines() if line.startswith("Queued experiment")]
     assert len(names) == SWEEP
     clone.type("dvc queue start -j 4 > /dev/null 2>&1 &")
-    until(lambda: statuses(clone, names) <= {"Success", "Failed"}, 900, "the end of the sweep", every_s=5)
+    until(lambda: statuses(clone, names) <= {"Success", "Failed"}, 900, "the end of the sweep", every_s=15)
     assert statuses(clone, names) == {"Success"}
 
     store = f"sqlite:///{clone.path / 'mlflow.db'}"

@@ -10,6 +10,7 @@ from pydantic import Field
 from retrace.figures import style
 from retrace.reports import Results
 
+EXACT = 1000  # samples; of more, approximately
 MARKERS = "osD^vP*X<>"  # a marker for each ten classes
 
 
@@ -50,10 +51,15 @@ def draw(
 
 def embedded(vectors: np.ndarray, perplexity: float, seed: int) -> tuple[np.ndarray, float]:
     """The map, shape (n, 2), and its Kullback-Leibler divergence. One thread: several add in no fixed order."""
-    from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits
 
+    from retrace.figures import embedding
+
     with threadpool_limits(1):
+        if len(vectors) <= EXACT:
+            return embedding.embedded(vectors.astype(np.float64), perplexity)
+        from sklearn.manifold import TSNE
+
         tsne = TSNE(perplexity=perplexity, init="pca", random_state=seed)
         return tsne.fit_transform(vectors.astype(np.float64)), float(tsne.kl_divergence_)
 

@@ -21,9 +21,9 @@ from retrace.tracking.follower import Follower
 ENDS_S = 30.0  # in which a stage is over that was told to end
 
 
-def start(*, makes_model: bool = False) -> Follower:
+def start() -> Follower:
     """The process beside a stage, for `stage`: started before the stage's own imports, it imports beside them."""
-    return follower.start(makes_model=makes_model)
+    return follower.start()
 
 
 @contextmanager

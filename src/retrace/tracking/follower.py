@@ -8,7 +8,6 @@ may take, in seconds, so that the stage waits for what gets on and for nothing e
 if it lacks something.
 """
 
-import importlib
 import json
 import math
 import os
@@ -102,13 +101,12 @@ def _read(file: int, within: float) -> bytes | None:
     return os.read(file, 4096) if ready else None
 
 
-def start(*, makes_model: bool = False) -> Follower:
-    """The process beside this one, which prepares itself to package a model too if this one will make one."""
+def start() -> Follower:
+    """The process beside this one."""
     # Of a session of its own: what kills a stage's group, such as Ctrl-C, leaves it time to tell.
     who = [str(os.getpid()), str(processes.dvc_above(os.getpid()) or "")]
-    command = [sys.executable, "-m", "retrace.tracking.follower", *who, *(["model"] if makes_model else [])]
     process = subprocess.Popen(
-        command,
+        [sys.executable, "-m", "retrace.tracking.follower", *who],
         bufsize=0,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -118,28 +116,12 @@ def start(*, makes_model: bool = False) -> Follower:
     return Follower(process)
 
 
-def prepare(called: Callable[[], bool], *, makes_model: bool) -> None:
-    """What uploads is imported, and of what packages a model as much as there is time for until the stage has `called`:
-    from then on it wants the cores for itself.
-    """
-    from retrace.tracking import served, store
-
-    with suppress(Exception):  # whatever it is, `follow` meets it again, and tells
-        store.warm_up()
-    for module in served.IMPORTS if makes_model else ():
-        if called():
-            return
-        importlib.import_module(module)
-
-
-def follow(
-    path: Path, stage: int, over: Callable[[float], bool], say: Callable[..., None], *, makes_model: bool = False
-) -> None:
+def follow(path: Path, stage: int, over: Callable[[float], bool], say: Callable[..., None]) -> None:
     """MLflow has the journal at `path` when the stage, whose process is `stage`, is over.
 
     `over` waits some seconds for that and says whether it is so; `say` tells the stage what it can rely on.
     """
-    from retrace.tracking import served, system, upload
+    from retrace.tracking import system, upload
 
     def patience(seconds: float) -> None:
         if over(0):  # nobody listens before, and a pipe that nobody reads is full one day
@@ -153,9 +135,6 @@ def follow(
                 shown.advance(patience)
                 reason = None
                 upload.leftovers(path.parent, stop=lambda: over(0))
-                if makes_model and _has_cores_to_spare(shown.start) and not over(0):
-                    makes_model = False
-                    served.rehearse()
             except Exception as error:  # noqa: BLE001 - whatever MLflow, its server or its store can fail with
                 reason, waited_for = error, over(0)
             if not shown.ended and not over(EVERY_S):
@@ -188,6 +167,14 @@ def _show_the_rest(
         say(lacking=_in_a_line(error))
 
 
+def _warm_up() -> None:
+    """What uploads is imported, and a database that is there is open, while the stage imports what it needs."""
+    from retrace.tracking import store
+
+    with suppress(Exception):  # whatever it is, `follow` meets it again, and tells
+        store.warm_up()
+
+
 def _in_a_line(error: Exception | None) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
 
@@ -206,13 +193,8 @@ def end_with(stage: int, above: int) -> None:
             return
 
 
-def _has_cores_to_spare(start: journal.Event) -> bool:
-    """Whether something can be computed beside the stage without slowing it down."""
-    return len(os.sched_getaffinity(0)) > start["own_params"]["threads"]
-
-
 def main() -> None:
-    stage, above, makes_model = int(sys.argv[1]), sys.argv[2], sys.argv[3:] == ["model"]
+    stage, above = int(sys.argv[1]), sys.argv[2]
     if above:
         Thread(target=end_with, args=(stage, int(above)), daemon=True).start()
 
@@ -227,9 +209,9 @@ def main() -> None:
             os.write(words, json.dumps(word).encode() + b"\n")
 
     try:
-        prepare(lambda: bool(select.select([0], [], [], 0)[0]), makes_model=makes_model)
+        _warm_up()
         if path := os.read(0, 2 * 4096):  # nothing, if the stage ended before it had anything to tell
-            follow(Path(os.fsdecode(path)), stage, over, say, makes_model=makes_model)
+            follow(Path(os.fsdecode(path)), stage, over, say)
     except Exception as error:
         say(lacking=f"{type(error).__name__}: {_in_a_line(error)}")
         raise

@@ -1,36 +1,38 @@
 """The trained network as MLflow serves it: a pt2 program from raw inputs to probabilities."""
 
 import shutil
-from contextlib import suppress
+import uuid
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 
+from retrace.tracking import programs
 from retrace.tracking.runs import Pair
 
 REQUIREMENTS = ("torch", "numpy")
-IMPORTS = ("torch", "torch._dynamo", "torch.export")  # most of the time that the first packaging takes
 MD5 = "retrace.md5"  # of the weights, by which a model is found
 
 
-def rehearse() -> None:
-    """The next packaging takes a tenth of the time that the first would: what torch imports and compiles only when it
-    is used is there.
-    """
-    import torch
-    from mlflow import pytorch
-
-    with TemporaryDirectory() as folder:
-        example = torch.zeros(2, 1).numpy()
-        with suppress(Exception):  # `package` meets it again, and tells
-            pytorch.save_model(torch.nn.Linear(1, 1).eval(), folder, input_example=example, pip_requirements=["torch"])
-
-
 def package(weights: Path, card: Path, folder: Path) -> None:
-    """`folder` holds the model in MLflow's format. Needs torch, and the code that the network was built with."""
+    """`folder` holds the model in MLflow's format. Needs torch, and the code that the network was built with, unless
+    the same network was packaged before.
+    """
+    program, unfinished = programs.of(card), folder.with_name(".model")
+    for left in (folder, unfinished):  # by an upload that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    if programs.fill(program, weights, unfinished):
+        _renew(unfinished)
+    else:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        _export(weights, card, unfinished)
+        programs.keep(unfinished, program)
+    unfinished.replace(folder)
+
+
+def _export(weights: Path, card: Path, folder: Path) -> None:
     import torch
     from mlflow import pytorch
     from mlflow.models import infer_signature
@@ -42,18 +44,23 @@ def package(weights: Path, card: Path, folder: Path) -> None:
     example = classifier.example(said, 2).numpy()  # two: a batch of one would fix the batch size
     with torch.inference_mode():
         signature = infer_signature(example, served(torch.from_numpy(example)).numpy())
-    unfinished = folder.with_name(".model")
-    for left in (folder, unfinished):  # by an upload that was killed
-        shutil.rmtree(left, ignore_errors=True)
     pytorch.save_model(
         served,
-        str(unfinished),
+        str(folder),
         signature=signature,
         input_example=example,
         pip_requirements=[f"{package}=={version(package)}" for package in REQUIREMENTS],
         metadata={"class_names": list(said.class_names)},
     )
-    unfinished.replace(folder)
+
+
+def _renew(folder: Path) -> None:
+    """What MLflow says of the model in `folder` is its own, and not that of the one whose program it has."""
+    from mlflow.models import Model
+
+    said = Model.load(str(folder))
+    said.model_uuid, said.utc_time_created = uuid.uuid4().hex, str(datetime.now(UTC).replace(tzinfo=None))
+    said.save(str(folder / "MLmodel"))
 
 
 def log(client: MlflowClient, runs: Pair, folder: Path, md5: str) -> None:

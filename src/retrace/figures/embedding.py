@@ -1,0 +1,81 @@
+"""t-SNE (van der Maaten and Hinton 2008) of as many samples as one looks at: without approximation, and quick.
+
+The divergence of so few samples and its gradient are a few products of matrices, which L-BFGS needs some hundred times,
+where gradient descent with momentum, which everybody's t-SNE goes down by, needs thousands. Of more samples the
+matrices are too large: sklearn approximates them.
+"""
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.spatial.distance import pdist, squareform
+
+EXAGGERATION, EARLY = 12.0, 150  # attraction, by which clusters come together first; iterations at most
+ITERATIONS, CONVERGED = 1000, 1e-7  # at most; the relative gain at which it is over
+HALVINGS = 50  # of the interval in which a bandwidth lies
+
+
+class Divergence:
+    """Of the neighbourhoods in a map from those of the samples, in nats, with its gradient: called with a map."""
+
+    def __init__(self, near: np.ndarray) -> None:
+        """`near` has how much i and j are neighbours, symmetric, 1 in all."""
+        self.near = near.astype(np.float32)
+        some = near[near > 0]
+        self.negative_entropy = float((some * np.log(some)).sum())
+        self._kernel, self._force = np.empty_like(self.near), np.empty_like(self.near)
+
+    def __call__(self, flat: np.ndarray, attraction: float = 1.0) -> tuple[float, np.ndarray]:
+        kernel, force = self._kernel, self._force
+        places = flat.reshape(-1, 2).astype(np.float32)
+        squares = (places**2).sum(axis=1)
+        np.matmul(places, -2 * places.T, out=kernel)
+        kernel += squares
+        kernel += squares[:, None]
+        np.maximum(kernel, 0, out=kernel)  # which rounding can miss
+        kernel += 1
+        np.log(kernel, out=force)
+        apart = float(np.vdot(self.near, force))
+        np.reciprocal(kernel, out=kernel)
+        np.fill_diagonal(kernel, 0)
+        total = float(kernel.sum(dtype=np.float64))
+        np.multiply(self.near, attraction, out=force)
+        force -= kernel / np.float32(total)
+        force *= kernel
+        gradient = 4 * (force.sum(axis=1)[:, None] * places - force @ places)
+        value = attraction * (self.negative_entropy + apart) + np.log(total)
+        return float(value), gradient.ravel().astype(np.float64)
+
+
+def neighbours(vectors: np.ndarray, perplexity: float) -> np.ndarray:
+    """How much i and j are neighbours: 1 in all, each sample with about `perplexity` of the others."""
+    distances = squareform(pdist(vectors, "sqeuclidean"))
+    np.fill_diagonal(distances, np.inf)
+    distances -= distances.min(axis=1, keepdims=True)
+    low, high = np.full((len(vectors), 1), -40.0), np.full((len(vectors), 1), 40.0)  # log of the precision
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        weights = np.exp(-distances * np.exp(middle))
+        weights /= weights.sum(axis=1, keepdims=True)
+        entropy = -(weights * np.log(weights, out=np.zeros_like(weights), where=weights > 0)).sum(axis=1, keepdims=True)
+        too_wide = entropy > np.log(perplexity)
+        low, high = np.where(too_wide, middle, low), np.where(too_wide, high, middle)
+    return (weights + weights.T) / weights.sum() / 2
+
+
+def principal(vectors: np.ndarray) -> np.ndarray:
+    """The first two principal components, the first of deviation 1; of either sign's the one that starts positive."""
+    centred = vectors - vectors.mean(axis=0)
+    _, _, axes = np.linalg.svd(centred, full_matrices=False)
+    axes = axes[:2] * np.sign(axes[:2][[0, 1], np.abs(axes[:2]).argmax(axis=1)])[:, None]
+    start = centred @ axes.T
+    return start / start[:, 0].std()
+
+
+def embedded(vectors: np.ndarray, perplexity: float) -> tuple[np.ndarray, float]:
+    """A map, shape (n, 2), and its divergence from the `vectors`, shape (n, d), two of which differ at least."""
+    divergence = Divergence(neighbours(vectors, perplexity))
+    limits = {"gtol": 0.0, "ftol": CONVERGED, "maxfun": 10 * ITERATIONS}
+    start = principal(vectors).ravel()
+    early = minimize(divergence, start, (EXAGGERATION,), "L-BFGS-B", jac=True, options=limits | {"maxiter": EARLY})
+    found = minimize(divergence, early.x, (), "L-BFGS-B", jac=True, options=limits | {"maxiter": ITERATIONS})
+    return found.x.reshape(-1, 2), float(found.fun)
