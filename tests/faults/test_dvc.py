@@ -1,6 +1,7 @@
 """Under DVC, which loses and trusts: killed trainings go on, no second writer starts, damaged files are refused."""
 
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -123,7 +124,7 @@ def test_a_queue_whose_worker_was_killed_is_put_right(clone: Clone) -> None:
     status = clone.queue()
     assert ("Queued" in status, "Running" in status, "Failed" in status) == (True, False, False)
     clone.type("dvc queue start > /dev/null 2>&1")
-    until(lambda: "Success" in clone.queue(), 300, "the end of the task")
+    until(lambda: re.search(r"\bcrashed .*Success", clone.queue()), 300, "the end of the task")
     (run,) = [
         run
         for run in found(f"sqlite:///{clone.path / 'mlflow.db'}", stage="train")

@@ -20,6 +20,8 @@ from faults.servers import until
 from faults.stages import another, found, surroundings
 from retrace import checkpoint
 
+pytestmark = pytest.mark.xdist_group("resumed")
+
 EPOCHS = 20
 MADE = ("models/model.safetensors", "models/model.json", "reports/history.csv", "reports/steps.csv")
 

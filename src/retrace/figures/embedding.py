@@ -54,12 +54,18 @@ def neighbours(vectors: np.ndarray, perplexity: float) -> np.ndarray:
     low, high = np.full((len(vectors), 1), -40.0), np.full((len(vectors), 1), 40.0)  # log of the precision
     for _ in range(HALVINGS):
         middle = (low + high) / 2
-        weights = np.exp(-distances * np.exp(middle))
-        weights /= weights.sum(axis=1, keepdims=True)
-        entropy = -(weights * np.log(weights, out=np.zeros_like(weights), where=weights > 0)).sum(axis=1, keepdims=True)
+        own = _own(distances, middle)
+        entropy = -(own * np.log(own, out=np.zeros_like(own), where=own > 0)).sum(axis=1, keepdims=True)
         too_wide = entropy > np.log(perplexity)
         low, high = np.where(too_wide, middle, low), np.where(too_wide, high, middle)
-    return (weights + weights.T) / weights.sum() / 2
+    own = _own(distances, high)
+    return (own + own.T) / own.sum() / 2
+
+
+def _own(distances: np.ndarray, log_precision: np.ndarray) -> np.ndarray:
+    """Each sample's neighbours, a row a sample, 1 in all."""
+    weights = np.exp(-distances * np.exp(log_precision))
+    return weights / weights.sum(axis=1, keepdims=True)
 
 
 def principal(vectors: np.ndarray) -> np.ndarray:
