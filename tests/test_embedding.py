@@ -5,7 +5,7 @@ import pytest
 from sklearn.datasets import load_digits
 from sklearn.manifold import TSNE
 
-from retrace.figures import embedding
+from retrace import embedding
 
 DIGITS = np.asarray(load_digits(return_X_y=True)[0])[:200]
 

@@ -53,7 +53,7 @@ def embedded(vectors: np.ndarray, perplexity: float, seed: int) -> tuple[np.ndar
     """The map, shape (n, 2), and its Kullback-Leibler divergence. One thread: several add in no fixed order."""
     from threadpoolctl import threadpool_limits
 
-    from retrace.figures import embedding
+    from retrace import embedding
 
     with threadpool_limits(1):
         if len(vectors) <= EXACT:
