@@ -2,13 +2,17 @@
 
 import copy
 import math
+import subprocess
+import sys
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 from conftest import typed
+from repository import ROOT, environment
 from sklearn.utils.class_weight import compute_class_weight
 from torch import nn, optim
 
@@ -43,6 +47,56 @@ def test_every_optimizer_goes_down_a_bowl(values: params.Values, name: str) -> N
         optimizer.step()
         optimizer.zero_grad()
     assert weight.detach().norm() < 0.1
+
+
+@pytest.mark.parametrize(
+    ("name", "theirs"),
+    [
+        ("sgd", partial(optim.SGD, fused=True)),
+        ("adam", partial(optim.Adam, fused=True)),
+        ("adamw", partial(optim.AdamW, fused=True)),
+        ("rmsprop", optim.RMSprop),
+    ],
+)
+def test_an_optimizer_without_the_compiler_s_marks_takes_the_same_steps(
+    values: params.Values, name: str, theirs: Callable[..., optim.Optimizer]
+) -> None:
+    ends = []
+    for make in (OPTIMIZERS[name], theirs):
+        weight = nn.Parameter(torch.linspace(-3, 2, 50))
+        optimizer = make([weight], **values["optimizers"][name])
+        for step in range(20):
+            optimizer.param_groups[0]["lr"] = 0.01 * (step + 1)
+            (weight**2).sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        assert weight.isfinite().all()
+        ends.append(weight.detach())
+    torch.testing.assert_close(*ends, rtol=0, atol=0)
+
+
+def test_training_imports_no_compiler() -> None:
+    script = """
+import sys, torch
+from retrace import params, seeding
+from retrace.optimizers import OPTIMIZERS
+hardware = params.load(params.Evaluate)
+seeding.settle(hardware, "float32")
+assert torch.are_deterministic_algorithms_enabled()
+weight = torch.nn.Parameter(torch.ones(3))
+for name, settings in params.read()["optimizers"].items():
+    optimizer = OPTIMIZERS[name]([weight], **settings)
+    weight.sum().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    optimizer.load_state_dict(optimizer.state_dict())
+print(*(name for name in ("torch._dynamo", "torch._inductor", "sympy") if name in sys.modules))
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, env=environment(ROOT) | {"PYTHONPATH": "src"}, capture_output=True,
+        text=True, check=True,
+    )  # fmt: skip
+    assert ended.stdout == "\n"
 
 
 @pytest.mark.parametrize("name", SCHEDULES)

@@ -18,8 +18,22 @@ Weights = Iterable[nn.Parameter]
 LR = 1.0  # never used: the schedule sets each step's
 
 
+def _uncompiled(kind: type[optim.Optimizer]) -> Any:
+    """The same optimizer without what torch has around its step, and its bookkeeping, for its compiler: imported for
+    that at the first step, the compiler takes two seconds, and nothing is compiled here.
+    """
+    for method in vars(optim.Optimizer).values():
+        if plain := getattr(method, "__wrapped__", None):
+            setattr(plain, "__dynamo_disable", plain)
+    step = getattr(kind.step, "__wrapped__", kind.step)
+    return type(kind.__name__, (kind,), {"step": torch.no_grad()(step)})
+
+
+SGD, Adam, AdamW, RMSprop = map(_uncompiled, (optim.SGD, optim.Adam, optim.AdamW, optim.RMSprop))
+
+
 def sgd(weights: Weights, *, momentum: Decay, nesterov: bool, weight_decay: Decay) -> optim.Optimizer:
-    return optim.SGD(
+    return SGD(
         weights, LR, momentum=momentum, nesterov=nesterov and momentum > 0, weight_decay=weight_decay, fused=True
     )
 
@@ -45,17 +59,17 @@ class Descent(optim.Optimizer):
 
 def adam(weights: Weights, *, betas: Betas) -> optim.Optimizer:
     """Kingma and Ba 2015 (arXiv:1412.6980)."""
-    return optim.Adam(weights, LR, betas=(betas[0], betas[1]), fused=True)
+    return Adam(weights, LR, betas=(betas[0], betas[1]), fused=True)
 
 
 def adamw(weights: Weights, *, betas: Betas, weight_decay: Decay) -> optim.Optimizer:
     """Adam with the decay apart from the gradient: Loshchilov and Hutter 2019 (arXiv:1711.05101)."""
-    return optim.AdamW(weights, LR, betas=(betas[0], betas[1]), weight_decay=weight_decay, fused=True)
+    return AdamW(weights, LR, betas=(betas[0], betas[1]), weight_decay=weight_decay, fused=True)
 
 
 def rmsprop(weights: Weights, *, alpha: Decay, momentum: Decay) -> optim.Optimizer:
     """The gradient over the root of its running mean square: Tieleman and Hinton 2012, lecture 6e."""
-    return optim.RMSprop(weights, LR, alpha=alpha, momentum=momentum)
+    return RMSprop(weights, LR, alpha=alpha, momentum=momentum)
 
 
 OPTIMIZERS: dict[str, Callable[..., optim.Optimizer]] = {

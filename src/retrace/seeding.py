@@ -39,7 +39,7 @@ class Compute:
 def settle(hardware: Hardware, precision: Precision) -> Compute:
     """From here on torch is deterministic in this process. Raises ParamsError where the device is not there."""
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
-    torch.use_deterministic_algorithms(mode=True)
+    torch._C._set_deterministic_algorithms(True, warn_only=False)  # torch's own function imports its compiler too
     # A debugging aid, and most of what the mode costs.
     deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
     torch.backends.cudnn.benchmark = False

@@ -27,7 +27,7 @@ from retrace.errors import IMPATIENT_S
 from retrace.redaction import redacted
 
 EVERY_S = 10.0  # between two looks at a journal that grows
-GRACE_S = 3.0  # from SIGTERM to SIGKILL, for a stage whose DVC is gone
+GRACE_S = 2.0  # from SIGTERM to SIGKILL, for a stage whose DVC is gone
 BEGIN_S = 60.0  # to begin: the imports, on a machine with other work
 
 
