@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
+from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
 from retrace import embedding
@@ -47,12 +48,24 @@ def test_the_divergence_is_the_one_that_it_says_and_none_is_lower() -> None:
     assert told <= usual.kl_divergence_
 
 
-def test_equal_samples_have_equal_maps_and_duplicates_do_no_harm() -> None:
+def test_a_second_time_the_map_is_the_same_and_duplicates_do_no_harm() -> None:
     twice = np.concatenate([DIGITS[:50], DIGITS[:50]])
     (first, told), (second, _) = (embedding.embedded(twice, 10) for _ in range(2))
     np.testing.assert_array_equal(first, second)
     assert np.isfinite(first).all()
     assert np.isfinite(told)
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1e12])
+def test_the_unit_of_the_samples_does_not_matter(scale: float) -> None:
+    expected = embedding.neighbours(DIGITS, 20)
+    np.testing.assert_allclose(embedding.neighbours(scale * DIGITS, 20), expected, rtol=1e-6, atol=1e-12)
+
+
+def test_the_principal_components_are_those_of_sklearn() -> None:
+    expected = PCA(2).fit_transform(DIGITS)
+    expected *= np.sign(expected[np.abs(expected).argmax(axis=0), [0, 1]]) / expected[:, 0].std()
+    np.testing.assert_allclose(embedding.principal(DIGITS), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("n", [4, 5, 12])

@@ -1,5 +1,6 @@
 """An exported program that is kept: filled with other weights it is the model that would be exported anew."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from zipfile import ZipFile
@@ -10,9 +11,11 @@ import pytest
 import torch
 from mlflow import pytorch
 from mlflow.models import Model
+from safetensors.torch import load_file, save_file
 
 from retrace import classifier, paths
 from retrace.classifier import Card
+from retrace.errors import DataError
 from retrace.tracking import programs, served
 
 OWN = "serialization_id"  # of every archive; nobody reads it
@@ -58,8 +61,9 @@ def test_a_filled_program_is_what_would_be_exported_anew(
     np.testing.assert_allclose(mlflow.pyfunc.load_model(str(filled)).predict(inputs), expected, atol=1e-6)
 
 
+@pytest.mark.usefixtures("folder")
 def test_another_network_and_other_code_are_other_programs(
-    folder: Path, card_of: Callable[[str, int], Card], monkeypatch: pytest.MonkeyPatch
+    card_of: Callable[[str, int], Card], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = set()
     for card in (card_of("mlp", 8), card_of("mlp", 9), card_of("mlp", 8).model_copy(update={"mean": (1.0,)})):
@@ -67,22 +71,77 @@ def test_another_network_and_other_code_are_other_programs(
         seen.add(programs.of(paths.CARD))
     monkeypatch.setattr(programs, "LIBRARIES", ("torch",))
     seen.add(programs.of(paths.CARD))
-    (folder / "retrace").mkdir()
-    (folder / "retrace/__init__.py").touch()
-    monkeypatch.setattr("retrace.__file__", str(folder / "retrace/__init__.py"))
+    monkeypatch.setattr(programs, "CODE", "another")
     assert len(seen | {programs.of(paths.CARD)}) == 5
 
 
-@pytest.mark.parametrize("damage", ["half", "a flipped bit", "nothing"])
-def test_a_damaged_program_is_made_anew(folder: Path, card_of: Callable[[str, int], Card], damage: str) -> None:
+def damaged(content: bytes, how: str) -> bytes:
+    if how == "half":
+        return content[:-100]
+    places = {"content": content.index(b"archive_version") + 15, "directory": content.rindex(b"PK\1\2") + 8}
+    changed = bytearray(content)
+    changed[places[how]] ^= 1
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("how", ["half", "content", "directory"])
+def test_a_damaged_program_is_made_anew(folder: Path, card_of: Callable[[str, int], Card], how: str) -> None:
     trained(card_of("mlp", 8), 0)
     first = packaged(folder / "first")
     program = programs.of(paths.CARD)
-    content = bytearray(program.read_bytes())
-    content[content.index(b"archive_version") + 30] ^= 1
-    program.write_bytes({"half": program.read_bytes()[:-100], "a flipped bit": bytes(content), "nothing": b""}[damage])
+    program.write_bytes(bad := damaged(program.read_bytes(), how))
+    with pytest.raises(Exception, match=r"Bad CRC|no item named|encrypted"):
+        programs.fill(program, paths.WEIGHTS, folder / "filled")
     assert entries(packaged(folder / "second")) == entries(first)
-    assert len(program.read_bytes()) > 100
+    assert program.read_bytes() != bad
+
+
+def test_a_program_that_would_write_elsewhere_is_not_used(folder: Path, card_of: Callable[[str, int], Card]) -> None:
+    trained(card_of("mlp", 8), 0)
+    packaged(folder / "first")
+    with ZipFile(programs.of(paths.CARD), "a") as program:
+        program.writestr("../../out.txt", "no")
+    with pytest.raises(ValueError, match="is no file of a packaged model"):
+        programs.fill(programs.of(paths.CARD), paths.WEIGHTS, folder / "deep/filled")
+    assert not list(folder.rglob("out.txt"))
+
+
+@pytest.mark.parametrize("change", ["wider", "more"])
+def test_weights_of_another_network_are_refused(folder: Path, card_of: Callable[[str, int], Card], change: str) -> None:
+    """As of a training by older code, which nobody uploaded until today."""
+    trained(card_of("mlp", 8), 0)
+    packaged(folder / "first")
+    weights = load_file(paths.WEIGHTS)
+    if change == "more":
+        weights["other"] = torch.zeros(3)
+    else:
+        weights["head.weight"] = torch.zeros(2, 40)
+    save_file(weights, paths.WEIGHTS)
+    with pytest.raises(DataError, match="not a trained model"):
+        packaged(folder / "second")
+    assert not (folder / "second").exists()
+
+
+def test_what_edited_code_made_is_not_kept_as_the_old_code_s(
+    folder: Path, card_of: Callable[[str, int], Card], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained(card_of("mlp", 8), 0)
+    monkeypatch.setattr(programs, "CODE", "of this morning")
+    packaged(folder / "model")
+    assert not list((folder / ".retrace").glob("programs/*"))
+
+
+def test_the_newest_programs_are_kept(
+    folder: Path, card_of: Callable[[str, int], Card], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(programs, "KEPT", 2)
+    kept = []
+    for side in (8, 9, 10):
+        trained(card_of("mlp", side), 0)
+        packaged(folder / f"model-{side}")
+        kept.append(programs.of(paths.CARD))
+        os.utime(kept[-1], (side, side))
+    assert set((folder / ".retrace/programs").iterdir()) == set(kept[1:])
 
 
 def test_a_folder_that_cannot_be_written_keeps_no_program_and_no_model_away(

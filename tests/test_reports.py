@@ -254,13 +254,14 @@ def test_a_logarithmic_roc_begins_at_one_sample(results: Results) -> None:
 
 def test_a_logarithmic_axis_has_numbers_and_no_markup(tmp_path: Path) -> None:
     figure = Figure()
-    wide, narrow = figure.subplots(1, 2)
+    wide, narrow, small = figure.subplots(1, 3)
     wide.set(yscale="log", ylim=(1e-4, 1e4))
     narrow.set(yscale="log", ylim=(2, 7))
+    small.set(yscale="log", ylim=(0.05, 0.9))
     style.save(figure, tmp_path / "logs.png")
-    labels = [text.get_text() for axes in (wide, narrow) for text in axes.get_yticklabels(which="both")]
-    assert {"0.0001", "1", "10000", "3"} <= set(labels)
-    assert not any("$" in label for label in labels)
+    labels = [text.get_text() for axes in figure.axes for text in axes.get_yticklabels(which="both")]
+    assert {"0.0001", "1", "10000", "3", "0.2"} <= set(labels)
+    assert not any("$" in label or "e-01" in label for label in labels)
 
 
 @pytest.mark.parametrize("name", ["precision_recall", "roc"])

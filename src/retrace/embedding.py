@@ -51,6 +51,7 @@ def neighbours(vectors: np.ndarray, perplexity: float) -> np.ndarray:
     distances = squareform(pdist(vectors, "sqeuclidean"))
     np.fill_diagonal(distances, np.inf)
     distances -= distances.min(axis=1, keepdims=True)
+    distances /= distances[np.isfinite(distances)].mean() or 1.0
     low, high = np.full((len(vectors), 1), -40.0), np.full((len(vectors), 1), 40.0)  # log of the precision
     for _ in range(HALVINGS):
         middle = (low + high) / 2
@@ -69,11 +70,11 @@ def _own(distances: np.ndarray, log_precision: np.ndarray) -> np.ndarray:
 
 
 def principal(vectors: np.ndarray) -> np.ndarray:
-    """The first two principal components, the first of deviation 1; of either sign's the one that starts positive."""
+    """The first two principal components, the first of deviation 1; each with its largest value above 0."""
     centred = vectors - vectors.mean(axis=0)
-    _, _, axes = np.linalg.svd(centred, full_matrices=False)
-    axes = axes[:2] * np.sign(axes[:2][[0, 1], np.abs(axes[:2]).argmax(axis=1)])[:, None]
-    start = centred @ axes.T
+    squares, axes = np.linalg.eigh(centred @ centred.T)  # of samples, who are fewer than the pixels of an image
+    start = axes[:, :-3:-1] * np.sqrt(np.maximum(squares[:-3:-1], 0))
+    start *= np.sign(start[np.abs(start).argmax(axis=0), [0, 1]])
     return start / start[:, 0].std()
 
 

@@ -14,7 +14,13 @@ from faults.stages import another
 
 SEEDS = itertools.count(1000)
 DATABASES = ("sqlite", pytest.param("postgresql", marks=pytest.mark.faults))
-LONGEST = ("test_dvc.py", "test_team_server.py", "test_a_sweep_of_twelve", "test_resumed.py")  # minutes each
+LONGEST = (
+    "test_dvc.py",
+    "test_outage.py",
+    "test_team_server.py",
+    "test_a_sweep_of_twelve",
+    "test_resumed.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -139,9 +139,11 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def check_curve(folder: Path) -> None:
-    """MLflow's run of the training that ended has each epoch once, as reports/history.csv has it."""
-    *killed, ended = found(f"sqlite:///{folder / 'mlflow.db'}", stage="train")
-    assert {run.info.status for run in killed} <= {"KILLED"}
+    """MLflow's run of the training that ended last has each epoch once, as reports/history.csv has it; others were
+    killed, unless they had ended before.
+    """
+    *others, ended = found(f"sqlite:///{folder / 'mlflow.db'}", stage="train")
+    assert {run.info.status for run in others} <= {"KILLED", "FINISHED"}
     assert ended.info.status == "FINISHED"
     rows = list(csv.DictReader(io.StringIO((folder / "reports/history.csv").read_text())))
     for name in ("train_loss", "val_accuracy"):
@@ -170,7 +172,7 @@ def test_killed_again_and_again_at_any_moment(place: Path, expected: dict[str, b
         assert code == -signal.SIGKILL, said
     for _ in range(3):
         running = Attempt(place)
-        time.sleep(random.uniform(2.0, 6.0))  # noqa: S311 - any moment
+        time.sleep(random.uniform(1.0, 4.0))  # noqa: S311 - any moment
         running.process.kill()
         running.end()
     was_left = bool(checkpoints(place))  # unless the last of them ended before it was killed

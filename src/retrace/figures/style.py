@@ -48,13 +48,20 @@ Cells = Annotated[int, Field(ge=1, le=40)]
 Curves = Annotated[int, Field(ge=1, le=len(COLOURS))]
 
 
+class Plain(LogFormatter):
+    """Labels those minor ticks that have room, with plain numbers."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return f"{x:g}" if super().__call__(x, pos) else ""
+
+
 def save(figure: Figure, path: Path) -> None:
     """`path` is a PNG without a date or a version in it."""
     for axes in figure.axes:
         for axis in (axes.xaxis, axes.yaxis):
             if axis.get_scale() == "log":  # matplotlib's own labels are powers in mathtext, which is not parsed here
                 axis.set_major_formatter("{x:g}")
-                axis.set_minor_formatter(LogFormatter())
+                axis.set_minor_formatter(Plain())
     with paths.atomic(path) as unfinished:
         figure.savefig(unfinished, format="png", metadata={"Software": None})
 

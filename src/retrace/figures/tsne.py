@@ -29,7 +29,7 @@ def draw(
     if n < 4:
         return f"there are but {n} test samples"
     vectors = results.predictions.features[:n] if of == "features" else results.samples.inputs[:n].reshape(n, -1)
-    if np.count_nonzero(vectors.std(axis=0)) < 2:
+    if np.count_nonzero(np.ptp(vectors, axis=0)) < 2:
         return "fewer than two features differ among the samples"
     map_, divergence = embedded(vectors, min(perplexity, (n - 1) / 3), results.seed)
     results.tell("tsne_kl_divergence", divergence)

@@ -23,9 +23,10 @@ def package(weights: Path, card: Path, folder: Path) -> None:
     program, unfinished = programs.of(card), folder.with_name(".model")
     for left in (folder, unfinished):  # by an upload that was killed
         shutil.rmtree(left, ignore_errors=True)
-    if programs.fill(program, weights, unfinished):
+    try:
+        programs.fill(program, weights, unfinished)
         _renew(unfinished)
-    else:
+    except Exception:  # noqa: BLE001 - whatever is wrong with what was kept; the export meets what else is wrong
         shutil.rmtree(unfinished, ignore_errors=True)
         _export(weights, card, unfinished)
         programs.keep(unfinished, program)
