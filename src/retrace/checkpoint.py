@@ -50,7 +50,7 @@ class Checkpoints:
         """The last one that is as it was written. A warning on stderr names those that are not; they are deleted."""
         for path in reversed(files(self.folder)):
             with suppress(safetensors.SafetensorError, LookupError, TypeError, ValueError):  # whole, and none of ours
-                if is_whole(path):
+                if paths.is_whole(path):
                     return safetensors.torch.load_file(path) | facts(path)
             print(f"warning: {path}: damaged, so the checkpoint before it is taken", file=sys.stderr)
             path.unlink()
@@ -118,11 +118,6 @@ def remove(folder: Path) -> bool:
 def files(folder: Path) -> list[Path]:
     """The checkpoints in `folder`, oldest first."""
     return sorted(folder.glob("*.safetensors"))
-
-
-def is_whole(path: Path) -> bool:
-    with path.open("rb") as file:
-        return path.stem.endswith(hashlib.file_digest(file, "sha256").hexdigest())
 
 
 def facts(path: Path) -> Values:

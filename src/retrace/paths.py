@@ -4,6 +4,7 @@ Under `dvc exp run --temp` and the queue that folder is a throw-away copy; what 
 (journals, checkpoints, the MLflow store) hangs on `root()` instead.
 """
 
+import hashlib
 import os
 import re
 import shutil
@@ -72,6 +73,12 @@ def atomic(path: Path, size: int | None = None) -> Iterator[Path]:
         raise DataError(f"{path}: {needed} can't be written ({reason}; {free}); make room for it") from None
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def is_whole(path: Path) -> bool:
+    """Whether the file is as it was written, whose name ends, but for the suffix, with its SHA-256."""
+    with path.open("rb") as file:
+        return path.stem.endswith(hashlib.file_digest(file, "sha256").hexdigest())
 
 
 def _is_full(error: Exception) -> bool:

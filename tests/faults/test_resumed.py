@@ -18,7 +18,7 @@ from repository import ROOT
 
 from faults.servers import until
 from faults.stages import another, found, surroundings
-from retrace import checkpoint
+from retrace import paths
 
 pytestmark = pytest.mark.xdist_group("resumed")
 
@@ -195,7 +195,7 @@ def test_a_preempted_training_saves_and_ends_as_a_shell_expects(
     if moment in ("step", "validation"):
         steps = {"step": at, "validation": 11}[moment]
         assert int(checkpoints(place)[-1].name[:12]) == steps
-    assert all(map(checkpoint.is_whole, checkpoints(place)))
+    assert all(map(paths.is_whole, checkpoints(place)))
     assert time.monotonic() - float((place / "struck").read_text()) < 30
 
 

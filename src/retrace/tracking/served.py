@@ -20,16 +20,15 @@ def package(weights: Path, card: Path, folder: Path) -> None:
     """`folder` holds the model in MLflow's format. Needs torch, and the code that the network was built with, unless
     the same network was packaged before.
     """
-    program, unfinished = programs.of(card), folder.with_name(".model")
+    network, unfinished = programs.of(card), folder.with_name(".model")
     for left in (folder, unfinished):  # by an upload that was killed
         shutil.rmtree(left, ignore_errors=True)
-    try:
+    if program := programs.kept(network):
         programs.fill(program, weights, unfinished)
         _renew(unfinished)
-    except Exception:  # noqa: BLE001 - whatever is wrong with what was kept; the export meets what else is wrong
-        shutil.rmtree(unfinished, ignore_errors=True)
+    else:
         _export(weights, card, unfinished)
-        programs.keep(unfinished, program)
+        programs.keep(unfinished, network)
     unfinished.replace(folder)
 
 
