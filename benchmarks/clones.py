@@ -30,11 +30,12 @@ class Clone:
         self.run("git", "init", "--quiet")
         self.commit()
 
-    def run(self, *command: str, **env: str) -> None:
-        """Raises RetraceError with the command's output where it fails."""
+    def run(self, *command: str, **env: str) -> str:
+        """What it printed. Raises RetraceError with that where it fails."""
         ended = subprocess.run(command, cwd=self.path, env=self.env | env, capture_output=True, text=True, check=False)
         if ended.returncode != 0:
             raise RetraceError(f"{' '.join(command)} exited with {ended.returncode}: {ended.stdout}{ended.stderr}")
+        return ended.stdout
 
     def seconds(self, *command: str) -> float:
         began = time.perf_counter()

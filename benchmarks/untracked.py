@@ -24,7 +24,8 @@ def stage(*_: object) -> Iterator[Journal]:
     yield Journal()
 
 
-def main() -> None:
+def replace() -> None:
+    """A stage that is run in this process is not tracked."""
     replaced: dict[str, dict[str, object]] = {
         "retrace.tracking": {"start": Journal, "stage": stage},
         "retrace.journal": {"Journal": Journal, "now": lambda: 0},
@@ -32,6 +33,10 @@ def main() -> None:
     for name, held in replaced.items():
         sys.modules[name] = ModuleType(name)  # in the place of the real one, whose imports are a part of its cost
         vars(sys.modules[name]).update(held)
+
+
+def main() -> None:
+    replace()
     runpy.run_path(f"stages/{sys.argv[1]}.py", run_name="__main__")
 
 

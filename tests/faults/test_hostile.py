@@ -41,6 +41,7 @@ from retrace import (
 from retrace.classifier import Card
 from retrace.datasets import DATASETS, cifar10, fashion_mnist, image_folder, mnist
 from retrace.errors import RetraceError
+from retrace.samples import Samples
 from retrace.sources import RawFile
 from retrace.tracking import store, upload
 
@@ -375,17 +376,25 @@ def test_an_archive_with_the_file_after_links_and_folders_is_taken(folder: Path)
 
 # --- parameters as commands
 
+SAMPLES = Samples(np.zeros((20, 1, 8, 8), np.uint8), np.arange(20) % 2, ("cat", "dog"))
+
 
 @pytest.mark.parametrize("value", [f"x; touch {MARKER}", f"$(touch {MARKER})"])
-@pytest.mark.parametrize("key", ["dataset", pytest.param("pretrained", marks=pytest.mark.faults)])
+@pytest.mark.parametrize(
+    ("key", "stage"), [("dataset", "download"), pytest.param("pretrained", "train", marks=pytest.mark.faults)]
+)
 @pytest.mark.usefixtures("nothing_ran")
-def test_a_parameter_is_never_a_command(folder: Path, key: str, value: str) -> None:
+def test_a_parameter_is_never_a_command(folder: Path, key: str, stage: str, value: str) -> None:
     paths.PARAMS.write_text(json.dumps(params.read() | {"dataset": "digits", "epochs": 1, key: value}))
     for name in ("src", "stages", "data/images"):
         shutil.copytree(ROOT / name, folder / name)
     env = environment(folder)
     subprocess.run(["dvc", "init", "--no-scm", "--quiet"], env=env, check=True)
-    ended = subprocess.run(["dvc", "repro"], env=env, capture_output=True, text=True, check=False)
+    for path in (paths.TRAIN, paths.VALIDATION):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        splits.save(path, SAMPLES, splits.scale(SAMPLES))
+    command = ["dvc", "repro", "--single-item", stage]
+    ended = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert ended.returncode == 255
     assert key in ended.stderr
     assert value in ended.stderr

@@ -134,7 +134,7 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
         with (folder / "docs/server/weed.options").open("a") as options:
             options.writelines(f"{name}={port}\n" for name, port in internal.items())
 
-        env |= {"PGHOST": database, "PGUSER": "team", "USER": "team", "PIP_NO_COMPILE": "1"}  # the half of a minute
+        env |= {"PGHOST": database, "PGUSER": "team", "USER": "team"}
         with (
             Postgres(Path(database)).running() as postgres,
             Shell(folder, env) as server,
