@@ -13,6 +13,7 @@ from retrace import (
     checkpoint,
     classifier,
     errors,
+    evaluation,
     params,
     paths,
     pretrained,
@@ -86,8 +87,13 @@ def main() -> None:
     with tracking.stage("train", beside) as run, checkpoint.held(fingerprint(run, compute)) as checkpoints:
         run.tags(**{"retrace.device": str(compute)})
         show(model, card, part, augment, p)
-        model = model.to(compute.device)
-        state = State(model, optimizer_of(model.trainable()), compute.device)
+        model = learner = model.to(compute.device)
+        if p.freeze_trunk and p.augmentation.name == "none":
+            print("all samples go through the frozen trunk, once", flush=True)
+            with seeding.enough_memory(p.batch_size), compute.autocast():
+                part = evaluation.features(model, part)
+            learner, validation = model.head_alone(), evaluation.features(model, validation)
+        state = State(learner, optimizer_of(learner.trainable()), compute.device)
         total_steps = p.epochs * batches.count(part, p.batch_size)
         with progress.follow(p.epochs, total_steps) as lines:
             told = Recorder(run, lines, checkpoints, state, total_steps)

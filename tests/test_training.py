@@ -250,7 +250,9 @@ def test_no_sample_is_left_alone_in_a_batch(n: int, size: int, sizes: list[int])
 class Fitted:
     """A network trained on the stripes, and what the callbacks were told."""
 
-    def __init__(self, parts: tuple[batches.Part, batches.Part], stripes: Samples, **changed: object) -> None:
+    def __init__(
+        self, parts: tuple[batches.Part, batches.Part], stripes: Samples, *, once: bool = False, **changed: object
+    ) -> None:
         small = {"epochs": 3, "batch_size": 16, "threads": 1, "lr": 0.01, "device": "cpu", "keep": "last"}
         p = typed(params.Train, **(small | changed))
         compute = seeding.settle(p, p.precision)
@@ -260,6 +262,10 @@ class Fitted:
         self.initial = copy.deepcopy(self.model.state_dict())
         if p.freeze_trunk:
             self.model.freeze_trunk()
+        learner = self.model.head_alone() if once else self.model
+        parts = (
+            (evaluation.features(self.model, parts[0]), evaluation.features(self.model, parts[1])) if once else parts
+        )
         self.epochs: list[Epoch] = []
         self.steps: list[Step] = []
         self.moments: list[Moment] = []
@@ -269,9 +275,9 @@ class Fitted:
             self.moments.append(at)
             return p.lr * schedule(at)
 
-        optimizer = params.bind(OPTIMIZERS, p.optimizer, "optimizers")(self.model.trainable())
+        optimizer = params.bind(OPTIMIZERS, p.optimizer, "optimizers")(learner.trainable())
         self.kept = training.train(
-            State(self.model, optimizer, compute.device),
+            State(learner, optimizer, compute.device),
             params.bind(LOSSES, p.loss, "losses")(parts[0].labels.bincount(minlength=3)),
             rate,
             params.bind(AUGMENTATIONS, p.augmentation, "augmentations"),
@@ -352,6 +358,19 @@ def test_a_frozen_trunk_keeps_every_weight_and_statistic(
     fitted = Fitted(parts, stripes, model="cifar_v3", freeze_trunk=True)
     for name, weight in fitted.model.state_dict().items():
         assert torch.equal(weight, fitted.initial[name]) == name.startswith("trunk.")
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_head_learns_from_features_made_once_what_it_learns_behind_its_trunk(
+    parts: tuple[batches.Part, batches.Part], stripes: Samples
+) -> None:
+    behind, alone = (
+        Fitted(parts, stripes, model="cifar_v3", freeze_trunk=True, precision="float32", augmentation="none", once=once)
+        for once in (False, True)
+    )
+    torch.testing.assert_close(alone.model.state_dict(), behind.model.state_dict())
+    assert not torch.equal(alone.model.state_dict()["head.weight"], alone.initial["head.weight"])
+    assert alone.epochs[-1].val_loss == pytest.approx(behind.epochs[-1].val_loss, rel=1e-4)
 
 
 @pytest.mark.usefixtures("folder")

@@ -6,8 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from retrace import memory
 from retrace.samples import Samples
 from retrace.shapes import Inputs, Labels
+
+AHEAD = 4  # batches that are read from the disk while one is used
 
 Augment = Callable[[Inputs, torch.Generator], Inputs]
 
@@ -18,14 +21,19 @@ class Part:
 
     inputs: Inputs
     labels: Labels
+    reader: memory.Reader | None = None  # where the inputs are in a file that memory has no room for
 
     def __len__(self) -> int:
         return len(self.labels)
 
 
 def on_device(samples: Samples, device: torch.device) -> Part:
+    """All of them, but for what is too large for memory, on a CPU: that stays in its file."""
     inputs, labels = torch.from_numpy(samples.inputs), torch.from_numpy(samples.labels)
-    return Part(inputs.to(device), labels.to(device))
+    reader = None
+    if isinstance(samples.inputs, np.memmap) and device.type == "cpu" and memory.crowds(samples.inputs.nbytes):
+        reader = memory.Reader(samples.inputs)
+    return Part(inputs.to(device), labels.to(device), reader)
 
 
 def count(part: Part, size: int) -> int:
@@ -52,7 +60,11 @@ def shuffled(
     order = torch.randperm(len(part), generator=_seeded(torch.Generator(), seed, epoch)).to(part.labels.device)
     if not after:
         _seeded(random, seed, epoch, 1)
-    for indices in order.split(_sizes(len(part), size))[after:]:
+    ahead = order.split(_sizes(len(part), size))[after:]
+    for number, indices in enumerate(ahead):
+        if part.reader:
+            for coming in ahead[:AHEAD] if number == 0 else ahead[number + AHEAD - 1 : number + AHEAD]:
+                part.reader.expect(coming.tolist())
         yield augment(part.inputs[indices], random), part.labels[indices]
 
 

@@ -61,6 +61,10 @@ class Classifier(nn.Module):
         self.trunk_is_frozen = True
         self.trunk.requires_grad_(requires_grad=False)
 
+    def head_alone(self) -> "Classifier":
+        """The same head, of which a step changes the very same weights, for features in the place of inputs."""
+        return Classifier(nn.Identity(), self.head, Scale((0.0,), (1.0,)), (1,)).to(self.mean.device)
+
     def train(self, mode: bool = True) -> "Classifier":
         super().train(mode)
         if self.trunk_is_frozen:

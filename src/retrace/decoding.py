@@ -1,6 +1,5 @@
-"""An encoded picture as pixels: one at a time, of bounded size, whatever the file says of itself."""
+"""An encoded picture as pixels: of bounded size, whatever the file says of itself."""
 
-import warnings
 from io import BytesIO
 
 import numpy as np
@@ -17,14 +16,13 @@ def decoded(content: bytes) -> Image.Image:
     if not content:
         raise DataError("empty")
     try:
-        with warnings.catch_warnings(action="ignore"):  # of odd metadata
-            with Image.open(BytesIO(content), formats=FORMATS) as image:
-                if image.width * image.height > MOST_PIXELS:
-                    raise Image.DecompressionBombError
-                image.verify()  # PNG's checksums, which decoding skips
-            with Image.open(BytesIO(content), formats=FORMATS) as image:
-                ImageOps.exif_transpose(image, in_place=True)
-                return _rgb(image)
+        with Image.open(BytesIO(content), formats=FORMATS) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise Image.DecompressionBombError
+            image.verify()  # PNG's checksums, which decoding skips
+        with Image.open(BytesIO(content), formats=FORMATS) as image:
+            ImageOps.exif_transpose(image, in_place=True)
+            return _rgb(image)
     except UnidentifiedImageError:
         raise DataError(f"not a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image") from None
     except Image.DecompressionBombError:

@@ -44,6 +44,11 @@ def outputs(model: Classifier, part: Part) -> Outputs:
         return Outputs(features, model.head(features))
 
 
+def features(model: Classifier, part: Part) -> Part:
+    """`part` as the head sees it: what a trunk that neither learns nor draws makes of it is the same in every epoch."""
+    return Part(outputs(model, part).features.float(), part.labels)
+
+
 def loss(logits: Logits, labels: Labels) -> float:
     """The mean cross-entropy, in nats, without smoothing: what training losses are compared by."""
     return F.cross_entropy(logits, labels).item()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from retrace import memory
 from retrace.errors import DataError
 from retrace.samples import Samples
 
@@ -16,10 +17,12 @@ def labelled(images: Path, labels: Path, class_names: tuple[str, ...]) -> Sample
 
 def _array(path: Path) -> np.ndarray:
     """An IDX file of bytes: two zeros, the type 8, the number of dimensions, a big-endian size each, the data."""
-    content = path.read_bytes()
-    n_dimensions = content[3] if content[:3] == b"\0\0\x08" and len(content) > 3 else 0
-    start = 4 + 4 * n_dimensions
-    shape = tuple(int.from_bytes(content[at : at + 4], "big") for at in range(4, start, 4))
-    if not shape or len(content) != start + math.prod(shape):
+    with path.open("rb") as file:
+        begin = file.read(4)
+        n_dimensions = begin[3] if begin[:3] == b"\0\0\x08" and len(begin) > 3 else 0
+        sizes = file.read(4 * n_dimensions)
+    shape = tuple(int.from_bytes(sizes[at : at + 4], "big") for at in range(0, len(sizes), 4))
+    start = 4 + len(sizes)
+    if not shape or not all(shape) or path.stat().st_size != start + math.prod(shape):
         raise DataError(f"{path}: not an IDX file of bytes; remove it and run `dvc repro download`")
-    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+    return memory.mapped(path, np.dtype(np.uint8), start, shape)

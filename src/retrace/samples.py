@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from retrace import memory
+
 
 @dataclass(frozen=True)
 class Samples:
@@ -34,7 +36,7 @@ class Samples:
 
     def take(self, indices: np.ndarray) -> "Samples":
         names = None if self.names is None else self.names[indices]
-        return Samples(self.inputs[indices], self.labels[indices], self.class_names, names)
+        return Samples(memory.taken(self.inputs, indices), self.labels[indices], self.class_names, names)
 
 
 class Skipped(NamedTuple):

@@ -1,18 +1,20 @@
 """Which sample belongs to which part, and the parts as files: one packed file each, no pickle."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors
-import safetensors.numpy
 
-from retrace import paths
+from retrace import memory, paths
 from retrace.errors import DataError, ParamsError
 from retrace.params import Preprocess
 from retrace.samples import Parts, Samples
+
+KINDS = {"|u1": "U8", "<f4": "F32", "<i8": "I64"}  # numpy's names and those of safetensors
 
 
 @dataclass(frozen=True)
@@ -86,8 +88,9 @@ def _folded(samples: Samples, p: Preprocess) -> tuple[Samples, Samples]:
 
 def _joined(first: Samples, second: Samples) -> Samples:
     names = None if first.names is None or second.names is None else np.concatenate([first.names, second.names])
-    inputs, labels = (np.concatenate(pair) for pair in ((first.inputs, second.inputs), (first.labels, second.labels)))
-    return Samples(inputs, labels, first.class_names, names)
+    inputs = memory.array((len(first) + len(second), *first.inputs.shape[1:]), first.inputs.dtype)
+    np.concatenate([first.inputs, second.inputs], out=inputs)
+    return Samples(inputs, np.concatenate([first.labels, second.labels]), first.class_names, names)
 
 
 def scale(samples: Samples) -> Scale:
@@ -95,11 +98,10 @@ def scale(samples: Samples) -> Scale:
     if not samples.are_images:
         mean, std = samples.inputs.mean(axis=0, dtype=np.float64), samples.inputs.std(axis=0, dtype=np.float64)
         return Scale(tuple(mean.tolist()), tuple(np.where(std > 0, std, 1.0).tolist()))
-    mean, std = [], []
+    mean, std, values = [], [], np.arange(256)
     for channel in np.moveaxis(samples.inputs, 1, 0):
         # An image at a time: numpy counts in a copy eight times as large.
         counts = sum(np.bincount(image.ravel(), minlength=256) for image in channel) / channel.size
-        values = np.arange(256)
         mean.append(float(counts @ values))
         std.append(float(np.sqrt(counts @ (values - mean[-1]) ** 2)) or 1.0)
     return Scale(tuple(mean), tuple(std))
@@ -107,22 +109,48 @@ def scale(samples: Samples) -> Scale:
 
 def save(path: Path, samples: Samples, scale: Scale) -> None:
     """`path` holds `samples` and the training part's `scale`; equal samples give equal bytes."""
-    # One metadata key: safetensors writes several in random order.
     card = json.dumps({"class_names": samples.class_names, "mean": scale.mean, "std": scale.std})
-    with paths.atomic(path) as unfinished:
-        arrays = {"inputs": np.ascontiguousarray(samples.inputs), "labels": samples.labels}
-        safetensors.numpy.save_file(arrays, unfinished, metadata={"card": card})
+    header = _header({"labels": samples.labels, "inputs": samples.inputs}, {"card": card})
+    size = len(header) + samples.labels.nbytes + samples.inputs.nbytes
+    with paths.atomic(path, size) as unfinished, unfinished.open("wb") as file:
+        file.write(header)
+        file.write(samples.labels.tobytes())
+        for block in memory.blocks(len(samples), samples.inputs[:1].nbytes):  # safetensors would copy all at once
+            file.write(samples.inputs[block].tobytes())
 
 
 def load(path: Path) -> tuple[Samples, Scale]:
-    """What `save` wrote. Raises DataError where the file is missing or cut short."""
+    """What `save` wrote; the inputs stay in the file, and are read when they are used. Raises DataError where the file
+    is missing or cut short.
+    """
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             card = json.loads(file.metadata()["card"])
-            samples = Samples(file.get_tensor("inputs"), file.get_tensor("labels"), _strings(card["class_names"]))
+            samples = Samples(_mapped(path, "inputs"), file.get_tensor("labels"), _strings(card["class_names"]))
     except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path}: {error}; `dvc repro preprocess` makes it") from None
     return samples, Scale(tuple(card["mean"]), tuple(card["std"]))
+
+
+def _header(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> bytes:
+    """Of a safetensors file with these arrays one after the other, as that library writes it."""
+    said: dict[str, Any] = {"__metadata__": metadata}
+    end = 0
+    for name, array in arrays.items():
+        begin, end = end, end + array.nbytes
+        said[name] = {"dtype": KINDS[array.dtype.str], "shape": array.shape, "data_offsets": (begin, end)}
+    text = json.dumps(said, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def _mapped(path: Path, name: str) -> np.ndarray:
+    """An array of a safetensors file, which that library would read into memory."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        said = json.loads(file.read(length))[name]
+    kind = {name: kind for kind, name in KINDS.items()}[said["dtype"]]
+    return memory.mapped(path, np.dtype(kind), 8 + length + said["data_offsets"][0], tuple(said["shape"]))
 
 
 def _strings(names: Sequence[str]) -> tuple[str, ...]:

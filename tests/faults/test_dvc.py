@@ -92,10 +92,10 @@ def test_in_the_queue_too_a_task_goes_on(clone: Clone) -> None:
     queue = "dvc exp run --queue -S seed=5 -n queued train"
     clone.type(f"{queue} && dvc queue start > /dev/null 2>&1")
     os.kill(training(clone)["process"]["pid"], signal.SIGTERM)
-    until(lambda: "Failed" in clone.queue(), 300, "the end of the task")
+    until(lambda: "Failed" in clone.queue(), 300, "the end of the task", every_s=5)
     clone.type("dvc queue remove queued")
     clone.type(f"{queue} && dvc queue start > /dev/null 2>&1")
-    until(lambda: "Success" in clone.queue(), 300, "the end of the task")
+    until(lambda: "Success" in clone.queue(), 300, "the end of the task", every_s=5)
     (run,) = [
         run
         for run in found(f"sqlite:///{clone.path / 'mlflow.db'}", stage="train")
@@ -124,7 +124,7 @@ def test_a_queue_whose_worker_was_killed_is_put_right(clone: Clone) -> None:
     status = clone.queue()
     assert ("Queued" in status, "Running" in status, "Failed" in status) == (True, False, False)
     clone.type("dvc queue start > /dev/null 2>&1")
-    until(lambda: re.search(r"\bcrashed .*Success", clone.queue()), 300, "the end of the task")
+    until(lambda: re.search(r"\bcrashed .*Success", clone.queue()), 300, "the end of the task", every_s=5)
     (run,) = [
         run
         for run in found(f"sqlite:///{clone.path / 'mlflow.db'}", stage="train")

@@ -1,23 +1,25 @@
 """Images of yours: a folder a class in data/images, within train, val and test folders or without.
 
-Collecting packs them as they are into one file. Reading decodes each whole, one at a time, so that whatever can't be
-used is known, by path and reason, before anything is trained.
+Collecting packs them as they are into one file. Reading decodes each whole, as many at a time as there are cores, so
+that whatever can't be used is known, by path and reason, before anything is trained.
 """
 
 import hashlib
+import os
 import re
 import shutil
+import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
-import psutil
 from pydantic import Field
 
-from retrace import paths
+from retrace import memory, paths
 from retrace.decoding import decoded, square
 from retrace.errors import DataError, ParamsError
 from retrace.samples import Parts, Samples, Skipped
@@ -27,8 +29,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 ARCHIVE = "images.zip"
 MOST_BYTES = 1 << 28  # a file
 MOST_LINES = 20  # of faults
-COPIES = 3  # of all images in memory, while they are dealt into parts
-CGROUP = Path("/sys/fs/cgroup")
+MOST_AT_ONCE = 8  # images that are decoded: each may be a gigabyte while it is
 DVC_CACHE = re.compile(r"/files/md5/[0-9a-f]{2}/[0-9a-f]{30}$")  # where DVC may link a file of its own to
 
 Edge = Annotated[int, Field(ge=1, le=2048)]  # pixels
@@ -86,7 +87,6 @@ def read(folder: Path, *, resize: Edge, crop: Edge, on_bad: Literal["fail", "ski
 
 def _read(archive: zipfile.ZipFile, resize: int, crop: int, *, skip: bool) -> Parts:
     names = [_stored(info) for info in archive.infolist()]
-    _enough_memory(len(names), crop)
     classes = tuple(sorted({_placed(name)[1] for name in names}))
     parts, skipped = {}, list[Skipped]()
     for part in PARTS:
@@ -110,18 +110,28 @@ def _samples(
     skipped: list[Skipped],
 ) -> Samples:
     """What of `names` can be decoded; the others are added to `skipped`."""
-    images, kept = np.empty((len(names), 3, crop, crop), np.uint8), []
-    for name in names:
+    images = memory.array((len(names), 3, crop, crop), np.dtype(np.uint8))
+
+    def decode(name: str, image: np.ndarray) -> Skipped | None:
         content = archive.read(name)
         try:
-            images[len(kept)] = square(decoded(content), resize, crop)
+            image[:] = square(decoded(content), resize, crop)
         except DataError as error:
-            skipped.append(Skipped(str(paths.IMAGES / name), hashlib.sha256(content).hexdigest(), str(error)))
-        else:
-            kept.append(name)
-    labels = [classes.index(_placed(name)[1]) for name in kept]
-    files = np.array([str(paths.IMAGES / name) for name in kept], dtype=object)
-    return Samples(images[: len(kept)], np.array(labels, np.int64), classes, files)
+            return Skipped(str(paths.IMAGES / name), hashlib.sha256(content).hexdigest(), str(error))
+        return None
+
+    pool = ThreadPoolExecutor(min(os.cpu_count() or 1, MOST_AT_ONCE))
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of odd metadata
+            faults = list(pool.map(decode, names, images))
+    finally:
+        pool.shutdown(cancel_futures=True)
+    skipped += filter(None, faults)
+    kept = np.flatnonzero([fault is None for fault in faults])
+    labels = np.array([classes.index(_placed(name)[1]) for name in names], np.int64)
+    files = np.array([str(paths.IMAGES / name) for name in names], dtype=object)
+    samples = Samples(images, labels, classes, files)
+    return samples if len(kept) == len(names) else samples.take(kept)
 
 
 def _in_turn(names: Sequence[str]) -> list[str]:
@@ -144,24 +154,6 @@ def _stored(info: zipfile.ZipInfo) -> str:
     if info.compress_type != zipfile.ZIP_STORED or info.file_size > MOST_BYTES:
         raise ValueError(f"{_shown(info.filename)}: not as it was packed")
     return info.filename
-
-
-def _enough_memory(n: int, crop: int) -> None:
-    needed, free = COPIES * n * 3 * crop**2, _free_memory()
-    if needed > free:
-        raise DataError(
-            f"{paths.IMAGES}: {n:,} images of {crop} x {crop} pixels need {needed:,} bytes of memory, and {free:,} are "
-            "free; lower datasets.image_folder.crop"
-        )
-
-
-def _free_memory() -> int:
-    """In bytes, of the machine and of the container that this may be in."""
-    free = psutil.virtual_memory().available
-    most = CGROUP / "memory.max"
-    if most.exists() and (said := most.read_text(encoding="ascii").strip()).isdigit():
-        free = min(free, int(said) - int((CGROUP / "memory.current").read_text(encoding="ascii")))
-    return free
 
 
 def _found(root: Path) -> Found:

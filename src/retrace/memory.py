@@ -1,0 +1,88 @@
+"""Arrays of any size: in memory, or in a file of the same shape where they would crowd it."""
+
+import math
+import mmap
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from retrace import paths
+from retrace.errors import DataError
+
+CGROUP = Path("/sys/fs/cgroup")
+SHARE = 0.25  # of free memory, which an array of ours may take
+BLOCK = 1 << 24  # bytes, that are copied at a time
+
+
+def free() -> int:
+    """In bytes, of the machine and of the container that this may be in."""
+    left = psutil.virtual_memory().available
+    for limit, used in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        if (most := CGROUP / limit).exists() and (said := most.read_text(encoding="ascii").strip()).isdigit():
+            left = min(left, int(said) - int((CGROUP / used).read_text(encoding="ascii")))
+    return left
+
+
+def crowds(n_bytes: int) -> bool:
+    """Whether so much is too much to be in memory, beside what else has to be."""
+    return n_bytes > SHARE * free()
+
+
+def array(shape: tuple[int, ...], kind: np.dtype[Any]) -> np.ndarray:
+    """A new one, with whatever in it; of a file without a name, from which the kernel takes what is used, where it
+    would crowd the memory. Raises DataError where the disk has no room for it either.
+    """
+    n_bytes = math.prod(shape) * kind.itemsize
+    if not crowds(n_bytes):
+        return np.empty(shape, kind)
+    place = paths.PROCESSED.parent
+    place.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=place) as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, n_bytes)  # or a full disk would be a fault of memory, which kills
+        except OSError as error:
+            raise DataError(f"{place}: no room for {n_bytes:,} bytes ({error.strerror}); make room for them") from None
+        return np.memmap(file, kind, "r+", shape=shape)
+
+
+def blocks(n: int, row: int) -> Iterable[slice]:
+    """Of `n` rows of `row` bytes, in which they are copied."""
+    size = max(1, BLOCK // max(row, 1))
+    return (slice(first, first + size) for first in range(0, n, size))
+
+
+def taken(rows: np.ndarray, indices: np.ndarray) -> np.ndarray:
+    """A copy of those rows, wherever either has room."""
+    copy = array((len(indices), *rows.shape[1:]), rows.dtype)
+    for block in blocks(len(indices), rows[:1].nbytes):
+        copy[block] = rows[indices[block]]
+    return copy
+
+
+def mapped(path: Path, kind: np.dtype[Any], offset: int, shape: tuple[int, ...]) -> np.memmap:
+    """The array in that place of the file, of which the kernel reads what is used; what is written to it is lost."""
+    return np.memmap(path, kind, "c", offset, shape)
+
+
+class Reader:
+    """Reads rows of a mapped file, in any order, before they are used."""
+
+    def __init__(self, rows: np.memmap) -> None:
+        self._map: mmap.mmap = rows._mmap  # pyright: ignore[reportAttributeAccessIssue] - how else to advise?
+        self._first, self._row = rows.offset % mmap.ALLOCATIONGRANULARITY, rows[:1].nbytes
+        self._map.madvise(mmap.MADV_RANDOM)
+
+    def expect(self, indices: Iterable[int]) -> None:
+        """They are on their way."""
+        for index in indices:
+            begin = self._first + index * self._row
+            page = begin - begin % mmap.PAGESIZE
+            self._map.madvise(mmap.MADV_WILLNEED, page, begin + self._row - page)

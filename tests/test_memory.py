@@ -1,0 +1,124 @@
+"""Arrays that memory has no room for."""
+
+import resource
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import safetensors.numpy
+import torch
+
+from retrace import batches, memory, paths, splits
+from retrace.errors import DataError
+from retrace.samples import Samples
+from retrace.splits import Scale
+
+BYTES = np.dtype(np.uint8)
+SCALE = Scale((1.5,), (2.5,))
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is little memory."""
+    monkeypatch.setattr(memory, "free", lambda: 4_000)
+
+
+@pytest.fixture
+def samples() -> Samples:
+    random = np.random.default_rng(0)
+    inputs = random.integers(0, 256, (500, 1, 28, 28), dtype=np.uint8)
+    return Samples(inputs, random.integers(0, 3, 500), ("cat", 'dog "Rex"', "Löwe"))
+
+
+@pytest.mark.usefixtures("folder", "short")
+def test_an_array_that_would_crowd_the_memory_is_a_file_without_a_name() -> None:
+    small, large = memory.array((10, 100), BYTES), memory.array((11, 100), BYTES)
+    assert (type(small), type(large)) == (np.ndarray, np.memmap)
+    large[:] = 7
+    assert large.sum() == 7 * 1100
+    assert not [file for file in paths.PROCESSED.parent.rglob("*") if file.is_file()]
+
+
+@pytest.mark.usefixtures("folder", "short")
+def test_an_array_that_the_disk_has_no_room_for_is_refused() -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        with pytest.raises(DataError, match=r"^data: no room for 10,001 bytes \(File too large\); make room for them$"):
+            memory.array((10_001,), BYTES)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.parametrize(
+    ("limit", "used"),
+    [("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")],
+)
+def test_memory_is_what_the_container_has_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, used: str
+) -> None:
+    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    assert memory.free() > psutil.virtual_memory().available / 2
+    (tmp_path / "memory").mkdir()
+    (tmp_path / used).write_text("1000\n")
+    (tmp_path / limit).write_text("1500\n")
+    assert memory.free() == 500
+    (tmp_path / limit).write_text("max\n")
+    assert memory.free() > psutil.virtual_memory().available / 2
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("is_short", [False, True])
+def test_what_is_taken_is_the_same_wherever_it_is(
+    samples: Samples, monkeypatch: pytest.MonkeyPatch, is_short: bool
+) -> None:
+    if is_short:
+        monkeypatch.setattr(memory, "free", lambda: 4_000)
+        monkeypatch.setattr(memory, "BLOCK", 5_000)
+    indices = np.random.default_rng(1).permutation(500)[:300]
+    taken = samples.take(indices)
+    assert isinstance(taken.inputs, np.memmap) == is_short
+    np.testing.assert_array_equal(taken.inputs, samples.inputs[indices])
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("block", [1, 5_000, 1 << 24])
+@pytest.mark.parametrize("kind", [np.uint8, np.float32])
+def test_a_part_is_written_as_safetensors_writes_it(
+    samples: Samples, monkeypatch: pytest.MonkeyPatch, kind: type, block: int
+) -> None:
+    monkeypatch.setattr(memory, "BLOCK", block)
+    inputs = samples.inputs if kind is np.uint8 else samples.inputs.reshape(500, -1).astype(kind)
+    splits.save(paths.TRAIN, Samples(inputs, samples.labels, samples.class_names), SCALE)
+    with safetensors.safe_open(paths.TRAIN, "numpy") as file:
+        arrays = {"inputs": inputs, "labels": samples.labels}
+        assert paths.TRAIN.read_bytes() == safetensors.numpy.save(arrays, file.metadata())
+    loaded, scale = splits.load(paths.TRAIN)
+    np.testing.assert_array_equal(loaded.inputs, inputs)
+    assert (loaded.class_names, scale) == (samples.class_names, SCALE)
+
+
+@pytest.mark.usefixtures("folder")
+def test_batches_out_of_a_file_are_those_out_of_memory(samples: Samples, monkeypatch: pytest.MonkeyPatch) -> None:
+    splits.save(paths.TRAIN, samples, SCALE)
+    loaded, _ = splits.load(paths.TRAIN)
+    drawn = []
+    for free in (1 << 40, 4_000):
+        monkeypatch.setattr(memory, "free", lambda free=free: free)
+        part = batches.on_device(loaded, torch.device("cpu"))
+        assert (part.reader is None) == (free == 1 << 40)
+        epoch = batches.shuffled(part, 7, lambda inputs, _: inputs, torch.Generator(), seed=0, epoch=0, after=3)
+        drawn.append(torch.cat([inputs for inputs, _ in epoch]))
+    assert torch.equal(*drawn)
+
+
+@pytest.mark.usefixtures("folder")
+def test_what_is_expected_of_a_file_is_within_it(samples: Samples) -> None:
+    splits.save(paths.TRAIN, samples, SCALE)
+    loaded, _ = splits.load(paths.TRAIN)
+    assert isinstance(loaded.inputs, np.memmap)
+    reader = memory.Reader(loaded.inputs)
+    reader.expect([0, 250, 499])
+    with pytest.raises(ValueError, match="out of bounds"):
+        reader.expect([10_000])
