@@ -64,6 +64,12 @@ costs: env  ## what tracking and checkpoints cost, against their limits; minutes
 	python benchmarks/tracking.py
 	python benchmarks/checkpoints.py
 
+.PHONY: bench
+bench: env  ## the tutorials' own loops against ours, what the pipeline costs, and how it scales; hours, on a quiet machine
+	python benchmarks/bench.py --write
+	python benchmarks/overhead.py
+	python benchmarks/scale.py
+
 .PHONY: audit
 audit: env  ## the pinned packages against PyPI's database of known vulnerabilities
 	@said=$$(pip-audit --strict --disable-pip --require-hashes --progress-spinner off -r requirements.txt 2>&1); \

@@ -5,6 +5,8 @@ from retrace import tracking
 # First, so that it imports MLflow while this imports the rest.
 beside = tracking.start() if __name__ == "__main__" else None
 
+import gc
+
 import torch
 import torchinfo
 
@@ -99,6 +101,7 @@ def main() -> None:
             told = Recorder(run, lines, checkpoints, state, total_steps)
             told.resume()
             rate, listeners = (lambda at: p.lr * schedule(at)), {"on_step": told.step, "on_epoch": told.epoch}
+            gc.freeze()  # torch's own objects, which the collector would go through again and again
             with told.saving(), seeding.enough_memory(p.batch_size):
                 kept = training.train(state, loss, rate, augment, part, validation, compute, p, **listeners)
         run.metrics({"train_s": told.seconds, "kept_epoch": kept.epoch})

@@ -43,8 +43,9 @@ class Stub(Clone):
     def __init__(self, path: Path, seconds: float = 0) -> None:
         self.path, self.dataset, self.taken, self.commands = path, "mnist", seconds, list[str]()
 
-    def run(self, *command: str, **_: str) -> None:
+    def run(self, *command: str, **_: str) -> str:
         self.commands.append(" ".join(command))
+        return ""
 
     def seconds(self, *command: str) -> float:
         self.run(*command)
@@ -146,12 +147,12 @@ def test_a_clone_has_the_working_tree_on_the_chosen_data_set_and_no_store_of_the
 @pytest.mark.parametrize(("again", "missed"), [(0, False), (2, True)])
 def test_what_a_second_sync_changes_is_counted(made: Path, again: int, missed: bool) -> None:
     class Syncing(Stub):
-        def run(self, *command: str, **_: str) -> None:
+        def run(self, *command: str, **_: str) -> str:
             if benchmark.SYNC in command:
                 n_rows = again if " ".join(command) in self.commands else 1
                 with closing(sqlite3.connect("mlflow.db")) as store, store:
                     store.execute("UPDATE runs SET name = name || 'x' WHERE rowid <= ?", (n_rows,))
-            super().run(*command)
+            return super().run(*command)
 
     uploaded = made / ".retrace" / "journal" / "uploaded"
     lost = next(uploaded.glob("*-evaluate-*"))

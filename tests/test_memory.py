@@ -51,20 +51,30 @@ def test_an_array_that_the_disk_has_no_room_for_is_refused() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
+@pytest.mark.parametrize("place", ["", "of/mine"])
 @pytest.mark.parametrize(
-    ("limit", "used"),
-    [("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")],
+    ("group", "limit", "used"),
+    [
+        ("0::/of/mine", "memory.max", "memory.current"),
+        ("4:memory:/of/mine", "memory/{}/memory.limit_in_bytes", "memory/{}/memory.usage_in_bytes"),
+        ("4:cpu,memory:/of/mine", "memory/{}/memory.limit_in_bytes", "memory/{}/memory.usage_in_bytes"),
+    ],
 )
 def test_memory_is_what_the_container_has_left(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, used: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group: str, limit: str, used: str, place: str
 ) -> None:
-    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    monkeypatch.setattr(memory, "CGROUPS", tmp_path)
+    monkeypatch.setattr(memory, "OWN_GROUPS", tmp_path / "groups")
+    (tmp_path / "groups").write_text(f"2:cpu:/elsewhere\n{group}\n")
     assert memory.free() > psutil.virtual_memory().available / 2
-    (tmp_path / "memory").mkdir()
-    (tmp_path / used).write_text("1000\n")
-    (tmp_path / limit).write_text("1500\n")
+    most, now = (tmp_path / name.format(place) for name in (limit, used))
+    most.parent.mkdir(parents=True, exist_ok=True)
+    now.write_text("1000\n")
+    most.write_text("1500\n")
     assert memory.free() == 500
-    (tmp_path / limit).write_text("max\n")
+    most.write_text("900\n")
+    assert memory.free() == 0
+    most.write_text("max\n")
     assert memory.free() > psutil.virtual_memory().available / 2
 
 

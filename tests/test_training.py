@@ -197,7 +197,7 @@ def test_softmax_regression_from_scratch_is_the_library_s(values: params.Values)
     images, labels = torch.rand(512, 1, 28, 28), torch.randint(10, (512,))
     ours = nn.Sequential(*softmax_scratch.build((1, 28, 28), 10, **values["models"]["softmax_scratch"]))
     linear = nn.Linear(784, 10)
-    linear.load_state_dict({"weight": ours.state_dict()["1.weight"].T, "bias": ours.state_dict()["1.bias"]})
+    linear.load_state_dict({"weight": ours.state_dict()["1.weight"], "bias": ours.state_dict()["1.bias"]})
     theirs = nn.Sequential(nn.Flatten(), linear)
     pairs = [
         (ours, cross_entropy_scratch(torch.full((10,), 51)), OPTIMIZERS["sgd_scratch"](ours.parameters())),
@@ -210,7 +210,7 @@ def test_softmax_regression_from_scratch_is_the_library_s(values: params.Values)
                 loss(model(x), y).backward()
                 optimizer.step()
                 optimizer.zero_grad()
-    torch.testing.assert_close(ours.state_dict()["1.weight"].T, linear.weight.detach(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(ours.state_dict()["1.weight"], linear.weight.detach(), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(ours(images), theirs(images), rtol=1e-5, atol=1e-5)
 
 

@@ -65,7 +65,8 @@ def shuffled(
         if part.reader:
             for coming in ahead[:AHEAD] if number == 0 else ahead[number + AHEAD - 1 : number + AHEAD]:
                 part.reader.expect(coming.tolist())
-        yield augment(part.inputs[indices], random), part.labels[indices]
+        # Indexing with brackets gives the same, at a twentieth of the speed on a CPU.
+        yield augment(part.inputs.index_select(0, indices), random), part.labels.index_select(0, indices)
 
 
 def _seeded(random: torch.Generator, *entropy: int) -> torch.Generator:

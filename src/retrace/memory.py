@@ -4,7 +4,7 @@ import math
 import mmap
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +14,31 @@ import psutil
 from retrace import paths
 from retrace.errors import DataError
 
-CGROUP = Path("/sys/fs/cgroup")
+CGROUPS = Path("/sys/fs/cgroup")
+OWN_GROUPS = Path("/proc/self/cgroup")
+FILES = {"": ("memory.max", "memory.current"), "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes")}
 SHARE = 0.25  # of free memory, which an array of ours may take
 BLOCK = 1 << 24  # bytes, that are copied at a time
 
 
 def free() -> int:
-    """In bytes, of the machine and of the container that this may be in."""
+    """In bytes, of the machine and of the container, or control group, that this may be in."""
     left = psutil.virtual_memory().available
-    for limit, used in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-    ):
-        if (most := CGROUP / limit).exists() and (said := most.read_text(encoding="ascii").strip()).isdigit():
-            left = min(left, int(said) - int((CGROUP / used).read_text(encoding="ascii")))
-    return left
+    for limit, used in _limits():
+        if limit.exists() and (said := limit.read_text(encoding="ascii").strip()).isdigit():
+            left = min(left, int(said) - int(used.read_text(encoding="ascii")))
+    return max(left, 0)
+
+
+def _limits() -> Iterator[tuple[Path, Path]]:
+    """Where the kernel tells the limit and the use: of this process's own group, or of all that a container sees."""
+    groups = OWN_GROUPS.read_text(encoding="utf-8").splitlines() if OWN_GROUPS.exists() else []
+    for group in groups:  # number:controllers:path, of version 2 without a controller
+        _, controllers, place = group.split(":", 2)
+        for kind, (limit, used) in FILES.items():
+            if kind in controllers.split(","):
+                for folder in (CGROUPS / kind / place.lstrip("/"), CGROUPS / kind):
+                    yield folder / limit, folder / used
 
 
 def crowds(n_bytes: int) -> bool:

@@ -19,14 +19,20 @@ LR = 1.0  # never used: the schedule sets each step's
 
 
 def _uncompiled(kind: type[optim.Optimizer]) -> Any:
-    """The same optimizer without what torch has around its step, and its bookkeeping, for its compiler: imported for
-    that at the first step, the compiler takes two seconds, and nothing is compiled here.
+    """The same optimizer without what torch has around its step, and its bookkeeping, for its compiler and profiler:
+    imported for that at the first step, the compiler takes two seconds, and nothing is compiled here.
     """
     for method in vars(optim.Optimizer).values():
         if plain := getattr(method, "__wrapped__", None):
             setattr(plain, "__dynamo_disable", plain)
-    step = getattr(kind.step, "__wrapped__", kind.step)
-    return type(kind.__name__, (kind,), {"step": torch.no_grad()(step)})
+    step = torch.no_grad()(getattr(kind.step, "__wrapped__", kind.step))
+    return type(kind.__name__, (kind,), {"step": _unwatched(step)})
+
+
+def _unwatched(step: Any) -> Any:
+    """`step` without torch's hooks and profiler, which it believes to be there."""
+    step.hooked = True
+    return step
 
 
 SGD, Adam, AdamW, RMSprop = map(_uncompiled, (optim.SGD, optim.Adam, optim.AdamW, optim.RMSprop))
@@ -49,6 +55,7 @@ class Descent(optim.Optimizer):
     def __init__(self, weights: Weights) -> None:
         super().__init__(weights, {"lr": LR})
 
+    @_unwatched
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:  # noqa: ARG002 - torch's own signature
         for group in self.param_groups:

@@ -9,7 +9,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -27,9 +27,9 @@ class Compute:
     precision: torch.dtype
     threads: int
 
-    def autocast(self) -> torch.autocast:
+    def autocast(self) -> AbstractContextManager[object]:
         """The context in which training runs its forward pass."""
-        return torch.autocast(self.device.type, self.precision, enabled=self.precision is torch.bfloat16)
+        return torch.autocast(self.device.type, self.precision) if self.precision is torch.bfloat16 else nullcontext()
 
     def __str__(self) -> str:
         name = torch.cuda.get_device_name() if self.device.type == "cuda" else f"cpu, {self.threads} threads"

@@ -61,16 +61,13 @@ class State:
         self.model, self.optimizer, self.device = model, optimizer, device
         self.step = 0
         self.epochs: list[Epoch] = []
+        self.val_losses: list[float] = []  # of these
+        self.lowest: Epoch | None = None  # the first with the lowest of them
         self.best: dict[str, Tensor] = {}  # its weights, if they are what training ends with
         self.totals = Totals(device)
         self.generator = torch.Generator()  # of this epoch's augmentation
         self._last: Step | None = None
         self._finite: float | None = None  # the loss of the step before
-
-    @property
-    def lowest(self) -> Epoch | None:
-        """The first epoch with the lowest validation loss."""
-        return min(self.epochs, key=lambda epoch: epoch.val_loss, default=None)
 
     def is_over(self, p: Train) -> bool:
         waited = len(self.epochs) - self.lowest.epoch if self.lowest else 0
@@ -85,7 +82,7 @@ class State:
             self._demand_finite(before.step, before.loss.item())
 
     def scored(self, epoch: Epoch, p: Train) -> None:
-        self.epochs.append(epoch)
+        self._add(epoch)
         self.totals = Totals(self.device)
         if p.keep == "best" and self.lowest is epoch:
             self.best = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
@@ -117,7 +114,8 @@ class State:
     def load_state_dict(self, values: Values) -> None:
         """It is as it was when `state_dict` gave this, of the same network, optimizer and device."""
         self.step = values["step"]
-        self.epochs = [Epoch(**epoch) for epoch in values["epochs"]]
+        for epoch in values["epochs"]:
+            self._add(Epoch(**epoch))
         self.model.load_state_dict(_under("model.", values))
         self.best = {name: tensor.to(self.device) for name, tensor in _under("best.", values).items()}
         _restore(self.optimizer, _under("optimizer.", values))
@@ -128,6 +126,12 @@ class State:
         torch.set_rng_state(values["random.torch"])
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(values["random.cuda"], self.device)
+
+    def _add(self, epoch: Epoch) -> None:
+        self.epochs.append(epoch)
+        self.val_losses.append(epoch.val_loss)
+        if self.lowest is None or epoch.val_loss < self.lowest.val_loss:
+            self.lowest = epoch
 
     def _demand_finite(self, step: int, loss: float) -> None:
         if not math.isfinite(loss):

@@ -1,0 +1,152 @@
+"""What the pipeline costs beside its work, in time and in memory: on MNIST, in a throw-away clone under .retrace/.
+
+What is compared is measured in turns, while nothing else runs. The five stages are timed against bare.py, which does
+the same work in one process, without DVC, MLflow and files in between being hashed.
+"""
+
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+import tracking
+from bench import demand_quiet
+from clones import Clone
+from tracking import TOP, Figure, line, row
+
+from retrace import errors, params, paths
+from retrace.errors import RetraceError
+
+GIB = 1 << 20  # in the kibibytes that the system counts in
+# Little is imported here, since a process begins with the peak of the one that it comes from.
+PEAK = """
+import resource, subprocess, sys
+subprocess.run([sys.executable, *sys.argv[1:]], check=True, stdout=subprocess.DEVNULL)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
+SHORT = {"epochs: 5": "epochs: 1"}  # work that both sides do alike
+LONG = {"epochs: 5": "epochs: 20"}  # what tracking has to tell
+
+
+def apart(n: int, first: Callable[[], float], second: Callable[[], float]) -> tuple[float, float]:
+    """The median seconds of each, measured in turns."""
+    taken: tuple[list[float], list[float]] = [], []
+    for _ in range(n):
+        for call, seconds in zip((first, second), taken, strict=True):
+            demand_quiet()
+            seconds.append(call())
+    return median(taken[0]), median(taken[1])
+
+
+def edited(clone: Clone, changes: dict[str, str]) -> Clone:
+    """The clone with other lines in its params.yaml, committed."""
+    text = (clone.path / paths.PARAMS).read_text(encoding="utf-8")
+    for old, new in changes.items():
+        if text.count(f"\n{old}") != 1:
+            raise RetraceError(f"{paths.PARAMS}: has not one line {old!r}; change it in benchmarks/overhead.py too")
+        text = text.replace(f"\n{old}", f"\n{new}")
+    (clone.path / paths.PARAMS).write_text(text, encoding="utf-8")
+    clone.commit()
+    return clone
+
+
+def nothing(folder: Path, n: int) -> Iterator[Figure]:
+    """`dvc repro` where all is up to date."""
+    clone = edited(Clone(folder / "nothing", "mnist"), SHORT)
+    clone.run("dvc", "repro", "--quiet")
+    clone.run("dvc", "repro", "--quiet")
+    seconds = [clone.seconds("dvc", "repro", "--quiet") for _ in range(n)]
+    yield Figure("`dvc repro` with nothing to do", median(seconds), "s", n, target=0.6)
+
+
+def stages(folder: Path, n: int) -> Iterator[Figure]:
+    """All stages, by DVC and by one script."""
+    clone = edited(Clone(folder / "stages", "mnist"), SHORT)
+    clone.run("dvc", "repro", "--quiet")
+    whole, bare = apart(
+        n,
+        lambda: clone.seconds("dvc", "repro", "--quiet", "--force"),
+        lambda: clone.seconds("python", "benchmarks/bare.py"),
+    )
+    yield Figure("the five stages, one epoch", whole, "s", n)
+    yield Figure("one bare script", bare, "s", n)
+    yield Figure("the five stages over one bare script", whole - bare, "s", n, target=4)
+
+
+def training(folder: Path, n: int) -> Iterator[Figure]:
+    """The tracking of one training: 20 epochs, six metrics of each, all parameters, the model."""
+    clone = edited(Clone(folder / "training", "digits"), LONG)
+    clone.run("dvc", "repro", "--quiet")
+    yield from tracking.stage(clone, "train", n)
+
+
+def experiment(folder: Path, n: int) -> Iterator[Figure]:
+    """What `dvc exp run` adds to a stage that `dvc repro` runs: the first, on the digits, which does little."""
+    clone = Clone(folder / "experiment", "digits")
+    clone.run("dvc", "repro", "--quiet")
+    clone.commit()
+    one = ("--quiet", "--force", "--single-item", "download")
+    run, repro = apart(
+        n,
+        lambda: clone.seconds("dvc", "exp", "run", *one),
+        lambda: clone.seconds("dvc", "repro", *one),
+    )
+    yield Figure("a stage by `dvc exp run`", run, "s", n)
+    yield Figure("a stage by `dvc repro`", repro, "s", n)
+    yield Figure("`dvc exp run` over `dvc repro`", run - repro, "s", n, target=0.8)
+
+
+def metric(folder: Path, n: int) -> Iterator[Figure]:
+    """A call in the loop."""
+    yield from tracking.metric(folder, 1000 * n)
+
+
+def memory(folder: Path, n: int) -> Iterator[Figure]:
+    """The largest process of each stage."""
+    clone = edited(Clone(folder / "memory", "mnist"), SHORT)
+    clone.run("dvc", "repro", "--quiet")
+    for name in params.STAGES:
+        peaks = [int(clone.run("python", "-c", PEAK, f"stages/{name}.py").splitlines()[-1]) for _ in range(n)]
+        yield Figure(f"peak memory of {name}", max(peaks) / GIB, "GiB", n, target=1.0)
+
+
+FIGURES = {
+    "nothing": (nothing, 10),
+    "stages": (stages, 5),
+    "training": (training, 5),
+    "experiment": (experiment, 10),
+    "metric": (metric, 20),
+    "memory": (memory, 2),
+}
+
+
+def parsed() -> Namespace:
+    parser = ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("figure", nargs="*", help=f"these alone, of {', '.join(FIGURES)}")
+    parser.add_argument("--n", type=int, help="repetitions, instead of each figure's own number")
+    asked = parser.parse_args()
+    for name in asked.figure:
+        if name not in FIGURES:
+            parser.error(f"no figure is called {name!r}; there are {', '.join(FIGURES)}")
+    return asked
+
+
+def main() -> None:
+    asked = parsed()
+    own = paths.root() / ".retrace"
+    own.mkdir(exist_ok=True)
+    print(line(*TOP), line(*["---"] * len(TOP)), sep="\n", flush=True)
+    missed = False
+    with TemporaryDirectory(dir=own, prefix="benchmark-") as folder:
+        for name in asked.figure or FIGURES:
+            measure, n = FIGURES[name]
+            for figure in measure(Path(folder), asked.n or n):
+                missed |= figure.missed
+                print(row(figure), flush=True)
+    sys.exit(missed)
+
+
+if __name__ == "__main__":
+    errors.run(main)

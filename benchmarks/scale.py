@@ -1,0 +1,191 @@
+"""Whether more data costs more than its share: synthetic sets from a thousand samples to a million, one that is larger
+than memory, and a folder of ten thousand pictures. In throw-away clones under .retrace/, while nothing else runs.
+
+For a set larger than memory, memory is made small: this needs the right to make a control group, as root has it.
+"""
+
+import json
+import os
+import sys
+import time
+from argparse import ArgumentParser
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from bench import demand_quiet
+from clones import Clone
+from overhead import PEAK
+from PIL import Image
+from tracking import TOP, Figure, line, row
+
+from retrace import errors, paths
+from retrace.datasets import mnist
+
+GROUPS = Path("/sys/fs/cgroup")
+SIZES = (1_000, 10_000, 100_000, 1_000_000)  # samples
+LARGE = 4_000_000  # of 784 bytes: three gibibytes
+LIMIT = 3 << 29  # bytes of memory that there are for them: half of that
+BLOCK = 100_000
+STEPS = 300
+PICTURES, EDGE = 10_000, 256  # photographs, pixels a side
+MNIST = {"validation_fraction: 0.1": "validation_fraction: 0.01"}
+
+
+def synthetic(folder: Path, n: int) -> None:
+    """`folder` has MNIST's files, with `n` images of noise for training and a thousand for the test."""
+    random = np.random.default_rng(0)
+    folder.mkdir(parents=True)
+    for count, images, labels in ((n, *mnist.FILES[:2]), (1000, *mnist.FILES[2:])):
+        with (folder / images.name).open("wb") as file:
+            file.write(b"\0\0\x08\x03" + b"".join(size.to_bytes(4, "big") for size in (count, 28, 28)))
+            for first in range(0, count, BLOCK):
+                file.write(random.bytes(784 * min(BLOCK, count - first)))
+        label = (np.arange(count) % 10).astype(np.uint8)
+        (folder / labels.name).write_bytes(b"\0\0\x08\x01" + count.to_bytes(4, "big") + label.tobytes())
+
+
+def prepared(folder: Path, n: int) -> tuple[Clone, float, float]:
+    """A clone with so many samples in its parts, the seconds that preprocess took and its peak memory in GiB."""
+    clone = Clone(folder / f"samples-{n}", "mnist")
+    synthetic(clone.path / paths.RAW, n)
+    began = time.perf_counter()
+    peak = int(clone.run("python", "-c", PEAK, "stages/preprocess.py").splitlines()[-1])
+    taken = time.perf_counter() - began
+    for file in (clone.path / paths.RAW).iterdir():
+        file.unlink()
+    return clone, taken, peak / (1 << 20)
+
+
+def speed(clone: Clone, before: str = "") -> float:
+    """Samples a second of training, in a shell that does something before."""
+    demand_quiet()
+    said = clone.run("bash", "-c", f"{before} exec python benchmarks/side.py ours mnist steps {STEPS}").splitlines()[-1]
+    told = json.loads(said)
+    return told["samples"] / told["seconds"]
+
+
+def flat(folder: Path, n: int) -> Iterator[Figure]:
+    """From the least to the most: the time of a sample, and what preprocess takes."""
+    clones = {}
+    for size in SIZES:
+        clones[size], taken, peak = prepared(folder, size)
+        yield Figure(f"preprocess, {size:,} samples", 1e6 * taken / size, "µs a sample", 1)
+        yield Figure(f"its peak memory, {size:,} samples", peak, "GiB", 1, target=1.0)
+    speeds: dict[int, list[float]] = {size: [] for size in SIZES}
+    for _ in range(n):
+        for size, clone in clones.items():
+            speeds[size].append(speed(clone))
+    for size, each in speeds.items():
+        yield Figure(f"training, {size:,} samples", 1e6 / median(each), "µs a sample", n)
+    slower = median(speeds[SIZES[0]]) / median(speeds[SIZES[-1]])
+    yield Figure("a sample of the most by one of the least", slower, "times", n, target=1.1)
+
+
+def larger_than_memory(folder: Path, n: int) -> Iterator[Figure]:
+    """The same data with memory for all of it, and for half."""
+    with limited() as enter:
+        if enter is None:
+            print("a set larger than memory: not measured, for want of the right to make a control group", flush=True)
+            return
+        clone, taken, peak = prepared(folder, LARGE)
+        size = (clone.path / paths.TRAIN).stat().st_size / (1 << 30)
+        yield Figure(f"preprocess, {size:.1f} GiB", 1e6 * taken / LARGE, "µs a sample", 1)
+        yield Figure("its peak memory, mapped files included", peak, "GiB", 1)
+        speeds: dict[str, list[float]] = {"": [], enter: []}
+        for _ in range(n):
+            for before, each in speeds.items():
+                each.append(speed(clone, before))
+        whole, half = (median(each) for each in speeds.values())
+        yield Figure("training with memory for all", whole, "samples/s", n)
+        yield Figure(f"training with {LIMIT / (1 << 30):.1f} GiB of memory", half, "samples/s", n)
+        yield Figure("the first by the second", whole / half, "times", n, target=2)
+
+
+@contextmanager
+def limited() -> Iterator[str | None]:
+    """What a shell does to have little memory, its children too; nothing where this user may not limit it."""
+    first = (GROUPS / "memory").is_dir()
+    group = (GROUPS / "memory" if first else GROUPS) / f"retrace-benchmark-{os.getpid()}"
+    try:
+        group.mkdir()
+        (group / ("memory.limit_in_bytes" if first else "memory.max")).write_text(f"{LIMIT}\n")
+    except OSError:
+        yield None
+        return
+    try:
+        yield f"echo $$ > {group}/cgroup.procs;"
+    finally:
+        group.rmdir()
+
+
+def photograph(seed: int) -> bytes:
+    """A JPEG as large as a photograph of its size is: smooth, with some noise."""
+    random = np.random.default_rng(seed)
+    coarse = Image.fromarray(random.integers(0, 256, (16, 16, 3), dtype=np.uint8)).resize((EDGE, EDGE))
+    noisy = np.asarray(coarse, np.int16) + random.integers(-12, 13, (EDGE, EDGE, 3))
+    content = BytesIO()
+    Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(content, "JPEG", quality=85)
+    return content.getvalue()
+
+
+def decode(files: list[Path]) -> None:
+    """What nobody does without: each picture is read, decoded and made smaller."""
+    for file in files:
+        with Image.open(file) as image:
+            np.asarray(image.convert("RGB").resize((64, 64), Image.Resampling.BILINEAR))
+
+
+def pictures(folder: Path, n: int) -> Iterator[Figure]:
+    """From a folder of pictures to packed files, against decoding alone, on all cores."""
+    clone = Clone(folder / "pictures", "image_folder")
+    files = []
+    for number in range(PICTURES):
+        files.append(clone.path / paths.IMAGES / f"class {number % 10}" / f"{number}.jpg")
+        files[-1].parent.mkdir(exist_ok=True)
+        files[-1].write_bytes(photograph(number))
+    clone.run("python", "stages/download.py")
+    cores = os.cpu_count() or 1
+    packed, alone = [], []
+    for _ in range(n):
+        demand_quiet()
+        packed.append(clone.seconds("python", "benchmarks/untracked.py", "preprocess"))
+        with ProcessPoolExecutor(cores) as pool:
+            began = time.perf_counter()
+            list(pool.map(decode, [files[core::cores] for core in range(cores)]))
+            alone.append(time.perf_counter() - began)
+    yield Figure(f"{PICTURES:,} pictures of {EDGE} x {EDGE} pixels, packed", PICTURES / median(packed), "pictures/s", n)
+    yield Figure(f"decoded alone, by {cores} processes", PICTURES / median(alone), "pictures/s", n)
+    yield Figure("the second by the first", median(packed) / median(alone), "times", n, target=1.5)
+
+
+FIGURES = {"flat": (flat, 5), "larger": (larger_than_memory, 3), "pictures": (pictures, 3)}
+
+
+def main() -> None:
+    parser = ArgumentParser(description=(__doc__ or "").partition(":")[0])
+    parser.add_argument("figure", nargs="*", help=f"these alone, of {', '.join(FIGURES)}")
+    parser.add_argument("--n", type=int, help="repetitions, instead of each figure's own number")
+    asked = parser.parse_args()
+    if unknown := set(asked.figure) - FIGURES.keys():
+        parser.error(f"no figure is called {min(unknown)!r}; there are {', '.join(FIGURES)}")
+    own = paths.root() / ".retrace"
+    own.mkdir(exist_ok=True)
+    print(line(*TOP), line(*["---"] * len(TOP)), sep="\n", flush=True)
+    missed = False
+    for name in asked.figure or FIGURES:
+        measure, n = FIGURES[name]
+        with TemporaryDirectory(dir=own, prefix="benchmark-") as folder:
+            for figure in measure(Path(folder), asked.n or n):
+                missed |= figure.missed
+                print(row(figure), flush=True)
+    sys.exit(missed)
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -1,0 +1,147 @@
+"""One side of a comparison, in a process of its own: `python benchmarks/side.py ours cifar_v3 steps 200`.
+
+In a clone that has a recipe's parameters and its data, dealt out: both sides take the same samples. Prints JSON: the
+`seconds` that so many `samples` took, how many samples an epoch has, and the `accuracy` in the test if there was one.
+"""
+
+import json
+import os
+import runpy
+import sys
+import time
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import untracked
+
+WARM = 10  # steps that are not counted: memory is mapped, kernels are chosen
+Told = dict[str, float]
+
+
+class EnoughError(Exception):
+    """As many steps have been counted as were asked for."""
+
+
+class Steps:
+    """The samples and the seconds of `n` steps, after some to warm up."""
+
+    def __init__(self, n: int) -> None:
+        self.n, self.done, self.samples, self.began = n, 0, 0, 0.0
+
+    def step(self, samples: int) -> None:
+        """Raises EnoughError after the last."""
+        self.done += 1
+        if self.done > WARM:
+            self.samples += samples
+        if self.done == WARM:
+            self.began = time.perf_counter()
+        if self.done == WARM + self.n:
+            raise EnoughError
+
+    def of(self, run: Callable[[], object]) -> Told:
+        try:
+            while True:
+                run()
+        except EnoughError:
+            return {"samples": self.samples, "seconds": time.perf_counter() - self.began}
+
+
+def taught(name: str, what: str, n: int) -> Told:
+    """The tutorial's own loop: so many steps; or so many epochs, each with its test; or so many tests."""
+    import torch
+
+    from retrace import paths, splits
+
+    torch.manual_seed(0)
+    (train, _), (test, _) = splits.load(paths.TRAIN), splits.load(paths.TEST)
+    tutorial = import_module(f"tutorials.{name}").Tutorial(train, test)
+    if what == "steps":
+        steps = Steps(n)
+        told = steps.of(lambda: [steps.step(samples) for samples in tutorial.epoch()])
+    elif what == "tests":
+        told = timed(tutorial.test, n) | {"samples": len(test) * n}
+    else:
+        told = timed(lambda: (sum(tutorial.epoch()), tutorial.test())[1], n) | {"samples": len(train) * n}
+    return told | {"of": len(train)}
+
+
+def timed(call: Callable[[], float], n: int) -> Told:
+    """`call` tells an accuracy, of which the last counts."""
+    began = time.perf_counter()
+    accuracy = [call() for _ in range(n)][-1]
+    return {"seconds": time.perf_counter() - began, "accuracy": accuracy}
+
+
+def ours(what: str, n: int) -> None:
+    """The train stage as it is, which tells nobody of its steps and ends where its loop does: so many steps; or the
+    loop, with its validation; or all from the loading of the data to the end of the loop; or so many tests.
+    """
+    untracked.replace()
+    from retrace import batches, evaluation, paths, splits, training
+
+    train, began = training.train, 0.0
+    load = splits.load
+
+    def loaded(path: Path) -> Any:
+        nonlocal began
+        began = began or time.perf_counter()
+        return load(path)
+
+    def watched(state: Any, *given: Any, **_: object) -> None:
+        samples, _scale = load(paths.TEST)
+        test = batches.on_device(samples, state.device)
+
+        def tested() -> float:
+            logits = evaluation.outputs(state.model, test).logits
+            evaluation.loss(logits, test.labels)
+            return evaluation.accuracy(logits, test.labels)
+
+        def trained(on_step: Callable[[Any], None] = lambda _: None) -> float:
+            train(state, *given, on_step=on_step, on_epoch=lambda _: None)
+            return 0.0
+
+        if what == "steps":
+            steps = Steps(n)
+            told = steps.of(lambda: trained(lambda step: steps.step(step.n_images)))
+        elif what == "tests":
+            tested()
+            told = timed(tested, n) | {"samples": len(test) * n}
+        else:
+            told = timed(trained, 1)
+            if what == "all":
+                told["seconds"] = time.perf_counter() - began
+            told["accuracy"] = tested()
+        print(json.dumps(told), flush=True)
+        os._exit(0)
+
+    training.train, splits.load = watched, loaded
+    runpy.run_path("stages/train.py", run_name="__main__")
+
+
+def mapped(which: str, n: int) -> Told:
+    """A map of `n` test samples by t-SNE, of their pixels."""
+    from tutorials import tsne
+
+    from retrace import embedding, paths, splits
+
+    samples, _ = splits.load(paths.TEST)
+    vectors = samples.inputs[:n].reshape(n, -1).astype("float32")
+    began = time.perf_counter()
+    _, divergence = tsne.embedded(vectors) if which == "taught" else embedding.embedded(vectors.astype("float64"), 30)
+    return {"seconds": time.perf_counter() - began, "divergence": divergence}
+
+
+def main() -> None:
+    which, name, what, n = *sys.argv[1:4], int(sys.argv[4])
+    if what == "map":
+        print(json.dumps(mapped(which, n)))
+    elif which == "ours":
+        ours(what, n)
+    else:
+        print(json.dumps(taught(name, what, n)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""What the trainings on CIFAR-10 have in common (seeds/002): loops over loaders, SGD, losses and accuracies read at
+every step.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import nn, optim
+from torch.utils.data import DataLoader
+
+
+class Loops:
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: optim.Optimizer,
+        train_loader: DataLoader,
+        test_loader: DataLoader,
+    ) -> None:
+        self.model, self.optimizer = model, optimizer
+        self.train_loader, self.test_loader = train_loader, test_loader
+        self.loss_function = nn.CrossEntropyLoss()
+
+    def epoch(self) -> Iterator[int]:
+        train_loss, train_correct = 0.0, 0.0
+        self.model.train()
+        for images, targets in self.train_loader:
+            output = self.model(images)
+            train_correct += (output.argmax(dim=1) == targets).float().sum()
+            loss = self.loss_function(output, targets)
+            train_loss += loss.item()
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+            yield len(targets)
+
+    def test(self) -> float:
+        self.model.eval()
+        loss, correct = 0.0, torch.zeros(())
+        with torch.no_grad():
+            for images, targets in self.test_loader:
+                output = self.model(images)
+                correct += (output.argmax(dim=1) == targets).float().sum()
+                loss += self.loss_function(output, targets).item()
+        return correct.item() / len(self.test_loader.dataset)  # pyright: ignore[reportArgumentType] - it has a length

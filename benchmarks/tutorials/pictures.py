@@ -1,0 +1,29 @@
+"""Images as torchvision's MNIST and CIFAR10 give them: one PIL image at a time, turned into a tensor.
+
+These classes themselves want their files where they would have put them, and unpickle CIFAR's; what an item costs is
+the same.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from retrace.samples import Samples
+
+
+class Pictures(Dataset[tuple[Tensor, int]]):
+    """The samples of a part, as a tutorial's DataLoader takes them."""
+
+    def __init__(self, samples: Samples, transform: Callable[[Image.Image], Tensor]) -> None:
+        images = samples.inputs.transpose(0, 2, 3, 1)
+        self.images = np.ascontiguousarray(images.squeeze(3) if images.shape[3] == 1 else images)
+        self.labels, self.transform = samples.labels, transform
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.transform(Image.fromarray(self.images[index])), int(self.labels[index])
