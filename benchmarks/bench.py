@@ -2,13 +2,15 @@
 
 Two sides in turns, A B A B, each in a process of its own, in throw-away clones of the working tree under .retrace/ that
 have a recipe's parameters and data. *Same recipe* compares engines: the same network, samples, batches and optimizer.
-*Same accuracy* compares how long it takes to get somewhere. Nothing is measured while something else runs. `--write`
+*Same accuracy* compares our time to an accuracy with the tutorial's whole training, by the
+speed of some of its steps. Nothing is measured while something else runs. `--write`
 puts the table into README.md, all numbers into benchmarks/bench.json and the picture into docs/.
 """
 
 import json
 import platform
 import re
+import subprocess
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
@@ -63,6 +65,7 @@ class Measured:
     ours: list[float]
     accuracies: list[float]  # of ours, where one has to be reached
     divergences: list[tuple[float, float]]  # of the tutorial's map and ours, where that is what is made
+    where: str = ""  # processor, cores, commit
 
     @property
     def ratios(self) -> list[float]:
@@ -85,12 +88,10 @@ class Measured:
         return "stretch" if self.ratio >= row.stretch else "met" if self.ratio >= row.target else "MISSED"
 
 
-FAST = {"precision": "auto"}  # bfloat16 where the hardware has it, which is the engine's to choose
 FEW = {"epochs": 10, "pretrained": "none", "class_shares": [0.02] * 10}  # images: the tutorial's side takes minutes
 # fmt: off
 ROWS = (
-    Row("MNIST CNN, training", SAME_RECIPE, "mnist_tutorial", "mnist", "steps 300", "steps 600", 1.8, 2.2,
-        changes=FAST),
+    Row("MNIST CNN, training", SAME_RECIPE, "mnist_tutorial", "mnist", "steps 300", "steps 600", 1.8, 2.2),
     Row("MNIST to 99.0 %", SAME_ACCURACY, "mnist_fast", "mnist", "steps 300", "loop 1", 35, 60,
         epochs=20, reaches=0.99),
     Row("circles, 500 epochs", SAME_RECIPE, "circles_relu", "circles", "epochs 500", "loop 1", 5, 15),
@@ -117,11 +118,12 @@ def prepared(folder: Path, row: Row) -> Clone:
     return clone
 
 
-def turn(clone: Clone, which: str, row: Row) -> Told:
-    """One side, once. Raises RetraceError where the machine has other work."""
+def turn(clone: Clone, which: str, row: Row, seed: int) -> Told:
+    """One side, once, with that seed. Raises RetraceError where the machine has other work."""
     demand_quiet()
     what = row.ours if which == "ours" else row.taught
-    return json.loads(clone.run("python", "benchmarks/side.py", which, row.tutorial, *what.split()).splitlines()[-1])
+    told = clone.run("python", "benchmarks/side.py", which, row.tutorial, *what.split(), str(seed)).splitlines()[-1]
+    return json.loads(told)
 
 
 def demand_quiet() -> None:
@@ -133,9 +135,9 @@ def demand_quiet() -> None:
 def measure(clone: Clone, row: Row, n: int) -> Measured:
     """`n` turns of both sides."""
     sides: dict[str, list[Told]] = {"taught": [], "ours": []}
-    for _ in range(n):
+    for seed in range(n):
         for which, told in sides.items():
-            told.append(turn(clone, which, row))
+            told.append(turn(clone, which, row, seed))
     by_speed = row.ours.startswith(("steps", "tests"))
     drawn = ([told["divergence"] for told in side if "divergence" in told] for side in sides.values())
     return Measured(
@@ -144,6 +146,7 @@ def measure(clone: Clone, row: Row, n: int) -> Measured:
         ours=[told["samples"] / told["seconds"] if by_speed else told["seconds"] for told in sides["ours"]],
         accuracies=[told["accuracy"] for told in sides["ours"] if row.reaches],
         divergences=list(zip(*drawn, strict=True)),
+        where=f"{processor()}, {psutil.cpu_count()} cores, at {commit()}",
     )
 
 
@@ -193,9 +196,8 @@ def draw(found: dict[str, Measured]) -> None:
 
 def write(found: dict[str, Measured]) -> None:
     """README.md, the record and the picture say what was measured."""
-    machine = {"processor": processor(), "cores": psutil.cpu_count(), "python": platform.python_version()}
-    said = {name: asdict(each) | {"ratio": each.ratio} for name, each in found.items()}
-    RECORD.write_text(json.dumps({"machine": machine, "rows": said}, indent=1) + "\n", encoding="utf-8")
+    said = {row.name: asdict(found[row.name]) | {"ratio": found[row.name].ratio} for row in ROWS if row.name in found}
+    RECORD.write_text(json.dumps({"rows": said}, indent=1) + "\n", encoding="utf-8")
     readme = README.read_text(encoding="utf-8")
     begin, end = readme.index(BEGIN) + len(BEGIN), readme.index(END)
     README.write_text(readme[:begin] + "\n".join(table(found)) + "\n" + readme[end:], encoding="utf-8")
@@ -213,6 +215,13 @@ def recorded() -> dict[str, Measured]:
         for name, said in rows.items()
         if name in names
     }
+
+
+def commit() -> str:
+    """The last one, and whether something is not in it."""
+    return subprocess.run(
+        ["git", "describe", "--always", "--dirty"], check=True, capture_output=True, text=True
+    ).stdout.strip()
 
 
 def processor() -> str:

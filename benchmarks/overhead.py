@@ -57,6 +57,7 @@ def nothing(folder: Path, n: int) -> Iterator[Figure]:
     clone = edited(Clone(folder / "nothing", "mnist"), SHORT)
     clone.run("dvc", "repro", "--quiet")
     clone.run("dvc", "repro", "--quiet")
+    demand_quiet()
     seconds = [clone.seconds("dvc", "repro", "--quiet") for _ in range(n)]
     yield Figure("`dvc repro` with nothing to do", median(seconds), "s", n, target=0.6)
 
@@ -79,6 +80,7 @@ def training(folder: Path, n: int) -> Iterator[Figure]:
     """The tracking of one training: 20 epochs, six metrics of each, all parameters, the model."""
     clone = edited(Clone(folder / "training", "digits"), LONG)
     clone.run("dvc", "repro", "--quiet")
+    demand_quiet()
     yield from tracking.stage(clone, "train", n)
 
 

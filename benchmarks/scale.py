@@ -11,7 +11,7 @@ import time
 from argparse import ArgumentParser
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
 from statistics import median
@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from bench import demand_quiet
 from clones import Clone
-from overhead import PEAK
+from overhead import PEAK, edited
 from PIL import Image
 from tracking import TOP, Figure, line, row
 
@@ -34,7 +34,7 @@ LIMIT = 3 << 29  # bytes of memory that there are for them: half of that
 BLOCK = 100_000
 STEPS = 300
 PICTURES, EDGE = 10_000, 256  # photographs, pixels a side
-MNIST = {"validation_fraction: 0.1": "validation_fraction: 0.01"}
+MANY = {"epochs: 5": "epochs: 100000", "validation_fraction: 0.1": "validation_fraction: 0.01"}  # more than is timed
 
 
 def synthetic(folder: Path, n: int) -> None:
@@ -52,7 +52,7 @@ def synthetic(folder: Path, n: int) -> None:
 
 def prepared(folder: Path, n: int) -> tuple[Clone, float, float]:
     """A clone with so many samples in its parts, the seconds that preprocess took and its peak memory in GiB."""
-    clone = Clone(folder / f"samples-{n}", "mnist")
+    clone = edited(Clone(folder / f"samples-{n}", "mnist"), MANY)
     synthetic(clone.path / paths.RAW, n)
     began = time.perf_counter()
     peak = int(clone.run("python", "-c", PEAK, "stages/preprocess.py").splitlines()[-1])
@@ -65,7 +65,9 @@ def prepared(folder: Path, n: int) -> tuple[Clone, float, float]:
 def speed(clone: Clone, before: str = "") -> float:
     """Samples a second of training, in a shell that does something before."""
     demand_quiet()
-    said = clone.run("bash", "-c", f"{before} exec python benchmarks/side.py ours mnist steps {STEPS}").splitlines()[-1]
+    said = clone.run("bash", "-c", f"{before} exec python benchmarks/side.py ours mnist steps {STEPS} 0").splitlines()[
+        -1
+    ]
     told = json.loads(said)
     return told["samples"] / told["seconds"]
 
@@ -83,12 +85,13 @@ def flat(folder: Path, n: int) -> Iterator[Figure]:
             speeds[size].append(speed(clone))
     for size, each in speeds.items():
         yield Figure(f"training, {size:,} samples", 1e6 / median(each), "µs a sample", n)
-    slower = median(speeds[SIZES[0]]) / median(speeds[SIZES[-1]])
-    yield Figure("a sample of the most by one of the least", slower, "times", n, target=1.1)
+    # Not by the least: those have a validation every eight steps, and would hide what the most cost.
+    slower = median(speeds[SIZES[-2]]) / median(speeds[SIZES[-1]])
+    yield Figure(f"a sample of {SIZES[-1]:,} by one of {SIZES[-2]:,}", slower, "times", n, target=1.1)
 
 
 def larger_than_memory(folder: Path, n: int) -> Iterator[Figure]:
-    """The same data with memory for all of it, and for half."""
+    """The same data in memory, and read from the disk with memory for half of it."""
     with limited() as enter:
         if enter is None:
             print("a set larger than memory: not measured, for want of the right to make a control group", flush=True)
@@ -100,11 +103,20 @@ def larger_than_memory(folder: Path, n: int) -> Iterator[Figure]:
         speeds: dict[str, list[float]] = {"": [], enter: []}
         for _ in range(n):
             for before, each in speeds.items():
+                if before:
+                    forget(clone.path / paths.TRAIN)
                 each.append(speed(clone, before))
         whole, half = (median(each) for each in speeds.values())
         yield Figure("training with memory for all", whole, "samples/s", n)
         yield Figure(f"training with {LIMIT / (1 << 30):.1f} GiB of memory", half, "samples/s", n)
         yield Figure("the first by the second", whole / half, "times", n, target=2)
+
+
+def forget(file: Path) -> None:
+    """The kernel has none of it in memory, so that it is read from the disk again."""
+    with file.open("rb") as opened:
+        os.fsync(opened.fileno())
+        os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 @contextmanager
@@ -116,6 +128,8 @@ def limited() -> Iterator[str | None]:
         group.mkdir()
         (group / ("memory.limit_in_bytes" if first else "memory.max")).write_text(f"{LIMIT}\n")
     except OSError:
+        with suppress(OSError):
+            group.rmdir()
         yield None
         return
     try:

@@ -1,4 +1,4 @@
-"""One side of a comparison, in a process of its own: `python benchmarks/side.py ours cifar_v3 steps 200`.
+"""One side of a comparison, in a process of its own: `python benchmarks/side.py ours cifar_v3 steps 200 0`.
 
 In a clone that has a recipe's parameters and its data, dealt out: both sides take the same samples. Prints JSON: the
 `seconds` that so many `samples` took, how many samples an epoch has, and the `accuracy` in the test if there was one.
@@ -6,6 +6,7 @@ In a clone that has a recipe's parameters and its data, dealt out: both sides ta
 
 import json
 import os
+import re
 import runpy
 import sys
 import time
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import untracked
+
+from retrace.errors import RetraceError
 
 WARM = 10  # steps that are not counted: memory is mapped, kernels are chosen
 Told = dict[str, float]
@@ -43,24 +46,30 @@ class Steps:
     def of(self, run: Callable[[], object]) -> Told:
         try:
             while True:
+                before = self.done
                 run()
+                if self.done == before:
+                    raise RetraceError(f"{self.n} steps are more than this training has; lower them")
         except EnoughError:
             return {"samples": self.samples, "seconds": time.perf_counter() - self.began}
 
 
-def taught(name: str, what: str, n: int) -> Told:
+def taught(name: str, what: str, n: int, seed: int) -> Told:
     """The tutorial's own loop: so many steps; or so many epochs, each with its test; or so many tests."""
     import torch
 
-    from retrace import paths, splits
+    from retrace import params, paths, splits
 
-    torch.manual_seed(0)
-    (train, _), (test, _) = splits.load(paths.TRAIN), splits.load(paths.TEST)
+    torch.manual_seed(seed)
+    torch.set_num_threads(params.read()["threads"])
+    watched = paths.TEST if what == "tests" else paths.VALIDATION  # after each epoch, as ours
+    (train, _), (test, _) = splits.load(paths.TRAIN), splits.load(watched)
     tutorial = import_module(f"tutorials.{name}").Tutorial(train, test)
     if what == "steps":
         steps = Steps(n)
         told = steps.of(lambda: [steps.step(samples) for samples in tutorial.epoch()])
     elif what == "tests":
+        tutorial.test()
         told = timed(tutorial.test, n) | {"samples": len(test) * n}
     else:
         told = timed(lambda: (sum(tutorial.epoch()), tutorial.test())[1], n) | {"samples": len(train) * n}
@@ -74,23 +83,24 @@ def timed(call: Callable[[], float], n: int) -> Told:
     return {"seconds": time.perf_counter() - began, "accuracy": accuracy}
 
 
-def ours(what: str, n: int) -> None:
+def ours(what: str, n: int, seed: int) -> None:
     """The train stage as it is, which tells nobody of its steps and ends where its loop does: so many steps; or the
-    loop, with its validation; or all from the loading of the data to the end of the loop; or so many tests.
+    loop, with its validation; or all from a frozen trunk's features to the end of the loop; or so many tests.
     """
     untracked.replace()
+    text = Path("params.yaml").read_text(encoding="utf-8")
+    Path("params.yaml").write_text(re.sub(r"(?m)^seed: \d+", f"seed: {seed}", text), encoding="utf-8")
     from retrace import batches, evaluation, paths, splits, training
 
-    train, began = training.train, 0.0
-    load = splits.load
+    train, features, began = training.train, evaluation.features, 0.0
 
-    def loaded(path: Path) -> Any:
+    def past_the_trunk(*given: Any) -> Any:
         nonlocal began
         began = began or time.perf_counter()
-        return load(path)
+        return features(*given)
 
     def watched(state: Any, *given: Any, **_: object) -> None:
-        samples, _scale = load(paths.TEST)
+        samples, _scale = splits.load(paths.TEST)
         test = batches.on_device(samples, state.device)
 
         def tested() -> float:
@@ -111,12 +121,13 @@ def ours(what: str, n: int) -> None:
         else:
             told = timed(trained, 1)
             if what == "all":
-                told["seconds"] = time.perf_counter() - began
-            told["accuracy"] = tested()
+                told = {"seconds": time.perf_counter() - began}
+            else:
+                told["accuracy"] = tested()
         print(json.dumps(told), flush=True)
         os._exit(0)
 
-    training.train, splits.load = watched, loaded
+    training.train, evaluation.features = watched, past_the_trunk
     runpy.run_path("stages/train.py", run_name="__main__")
 
 
@@ -124,23 +135,24 @@ def mapped(which: str, n: int) -> Told:
     """A map of `n` test samples by t-SNE, of their pixels."""
     from tutorials import tsne
 
-    from retrace import embedding, paths, splits
+    from retrace import paths, splits
+    from retrace.figures import tsne as own
 
     samples, _ = splits.load(paths.TEST)
     vectors = samples.inputs[:n].reshape(n, -1).astype("float32")
     began = time.perf_counter()
-    _, divergence = tsne.embedded(vectors) if which == "taught" else embedding.embedded(vectors.astype("float64"), 30)
+    _, divergence = tsne.embedded(vectors) if which == "taught" else own.embedded(vectors, 30, 0)
     return {"seconds": time.perf_counter() - began, "divergence": divergence}
 
 
 def main() -> None:
-    which, name, what, n = *sys.argv[1:4], int(sys.argv[4])
+    (which, name, what), (n, seed) = sys.argv[1:4], map(int, sys.argv[4:])
     if what == "map":
         print(json.dumps(mapped(which, n)))
     elif which == "ours":
-        ours(what, n)
+        ours(what, n, seed)
     else:
-        print(json.dumps(taught(name, what, n)))
+        print(json.dumps(taught(name, what, n, seed)))
 
 
 if __name__ == "__main__":

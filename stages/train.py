@@ -6,6 +6,7 @@ from retrace import tracking
 beside = tracking.start() if __name__ == "__main__" else None
 
 import gc
+import time
 
 import torch
 import torchinfo
@@ -89,16 +90,18 @@ def main() -> None:
     with tracking.stage("train", beside) as run, checkpoint.held(fingerprint(run, compute)) as checkpoints:
         run.tags(**{"retrace.device": str(compute)})
         show(model, card, part, augment, p)
+        began = time.perf_counter()
         model = learner = model.to(compute.device)
         if p.freeze_trunk and p.augmentation.name == "none":
             print("all samples go through the frozen trunk, once", flush=True)
-            with seeding.enough_memory(p.batch_size), compute.autocast():
-                part = evaluation.features(model, part)
-            learner, validation = model.head_alone(), evaluation.features(model, validation)
+            with seeding.enough_memory(p.batch_size):
+                with compute.autocast():
+                    part = evaluation.features(model, part)
+                learner, validation = model.head_alone(), evaluation.features(model, validation)
         state = State(learner, optimizer_of(learner.trainable()), compute.device)
         total_steps = p.epochs * batches.count(part, p.batch_size)
         with progress.follow(p.epochs, total_steps) as lines:
-            told = Recorder(run, lines, checkpoints, state, total_steps)
+            told = Recorder(run, lines, checkpoints, state, total_steps, began)
             told.resume()
             rate, listeners = (lambda at: p.lr * schedule(at)), {"on_step": told.step, "on_epoch": told.epoch}
             gc.freeze()  # torch's own objects, which the collector would go through again and again

@@ -51,7 +51,7 @@ def test_an_array_that_the_disk_has_no_room_for_is_refused() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-@pytest.mark.parametrize("place", ["", "of/mine"])
+@pytest.mark.parametrize("place", ["", "of", "of/mine"])
 @pytest.mark.parametrize(
     ("group", "limit", "used"),
     [
@@ -72,6 +72,9 @@ def test_memory_is_what_the_container_has_left(
     now.write_text("1000\n")
     most.write_text("1500\n")
     assert memory.free() == 500
+    (most.parent / "memory.stat").write_text("cache 600\ninactive_file 30\nactive_file 20\nanon 400\n")
+    assert memory.free() == 550
+    (most.parent / "memory.stat").unlink()
     most.write_text("900\n")
     assert memory.free() == 0
     most.write_text("max\n")

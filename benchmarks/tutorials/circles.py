@@ -29,10 +29,10 @@ class Tutorial:
         loss = self.criterion(self.model(self.train_x), self.train_y)
         loss.backward()
         self.optimizer.step()
-        self.test()  # after every epoch, and of the training part too
         yield len(self.train_y)
 
     def test(self) -> float:
+        """After every epoch, and of the training part too."""
         self.model.eval()
         with torch.no_grad():
             train_outputs, test_outputs = self.model(self.train_x), self.model(self.test_x)

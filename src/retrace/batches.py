@@ -29,11 +29,13 @@ class Part:
 
 def on_device(samples: Samples, device: torch.device) -> Part:
     """All of them, but for what is too large for memory, on a CPU: that stays in its file."""
-    inputs, labels = torch.from_numpy(samples.inputs), torch.from_numpy(samples.labels)
-    reader = None
-    if isinstance(samples.inputs, np.memmap) and device.type == "cpu" and memory.crowds(samples.inputs.nbytes):
-        reader = memory.Reader(samples.inputs)
-    return Part(inputs.to(device), labels.to(device), reader)
+    inputs, reader = samples.inputs, None
+    if isinstance(inputs, np.memmap) and device.type == "cpu":
+        if memory.crowds(inputs.nbytes):
+            reader = memory.Reader(inputs)
+        else:
+            inputs = np.array(inputs)
+    return Part(torch.from_numpy(inputs).to(device), torch.from_numpy(samples.labels).to(device), reader)
 
 
 def count(part: Part, size: int) -> int:
@@ -61,6 +63,8 @@ def shuffled(
     if not after:
         _seeded(random, seed, epoch, 1)
     ahead = order.split(_sizes(len(part), size))[after:]
+    if part.reader:
+        part.reader.at_random()
     for number, indices in enumerate(ahead):
         if part.reader:
             for coming in ahead[:AHEAD] if number == 0 else ahead[number + AHEAD - 1 : number + AHEAD]:

@@ -45,10 +45,10 @@ def cross_entropy_scratch(counts: Counts) -> LossFunction:  # noqa: ARG001 - a l
     """
 
     def loss(logits: Logits, labels: Labels) -> Loss:
-        # Without the largest, which cancels out, the powers of a sure network would overflow.
-        powers = torch.exp(logits - logits.max(dim=1, keepdim=True).values)
+        # Without the largest, which cancels out, in the gradient too, the powers of a sure network would overflow.
+        powers = torch.exp(logits - logits.detach().amax(dim=1, keepdim=True))
         probabilities = powers / powers.sum(dim=1, keepdim=True)
-        return -torch.log(probabilities[torch.arange(len(labels), device=labels.device), labels]).mean()
+        return -torch.log(probabilities.gather(1, labels[:, None])).mean()
 
     return loss
 

@@ -12,7 +12,7 @@ import numpy as np
 import psutil
 
 from retrace import paths
-from retrace.errors import DataError
+from retrace.errors import FULL, DataError
 
 CGROUPS = Path("/sys/fs/cgroup")
 OWN_GROUPS = Path("/proc/self/cgroup")
@@ -26,19 +26,26 @@ def free() -> int:
     left = psutil.virtual_memory().available
     for limit, used in _limits():
         if limit.exists() and (said := limit.read_text(encoding="ascii").strip()).isdigit():
-            left = min(left, int(said) - int(used.read_text(encoding="ascii")))
+            left = min(left, int(said) - int(used.read_text(encoding="ascii")) + _cached(limit.parent / "memory.stat"))
     return max(left, 0)
 
 
 def _limits() -> Iterator[tuple[Path, Path]]:
-    """Where the kernel tells the limit and the use: of this process's own group, or of all that a container sees."""
+    """Where the kernel tells the limit and the use: of this process's own group, and of all that hold it."""
     groups = OWN_GROUPS.read_text(encoding="utf-8").splitlines() if OWN_GROUPS.exists() else []
     for group in groups:  # number:controllers:path, of version 2 without a controller
         _, controllers, place = group.split(":", 2)
+        own = Path(place.lstrip("/"))
         for kind, (limit, used) in FILES.items():
             if kind in controllers.split(","):
-                for folder in (CGROUPS / kind / place.lstrip("/"), CGROUPS / kind):
-                    yield folder / limit, folder / used
+                for folder in (own, *own.parents):
+                    yield CGROUPS / kind / folder / limit, CGROUPS / kind / folder / used
+
+
+def _cached(told: Path) -> int:
+    """Of what a group uses, what files take that the kernel lets go of for whoever needs memory."""
+    lines = told.read_text(encoding="ascii").splitlines() if told.exists() else []
+    return sum(int(line.split()[1]) for line in lines if line.split()[0] in ("inactive_file", "active_file"))
 
 
 def crowds(n_bytes: int) -> bool:
@@ -59,6 +66,8 @@ def array(shape: tuple[int, ...], kind: np.dtype[Any]) -> np.ndarray:
         try:
             os.posix_fallocate(file.fileno(), 0, n_bytes)  # or a full disk would be a fault of memory, which kills
         except OSError as error:
+            if error.errno not in FULL:
+                raise
             raise DataError(f"{place}: no room for {n_bytes:,} bytes ({error.strerror}); make room for them") from None
         return np.memmap(file, kind, "r+", shape=shape)
 
@@ -83,11 +92,18 @@ def mapped(path: Path, kind: np.dtype[Any], offset: int, shape: tuple[int, ...])
 
 
 class Reader:
-    """Reads rows of a mapped file, in any order, before they are used."""
+    """Reads rows of a mapped file before they are used."""
 
     def __init__(self, rows: np.memmap) -> None:
         self._map: mmap.mmap = rows._mmap  # pyright: ignore[reportAttributeAccessIssue] - how else to advise?
         self._first, self._row = rows.offset % mmap.ALLOCATIONGRANULARITY, rows[:1].nbytes
+
+    def in_order(self) -> None:
+        """Rows are used one after the other from here on: the kernel reads ahead."""
+        self._map.madvise(mmap.MADV_NORMAL)
+
+    def at_random(self) -> None:
+        """Rows are used in any order from here on: the kernel reads what is expected, and no neighbours."""
         self._map.madvise(mmap.MADV_RANDOM)
 
     def expect(self, indices: Iterable[int]) -> None:

@@ -61,7 +61,7 @@ class Descent(optim.Optimizer):
         for group in self.param_groups:
             for weight in group["params"]:
                 if weight.grad is not None:
-                    weight.sub_(group["lr"] * weight.grad)
+                    weight.sub_(weight.grad, alpha=group["lr"])
 
 
 def adam(weights: Weights, *, betas: Betas) -> optim.Optimizer:

@@ -16,15 +16,17 @@ MAX_STEPS = 1000  # rows of reports/steps.csv
 
 
 class Recorder:
-    """Listens to a training whose state is `state`, of `total_steps` steps at most."""
+    """Listens to a training that began then, whose state is `state`, of `total_steps` steps at most."""
 
-    def __init__(self, run: Journal, lines: Lines, checkpoints: Checkpoints, state: State, total_steps: int) -> None:
+    def __init__(
+        self, run: Journal, lines: Lines, checkpoints: Checkpoints, state: State, total_steps: int, began: float
+    ) -> None:
         self.run, self.lines, self.checkpoints, self.state = run, lines, checkpoints, state
         self.total_steps, self.every = total_steps, -(-total_steps // MAX_STEPS)
         self.steps: reports.History = []
         self._latest: list[Step] = []  # whose losses nobody has read yet
         self._told: list[tuple[int, float]] = []  # of each epoch: when, and images a second
-        self._began = time.perf_counter()
+        self._began = began
 
     @property
     def history(self) -> reports.History:

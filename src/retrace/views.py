@@ -29,7 +29,6 @@ def _filters(model: Classifier, images: Tensor) -> np.ndarray | None:
     weights = next(weights.detach() for weights in model.parameters() if weights.ndim in (2, 4))
     if weights.ndim == 2:
         n_pixels = math.prod(images.shape[1:])
-        weights = weights if weights.shape[1] == n_pixels else weights.T  # softmax_scratch has a column a class
         if weights.shape[1] != n_pixels:
             return None
         weights = weights.reshape(-1, *images.shape[1:])

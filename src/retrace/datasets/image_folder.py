@@ -29,7 +29,9 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 ARCHIVE = "images.zip"
 MOST_BYTES = 1 << 28  # a file
 MOST_LINES = 20  # of faults
-MOST_AT_ONCE = 8  # images that are decoded: each may be a gigabyte while it is
+MOST_AT_ONCE = 8  # images that are decoded
+DECODING = 1 << 31  # bytes, that one may take meanwhile
+IN_A_ROW = 10_000  # images that are waited for, and for which the pool remembers something
 DVC_CACHE = re.compile(r"/files/md5/[0-9a-f]{2}/[0-9a-f]{30}$")  # where DVC may link a file of its own to
 
 Edge = Annotated[int, Field(ge=1, le=2048)]  # pixels
@@ -120,10 +122,12 @@ def _samples(
             return Skipped(str(paths.IMAGES / name), hashlib.sha256(content).hexdigest(), str(error))
         return None
 
-    pool = ThreadPoolExecutor(min(os.cpu_count() or 1, MOST_AT_ONCE))
+    at_once = min(os.cpu_count() or 1, MOST_AT_ONCE, max(1, memory.free() // DECODING))
+    pool, faults = ThreadPoolExecutor(at_once), list[Skipped | None]()
     try:
         with warnings.catch_warnings(action="ignore"):  # of odd metadata
-            faults = list(pool.map(decode, names, images))
+            for first in range(0, len(names), IN_A_ROW):
+                faults += pool.map(decode, names[first : first + IN_A_ROW], images[first : first + IN_A_ROW])
     finally:
         pool.shutdown(cancel_futures=True)
     skipped += filter(None, faults)
