@@ -191,7 +191,9 @@ def draw(found: dict[str, Measured]) -> None:
     axes.axvline(1, color=style.INKS[0], lw=0.8)
     axes.set(xscale="log", xlim=(least, 2 * max(found[row.name].ratio for row in rows)), yticks=range(len(rows)))
     axes.set_yticklabels([row.name for row in rows])
-    axes.set_xlabel("times as fast as the tutorial: same recipe (blue), same accuracy (orange); the mark is what was aimed at")
+    axes.set_xlabel(
+        "times as fast as the tutorial: same recipe (blue), same accuracy (orange); the mark is what was aimed at"
+    )
     style.headline(figure, "The tutorials' trainings on two CPU cores")
     style.save(figure, PICTURE)
 
