@@ -2,9 +2,9 @@
 
 Two sides in turns, A B A B, each in a process of its own, in throw-away clones of the working tree under .retrace/ that
 have a recipe's parameters and data. *Same recipe* compares engines: the same network, samples, batches and optimizer.
-*Same accuracy* compares our time to an accuracy with the tutorial's whole training, by the
-speed of some of its steps. Nothing is measured while something else runs. `--write`
-puts the table into README.md, all numbers into benchmarks/bench.json and the picture into docs/.
+*Same accuracy* compares our time to an accuracy with the tutorial's whole training, by the speed of some of its steps.
+Nothing is measured while something else runs. `--write` puts the table into README.md, all numbers into
+benchmarks/bench.json and the picture into docs/.
 """
 
 import json
@@ -17,15 +17,14 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
-from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import psutil
 from clones import Clone
 from side import Told
-from tracking import line
+from table import head, line, place
 
-from retrace import errors, paths, recipes
+from retrace import errors, recipes
 from retrace.errors import RetraceError
 
 BUSY = 20.0  # per cent of one core, taken by others
@@ -182,11 +181,11 @@ def draw(found: dict[str, Measured]) -> None:
     rows = [row for row in reversed(ROWS) if row.name in found]
     figure = Figure(figsize=(8.5, 0.45 * len(rows) + 1.2), layout="constrained")
     axes = figure.subplots()
-    for place, row in enumerate(rows):
+    for height, row in enumerate(rows):
         ratio = found[row.name].ratio
-        axes.barh(place, ratio - 1, 0.6, left=1, color=style.COLOURS[row.kind == SAME_ACCURACY])
-        axes.plot([row.target] * 2, [place - 0.4, place + 0.4], color=style.INKS[0], lw=2)
-        axes.text(max(ratio, 1) * 1.05, place, f"{ratio:.1f}", va="center")
+        axes.barh(height, ratio - 1, 0.6, left=1, color=style.COLOURS[row.kind == SAME_ACCURACY])
+        axes.plot([row.target] * 2, [height - 0.4, height + 0.4], color=style.INKS[0], lw=2)
+        axes.text(max(ratio, 1) * 1.05, height, f"{ratio:.1f}", va="center")
     least = min(1.0, *(0.8 * found[row.name].ratio for row in rows))
     axes.axvline(1, color=style.INKS[0], lw=0.8)
     axes.set(xscale="log", xlim=(least, 2 * max(found[row.name].ratio for row in rows)), yticks=range(len(rows)))
@@ -247,12 +246,10 @@ def main() -> None:
     if not rows:
         raise RetraceError(f"--only {' '.join(asked.only)}: no such row; there are {', '.join(r.name for r in ROWS)}")
     found = recorded()
-    own = paths.root() / ".retrace"
-    own.mkdir(exist_ok=True)
-    print(line(*TOP), line(*["---"] * len(TOP)), sep="\n", flush=True)
-    with TemporaryDirectory(dir=own, prefix="benchmark-") as folder:
+    head(*TOP)
+    with place() as folder:
         for row in rows:
-            found[row.name] = measure(prepared(Path(folder), row), row, asked.n or row.n)
+            found[row.name] = measure(prepared(folder, row), row, asked.n or row.n)
             print(_line(row, found[row.name]), flush=True)
             if asked.write:
                 write(found)

@@ -6,14 +6,13 @@ Trained for real in a throw-away clone of the working tree under .retrace/, whil
 import json
 import sys
 from argparse import ArgumentParser
-from pathlib import Path
 from statistics import median
-from tempfile import TemporaryDirectory
 
+import table
 from clones import Clone
-from tracking import TOP, Figure, line, row
+from table import Figure
 
-from retrace import errors, params, paths
+from retrace import errors, params
 
 LIMIT = 2.0  # per cent of training
 
@@ -70,15 +69,10 @@ def main() -> None:
     parser = ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--n", type=int, default=5, help="trainings of each kind; %(default)s")
     n = parser.parse_args().n
-    own = paths.root() / ".retrace"
-    own.mkdir(exist_ok=True)
-    print(line(*TOP), line(*["---"] * len(TOP)), sep="\n", flush=True)
-    with TemporaryDirectory(dir=own, prefix="benchmark-") as folder:
-        clone = Clone(Path(folder) / "clone", params.read()["dataset"])
+    with table.place() as folder:
+        clone = Clone(folder / "clone", params.read()["dataset"])
         clone.run("dvc", "repro", "--quiet", "preprocess")
-        found = figures(clone, n)
-    print(*map(row, found), sep="\n")
-    sys.exit(any(figure.missed for figure in found))
+        sys.exit(table.show(figures(clone, n)))
 
 
 if __name__ == "__main__":

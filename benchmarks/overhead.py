@@ -4,17 +4,15 @@ What is compared is measured in turns, while nothing else runs. The five stages 
 the same work in one process, without DVC, MLflow and files in between being hashed.
 """
 
-import sys
-from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
-from tempfile import TemporaryDirectory
 
+import table
 import tracking
 from bench import demand_quiet
 from clones import Clone
-from tracking import TOP, Figure, line, row
+from table import Figure
 
 from retrace import errors, params, paths
 from retrace.errors import RetraceError
@@ -124,31 +122,5 @@ FIGURES = {
 }
 
 
-def parsed() -> Namespace:
-    parser = ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("figure", nargs="*", help=f"these alone, of {', '.join(FIGURES)}")
-    parser.add_argument("--n", type=int, help="repetitions, instead of each figure's own number")
-    asked = parser.parse_args()
-    for name in asked.figure:
-        if name not in FIGURES:
-            parser.error(f"no figure is called {name!r}; there are {', '.join(FIGURES)}")
-    return asked
-
-
-def main() -> None:
-    asked = parsed()
-    own = paths.root() / ".retrace"
-    own.mkdir(exist_ok=True)
-    print(line(*TOP), line(*["---"] * len(TOP)), sep="\n", flush=True)
-    missed = False
-    with TemporaryDirectory(dir=own, prefix="benchmark-") as folder:
-        for name in asked.figure or FIGURES:
-            measure, n = FIGURES[name]
-            for figure in measure(Path(folder), asked.n or n):
-                missed |= figure.missed
-                print(row(figure), flush=True)
-    sys.exit(missed)
-
-
 if __name__ == "__main__":
-    errors.run(main)
+    errors.run(lambda: table.measure(__doc__ or "", FIGURES))

@@ -1,4 +1,6 @@
-"""Whether more data costs more than its share: synthetic sets from a thousand samples to a million, one that is larger
+"""Whether more data costs more than its share.
+
+Synthetic sets from a thousand samples to a million, one that is larger
 than memory, and a folder of ten thousand pictures. In throw-away clones under .retrace/, while nothing else runs.
 
 For a set larger than memory, memory is made small: this needs the right to make a control group, as root has it.
@@ -6,23 +8,21 @@ For a set larger than memory, memory is made small: this needs the right to make
 
 import json
 import os
-import sys
 import time
-from argparse import ArgumentParser
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
 from statistics import median
-from tempfile import TemporaryDirectory
 
 import numpy as np
+import table
 from bench import demand_quiet
 from clones import Clone
 from overhead import PEAK, edited
 from PIL import Image
-from tracking import TOP, Figure, line, row
+from table import Figure
 
 from retrace import errors, paths
 from retrace.datasets import mnist
@@ -181,25 +181,5 @@ def pictures(folder: Path, n: int) -> Iterator[Figure]:
 FIGURES = {"flat": (flat, 5), "larger": (larger_than_memory, 3), "pictures": (pictures, 3)}
 
 
-def main() -> None:
-    parser = ArgumentParser(description=(__doc__ or "").partition(":")[0])
-    parser.add_argument("figure", nargs="*", help=f"these alone, of {', '.join(FIGURES)}")
-    parser.add_argument("--n", type=int, help="repetitions, instead of each figure's own number")
-    asked = parser.parse_args()
-    if unknown := set(asked.figure) - FIGURES.keys():
-        parser.error(f"no figure is called {min(unknown)!r}; there are {', '.join(FIGURES)}")
-    own = paths.root() / ".retrace"
-    own.mkdir(exist_ok=True)
-    print(line(*TOP), line(*["---"] * len(TOP)), sep="\n", flush=True)
-    missed = False
-    for name in asked.figure or FIGURES:
-        measure, n = FIGURES[name]
-        with TemporaryDirectory(dir=own, prefix="benchmark-") as folder:
-            for figure in measure(Path(folder), asked.n or n):
-                missed |= figure.missed
-                print(row(figure), flush=True)
-    sys.exit(missed)
-
-
 if __name__ == "__main__":
-    errors.run(main)
+    errors.run(lambda: table.measure(__doc__ or "", FIGURES))

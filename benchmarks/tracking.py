@@ -12,18 +12,18 @@ import uuid
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from statistics import median
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import stores
+import table
 from clones import Clone
+from table import Figure
 
-from retrace import errors, journal, paths
+from retrace import errors, journal
 from retrace.errors import RetraceError
 from retrace.journal import Event, Journal
 
@@ -35,22 +35,6 @@ JOURNALS = Path(".retrace/journal")
 DEAD = "http://127.0.0.1:9"  # a port that nobody listens on
 SYNC = "from retrace.commands import sync; sync.sync()"
 PARENTS = "tags.`retrace.key` LIKE '%'"
-TOP = ("figure", "target", "measured", "n")
-
-
-@dataclass(frozen=True)
-class Figure:
-    """What was measured, n times, and what it may be at most."""
-
-    name: str
-    measured: float
-    unit: str
-    n: int
-    target: float | None = None
-
-    @property
-    def missed(self) -> bool:
-        return self.target is not None and self.measured > self.target
 
 
 @cache
@@ -198,17 +182,6 @@ def sync(clone: Clone) -> list[Figure]:
     ]
 
 
-def row(figure: Figure) -> str:
-    """The figure as a row of a table in Markdown."""
-    target = "" if figure.target is None else f"{figure.target:g} {figure.unit}"
-    measured = f"{figure.measured:,}" if figure.unit == "rows" else f"{figure.measured:,.4g}"
-    return line(figure.name, target, f"{measured} {figure.unit}{', MISSED' if figure.missed else ''}", f"{figure.n:,}")
-
-
-def line(*cells: str) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
 def _events(made: Path, name: str) -> list[Event]:
     """Those of the stage `name` in the folder `made`, which MLflow has."""
     found = sorted((made / JOURNALS / "uploaded").glob(f"*-{name}-*.jsonl"))
@@ -279,16 +252,10 @@ def figures(folder: Path, name: str, n: int, *, real: bool) -> Iterator[Figure]:
 
 def main() -> None:
     asked = parsed()
-    own = paths.root() / ".retrace"  # not the system's folder for such, which may be in memory
-    own.mkdir(exist_ok=True)
-    print(line(*TOP), line(*["---"] * len(TOP)), sep="\n", flush=True)
-    missed = False
-    with TemporaryDirectory(dir=own, prefix="benchmark-") as folder:
-        for name in [asked.figure] if asked.figure else N:
-            for figure in figures(Path(folder), name, asked.n or N[name], real=asked.real):
-                missed |= figure.missed
-                print(row(figure), flush=True)
-    sys.exit(1 if missed else 0)
+    with table.place() as folder:
+        names = [asked.figure] if asked.figure else N
+        measured = (figures(folder, name, asked.n or N[name], real=asked.real) for name in names)
+        sys.exit(table.show(chain.from_iterable(measured)))
 
 
 if __name__ == "__main__":

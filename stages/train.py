@@ -74,6 +74,17 @@ def show(model: Classifier, card: Card, part: Part, augment: Augment, p: Train) 
     reports.save_batch(inputs[:SHOWN].cpu().numpy(), labels[:SHOWN].cpu().numpy())
 
 
+def past_trunk(
+    model: Classifier, part: Part, validation: Part, compute: Compute, p: Train
+) -> tuple[Classifier, Part, Part]:
+    """The head, which alone learns, and both parts as it sees them in every epoch."""
+    print("all samples go through the frozen trunk, once", flush=True)
+    with seeding.enough_memory(p.batch_size):
+        with compute.autocast():
+            part = evaluation.features(model, part)
+        return model.head_alone(), part, evaluation.features(model, validation)
+
+
 def main() -> None:
     p = params.load(params.Train)
     loss_of = params.bind(LOSSES, p.loss, "losses")
@@ -93,11 +104,7 @@ def main() -> None:
         began = time.perf_counter()
         model = learner = model.to(compute.device)
         if p.freeze_trunk and p.augmentation.name == "none":
-            print("all samples go through the frozen trunk, once", flush=True)
-            with seeding.enough_memory(p.batch_size):
-                with compute.autocast():
-                    part = evaluation.features(model, part)
-                learner, validation = model.head_alone(), evaluation.features(model, validation)
+            learner, part, validation = past_trunk(model, part, validation, compute, p)
         state = State(learner, optimizer_of(learner.trainable()), compute.device)
         total_steps = p.epochs * batches.count(part, p.batch_size)
         with progress.follow(p.epochs, total_steps) as lines:

@@ -16,7 +16,7 @@ import stores
 import tracking as benchmark
 from clones import Clone
 from repository import ROOT
-from tracking import Figure
+from table import Figure, row
 
 from retrace import paths, tracking
 from retrace.errors import RetraceError
@@ -174,9 +174,9 @@ def test_a_first_sync_that_changes_nothing_proves_nothing(made: Path) -> None:
 
 
 def test_a_figure_is_a_row_that_says_whether_its_target_is_missed() -> None:
-    assert benchmark.row(Figure("a call", 4.5678, "µs", 20_000, 20)) == "| a call | 20 µs | 4.568 µs | 20,000 |"
-    assert benchmark.row(Figure("a call", 21, "µs", 1, 20)) == "| a call | 20 µs | 21 µs, MISSED | 1 |"
-    assert benchmark.row(Figure("rows", 123_456, "rows", 1)) == "| rows |  | 123,456 rows | 1 |"
+    assert row(Figure("a call", 4.5678, "µs", 20_000, 20)) == "| a call | 20 µs | 4.568 µs | 20,000 |"
+    assert row(Figure("a call", 21, "µs", 1, 20)) == "| a call | 20 µs | 21 µs, MISSED | 1 |"
+    assert row(Figure("rows", 123_456, "rows", 1)) == "| rows |  | 123,456 rows | 1 |"
 
 
 @pytest.mark.usefixtures("folder")

@@ -61,8 +61,7 @@ class State:
         self.model, self.optimizer, self.device = model, optimizer, device
         self.step = 0
         self.epochs: list[Epoch] = []
-        self.val_losses: list[float] = []  # of these
-        self.lowest: Epoch | None = None  # the first with the lowest of them
+        self.lowest: Epoch | None = None  # the first with the lowest validation loss, not to be sought at every epoch
         self.best: dict[str, Tensor] = {}  # its weights, if they are what training ends with
         self.totals = Totals(device)
         self.generator = torch.Generator()  # of this epoch's augmentation
@@ -129,7 +128,6 @@ class State:
 
     def _add(self, epoch: Epoch) -> None:
         self.epochs.append(epoch)
-        self.val_losses.append(epoch.val_loss)
         if self.lowest is None or epoch.val_loss < self.lowest.val_loss:
             self.lowest = epoch
 

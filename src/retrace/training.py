@@ -37,7 +37,7 @@ def train(
     total = p.epochs * batches.count(training, p.batch_size)
     while not state.is_over(p):
         state.model.train()
-        epoch, val_losses = len(state.epochs), tuple(state.val_losses)
+        epoch, val_losses = len(state.epochs), [scored.val_loss for scored in state.epochs]
         with errors.deferred() as answer:
             for inputs, labels in batches.shuffled(
                 training, p.batch_size, augment, state.generator, seed=p.seed, epoch=epoch, after=state.totals.n_steps

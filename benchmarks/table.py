@@ -1,0 +1,78 @@
+"""Figures that were measured, as rows of a table in Markdown, and the folder in which they are."""
+
+import sys
+from argparse import ArgumentParser
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from retrace import paths
+
+TOP = ("figure", "target", "measured", "n")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What was measured, n times, and what it may be at most."""
+
+    name: str
+    measured: float
+    unit: str
+    n: int
+    target: float | None = None
+
+    @property
+    def missed(self) -> bool:
+        return self.target is not None and self.measured > self.target
+
+
+def measure(text: str, known: Mapping[str, tuple[Callable[[Path, int], Iterable[Figure]], int]]) -> None:
+    """The command of a program about which `text` tells: the figures that are named, of those `known`, or all, each as
+    often as is asked or as it has beside it. Exits with 1 where one is missed.
+    """
+    parser = ArgumentParser(description=text.partition("\n")[0])
+    parser.add_argument("figure", nargs="*", help=f"these alone, of {', '.join(known)}")
+    parser.add_argument("--n", type=int, help="repetitions, instead of each figure's own number")
+    asked = parser.parse_args()
+    if unknown := set(asked.figure) - known.keys():
+        parser.error(f"no figure is called {min(unknown)!r}; there are {', '.join(known)}")
+    with place() as folder:
+        chosen = (known[name] for name in asked.figure or known)
+        sys.exit(show(chain.from_iterable(figures(folder, asked.n or n) for figures, n in chosen)))
+
+
+def show(figures: Iterable[Figure]) -> bool:
+    """Each is printed as soon as it is measured; returns whether one is missed."""
+    head(*TOP)
+    missed = False
+    for figure in figures:
+        missed |= figure.missed
+        print(row(figure), flush=True)
+    return missed
+
+
+def head(*names: str) -> None:
+    """The columns are printed."""
+    print(line(*names), line(*["---"] * len(names)), sep="\n", flush=True)
+
+
+def row(figure: Figure) -> str:
+    target = "" if figure.target is None else f"{figure.target:g} {figure.unit}"
+    measured = f"{figure.measured:,}" if figure.unit == "rows" else f"{figure.measured:,.4g}"
+    return line(figure.name, target, f"{measured} {figure.unit}{', MISSED' if figure.missed else ''}", f"{figure.n:,}")
+
+
+def line(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+@contextmanager
+def place() -> Iterator[Path]:
+    """A folder for clones, which is gone afterwards; not the system's for such, which may be in memory."""
+    own = paths.root() / ".retrace"
+    own.mkdir(exist_ok=True)
+    with TemporaryDirectory(dir=own, prefix="benchmark-") as folder:
+        yield Path(folder)
