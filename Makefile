@@ -64,6 +64,10 @@ costs: env  ## what tracking and checkpoints cost, against their limits; minutes
 	python benchmarks/tracking.py
 	python benchmarks/checkpoints.py
 
+.PHONY: gpu
+gpu: env  ## what recipes take on a GPU, into the README; minutes, on a machine that has one
+	python benchmarks/gpu.py --write
+
 .PHONY: bench
 bench: env  ## the tutorials' own loops against ours, what the pipeline costs, and how it scales; hours, on a quiet machine
 	python benchmarks/bench.py --write

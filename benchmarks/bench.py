@@ -22,13 +22,13 @@ from typing import Any, Literal
 import psutil
 from clones import Clone
 from side import Told
-from table import head, line, place
+from table import head, line, place, replace
 
 from retrace import errors, recipes
 from retrace.errors import RetraceError
 
 BUSY = 20.0  # per cent of one core, taken by others
-README, RECORD, PICTURE = Path("README.md"), Path("benchmarks/bench.json"), Path("docs/bench.png")
+RECORD, PICTURE = Path("benchmarks/bench.json"), Path("docs/bench.png")
 BEGIN, END = "<!-- bench -->\n", "<!-- /bench -->"
 TOP = ("on two CPU cores", "compared", "tutorial", "retrace", "ratio (least..most of a pair)", "target", "n")
 
@@ -201,9 +201,7 @@ def write(found: dict[str, Measured]) -> None:
     """README.md, the record and the picture say what was measured."""
     said = {row.name: asdict(found[row.name]) | {"ratio": found[row.name].ratio} for row in ROWS if row.name in found}
     RECORD.write_text(json.dumps({"rows": said}, indent=1) + "\n", encoding="utf-8")
-    readme = README.read_text(encoding="utf-8")
-    begin, end = readme.index(BEGIN) + len(BEGIN), readme.index(END)
-    README.write_text(readme[:begin] + "\n".join(table(found)) + "\n" + readme[end:], encoding="utf-8")
+    replace(BEGIN, END, table(found))
     draw(found)
 
 

@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 
 from retrace import paths
 
+README = Path("README.md")
 TOP = ("figure", "target", "measured", "n")
 
 
@@ -67,6 +68,13 @@ def row(figure: Figure) -> str:
 
 def line(*cells: str) -> str:
     return f"| {' | '.join(cells)} |"
+
+
+def replace(begin: str, end: str, lines: Iterable[str]) -> None:
+    """README.md has these lines between the two marks."""
+    text = README.read_text(encoding="utf-8")
+    before, after = text.index(begin) + len(begin), text.index(end)
+    README.write_text(text[:before] + "\n".join(lines) + "\n" + text[after:], encoding="utf-8")
 
 
 @contextmanager

@@ -8,6 +8,7 @@ beside = tracking.start() if __name__ == "__main__" else None
 import gc
 import time
 
+import numpy as np
 import torch
 import torchinfo
 
@@ -43,6 +44,7 @@ from retrace.seeding import Compute
 from retrace.splits import Scale
 from retrace.state import State
 
+SETTLED = 2000  # samples, at most, that layers are taken from
 SHOWN = 64  # samples of reports/batch.safetensors
 
 
@@ -54,6 +56,7 @@ def built(p: Train, samples: Samples, measured: Scale) -> tuple[Classifier, Card
     card = classifier.card_of(p.model, samples, classifier.scale_of(p.scaling, samples, measured))
     torch.manual_seed(p.seed)
     model = classifier.build(card)
+    model.settle(torch.from_numpy(np.array(samples.inputs[:SETTLED])))
     if p.pretrained != "none":
         card = card.model_copy(update={"pretrained": pretrained.load_into(model, p.pretrained)})
     if p.freeze_trunk:

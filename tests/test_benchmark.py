@@ -7,8 +7,10 @@ import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import bench
+import gpu
 import numpy as np
 import pytest
 import scale
@@ -16,6 +18,7 @@ import torch
 from bench import ROWS, SAME_ACCURACY, SAME_RECIPE, Measured, Row
 from overhead import edited
 from repository import ROOT
+from table import README
 from test_benchmark_tracking import Stub
 
 from retrace import classifier, paths, recipes, splits
@@ -73,7 +76,14 @@ def n_weights(taught: object) -> int:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("which", "what", "n"),
-    [("taught", "steps", 3), ("ours", "steps", 3), ("taught", "epochs", 1), ("ours", "loop", 1), ("ours", "tests", 2)],
+    [
+        ("taught", "steps", 3),
+        ("ours", "steps", 3),
+        ("taught", "epochs", 1),
+        ("ours", "loop", 1),
+        ("ours", "tests", 2),
+        ("ours", "again", 1),
+    ],
 )
 def test_a_side_says_what_so_many_samples_took(folder: Path, which: str, what: str, n: int) -> None:
     shutil.copytree(ROOT / "stages", folder / "stages")
@@ -85,10 +95,13 @@ def test_a_side_says_what_so_many_samples_took(folder: Path, which: str, what: s
     env = os.environ | {"PYTHONPATH": str(ROOT / "src")}
     ended = subprocess.run(command, env=env, check=True, capture_output=True, text=True)
     told = json.loads(ended.stdout.splitlines()[-1])
-    expected = {"steps": n * (16 if which == "ours" else 50), "epochs": 800, "tests": 1600, "loop": None}
-    assert told.get("samples") == expected[what]
+    expected = {"steps": n * (16 if which == "ours" else 50), "epochs": 800, "tests": 1600}
+    assert told.get("samples") == expected.get(what)
     assert told["seconds"] > 0
     assert ("accuracy" in told) == (what != "steps")
+    if what == "again":
+        assert told["first"] == told["weights"]
+        assert told["free_s"] > 0
 
 
 def measured(**changed: object) -> Measured:
@@ -144,11 +157,11 @@ def test_nothing_is_measured_while_something_else_runs() -> None:
 def test_what_is_written_is_read_again_and_stands_in_the_readme(folder: Path) -> None:
     for path in (bench.RECORD, bench.PICTURE):
         path.parent.mkdir(parents=True)
-    bench.README.write_text(f"before\n{bench.BEGIN}old\n{bench.END}\nafter\n")
+    README.write_text(f"before\n{bench.BEGIN}old\n{bench.END}\nafter\n")
     found = {row.name: measured(accuracies=[1.0]) for row in ROWS[:3]}
     bench.write(found)
     assert bench.recorded() == found
-    text = bench.README.read_text()
+    text = README.read_text()
     assert text.startswith(f"before\n{bench.BEGIN}| on two CPU cores |")
     assert "old" not in text
     assert text.count("\n| ") == 2 + 3
@@ -158,9 +171,45 @@ def test_what_is_written_is_read_again_and_stands_in_the_readme(folder: Path) ->
 def test_the_readme_shows_the_record(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     record = json.loads((ROOT / bench.RECORD).read_text())["rows"]
-    text = (ROOT / bench.README).read_text().split(bench.BEGIN)[1].split(bench.END)[0]
+    text = (ROOT / README).read_text().split(bench.BEGIN)[1].split(bench.END)[0]
     assert list(record) == [row.name for row in ROWS]
     assert text.splitlines() == list(bench.table(bench.recorded()))
+
+
+@pytest.mark.parametrize(
+    ("changed", "verdict"),
+    [
+        ({}, "met"),
+        ({"seconds": 1.0}, "stretch"),
+        ({"seconds": 3.1}, "MISSED"),
+        ({"accuracy": 0.93}, "MISSED"),
+        ({"weights": ["a", "a", "b"]}, "MISSED"),
+        ({"free_s": 1.8}, "MISSED"),
+        ({"free_s": 1.9}, "met"),
+    ],
+)
+def test_on_a_gpu_a_time_counts_with_the_accuracy_and_the_same_bits(changed: dict[str, Any], verdict: str) -> None:
+    row = gpu.Row("some", "cifar10_airbench", 3, 1.3, reaches=0.94)
+    said = {"seconds": 2.0, "free_s": 2.0, "accuracy": 0.94, "weights": ["a", "a", "a"], "where": "a GPU"}
+    assert gpu.Measured(**(said | changed)).verdict(row) == verdict
+
+
+def test_the_readme_says_what_a_gpu_takes_or_that_nobody_measured_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    text = (ROOT / README).read_text().split(gpu.BEGIN)[1].split(gpu.END)[0]
+    assert text.splitlines() == list(gpu.table(gpu.recorded()))
+
+
+@pytest.mark.parametrize("row", gpu.ROWS)
+def test_what_is_trained_on_a_gpu_is_a_recipe(row: gpu.Row) -> None:
+    assert recipes.load(row.recipe).values.keys() >= row.changes.keys()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_nothing_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["gpu.py"])
+    with pytest.raises(RetraceError, match="torch sees no GPU here"):
+        gpu.main()
 
 
 @pytest.mark.parametrize("n", [5, 250])

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -26,6 +27,7 @@ from retrace.optimizers import OPTIMIZERS
 from retrace.samples import Samples
 from retrace.schedules import SCHEDULES
 from retrace.state import Epoch, State, Step
+from retrace.steps import Steps
 
 SMALL = {"epochs": 3, "batch_size": 40, "threads": 1, "lr": 0.01, "device": "cpu", "precision": "float32"}
 STEPS = 7  # an epoch
@@ -139,14 +141,14 @@ def test_a_signal_in_a_step_waits_until_the_step_is_whole(
 ) -> None:
     whole, first, second = (Training(stripes) for _ in range(3))
     whole.run()
-    step = first.state.optimizer.step
+    step = Steps.__call__
 
-    def struck() -> None:
-        if first.state.step == 4:
+    def struck(self: Steps, *batch: Any) -> Step:
+        if self.state is first.state and self.state.step == 4:
             os.kill(os.getpid(), number)
-        step()
+        return step(self, *batch)
 
-    monkeypatch.setattr(first.state.optimizer, "step", struck)
+    monkeypatch.setattr(Steps, "__call__", struck)
     with caught(monkeypatch), pytest.raises((KeyboardInterrupt, errors.Terminated)):
         first.run()
     assert first.state.step == 5
@@ -214,15 +216,16 @@ def test_a_loss_that_is_no_number_ends_training_within_a_step_and_is_never_saved
     stripes: Samples, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = Training(stripes)
-    step = made.state.optimizer.step
+    step = Steps.__call__
 
-    def poisoned() -> None:
-        step()
-        if made.state.step == 4:
+    def poisoned(self: Steps, *batch: Any) -> Step:
+        made = step(self, *batch)
+        if made.step == 5:
             with torch.no_grad():
-                made.state.model.trainable()[0].fill_(float("nan"))
+                self.state.model.trainable()[0].fill_(float("nan"))
+        return made
 
-    monkeypatch.setattr(made.state.optimizer, "step", poisoned)
+    monkeypatch.setattr(Steps, "__call__", poisoned)
     with pytest.raises(DivergedError, match=r"step 6: the training loss is nan, after \d\.\d+ in the step before"):
         made.run()
     assert len(made.steps) == 6

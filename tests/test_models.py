@@ -1,6 +1,7 @@
 """Networks, and the classifier around them."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -103,6 +104,49 @@ def test_networks_have_the_tutorials_weights(values: params.Values, name: str, c
     trunk, head = MODELS[name]((channels, side, side), 10, **values["models"][name])
     n = sum(weight.numel() for layer in (trunk, head) for weight in layer.parameters())
     assert n == N_WEIGHTS[name, channels, side]
+
+
+def whitened(values: params.Values, images: torch.Tensor) -> classifier.Classifier:
+    model = classifier.build(card_of(values, "airbench").model_copy(update={"shape": (3, 32, 32)}))
+    model.settle(images)
+    return model
+
+
+def test_the_first_layer_of_airbench_whitens_the_patches_of_images(values: params.Values) -> None:
+    noise = torch.randint(0, 256, (200, 3, 33, 33))
+    images = ((noise[..., 1:, 1:] + noise[..., :-1, :-1]) / 2).to(torch.uint8)  # neighbours are alike
+    model = whitened(values, images)
+    layer: Any = model.trunk.whitening
+    normalised = model.normalised(images)
+    found = (layer.convolution(normalised) - layer.convolution.bias[:, None, None]).detach()
+    assert torch.allclose(moments(found[:, :12]), torch.eye(12), atol=0.01)
+    assert not torch.allclose(moments(nn.functional.unfold(normalised, 2)), torch.eye(12), atol=0.2)
+    assert torch.allclose(found[:, :12], -found[:, 12:], atol=1e-5)
+    assert not layer.convolution.weight.requires_grad
+
+
+def moments(values: torch.Tensor) -> torch.Tensor:
+    """The mean products of what lies along the second axis."""
+    rows = values.transpose(0, 1).flatten(1)
+    return rows @ rows.T / rows.shape[1]
+
+
+def test_airbench_tells_an_image_and_its_mirror_image_alike_when_training_is_over(values: params.Values) -> None:
+    images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
+    model = whitened(values, images)
+    assert torch.allclose(model(images), model(images.flip(3)), atol=1e-6)
+    model.train()
+    assert not torch.allclose(model(images), model(images.flip(3)), atol=1e-3)
+    n_weights = sum(weight.numel() for weight in model.parameters())
+    n_convolutions = 9 * (24 * 64 + 64 * 64 + 64 * 256 + 3 * 256 * 256)
+    assert n_weights == 24 * 13 + n_convolutions + 4 * (64 + 2 * 256) + 2560
+
+
+def test_layers_that_are_not_learnt_are_left_as_they_are(values: params.Values) -> None:
+    model = classifier.build(card_of(values, "cnn"))
+    before = [weight.clone() for weight in model.parameters()]
+    model.settle(some_images(4))
+    assert all(map(torch.equal, before, model.parameters()))
 
 
 PAIR = 2 * ["Conv2d", "ReLU", "BatchNorm2d"] + ["MaxPool2d"]  # ReLU comes before batch norm, as the tutorial has it

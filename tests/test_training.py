@@ -415,7 +415,7 @@ def test_outputs_are_in_the_part_s_order_whatever_the_batch(
     choice = params.Choice(name="softmax", settings={})
     model = classifier.build(classifier.card_of(choice, stripes, splits.scale(stripes)))
     whole = evaluation.outputs(model, parts[0])
-    monkeypatch.setattr(evaluation, "BATCH", 7)
+    monkeypatch.setitem(evaluation.BATCH, "cpu", 7)
     pieces = evaluation.outputs(model, parts[0])
     torch.testing.assert_close(whole.logits, pieces.logits)
     torch.testing.assert_close(whole.logits, model.head(whole.features))

@@ -10,13 +10,16 @@ from typing import Annotated
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's own name for it
+from jaxtyping import Int
 from pydantic import Field
+from torch import Tensor
 
 from retrace.shapes import Images, Inputs
 
 Pixels = Annotated[int, Field(ge=0, le=1024)]
 Padding = Annotated[list[Pixels], Field(min_length=4, max_length=4)]
 Side = Annotated[int, Field(ge=1, le=1024)]
+Draws = Int[Tensor, "image 1"]
 
 
 def none(inputs: Inputs, random: torch.Generator) -> Inputs:  # noqa: ARG001 - an augmentation takes one
@@ -29,13 +32,17 @@ def crop_flip(images: Images, random: torch.Generator, *, padding: Padding, flip
     left, top, right, bottom = padding
     # A pixel's channels side by side: the result is channels last, as convolutions want it.
     padded = F.pad(images, (left, right, top, bottom)).permute(0, 2, 3, 1).contiguous()
-    rows = torch.randint(top + bottom + 1, (n, 1), generator=random) + torch.arange(height)
-    columns = torch.randint(left + right + 1, (n, 1), generator=random) + torch.arange(width)
+    first = _below(top + bottom + 1, n, random, images.device)
+    rows = first + torch.arange(height, device=images.device)
+    first = _below(left + right + 1, n, random, images.device)
+    columns = first + torch.arange(width, device=images.device)
     if flip:
-        columns = torch.where(torch.rand(n, 1, generator=random) < 0.5, columns.flip(1), columns)
+        mirrored = torch.rand(n, 1, generator=random).to(images.device, non_blocking=True) < 0.5
+        columns = torch.where(mirrored, columns.flip(1), columns)
     _, tall, wide, _ = padded.shape
-    places = (torch.arange(n)[:, None, None] * tall + rows[:, :, None]) * wide + columns[:, None, :]
-    pixels = padded.view(-1, channels).index_select(0, places.view(-1).to(images.device))
+    image = torch.arange(n, device=images.device)[:, None, None]
+    places = (image * tall + rows[:, :, None]) * wide + columns[:, None, :]
+    pixels = padded.view(-1, channels).index_select(0, places.view(-1))
     return pixels.view(n, height, width, channels).permute(0, 3, 1, 2)
 
 
@@ -47,18 +54,20 @@ def shift(images: Images, random: torch.Generator, *, pixels: Pixels) -> Images:
 def cutout(images: Images, random: torch.Generator, *, size: Side) -> Images:
     """A square is blanked, its middle anywhere in the image (DeVries and Taylor 2017, arXiv:1708.04552)."""
     n, _, *sides = images.shape
-    starts = [torch.randint(side, (n, 1), generator=random) - size // 2 for side in sides]
-    rows, columns = (
-        (torch.arange(side) >= start) & (torch.arange(side) < start + size)
-        for side, start in zip(sides, starts, strict=True)
-    )
-    square = (rows[:, None, :, None] & columns[:, None, None, :]).to(images.device)
-    return images.masked_fill(square, 0)
+    places = [torch.arange(side, device=images.device) for side in sides]
+    starts = [_below(side, n, random, images.device) - size // 2 for side in sides]
+    rows, columns = ((place >= start) & (place < start + size) for place, start in zip(places, starts, strict=True))
+    return images.masked_fill(rows[:, None, :, None] & columns[:, None, None, :], 0)
 
 
 def crop_flip_cutout(images: Images, random: torch.Generator, *, padding: Padding, flip: bool, size: Side) -> Images:
     """Both, one after the other."""
     return cutout(crop_flip(images, random, padding=padding, flip=flip), random, size=size)
+
+
+def _below(end: int, n: int, random: torch.Generator, device: torch.device) -> Draws:
+    """A number in 0..end-1 for each image: drawn on the CPU, where equal seeds draw alike, and sent, not waited for."""
+    return torch.randint(end, (n, 1), generator=random).to(device, non_blocking=True)
 
 
 AUGMENTATIONS: dict[str, Callable[..., Inputs]] = {

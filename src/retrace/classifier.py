@@ -47,11 +47,18 @@ class Classifier(nn.Module):
         for name, values in (("mean", scale.mean), ("std", scale.std)):
             self.register_buffer(name, torch.tensor(values).view(-1, *(1 for _ in shape[1:])), persistent=False)
 
+    def settle(self, inputs: Inputs) -> None:
+        """Layers that are taken from the data, and not learnt, are taken from these inputs."""
+        for layer in self.trunk.modules():
+            if settle := getattr(layer, "settle", None):
+                settle(self.normalised(inputs))
+
+    def normalised(self, inputs: Inputs) -> torch.Tensor:
+        scaled = (inputs.to(torch.float32) - self.mean) / self.std
+        return scaled.contiguous(memory_format=torch.channels_last) if scaled.ndim == 4 else scaled
+
     def features(self, inputs: Inputs) -> Features:
-        normalised = (inputs.to(torch.float32) - self.mean) / self.std
-        if normalised.ndim == 4:
-            normalised = normalised.contiguous(memory_format=torch.channels_last)
-        return self.trunk(normalised)
+        return self.trunk(self.normalised(inputs))
 
     def forward(self, inputs: Inputs) -> Logits:
         return self.head(self.features(inputs))

@@ -14,7 +14,7 @@ from retrace.batches import Part
 from retrace.classifier import Classifier
 from retrace.shapes import Features, Labels, Logits
 
-BATCH = 100  # samples, at most, whose maps a processor keeps near: a fifth faster there than a thousand
+BATCH = {"cpu": 100, "cuda": 2000}  # samples, at most: a processor keeps their maps near, a GPU is kept busy
 BATCH_NUMBERS = 4_000_000  # in the inputs of a batch, at most: of 26 images of 224x224 in colour
 
 
@@ -61,7 +61,7 @@ def _features(model: Classifier, part: Part) -> Iterator[Features]:
     """Of the part's samples, batch by batch, in their order."""
     if part.reader:
         part.reader.in_order()
-    size = max(1, min(BATCH, BATCH_NUMBERS // part.inputs[0].numel()))
+    size = max(1, min(BATCH[part.inputs.device.type], BATCH_NUMBERS // part.inputs[0].numel()))
     return (model.features(inputs) for inputs in part.inputs.split(size))
 
 

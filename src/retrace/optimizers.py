@@ -61,7 +61,7 @@ class Descent(optim.Optimizer):
         for group in self.param_groups:
             for weight in group["params"]:
                 if weight.grad is not None:
-                    weight.sub_(weight.grad, alpha=group["lr"])
+                    weight.addcmul_(weight.grad, torch.as_tensor(group["lr"]), value=-1)
 
 
 def adam(weights: Weights, *, betas: Betas) -> optim.Optimizer:

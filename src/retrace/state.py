@@ -39,6 +39,23 @@ class Step:
     n_correct: Tensor
 
 
+class Coming:
+    """A step's loss on its way from the device, which does the steps after it meanwhile."""
+
+    def __init__(self, step: Step) -> None:
+        self.step = step.step
+        self._loss = step.loss.to("cpu", non_blocking=True)
+        self._sent = torch.cuda.Event() if step.loss.is_cuda else None
+        if self._sent:
+            self._sent.record()
+
+    def read(self) -> float:
+        """Once that step is over."""
+        if self._sent:
+            self._sent.synchronize()
+        return self._loss.item()
+
+
 class Totals:
     """Of an epoch's steps, summed on the device, which nothing waits for until the end."""
 
@@ -65,7 +82,7 @@ class State:
         self.best: dict[str, Tensor] = {}  # its weights, if they are what training ends with
         self.totals = Totals(device)
         self.generator = torch.Generator()  # of this epoch's augmentation
-        self._last: Step | None = None
+        self._last: Coming | None = None
         self._finite: float | None = None  # the loss of the step before
 
     def is_over(self, p: Train) -> bool:
@@ -76,9 +93,9 @@ class State:
         """Raises DivergedError if the step before this one had no finite loss; this one's may still be at work."""
         self.step = step.step
         self.totals.add(step)
-        before, self._last = self._last, step
-        if before is not None:
-            self._demand_finite(before.step, before.loss.item())
+        before, self._last = self._last, Coming(step)
+        if before:
+            self._demand_finite(before.step, before.read())
 
     def scored(self, epoch: Epoch, p: Train) -> None:
         self._add(epoch)

@@ -11,8 +11,8 @@ from retrace.losses import LossFunction
 from retrace.params import Train
 from retrace.schedules import Moment
 from retrace.seeding import Compute
-from retrace.shapes import Inputs, Labels
 from retrace.state import Epoch, State, Step, Totals
+from retrace.steps import Steps
 
 
 def train(
@@ -35,6 +35,7 @@ def train(
     DivergedError at the latest after the next step, where a loss is not finite.
     """
     total = p.epochs * batches.count(training, p.batch_size)
+    step = Steps(state, loss_of, compute)
     while not state.is_over(p):
         state.model.train()
         epoch, val_losses = len(state.epochs), [scored.val_loss for scored in state.epochs]
@@ -43,7 +44,7 @@ def train(
                 training, p.batch_size, augment, state.generator, seed=p.seed, epoch=epoch, after=state.totals.n_steps
             ):
                 rate = learning_rate(Moment((state.step + 0.5) / total, epoch, val_losses))
-                state.stepped(told := _step(state, inputs, labels, loss_of, rate, compute))
+                state.stepped(told := step(inputs, labels, rate))
                 on_step(told)
                 answer()
 
@@ -52,21 +53,6 @@ def train(
             state.scored(scored, p)
             on_epoch(scored)
     return state.finish(p)
-
-
-def _step(state: State, inputs: Inputs, labels: Labels, loss_of: LossFunction, rate: float, compute: Compute) -> Step:
-    """The weights have moved once, against the gradient of one batch's loss."""
-    model, optimizer = state.model, state.optimizer
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    with compute.autocast():
-        logits = model(inputs)
-    loss = loss_of(logits.float(), labels)
-    loss.backward()
-    optimizer.step()
-    optimizer.zero_grad()
-    n_correct = (logits.detach().argmax(dim=1) == labels).sum()
-    return Step(state.step + 1, len(labels), rate, loss.detach(), n_correct)
 
 
 def _scored(epoch: int, totals: Totals, model: Classifier, validation: Part) -> Epoch:

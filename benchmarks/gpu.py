@@ -1,0 +1,156 @@
+"""What trainings take on one GPU, in one call of some minutes: `python benchmarks/gpu.py --write`.
+
+Each recipe is trained three times in one process: once so that kernels are chosen and memory is taken, once for the
+time, the accuracy and the bits, which have to be those of the first, and once with whatever kernels are quickest. A
+second process has to give the same bits. Data that this repository's cache has is taken from it. `--write` puts the
+table into README.md and all numbers into benchmarks/gpu.json.
+"""
+
+import json
+import sys
+from argparse import ArgumentParser
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench import commit
+from clones import Clone
+from table import head, line, place, replace
+
+from retrace import errors, paths, recipes
+from retrace.errors import RetraceError
+
+RECORD = Path("benchmarks/gpu.json")
+BEGIN, END = "<!-- gpu -->\n", "<!-- /gpu -->"
+TOP = ("on one GPU", "target", "measured", "test accuracy", "the same bits", "deterministic kernels cost")
+COST = 0.10  # of the training's time, at most
+
+
+@dataclass(frozen=True)
+class Row:
+    """A recipe, the seconds that it may take, and the test accuracy below which they do not count."""
+
+    name: str
+    recipe: str
+    target: float
+    stretch: float
+    reaches: float = 0.0
+    changes: dict[str, Any] = field(default_factory=dict)  # of the recipe
+    cold: bool = False  # the whole stage, from its command to its end
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Of a row."""
+
+    seconds: float
+    free_s: float  # with the quickest kernels; 0 where that was not asked
+    accuracy: float
+    weights: list[str]  # SHA-256, of each training that should give the same
+    where: str  # GPU and commit
+
+    def verdict(self, row: Row) -> str:
+        """Whether it is as fast as it should be, as good, and the same at every time."""
+        wrong = len(set(self.weights)) > 1 or self.accuracy < row.reaches or self.cost > COST
+        if wrong or self.seconds > row.target:
+            return "MISSED"
+        return "stretch" if self.seconds <= row.stretch else "met"
+
+    @property
+    def cost(self) -> float:
+        """Of deterministic kernels, as a share of the time without."""
+        return self.seconds / self.free_s - 1 if self.free_s else 0.0
+
+
+# fmt: off
+ROWS = (
+    Row("MNIST to 99.0 %", "mnist_fast", 0.5, 0.1, reaches=0.99),
+    Row("MNIST, the tutorial's 24,000 steps", "mnist_tutorial", 3, 1.6),
+    Row("cifar_v3 to 88 %", "cifar10_v3_short", 2, 1.0, reaches=0.88),
+    Row("cifar_v3 to 91 %", "cifar10_v3_fast", 6, 4, reaches=0.91, changes={"epochs": 45}),
+    Row("CIFAR-10 to 94 %", "cifar10_airbench", 3, 1.3, reaches=0.94),
+    Row("the train stage to 94 %, cold", "cifar10_airbench", 12, 8, reaches=0.94, cold=True),
+)
+# fmt: on
+
+
+def prepared(folder: Path, row: Row) -> Clone:
+    """A clone with the parameters of the row's recipe, and its data."""
+    clone = Clone(folder / f"{ROWS.index(row)}", "digits")
+    clone.run("dvc", "cache", "dir", "--local", str(paths.root() / ".dvc" / "cache"))
+    values = recipes.load(row.recipe).values | row.changes
+    settings = [f"--set-param={key}={value}" for key, value in recipes.changes(values).items()]
+    clone.run("dvc", "exp", "run", "--quiet", *settings, "preprocess")
+    return clone
+
+
+def measure(clone: Clone, row: Row) -> Measured:
+    """One row."""
+    side = ("python", "benchmarks/side.py", "ours", "-")
+    again = json.loads(clone.run(*side, "again", "1", "0").splitlines()[-1])
+    other = json.loads(clone.run(*side, "loop", "1", "0").splitlines()[-1])
+    seconds, free_s = again["seconds"], again["free_s"]
+    if row.cold:
+        stage = ("dvc", "repro", "--quiet", "--force", "--single-item", "train")
+        seconds, free_s = clone.seconds(*stage), 0.0
+    weights = [again["first"], again["weights"], other["weights"]]
+    return Measured(seconds, free_s, again["accuracy"], weights, f"{again['device']}, at {commit()}")
+
+
+def table(found: dict[str, Measured]) -> Iterator[str]:
+    """Of all rows, in Markdown, measured or not."""
+    yield line(*TOP)
+    yield line(*["---"] * len(TOP))
+    for row in ROWS:
+        yield _line(row, found.get(row.name))
+
+
+def _line(row: Row, of: Measured | None) -> str:
+    target = f"{row.target:g} s ({row.stretch:g} s)"
+    if of is None:
+        return line(row.name, target, "not measured", "", "", "")
+    same = f"{'yes' if len(set(of.weights)) == 1 else 'NO'}, n = {len(of.weights)}"
+    cost = f"{of.cost:.1%}" if of.free_s else ""
+    return line(row.name, target, f"{of.seconds:.2f} s, {of.verdict(row)}", f"{of.accuracy:.2%}", same, cost)
+
+
+def write(found: dict[str, Measured]) -> None:
+    """README.md and the record say what was measured."""
+    RECORD.write_text(json.dumps({name: asdict(of) for name, of in found.items()}, indent=1) + "\n", encoding="utf-8")
+    replace(BEGIN, END, table(found))
+
+
+def recorded() -> dict[str, Measured]:
+    """What the record has of rows that are still there."""
+    if not RECORD.exists():
+        return {}
+    said = json.loads(RECORD.read_text(encoding="utf-8"))
+    return {row.name: Measured(**said[row.name]) for row in ROWS if row.name in said}
+
+
+def main() -> None:
+    import torch
+
+    parser = ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--only", nargs="+", metavar="WORD", help="rows whose names have one of these words")
+    parser.add_argument("--write", action="store_true", help="README.md and the record too")
+    asked = parser.parse_args()
+    rows = [row for row in ROWS if not asked.only or any(word in row.name for word in asked.only)]
+    if not rows:
+        raise RetraceError(f"--only {' '.join(asked.only)}: no such row; there are {', '.join(r.name for r in ROWS)}")
+    if not torch.cuda.is_available():
+        raise RetraceError("torch sees no GPU here, so that nothing is measured; run this on a machine that has one")
+    found = recorded()
+    head(*TOP)
+    with place() as folder:
+        for row in rows:
+            found[row.name] = measure(prepared(folder, row), row)
+            print(_line(row, found[row.name]), flush=True)
+            if asked.write:
+                write(found)
+    sys.exit(any(found[row.name].verdict(row) == "MISSED" for row in rows))
+
+
+if __name__ == "__main__":
+    errors.run(main)

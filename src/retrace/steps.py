@@ -1,0 +1,162 @@
+"""A step of training: the gradient of one batch's loss, and the optimizer's move against it.
+
+A small network's step is some hundred operations that take longer to be asked for than to be done. So they are
+recorded, and asked for at once: on a GPU as a CUDA graph, on a CPU as a tape. A recording is used only where it does
+what the step does, to the bit.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from retrace import tape
+from retrace.losses import LossFunction
+from retrace.seeding import Compute
+from retrace.shapes import Inputs, Labels, Loss
+from retrace.state import State, Step
+from retrace.tape import UnrecordableError
+
+PLAIN = 3  # steps of a size before it is recorded: libraries choose kernels, optimizers begin to remember
+QUICK = 0.02  # seconds, above which what a recording saves of a step on a CPU is next to nothing
+
+
+class Found(NamedTuple):
+    """By one step, of its batch, before the weights moved."""
+
+    loss: Loss
+    n_correct: Tensor
+
+
+Move = Callable[[Inputs, Labels], Found]
+
+
+class Steps:
+    """Makes a training's steps, one after the other."""
+
+    def __init__(self, state: State, loss_of: LossFunction, compute: Compute) -> None:
+        self.state, self.loss_of, self.compute = state, loss_of, compute
+        self.is_cuda = compute.device.type == "cuda"
+        # A tensor, for a recorded number would stay what it was; a GPU's kernels take it in float32 alone.
+        kind = torch.float32 if self.is_cuda else torch.float64
+        self.rate = torch.zeros((), dtype=kind, device=compute.device)
+        for group in state.optimizer.param_groups:
+            group["lr"] = self.rate
+            if self.is_cuda and "capturable" in group:
+                group["capturable"] = True
+        self._moves: dict[object, Move] = {}  # by the kind of batch
+        self._times: dict[object, int] = {}
+        self._can_be_recorded = True
+
+    def __call__(self, inputs: Inputs, labels: Labels, rate: float) -> Step:
+        """The weights have moved once, against the gradient of this batch's loss."""
+        self.rate.fill_(rate)
+        batch = inputs.shape, inputs.stride()
+        if move := self._moves.get(batch):
+            found = move(inputs, labels)
+        else:
+            began = time.perf_counter()
+            found = self.move(inputs, labels)
+            seconds = time.perf_counter() - began
+            self._times[batch] = times = self._times.get(batch, 0) + 1
+            if times == PLAIN:
+                is_worth_it = self._can_be_recorded and (self.is_cuda or seconds < QUICK)
+                self._moves[batch] = self._recorded(inputs, labels) if is_worth_it else self.move
+        return Step(self.state.step + 1, len(labels), rate, *found)
+
+    def move(self, inputs: Inputs, labels: Labels) -> Found:
+        """One operation after the other."""
+        with self.compute.autocast():
+            logits = self.state.model(inputs)
+        loss = self.loss_of(logits.float(), labels)
+        loss.backward()
+        self.state.optimizer.step()
+        self._forget_gradients()
+        return Found(loss.detach(), (logits.detach().argmax(dim=1) == labels).sum())
+
+    def _forget_gradients(self) -> None:
+        """As `zero_grad` does, without its marks for torch's profiler, which take as long as some operations."""
+        for group in self.state.optimizer.param_groups:
+            for weight in group["params"]:
+                weight.grad = None
+
+    def _recorded(self, inputs: Inputs, labels: Labels) -> Move:
+        """`move`, recorded, if that does the same with other samples too; the state is as before."""
+        record = cuda_graph if self.is_cuda else taped
+        try:
+            with self._undone():
+                move = record(self.move, inputs, labels)
+            others = inputs.flip(0), labels.roll(1)
+            does = self._does(self.move, *others)
+            says = self._does(move, *others)
+            if all(map(torch.equal, does, says)):
+                return move
+            reason = "a recorded step gives other bits"
+        except (UnrecordableError, RuntimeError) as error:
+            reason = str(error).partition("\n")[0]
+        print(f"steps are not recorded, and so take longer: {reason}", flush=True)
+        self._can_be_recorded = False
+        return self.move
+
+    def _does(self, move: Move, inputs: Inputs, labels: Labels) -> list[Tensor]:
+        """All that one step by `move` finds and changes, which is undone."""
+        with self._undone(), _aside(self.compute.device):
+            found = move(inputs, labels)
+            return [tensor.clone() for tensor in (*found, *self._changed())]
+
+    @contextmanager
+    def _undone(self) -> Iterator[None]:
+        """What steps within change is as before after it."""
+        changed = self._changed()
+        before = [tensor.clone() for tensor in changed]
+        try:
+            with torch.random.fork_rng([self.compute.device] if self.is_cuda else []):
+                yield
+        finally:
+            self._forget_gradients()
+            with torch.no_grad():
+                for tensor, was in zip(changed, before, strict=True):
+                    tensor.copy_(was)
+
+    def _changed(self) -> list[Tensor]:
+        """Weights, running statistics and what the optimizer remembers."""
+        remembered = [value for held in self.state.optimizer.state.values() for value in held.values()]
+        return [*self.state.model.state_dict().values(), *(v for v in remembered if isinstance(v, Tensor))]
+
+
+def taped(move: Move, inputs: Inputs, labels: Labels) -> Move:
+    """`move` as a tape, for a CPU."""
+    play = tape.record(move, inputs, labels)
+    return lambda *batch: Found(*play(*batch))
+
+
+def cuda_graph(move: Move, inputs: Inputs, labels: Labels) -> Move:
+    """`move` as a CUDA graph, which has a batch and what it finds at fixed places."""
+    held_inputs, held_labels = inputs.clone(), labels.clone()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        found = move(held_inputs, held_labels)
+
+    def replay(inputs: Inputs, labels: Labels) -> Found:
+        held_inputs.copy_(inputs)
+        held_labels.copy_(labels)
+        graph.replay()
+        return Found(found.loss.clone(), found.n_correct.clone())
+
+    return replay
+
+
+@contextmanager
+def _aside(device: torch.device) -> Iterator[None]:
+    """On a GPU, in a stream of its own, where nothing is left of a step that a later recording would wait for."""
+    if device.type != "cuda":
+        yield
+        return
+    stream = torch.cuda.Stream(device)
+    stream.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(stream):
+        yield
+    torch.cuda.current_stream(device).wait_stream(stream)
