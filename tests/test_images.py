@@ -284,7 +284,8 @@ def test_the_shorter_edge_is_resized_and_the_middle_kept(images: Path) -> None:
     expected = np.asarray(small)[2:18, 12:28].transpose(2, 0, 1)
     found = read(resize=20, crop=16).train.inputs
     np.testing.assert_array_equal(found[0], expected)
-    np.testing.assert_array_equal(found[1], expected.transpose(0, 2, 1))
+    # Pillow shrinks along one side after the other and rounds in between, so that a turned image may be one off.
+    np.testing.assert_allclose(found[1].astype(int), expected.transpose(0, 2, 1), atol=1)
 
 
 def test_a_crop_larger_than_the_image_is_refused(images: Path) -> None:

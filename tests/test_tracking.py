@@ -335,16 +335,16 @@ def test_secrets_are_taken_out_of_text(monkeypatch: pytest.MonkeyPatch, said: st
 
 
 def test_four_stages_that_start_together_without_a_store_share_one_parent(folder: Path) -> None:
-    script = "from retrace import tracking\nwith tracking.stage('download'): pass"
+    script = "import sys\nfrom retrace import tracking\nwith tracking.stage(sys.argv[1]): pass"
     env = os.environ | {"PYTHONPATH": str(Path(tracking.__file__).parent.parent)}
 
-    def start(_: int) -> subprocess.CompletedProcess[str]:
+    def start(name: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [shutil.which("python") or "python", "-c", script], env=env, capture_output=True, text=True, check=False
+            [sys.executable, "-c", script, name], env=env, capture_output=True, text=True, check=False
         )
 
     with ThreadPoolExecutor(4) as pool:
-        ended = list(pool.map(start, range(4)))
+        ended = list(pool.map(start, list(params.STAGES)[:4]))
     assert [(process.returncode, process.stderr) for process in ended] == [(0, "")] * 4
     parents, children = runs(mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}"))
     assert (len(parents), len(children)) == (1, 4)

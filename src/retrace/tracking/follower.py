@@ -2,22 +2,27 @@
 
 A process and not a thread, because importing MLflow and waiting for a server would otherwise take training's time, and
 because it outlives a stage that is killed, whose run it can then close. It is started before the stage imports torch,
-so that both import side by side. On its standard input it is told the journal's path once there is one, and it knows
-that the stage is over when its standard input ends. From then on it says on its standard output how long its next step
-may take, in seconds, so that the stage waits for what gets on and for nothing else; its last word is what MLflow lacks,
-if it lacks something.
+so that both import side by side. Through a socket it is told which stage it is and, once there is one, the journal's
+path; it knows that the stage is over when nothing more can come. From then on it says how long its next step may take,
+in seconds, so that the stage waits for what gets on and for nothing else; its last words are what MLflow lacks, if it
+lacks something, and that it is over.
+
+Until DVC ends, it then waits for the next stage of the same DVC, which so finds everything imported.
 """
 
+import hashlib
 import json
 import math
 import os
 import select
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -34,14 +39,13 @@ BEGIN_S = 60.0  # to begin: the imports, on a machine with other work
 class Follower:
     """A stage's hold on the process beside it."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]") -> None:
-        self.process = process
+    def __init__(self, link: socket.socket, pid: int) -> None:
+        self.link, self.pid = link, pid
 
     def follow(self, path: Path) -> None:
         """It shows the journal at `path` from now on."""
-        assert self.process.stdin is not None  # noqa: S101 - a pipe
-        with suppress(BrokenPipeError):  # `finish` tells what it ended with
-            self.process.stdin.write(os.fsencode(path))
+        with suppress(OSError):  # `finish` tells what it ended with
+            self.link.sendall(os.fsencode(path))
 
     def finish(self) -> None:
         """MLflow has all of the journal, or a line on stderr says what it lacks.
@@ -53,7 +57,7 @@ class Follower:
 
         def later(number: int, _: Any) -> None:
             if time.monotonic() - arrived.setdefault(number, time.monotonic()) > IMPATIENT_S:
-                self.process.kill()
+                self._kill()
 
         signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
         handlers = {number: signal.signal(number, later) for number in signals}
@@ -69,51 +73,73 @@ class Follower:
 
     def _waited(self) -> str | None:
         """What MLflow lacks, if it lacks something."""
-        with self.process as process:  # its pipes are closed and it is no zombie, whatever happens
-            assert process.stdin is not None  # noqa: S101 - both are pipes
-            assert process.stdout is not None  # noqa: S101
-            with suppress(BrokenPipeError):
-                process.stdin.close()
-            said, lacking, within = b"", None, BEGIN_S
-            while more := _read(process.stdout.fileno(), within):
+        said, told, within = b"", {}, BEGIN_S
+        with self.link as link:
+            with suppress(OSError):  # it has ended already
+                link.shutdown(socket.SHUT_WR)
+            while more := _read(link, within):
                 *lines, said = (said + more).split(b"\n")
-                for word in filter(None, map(_word, lines)):
-                    within, lacking = word.get("within", within), word.get("lacking", lacking)
+                for line in lines:
+                    told |= json.loads(line)
+                within = told.get("within", within)
             if more is None:
-                process.kill()
+                self._kill()
                 return f"no answer within {within:.0f} s"
-        return lacking or (
-            f"the process beside the stage ended with {process.returncode}" if process.returncode else None
-        )
+        return told.get("lacking") or (None if "over" in told else "the process beside the stage ended without a word")
+
+    def _kill(self) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
 
 
-def _word(line: bytes) -> dict[str, Any] | None:
-    """What the follower said; None for what a library printed before it had its own way."""
-    with suppress(ValueError):
-        word = json.loads(line)
-        return word if isinstance(word, dict) else None
-    return None
-
-
-def _read(file: int, within: float) -> bytes | None:
+def _read(link: socket.socket, within: float) -> bytes | None:
     """What is there to read, nothing at the end; None where nothing comes for so many seconds."""
-    ready, _, _ = select.select([file], [], [], within)
-    return os.read(file, 4096) if ready else None
+    ready, _, _ = select.select([link], [], [], within)
+    with suppress(ConnectionResetError):  # it was killed with something unread
+        return link.recv(4096) if ready else None
+    return b""
 
 
 def start() -> Follower:
-    """The process beside this one."""
+    """The process beside this one: the last stage's, if that was of the same DVC, or a new one."""
+    above = processes.dvc_above(os.getpid())
+    follower = (_waiting(above) if above else None) or _new(above)
+    with suppress(OSError):
+        follower.link.sendall(json.dumps({"stage": os.getpid()}).encode() + b"\n")
+    return follower
+
+
+def _waiting(above: int) -> Follower | None:
+    link = socket.socket(socket.AF_UNIX)
+    try:
+        link.connect(_address(above))
+    except (FileNotFoundError, ConnectionRefusedError):
+        link.close()
+        return None
+    pid, _, _ = struct.unpack("3i", link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+    return Follower(link, pid)
+
+
+def _new(above: int | None) -> Follower:
+    ours, its = socket.socketpair()
     # Of a session of its own: what kills a stage's group, such as Ctrl-C, leaves it time to tell.
-    who = [str(os.getpid()), str(processes.dvc_above(os.getpid()) or "")]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "retrace.tracking.follower", *who],
-        bufsize=0,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    return Follower(process)
+    with its:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "retrace.tracking.follower", str(above or "")],
+            stdin=its.fileno(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    process.returncode = 0  # it may outlive this process, which is not to wait for it
+    return Follower(ours, process.pid)
+
+
+def _address(above: int) -> str:
+    """Where the process beside the stages of that DVC waits for the next, which has the same folder and environment."""
+    same = {name: value for name, value in os.environ.items() if name != "DVC_STAGE"}
+    told = json.dumps([above, str(Path.cwd()), sys.executable, same], sort_keys=True)
+    return f".retrace/beside-{hashlib.sha256(told.encode()).hexdigest()[:16]}"  # relative: sockets' names are short
 
 
 def follow(path: Path, stage: int, over: Callable[[float], bool], say: Callable[..., None]) -> None:
@@ -194,28 +220,72 @@ def end_with(stage: int, above: int) -> None:
 
 
 def main() -> None:
-    stage, above = int(sys.argv[1]), sys.argv[2]
-    if above:
-        Thread(target=end_with, args=(stage, int(above)), daemon=True).start()
+    above = int(sys.argv[1]) if sys.argv[1] else None
+    address = Path(_address(above)) if above else None  # now, before MLflow's settings are in the environment
+    link: socket.socket | None = socket.socket(fileno=os.dup(0))
+    os.dup2(1, 0)  # or the stage would never hear the end of it
+    while link:
+        with link:
+            link = serve(link, above, address)
+    os._exit(0)  # Python would take MLflow and torch apart for a second or two
+
+
+def serve(link: socket.socket, above: int | None, address: Path | None) -> socket.socket | None:
+    """One stage is followed; returns the link to the next."""
 
     def over(seconds: float) -> bool:
-        return bool(select.select([0], [], [], seconds)[0])
-
-    words = os.dup(1)
-    os.dup2(2, 1)  # MLflow prints where a run is; what the stage reads is ours alone
+        return bool(select.select([link], [], [], seconds)[0])
 
     def say(**word: float | str) -> None:
-        with suppress(BrokenPipeError):
-            os.write(words, json.dumps(word).encode() + b"\n")
+        with suppress(OSError):  # the stage is gone
+            link.sendall(json.dumps(word).encode() + b"\n")
 
+    hello = link.makefile("rb", buffering=0).readline()
+    if not hello:
+        return None
+    stage = json.loads(hello)["stage"]
+    if above:
+        Thread(target=end_with, args=(stage, above), daemon=True).start()
     try:
         _warm_up()
-        if path := os.read(0, 2 * 4096):  # nothing, if the stage ended before it had anything to tell
+        if path := link.recv(2 * 4096):  # nothing, if the stage ended before it had anything to tell
             follow(Path(os.fsdecode(path)), stage, over, say)
     except Exception as error:
         say(lacking=f"{type(error).__name__}: {_in_a_line(error)}")
         raise
-    os._exit(0)  # the stage waits, and Python would take MLflow and torch apart for a second or two
+    with _listening(address) as listener:
+        say(over=1.0)
+        link.close()
+        return _next(listener, above)
+
+
+@contextmanager
+def _listening(address: Path | None) -> Iterator[socket.socket | None]:
+    """The next stage can reach this, where there is a DVC that may start one."""
+    if address is None:
+        yield None
+        return
+    try:
+        with socket.socket(socket.AF_UNIX) as listener:
+            address.unlink(missing_ok=True)  # of one that was killed
+            listener.bind(str(address))
+            listener.listen()
+            yield listener
+    finally:
+        address.unlink(missing_ok=True)
+
+
+def _next(listener: socket.socket | None, above: int | None) -> socket.socket | None:
+    """The link to the next stage; None when DVC ends."""
+    if listener is None or above is None:
+        return None
+    try:
+        dvc = os.pidfd_open(above)
+    except ProcessLookupError:
+        return None
+    ready, _, _ = select.select([listener, dvc], [], [])
+    os.close(dvc)
+    return listener.accept()[0] if listener in ready else None
 
 
 if __name__ == "__main__":
