@@ -78,7 +78,7 @@ def test_an_optimizer_without_the_compiler_s_marks_takes_the_same_steps(
 def test_training_imports_no_compiler() -> None:
     script = """
 import sys, torch
-from retrace import params, seeding
+from retrace import params, seeding, tape
 from retrace.optimizers import OPTIMIZERS
 hardware = params.load(params.Evaluate)
 seeding.settle(hardware, "float32")
@@ -90,6 +90,7 @@ for name, settings in params.read()["optimizers"].items():
     optimizer.step()
     optimizer.zero_grad()
     optimizer.load_state_dict(optimizer.state_dict())
+tape.record(lambda given: [given + 1], torch.ones(3))
 print(*(name for name in ("torch._dynamo", "torch._inductor", "sympy") if name in sys.modules))
 """
     ended = subprocess.run(

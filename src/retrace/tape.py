@@ -41,6 +41,11 @@ class Tape(TorchDispatchMode):
         super().__init__()
         self.operations: list[Operation] = []
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Or torch would import its compiler to say that nothing here is compiled."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.aten._local_scalar_dense.default:
             raise UnrecordableError("it reads a number of a tensor's, which would stay what it was")
