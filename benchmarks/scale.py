@@ -65,10 +65,8 @@ def prepared(folder: Path, n: int) -> tuple[Clone, float, float]:
 def speed(clone: Clone, before: str = "") -> float:
     """Samples a second of training, in a shell that does something before."""
     demand_quiet()
-    said = clone.run("bash", "-c", f"{before} exec python benchmarks/side.py ours mnist steps {STEPS} 0").splitlines()[
-        -1
-    ]
-    told = json.loads(said)
+    said = clone.run("bash", "-c", f"{before} exec python benchmarks/side.py ours mnist steps {STEPS} 0")
+    told = json.loads(said.splitlines()[-1])
     return told["samples"] / told["seconds"]
 
 
