@@ -77,9 +77,9 @@ ROWS = (
 
 def prepared(folder: Path, row: Row) -> Clone:
     """A clone with the parameters of the row's recipe, and its data."""
-    clone = Clone(folder / f"{ROWS.index(row)}", "digits")
-    clone.run("dvc", "cache", "dir", "--local", str(paths.root() / ".dvc" / "cache"))
     values = recipes.load(row.recipe).values | row.changes
+    clone = Clone(folder / f"{ROWS.index(row)}", values["dataset"])
+    clone.run("dvc", "cache", "dir", "--local", str(paths.root() / ".dvc" / "cache"))
     settings = [f"--set-param={key}={value}" for key, value in recipes.changes(values).items()]
     clone.run("dvc", "exp", "run", "--quiet", *settings, "preprocess")
     return clone

@@ -44,7 +44,7 @@ from retrace.seeding import Compute
 from retrace.splits import Scale
 from retrace.state import State
 
-SETTLED = 2000  # samples, at most, that layers are taken from
+SETTLED, SETTLED_NUMBERS = 2000, 8_000_000  # samples that layers are taken from, and numbers in them, at most
 SHOWN = 64  # samples of reports/batch.safetensors
 
 
@@ -56,7 +56,9 @@ def built(p: Train, samples: Samples, measured: Scale) -> tuple[Classifier, Card
     card = classifier.card_of(p.model, samples, classifier.scale_of(p.scaling, samples, measured))
     torch.manual_seed(p.seed)
     model = classifier.build(card)
-    model.settle(torch.from_numpy(np.array(samples.inputs[:SETTLED])))
+    if not model.is_settled:
+        n = max(1, min(SETTLED, SETTLED_NUMBERS // samples.inputs[0].size))
+        model.settle(torch.from_numpy(np.array(samples.inputs[:n])))
     if p.pretrained != "none":
         card = card.model_copy(update={"pretrained": pretrained.load_into(model, p.pretrained)})
     if p.freeze_trunk:

@@ -62,6 +62,8 @@ def test_the_stages_of_one_dvc_have_one_process_beside_them(folder: Path, empty_
         until(
             lambda: len(journals(folder)) == 2 and not list((folder / ".retrace/journal").glob("*.jsonl")), what="both"
         )
+        if how == "kill":
+            until(lambda: is_gone(second), what="the end of what was killed")
         assert is_gone(second) == (how == "kill")
         dvc.stdin.close()
         assert dvc.wait(30) == 0

@@ -157,6 +157,18 @@ def test_a_copy_that_somebody_changes_is_made() -> None:
     assert all(map(torch.equal, does, says))
 
 
+def test_a_copy_into_a_part_of_something_is_made() -> None:
+    def function(inputs: Tensor) -> list[Tensor]:
+        whole = torch.zeros(4, 3)
+        whole[:2] = inputs + 1
+        wide = torch.empty_strided((4, 3), (3, 1))
+        wide.copy_(inputs[:1] + 1)
+        return [whole, wide]
+
+    does, says = played(function, torch.rand(2, 3))
+    assert all(map(torch.equal, does, says))
+
+
 def test_a_tape_that_lacks_an_operation_is_refused() -> None:
     def function(inputs: Tensor) -> list[Tensor]:
         doubled = inputs * 2

@@ -53,6 +53,11 @@ class Classifier(nn.Module):
             if settle := getattr(layer, "settle", None):
                 settle(self.normalised(inputs))
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether no layer is to be taken from the data."""
+        return not any(hasattr(layer, "settle") for layer in self.trunk.modules())
+
     def normalised(self, inputs: Inputs) -> torch.Tensor:
         scaled = (inputs.to(torch.float32) - self.mean) / self.std
         return scaled.contiguous(memory_format=torch.channels_last) if scaled.ndim == 4 else scaled

@@ -39,14 +39,13 @@ class AveragePool(nn.Module):
         self.side = side
 
     def forward(self, maps: Maps) -> Pooled:
-        tall, wide = (_shares(n, to).to(maps) for n, to in zip(maps.shape[2:], self.side, strict=True))
+        tall, wide = (_shares(n, to, maps) for n, to in zip(maps.shape[2:], self.side, strict=True))
         return tall @ maps @ wide.T
 
 
-def _shares(n: int, to: int) -> Tensor:
-    """The weight of each of `n` places in each of `to` means, shape (to, n)."""
-    weights = torch.zeros(to, n)
-    for row in range(to):
-        first, last = row * n // to, -(-(row + 1) * n // to)
-        weights[row, first:last] = 1 / (last - first)
-    return weights
+def _shares(n: int, to: int, like: Tensor) -> Tensor:
+    """The weight of each of `n` places in each of `to` means, shape (to, n), of the device and type of `like`."""
+    row, place = torch.arange(to, device=like.device)[:, None], torch.arange(n, device=like.device)
+    first, last = row * n // to, -(-(row + 1) * n // to)
+    inside = (place >= first) & (place < last)
+    return (inside / (last - first)).to(like.dtype)

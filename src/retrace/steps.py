@@ -47,6 +47,9 @@ class Steps:
             group["lr"] = self.rate
             if self.is_cuda and "capturable" in group:
                 group["capturable"] = True
+        for held in state.optimizer.state.values():  # as loaded, before it was to be capturable
+            if self.is_cuda and "step" in held:
+                held["step"] = held["step"].to(compute.device)
         self._moves: dict[object, Move] = {}  # by the kind of batch
         self._times: dict[object, int] = {}
         self._can_be_recorded = True
@@ -87,12 +90,13 @@ class Steps:
         """`move`, recorded, if that does the same with other samples too; the state is as before."""
         record = cuda_graph if self.is_cuda else taped
         try:
+            others = inputs.flip(0), labels.roll(1)
+            with _unwaiting(self.compute.device):
+                does = self._does(self.move, *others)
             with self._undone():
                 move = record(self.move, inputs, labels)
-            others = inputs.flip(0), labels.roll(1)
-            does = self._does(self.move, *others)
             says = self._does(move, *others)
-            if all(map(torch.equal, does, says)):
+            if is_the_same(does, says):
                 return move
             reason = "a recorded step gives other bits"
         except (UnrecordableError, RuntimeError) as error:
@@ -127,6 +131,11 @@ class Steps:
         return [*self.state.model.state_dict().values(), *(v for v in remembered if isinstance(v, Tensor))]
 
 
+def is_the_same(does: list[Tensor], says: list[Tensor]) -> bool:
+    """To the bit."""
+    return all(map(torch.equal, does, says))
+
+
 def taped(move: Move, inputs: Inputs, labels: Labels) -> Move:
     """`move` as a tape, for a CPU."""
     play = tape.record(move, inputs, labels)
@@ -136,8 +145,8 @@ def taped(move: Move, inputs: Inputs, labels: Labels) -> Move:
 def cuda_graph(move: Move, inputs: Inputs, labels: Labels) -> Move:
     """`move` as a CUDA graph, which has a batch and what it finds at fixed places."""
     held_inputs, held_labels = inputs.clone(), labels.clone()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+    with torch.cuda.stream(stream), torch.cuda.graph(graph):  # the first is there to leave also where recording fails
         found = move(held_inputs, held_labels)
 
     def replay(inputs: Inputs, labels: Labels) -> Found:
@@ -147,6 +156,19 @@ def cuda_graph(move: Move, inputs: Inputs, labels: Labels) -> Move:
         return Found(found.loss.clone(), found.n_correct.clone())
 
     return replay
+
+
+@contextmanager
+def _unwaiting(device: torch.device) -> Iterator[None]:
+    """Raises RuntimeError where something within waits for the GPU, which cannot be recorded and breaks a recording."""
+    if device.type != "cuda":
+        yield
+        return
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 Play = Callable[..., Sequence[Tensor]]
 COPY = torch.ops.aten.copy_.default
+EMPTY = {torch.ops.aten.new_empty_strided.default, torch.ops.aten.empty_strided.default}
 
 
 class UnrecordableError(Exception):
@@ -78,6 +79,7 @@ class Script:
         self.lines: list[str] = []
         self._found = {_storage(tensor) for tensor in given}
         self._made: set[int] = set()
+        self._last: Any = None
 
     def add(self, operation: Operation, uses: Counter[int]) -> None:
         """The operation; instead of a needless copy, what it copies has both names."""
@@ -85,6 +87,7 @@ class Script:
             self.lines.pop()
             self.names[id(operation.result)] = self.said(operation.args[1])
             return
+        self._last = operation.kind
         self.held[call := f"call{len(self.held)}"] = operation.kind._op
         told = [*map(self.said, operation.args), *(f"{k}={self.said(v)}" for k, v in operation.settings.items())]
         is_new = [isinstance(output, Tensor) and id(output) not in self.names for output in operation.outputs]
@@ -118,8 +121,9 @@ class Script:
         gradient so, if others could see it, as the tape does.
         """
         into, of = copy.args[:2]
-        made_for_it = bool(self.lines) and self.lines[-1].startswith(f"{self.names.get(id(into))} = ")
-        alike = (into.dtype, into.stride()) == (of.dtype, of.stride())
+        is_newest = bool(self.lines) and self.lines[-1].startswith(f"{self.names.get(id(into))} = ")
+        made_for_it = is_newest and self._last in EMPTY
+        alike = (into.dtype, into.shape, into.stride()) == (of.dtype, of.shape, of.stride())
         return made_for_it and alike and uses[id(of)] == 1 and self.said(of).startswith("made")
 
     def _named(self, output: Tensor) -> str:

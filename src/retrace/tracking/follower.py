@@ -33,6 +33,9 @@ from retrace.redaction import redacted
 
 EVERY_S = 10.0  # between two looks at a journal that grows
 GRACE_S = 2.0  # from SIGTERM to SIGKILL, for a stage whose DVC is gone
+NEXT_S = 60.0  # until the next stage of the same DVC begins, which has what the last one made to put away
+ANSWER_S = 1.0  # for who waits to say so
+CODE = Path(__file__).parents[1]
 BEGIN_S = 60.0  # to begin: the imports, on a machine with other work
 
 
@@ -103,21 +106,23 @@ def _read(link: socket.socket, within: float) -> bytes | None:
 def start() -> Follower:
     """The process beside this one: the last stage's, if that was of the same DVC, or a new one."""
     above = processes.dvc_above(os.getpid())
-    follower = (_waiting(above) if above else None) or _new(above)
+    follower = _waiting(above) or _new(above)
     with suppress(OSError):
         follower.link.sendall(json.dumps({"stage": os.getpid()}).encode() + b"\n")
     return follower
 
 
-def _waiting(above: int) -> Follower | None:
-    link = socket.socket(socket.AF_UNIX)
-    try:
-        link.connect(_address(above))
-    except (FileNotFoundError, ConnectionRefusedError):
-        link.close()
+def _waiting(above: int | None) -> Follower | None:
+    if (address := _address(above)) is None:
         return None
-    pid, _, _ = struct.unpack("3i", link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
-    return Follower(link, pid)
+    link = socket.socket(socket.AF_UNIX)
+    with suppress(OSError):  # there is none, or another stage was first
+        link.connect(str(address))
+        if select.select([link], [], [], ANSWER_S)[0] and link.recv(1, socket.MSG_PEEK):
+            who = link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+            return Follower(link, struct.unpack("3i", who)[0])
+    link.close()
+    return None
 
 
 def _new(above: int | None) -> Follower:
@@ -135,11 +140,17 @@ def _new(above: int | None) -> Follower:
     return Follower(ours, process.pid)
 
 
-def _address(above: int) -> str:
-    """Where the process beside the stages of that DVC waits for the next, which has the same folder and environment."""
+def _address(above: int | None) -> Path | None:
+    """Where the process beside the stages of that DVC waits for the next, which has the same folder, environment and
+    code; nowhere, where no DVC runs stages.
+    """
+    if above is None or "DVC_STAGE" not in os.environ:
+        return None
     same = {name: value for name, value in os.environ.items() if name != "DVC_STAGE"}
-    told = json.dumps([above, str(Path.cwd()), sys.executable, same], sort_keys=True)
-    return f".retrace/beside-{hashlib.sha256(told.encode()).hexdigest()[:16]}"  # relative: sockets' names are short
+    code = [(str(file), file.stat().st_mtime_ns) for file in sorted(CODE.rglob("*.py"))]
+    told = json.dumps([above, str(Path.cwd()), sys.executable, same, code], sort_keys=True)
+    # Relative, since sockets' names are short.
+    return Path(f".retrace/beside-{hashlib.sha256(told.encode()).hexdigest()[:16]}")
 
 
 def follow(path: Path, stage: int, over: Callable[[float], bool], say: Callable[..., None]) -> None:
@@ -205,32 +216,43 @@ def _in_a_line(error: Exception | None) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
-def end_with(stage: int, above: int) -> None:
-    """When the process `above` has ended, DVC's, nobody is left to take what the stage makes: it is told to end, and
-    soon made to.
+def end_with(stage: int, dvc: int) -> None:
+    """When the process of the descriptor `dvc` has ended, nobody is left to take what the stage makes: it is told to
+    end, and soon made to.
     """
     ours = os.pidfd_open(stage)
-    with suppress(ProcessLookupError):  # it has ended already
-        select.select([ours, os.pidfd_open(above)], [], [])
+    select.select([ours, dvc], [], [])
     for number, within in ((signal.SIGTERM, GRACE_S), (signal.SIGKILL, 0.0)):
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(ours, number)
         if select.select([ours], [], [], within)[0]:
-            return
+            break
+    os.close(ours)
 
 
 def main() -> None:
     above = int(sys.argv[1]) if sys.argv[1] else None
-    address = Path(_address(above)) if above else None  # now, before MLflow's settings are in the environment
+    dvc = _opened(above) if above else None
+    address = _address(above)  # now, before MLflow's settings are in the environment
     link: socket.socket | None = socket.socket(fileno=os.dup(0))
     os.dup2(1, 0)  # or the stage would never hear the end of it
     while link:
         with link:
-            link = serve(link, above, address)
+            link = serve(link, dvc, address)
     os._exit(0)  # Python would take MLflow and torch apart for a second or two
 
 
-def serve(link: socket.socket, above: int | None, address: Path | None) -> socket.socket | None:
+def _opened(pid: int) -> int:
+    """A descriptor of that process, or of one that has ended, if it has."""
+    try:
+        return os.pidfd_open(pid)
+    except ProcessLookupError:
+        ended, other = os.pipe()
+        os.close(other)
+        return ended
+
+
+def serve(link: socket.socket, dvc: int | None, address: Path | None) -> socket.socket | None:
     """One stage is followed; returns the link to the next."""
 
     def over(seconds: float) -> bool:
@@ -240,12 +262,13 @@ def serve(link: socket.socket, above: int | None, address: Path | None) -> socke
         with suppress(OSError):  # the stage is gone
             link.sendall(json.dumps(word).encode() + b"\n")
 
+    say(within=BEGIN_S)  # which tells who looked for this that it is there
     hello = link.makefile("rb", buffering=0).readline()
     if not hello:
         return None
     stage = json.loads(hello)["stage"]
-    if above:
-        Thread(target=end_with, args=(stage, above), daemon=True).start()
+    if dvc is not None:
+        Thread(target=end_with, args=(stage, dvc), daemon=True).start()
     try:
         _warm_up()
         if path := link.recv(2 * 4096):  # nothing, if the stage ended before it had anything to tell
@@ -256,35 +279,33 @@ def serve(link: socket.socket, above: int | None, address: Path | None) -> socke
     with _listening(address) as listener:
         say(over=1.0)
         link.close()
-        return _next(listener, above)
+        return _next(listener, dvc)
 
 
 @contextmanager
 def _listening(address: Path | None) -> Iterator[socket.socket | None]:
-    """The next stage can reach this, where there is a DVC that may start one."""
-    if address is None:
-        yield None
-        return
-    try:
-        with socket.socket(socket.AF_UNIX) as listener:
-            address.unlink(missing_ok=True)  # of one that was killed
-            listener.bind(str(address))
-            listener.listen()
-            yield listener
-    finally:
-        address.unlink(missing_ok=True)
+    """The next stage can reach this, where there is a DVC that may start one, and a file system that has sockets."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        try:
+            if address is not None:
+                address.unlink(missing_ok=True)  # of one that was killed
+                listener.bind(str(address))
+                listener.listen()
+        except OSError:
+            address = None
+        try:
+            yield listener if address else None
+        finally:
+            if address is not None:
+                with suppress(OSError):
+                    address.unlink(missing_ok=True)
 
 
-def _next(listener: socket.socket | None, above: int | None) -> socket.socket | None:
-    """The link to the next stage; None when DVC ends."""
-    if listener is None or above is None:
+def _next(listener: socket.socket | None, dvc: int | None) -> socket.socket | None:
+    """The link to the next stage; None where none comes, or DVC ends."""
+    if listener is None or dvc is None:
         return None
-    try:
-        dvc = os.pidfd_open(above)
-    except ProcessLookupError:
-        return None
-    ready, _, _ = select.select([listener, dvc], [], [])
-    os.close(dvc)
+    ready, _, _ = select.select([listener, dvc], [], [], NEXT_S)
     return listener.accept()[0] if listener in ready else None
 
 
