@@ -62,13 +62,16 @@ def _parser() -> ArgumentParser:
     return parser
 
 
-def _added(commands: Any, name: str, command: Command, said: str) -> ArgumentParser:
-    parser = commands.add_parser(name, help=said, description=said)
+def _added(commands: Any, name: str, command: Command, said: str, *examples: str) -> ArgumentParser:
+    epilog = "\n  ".join(["examples:", *examples]) if examples else None
+    parser = commands.add_parser(
+        name, help=said, description=said, epilog=epilog, formatter_class=RawDescriptionHelpFormatter
+    )
     parser.set_defaults(command=command)
     return parser
 
 
-def _add_commands(add: Callable[[str, Command, str], ArgumentParser]) -> None:
+def _add_commands(add: Callable[..., ArgumentParser]) -> None:
     recipe = add("recipe", _recipe, "print a recipe as flags for `dvc exp run`, or list all recipes")
     recipe.add_argument("name", nargs="?", metavar="NAME", help="a file in recipes/, without .yaml; none: list them")
 
