@@ -47,7 +47,7 @@ def values() -> params.Values:
 @pytest.fixture
 def beside(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a stage's follower does, done at the stage's end in this process: another one imports MLflow for seconds."""
-    from retrace.tracking import follower
+    from retrace.tracking import follower, following
 
     class Here(follower.Follower):
         def __init__(self) -> None:
@@ -58,7 +58,9 @@ def beside(monkeypatch: pytest.MonkeyPatch) -> None:
 
         def _waited(self) -> str | None:
             said: list[str] = []
-            follower.follow(self.path, os.getpid(), lambda _: True, lambda **word: said.append(word.get("lacking", "")))
+            following.follow(
+                self.path, os.getpid(), lambda _: True, lambda **word: said.append(word.get("lacking", ""))
+            )
             return said[-1] if said else None
 
     monkeypatch.setattr(follower, "start", Here)

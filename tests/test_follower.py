@@ -28,13 +28,15 @@ with tracking.stage(sys.argv[1], beside) as run:
 
 # What DVC is to its stages: a process of that name above them, one stage after the other, a variable that differs.
 DVC = f"""
-import os, signal, subprocess, sys
+import glob, os, signal, subprocess, sys, time
 for number, name in enumerate(["download", "train"]):
     command = [sys.executable, "-c", {STAGE!r}, name]
     env = os.environ | {{"DVC_STAGE": name}} | ({{"ANOTHER": name}} if "another" in sys.argv else {{}})
     said = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=env, text=True).stdout
     print(said, end="", flush=True)
     if "kill" in sys.argv:
+        while glob.glob(".retrace/journal/*.jsonl"):  # it has been left with the journal
+            time.sleep(0.05)
         os.kill(int(said), signal.SIGKILL)
 sys.stdin.read()
 """

@@ -83,17 +83,14 @@ def accuracy(logits: Logits, labels: Labels) -> float:
 
 
 def by_class(predicted: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> list[ClassScore]:
-    """A score a class; 0 where a class was never predicted, or never there."""
-    from sklearn.metrics import precision_recall_fscore_support
-
-    columns = precision_recall_fscore_support(
-        labels,
-        predicted,
-        labels=np.arange(len(class_names)),
-        average=None,
-        zero_division=0,  # pyright: ignore[reportArgumentType] - as documented
-    )
-    rows = zip(class_names, *(np.asarray(column).tolist() for column in columns), strict=True)
+    """A score a class; 0 where a class was never predicted, or never there. The same as scikit-learn's, whose import
+    takes longer than the test.
+    """
+    n = len(class_names)
+    said, there, right = (np.bincount(of, minlength=n) for of in (predicted, labels, labels[predicted == labels]))
+    precision, recall = right / np.maximum(said, 1), right / np.maximum(there, 1)
+    f1 = 2 * right / np.maximum(said + there, 1)
+    rows = zip(class_names, precision.tolist(), recall.tolist(), f1.tolist(), there.tolist(), strict=True)
     return [ClassScore(*row) for row in rows]
 
 

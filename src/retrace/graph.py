@@ -52,7 +52,7 @@ def stages(values: Mapping[str, Any], folder: Path = Path()) -> dict[str, Stage]
                     for out in stage.get(kind, [])
                 ),
             )
-            for name, stage in yaml.safe_load(filled)["stages"].items()
+            for name, stage in _parsed(filled)["stages"].items()
         }
 
 
@@ -75,7 +75,7 @@ def locked(folder: Path = Path()) -> dict[str, Locked]:
                 outs={out["path"]: out["md5"] for out in stage.get("outs", [])},
                 params=stage.get("params", {}).get(str(paths.PARAMS), {}),
             )
-            for name, stage in (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("stages", {}).items()
+            for name, stage in (_parsed(file.read_text(encoding="utf-8")) or {}).get("stages", {}).items()
         }
 
 
@@ -85,6 +85,10 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in values.items():
         found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return found
+
+
+def _parsed(text: str) -> Any:
+    return yaml.load(text, yaml.CSafeLoader)  # in C: ten times as fast as `safe_load`
 
 
 @contextmanager

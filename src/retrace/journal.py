@@ -36,7 +36,7 @@ class Journal:
 
     def __init__(self, folder: Path, **header: Any) -> None:
         self.id = f"{time.strftime('%Y%m%dT%H%M%S')}-{header['stage']}-{uuid.uuid4().hex[:8]}"
-        self.path, self.header = folder / f"{self.id}.jsonl", header
+        self.path, self.header, self.has_model = folder / f"{self.id}.jsonl", header, False
         self._full = False
         start = {"kind": "start", "time": now(), "id": self.id, "process": processes.identity()}
         line = json.dumps(redacted_all(start | header)) + "\n"
@@ -85,6 +85,7 @@ class Journal:
         """The stage made this model."""
         for path in (weights, card):
             self._keep(path, partial(shutil.copyfile, path))
+        self.has_model = True
         self._tell("model", {"weights": str(weights), "card": str(card)})
 
     def end(self, status: str, **more: Any) -> None:

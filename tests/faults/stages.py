@@ -71,7 +71,7 @@ class Stage:
         self.follower = next(
             child
             for child in psutil.Process(self.process.pid).children()
-            if "retrace.tracking.follower" in child.cmdline()
+            if "retrace.tracking.following" in child.cmdline()
         )
 
     @property

@@ -156,7 +156,7 @@ def training(clone: Clone) -> list[psutil.Process]:
     for process in psutil.process_iter(["cmdline", "environ"]):
         words, env = process.info["cmdline"] or [], process.info["environ"] or {}
         ours = env.get("DVC_ROOT") == str(clone.path)
-        if ours and {"stages/train.py", "retrace.tracking.follower"} & set(words):
+        if ours and {"stages/train.py", "retrace.tracking.following"} & set(words):
             theirs.append(process)
     return theirs
 

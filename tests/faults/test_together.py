@@ -34,6 +34,8 @@ SWEEP = 12
 
 
 class Nobody:
+    stays = False
+
     """In place of the process beside a stage: so the journal stays."""
 
     def follow(self, path: Path) -> None:

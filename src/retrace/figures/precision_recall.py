@@ -6,23 +6,22 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from retrace import curves
 from retrace.figures import style
 from retrace.reports import Results
 
 
 def draw(results: Results, *, classes: style.Curves) -> Figure | str:
     """The better, the nearer to the upper right corner, from which on the axes go as far down as there are curves."""
-    from sklearn.metrics import average_precision_score, precision_recall_curve
-
-    against = results.each_against_the_rest
-    if not against:
+    found = {i: curves.found(own, given) for i, (own, given) in results.each_against_the_rest.items()}
+    if not found:
         return style.ONE_CLASS
-    scores = {i: float(average_precision_score(own, given)) for i, (own, given) in against.items()}
+    scores = {i: curves.average_precision(of) for i, of in found.items()}
     figure = Figure(figsize=(8.5, 5.5), layout="constrained")
     axes = figure.subplots()
     lowest = 1.0
     for i, colour in style.worst(scores, classes).items():
-        precision, recall, _ = precision_recall_curve(*against[i], drop_intermediate=True)
+        precision, recall = curves.precision_recall(curves.corners(found[i]))
         lowest = min(lowest, np.minimum(precision, recall).max())
         name = f"{style.short(results.samples.class_names[i])}  {scores[i]:.4f}"
         axes.plot(recall, precision, color=colour, drawstyle="steps-post", label=name)

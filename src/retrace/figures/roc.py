@@ -6,6 +6,7 @@ from typing import Literal
 import numpy as np
 from matplotlib.figure import Figure
 
+from retrace import curves
 from retrace.figures import style
 from retrace.reports import Results
 
@@ -14,19 +15,17 @@ def draw(results: Results, *, classes: style.Curves, scale: Literal["log", "line
     """Receiver operating characteristic. On a logarithmic axis the curves of good classifiers come apart; it begins
     at one false positive, and the other axis where the curves do.
     """
-    from sklearn.metrics import auc, roc_curve
-
     against = results.each_against_the_rest
     if not against:
         return style.ONE_CLASS
-    curves = {i: roc_curve(own, given)[:2] for i, (own, given) in against.items()}
-    areas = {i: float(auc(*curve)) for i, curve in curves.items()}
+    rates = {i: curves.roc(curves.found(own, given)) for i, (own, given) in against.items()}
+    areas = {i: curves.area(*curve) for i, curve in rates.items()}
     left = 1 / len(results.samples) if scale == "log" else 0.0
     figure = Figure(figsize=(8.5, 5.5), layout="constrained")
     axes = figure.subplots()
     lowest = 1.0
     for i, colour in style.worst(areas, classes).items():
-        false, true = curves[i]
+        false, true = rates[i]
         lowest = min(lowest, true[false <= left].max())
         name = f"{style.short(results.samples.class_names[i])}  {areas[i]:.4f}"
         axes.plot(np.maximum(false, left), true, color=colour, drawstyle="steps-post", label=name)

@@ -2,6 +2,7 @@
 
 The stage imports no MLflow, never waits for it while it works, and does not fail with it; at its end it waits for the
 process beside it, as long as that gets on, and says in one line if MLflow lacks something. `retrace sync` mends that.
+Where DVC has stages after it, those wait in its place, unless there is a model, whose packaging takes both cores.
 
     stage -> journal (a file) -> follower (a process) -> upload -> runs, served, links (MLflow)
 """
@@ -39,11 +40,13 @@ def stage(name: str, beside: Follower | None = None) -> Iterator[Journal]:
         record = Journal(folder(), **_header(name, stages, values))
         beside = beside or start()
         beside.follow(record.path)
+        others_wait = False
         try:
             if changes := lineage.changes():
                 record.attach("code.patch", changes)
             yield record
             record.end("FINISHED", outs=_hashes(stages[name].outs), files=_hashes(_inside(stages[name].outs)))
+            others_wait = beside.stays and not record.has_model and _has_later(name, stages)
         except (KeyboardInterrupt, Terminated):
             record.end("KILLED")
             raise
@@ -51,7 +54,12 @@ def stage(name: str, beside: Follower | None = None) -> Iterator[Journal]:
             record.end("FAILED", error=f"{type(error).__name__}: {error}")
             raise
         finally:
-            beside.finish()
+            beside.leave() if others_wait else beside.finish()
+
+
+def _has_later(name: str, stages: Mapping[str, graph.Stage]) -> bool:
+    """Whether DVC has stages after it, here and not in a folder that it deletes."""
+    return name != list(stages)[-1] and Path.cwd() == paths.root()
 
 
 @contextmanager
