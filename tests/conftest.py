@@ -3,7 +3,7 @@
 import os
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TypeVar
 
@@ -52,6 +52,9 @@ def beside(monkeypatch: pytest.MonkeyPatch) -> None:
     class Here(follower.Follower):
         def __init__(self) -> None:
             pass
+
+        def runs_all(self, _: Collection[str]) -> bool:
+            return False
 
         def follow(self, path: Path) -> None:
             self.path = path

@@ -56,7 +56,15 @@ def dvc_above(pid: int) -> int | None:
         above = psutil.Process(pid).parents()
     except psutil.NoSuchProcess:
         return None
-    return next((process.pid for process in above if _is_dvc(process)), None)
+    return next((process.pid for process in above if _is_dvc(process.pid)), None)
+
+
+def words(pid: int) -> list[str]:
+    """The command line of that process, none of one that is gone."""
+    try:
+        return psutil.Process(pid).cmdline()
+    except psutil.Error:
+        return []
 
 
 @contextmanager
@@ -89,11 +97,8 @@ def _locked(opened: int, until: float) -> bool:
             return True
 
 
-def _is_dvc(process: psutil.Process) -> bool:
-    try:
-        return any(Path(word).name == "dvc" for word in process.cmdline()[:4])
-    except psutil.Error:
-        return False
+def _is_dvc(pid: int) -> bool:
+    return any(Path(word).name == "dvc" for word in words(pid)[:4])
 
 
 def _started(process: psutil.Process) -> float:

@@ -34,12 +34,13 @@ SWEEP = 12
 
 
 class Nobody:
-    stays = False
-
     """In place of the process beside a stage: so the journal stays."""
 
     def follow(self, path: Path) -> None:
         pass
+
+    def runs_all(self, _: object) -> bool:
+        return False
 
     def finish(self) -> None:
         pass

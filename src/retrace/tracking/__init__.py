@@ -46,7 +46,7 @@ def stage(name: str, beside: Follower | None = None) -> Iterator[Journal]:
                 record.attach("code.patch", changes)
             yield record
             record.end("FINISHED", outs=_hashes(stages[name].outs), files=_hashes(_inside(stages[name].outs)))
-            others_wait = beside.stays and not record.has_model and _has_later(name, stages)
+            others_wait = not record.has_model and _has_later(name, stages) and beside.runs_all(stages)
         except (KeyboardInterrupt, Terminated):
             record.end("KILLED")
             raise
@@ -58,7 +58,7 @@ def stage(name: str, beside: Follower | None = None) -> Iterator[Journal]:
 
 
 def _has_later(name: str, stages: Mapping[str, graph.Stage]) -> bool:
-    """Whether DVC has stages after it, here and not in a folder that it deletes."""
+    """Whether the graph has stages after it, here and not in a folder that DVC deletes."""
     return name != list(stages)[-1] and Path.cwd() == paths.root()
 
 

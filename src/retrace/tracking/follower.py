@@ -18,6 +18,7 @@ import struct
 import subprocess
 import sys
 import time
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -28,16 +29,21 @@ from retrace.redaction import redacted
 
 ANSWER_S = 1.0  # for who waits to say so
 CODE = Path(__file__).parents[1]
+ALONE = ("-s", "--single-item")  # of DVC: one stage and none after it
 BEGIN_S = 60.0  # to begin: the imports, on a machine with other work
 
 
 class Follower:
     """A stage's hold on the process beside it."""
 
-    stays = False  # when the stage is over, for the next of the same DVC
+    def __init__(self, link: socket.socket, pid: int, above: int | None) -> None:
+        self.link, self.pid, self._above = link, pid, above
 
-    def __init__(self, link: socket.socket, pid: int, *, stays: bool) -> None:
-        self.link, self.pid, self.stays = link, pid, stays
+    def runs_all(self, stages: Collection[str]) -> bool:
+        """Whether it is there for all of them, one after the other: of a DVC that was told of none by name."""
+        if self._above is None or address_under(self._above) is None:
+            return False
+        return not {*stages, *ALONE} & set(processes.words(self._above))
 
     def follow(self, path: Path) -> None:
         """It shows the journal at `path` from now on."""
@@ -118,7 +124,7 @@ def _waiting(above: int | None) -> Follower | None:
         link.connect(str(address))
         if select.select([link], [], [], ANSWER_S)[0] and link.recv(1, socket.MSG_PEEK):
             who = link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-            return Follower(link, struct.unpack("3i", who)[0], stays=True)
+            return Follower(link, struct.unpack("3i", who)[0], above)
     link.close()
     return None
 
@@ -135,7 +141,7 @@ def _new(above: int | None) -> Follower:
             start_new_session=True,
         )
     process.returncode = 0  # it may outlive this process, which is not to wait for it
-    return Follower(ours, process.pid, stays=address_under(above) is not None)
+    return Follower(ours, process.pid, above)
 
 
 def address_under(above: int | None) -> Path | None:
