@@ -149,10 +149,10 @@ def test_layers_that_are_not_learnt_are_left_as_they_are(values: params.Values) 
     assert all(map(torch.equal, before, model.parameters()))
 
 
-PAIR = 2 * ["Conv2d", "ReLU", "BatchNorm2d"] + ["MaxPool2d"]  # ReLU comes before batch norm, as the tutorial has it
+PAIR = 2 * ["Conv2d", "ReLU", "BatchNorm2d"] + ["MaxPool"]  # ReLU comes before batch norm, as the tutorial has it
 LAYERS = {
-    "lenet": ["ZeroPad2d", *2 * ["Conv2d", "MaxPool2d", "ReLU"], "Flatten", *2 * ["Linear", "ReLU"]],
-    "cifar_simple": [*3 * ["Conv2d", "MaxPool2d", "Identity"], "Flatten", "Linear", "Identity"],
+    "lenet": ["ZeroPad2d", *2 * ["Conv2d", "MaxPool", "ReLU"], "Flatten", *2 * ["Linear", "ReLU"]],
+    "cifar_simple": [*3 * ["Conv2d", "MaxPool", "Identity"], "Flatten", "Linear", "Identity"],
     "cifar_v3": [*3 * PAIR, "Flatten", "Dropout", "Linear", "ReLU", "Dropout"],
 }
 
@@ -162,6 +162,26 @@ def test_networks_have_the_tutorials_layers_in_their_order(values: params.Values
     trunk, head = MODELS[name]((3, 32, 32), 10, **values["models"][name])
     assert [type(layer).__name__ for layer in trunk.children()] == LAYERS[name]
     assert isinstance(head, nn.Linear)
+
+
+@pytest.mark.parametrize("form", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(("tall", "wide"), [(2, 2), (7, 5), (28, 28)])
+def test_the_largest_of_four_is_torch_s(tall: int, wide: int, form: torch.memory_format) -> None:
+    maps = torch.randn(3, 4, tall, wide).to(memory_format=form)
+    maps[0, 0, 0, 1] = torch.nan
+    pool, theirs = layers.MaxPool(), F.max_pool2d(maps, 2)
+    with torch.no_grad():
+        pooled = pool(maps)
+    assert torch.equal(pooled.nan_to_num(7.0), theirs.nan_to_num(7.0))
+    assert pooled.is_contiguous(memory_format=form)
+    gradient = pool(maps.requires_grad_()).grad_fn  # in which ties have one winner
+    assert gradient is not None
+    assert gradient.name() == "MaxPool2DWithIndicesBackward0"
+
+
+def test_a_map_too_small_to_be_halved_is_refused() -> None:
+    with torch.no_grad(), pytest.raises(RuntimeError, match="too small"):
+        layers.MaxPool()(torch.zeros(1, 1, 1, 4))
 
 
 @pytest.mark.parametrize("activation", ["relu", "none"])

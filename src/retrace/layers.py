@@ -28,6 +28,19 @@ def n_pixels(height: int, width: int, halvings: int) -> int:
     return left
 
 
+class MaxPool(nn.Module):
+    """The largest of each two by two values; the same as `nn.MaxPool2d(2)`, which also notes for the gradient where it
+    was: where there is none to come, on a CPU, that is left out, and this takes a third of the time.
+    """
+
+    def forward(self, maps: Maps) -> Pooled:
+        tall, wide = (side // 2 * 2 for side in maps.shape[2:])
+        if maps.device.type != "cpu" or torch.is_grad_enabled() or not tall or not wide:
+            return torch.max_pool2d(maps, 2)
+        wider = torch.maximum(maps[..., :tall, 0:wide:2], maps[..., :tall, 1:wide:2])
+        return torch.maximum(wider[..., 0::2, :], wider[..., 1::2, :])
+
+
 class AveragePool(nn.Module):
     """`nn.AdaptiveAvgPool2d` as two products with fixed matrices, since its gradient has no deterministic kernel.
 

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from retrace.layers import Built, Maps, Shape, Width, n_pixels
+from retrace.layers import Built, Maps, MaxPool, Shape, Width, n_pixels
 from retrace.shapes import Features
 
 PATCH = 2  # pixels a side
@@ -53,7 +53,7 @@ class Trunk(nn.Module):
         self.whitening = Whitening(depth)
         self.blocks = nn.Sequential(nn.GELU())
         for n_in, n_out in pairwise([2 * depth * PATCH**2, *widths]):
-            for layer in (_convolution(n_in, n_out), nn.MaxPool2d(2), _norm(n_out), nn.GELU()):
+            for layer in (_convolution(n_in, n_out), MaxPool(), _norm(n_out), nn.GELU()):
                 self.blocks.append(layer)
             for layer in (_convolution(n_out, n_out), _norm(n_out), nn.GELU()):
                 self.blocks.append(layer)

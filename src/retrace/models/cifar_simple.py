@@ -14,6 +14,8 @@ def build(shape: Shape, n_classes: int, *, activation: Activation) -> Built:
     depth, height, width = shape
     trunk = nn.Sequential()
     for n_in, n_out in ((depth, 32), (32, 32), (32, 64)):
-        trunk.append(nn.Conv2d(n_in, n_out, 5, padding=2)).append(nn.MaxPool2d(2)).append(layers.activation(activation))
+        trunk.append(nn.Conv2d(n_in, n_out, 5, padding=2)).append(layers.MaxPool()).append(
+            layers.activation(activation)
+        )
     trunk.append(nn.Flatten()).append(nn.Linear(64 * layers.n_pixels(height, width, 3), 64))
     return trunk.append(layers.activation(activation)), nn.Linear(64, n_classes)

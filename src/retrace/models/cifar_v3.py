@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import Field
 from torch import nn
 
-from retrace.layers import Built, Rate, Shape, Width, n_pixels
+from retrace.layers import Built, MaxPool, Rate, Shape, Width, n_pixels
 
 
 def build(
@@ -23,7 +23,7 @@ def build(
     for n_in, n_out in pairwise([depth, *channels]):
         for n in (n_in, n_out):
             trunk.append(nn.Conv2d(n, n_out, 3, padding=1)).append(nn.ReLU(inplace=True)).append(nn.BatchNorm2d(n_out))
-        trunk.append(nn.MaxPool2d(2))
+        trunk.append(MaxPool())
     n_last = channels[-1] * n_pixels(height, width, len(channels))
     for layer in (nn.Flatten(), nn.Dropout(dropout), nn.Linear(n_last, hidden), nn.ReLU(inplace=True)):
         trunk.append(layer)

@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 from torch import nn
 
-from retrace.layers import Built, Shape, Width, n_pixels
+from retrace.layers import Built, MaxPool, Shape, Width, n_pixels
 
 
 def _odd(size: int) -> int:
@@ -34,10 +34,10 @@ def build(
     first, second = channels
     trunk = nn.Sequential(
         nn.Conv2d(depth, first, kernel_size, padding="same"),
-        nn.MaxPool2d(2),
+        MaxPool(),
         nn.ReLU(),
         nn.Conv2d(first, second, kernel_size, padding="same"),
-        nn.MaxPool2d(2),
+        MaxPool(),
         nn.ReLU(),
         nn.Flatten(),
         nn.Linear(second * n_pixels(height, width, 2), hidden),

@@ -5,7 +5,7 @@ Smaller images get a margin to 32x32. ReLU comes after the pooling: see cnn.py.
 
 from torch import nn
 
-from retrace.layers import Built, Shape
+from retrace.layers import Built, MaxPool, Shape
 
 SIDE = 32  # pixels
 
@@ -19,10 +19,10 @@ def build(shape: Shape, n_classes: int) -> Built:
     trunk = nn.Sequential(
         nn.ZeroPad2d((left, lacking[1] - left, top, lacking[0] - top)),
         nn.Conv2d(depth, 6, 5),
-        nn.MaxPool2d(2),
+        MaxPool(),
         nn.ReLU(),
         nn.Conv2d(6, 16, 5),
-        nn.MaxPool2d(2),
+        MaxPool(),
         nn.ReLU(),
         nn.Flatten(),
         nn.Linear(16 * tall * wide, 120),
