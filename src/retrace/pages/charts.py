@@ -53,6 +53,8 @@ class Axis:
         tens = range(first, last + 1, max(1, (last - first) // 8))
         values = [n * 10.0**power for power in tens for n in times]
         values = [value for value in values if self.low * 0.999 <= value <= self.high * 1.001]
+        if len(values) < 3:
+            return self._linear()
         return values, [f"{value:g}" for value in values]
 
 

@@ -82,6 +82,8 @@ def content(results: Results, told: Mapping[str, float], made: Made) -> dict[str
     chosen = {key: value for own in by_stage.values() for key, value in own.items()}
     script = (FOLDER / "report.js").read_text(encoding="utf-8")
     before = baseline.found(chosen, results.metrics)
+    changed = _changed(before, chosen, results)
+    other_data = any(each.name.startswith("dataset") for each in changed.get("params") or ())
     return {
         "data": results.samples,
         "chosen": chosen,
@@ -94,9 +96,11 @@ def content(results: Results, told: Mapping[str, float], made: Made) -> dict[str
         "n_steps": int(results.steps[-1]["step"]),
         "diagnosis": diagnosis(results.history),
         "metrics": results.metrics,
-        "headlines": headlines(results, told, before.metrics if before else {}),
+        "headlines": headlines(results, told, before.metrics if before and not other_data else {}),
         "before": before,
-        "changed": _changed(before, chosen, results),
+        "changed": changed,
+        "other_data": other_data,
+        "kept": curves.kept(results),
         "learning": curves.learning(results),
         "history": curves.thinned(results.history),
         "classes": answers.classes(results),
