@@ -6,6 +6,7 @@ It loads files and what this machine serves, and speaks to nobody by itself.
 import base64
 import json
 import os
+import select
 import shutil
 import subprocess
 import tempfile
@@ -46,10 +47,10 @@ class Browser:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
             process = subprocess.Popen(
                 [
-                    "/bin/sh",
+                    "bash",
                     "-c",
                     f'exec "$@" 3<&{told} 4>&{heard}',
-                    "sh",
+                    "bash",
                     program,
                     *FLAGS,
                     f"--user-data-dir={profile}",
@@ -99,6 +100,17 @@ class Browser:
             raise RuntimeError(answer["exceptionDetails"]["exception"]["description"])
         return answer["result"].get("value")
 
+    def scroll_to(self, selector: str) -> None:
+        """The first element that `selector` (of CSS) finds is at the window's top, and the page knows it."""
+        scroll = f"document.querySelector({json.dumps(selector)}).scrollIntoView({{behavior: 'instant'}})"
+        self.run(f"new Promise(done => {{{scroll}; requestAnimationFrame(() => requestAnimationFrame(done))}})")
+
+    def middle(self, selector: str) -> tuple[float, float]:
+        """Where in the window the first element is that `selector` (of CSS) finds."""
+        box = f"document.querySelector({json.dumps(selector)}).getBoundingClientRect()"
+        x, y = self.run(f"(b => [b.x + b.width / 2, b.y + b.height / 2])({box})")
+        return x, y
+
     def point(self, x: float, y: float) -> None:
         """The mouse is there, in CSS pixels of the window."""
         self.tell("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
@@ -107,10 +119,9 @@ class Browser:
         for kind in ("keyDown", "keyUp"):
             self.tell("Input.dispatchKeyEvent", type=kind, key=key, code=key)
 
-    def shoot(self, path: Path, *, whole: bool = False) -> None:
-        """`path` is a PNG of the window, or of the `whole` page."""
-        shot = self.tell("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
-        path.write_bytes(base64.b64decode(shot["data"]))
+    def shot(self, *, whole: bool = False) -> bytes:
+        """A PNG of the window, or of the `whole` page."""
+        return base64.b64decode(self.tell("Page.captureScreenshot", format="png", captureBeyondViewport=whole)["data"])
 
     def tell(self, method: str, **values: Any) -> dict[str, Any]:
         """What the browser answers to a command of the protocol."""
@@ -134,7 +145,7 @@ class Browser:
     def _hear(self, deadline: float) -> dict[str, Any]:
         """The next message, kept where it is news of the page."""
         while b"\0" not in self._rest:
-            if time.monotonic() > deadline:
+            if not select.select([self._reads], [], [], max(0.0, deadline - time.monotonic()))[0]:
                 raise TimeoutError(f"chromium: no answer within {WITHIN_S:.0f} s")
             more = os.read(self._reads, 1 << 20)
             if not more:

@@ -11,6 +11,7 @@ from typing import Any
 
 from retrace import lineage, params, paths
 from retrace.errors import ParamsError
+from retrace.redaction import redacted_all
 
 COMMITS = 20  # with other files, but the same parameters and metrics, that are looked behind
 
@@ -36,8 +37,8 @@ class Change:
 
 
 def found(chosen: Mapping[str, Any], metrics: Mapping[str, float]) -> Baseline | None:
-    """The newest in the history of the commit here that has other chosen parameters or metrics than these. None
-    where there is none, as in a shallow clone or outside git.
+    """The newest in the history of the commit here that has other chosen parameters, without secrets, or other metrics
+    than these. None where there is none, as outside git.
     """
     rev = "HEAD"
     for _ in range(COMMITS):
@@ -68,6 +69,6 @@ def _metrics(commit: str) -> dict[str, float] | None:
 
 def _chosen(commit: str) -> dict[str, Any] | None:
     try:
-        return params.chosen(params.parsed(lineage.content(commit, paths.PARAMS) or b""))
+        return redacted_all(params.chosen(params.parsed(lineage.content(commit, paths.PARAMS) or b"")))
     except (ParamsError, LookupError, TypeError):
         return None

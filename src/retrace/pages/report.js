@@ -10,7 +10,7 @@ for (const map of document.querySelectorAll("svg.map")) {
   });
   let at = -1;
 
-  const hide = () => { at = -1; peek.hidden = true; ring.setAttribute("visibility", "hidden"); };
+  const hide = () => { peek.hidden = true; ring.setAttribute("visibility", "hidden"); };
 
   const show = (i) => {
     at = i;
@@ -39,7 +39,7 @@ for (const map of document.querySelectorAll("svg.map")) {
       const squared = (point.x - x) ** 2 + (point.y - y) ** 2;
       if (squared < least) { least = squared; found = i; }
     });
-    if (found < 0) hide(); else if (found !== at) show(found);
+    if (found < 0) hide(); else if (found !== at || peek.hidden) show(found);
   };
 
   map.addEventListener("pointermove", nearest);
