@@ -129,8 +129,7 @@ def test_the_parent_alone_compares_pipelines(clone: Clone) -> None:
     assert parent.data.params["lr"] == "0.005"
     drawn = {path.name for path in (clone.path / "reports/figures").iterdir()}
     assert drawn == {f"{name}.png" for name in FIGURES} - {"decision_boundary.png"}
-    for name in drawn:
-        path = f"reports/figures/{name}"
+    for path in ["reports/report.html", *(f"reports/figures/{name}" for name in drawn)]:
         assert read_artifact(clone, parent, path) == (clone.path / path).read_bytes()
     assert parent.outputs is not None
     (model,) = parent.outputs.model_outputs

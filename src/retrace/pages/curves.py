@@ -82,7 +82,7 @@ def precision_recall(results: Results, *, classes: int) -> Recall | None:
         precision, recall, _ = precision_recall_curve(*against[i], drop_intermediate=True)
         lowest = min(lowest, np.minimum(precision, recall).max())
         found[i] = recall, precision
-    start = style.corner(lowest)
+    start = style.corner(2 * lowest - 1)  # so that the lowest curve is well inside
     room = 0.01 * (1 - start)
     x = Axis("recall (share of the class that is found)", start, 1 + room, percent=True)
     y = Axis("precision (share of the found that is right)", start, 1 + room, percent=True)
