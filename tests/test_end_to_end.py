@@ -159,7 +159,7 @@ def test_retrace_s_own_commands_lead_from_a_number_to_its_bytes_and_back(clone: 
     assert "verified: " in clone.type(f"retrace verify {parent.info.run_id}")
     verified = clone.type("retrace verify --cache")
     assert "all are what dvc.lock says" in verified
-    assert re.search(r"^16 files and folders here, \d\d files in DVC's cache: ", verified), verified
+    assert re.search(r"^17 files and folders here, \d\d files in DVC's cache: ", verified), verified
     assert "no checkpoints" in clone.type("retrace clean")
     assert "put back: 0 experiments; removed: 0 folders" in clone.type("retrace reconcile")
 
