@@ -155,6 +155,7 @@ def test_retrace_s_own_commands_lead_from_a_number_to_its_bytes_and_back(clone: 
     (parent,), _ = runs(clone)
     assert "uploaded: 0 journals; closed: 0 runs" in clone.type("retrace sync")
     assert outputs(clone)["models/model.safetensors"] in clone.type("retrace trace models/model.safetensors")
+    assert outputs(clone)["reports/report.html"] in clone.type("retrace trace reports/report.html")
     assert "models/model.safetensors" in clone.type(f"retrace trace {parent.info.run_id}")
     assert "verified: " in clone.type(f"retrace verify {parent.info.run_id}")
     verified = clone.type("retrace verify --cache")
