@@ -1,4 +1,4 @@
-"""reports/figures/ holds the pictures, drawn from what evaluate saved; no network and no torch is needed."""
+"""reports/ has the pictures and the page, drawn from what evaluate saved; no network and no torch is needed."""
 
 from retrace import tracking
 
@@ -7,6 +7,7 @@ beside = tracking.start() if __name__ == "__main__" else None
 
 from retrace import errors, params, paths, reports, splits
 from retrace.figures import FIGURES, style
+from retrace.pages import report
 
 
 def main() -> None:
@@ -37,6 +38,10 @@ def main() -> None:
             style.save(drawn, path)
             run.artifact(path, headline=True)
             print(path)
+        made = report.Made(params.read(), run.header["deps"], reports.load_summary(), run.header["machine"])
+        report.save(paths.REPORT, results, told, made)
+        run.artifact(paths.REPORT, headline=True)
+        print(paths.REPORT)
         run.metrics(told)
         run.headline(told)
 

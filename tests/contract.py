@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import grimp
+from repository import ROOT
 
 from retrace import params
 
@@ -51,11 +52,12 @@ def reached(start: Iterable[str], graph: Graph) -> set[str]:
 def file_of(module: str) -> str | None:
     """The file that a stage depends on for `module`; None for a table's __init__.py, which only names the entries."""
     parts = module.split(".")
+    folder = f"src/{'/'.join(parts)}"
     if len(parts) == 1 or (len(parts) == 2 and parts[1] in TABLES):
         return None
     if len(parts) == 3 and (choice := TABLES.get(parts[1])):
         return f"src/retrace/{parts[1]}/${{{choice}}}.py"
-    return f"src/{'/'.join(parts)}.py"
+    return f"{folder}/__init__.py" if (ROOT / folder).is_dir() else f"{folder}.py"
 
 
 def stale_deps(stage: str, declared: Iterable[str], source: str, graph: Graph) -> list[str]:
@@ -80,8 +82,12 @@ def stale_params(stage: str, declared: Iterable[str]) -> list[str]:
 
 
 def unread_params(stage: type[params.Strict], sources: Iterable[str]) -> list[str]:
-    """Fields of a stage's parameters (an object called `p` or `hardware`) that none of the sources it runs reads."""
+    """Fields of a stage's parameters (an object called `p` or `hardware`) that none of the sources it runs reads;
+    `params.chosen` reads them all.
+    """
     nodes = [node for source in sources for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Attribute)]
+    if any(ast.unparse(node) == "params.chosen" for node in nodes):
+        return []
     read = {node.attr for node in nodes if isinstance(node.value, ast.Name) and node.value.id in ("p", "hardware")}
     return [f"{stage.__name__}: nothing reads {field}" for field in stage.model_fields if field not in read]
 

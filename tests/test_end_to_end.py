@@ -129,8 +129,7 @@ def test_the_parent_alone_compares_pipelines(clone: Clone) -> None:
     assert parent.data.params["lr"] == "0.005"
     drawn = {path.name for path in (clone.path / "reports/figures").iterdir()}
     assert drawn == {f"{name}.png" for name in FIGURES} - {"decision_boundary.png"}
-    for name in drawn:
-        path = f"reports/figures/{name}"
+    for path in ["reports/report.html", *(f"reports/figures/{name}" for name in drawn)]:
         assert read_artifact(clone, parent, path) == (clone.path / path).read_bytes()
     assert parent.outputs is not None
     (model,) = parent.outputs.model_outputs
@@ -156,11 +155,12 @@ def test_retrace_s_own_commands_lead_from_a_number_to_its_bytes_and_back(clone: 
     (parent,), _ = runs(clone)
     assert "uploaded: 0 journals; closed: 0 runs" in clone.type("retrace sync")
     assert outputs(clone)["models/model.safetensors"] in clone.type("retrace trace models/model.safetensors")
+    assert outputs(clone)["reports/report.html"] in clone.type("retrace trace reports/report.html")
     assert "models/model.safetensors" in clone.type(f"retrace trace {parent.info.run_id}")
     assert "verified: " in clone.type(f"retrace verify {parent.info.run_id}")
     verified = clone.type("retrace verify --cache")
     assert "all are what dvc.lock says" in verified
-    assert re.search(r"^16 files and folders here, \d\d files in DVC's cache: ", verified), verified
+    assert re.search(r"^17 files and folders here, \d\d files in DVC's cache: ", verified), verified
     assert "no checkpoints" in clone.type("retrace clean")
     assert "put back: 0 experiments; removed: 0 folders" in clone.type("retrace reconcile")
 

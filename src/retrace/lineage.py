@@ -32,6 +32,23 @@ def commit() -> str | None:
     return said and said.strip()
 
 
+def changed(rev: str, *files: Path) -> str | None:
+    """The newest commit, from `rev` back by first parents, that made one of `files` what it is there."""
+    said = _git("log", "-1", "--first-parent", "--format=%H", rev, "--", *map(str, files))
+    return (said or "").strip() or None
+
+
+def content(rev: str, file: Path) -> bytes | None:
+    """What `file` held in a commit; None where it had none."""
+    return _said("show", f"{rev}:./{file}")
+
+
+def said_by(rev: str) -> tuple[str, str]:
+    """The date (year-month-day, of its author) and the first line of a commit's message."""
+    date, _, subject = (_git("log", "-1", "--date=short", "--format=%ad %s", rev) or "").strip().partition(" ")
+    return date, subject
+
+
 def user() -> str:
     """Who runs this; the number where the user has no name, as in a container."""
     try:

@@ -117,15 +117,16 @@ class Evaluate(Hardware):
     pass
 
 
-class Visualize(Strict):
-    figures: Table
-    seed: Seed
-
-
-class Experiment(Download, Preprocess, Train, Evaluate, Visualize):
-    """The whole file, which every stage checks before its work; a table's settings are checked by who uses them."""
+class Visualize(Download, Preprocess, Train, Evaluate):
+    """All that was chosen, which the page shows."""
 
     settings_unread: ClassVar = ()
+    figures: Table
+
+
+class Experiment(Visualize):
+    """The whole file, which every stage checks before its work; a table's settings are checked by who uses them."""
+
     datasets: Table
     models: Table
     losses: Table
@@ -149,9 +150,15 @@ Built = TypeVar("Built")
 def read(path: Path = paths.PARAMS) -> Values:
     """The values of params.yaml as DVC reads them: the same parser, hence the same YAML 1.2 scalars."""
     try:
-        values = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+        return parsed(path.read_bytes(), path)
     except FileNotFoundError:
         raise ParamsError(f"{path}: no such file; run this in the repository's root") from None
+
+
+def parsed(content: bytes, path: Path = paths.PARAMS) -> Values:
+    """The values in what `path` holds, or once held. Raises ParamsError where it is not a table."""
+    try:
+        values = YAML(typ="safe").load(content.decode())
     except (YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
         raise ParamsError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):

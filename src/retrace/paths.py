@@ -39,6 +39,7 @@ PREDICTIONS = Path("reports/predictions.safetensors")
 VIEWS = Path("reports/views.safetensors")
 SUMMARY = Path("reports/summary.txt")
 FIGURES = Path("reports/figures")
+REPORT = Path("reports/report.html")
 
 
 def root() -> Path:

@@ -11,7 +11,6 @@ import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from retrace import params, paths
@@ -102,12 +101,7 @@ def _is_number(word: str) -> bool:
 def _committed() -> Values:
     """params.yaml as the last commit has it; as it is, where nothing is committed."""
     asked = subprocess.run(["git", "show", f"HEAD:./{paths.PARAMS}"], capture_output=True, check=False)
-    if asked.returncode != 0:
-        return params.read()
-    with TemporaryDirectory() as folder:
-        copy = Path(folder) / paths.PARAMS
-        copy.write_bytes(asked.stdout)
-        return params.read(copy)
+    return params.parsed(asked.stdout) if asked.returncode == 0 else params.read()
 
 
 def _flat(values: Values, prefix: str = "") -> Flat:

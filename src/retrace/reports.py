@@ -61,7 +61,7 @@ class Views:
     grid: Grid | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Results:
     """All that a picture can be drawn from. `samples` is the test part; `steps` are rows of step, learning_rate and
     loss; `batch` is the first of training, as `save_batch` says; `tell` takes a figure of merit by its metric's name.
@@ -152,6 +152,11 @@ def load_history() -> History:
 def load_steps() -> History:
     """Rows of step, learning_rate and loss. Raises DataError where there are none."""
     return _load_table(paths.STEPS)
+
+
+def load_summary() -> str:
+    """The network's layers as text. Raises DataError where there are none."""
+    return _loaded(paths.SUMMARY, "train", lambda path: path.read_text(encoding="utf-8"))
 
 
 def save_metrics(metrics: Mapping[str, float]) -> None:

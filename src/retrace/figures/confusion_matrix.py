@@ -9,16 +9,27 @@ from retrace.figures import style
 from retrace.reports import Results
 
 
+def counted(results: Results) -> np.ndarray:
+    """How many samples of each class, a row a class, were taken for which."""
+    n = len(results.samples.class_names)
+    counts = np.zeros((n, n), dtype=int)
+    np.add.at(counts, (results.predictions.labels, results.predictions.predicted), 1)
+    return counts
+
+
+def shaded(counts: np.ndarray) -> tuple[np.ndarray, float]:
+    """Of each cell its share of the row, and the share that is darkest: the largest mistake's, a tenth at least."""
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    return shares, max(0.1, (shares - np.diag(np.diag(shares))).max())
+
+
 def draw(results: Results) -> Figure:
     """Colours are shares of the row, darkest at the largest mistake (or a tenth): mistakes would not be seen beside
     what is right.
     """
     names = results.samples.class_names
-    labels, predicted = results.predictions.labels, results.predictions.predicted
-    counts = np.zeros((len(names), len(names)), dtype=int)
-    np.add.at(counts, (labels, predicted), 1)
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    darkest = max(0.1, (shares - np.diag(np.diag(shares))).max())
+    counts = counted(results)
+    shares, darkest = shaded(counts)
     side = max(5.0, 0.52 * len(names) + 1.4) if len(names) <= style.LEGIBLE else 9.0
     figure = Figure(figsize=(side + 1, side), layout="constrained")
     axes = figure.subplots()

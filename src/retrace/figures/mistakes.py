@@ -7,15 +7,21 @@ from retrace.figures import style
 from retrace.reports import Results
 
 
+def worst(results: Results) -> np.ndarray:
+    """The test samples that are told wrong, those with the least probability of their own class first."""
+    predictions = results.predictions
+    wrong = np.flatnonzero(predictions.predicted != predictions.labels)
+    return wrong[np.argsort(results.probabilities[wrong, predictions.labels[wrong]], kind="stable")]
+
+
 def draw(results: Results, *, rows: style.Cells, columns: style.Cells) -> Figure | str:
     if not results.samples.are_images:
         return style.NO_IMAGES
     predictions, given = results.predictions, results.probabilities
-    wrong = np.flatnonzero(predictions.predicted != predictions.labels)
+    wrong = worst(results)
     if not len(wrong):
         return f"there is no mistake in {len(results.samples):,} test samples"
-    of_truth = given[wrong, predictions.labels[wrong]]
-    shown = wrong[np.argsort(of_truth, kind="stable")][: rows * columns]
+    shown = wrong[: rows * columns]
     names = [style.short(name, 12) for name in results.samples.class_names]
     labels = []
     for i in shown:

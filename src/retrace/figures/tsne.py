@@ -1,5 +1,7 @@
 """Test samples in two dimensions by t-SNE, of what the network makes of them or of the raw inputs (seeds/000)."""
 
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Annotated, Literal
 
 import numpy as np
@@ -14,6 +16,28 @@ EXACT = 1000  # samples; of more, approximately
 MARKERS = "osD^vP*X<>"  # a marker for each ten classes
 
 
+@dataclass(frozen=True)
+class Map:
+    """Where the first n test samples are, shape (n, 2), and the Kullback-Leibler divergence, in nats."""
+
+    places: np.ndarray
+    divergence: float
+    kind: str  # of what it is a map
+
+
+@lru_cache(maxsize=1)
+def mapped(results: Results, of: str, samples: int, perplexity: float) -> Map | str:
+    """The map, or why there is none; a second time for the same results, it is there already."""
+    n = min(samples, len(results.samples))
+    if n < 4:
+        return f"there are but {n} test samples"
+    vectors = results.predictions.features[:n] if of == "features" else results.samples.inputs[:n].reshape(n, -1)
+    if np.count_nonzero(np.ptp(vectors, axis=0)) < 2:
+        return "fewer than two features differ among the samples"
+    kind = of if results.samples.are_images or of == "features" else "raw features"
+    return Map(*embedded(vectors, min(perplexity, (n - 1) / 3), results.seed), kind)
+
+
 def draw(
     results: Results,
     *,
@@ -25,14 +49,11 @@ def draw(
     `features` are the inputs of the network's last layer, `pixels` the samples as they are. Tells
     `tsne_kl_divergence`, in nats.
     """
-    n = min(samples, len(results.samples))
-    if n < 4:
-        return f"there are but {n} test samples"
-    vectors = results.predictions.features[:n] if of == "features" else results.samples.inputs[:n].reshape(n, -1)
-    if np.count_nonzero(np.ptp(vectors, axis=0)) < 2:
-        return "fewer than two features differ among the samples"
-    map_, divergence = embedded(vectors, min(perplexity, (n - 1) / 3), results.seed)
-    results.tell("tsne_kl_divergence", divergence)
+    found = mapped(results, of, samples, perplexity)
+    if isinstance(found, str):
+        return found
+    map_, n = found.places, len(found.places)
+    results.tell("tsne_kl_divergence", found.divergence)
 
     figure = Figure(figsize=(8.5, 6), layout="constrained")
     axes = figure.subplots()
@@ -43,8 +64,8 @@ def draw(
     axes.scatter(*map_[wrong].T, s=size, fc="none", ec=style.RIGHT, zorder=4)
     if axes.get_legend_handles_labels()[0]:
         figure.legend(loc="outside right center", frameon=False)
-    kind = of if results.samples.are_images else {"features": of, "pixels": "raw features"}[of]
-    style.headline(figure, f"t-SNE of {n:,} test samples' {kind} (KL divergence {divergence:.2f}); circled: mistakes")
+    of_what = f"{n:,} test samples' {found.kind} (KL divergence {found.divergence:.2f})"
+    style.headline(figure, f"t-SNE of {of_what}; circled: mistakes")
     axes.set(xlabel="t-SNE dimension 1", ylabel="t-SNE dimension 2", xticks=[], yticks=[])
     return figure
 

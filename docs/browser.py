@@ -1,0 +1,172 @@
+"""A real browser without a window, told what to do through a pipe (Chrome's DevTools protocol): Debian's Chromium.
+
+It loads files and what this machine serves, and speaks to nobody by itself.
+"""
+
+import base64
+import json
+import os
+import select
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
+    "--disable-dev-shm-usage", "--hide-scrollbars", "--no-first-run", "--remote-debugging-pipe",
+)  # fmt: skip
+WITHIN_S = 60.0  # that an answer comes
+
+
+class Browser:
+    """One page in a browser. `faults` are the console's errors and warnings and what could not be loaded; `asked` the
+    addresses that the page wanted.
+    """
+
+    def __init__(self, reads: int, writes: int) -> None:
+        self._reads, self._writes, self._rest, self._n = reads, writes, b"", 0
+        self._session = ""
+        self.faults: list[str] = []
+        self.asked: list[str] = []
+        self._loaded = False
+
+    @classmethod
+    @contextmanager
+    def started(cls) -> Iterator["Browser"]:
+        """Yield a browser with an empty page; afterwards it is gone."""
+        program = shutil.which("chromium")
+        if program is None:
+            raise FileNotFoundError("chromium: not installed; `apt-get install chromium` gets it")
+        told, tells = os.pipe()
+        hears, heard = os.pipe()
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+            process = subprocess.Popen(
+                [
+                    "bash",
+                    "-c",
+                    f'exec "$@" 3<&{told} 4>&{heard}',
+                    "bash",
+                    program,
+                    *FLAGS,
+                    f"--user-data-dir={profile}",
+                ],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=(told, heard),
+            )
+            os.close(told)
+            os.close(heard)
+            try:
+                browser = cls(hears, tells)
+                browser._attach()
+                yield browser
+            finally:
+                process.kill()
+                process.wait()
+                os.close(hears)
+                os.close(tells)
+
+    def look(self, width: int, height: int, *, dark: bool = False, script: bool = True, scale: float = 1) -> None:
+        """From now on the window has this size, in CSS pixels, and this theme; a phone's, if it is narrow."""
+        narrow = width < 500
+        size = {"width": width, "height": height, "deviceScaleFactor": scale, "mobile": narrow}
+        self.tell("Emulation.setDeviceMetricsOverride", **size)
+        theme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.tell("Emulation.setEmulatedMedia", features=[theme])
+        self.tell("Emulation.setScriptExecutionDisabled", value=not script)
+
+    def open(self, address: str | Path) -> None:
+        """The page at `address`, or of a file, is there whole."""
+        self.faults.clear()
+        self.asked.clear()
+        self._loaded = False
+        url = address.resolve().as_uri() if isinstance(address, Path) else address
+        answer = self.tell("Page.navigate", url=url)
+        if "errorText" in answer:
+            raise OSError(f"{url}: {answer['errorText']}")
+        deadline = time.monotonic() + WITHIN_S
+        while not self._loaded:
+            self._hear(deadline)
+
+    def run(self, script: str) -> Any:
+        """What a JavaScript expression is in the page, as JSON can say it."""
+        answer = self.tell("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
+        if "exceptionDetails" in answer:
+            raise RuntimeError(answer["exceptionDetails"]["exception"]["description"])
+        return answer["result"].get("value")
+
+    def scroll_to(self, selector: str) -> None:
+        """The first element that `selector` (of CSS) finds is at the window's top, and the page knows it."""
+        scroll = f"document.querySelector({json.dumps(selector)}).scrollIntoView({{behavior: 'instant'}})"
+        self.run(f"new Promise(done => {{{scroll}; requestAnimationFrame(() => requestAnimationFrame(done))}})")
+
+    def middle(self, selector: str) -> tuple[float, float]:
+        """Where in the window the first element is that `selector` (of CSS) finds."""
+        box = f"document.querySelector({json.dumps(selector)}).getBoundingClientRect()"
+        x, y = self.run(f"(b => [b.x + b.width / 2, b.y + b.height / 2])({box})")
+        return x, y
+
+    def point(self, x: float, y: float) -> None:
+        """The mouse is there, in CSS pixels of the window."""
+        self.tell("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+
+    def press(self, key: str) -> None:
+        for kind in ("keyDown", "keyUp"):
+            self.tell("Input.dispatchKeyEvent", type=kind, key=key, code=key)
+
+    def shot(self, *, whole: bool = False) -> bytes:
+        """A PNG of the window, or of the `whole` page."""
+        return base64.b64decode(self.tell("Page.captureScreenshot", format="png", captureBeyondViewport=whole)["data"])
+
+    def tell(self, method: str, **values: Any) -> dict[str, Any]:
+        """What the browser answers to a command of the protocol."""
+        self._n += 1
+        message = {"id": self._n, "method": method, "params": values}
+        message |= {"sessionId": self._session} if self._session else {}
+        os.write(self._writes, json.dumps(message).encode() + b"\0")
+        deadline, number = time.monotonic() + WITHIN_S, self._n
+        while (said := self._hear(deadline)).get("id") != number:
+            pass
+        if "error" in said:
+            raise RuntimeError(f"{method}: {said['error']['message']}")
+        return said["result"]
+
+    def _attach(self) -> None:
+        target = self.tell("Target.createTarget", url="about:blank")["targetId"]
+        self._session = self.tell("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            self.tell(f"{domain}.enable")
+
+    def _hear(self, deadline: float) -> dict[str, Any]:
+        """The next message, kept where it is news of the page."""
+        while b"\0" not in self._rest:
+            if not select.select([self._reads], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                raise TimeoutError(f"chromium: no answer within {WITHIN_S:.0f} s")
+            more = os.read(self._reads, 1 << 20)
+            if not more:
+                raise ConnectionError("chromium: has ended")
+            self._rest += more
+        line, _, self._rest = self._rest.partition(b"\0")
+        said = json.loads(line)
+        self._note(said.get("method", ""), said.get("params", {}))
+        return said
+
+    def _note(self, event: str, values: dict[str, Any]) -> None:
+        match event:
+            case "Page.loadEventFired":
+                self._loaded = True
+            case "Network.requestWillBeSent":
+                self.asked.append(values["request"]["url"])
+            case "Network.loadingFailed":
+                self.faults.append(values["errorText"])
+            case "Log.entryAdded" if values["entry"]["level"] in ("error", "warning"):
+                self.faults.append(values["entry"]["text"])
+            case "Runtime.exceptionThrown":
+                self.faults.append(values["exceptionDetails"]["text"])
+            case "Runtime.consoleAPICalled" if values["type"] in ("error", "warning", "assert"):
+                self.faults.append(" ".join(str(one.get("value", "")) for one in values["args"]))

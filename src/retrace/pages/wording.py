@@ -1,0 +1,73 @@
+"""Numbers, parameters and commands as pages write them."""
+
+import re
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from retrace.pages.baseline import Change
+
+NAMES = {
+    "test_accuracy": "test accuracy",
+    "test_loss": "test loss",
+    "test_f1": "test F1",
+    "test_calibration_error": "calibration error",
+    "val_accuracy": "validation accuracy",
+    "train_accuracy": "training accuracy",
+}
+SHARE = re.compile(r"accuracy|precision|recall|f1|error|score")  # how a metric ends that is a share, 0..1
+LOWER = re.compile(r"loss|error|divergence")  # how one ends that is the better, the lower it is
+WORD = re.compile(r"[A-Za-z_./][\w./+-]*", re.ASCII)  # the same to Hydra's grammar and to YAML
+NOT_WORDS = {"true", "false", "null", "nan", "inf"}  # in any case; to Hydra they are not text
+
+
+def metric(number: float, name: str) -> str:
+    """A share in percent; else four decimals, or three digits of what is small."""
+    if _is_share(name):
+        return f"{number:.2%}"
+    return f"{number:.4f}" if abs(number) >= 0.001 or number == 0 else f"{number:.3g}"
+
+
+def change(of: Change) -> str:
+    """Of a metric: by how much, and whether that is better."""
+    if of.then is None or of.now is None:
+        return "new" if of.then is None else "gone"
+    by = of.now - of.then
+    if not by:
+        return "equal"
+    size = f"{by * 100:+.2f} points" if _is_share(of.name) else f"{by:+.4f}"
+    if not re.search("[1-9]", size):
+        size = f"{by:+.1e}"
+    return f"{size}, {'better' if (by < 0) == bool(LOWER.search(of.name)) else 'worse'}"
+
+
+def value(of: Any) -> str:
+    """A parameter as params.yaml has it."""
+    if of is None:
+        return "null"
+    if isinstance(of, bool):
+        return str(of).lower()
+    if isinstance(of, list):
+        return f"[{', '.join(map(value, of))}]"
+    return str(of)
+
+
+def flags(chosen: Mapping[str, Any]) -> list[str]:
+    """What makes DVC give params.yaml these values, for a shell: `-S lr=0.01`, and so on."""
+    return [f"-S {shlex.quote(f'{key}={_said(each)}')}" for key, each in chosen.items()]
+
+
+def _said(of: Any) -> str:
+    """In Hydra's grammar, where what is no plain word is quoted."""
+    if isinstance(of, list):
+        return f"[{','.join(map(_said, of))}]"
+    if not isinstance(of, str):
+        return value(of)
+    if WORD.fullmatch(of) and of.lower() not in NOT_WORDS:
+        return of
+    escaped = re.sub(r'(\\*)("|$)', lambda found: found[1] * 2 + ('\\"' if found[2] else ""), of)
+    return f'"{escaped}"'
+
+
+def _is_share(name: str) -> bool:
+    return bool(SHARE.search(name.rsplit("_", 1)[-1]))
