@@ -108,6 +108,12 @@ def experiments() -> list[Ref]:
     return [Ref(hit[5], hit[3] + hit[4], hit[1], int(hit[2]) * 1000) for hit in found if hit]
 
 
+def commit_of(name: str) -> str | None:
+    """The commit that git calls so: a branch, a tag, the first digits of one, HEAD~1."""
+    said = _git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
+    return said and said.strip()
+
+
 def time_of(rev: str) -> int:
     """When a commit was made, in milliseconds since 1970; 0 without one."""
     return int(_git("log", "-1", "--format=%ct", rev) or 0) * 1000
