@@ -22,7 +22,7 @@ from retrace.redaction import redacted
 from retrace.tracking import folds, links, store
 
 WORKSPACE = "workspace"  # as DVC calls it
-WANTED = "`workspace`, an experiment (`dvc exp list`), a commit, branch or tag, or a run's id (`retrace leaderboard`)"
+WANTED = "`workspace`, an experiment (`dvc exp list`), a commit, branch or tag, or 6 digits or more of a run's id (`retrace leaderboard`)"
 OF_TRAINING = ("train_s", "kept_epoch")  # figures that train's run alone has, not its experiment's
 
 Answer = TypeVar("Answer")

@@ -1,0 +1,93 @@
+"""`retrace compare`: what experiments did not have in common, what they reached, and whether that is a difference."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from retrace import compared, paths
+from retrace.compared import Comparison, Tested
+from retrace.errors import RetraceError
+from retrace.provenance.named import WANTED, Names
+from retrace.terminal import plain, show, table
+
+
+def compare(given: Sequence[str], page: Path | None, *, as_json: bool) -> None:
+    """Print the experiments that are called so, side by side; and write them as a `page`, with their curves. Raises
+    RetraceError where a name is not one experiment's.
+    """
+    if len(given) < 2:
+        raise RetraceError(f"{given[0]}: is one name; give two or more: {WANTED}")
+    names = Names()
+    comparison = compared.of(names, [names.find(name) for name in given])
+    if page:
+        _write(page, comparison)
+    if as_json:
+        print(json.dumps(compared.as_json(comparison), indent=2, allow_nan=False))
+    else:
+        _print(comparison)
+    if page:
+        print(f"page: {page}; a browser shows it, without a network", file=sys.stderr if as_json else sys.stdout)
+    elif not as_json:
+        print("with their learning curves, as a page: the same with --html FILE")
+
+
+def sentence(test: Tested, n_tests: int) -> str:
+    """What a test in pairs came to."""
+    pair, about = test.pairs, f"{test.name} against {test.first}"
+    if pair is None:
+        return f"{about}: no test of the difference, for {test.why}"
+    low, high = (f"{100 * end:+.2f}" for end in pair.interval)
+    holm = f", {test.p:.2g} as one of {n_tests} tests" if n_tests > 1 else ""
+    return (
+        f"{about}: {test.verdict}\n"
+        f"  of the same {pair.n_samples:,} test samples {pair.only_second:,} are told right by {test.name} alone, "
+        f"{pair.only_first:,} by {test.first} alone\n"
+        f"  accuracy {100 * pair.difference:+.2f} points (95 %: {low}..{high}), p = {pair.p:.2g}{holm}"
+    )
+
+
+def shown(value: float | None) -> str:
+    return "-" if value is None else f"{value:.6g}"
+
+
+def change(values: Sequence[float | None], at: int) -> str:
+    """By how much a value is above the first, with a sign."""
+    apart = compared.difference(values, at)
+    return "-" if apart is None else f"{apart:+.3g}" if apart else "0"
+
+
+def _print(comparison: Comparison) -> None:
+    names, others = [each.name for each in comparison.experiments], range(1, len(comparison.experiments))
+    show(table(("experiment", "is"), [(each.name, each.said) for each in comparison.experiments]))
+    print()
+    if comparison.params:
+        rows = [(key, *(value or "-" for value in values)) for key, values in comparison.params.items()]
+        show(table(("parameter", *names), rows))
+    else:
+        print("no parameter differs")
+    if comparison.files:
+        print(f"code and data that differ: {', '.join(map(plain, comparison.files))}")
+    print()
+    top = ["metric", names[0], *(part for at in others for part in (names[at], "difference"))]
+    rows = [
+        (name, shown(values[0]), *(part for at in others for part in (shown(values[at]), change(values, at))))
+        for name, values in comparison.metrics.items()
+    ]
+    show(table(top, rows, numbers=range(1, len(top))))
+    print()
+    n_tests = sum(test.pairs is not None for test in comparison.tests)
+    for test in comparison.tests:
+        print(*map(plain, sentence(test, n_tests).split("\n")), sep="\n")
+    for note in comparison.notes:
+        print(plain(note))
+
+
+def _write(page: Path, comparison: Comparison) -> None:
+    from retrace.pages import comparison as drawn
+
+    try:
+        with paths.atomic(page) as unfinished:
+            unfinished.write_text(drawn.page(comparison), encoding="utf-8")
+    except OSError as error:
+        raise RetraceError(f"--html {page}: {error.strerror}; name a file that can be written") from None
