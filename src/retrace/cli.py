@@ -91,7 +91,7 @@ def _add_commands(add: Callable[..., ArgumentParser]) -> None:
         "retrace compare main 4f0c2d 91ab03 --html c.html   and runs of MLflow's, as a page with their curves",
         "retrace compare HEAD workspace --json          what has changed, for a script",
     )
-    said = "`workspace`, an experiment of DVC's, a commit, branch or tag, or a run's id in MLflow; the first is the measure"
+    said = "`workspace`, DVC's experiment, a commit, branch or tag, or a run's id in MLflow; the first is the measure"
     compare.add_argument("names", nargs="+", metavar="NAME", help=said)
     compare.add_argument("--html", type=Path, metavar="FILE", help="write a page with learning curves")
     compare.add_argument("--json", action="store_true", help="print JSON")

@@ -81,6 +81,31 @@ def difference(values: Sequence[float | None], at: int) -> float | None:
     return None if first is None or value is None else value - first
 
 
+def sentence(test: Tested, n_tests: int) -> str:
+    """What a test in pairs came to."""
+    pair, about = test.pairs, f"{test.name} against {test.first}"
+    if pair is None:
+        return f"{about}: no test of the difference, for {test.why}"
+    low, high = (f"{100 * end:+.2f}" for end in pair.interval)
+    holm = f", {test.p:.2g} as one of {n_tests} tests" if n_tests > 1 else ""
+    return (
+        f"{about}: {test.verdict}\n"
+        f"  of the same {pair.n_samples:,} test samples {pair.only_second:,} are told right by {test.name} alone, "
+        f"{pair.only_first:,} by {test.first} alone\n"
+        f"  accuracy {100 * pair.difference:+.2f} points (95 %: {low}..{high}), p = {pair.p:.2g}{holm}"
+    )
+
+
+def shown(value: float | None) -> str:
+    return "-" if value is None else f"{value:.6g}"
+
+
+def change(values: Sequence[float | None], at: int) -> str:
+    """By how much a value is above the first, with a sign."""
+    apart = difference(values, at)
+    return "-" if apart is None else f"{apart:+.3g}" if apart else "0"
+
+
 def as_json(comparison: Comparison) -> dict[str, Any]:
     """All of it, for scripts; a number that is none, which JSON does not have, is null."""
     return {

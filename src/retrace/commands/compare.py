@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from retrace import compared, paths
-from retrace.compared import Comparison, Tested
+from retrace.compared import Comparison, change, sentence, shown
 from retrace.errors import RetraceError
 from retrace.provenance.named import WANTED, Names
 from retrace.terminal import plain, show, table
@@ -30,31 +30,6 @@ def compare(given: Sequence[str], page: Path | None, *, as_json: bool) -> None:
         print(f"page: {page}; a browser shows it, without a network", file=sys.stderr if as_json else sys.stdout)
     elif not as_json:
         print("with their learning curves, as a page: the same with --html FILE")
-
-
-def sentence(test: Tested, n_tests: int) -> str:
-    """What a test in pairs came to."""
-    pair, about = test.pairs, f"{test.name} against {test.first}"
-    if pair is None:
-        return f"{about}: no test of the difference, for {test.why}"
-    low, high = (f"{100 * end:+.2f}" for end in pair.interval)
-    holm = f", {test.p:.2g} as one of {n_tests} tests" if n_tests > 1 else ""
-    return (
-        f"{about}: {test.verdict}\n"
-        f"  of the same {pair.n_samples:,} test samples {pair.only_second:,} are told right by {test.name} alone, "
-        f"{pair.only_first:,} by {test.first} alone\n"
-        f"  accuracy {100 * pair.difference:+.2f} points (95 %: {low}..{high}), p = {pair.p:.2g}{holm}"
-    )
-
-
-def shown(value: float | None) -> str:
-    return "-" if value is None else f"{value:.6g}"
-
-
-def change(values: Sequence[float | None], at: int) -> str:
-    """By how much a value is above the first, with a sign."""
-    apart = compared.difference(values, at)
-    return "-" if apart is None else f"{apart:+.3g}" if apart else "0"
 
 
 def _print(comparison: Comparison) -> None:

@@ -4,6 +4,7 @@ A row is all that ran with the same parameters, but for `seed` and the settings 
 after a change of the code, counts once: its newest run. What did not finish counts nowhere.
 """
 
+import gc
 import json
 import math
 from collections import Counter, defaultdict
@@ -23,6 +24,7 @@ UNCOUNTED = ("seed", "figures.")  # beginnings of parameters' names that do not 
 MINIMIZED = ("_loss", "_error", "_divergence", "_s")  # endings of metrics; all others are the better, the greater
 TRAINED = ("retrace.cached.train", "retrace.run.train")  # tags of an experiment: the run that trained its network
 ASKED = 500  # ids in a question
+ALLOCATED = 1_000_000  # objects, before Python looks for garbage: of MLflow's many rows, that took most of the time
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ def lead(dataset: str | None, metric: str, top: int, *, as_json: bool) -> None:
     dataset = dataset or str(values["dataset"])
     client = _client()
     experiment = _experiment(client, dataset)
-    parents = list(store.every(client, [experiment], "tags.`retrace.key` LIKE '%'"))
+    parents = _parents(client, experiment)
     finished = [run for run in parents if run.info.status == "FINISHED"]
     rows = ranked(finished, metric)
     if not rows:
@@ -123,6 +125,15 @@ def _experiment(client: store.MlflowClient, dataset: str) -> str:
     return there[dataset]
 
 
+def _parents(client: store.MlflowClient, experiment: str) -> list[store.Run]:
+    usual = gc.get_threshold()
+    gc.set_threshold(ALLOCATED)
+    try:
+        return list(store.every(client, [experiment], "tags.`retrace.key` LIKE '%'"))
+    finally:
+        gc.set_threshold(*usual)
+
+
 def _there(runs: Sequence[store.Run]) -> str:
     names = sorted({name for run in runs for name in run.data.metrics})
     return f"there are {', '.join(names)}" if names else "none is finished; `mlflow ui` shows what there is"
@@ -130,7 +141,9 @@ def _there(runs: Sequence[store.Run]) -> str:
 
 def _timed(client: store.MlflowClient, experiment: str, rows: Sequence[Row]) -> list[Row]:
     """The rows with the seconds that training took, which train's own runs have."""
-    trained = [[next((run.data.tags[tag] for tag in TRAINED if tag in run.data.tags), "") for run in row.runs] for row in rows]
+    trained = [
+        [next((run.data.tags[tag] for tag in TRAINED if tag in run.data.tags), "") for run in row.runs] for row in rows
+    ]
     ids = sorted({each for row in trained for each in row if each})
     seconds: dict[str, float] = {}
     for begin in range(0, len(ids), ASKED):
@@ -144,7 +157,9 @@ def _timed(client: store.MlflowClient, experiment: str, rows: Sequence[Row]) -> 
 def _print(board: Board) -> None:
     top = ("", board.metric, "std", "least..most", "n", "training, s", "newest", "run", "not as in params.yaml")
     show(table(top, [_cells(rank, row, board.here) for rank, row in enumerate(board.rows, 1)], numbers=(0, 1, 2, 4, 5)))
-    more = f"; {board.n_rows - len(board.rows)} more rows: --top {board.n_rows}" if board.n_rows > len(board.rows) else ""
+    more = (
+        f"; {board.n_rows - len(board.rows)} more rows: --top {board.n_rows}" if board.n_rows > len(board.rows) else ""
+    )
     order = "least" if is_minimized(board.metric) else "greatest"
     print(f"\n{board.dataset}, by the mean of {plain(board.metric)} over n seeds, the {order} first{more}")
     if board.left_out:

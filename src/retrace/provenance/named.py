@@ -22,7 +22,10 @@ from retrace.redaction import redacted
 from retrace.tracking import folds, links, store
 
 WORKSPACE = "workspace"  # as DVC calls it
-WANTED = "`workspace`, an experiment (`dvc exp list`), a commit, branch or tag, or 6 digits or more of a run's id (`retrace leaderboard`)"
+WANTED = (
+    "`workspace`, an experiment (`dvc exp list`), a commit, branch or tag, or six digits or more of a run's id "
+    "(`retrace leaderboard`)"
+)
 OF_TRAINING = ("train_s", "kept_epoch")  # figures that train's run alone has, not its experiment's
 
 Answer = TypeVar("Answer")
@@ -62,7 +65,9 @@ class Names:
         """Raises RetraceError where nothing is called so, or more than one thing is."""
         if name == WORKSPACE:
             return self._of_tree(name, "the workspace", Path())
-        revs = {ref.rev: f"DVC's experiment, commit {ref.rev[:12]}" for ref in lineage.experiments() if ref.name == name}
+        revs = {
+            ref.rev: f"DVC's experiment, commit {ref.rev[:12]}" for ref in lineage.experiments() if ref.name == name
+        }
         if commit := lineage.commit_of(name):
             revs.setdefault(commit, f"commit {commit[:12]}")
         run = self._ask(lambda origins: origins.run(name) or (None if revs else _called(name, origins)))
@@ -197,7 +202,9 @@ def _called(name: str, origins: Origins) -> store.Run | None:
 
 def _artifact(origins: Origins, path: str, md5: str, folder: str) -> Path | None:
     """The file of these bytes out of any run's artifacts, put into `folder`."""
-    got = (places.downloaded(origins.client, Made(path, md5, run.info.run_id, None), folder) for run in origins.makers(md5))
+    got = (
+        places.downloaded(origins.client, Made(path, md5, run.info.run_id, None), folder) for run in origins.makers(md5)
+    )
     return next(filter(None, got), None)
 
 
