@@ -16,13 +16,14 @@ from retrace.paired import SIGNIFICANT, Paired
 from retrace.provenance.named import Named, Names
 
 READ = ("src/", "stages/", "data/")  # what decides a result, beside the parameters
+PICTURES = "figures."  # parameters that an experiment lacks where nobody has drawn its pictures yet
 
 History = Sequence[Mapping[str, float]]  # a row an epoch
 Told = tuple[list[str], list[str]]  # of each test sample, in the part's order: its class, and the predicted one
 
 
 @dataclass(frozen=True)
-class Tested:
+class Against:
     """One experiment against the first on the test samples; or `why` that says nothing. `p` is corrected for as many
     tests as there are.
     """
@@ -53,7 +54,7 @@ class Comparison:
     params: Mapping[str, Sequence[str | None]]
     files: Mapping[str, Sequence[str | None]]
     metrics: Mapping[str, Sequence[float | None]]
-    tests: Sequence[Tested]
+    tests: Sequence[Against]
     histories: Sequence[History]
     notes: Sequence[str]
 
@@ -62,10 +63,11 @@ def of(names: Names, experiments: Sequence[Named]) -> Comparison:
     """The experiments, which `names` has found, side by side."""
     told = [_read(names, each, paths.CONFUSION, _told) for each in experiments]
     histories = [_read(names, each, paths.HISTORY, _history) for each in experiments]
+    apart = _apart(_side_by_side(each.params for each in experiments))
     read = _side_by_side({p: md5 for p, md5 in each.deps.items() if p.startswith(READ)} for each in experiments)
     return Comparison(
         experiments,
-        params=_apart(_side_by_side(each.params for each in experiments)),
+        params={key: row for key, row in apart.items() if not (key.startswith(PICTURES) and None in row)},
         files={path: md5s for path, md5s in read.items() if len({*md5s} - {None}) > 1},
         metrics=_side_by_side(each.metrics for each in experiments),
         tests=_tests(experiments, told),
@@ -81,7 +83,7 @@ def difference(values: Sequence[float | None], at: int) -> float | None:
     return None if first is None or value is None else value - first
 
 
-def sentence(test: Tested, n_tests: int) -> str:
+def sentence(test: Against, n_tests: int) -> str:
     """What a test in pairs came to."""
     pair, about = test.pairs, f"{test.name} against {test.first}"
     if pair is None:
@@ -133,14 +135,14 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _test_as_json(test: Tested) -> dict[str, Any]:
+def _test_as_json(test: Against) -> dict[str, Any]:
     said: dict[str, Any] = {"name": test.name, "against": test.first, "verdict": test.verdict}
     if test.pairs is None:
         return said | {"why": test.why}
     return said | vars(test.pairs) | {"p_corrected": test.p}
 
 
-def _tests(experiments: Sequence[Named], told: Sequence[Told | None]) -> list[Tested]:
+def _tests(experiments: Sequence[Named], told: Sequence[Told | None]) -> list[Against]:
     """Every other experiment against the first, after Holm."""
     first, found = experiments[0], dict[int, Paired]()
     why = {at: _untestable(experiments[at], first, told[at], told[0]) for at in range(1, len(experiments))}
@@ -149,7 +151,7 @@ def _tests(experiments: Sequence[Named], told: Sequence[Told | None]) -> list[Te
         if not said and ours and theirs:
             found[at] = paired.compared(_right(ours), _right(theirs))
     ps = dict(zip(found, paired.corrected([pairs.p for pairs in found.values()]), strict=True))
-    return [Tested(experiments[at].name, first.name, found.get(at), ps.get(at, 1.0), said) for at, said in why.items()]
+    return [Against(experiments[at].name, first.name, found.get(at), ps.get(at, 1.0), said) for at, said in why.items()]
 
 
 def _untestable(one: Named, first: Named, told: Told | None, told_first: Told | None) -> str:
