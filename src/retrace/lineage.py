@@ -125,7 +125,8 @@ def exported(rev: str) -> Iterator[Path]:
     names = ("src", "stages", paths.GRAPH, paths.PARAMS, paths.METRICS, "dvc.lock")
     with tempfile.TemporaryDirectory() as folder:
         held = (_git("ls-tree", "--name-only", rev, *map(str, names)) or "").split()
-        packed = subprocess.run(["git", "archive", rev, *held], capture_output=True, check=False).stdout
+        # Without a name git would archive all that there is.
+        packed = subprocess.run(["git", "archive", rev, *held], capture_output=True, check=False).stdout if held else b""
         if packed:
             with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
                 archive.extractall(folder, filter="data")
