@@ -87,9 +87,9 @@ def _add_commands(add: Callable[..., ArgumentParser]) -> None:
         "compare",
         _compare,
         said,
-        "retrace compare main tamed-zigs                a commit and an experiment of DVC's",
+        "retrace compare main tamed-zigs                    a commit and an experiment of DVC's",
         "retrace compare main 4f0c2d 91ab03 --html c.html   and runs of MLflow's, as a page with their curves",
-        "retrace compare HEAD workspace --json          what has changed, for a script",
+        "retrace compare HEAD workspace --json              what has changed, for a script",
     )
     said = "`workspace`, DVC's experiment, a commit, branch or tag, or a run's id in MLflow; the first is the measure"
     compare.add_argument("names", nargs="+", metavar="NAME", help=said)

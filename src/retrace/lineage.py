@@ -125,8 +125,10 @@ def exported(rev: str) -> Iterator[Path]:
     names = ("src", "stages", paths.GRAPH, paths.PARAMS, paths.METRICS, "dvc.lock")
     with tempfile.TemporaryDirectory() as folder:
         held = (_git("ls-tree", "--name-only", rev, *map(str, names)) or "").split()
-        # Without a name git would archive all that there is.
-        packed = subprocess.run(["git", "archive", rev, *held], capture_output=True, check=False).stdout if held else b""
+        if not held:  # without a name git would archive all that there is
+            yield Path(folder)
+            return
+        packed = subprocess.run(["git", "archive", rev, *held], capture_output=True, check=False).stdout
         if packed:
             with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
                 archive.extractall(folder, filter="data")

@@ -1,8 +1,8 @@
 """What a name stands for that a user types: the workspace, an experiment of DVC's, a commit, or a run of MLflow's; with
 its parameters, its figures and the MD5 of all that it read and made.
 
-Git and DVC are asked first, and know all but how long training took. MLflow also knows what DVC has forgotten; where it
-is away, what DVC knows is told without it.
+Git and DVC are asked first, and know all but how long training took and what came out beside the pictures. MLflow also
+knows what DVC has forgotten; where it is away, what DVC knows is told without it.
 """
 
 import difflib
@@ -27,6 +27,7 @@ WANTED = (
     "(`retrace leaderboard`)"
 )
 OF_TRAINING = ("train_s", "kept_epoch")  # figures that train's run alone has, not its experiment's
+TOLD = (str(paths.WEIGHTS), str(paths.FIGURES))  # whose makers tell MLflow figures that reports/metrics.json lacks
 
 Answer = TypeVar("Answer")
 
@@ -117,15 +118,18 @@ class Names:
 
     def _with_metrics(self, named: Named, file: Path) -> Named:
         """Its figures from `file`, where that is what evaluate made, or from wherever that is now."""
-        said, notes, weights = named.outs.get(str(paths.METRICS)), named.notes, named.outs.get(str(paths.WEIGHTS))
+        said, notes = named.outs.get(str(paths.METRICS)), named.notes
         if said and file.exists() and lineage.md5(file) == said:
             metrics = _loaded(file)
         else:
             metrics = self.content(named, paths.METRICS, _loaded) or {}
         if said and not metrics:
             notes = (*notes, f"what evaluate made as {paths.METRICS} is nowhere: no figures of it")
-        trained = self._ask(lambda origins: origins.maker(str(paths.WEIGHTS), weights)) if weights else None
-        return replace(named, metrics=metrics | _of_training(trained), notes=notes)
+        for path in TOLD:
+            if md5 := named.outs.get(path):
+                told = _told(self._ask(lambda origins, path=path, md5=md5: origins.maker(path, md5)))
+                metrics |= {name: value for name, value in told.items() if name not in metrics}
+        return replace(named, metrics=metrics, notes=notes)
 
     def _ask(self, question: Callable[[Origins], Answer]) -> Answer | None:
         """MLflow's answer; None where it is away, now or since another question."""
@@ -182,7 +186,7 @@ def _of_run(name: str, run: store.Run, origins: Origins) -> Named:
         name,
         said=f"{parent.info.status} in MLflow as {parent.info.run_name}, run {parent.info.run_id}",
         params=parent.data.params,
-        metrics=parent.data.metrics | _of_training(stages.get("train")),
+        metrics=parent.data.metrics | _told(stages.get("train")),
         deps={path: md5 for stage in stages.values() for path, md5 in links.hashes(stage, "deps").items()},
         outs={path: md5 for stage in stages.values() for path, md5 in links.hashes(stage, "outs").items()},
     )
@@ -208,8 +212,12 @@ def _artifact(origins: Origins, path: str, md5: str, folder: str) -> Path | None
     return next(filter(None, got), None)
 
 
-def _of_training(run: store.Run | None) -> dict[str, float]:
-    return {name: run.data.metrics[name] for name in OF_TRAINING if name in run.data.metrics} if run else {}
+def _told(run: store.Run | None) -> dict[str, float]:
+    """The figures of a stage's run that an experiment is compared by."""
+    if run is None:
+        return {}
+    of_training = {name: run.data.metrics[name] for name in OF_TRAINING if name in run.data.metrics}
+    return json.loads(run.data.tags.get(links.HEADLINE, "{}")) | of_training
 
 
 def _loaded(file: Path) -> dict[str, float]:

@@ -14,6 +14,7 @@ from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Run, RunTag
 from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
 
 from retrace import paths
 from retrace.errors import RetraceError
@@ -94,7 +95,7 @@ def answering() -> Iterator[None]:
     """What MLflow or its server fails with is an AwayError, in one line."""
     try:
         yield
-    except (MlflowException, requests.RequestException, ConnectionError) as error:
+    except (MlflowException, SQLAlchemyError, requests.RequestException, ConnectionError) as error:
         said = " ".join(str(error).split())[:300]
         todo = REFUSED.get(getattr(error, "error_code", ""), "start it, or name another in MLFLOW_TRACKING_URI")
         raise AwayError(redacted(f"MLflow: {said}; {todo}, and type this again")) from None
