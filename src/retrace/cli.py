@@ -21,6 +21,8 @@ examples:
   retrace ui                                            every run, curve, picture and model
   retrace sync                                          MLflow has what it missed
   retrace trace models/model.safetensors                what made this file, down to the raw data
+  retrace compare main tamed-zigs                       what two experiments differ in, and whether one is better
+  retrace leaderboard                                   the experiments on a data set, the best first
   retrace verify 4f0c2d                                 make a run again, and compare every bit
   retrace clean                                         trainings that were interrupted, which can go on
   retrace reconcile                                     DVC's queue works again after a crash
@@ -80,6 +82,33 @@ def _add_commands(add: Callable[..., ArgumentParser]) -> None:
     trace = add("trace", _trace, "say what made a file, or what a run made and how to get it back")
     trace.add_argument("target", metavar="FILE|RUN_ID", help="a file, wherever it lies now, or MLflow's id of a run")
 
+    said = "put experiments side by side: parameters, metrics, and a test on the same samples of whether one is better"
+    compare = add(
+        "compare",
+        _compare,
+        said,
+        "retrace compare main tamed-zigs                    a commit and an experiment of DVC's",
+        "retrace compare main 4f0c2d 91ab03 --html c.html   and runs of MLflow's, as a page with their curves",
+        "retrace compare HEAD workspace --json              what has changed, for a script",
+    )
+    said = "`workspace`, DVC's experiment, a commit, branch or tag, or a run's id in MLflow; the first is the measure"
+    compare.add_argument("names", nargs="+", metavar="NAME", help=said)
+    compare.add_argument("--html", type=Path, metavar="FILE", help="write a page with learning curves")
+    compare.add_argument("--json", action="store_true", help="print JSON")
+
+    leaderboard = add(
+        "leaderboard",
+        _leaderboard,
+        "the experiments on a data set, the best first: seeds, mean, spread, seconds of training",
+        "retrace leaderboard                            on params.yaml's data set, by test accuracy",
+        "retrace leaderboard digits --metric val_loss --top 5",
+        "retrace leaderboard --json                     with all parameters and ids, for a script",
+    )
+    leaderboard.add_argument("dataset", nargs="?", metavar="DATASET", help="none: the one in params.yaml")
+    leaderboard.add_argument("--metric", default="test_accuracy", help="by which they are sorted; %(default)s")
+    leaderboard.add_argument("--top", type=int, default=20, metavar="N", help="rows shown; %(default)s")
+    leaderboard.add_argument("--json", action="store_true", help="print JSON")
+
     said = "make a run again from its code, parameters and data, and compare every output and metric; or hash the cache"
     verify = add("verify", _verify, said)
     which = verify.add_mutually_exclusive_group(required=True)
@@ -119,6 +148,19 @@ def _trace(arguments: Namespace, here: Path) -> None:
 
     file = os.path.join(here, arguments.target)  # noqa: PTH118 - a run's id is none, however long
     trace.show(file if os.path.exists(file) else arguments.target)  # noqa: PTH110
+
+
+def _compare(arguments: Namespace, here: Path) -> None:
+    from retrace.commands import compare
+
+    page = here / arguments.html if arguments.html else None
+    compare.compare(arguments.names, page, as_json=arguments.json)
+
+
+def _leaderboard(arguments: Namespace, _: Path) -> None:
+    from retrace.commands import leaderboard
+
+    leaderboard.lead(arguments.dataset, arguments.metric, arguments.top, as_json=arguments.json)
 
 
 def _verify(arguments: Namespace, _: Path) -> None:

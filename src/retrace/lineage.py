@@ -125,6 +125,12 @@ def experiments() -> list[Ref]:
     return [Ref(hit[5], hit[3] + hit[4], hit[1], int(hit[2]) * 1000) for hit in found if hit]
 
 
+def commit_of(name: str) -> str | None:
+    """The commit that git calls so: a branch, a tag, the first digits of one, HEAD~1."""
+    said = _git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
+    return said and said.strip()
+
+
 def time_of(rev: str) -> int:
     """When a commit was made, in milliseconds since 1970; 0 without one."""
     return int(_git("log", "-1", "--format=%ct", rev) or 0) * 1000
@@ -136,6 +142,9 @@ def exported(rev: str) -> Iterator[Path]:
     names = ("src", "stages", paths.GRAPH, paths.PARAMS, paths.METRICS, "dvc.lock")
     with tempfile.TemporaryDirectory() as folder:
         held = (_git("ls-tree", "--name-only", rev, *map(str, names)) or "").split()
+        if not held:  # without a name git would archive all that there is
+            yield Path(folder)
+            return
         packed = subprocess.run(["git", "archive", rev, *held], capture_output=True, check=False).stdout
         if packed:
             with tarfile.open(fileobj=io.BytesIO(packed)) as archive:

@@ -5,6 +5,7 @@ from statistics import fmean
 
 import numpy as np
 
+from retrace import curves as thresholds
 from retrace.figures import style
 from retrace.pages import charts
 from retrace.pages.charts import Axis, Chart, Line
@@ -70,18 +71,12 @@ def thinned(history: History) -> History:
 
 def precision_recall(results: Results, *, classes: int) -> Recall | None:
     """As figures/precision_recall.py has it; None where all test samples are of one class."""
-    from sklearn.metrics import average_precision_score, precision_recall_curve
-
-    against = results.each_against_the_rest
-    if not against:
+    found = {i: thresholds.found(own, given) for i, (own, given) in results.each_against_the_rest.items()}
+    if not found:
         return None
-    scores = {i: float(average_precision_score(own, given)) for i, (own, given) in against.items()}
-    shown, lowest = list(style.worst(scores, classes)), 1.0
-    found = {}
-    for i in shown:
-        precision, recall, _ = precision_recall_curve(*against[i], drop_intermediate=True)
-        lowest = min(lowest, np.minimum(precision, recall).max())
-        found[i] = recall, precision
+    scores = {i: thresholds.average_precision(of) for i, of in found.items()}
+    shown = {i: thresholds.precision_recall(thresholds.corners(found[i])) for i in style.worst(scores, classes)}
+    lowest = min(float(np.minimum(precision, recall).max()) for precision, recall in shown.values())
     start = style.corner(2 * lowest - 1)  # so that the lowest curve is well inside
     room = 0.01 * (1 - start)
     x = Axis("recall (share of the class that is found)", start, 1 + room, percent=True)
@@ -90,7 +85,7 @@ def precision_recall(results: Results, *, classes: int) -> Recall | None:
     names = results.samples.class_names
     lines = [
         Line(charts.path(x, recall, y, precision, stepped=True), i if few else rank, f"{names[i]}  {scores[i]:.4f}")
-        for rank, (i, (recall, precision)) in enumerate(found.items())
+        for rank, (i, (precision, recall)) in enumerate(shown.items())
     ]
     said = ", ".join(f"{names[i]} {scores[i]:.4f}" for i in shown)
     chart = Chart("Precision by recall", f"precision by recall, average precision by class: {said}", x, y, lines)

@@ -62,6 +62,21 @@ def find(client: store.MlflowClient, made: Made, into: str) -> Found:
     return Found(list(ways), next(iter(ways.values()), []))
 
 
+def local(path: str, md5: str) -> Path | None:
+    """Where a file of these bytes is on this machine: in the work tree, else in DVC's cache."""
+    here = Path(path)
+    return here if here.is_file() and lineage.md5(here) == md5 else _object(md5)
+
+
+def downloaded(client: store.MlflowClient, made: Made, into: str) -> Path | None:
+    """What was made, out of its run's artifacts; None where they do not have it whole."""
+    above = None if "/" not in made.path else str(Path(made.path).parent)
+    if made.path not in {artifact.path for artifact in client.list_artifacts(made.run, above)}:
+        return None
+    got = Path(client.download_artifacts(made.run, made.path, into))
+    return got if lineage.md5(got) == made.md5 else None
+
+
 def again(client: store.MlflowClient, run: store.Run, rev: str | None) -> list[str]:
     """The commands that make the outputs of a stage's run again, in a work tree beside this one; none where the commit
     of its code is gone.
@@ -133,11 +148,8 @@ def _dvc(folder: Path, *command: str) -> str:
 
 
 def _is_artifact(client: store.MlflowClient, made: Made) -> bool:
-    above = None if "/" not in made.path else str(Path(made.path).parent)
-    if made.path not in {artifact.path for artifact in client.list_artifacts(made.run, above)}:
-        return False
     with tempfile.TemporaryDirectory() as folder:
-        return lineage.md5(Path(client.download_artifacts(made.run, made.path, folder))) == made.md5
+        return downloaded(client, made, folder) is not None
 
 
 def _download(run: str, artifact: str, into: str) -> str:

@@ -14,6 +14,7 @@ from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Run, RunTag
 from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
 
 from retrace import paths
 from retrace.errors import RetraceError
@@ -61,6 +62,11 @@ def is_served(place: str) -> bool:
     return place.startswith(("http://", "https://"))
 
 
+def is_missing(place: str) -> bool:
+    """Whether it is a file that is not there, which `client` would make."""
+    return place.startswith(SQLITE) and not Path(place.removeprefix(SQLITE)).exists()
+
+
 def lock() -> FileLock:
     """Held while something is looked for and made if it is not there, by one process of the machine at a time."""
     return FileLock(paths.root() / ".retrace" / "mlflow.lock", timeout=LOCK_TIMEOUT_S)
@@ -80,15 +86,19 @@ def client() -> MlflowClient:
     return mlflow.MlflowClient(place)
 
 
+class AwayError(RetraceError):
+    """MLflow does not answer."""
+
+
 @contextmanager
 def answering() -> Iterator[None]:
-    """What MLflow or its server fails with is a RetraceError, in one line."""
+    """What MLflow or its server fails with is an AwayError, in one line."""
     try:
         yield
-    except (MlflowException, requests.RequestException, ConnectionError) as error:
+    except (MlflowException, SQLAlchemyError, requests.RequestException, ConnectionError) as error:
         said = " ".join(str(error).split())[:300]
         todo = REFUSED.get(getattr(error, "error_code", ""), "start it, or name another in MLFLOW_TRACKING_URI")
-        raise RetraceError(redacted(f"MLflow: {said}; {todo}, and type this again")) from None
+        raise AwayError(redacted(f"MLflow: {said}; {todo}, and type this again")) from None
 
 
 @contextmanager
