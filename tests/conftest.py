@@ -53,8 +53,8 @@ def beside(monkeypatch: pytest.MonkeyPatch) -> None:
         def __init__(self) -> None:
             pass
 
-        def runs_all(self, _: Collection[str]) -> bool:
-            return False
+        def runs_all(self, stages: Collection[str]) -> bool:
+            return not stages
 
         def follow(self, path: Path) -> None:
             self.path = path

@@ -12,8 +12,8 @@ import yaml
 from retrace import compared, graph, params, paths
 from retrace.commands import compare
 from retrace.compared import Against, Comparison
-from retrace.errors import RetraceError
 from retrace.compared import page as pages
+from retrace.errors import RetraceError
 from retrace.provenance.named import Named, Names
 
 
