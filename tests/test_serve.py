@@ -75,10 +75,15 @@ def served(tmp_path_factory: pytest.TempPathFactory, bare: Path) -> Iterator[Ser
     elsewhere, port = tmp_path_factory.mktemp("elsewhere"), unused_port()
     env = {name: value for name, value in clone.env.items() if name != "PYTHONPATH"}
     env |= {"PATH": f"{bare.parent}:/usr/bin:/bin", "MLFLOW_TRACKING_URI": store(clone)}
-    command = "-m mlflow models serve -m models:/digits@champion --env-manager local --port"
+    command = "mlflow models serve -m models:/digits@champion --env-manager local --port 5001"
     with (elsewhere / "log").open("wb") as log:
         process = subprocess.Popen(
-            [bare, *command.split(), str(port)], cwd=elsewhere, env=env, stdout=log, stderr=log, start_new_session=True
+            [bare, "-m", *command.replace("5001", str(port)).split()],
+            cwd=elsewhere,
+            env=env,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
         )
     try:
         until(lambda: process.poll() is not None or answers(port), what="an answer")
@@ -126,8 +131,8 @@ def test_evaluate_the_command_line_and_the_server_agree(served: Served) -> None:
     assert len(given) > 300
     answer = served.ask(json.dumps({"inputs": given.tolist()})).json()["predictions"]
     assert np.abs(np.array(answer) - expected).max() < AGREES
-    for model in ("models", "models:/digits@champion"):
-        document = json.loads(served.clone.type(f"retrace predict {model} scans --json"))
+    for command in ("retrace predict models scans --json", "retrace predict models:/digits@champion scans --json"):
+        document = json.loads(served.clone.type(command))
         told = np.array([list(one["probabilities"].values()) for one in document["predictions"]])
         assert np.abs(told - expected).max() < AGREES
         assert [one["label"] for one in document["predictions"]] == [str(best) for best in logits.argmax(axis=1)]
@@ -213,7 +218,7 @@ def test_any_number_of_images_is_answered(served: Served, n: int) -> None:
 
 
 def test_a_probe_checks_and_logs_what_it_measures(served: Served) -> None:
-    command = f"retrace probe models:/digits@champion {served.url}"
+    command = "retrace probe models:/digits@champion http://127.0.0.1:5001".replace("http://127.0.0.1:5001", served.url)
     said = json.loads(served.clone.type(f"{command} --requests 40 --clients 2 --images 3 --json"))
     assert (said["answers"], said["failed"]) == (40, 0)
     assert said["largest_difference"] < AGREES

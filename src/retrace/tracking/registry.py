@@ -4,12 +4,13 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 
-import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModel
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
+
+from retrace.tracking import store
 
 MODEL = re.compile(r"models:/(m-[0-9a-f]{32})")  # where a version says that its files are
 ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")  # how MLflow says that there is none
@@ -56,9 +57,9 @@ def add(client: MlflowClient, name: str, model: LoggedModel, tags: Mapping[str, 
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    mlflow.set_tracking_uri(client.tracking_uri)  # by which the registry looks for the model
     place = f"models:/{model.model_id}"
-    made = client.create_model_version(name, place, model.source_run_id, dict(tags), model_id=model.model_id)
+    with store.known():
+        made = client.create_model_version(name, place, model.source_run_id, dict(tags), model_id=model.model_id)
     listed = [*json.loads(model.tags.get(MLFLOW_MODEL_VERSIONS, "[]")), {"name": name, "version": made.version}]
     client.set_logged_model_tags(model.model_id, {MLFLOW_MODEL_VERSIONS: json.dumps(listed)})  # what its page shows
     return made

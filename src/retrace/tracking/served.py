@@ -87,14 +87,12 @@ def load(model: str, device: "Device") -> "Predictor":
     """The model with this id in MLflow, as a server has it: no code but MLflow's own and no pickle is loaded. Raises
     DataError where it is none of this pipeline's.
     """
-    import mlflow
     from mlflow import artifacts, pyfunc
     from mlflow.models import Model
 
     from retrace.prediction import Predictor
 
-    mlflow.set_tracking_uri(store.address())
-    with tempfile.TemporaryDirectory() as folder:
+    with store.known(), tempfile.TemporaryDirectory() as folder:
         place = artifacts.download_artifacts(artifact_uri=f"models:/{model}", dst_path=folder)
         said, program = Model.load(place), Path(place, programs.PT2)
         loader = said.flavors.get(pyfunc.FLAVOR_NAME, {})
