@@ -30,12 +30,17 @@ def _whole_floats() -> None:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder to run in, with the repository's params.yaml and dvc.yaml, outside DVC and any experiment."""
+    enter(tmp_path, monkeypatch)
+    return tmp_path
+
+
+def enter(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same of any folder."""
     for name in (paths.PARAMS, paths.GRAPH):
-        shutil.copy(ROOT / name, tmp_path)
+        shutil.copy(ROOT / name, folder)
     for name in [name for name in os.environ if name.startswith(("DVC_", "MLFLOW_", "RETRACE_"))]:
         monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+    monkeypatch.chdir(folder)
 
 
 @pytest.fixture
@@ -47,6 +52,11 @@ def values() -> params.Values:
 @pytest.fixture
 def beside(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a stage's follower does, done at the stage's end in this process: another one imports MLflow for seconds."""
+    follow_here(monkeypatch)
+
+
+def follow_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same where a fixture outlives a test."""
     from retrace.tracking import follower, following
 
     class Here(follower.Follower):

@@ -526,7 +526,7 @@ def test_links_within_data_images_and_into_dvc_s_cache_are_followed(images: Path
 
 def test_a_file_that_is_too_large_is_not_read(images: Path) -> None:
     with (images / "cat" / "huge.bmp").open("wb") as file:
-        file.truncate(image_folder.MOST_BYTES + 1)
+        file.truncate(decoding.MOST_BYTES + 1)
     assert faults()[1:] == ["data/images/cat/huge.bmp: 268,435,457 bytes, more than 268,435,456"]
 
 

@@ -31,6 +31,7 @@ class Card(Strict):
     std: tuple[float, ...]
     pretrained: str | None  # SHA-256 of the weights that training started from
     epoch: int  # that left these weights, from 1
+    resize: int | None = None  # pixels of a picture's shorter edge before its middle is cut out; None: of `shape`
 
 
 class Classifier(nn.Module):
@@ -110,6 +111,7 @@ def card_of(model: Choice, samples: Samples, scale: Scale) -> Card:
         std=scale.std,
         pretrained=None,
         epoch=0,
+        resize=samples.resize,
     )
 
 
@@ -152,7 +154,7 @@ def save(model: Classifier, card: Card) -> None:
     with paths.atomic(paths.WEIGHTS) as unfinished:
         save_file(weights, unfinished)
     with paths.atomic(paths.CARD) as unfinished:
-        unfinished.write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        unfinished.write_text(card.model_dump_json(indent=2, exclude_defaults=True) + "\n", encoding="utf-8")
 
 
 def load(weights: Path = paths.WEIGHTS, card: Path = paths.CARD) -> tuple[Classifier, Card]:

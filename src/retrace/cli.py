@@ -24,6 +24,8 @@ examples:
   retrace compare main tamed-zigs                       what two experiments differ in, and whether one is better
   retrace leaderboard                                   the experiments on a data set, the best first
   retrace verify 4f0c2d                                 make a run again, and compare every bit
+  retrace predict models photo.png                      what the trained network says of a picture
+  retrace promote 4f0c2d                                its model is models:/<data set>@champion, if none is better
   retrace clean                                         trainings that were interrupted, which can go on
   retrace reconcile                                     DVC's queue works again after a crash
 """
@@ -123,9 +125,54 @@ def _add_commands(add: Callable[..., ArgumentParser]) -> None:
 
     add("reconcile", _reconcile, "put back into DVC's queue what a worker had that is gone")
 
+    _add_models(add)
+
     ui = add("ui", _ui, "MLflow's pages, for this machine alone: one worker, and no page of another site gets in")
     ui.add_argument("--host", default="127.0.0.1", help="%(default)s, or another name of this machine for itself")
     ui.add_argument("--port", type=int, default=5000, help="%(default)s")
+
+
+def _add_models(add: Callable[..., ArgumentParser]) -> None:
+    a_model = "models/model.safetensors, a folder with it and model.json, a run's id, or models:/name@alias"
+
+    predict = add(
+        "predict", _predict, "say what a model makes of pictures, on the CPU and in float32",
+        "retrace predict models photo.png               the network that `dvc repro` has trained here",
+        "retrace predict 4f0c2d photo.png --top 3       a run's, with the three likeliest classes",
+        "retrace predict models:/mnist@champion scans   all pictures in a folder and those below it",
+        "retrace predict models photo.png --invert      dark ink on white paper, for a network that learned MNIST",
+    )  # fmt: skip
+    predict.add_argument("model", metavar="MODEL", help=a_model)
+    said = "PNG, JPEG, WEBP or BMP of any size: the middle is cut out and resized, as data/images are; or a folder"
+    predict.add_argument("images", nargs="+", metavar="IMAGE", help=said)
+    predict.add_argument("--top", type=int, default=1, metavar="N", help="classes a line, likeliest first; %(default)s")
+    predict.add_argument("--invert", action="store_true", help="take the negatives; nothing is guessed without it")
+    predict.add_argument(
+        "--device", choices=("cpu", "cuda"), default="cpu", help="%(default)s, whatever params.yaml says"
+    )
+    predict.add_argument("--json", action="store_true", help="one document, with all probabilities")
+
+    promote = add(
+        "promote", _promote, "give a run's model its data set's name in MLflow's registry, unless it is worse",
+        "retrace promote 4f0c2d                   models:/mnist@champion is this run's model",
+        "retrace promote 4f0c2d --as challenger   another alias",
+    )  # fmt: skip
+    promote.add_argument("run", metavar="RUN_ID", help="MLflow's id of a run, or its first digits")
+    promote.add_argument("--as", dest="alias", default="champion", metavar="ALIAS", help="%(default)s")
+    promote.add_argument("--force", action="store_true", help="also if it is worse, or was tested on other bytes")
+
+    probe = add(
+        "probe", _probe, "measure a model's server on this machine, check its answers, and log both in MLflow",
+        "mlflow models serve -m models:/mnist@champion --env-manager local --port 5001",
+        "retrace probe models:/mnist@champion http://127.0.0.1:5001",
+    )  # fmt: skip
+    probe.add_argument("model", metavar="MODEL", help="a run's id, or models:/name@alias: what the server should have")
+    probe.add_argument("url", metavar="URL", help="http://127.0.0.1:PORT")
+    probe.add_argument("--requests", type=int, default=200, metavar="N", help="at most; %(default)s")
+    probe.add_argument("--clients", type=int, default=1, metavar="N", help="that ask at once; %(default)s")
+    probe.add_argument("--seconds", type=int, default=20, metavar="N", help="in which they begin; %(default)s")
+    probe.add_argument("--images", type=int, default=1, metavar="N", help="a request; %(default)s")
+    probe.add_argument("--json", action="store_true", help="one document")
 
 
 def _recipe(arguments: Namespace, _: Path) -> None:
@@ -177,6 +224,28 @@ def _clean(arguments: Namespace, _: Path) -> None:
     from retrace.commands import clean
 
     clean.clean(force=arguments.force)
+
+
+def _predict(arguments: Namespace, here: Path) -> None:
+    from retrace.commands import predict
+
+    chosen = {"top": arguments.top, "invert": arguments.invert, "device": arguments.device}
+    if code := predict.predict(arguments.model, arguments.images, here, **chosen, as_json=arguments.json):
+        sys.exit(code)  # and else at once, which spares a second
+
+
+def _promote(arguments: Namespace, _: Path) -> None:
+    from retrace.commands import promote
+
+    promote.promote(arguments.run, arguments.alias, force=arguments.force)
+
+
+def _probe(arguments: Namespace, _: Path) -> None:
+    from retrace.commands import probe
+
+    load = probe.Load(arguments.requests, arguments.clients, arguments.seconds, arguments.images)
+    if code := probe.probe(arguments.model, arguments.url, load, as_json=arguments.json):
+        sys.exit(code)
 
 
 def _ui(arguments: Namespace, _: Path) -> None:

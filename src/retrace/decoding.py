@@ -1,6 +1,8 @@
 """An encoded picture as pixels: of bounded size, whatever the file says of itself."""
 
+from collections.abc import Sequence
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -8,7 +10,31 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from retrace.errors import DataError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")  # whatever the suffix: the content decides, and no exotic decoder runs
+MOST_BYTES = 1 << 28  # a file
 MOST_PIXELS = 50_000_000  # which take a gigabyte of memory or two while they are decoded
+
+
+def content(path: Path) -> bytes:
+    """All of a file. Raises DataError with the reason where it is none, is too large, or can't be read."""
+    try:
+        if not path.is_file():
+            gone = "a link to nothing" if path.is_symlink() else "no such file"
+            raise DataError("not a file" if path.exists() else gone)
+        if path.stat().st_size > MOST_BYTES:
+            raise DataError(f"{path.stat().st_size:,} bytes, more than {MOST_BYTES:,}")
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(error.strerror or str(error)) from None
+
+
+def pixels(content: bytes, shape: Sequence[int], resize: int) -> np.ndarray:
+    """An encoded picture of any size as an input of `shape` (channels, side, side), uint8; grey where there is one
+    channel. Its shorter edge becomes `resize` pixels, of which the square in the middle is kept. Raises DataError as
+    `decoded` does.
+    """
+    channels, side, _ = shape
+    image = decoded(content)
+    return square(image if channels == 3 else image.convert("L"), resize, side)
 
 
 def decoded(content: bytes) -> Image.Image:
@@ -34,12 +60,14 @@ def decoded(content: bytes) -> Image.Image:
 
 
 def square(image: Image.Image, resize: int, crop: int) -> np.ndarray:
-    """The middle of `image`, of shape (3, crop, crop), as if its shorter edge had been made `resize` pixels before."""
+    """The middle of `image`, of shape (channels, crop, crop), as if its shorter edge had been made `resize` pixels
+    before.
+    """
     # Cut out and shrunk in one go: a strip a pixel wide must not be enlarged as a whole.
     side = min(image.size) * crop / resize
     left, top = ((edge - side) / 2 for edge in image.size)
     middle = image.resize((crop, crop), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side))
-    return np.asarray(middle).transpose(2, 0, 1)
+    return np.atleast_3d(np.asarray(middle)).transpose(2, 0, 1)
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -12,12 +12,14 @@ from retrace import memory
 class Samples:
     """`inputs` are images, of shape (n, channels, height, width) uint8, or features, of shape (n, d) float32;
     `labels` of shape (n,) int64 are indices of `class_names`. Where each sample is a file, `names` has its n paths.
+    Where pictures of any size were cut to the images' square, their shorter edge had been made `resize` pixels.
     """
 
     inputs: np.ndarray
     labels: np.ndarray
     class_names: tuple[str, ...]
     names: np.ndarray | None = None
+    resize: int | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -36,7 +38,7 @@ class Samples:
 
     def take(self, indices: np.ndarray) -> "Samples":
         names = None if self.names is None else self.names[indices]
-        return Samples(memory.taken(self.inputs, indices), self.labels[indices], self.class_names, names)
+        return Samples(memory.taken(self.inputs, indices), self.labels[indices], self.class_names, names, self.resize)
 
 
 class Skipped(NamedTuple):

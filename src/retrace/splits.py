@@ -90,7 +90,7 @@ def _joined(first: Samples, second: Samples) -> Samples:
     names = None if first.names is None or second.names is None else np.concatenate([first.names, second.names])
     inputs = memory.array((len(first) + len(second), *first.inputs.shape[1:]), first.inputs.dtype)
     np.concatenate([first.inputs, second.inputs], out=inputs)
-    return Samples(inputs, np.concatenate([first.labels, second.labels]), first.class_names, names)
+    return Samples(inputs, np.concatenate([first.labels, second.labels]), first.class_names, names, first.resize)
 
 
 def scale(samples: Samples) -> Scale:
@@ -109,8 +109,9 @@ def scale(samples: Samples) -> Scale:
 
 def save(path: Path, samples: Samples, scale: Scale) -> None:
     """`path` holds `samples` and the training part's `scale`; equal samples give equal bytes."""
-    card = json.dumps({"class_names": samples.class_names, "mean": scale.mean, "std": scale.std})
-    header = _header({"labels": samples.labels, "inputs": samples.inputs}, {"card": card})
+    card = {"class_names": samples.class_names, "mean": scale.mean, "std": scale.std}
+    card |= {"resize": samples.resize} if samples.resize else {}
+    header = _header({"labels": samples.labels, "inputs": samples.inputs}, {"card": json.dumps(card)})
     size = len(header) + samples.labels.nbytes + samples.inputs.nbytes
     with paths.atomic(path, size) as unfinished, unfinished.open("wb") as file:
         file.write(header)
@@ -126,7 +127,8 @@ def load(path: Path) -> tuple[Samples, Scale]:
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             card = json.loads(file.metadata()["card"])
-            samples = Samples(_mapped(path, "inputs"), file.get_tensor("labels"), _strings(card["class_names"]))
+            inputs, labels = _mapped(path, "inputs"), file.get_tensor("labels")
+            samples = Samples(inputs, labels, _strings(card["class_names"]), resize=card.get("resize"))
     except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path}: {error}; `dvc repro preprocess` makes it") from None
     return samples, Scale(tuple(card["mean"]), tuple(card["std"]))

@@ -19,15 +19,13 @@ from typing import Annotated, Literal, NamedTuple
 import numpy as np
 from pydantic import Field
 
-from retrace import memory, paths
-from retrace.decoding import decoded, square
+from retrace import decoding, memory, paths
 from retrace.errors import DataError, ParamsError
 from retrace.samples import Parts, Samples, Skipped
 
 PARTS = ("train", "val", "test")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 ARCHIVE = "images.zip"
-MOST_BYTES = 1 << 28  # a file
 MOST_LINES = 20  # of faults
 MOST_AT_ONCE = 8  # images that are decoded
 DECODING = 1 << 31  # bytes, that one may take meanwhile
@@ -66,7 +64,7 @@ def collect(folder: Path) -> str:
             raise DataError(_listed("to mend or remove", faults))
     n_classes = len({_placed(name)[1] for name in images})
     suffixes = Counter(path.suffix.lower() or "without suffix" for path in others)
-    left_out = ", ".join(f"{count} {_shown(suffix)}" for suffix, count in sorted(suffixes.items()))
+    left_out = ", ".join(f"{count} {shown(suffix)}" for suffix, count in sorted(suffixes.items()))
     return f"{paths.IMAGES}, {len(images):,} images of {n_classes} classes" + (left_out and f"; left out: {left_out}")
 
 
@@ -99,7 +97,7 @@ def _read(archive: zipfile.ZipFile, resize: int, crop: int, *, skip: bool) -> Pa
         raise DataError(_listed("to mend or remove, or else -S datasets.image_folder.on_bad=skip", faults))
     for part, samples in parts.items():
         if len(lacking := np.setdiff1d(np.arange(len(classes)), samples.labels)):
-            raise DataError(f"{paths.IMAGES}: no image of class {_shown(classes[lacking[0]])} can be used for {part}")
+            raise DataError(f"{paths.IMAGES}: no image of class {shown(classes[lacking[0]])} can be used for {part}")
     return Parts(parts["train"], parts.get("val"), parts.get("test"), tuple(skipped))
 
 
@@ -117,7 +115,7 @@ def _samples(
     def decode(name: str, image: np.ndarray) -> Skipped | None:
         content = archive.read(name)
         try:
-            image[:] = square(decoded(content), resize, crop)
+            image[:] = decoding.pixels(content, image.shape, resize)
         except DataError as error:
             return Skipped(str(paths.IMAGES / name), hashlib.sha256(content).hexdigest(), str(error))
         return None
@@ -134,7 +132,7 @@ def _samples(
     kept = np.flatnonzero([fault is None for fault in faults])
     labels = np.array([classes.index(_placed(name)[1]) for name in names], np.int64)
     files = np.array([str(paths.IMAGES / name) for name in names], dtype=object)
-    samples = Samples(images, labels, classes, files)
+    samples = Samples(images, labels, classes, files, resize)
     return samples if len(kept) == len(names) else samples.take(kept)
 
 
@@ -155,8 +153,8 @@ def _placed(name: str) -> tuple[str, str]:
 
 def _stored(info: zipfile.ZipInfo) -> str:
     """The member's name. Raises ValueError where it is none that `collect` wrote: a bomb is larger than it looks."""
-    if info.compress_type != zipfile.ZIP_STORED or info.file_size > MOST_BYTES:
-        raise ValueError(f"{_shown(info.filename)}: not as it was packed")
+    if info.compress_type != zipfile.ZIP_STORED or info.file_size > decoding.MOST_BYTES:
+        raise ValueError(f"{shown(info.filename)}: not as it was packed")
     return info.filename
 
 
@@ -164,7 +162,7 @@ def _found(root: Path) -> Found:
     parts = [part for part in PARTS if (root / part).is_dir()]
     places = {part: root / part for part in parts} or {"train": root}
     images, others, faults = found = Found({}, [], {})
-    for path in _files(root):
+    for path in files_below(root):
         below = path.relative_to(root).parts
         name = "/".join(below)
         if path.is_dir():
@@ -183,11 +181,11 @@ def _found(root: Path) -> Found:
     return found
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    """All below `folder` that is not hidden and no folder; a link to a folder is not entered, but told."""
+def files_below(folder: Path) -> Iterator[Path]:
+    """All below `folder` that is not hidden and no folder, sorted; a link to a folder is not entered, but told."""
     for path in _visible(folder):
         if path.is_dir() and not path.is_symlink():
-            yield from _files(path)
+            yield from files_below(path)
         else:
             yield path
 
@@ -227,17 +225,10 @@ def _is_utf8(name: str) -> bool:
 
 
 def _content(path: Path) -> bytes:
-    try:
-        if not path.is_file():
-            raise DataError("a link to nothing" if path.is_symlink() else "not a file")
-        target = path.resolve()
-        if not target.is_relative_to(paths.IMAGES.resolve()) and not DVC_CACHE.search(target.as_posix()):
-            raise DataError(f"a link that leads out of {paths.IMAGES}, to {target}")
-        if path.stat().st_size > MOST_BYTES:
-            raise DataError(f"{path.stat().st_size:,} bytes, more than {MOST_BYTES:,}")
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(error.strerror or str(error)) from None
+    content, target = decoding.content(path), path.resolve()
+    if not target.is_relative_to(paths.IMAGES.resolve()) and not DVC_CACHE.search(target.as_posix()):
+        raise DataError(f"a link that leads out of {paths.IMAGES}, to {target}")
+    return content
 
 
 def _member(name: str) -> zipfile.ZipInfo:
@@ -247,11 +238,11 @@ def _member(name: str) -> zipfile.ZipInfo:
 
 
 def _listed(what: str, faults: Faults) -> str:
-    lines = [f"\n  {_shown(str(path))}: {_shown(reason)}" for path, reason in sorted(faults.items())]
+    lines = [f"\n  {shown(str(path))}: {shown(reason)}" for path, reason in sorted(faults.items())]
     more = f"\n  and {len(lines) - MOST_LINES:,} more" if len(lines) > MOST_LINES else ""
     return f"{paths.IMAGES}: {len(lines):,} {what}:{''.join(lines[:MOST_LINES])}{more}"
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
     """`text` on one line, whatever is in it."""
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)

@@ -1,16 +1,23 @@
 """The trained network as MLflow serves it: a pt2 program from raw inputs to probabilities."""
 
 import shutil
+import tempfile
 import uuid
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mlflow import MlflowClient
-from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus
+from mlflow.exceptions import MlflowException
 
-from retrace.tracking import programs
+from retrace.errors import DataError
+from retrace.tracking import programs, store
 from retrace.tracking.runs import Pair
+
+if TYPE_CHECKING:
+    from retrace.prediction import Device, Predictor
 
 REQUIREMENTS = ("torch", "numpy")
 MD5 = "retrace.md5"  # of the weights, by which a model is found
@@ -50,7 +57,7 @@ def _export(weights: Path, card: Path, folder: Path) -> None:
         signature=signature,
         input_example=example,
         pip_requirements=[f"{package}=={version(package)}" for package in REQUIREMENTS],
-        metadata={"class_names": list(said.class_names)},
+        metadata={"class_names": list(said.class_names), "resize": said.resize},
     )
 
 
@@ -61,6 +68,41 @@ def _renew(folder: Path) -> None:
     said = Model.load(str(folder))
     said.model_uuid, said.utc_time_created = uuid.uuid4().hex, str(datetime.now(UTC).replace(tzinfo=None))
     said.save(str(folder / "MLmodel"))
+
+
+def whole(client: MlflowClient, model: str) -> LoggedModel:
+    """The model with this id, all of which MLflow has. Raises DataError where it has not."""
+    try:
+        found = client.get_logged_model(model)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        raise DataError(f"model {model}: was deleted from MLflow; name another") from None
+    if found.status != LoggedModelStatus.READY:
+        raise DataError(f"model {model}: was not uploaded whole; `retrace sync` completes it")
+    return found
+
+
+def load(model: str, device: "Device") -> "Predictor":
+    """The model with this id in MLflow, as a server has it: no code but MLflow's own and no pickle is loaded. Raises
+    DataError where it is none of this pipeline's.
+    """
+    from mlflow import artifacts, pyfunc
+    from mlflow.models import Model
+
+    from retrace.prediction import Predictor
+
+    with store.known(), tempfile.TemporaryDirectory() as folder:
+        place = artifacts.download_artifacts(artifact_uri=f"models:/{model}", dst_path=folder)
+        said, program = Model.load(place), Path(place, programs.PT2)
+        loader = said.flavors.get(pyfunc.FLAVOR_NAME, {})
+        metadata = said.metadata or {}
+        is_ours = loader.get(pyfunc.MAIN) == "mlflow.pytorch" and pyfunc.CODE not in loader and program.exists()
+        if not is_ours or "class_names" not in metadata or said.signature is None:
+            raise DataError(f"model {model}: none of this pipeline's; `mlflow ui` shows what it is")
+        loaded = pyfunc.load_model(place, model_config={"device": device})
+    shape = said.signature.inputs.inputs[0].shape[1:]
+    return Predictor(shape, tuple(metadata["class_names"]), metadata.get("resize"), loaded.predict)
 
 
 def log(client: MlflowClient, runs: Pair, folder: Path, md5: str) -> None:

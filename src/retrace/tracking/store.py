@@ -91,6 +91,18 @@ class AwayError(RetraceError):
 
 
 @contextmanager
+def known() -> Iterator[None]:
+    """What of MLflow takes no client looks in the store as well."""
+    usual = os.environ.get("MLFLOW_TRACKING_URI")
+    os.environ["MLFLOW_TRACKING_URI"] = address()
+    try:
+        yield
+    finally:
+        del os.environ["MLFLOW_TRACKING_URI"]
+        os.environ |= {"MLFLOW_TRACKING_URI": usual} if usual is not None else {}
+
+
+@contextmanager
 def answering() -> Iterator[None]:
     """What MLflow or its server fails with is an AwayError, in one line."""
     try:
