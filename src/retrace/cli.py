@@ -22,6 +22,7 @@ examples:
   retrace sync                                          MLflow has what it missed
   retrace trace models/model.safetensors                what made this file, down to the raw data
   retrace verify 4f0c2d                                 make a run again, and compare every bit
+  retrace share                                         the team has all that was made here
   retrace clean                                         trainings that were interrupted, which can go on
   retrace reconcile                                     DVC's queue works again after a crash
 """
@@ -92,6 +93,14 @@ def _add_commands(add: Callable[..., ArgumentParser]) -> None:
     clean = add("clean", _clean, "list the checkpoints of trainings that did not end, or remove them")
     clean.add_argument("--force", action="store_true", help="remove those that no process uses")
 
+    said = (
+        "give the team all that was made here: DVC's remote has it, every file hashed before, and nobody makes it again"
+    )
+    examples = ("retrace share            before `dvc exp push origin NAME`, or `git push`", "retrace share --check")
+    share = add("share", _share, said, *examples)
+    said = "hash what the remote has as well, and replace what is damaged there"
+    share.add_argument("--check", action="store_true", help=said)
+
     add("reconcile", _reconcile, "put back into DVC's queue what a worker had that is gone")
 
     ui = add("ui", _ui, "MLflow's pages, for this machine alone: one worker, and no page of another site gets in")
@@ -135,6 +144,12 @@ def _clean(arguments: Namespace, _: Path) -> None:
     from retrace.commands import clean
 
     clean.clean(force=arguments.force)
+
+
+def _share(arguments: Namespace, _: Path) -> None:
+    from retrace.commands import share
+
+    share.share(check=arguments.check)
 
 
 def _ui(arguments: Namespace, _: Path) -> None:
