@@ -108,6 +108,11 @@ def experiments() -> list[Ref]:
     return [Ref(hit[5], hit[3] + hit[4], hit[1], int(hit[2]) * 1000) for hit in found if hit]
 
 
+def has(commit: str) -> bool:
+    """Whether this repository has the commit, also where nothing names it any more."""
+    return _said("cat-file", "-e", f"{commit}^{{commit}}") is not None
+
+
 def time_of(rev: str) -> int:
     """When a commit was made, in milliseconds since 1970; 0 without one."""
     return int(_git("log", "-1", "--format=%ct", rev) or 0) * 1000
