@@ -5,6 +5,7 @@ a remote that lacks files, damages them, or does not answer.
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,7 +62,7 @@ def place(
         with Weed(folder).running() as weed:
             yield weed.address, weed.sets
     elif request.param == "ssh":
-        with Ssh(folder).running() as ssh:
+        with tempfile.TemporaryDirectory() as open_to_it, Ssh(Path(open_to_it)).running() as ssh:
             yield ssh.address, {"HOME": str(ssh.home), "SSH_AUTH_SOCK": "", "RETRACE_TEST_SSH": f"{ssh.user} {ssh.key}"}
     else:
         yield str(folder / "remote"), {}
@@ -204,7 +205,7 @@ def test_the_other_clone_tells_who_made_it_and_makes_it_again(team: Team) -> Non
 
 def test_a_changed_experiment_is_linked_to_the_runs_of_the_first_clone(team: Team) -> None:
     (made,) = parent(team, "slower")
-    said = team.ben.type("git restore . && dvc exp run --pull --name fewer -S lr=0.01 -S 'figures=[tsne]'")
+    said = team.ben.type("git restore . && dvc exp run --pull --name fewer -S lr=0.01 -S figures.tsne.perplexity=20")
     assert re.findall(r"Running stage '(\w+)'", said) == ["visualize"]
     (changed,) = parent(team, "fewer")
     cached = {tag: value for tag, value in changed.data.tags.items() if tag.startswith("retrace.cached.")}
