@@ -200,7 +200,8 @@ class Weed:
             process.kill()
             process.wait()
             for port in self.ports.values():
-                Path(f"/tmp/seaweedfs-s3-{port}.sock").unlink(missing_ok=True)  # noqa: S108 - where weed has it
+                for left in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):  # noqa: S108 - where weed has them
+                    left.unlink()
 
     def _has_a_bucket(self) -> bool:
         session = botocore.session.Session()
