@@ -77,6 +77,7 @@ def _added(
 ) -> ArgumentParser:
     parser = commands.add_parser(
         name,
+        help=usage.short(said),
         description=textwrap.fill(said, usage.WIDTH),
         epilog="\n  ".join(["examples:", *examples]),
         formatter_class=RawDescriptionHelpFormatter,
@@ -89,10 +90,10 @@ def _added(
 def _add_commands(add: Callable[..., ArgumentParser]) -> None:
     recipe = add(
         *("recipe", _recipe, "print a recipe as flags for `dvc exp run`, or list all"),
-        "retrace recipe                                       what there is to reproduce",
+        "retrace recipe                                       all of them",
         "dvc exp run $(retrace recipe mnist_fast)             one of them",
         "dvc exp run $(retrace recipe cifar10_v3) -S lr=0.05  another learning rate",
-        "retrace recipe --json | jq -r '.[].name'             their names, for a script",
+        "retrace recipe --json | jq -r '.[].name'             their names",
     )
     recipe.add_argument("name", nargs="?", metavar="RECIPE", help="a file in recipes/, without .yaml; none: list them")
     recipe.add_argument("--json", action="store_true", help=JSON)
@@ -106,7 +107,7 @@ def _add_commands(add: Callable[..., ArgumentParser]) -> None:
     ui.add_argument("--port", type=int, default=5000, help="%(default)s")
 
     trace = add(
-        *("trace", _trace, "say what made a file, or what a run made and how to get it back"),
+        *("trace", _trace, "say what made a file, or what a run made and where that is"),
         "retrace trace models/model.safetensors   down to the raw data",
         "retrace trace 4f0c2d                     a run, by the first digits of its id",
         "retrace trace 4f0c2d --json | jq -r '.commands[]' | sh   its files, here again",
@@ -121,7 +122,7 @@ def _add_commands(add: Callable[..., ArgumentParser]) -> None:
         "folder of its own, without any cache; exit code 1 where something differs",
         "retrace verify 4f0c2d                    a run, by the first digits of its id",
         "retrace verify 4f0c2d --tolerance 0.01   made on another kind of device",
-        "retrace verify --cache                   what dvc.lock names, here and in the cache",
+        "retrace verify --cache                   all that dvc.lock names, hashed",
     )
     which = verify.add_mutually_exclusive_group(required=True)
     which.add_argument("run", nargs="?", metavar="RUN_ID", help="MLflow's id of a run, or its first digits")
@@ -158,7 +159,7 @@ def _add_commands(add: Callable[..., ArgumentParser]) -> None:
     reconcile.add_argument("--json", action="store_true", help=JSON)
 
     clean = add(
-        *("clean", _clean, "list the checkpoints of interrupted trainings, or remove them"),
+        *("clean", _clean, "list checkpoints of interrupted trainings, or remove them"),
         "retrace clean            what can go on, with its size",
         "retrace clean --force    none of them shall go on",
     )

@@ -10,7 +10,7 @@ WIDTH = 78
 SHELLS = ("bash", "zsh", "tcsh")
 FIRST_LINE = "usage: retrace [--help] [--version] [--print-completion SHELL] COMMAND ..."
 LAST_LINES = """\
-`retrace COMMAND --help` has examples; with --json, a command prints one document.
+`retrace COMMAND --help` has examples; --json is for scripts, one document.
 Exit codes: 0 done; 1 a check found something; 2 refused, in a line that says
 what to do; 130 interrupted; 143 terminated."""
 

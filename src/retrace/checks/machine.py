@@ -16,7 +16,7 @@ BFLOAT16 = {"avx512_bf16", "amx_tile"}  # either multiplies it natively
 LEAST_MEMORY = 1.5e9  # bytes free, that a training of MNIST is sure to have enough of
 LEAST_DISK, LOW_DISK = 1e9, 5e9  # bytes
 LEAST_FILES = 10_000
-GC = "dvc gc --workspace --all-commits --all-experiments"  # asks before it removes what nothing names any more
+GC = "dvc gc --workspace --all-experiments"  # asks, and then removes what neither names; of other commits as well
 
 
 def gpu() -> Iterator[Finding]:

@@ -1,6 +1,7 @@
 """params.yaml, dvc.yaml and dvc.lock against one another and against the code."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from retrace import graph, imports, params
-from retrace.checks.findings import Check, Finding, ok, problem, some, warning
+from retrace.checks.findings import REBUILD, Check, Finding, ok, problem, some, warning
 from retrace.errors import RetraceError
 
 STATUS_S = 15.0  # in which DVC says what has changed, unless it has to hash gigabytes first
@@ -73,8 +74,10 @@ def status() -> Iterator[Finding]:
         yield warning(f"DVC has not said within {STATUS_S:.0f} s what has changed: it hashes large files", "dvc status")
         return
     if asked.returncode:
-        said = next((line for line in asked.stderr.splitlines() if line.startswith("ERROR")), asked.stderr.strip())
-        yield problem(f"`dvc status` fails: {said}")
+        lines = asked.stderr.split("\n\n")[0].strip().splitlines() or [f"it ended with {asked.returncode}"]
+        said = next((line for line in lines if line.startswith("ERROR")), lines[-1])
+        broken = re.search(r"\b(ImportError|ModuleNotFoundError|No module named)\b", asked.stderr)
+        yield problem(f"`dvc status` fails: {said}", REBUILD if broken else None)
     elif changed := json.loads(asked.stdout or "{}"):
         yield warning(f"not made with what is here: {some([_told(*each) for each in changed.items()], 5)}", "dvc repro")
     else:

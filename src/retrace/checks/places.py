@@ -1,7 +1,6 @@
 """Where DVC's own files are, read from its configuration without opening the repository, which writes."""
 
 import os
-from functools import cache as once
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,6 @@ DVC = Path(".dvc")
 EXPERIMENTS = DVC / "tmp" / "exps"
 
 
-@once
 def config() -> dict[str, Any]:
     """DVC's configuration: the repository's, the user's and the machine's in one."""
     from dvc.config import Config

@@ -1,5 +1,7 @@
 """Git: what DVC needs of it, and what an interrupted `dvc exp run` leaves in it."""
 
+import re
+import shlex
 import subprocess
 import time
 from collections.abc import Iterator
@@ -49,13 +51,16 @@ def lock() -> Iterator[Finding]:
 
 
 def head() -> Iterator[Finding]:
-    """HEAD is where its owner left it: DVC detaches it for a moment."""
-    said = git("reflog", "-1", "--format=%gs", "HEAD") or ""
-    if git("symbolic-ref", "--quiet", "HEAD") is None and said.startswith("dvc"):
-        branches = git("for-each-ref", "--points-at=HEAD", "--format=%(refname:short)", "refs/heads") or ""
-        if branch := branches.partition("\n")[0]:
-            said = "HEAD is detached since a `dvc exp run` that was interrupted"
-            yield problem(said, f"git switch {branch}")
+    """HEAD is on a branch, or its owner went elsewhere: DVC takes it off for a moment."""
+    if git("symbolic-ref", "--quiet", "HEAD") is not None:
+        return
+    moves = re.findall(
+        r"^checkout: moving from (\S+) to (\S+)$", git("reflog", "--format=%gs", "HEAD") or "", re.MULTILINE
+    )
+    if moves and moves[0][1] == git("rev-parse", f"refs/heads/{moves[0][0]}") == git("rev-parse", "HEAD"):
+        branch = moves[0][0]
+        said = f"HEAD was taken off {branch}: if not by you, then by a `dvc exp run` that was interrupted"
+        yield warning(said, f"git switch {shlex.quote(branch)}")
 
 
 def stash() -> Iterator[Finding]:

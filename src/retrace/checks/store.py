@@ -73,7 +73,7 @@ def _server(address: str) -> Iterator[Finding]:
         code = requests.get(f"{address.rstrip('/')}/health", timeout=place.ANSWER_S).status_code
     except requests.RequestException as error:
         said = f"{shown}, in MLFLOW_TRACKING_URI, does not answer ({type(error).__name__})"
-        yield problem(f"{said}; start it, or use {file_name()} here", "unset MLFLOW_TRACKING_URI")
+        yield problem(f"{said}; start it, or use mlflow.db here", "unset MLFLOW_TRACKING_URI")
         return
     if code != 200:
         yield problem(f"{shown}, in MLFLOW_TRACKING_URI, answers with {code}", "unset MLFLOW_TRACKING_URI")
@@ -95,10 +95,6 @@ def _of_server(shown: str) -> Iterator[Finding]:
         yield _stale([str(run.info.run_name) for run in gone])
     else:
         yield ok(f"{shown} answers")
-
-
-def file_name() -> str:
-    return "mlflow.db"
 
 
 def _damage(file: Path) -> str | None:
@@ -125,12 +121,11 @@ def _anew(file: Path) -> str:
 
 def schema() -> Iterator[Finding]:
     """The database has the schema that the installed MLflow works with."""
-    file = _readable()
-    if file is None:
+    file = database()
+    tables = _rows("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'")
+    if file is None or tables is None:
         return
-    with opened(file) as connected:
-        has = connected.execute("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'").fetchone()
-        row = connected.execute("SELECT version_num FROM alembic_version").fetchone() if has else None
+    row = next(iter(_rows("SELECT version_num FROM alembic_version") or []), None)
     known, head = _revisions()
     version = metadata.version("mlflow")
     if row is None:
@@ -161,17 +156,15 @@ def _revisions() -> tuple[set[str], str]:
         for said in re.findall(r"^down_revision\b.*?= *(.*)", text, re.MULTILINE)
         for name in re.findall(r"\w{8,}", said)
     }
+    if not known:
+        raise ImportError(f"{found.origin} has no schemas")
     (head,) = known - below
     return known, head
 
 
 def stale() -> Iterator[Finding]:
     """No run seems to go on whose process is gone."""
-    file = _readable()
-    if file is None:
-        return
-    with opened(file) as connected:
-        running = connected.execute(RUNNING).fetchall()
+    running = _rows(RUNNING) or []
     if gone := [name for name, process in running if not processes.alive(processes.read(process))]:
         yield _stale(gone)
     elif running:
@@ -184,11 +177,7 @@ def _stale(names: list[str]) -> Finding:
 
 def artifacts() -> Iterator[Finding]:
     """The files of runs are where the database says, which is fixed for ever when an MLflow experiment is made."""
-    file = _readable()
-    if file is None:
-        return
-    with opened(file) as connected:
-        located = connected.execute(LOCATED).fetchall()
+    located = _rows(LOCATED) or []
     here = paths.root() / "mlruns"
     missing = {name: folder for name, said in located if (folder := _folder(said)) and not folder.exists()}
     for name, folder in missing.items():
@@ -210,16 +199,22 @@ def _folder(location: str) -> Path | None:
 
 def waiting() -> Iterator[Finding]:
     """What was written waits in no large file beside the database, which makes it slow to ask."""
-    file = _readable()
+    file = database()
     wal = Path(f"{file}-wal")
     if file and wal.exists() and wal.stat().st_size > BIG_WAL:
         yield warning(f"{wal.stat().st_size / 1e6:,.0f} MB of changes wait beside {file.name}; end `retrace ui`", SYNC)
 
 
-def _readable() -> Path | None:
-    """The database, if there is one that can be read; else `answers` says what is wrong."""
+def _rows(question: str) -> list[tuple[str, ...]] | None:
+    """What the database answers; None where there is none, or none that can be asked, as `answers` and `schema` say."""
     file = database()
-    return file if file and file.exists() and file.stat().st_size and not _damage(file) else None
+    if file is None or not file.exists() or not file.stat().st_size:
+        return None
+    try:
+        with opened(file) as connected:
+            return connected.execute(question).fetchall()
+    except sqlite3.DatabaseError:
+        return None
 
 
 def _q(path: Path) -> str:

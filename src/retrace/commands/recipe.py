@@ -17,7 +17,8 @@ def show(*, as_json: bool = False) -> None:
     width = max(map(len, titles), default=0)
     for name, title in titles.items():
         print(f"{name:{width}}  {title}")
-    print("`dvc exp run $(retrace recipe NAME)` runs one", file=sys.stderr)  # for stdout has names alone
+    sys.stdout.flush()  # or a reader that has left would be noticed after more was said
+    print("`dvc exp run $(retrace recipe NAME)` runs one", file=sys.stderr)  # not among the names, for a script
 
 
 def flags(name: str, *, as_json: bool = False) -> None:
