@@ -4,11 +4,10 @@ import json
 import re
 import subprocess
 
-import contract
 import pytest
 from repository import BIN, ROOT
 
-from retrace import params
+from retrace import imports, params
 from retrace.errors import ParamsError
 
 README = (ROOT / "README.md").read_text()
@@ -54,7 +53,7 @@ def test_every_path_exists() -> None:
 
 def test_every_table_of_choices_is_in_the_table_of_what_to_add() -> None:
     section = README.split("## To add")[1].split("##")[0]
-    for table in [*params.TABLES.values(), *contract.TABLES]:
+    for table in [*params.TABLES.values(), *imports.TABLES]:
         assert f"`{table}` |" in section
         assert f"`{table.upper()}`" in section
 
