@@ -18,6 +18,7 @@ EXAMPLES = """\
 examples:
   retrace recipe                                        what there is to reproduce
   dvc exp run $(retrace recipe cifar10_v3) -S lr=0.05   a recipe, with another learning rate
+  retrace sweep lr=log:1e-4..1e-1 model=cnn,lenet       the best of thirty trials
   retrace ui                                            every run, curve, picture and model
   retrace sync                                          MLflow has what it missed
   retrace trace models/model.safetensors                what made this file, down to the raw data
@@ -98,6 +99,29 @@ def _add_commands(add: Callable[..., ArgumentParser]) -> None:
     ui.add_argument("--host", default="127.0.0.1", help="%(default)s, or another name of this machine for itself")
     ui.add_argument("--port", type=int, default=5000, help="%(default)s")
 
+    said = "search parameters for the best validation metric: trials proposed by Optuna, each an experiment of DVC's"
+    examples = (
+        "retrace sweep lr=log:1e-4..1e-1 model=cnn,lenet",
+        "retrace sweep lr=log:1e-4..1e-1 batch_size=32..256:32 epochs=3 --trials 50 --jobs 2 --metric val_loss",
+        "retrace sweep model=mlp models.mlp.hidden=[64],[128,64] --name hidden",
+    )
+    sweep = add("sweep", _sweep, said, *examples)
+    said = "KEY=LOW..HIGH, KEY=log:LOW..HIGH, KEY=LOW..HIGH:STEP, KEY=A,B,C (choices), KEY=A (the same in all trials)"
+    sweep.add_argument("words", nargs="+", metavar="KEY=VALUES", help=said)
+    said = "in all, with those of earlier calls; %(default)s"
+    sweep.add_argument("--trials", type=int, default=30, metavar="N", help=said)
+    sweep.add_argument("--metric", default="val_accuracy", metavar="NAME", help="val_loss or val_accuracy; %(default)s")
+    sweep.add_argument("--name", help="of the sweep and, with a number behind it, of its experiments; else of the keys")
+    sweep.add_argument("--jobs", type=int, default=1, metavar="N", help="trials at a time; %(default)s")
+    sweep.add_argument(
+        "--timeout", type=float, default=float("inf"), metavar="S", help="seconds, after which none begins"
+    )
+    sweep.add_argument("--seed", type=int, default=0, metavar="N", help="of what Optuna proposes; %(default)s")
+    sweep.add_argument("--no-prune", action="store_true", help="hopeless trials too run to their end")
+    said = "a database of several machines, as postgresql+psycopg2://host/name; else RETRACE_SWEEP_STORAGE, or a file"
+    sweep.add_argument("--storage", metavar="URL", help=said)
+    sweep.add_argument("--json", action="store_true", help="at the end, all trials as one document on stdout")
+
 
 def _recipe(arguments: Namespace, _: Path) -> None:
     from retrace.commands import recipe
@@ -147,6 +171,23 @@ def _reconcile(_arguments: Namespace, _: Path) -> None:
     from retrace.commands import reconcile
 
     reconcile.reconcile()
+
+
+def _sweep(arguments: Namespace, _: Path) -> None:
+    from retrace.commands import sweep
+
+    sweep.sweep(
+        arguments.words,
+        metric=arguments.metric,
+        trials=arguments.trials,
+        name=arguments.name,
+        storage=arguments.storage,
+        seed=arguments.seed,
+        jobs=arguments.jobs,
+        timeout=arguments.timeout,
+        prune=not arguments.no_prune,
+        as_json=arguments.json,
+    )
 
 
 def _root() -> Path:
