@@ -42,7 +42,7 @@ class Made:
         self.clone.type("rm dvc.lock && dvc repro evaluate")
         self.clone.commit("digits")
         self.clone.type("git tag base")
-        self.clone.type("dvc exp run --name faster -S lr=0.03 evaluate && git restore . && dvc checkout")
+        self.clone.type("dvc exp run --name faster -S lr=0.03 evaluate && git restore . && dvc checkout train evaluate")
         self.client = mlflow.MlflowClient(f"sqlite:///{self.clone.path / 'mlflow.db'}")
 
     def run(self, name: str, stage: str = "") -> Run:
