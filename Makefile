@@ -86,15 +86,15 @@ audit: env  ## the pinned packages against PyPI's database of known vulnerabilit
 
 .PHONY: floors
 floors: env  ## the quick tests with the oldest packages that pyproject.toml allows
-	uv pip compile --quiet --resolution lowest-direct --no-header pyproject.toml --output-file .retrace/floors.txt
+	uv pip compile --quiet --resolution lowest-direct --all-extras --no-header pyproject.toml --output-file .retrace/floors.txt
 	uv venv --quiet --clear --python $(BIN)/python .retrace/floors
-	uv pip install --quiet --python .retrace/floors --constraint .retrace/floors.txt --group dev --editable .
+	uv pip install --quiet --python .retrace/floors --constraint .retrace/floors.txt --group dev --editable '.[s3,ssh]'
 	PATH=$(CURDIR)/.retrace/floors/bin:$(PATH) pytest -n 2 --dist loadgroup -m "not slow and not faults"
 
 .PHONY: lock
 lock: .venv/.complete  ## requirements.txt anew from pyproject.toml
 	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header \
-		--group dev pyproject.toml --output-file requirements.txt
+		--group dev --all-extras pyproject.toml --output-file requirements.txt
 
 .PHONY: results
 results: env  ## test accuracy and training time of every recipe; hours, but none of them twice

@@ -35,29 +35,11 @@ def stage(name: str) -> ModuleType:
     return module
 
 
-class Clone:
-    """A repository of the working tree's files, with one commit, to run commands in."""
+class Tree:
+    """A folder to run commands in, as a user who works there."""
 
-    def __init__(self, path: Path, cache: Path, edits: dict[str, str]) -> None:
+    def __init__(self, path: Path, cache: Path) -> None:
         self.path, self.env = path, environment(cache)
-        listed = subprocess.run(
-            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        for name in filter(None, listed.stdout.split("\0")):
-            if (ROOT / name).is_file():
-                (path / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(ROOT / name, path / name)
-        edited = (path / paths.PARAMS).read_text()
-        for old, new in edits.items():
-            assert edited.count(f"\n{old}") == 1, old
-            edited = edited.replace(f"\n{old}", f"\n{new}")
-        (path / paths.PARAMS).write_text(edited)
-        self.run("git", "init", "--quiet")
-        self.commit("start")
 
     def run(self, *command: str, code: int = 0, **env: str) -> str:
         """What `command` printed, after it ended with `code`."""
@@ -81,3 +63,28 @@ class Clone:
         self.run("git", "add", "--all")
         who = ("-c", "user.name=test", "-c", "user.email=test@localhost")
         self.run("git", *who, "commit", "--quiet", "--allow-empty", "--message", message)
+
+
+class Clone(Tree):
+    """A repository of the working tree's files, with one commit, to run commands in."""
+
+    def __init__(self, path: Path, cache: Path, edits: dict[str, str]) -> None:
+        super().__init__(path, cache)
+        listed = subprocess.run(
+            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        for name in filter(None, listed.stdout.split("\0")):
+            if (ROOT / name).is_file():
+                (path / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(ROOT / name, path / name)
+        edited = (path / paths.PARAMS).read_text()
+        for old, new in edits.items():
+            assert edited.count(f"\n{old}") == 1, old
+            edited = edited.replace(f"\n{old}", f"\n{new}")
+        (path / paths.PARAMS).write_text(edited)
+        self.run("git", "init", "--quiet")
+        self.commit("start")

@@ -21,6 +21,7 @@ from retrace.journal import Journal
 from retrace.tracking import store as tracking_store
 
 STAGES = list(params.STAGES)
+WHO = ("-c", "user.name=test", "-c", "user.email=test@localhost")
 HEADLINES = {"train": "val_accuracy", "evaluate": "test_accuracy", "visualize": "tsne_kl_divergence"}
 
 pytestmark = pytest.mark.usefixtures("beside")
@@ -46,7 +47,7 @@ def git(*command: str) -> str:
 
 def commit(message: str) -> str:
     git("add", "--all")
-    git("-c", "user.name=test", "-c", "user.email=test@localhost", "commit", "--quiet", "--allow-empty", "-m", message)
+    git(*WHO, "commit", "--quiet", "--allow-empty", "-m", message)
     return git("rev-parse", "HEAD")
 
 
@@ -231,6 +232,38 @@ def test_an_experiment_that_ran_gets_its_commit_and_keeps_its_runs(
     (parent,) = parents(store)
     assert parent.data.tags["dvc.exp_rev"] == rev
     assert linked(parent) == {"run": set(STAGES), "cached": set()}
+
+
+@pytest.mark.parametrize("is_known", [False, True])
+def test_an_experiment_of_another_clone_keeps_its_name(
+    store: mlflow.MlflowClient, experiment: str, is_known: bool
+) -> None:
+    sync.sync()
+    (parent,) = [run for run in parents(store) if "dvc.exp_rev" in run.data.tags]
+    if is_known:  # it was here, and is removed: nobody else's
+        other = git(*WHO, "commit-tree", "-m", "other", f"{experiment}^{{tree}}")
+    else:
+        other = "0123456789abcdef0123456789abcdef01234567"
+    store.set_tag(parent.info.run_id, "dvc.exp_name", "other")
+    store.set_tag(parent.info.run_id, "dvc.exp_rev", other)
+    sync.sync()
+    tags = store.get_run(parent.info.run_id).data.tags
+    assert (tags["dvc.exp_name"], tags["dvc.exp_rev"]) == (("tamed-zigs", experiment) if is_known else ("other", other))
+    before = rows()
+    sync.sync()
+    assert rows() == before
+
+
+def test_an_experiment_that_another_clone_runs_and_has_not_told_of_keeps_its_name(
+    store: mlflow.MlflowClient, experiment: str
+) -> None:
+    sync.sync()
+    (parent,) = [run for run in parents(store) if "dvc.exp_rev" in run.data.tags]
+    store.set_tag(parent.info.run_id, "dvc.exp_name", "other")
+    store.delete_tag(parent.info.run_id, "dvc.exp_rev")
+    before = rows()
+    sync.sync()
+    assert rows() == before
 
 
 def test_a_dvc_lock_of_other_parameters_is_not_believed(store: mlflow.MlflowClient) -> None:

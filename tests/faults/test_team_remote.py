@@ -1,0 +1,328 @@
+"""What one clone has computed, another takes over through a remote of each kind: docs/team.md, typed as it stands; and
+a remote that lacks files, damages them, or does not answer.
+"""
+
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from repository import ROOT, Clone, Tree, environment
+
+from faults.servers import Server, Ssh, Weed, rows
+from faults.stages import found
+from retrace import graph, lineage, params, paths
+
+PAGE = (ROOT / "docs/team.md").read_text()
+OURS, _, THEIRS = PAGE.partition("## To take it over")
+TYPED = re.compile(r"^    \$ (.*)\n((?:    (?!\$ ).*\n)*)", re.MULTILINE)  # a command, and what is shown of its output
+SMALL = {"dataset: mnist": "dataset: digits", "epochs: 5": "epochs: 2", "threads: 2": "threads: 1"}
+WHO = {f"GIT_{who}_{what}": "ann@localhost" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+FOLDER = pytest.param("folder", marks=pytest.mark.slow)
+PLACES = (FOLDER, *(pytest.param(server, marks=pytest.mark.faults) for server in ("s3", "ssh")))
+IN_A_FOLDER = pytest.mark.parametrize("place", [FOLDER], indirect=True)  # where harm is done easily
+
+
+@dataclass
+class Team:
+    """Two clones of a repository, what typing the page's commands showed in each, and what MLflow then had."""
+
+    store: str
+    remote: str
+    env: dict[str, str]
+    ann: Clone
+    origin: Path
+    ben: Tree
+    said: dict[str, list[tuple[str, str, str]]] = field(default_factory=dict)  # a command, as shown, as printed
+    before: dict[str, list[tuple[object, ...]]] = field(default_factory=dict)  # MLflow's rows, when ben began
+
+    def clone(self, path: Path, **config: str) -> Tree:
+        """Another one, of which nothing but the repository is known, with other settings of the remote."""
+        subprocess.run(["git", "clone", "--quiet", self.origin, path], check=True)
+        tree = Tree(path, path / ".retrace")
+        tree.env |= self.env
+        for name, value in config.items():
+            tree.run("dvc", "remote", "modify", "--local", "team", name, value)
+        return tree
+
+
+@pytest.fixture(scope="module", params=PLACES)
+def place(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[str, dict[str, str]]]:
+    """The address of an empty remote, and what its users set."""
+    folder = tmp_path_factory.mktemp(request.param)
+    if request.param == "s3":
+        with Weed(folder).running() as weed:
+            yield weed.address, weed.sets
+    elif request.param == "ssh":
+        with tempfile.TemporaryDirectory() as open_to_it, Ssh(Path(open_to_it)).running() as ssh:
+            yield ssh.address, {"HOME": str(ssh.home), "SSH_AUTH_SOCK": "", "RETRACE_TEST_SSH": f"{ssh.user} {ssh.key}"}
+    else:
+        yield str(folder / "remote"), {}
+
+
+@pytest.fixture(scope="module")
+def store(
+    place: tuple[str, dict[str, str]], empty_store: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """The address of what all clones show their runs in: a server, where the remote is one too."""
+    folder = tmp_path_factory.mktemp("mlflow")
+    database = f"sqlite:///{shutil.copy(empty_store, folder / 'mlflow.db')}"
+    if not place[1]:
+        yield database
+        return
+    server = Server(database, folder, environment(folder))
+    server.start()
+    yield server.url
+    server.kill()
+
+
+@pytest.fixture(scope="module")
+def team(place: tuple[str, dict[str, str]], store: str, tmp_path_factory: pytest.TempPathFactory) -> Team:
+    """The page's commands are typed, from the first to the last."""
+    folder = tmp_path_factory.mktemp("clones")
+    remote, sets = place
+    env = WHO | sets | {"MLFLOW_TRACKING_URI": store}
+    (folder / "ann").mkdir()
+    ann, origin = Clone(folder / "ann", folder / "ann/.retrace", SMALL), folder / "retrace.git"
+    ann.env |= env
+    ann.type(f"git branch --move main && git init --quiet --bare --initial-branch main {origin}")
+    ann.run("git", "remote", "add", "origin", str(origin))
+    team = Team(store, remote, env, ann, origin, Tree(folder / "retrace", folder / "retrace/.retrace"))
+    team.ben.env |= env
+    substitutes = {"/srv/retrace": remote, "git@example.org:retrace.git": str(origin)}
+    team.said["ann"] = typed(OURS, ann, substitutes, lambda: user_of(ann, sets))
+    team.before = rows(database_of(team))
+    above = Tree(folder, folder / "retrace/.retrace")
+    above.env |= env
+    clone, rest = THEIRS.split("    $ dvc repro --pull\n", 1)
+    team.said["ben"] = typed(clone, above, substitutes)
+    user_of(team.ben, sets)
+    (made,) = parent(team, "slower")
+    substitutes["RUN_ID"] = made.info.run_id
+    team.said["ben"] += typed(f"    $ dvc repro --pull\n{rest}", team.ben, substitutes)
+    return team
+
+
+def user_of(tree: Tree, sets: dict[str, str]) -> None:
+    """Behind ssh: who, with which key."""
+    if "RETRACE_TEST_SSH" in sets:
+        user, key = sets["RETRACE_TEST_SSH"].split()
+        tree.type(f"dvc remote modify --local team user {user} && dvc remote modify --local team keyfile {key}")
+
+
+def typed(
+    text: str, tree: Tree, substitutes: dict[str, str], once_there: Callable[[], None] = lambda: None
+) -> list[tuple[str, str, str]]:
+    said = []
+    for command, shown in TYPED.findall(text):
+        if command.startswith("export "):
+            continue
+        for old, new in substitutes.items():
+            command, shown = command.replace(old, new), shown.replace(old, new)  # noqa: PLW2901
+        said.append((command, shown, tree.type(command)))
+        if "remote modify" in command:
+            once_there()
+    return said
+
+
+def database_of(team: Team) -> str:
+    return (
+        team.store
+        if team.store.startswith("sqlite")
+        else next(f"sqlite:///{path}" for path in team.ann.path.parent.parent.glob("mlflow*/mlflow.db"))
+    )
+
+
+def parent(team: Team, name: str) -> list[Run]:
+    """The runs of the experiments that DVC calls so."""
+    return [run for run in found(team.store) if run.info.run_name == name]
+
+
+def outs(tree: Tree) -> dict[str, str]:
+    """The MD5 of all that the pipeline makes, as it is there."""
+    declared = graph.stages(params.read(tree.path / paths.PARAMS), tree.path)
+    return {out: lineage.md5(tree.path / out) for stage in declared.values() for out in stage.outs}
+
+
+def locked(tree: Tree) -> dict[str, str]:
+    return {out: md5 for stage in graph.locked(tree.path).values() for out, md5 in stage.outs.items()}
+
+
+def words(line: str) -> str:
+    """Numbers are others with other data."""
+    return re.sub(r"\d[\d.,]*", "0", line.strip())
+
+
+def test_what_the_page_shows_is_shown(team: Team) -> None:
+    for command, shown, printed in team.said["ann"] + team.said["ben"]:
+        lines, last = [words(line) for line in printed.splitlines()], -1
+        for line in shown.splitlines():
+            if line.strip() != "...":
+                assert words(line) in lines[last + 1 :], f"{command}: {line}\n{printed}"
+                last = lines.index(words(line), last + 1)
+
+
+def test_nothing_is_computed_twice(team: Team) -> None:
+    printed = "".join(printed for command, _, printed in team.said["ben"] if "verify" not in command)
+    assert "Running stage" not in printed
+    assert "epoch 1/" not in printed
+    assert not list((team.ben.path / ".retrace/journal").rglob("*.jsonl"))
+    assert outs(team.ben) == outs(team.ann) == locked(team.ann)
+
+
+def test_metrics_and_pictures_come_with_the_rest(team: Team) -> None:
+    for path in (paths.METRICS, *(path.relative_to(team.ann.path) for path in team.ann.path.glob("reports/figures/*"))):
+        assert (team.ben.path / path).read_bytes() == (team.ann.path / path).read_bytes()
+
+
+def test_mlflow_has_no_run_more_and_the_first_clone_s_name(team: Team) -> None:
+    (made,) = parent(team, "slower")
+    assert made.data.tags["dvc.exp_name"] == "slower"
+    for tree in (team.ann, team.ben, team.ann):
+        tree.run("retrace", "sync")
+    assert "added or completed: 0 experiments" in team.ann.run("retrace", "sync")
+    after = rows(database_of(team))
+    assert [row[0] for row in after["runs"]] == [row[0] for row in team.before["runs"]]
+    assert MlflowClient(team.store).get_run(made.info.run_id).data.tags["dvc.exp_name"] == "slower"
+
+
+def test_the_other_clone_tells_who_made_it_and_makes_it_again(team: Team) -> None:
+    said = {command.split()[1]: printed for command, _, printed in team.said["ben"] if command.startswith("retrace")}
+    (made,) = parent(team, "slower")
+    assert f"train, run {made.data.tags['retrace.run.train']}: FINISHED" in said["trace"]
+    assert f"of experiment slower, run {made.info.run_id}" in said["trace"]
+    assert "from " in said["trace"].split("download, run ")[1]
+    assert "verified: " in said["verify"]
+
+
+def test_a_changed_experiment_is_linked_to_the_runs_of_the_first_clone(team: Team) -> None:
+    (made,) = parent(team, "slower")
+    said = team.ben.type("git restore . && dvc exp run --pull --name fewer -S lr=0.01 -S figures.tsne.perplexity=20")
+    assert re.findall(r"Running stage '(\w+)'", said) == ["visualize"]
+    (changed,) = parent(team, "fewer")
+    cached = {tag: value for tag, value in changed.data.tags.items() if tag.startswith("retrace.cached.")}
+    tags = made.data.tags
+    theirs = {stage: tags.get(f"retrace.run.{stage}") or tags[f"retrace.cached.{stage}"] for stage in params.STAGES}
+    del theirs["visualize"]
+    assert cached == {f"retrace.cached.{stage}": run for stage, run in theirs.items()}
+    assert changed.data.metrics["test_accuracy"] == made.data.metrics["test_accuracy"]
+
+
+@pytest.fixture
+def remote(team: Team, tmp_path: Path) -> Path:
+    """A copy of the team's remote, to be harmed."""
+    return shutil.copytree(team.remote, tmp_path / "remote")
+
+
+def at(remote: Path, md5: str) -> Path:
+    return remote / "files/md5" / md5[:2] / md5[2:]
+
+
+def flip(file: Path) -> None:
+    """A bit of it is another, and nothing else shows it."""
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.chmod(0o644)
+    file.write_bytes(content)
+    file.chmod(0o444)
+
+
+@IN_A_FOLDER
+def test_what_the_remote_lacks_is_named_and_made_again(team: Team, remote: Path, tmp_path: Path) -> None:
+    tree = team.clone(tmp_path / "cid", url=str(remote))
+    lost = locked(tree)["models/model.safetensors"]
+    at(remote, lost).unlink()
+    shutil.rmtree(remote / "runs")
+    said = tree.run("dvc", "pull", code=1)
+    assert lost in said
+    assert "models/model.safetensors" in said
+    said = tree.run("dvc", "repro", "--pull")
+    assert re.findall(r"Running stage '(\w+)'", said) == ["train"]
+    assert outs(tree) == locked(tree)
+    assert "sent: 1 files" in tree.run("retrace", "share")
+    assert at(remote, lost).exists()
+
+
+@IN_A_FOLDER
+def test_what_the_remote_damaged_is_never_taken(team: Team, remote: Path, tmp_path: Path) -> None:
+    tree = team.clone(tmp_path / "dan", url=str(remote))
+    damaged = [locked(tree)[path] for path in ("data/processed/train.safetensors", "models/model.safetensors")]
+    for md5 in damaged:
+        flip(at(remote, md5))
+    said = tree.run("dvc", "repro", "--pull")
+    assert re.findall(r"Running stage '(\w+)'", said) == ["preprocess", "train"]
+    assert outs(tree) == locked(tree)
+    assert "all are what dvc.lock says" in tree.run("retrace", "verify", "--cache")
+    assert "sent: 0 files" in tree.run("retrace", "share")
+    assert "sent: 2 files, 2 in place of damaged ones" in tree.run("retrace", "share", "--check")
+    assert [lineage.md5(at(remote, md5)) for md5 in damaged] == damaged
+
+
+@IN_A_FOLDER
+def test_what_is_taken_without_verify_is_not_trained_on(team: Team, remote: Path, tmp_path: Path) -> None:
+    tree = team.clone(tmp_path / "eve", url=str(remote), verify="false")
+    flip(at(remote, locked(tree)["data/processed/train.safetensors"]))
+    assert "DVC trusts whatever this remote sends" in team.ann.type(
+        "dvc remote modify --local team verify false && retrace share && dvc remote modify --local --unset team verify"
+    )
+    tree.run("dvc", "pull")
+    said = tree.run("dvc", "exp", "run", "-S", "epochs=1", code=255)
+    assert "data/processed/train.safetensors: damaged" in said
+    assert "epoch 1/1" not in said
+    said = tree.run("retrace", "verify", "--cache", code=1)
+    mend = said.split("to make them again: ")[1]
+    tree.type(f"git restore . && {mend}")
+    assert outs(tree) == locked(tree)
+
+
+@IN_A_FOLDER
+def test_what_is_damaged_here_is_not_shared(team: Team, tmp_path: Path) -> None:
+    tree = team.clone(tmp_path / "fay", url=str(tmp_path / "empty"))
+    with_it = team.clone(tmp_path / "gil")
+    with_it.run("dvc", "pull", "--run-cache")
+    shutil.copytree(with_it.path / ".dvc/cache", tree.path / ".dvc/cache", symlinks=True)
+    md5 = locked(tree)["models/model.safetensors"]
+    file = at(tree.path / ".dvc/cache", md5)
+    flip(file)
+    said = tree.run("retrace", "share", code=2)
+    assert f"{md5[2:]}: its MD5 is {lineage.md5(file)}" in said
+    assert "damaged here" in said
+    assert not at(tmp_path / "empty", md5).exists()
+    assert at(tmp_path / "empty", locked(tree)["data/processed/train.safetensors"]).exists()
+
+
+@IN_A_FOLDER
+def test_without_a_remote_and_with_one_that_is_away_there_is_one_line(team: Team, tmp_path: Path) -> None:
+    tree = team.clone(tmp_path / "hal", url="ssh://127.0.0.1:9/retrace")
+    shutil.copytree(team.ann.path / ".dvc/cache", tree.path / ".dvc/cache", symlinks=True)
+    (line,) = tree.run("retrace", "share", code=2).splitlines()
+    assert line.startswith("DVC's remote: ")
+    tree.run("dvc", "remote", "remove", "team")
+    (line,) = tree.run("retrace", "share", code=2).splitlines()
+    assert "`dvc remote add --default team ADDRESS`" in line
+
+
+@IN_A_FOLDER
+def test_an_experiment_that_is_older_than_the_remote_is_taken_over_too(team: Team, tmp_path: Path) -> None:
+    (tmp_path / "ina").mkdir()
+    ina = Clone(tmp_path / "ina", tmp_path / "ina/.retrace", SMALL)
+    ina.env |= team.env
+    origin = tmp_path / "ina.git"
+    ina.type(f"git branch --move main && git init --quiet --bare --initial-branch main {origin}")
+    ina.type(f"git remote add origin {origin} && dvc exp run --quiet --name older && git restore .")
+    ina.type(f"dvc remote add --default team {tmp_path / 'remote'} && git commit --quiet --message remote .dvc")
+    ina.type("git push --quiet origin HEAD && retrace share && dvc exp push origin older")
+    subprocess.run(["git", "clone", "--quiet", origin, tmp_path / "jon"], check=True)
+    jon = Tree(tmp_path / "jon", tmp_path / "jon/.retrace")
+    jon.env |= team.env
+    jon.type("dvc exp pull origin older; dvc exp apply older; git restore --source HEAD .dvc/config")
+    assert "Running stage" not in jon.type("dvc repro --pull")
+    assert outs(jon) == locked(jon)
