@@ -2,9 +2,11 @@
 
 import importlib.util
 import os
+import resource
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -23,6 +25,14 @@ def environment(cache: Path) -> dict[str, str]:
         "DVC_SITE_CACHE_DIR": str(cache / "dvc"),
         "GIT_CONFIG_GLOBAL": os.devnull,
     }
+
+
+def cpu_s(call: Callable[[], object]) -> float:
+    """The seconds of processors that the processes took which `call` starts and waits for."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    call()
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def stage(name: str) -> ModuleType:

@@ -56,6 +56,13 @@ def stages(values: Mapping[str, Any], folder: Path = Path()) -> dict[str, Stage]
         }
 
 
+def declared(folder: Path = Path()) -> dict[str, dict[str, Any]]:
+    """The stages of `folder`'s dvc.yaml as they are written there, with its `${...}`. Raises DataError."""
+    file = folder / paths.GRAPH
+    with _dvc_s(file):
+        return yaml.safe_load(file.read_text(encoding="utf-8"))["stages"]
+
+
 def makers(graph: Mapping[str, Stage]) -> dict[str, str]:
     """Which stage makes a file, by path."""
     return {out: name for name, stage in graph.items() for out in stage.outs}

@@ -151,6 +151,17 @@ def end_of(events: list[Event]) -> Event | None:
     return next((event for event in events if event["kind"] == "end"), None)
 
 
+def is_over(path: Path) -> bool:
+    """Whether nobody writes the journal at `path` any more."""
+    try:
+        events = read(path)
+    except FileNotFoundError:  # uploaded just now, by another process
+        return True
+    if not events or events[0]["kind"] != "start" or end_of(events):
+        return True
+    return not processes.alive(events[0]["process"])
+
+
 def append(path: Path, event: Event) -> None:
     """A journal has one event more, from another process than the stage's."""
     torn = not path.read_bytes().endswith(b"\n")

@@ -1,5 +1,6 @@
 """`retrace verify --cache`: every byte that dvc.lock names, in the work tree and in DVC's cache, hashed anew."""
 
+import json
 import shlex
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +10,7 @@ from retrace import integrity
 from retrace.errors import DataError
 
 
-def check() -> int:
+def check(*, as_json: bool = False) -> int:
     """Each file that is not what it should be has a line, and one says what to type. Exit code 0 if there is none."""
     from dvc.repo import Repo
 
@@ -22,6 +23,13 @@ def check() -> int:
         found = list(threads.map(integrity.actual, claims))
     seconds = time.perf_counter() - began
     damaged = {claim: md5 for claim, md5 in zip(claims, found, strict=True) if md5 != claim.md5}
+    # The work tree's file too, which may be a link to the cache's, and whose time of change DVC trusts.
+    gone = dict.fromkeys(path for claim in damaged for path in (_shown(claim.path), claim.of))
+    repair = f"rm -rf {shlex.join(gone)} && dvc repro" if damaged else None
+    if as_json:
+        facts = [{"path": str(c.path), "md5": md5, "expected": c.md5, "of": c.of} for c, md5 in damaged.items()]
+        print(json.dumps({"checked": len(claims), "damaged": facts, "repair": repair}, indent=2))
+        return 1 if damaged else 0
     for claim, md5 in damaged.items():
         print(f"{_shown(claim.path)}: its MD5 is {md5}, dvc.lock says {claim.md5}, for {claim.of}")
     n_bytes = sum(map(integrity.size, claims))
@@ -33,9 +41,7 @@ def check() -> int:
     if not damaged:
         print("all are what dvc.lock says")
         return 0
-    # The work tree's file too, which may be a link to the cache's, and whose time of change DVC trusts.
-    gone = dict.fromkeys(path for claim in damaged for path in (_shown(claim.path), claim.of))
-    print(f"to make them again: rm -rf {shlex.join(gone)} && dvc repro")
+    print(f"to make them again: {repair}")
     return 1
 
 

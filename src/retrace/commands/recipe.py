@@ -1,5 +1,6 @@
 """`retrace recipe`: a recipe as flags for `dvc exp run`, or all recipes."""
 
+import json
 import sys
 
 from retrace import recipes
@@ -7,15 +8,20 @@ from retrace import recipes
 REFUSED = "-S refused-by-retrace-recipe"
 
 
-def show() -> None:
+def show(*, as_json: bool = False) -> None:
     """Print each recipe's name and what it shows."""
     titles = recipes.titles()
+    if as_json:
+        print(json.dumps([{"name": name, "shows": title} for name, title in titles.items()], indent=2))
+        return
     width = max(map(len, titles), default=0)
     for name, title in titles.items():
         print(f"{name:{width}}  {title}")
+    sys.stdout.flush()  # or a reader that has left would be noticed after more was said
+    print("`dvc exp run $(retrace recipe NAME)` runs one", file=sys.stderr)  # not among the names, for a script
 
 
-def flags(name: str) -> None:
+def flags(name: str, *, as_json: bool = False) -> None:
     """Print, in one line, the flags with which `dvc exp run $(retrace recipe <name>)` is that recipe.
 
     Raises ParamsError, and then has printed a flag that DVC refuses: no shell looks at how a substituted command
@@ -25,8 +31,13 @@ def flags(name: str) -> None:
         recipe = recipes.load(name)
         changes = recipes.changes(recipe.values)
     except BaseException:
-        print(REFUSED)
+        if not as_json:
+            print(REFUSED)
         raise
+    back = [key for key in changes if key not in recipe.own]
+    if as_json:
+        print(json.dumps({"name": name, "changes": changes, "set_back": back}, indent=2))
+        return
     print(*(f"-S {key}={value}" for key, value in changes.items()))
-    if back := [key for key in changes if key not in recipe.own]:
+    if back:
         print(f"{name}: sets back to the last commit's value: {', '.join(back)}", file=sys.stderr)

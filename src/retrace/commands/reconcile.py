@@ -1,20 +1,21 @@
 """`retrace reconcile`: DVC's queue after its workers or the machine went down, usable again."""
 
+import json
 import os
 import shutil
 import signal
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-SETUP_S = 60.0  # in which an experiment's folder is set up
+from retrace import workers
+
 ENDS_S = 30.0  # in which an experiment without a worker saves itself and ends
 
 
-def reconcile() -> None:
+def reconcile(*, as_json: bool = False) -> None:
     """No task of DVC's queue is Running that no worker has: it waits in the queue again, from its last checkpoint; what
     is left of its folder is gone. A second time it changes nothing.
 
@@ -24,12 +25,7 @@ def reconcile() -> None:
 
     with Repo(".") as repo:
         queue = repo.experiments.celery_queue
-        taken = queue._get_running_task_ids()  # asks the workers, those that live
-        lost = [
-            (message, entry)
-            for message, entry in queue._iter_processed()
-            if message.headers["id"] not in taken and not _is_done(message)
-        ]
+        lost = workers.lost(queue)
         folders = []
         for message, entry in lost:
             _end(queue, entry)
@@ -37,19 +33,22 @@ def reconcile() -> None:
             del queue.proc[entry.stash_rev]
             _put_back(queue, entry)  # first: a kill between the two must not lose it
             _forget(queue, message)
-            print(f"{entry.name or entry.stash_rev[:7]}: had no worker, and waits in the queue again")
-        folders = list(dict.fromkeys(folders + _leftovers(queue)))
+            if not as_json:
+                print(f"{_name(entry)}: had no worker, and waits in the queue again")
+        folders = list(dict.fromkeys(folders + workers.leftovers(Path(queue.wdir).parent)))
         for folder in folders:
             shutil.rmtree(folder)
+    if as_json:
+        names = [_name(task.entry) for task in lost]
+        print(json.dumps({"put_back": names, "removed": list(map(str, folders))}, indent=2))
+        return
     print(f"put back: {len(lost)} experiments; removed: {len(folders)} folders that nobody uses")
     if lost:
         print("`dvc queue start` runs them")
 
 
-def _is_done(message: Any) -> bool:
-    from celery.result import AsyncResult
-
-    return AsyncResult(message.headers["id"]).ready()
+def _name(entry: Any) -> str:
+    return entry.name or entry.stash_rev[:7]
 
 
 def _end(queue: Any, entry: Any) -> None:
@@ -96,21 +95,3 @@ def _put_back(queue: Any, entry: Any) -> None:
     queue.scm.set_ref(queue.stash.ref, entry.stash_rev, message=f"commit: {message}")
     task: Any = run_exp  # of celery, which types do not know
     queue.celery.signature(task.s(entry.asdict())).delay()
-
-
-def _leftovers(queue: Any) -> list[Path]:
-    """The folders of experiments in which no process is, and that nobody sets up just now."""
-    used = [place for process in psutil.process_iter() if (place := _folder(process))]
-    return [
-        folder
-        for folder in Path(queue.wdir).parent.glob("tmp*")
-        if time.time() - folder.stat().st_mtime > SETUP_S
-        and not any(place.is_relative_to(folder.resolve()) for place in used)
-    ]
-
-
-def _folder(process: psutil.Process) -> Path | None:
-    try:
-        return Path(process.cwd())
-    except (psutil.Error, OSError):
-        return None

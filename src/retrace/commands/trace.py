@@ -1,5 +1,6 @@
 """`retrace trace`: from a file to the run that made it and on to the raw data, and from a run to its files."""
 
+import json
 import os
 import re
 import shlex
@@ -14,7 +15,7 @@ from rich.tree import Tree
 
 from retrace import graph, journal, lineage, paths, tracking
 from retrace.errors import RetraceError
-from retrace.provenance import places
+from retrace.provenance import document, places
 from retrace.provenance.origins import MADE, Origins
 from retrace.provenance.places import Made
 from retrace.tracking import experiments, links, store
@@ -24,7 +25,7 @@ CODE = ("src/", "stages/")
 
 
 @store.answering()
-def show(target: str) -> None:
+def show(target: str, *, as_json: bool = False) -> None:
     """Print what made the file `target`, or the bytes with this MD5; or what the run `target` made, where that is, and
     the commands that bring it back.
 
@@ -32,11 +33,11 @@ def show(target: str) -> None:
     """
     origins, file = Origins(), Path(target)
     if os.path.exists(file):  # noqa: PTH110 - False of what is too long for a name
-        _print(_of_file(origins, _inside(file), lineage.md5(file)))
+        _show_file(origins, _inside(file), lineage.md5(file), as_json=as_json)
     elif run := origins.run(target):
-        _show_run(origins, run)
+        _show_run(origins, run, as_json=as_json)
     elif MD5.fullmatch(target) and (makers := origins.makers(target)):
-        _print(_of_file(origins, makers[0].data.tags[MADE + target], target))
+        _show_file(origins, makers[0].data.tags[MADE + target], target, as_json=as_json)
     else:
         wanted = f"neither a file nor a run in {origins.place}; give a file, or at least 6 digits of a run's id"
         raise RetraceError(f"{target}: {wanted}{_pending()}")
@@ -113,18 +114,21 @@ def title(run: store.Run) -> str:
     return f"{run.info.run_name}, run {run.info.run_id}: {run.info.status}"
 
 
-def _of_file(origins: Origins, path: str, md5: str) -> Tree:
-    """The file, the run that made it, what that read, and so on. Raises RetraceError where no run made it."""
+def _show_file(origins: Origins, path: str, md5: str, *, as_json: bool) -> None:
+    """Print the file, the run that made it, what that read, and so on. Raises RetraceError where no run made it."""
     run = origins.maker(path, md5)
     if run is None:
         raise RetraceError(_unknown(origins, path, md5))
+    if as_json:
+        print(json.dumps(document.of_file(origins, path, md5, run), indent=2))
+        return
     tree = Tree(f"{path}  {md5}")
     Account(origins).grow(tree, run, others=len(origins.makers(md5)) - 1)
     here = experiments.read(Path()) if md5 in _locked().values() else None
     own = store.first(origins.client, origins.experiments, {"retrace.key": here.key}) if here else None
     if own and own.info.run_id != run.data.tags.get("mlflow.parentRunId"):
         tree.add(f"the work tree has it as of experiment {own.info.run_name}, run {own.info.run_id}")
-    return tree
+    _print(tree)
 
 
 def _unknown(origins: Origins, path: str, md5: str) -> str:
@@ -137,11 +141,14 @@ def _unknown(origins: Origins, path: str, md5: str) -> str:
     return f"{said}; what a stage made can be traced{_pending()}"
 
 
-def _show_run(origins: Origins, run: store.Run) -> None:
+def _show_run(origins: Origins, run: store.Run, *, as_json: bool) -> None:
     if not run.data.tags.keys() & {"retrace.key", "retrace.stage"}:
         raise RetraceError(f"run {run.info.run_id}: is no experiment's and no stage's; trace one of the runs below it")
     account, tree, script = Account(origins), Tree(title(run)), list[str]()
     into = f"traced-{run.info.run_id[:8]}"
+    if as_json:
+        print(json.dumps(document.of_run(origins, run, into), indent=2))
+        return
     if "retrace.key" in run.data.tags:
         account.told.add(run.info.run_id)
         tree.add(account.standing(run))

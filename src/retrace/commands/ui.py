@@ -28,4 +28,5 @@ def serve(host: str, port: int) -> None:
         *("--backend-store-uri", place, "--default-artifact-root", (paths.root() / "mlruns").as_uri()),
         *("--allowed-hosts", ",".join(names), "--cors-allowed-origins", ",".join(f"http://{name}" for name in names)),
     ]
+    print(f"http://{f'[{host}]' if ':' in host else host}:{port} has every run; Ctrl-C ends it", flush=True)
     os.execve(sys.executable, command, os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"})  # noqa: S606

@@ -4,10 +4,12 @@ Equal code, parameters and data on an equal machine give equal bytes. Another ki
 there, what is downloaded and preprocessed must still be equal, and what is measured equal within a tolerance.
 """
 
+import json
 import math
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,7 @@ WIDTH = 120  # of the table where there is no terminal
 
 
 @store.answering()
-def check(run_id: str, tolerance: float) -> int:
+def check(run_id: str, tolerance: float, *, as_json: bool = False) -> int:
     """Print how the run whose id begins so, made again, compares to its record; 0 if it is equal, else 1.
 
     `tolerance`, absolute, is for scores on another kind of device, and for nothing else. Raises RetraceError where
@@ -42,17 +44,25 @@ def check(run_id: str, tolerance: float) -> int:
     record = record_of.find(run_id)
     with rebuild.folder() as tree:
         origin = restore(client, record, tree)
-        print(f"{_name(record)}: {', '.join(record.stages)} from {origin}, in {tree}")
-        rebuild.repro(tree, record.stages)
+        out = sys.stderr if as_json else sys.stdout
+        print(f"{_name(record)}: {', '.join(record.stages)} from {origin}, in {tree}", file=out)
+        rebuild.repro(tree, record.stages, sys.stderr if as_json else None)
         told = rebuild.journals(tree)
         stages = graph.stages(params.read(tree / paths.PARAMS), tree)
         then = record_of.made(client, record, graph.makers(stages))
         now = record_of.remade(record, stages, told, tree)
     devices = record_of.other_device(record, told, verdicts.EXACT)
     rows = verdicts.compared(then, now, tolerance if devices else None)
-    Console(width=None if sys.stdout.isatty() else WIDTH).print(table(rows))
-    print(f"{_name(record)}: {sentence(rows, tolerance, devices)}")
-    return 0 if all(row.is_equal for row in rows) else 1
+    verified, said = all(row.is_equal for row in rows), sentence(rows, tolerance, devices)
+    if as_json:
+        facts = [asdict(row) | {"equal": row.is_equal} for row in rows]
+        print(json.dumps({"run": record.run.info.run_id, "verified": verified, "said": said, "rows": facts}, indent=2))
+    else:
+        Console(width=None if sys.stdout.isatty() else WIDTH).print(table(rows))
+        print(f"{_name(record)}: {said}")
+        if not verified:
+            print(f"`retrace trace {record.run.info.run_id[:8]}` says how it was made, and where what it made is")
+    return 0 if verified else 1
 
 
 def table(rows: list[Row]) -> Table:

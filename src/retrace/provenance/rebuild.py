@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import IO
 
 import psutil
 
@@ -98,8 +99,10 @@ def put_images(tree: Path, md5: str) -> None:
     shutil.copytree(here, wanted)
 
 
-def repro(tree: Path, stages: Iterable[str]) -> None:
-    """`stages`, and those that they need, have run in `tree`. Raises RetraceError where one of them failed."""
+def repro(tree: Path, stages: Iterable[str], out: IO[str] | None = None) -> None:
+    """`stages`, and those that they need, have run in `tree`, saying so on stdout, or on `out`. Raises
+    RetraceError where one of them failed.
+    """
     (tree / ".dvc/config.local").write_text(CONFIG.format(folder=tree), encoding="utf-8")
     (tree / graph.LOCK).unlink(missing_ok=True)
     sys.stdout.flush()
@@ -107,7 +110,7 @@ def repro(tree: Path, stages: Iterable[str]) -> None:
     environment = _environment() | {MARK: str(tree)}
     # A session of its own: Ctrl-C is for us, who end all of it.
     with subprocess.Popen(
-        command, cwd=tree, env=environment, stdin=subprocess.DEVNULL, start_new_session=True
+        command, cwd=tree, env=environment, stdin=subprocess.DEVNULL, stdout=out, start_new_session=True
     ) as process:
         try:
             code = process.wait()

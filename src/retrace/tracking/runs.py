@@ -95,13 +95,17 @@ def settle(client: MlflowClient, experiment: str, parent: str) -> None:
 
 def close_abandoned(client: MlflowClient) -> int:
     """No run of this machine is RUNNING whose process is gone; returns how many were."""
+    return sum(_close(client, run) for run in abandoned(client))
+
+
+def abandoned(client: MlflowClient) -> list[Run]:
+    """The runs of this machine that are RUNNING, and whose process is gone."""
     asked = "attributes.status = 'RUNNING' and tags.`retrace.process` LIKE '%'"
-    gone = [
+    return [
         run
         for run in store.every(client, store.experiments(client), asked)
         if not processes.alive(processes.read(run.data.tags["retrace.process"]))
     ]
-    return sum(_close(client, run) for run in gone)
 
 
 def _close(client: MlflowClient, run: Run) -> bool:

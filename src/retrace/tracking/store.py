@@ -19,16 +19,15 @@ from sqlalchemy.exc import SQLAlchemyError
 from retrace import paths
 from retrace.errors import RetraceError
 from retrace.redaction import redacted
+from retrace.tracking.place import ANSWER_S, SQLITE, address, is_served
 
 LOCK_TIMEOUT_S = 120  # four stages that make the store together take a tenth of it
-ANSWER_S = 4  # in which a server must answer
 SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # whoever uploads tries again itself
     "MLFLOW_HTTP_REQUEST_TIMEOUT": str(ANSWER_S),
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
-SQLITE = "sqlite:///"
 REFUSED = {  # what to do where a server refuses, by MLflow's word for it
     "UNAUTHENTICATED": "set the MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD that its admin has given you",
     "PERMISSION_DENIED": "ask its admin, or the experiment's owner, for EDIT on the MLflow experiment",
@@ -43,23 +42,8 @@ DROP TABLE IF EXISTS sqlite_stat1;
 PRAGMA analysis_limit = 1000;
 ANALYZE;
 COMMIT;
-PRAGMA wal_checkpoint;
+PRAGMA wal_checkpoint (TRUNCATE);
 """
-
-
-def address() -> str:
-    """MLFLOW_TRACKING_URI, or a database in the main repository.
-
-    A file is absolute, so that a queued experiment, which runs in a folder of its own, finds it.
-    """
-    place = os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}mlflow.db"
-    if place.startswith(SQLITE):
-        return f"{SQLITE}{paths.root() / place.removeprefix(SQLITE)}"
-    return place
-
-
-def is_served(place: str) -> bool:
-    return place.startswith(("http://", "https://"))
 
 
 def is_missing(place: str) -> bool:

@@ -178,20 +178,9 @@ def leftovers(folder: Path, stop: Callable[[], bool]) -> None:
             raise _StoppedError
 
     with suppress(_StoppedError):
-        for path in filter(is_over, journal.pending(folder)):
+        for path in filter(journal.is_over, journal.pending(folder)):
             patience()
             tried(path, patience)  # what MLflow refuses stays pending, and `retrace sync` tells of it
-
-
-def is_over(path: Path) -> bool:
-    """Whether nobody writes the journal at `path` any more."""
-    try:
-        events = journal.read(path)
-    except FileNotFoundError:  # uploaded just now, by another process
-        return True
-    if not events or events[0]["kind"] != "start" or journal.end_of(events):
-        return True
-    return not processes.alive(events[0]["process"])
 
 
 def is_local() -> bool:
