@@ -237,6 +237,17 @@ def test_experiments_are_compared_and_ranked(clone: Clone) -> None:
     assert "model=lenet" in board
 
 
+def test_a_sweep_s_trials_are_in_a_database_that_others_may_share(clone: Clone, tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path / 'sweeps.db'}"
+    sweep = "retrace sweep lr=log:1e-4..1e-1 model=cnn,lenet --trials 2"
+    said = clone.type(f"export RETRACE_SWEEP_STORAGE={database}\n{sweep}")
+    (best,) = re.findall(r"the best into the workspace: dvc exp apply (\S+)", said)
+    clone.type(f"dvc exp apply {best}")
+    assert "Data and pipelines are up to date." in clone.type("dvc status")
+    assert (tmp_path / "sweeps.db").exists()
+    restored(clone)
+
+
 def kept(clone: Clone, name: str) -> None:
     """The experiment's runs are in the main store and their artifacts can be read, though its folder is gone."""
     (parent,), children = runs(clone, name)

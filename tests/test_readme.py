@@ -24,15 +24,15 @@ WHOLE = {  # pages that a test reads, to type all that is on them
 }
 TYPED = "".join(
     (ROOT / "tests" / name).read_text()
-    for name in ("test_end_to_end.py", "test_serve.py", "test_sweep_runs.py", "test_doctor.py")
+    for name in ("test_end_to_end.py", "test_serve.py", "test_doctor.py")
 )
 ELSEWHERE = {  # what is typed otherwise than as it stands there: where, and by which words of it
     "retrace ui": ("test_ui.py", '"retrace", "ui", '),  # with a port
     'eval "$(retrace --print-completion bash)"': ("test_cli.py", "--print-completion bash"),
     ". .venv/bin/activate": ("repository.py", '"PATH": '),  # what it is for
     "export RETRACE_SWEEP_STORAGE=postgresql+psycopg2://ann@db.example.org/sweeps": (
-        "faults/test_sweep_together.py",
-        "RETRACE_SWEEP_STORAGE",
+        "test_end_to_end.py",
+        "export RETRACE_SWEEP_STORAGE=",
     ),
 }
 
