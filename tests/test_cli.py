@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from repository import BIN, ROOT, cpu_s, environment
 
-from retrace import cli, recipes, usage
+from retrace import arguments, cli, recipes, usage
 
 PARSER = cli._parser()
 COMMANDS: dict[str, ArgumentParser] = dict(
@@ -47,7 +47,7 @@ def test_the_help_is_one_screen() -> None:
 
 
 def test_each_command_is_in_one_group_and_has_a_line_of_help() -> None:
-    grouped = [name for names in cli.GROUPS.values() for name in names]
+    grouped = [name for names in arguments.GROUPS.values() for name in names]
     assert sorted(grouped) == sorted(COMMANDS)
     for name in COMMANDS:
         assert re.search(rf"^.{{6}} {name} +\S", PARSER.format_help(), re.MULTILINE)

@@ -260,7 +260,7 @@ texts = (
 @example(1e22)
 def test_a_value_is_read_back_by_dvc_as_it_was_or_is_refused(value: object) -> None:
     try:
-        word = recipes._word("key", value)
+        word = recipes.word("key", value)
     except ParamsError:
         return
     assert re.fullmatch(r"[\w./+\-\[\],]+", word, re.ASCII)
@@ -273,7 +273,7 @@ def test_a_value_is_read_back_by_dvc_as_it_was_or_is_refused(value: object) -> N
 )
 def test_a_value_that_would_need_quotes_is_refused(value: object) -> None:
     with pytest.raises(ParamsError, match="pretrained is to be .* cannot say unquoted; edit the file instead"):
-        recipes._word("pretrained", value)
+        recipes.word("pretrained", value)
 
 
 @pytest.mark.usefixtures("repository")

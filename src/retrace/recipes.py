@@ -47,12 +47,12 @@ def load(name: str) -> Recipe:
         hint = f"did you mean {near[0]}? " if near else ""
         raise ParamsError(f"recipe {name!r} is not in {FOLDER}/; {hint}known are {', '.join(known) or 'none'}")
     file = FOLDER / f"{name}.yaml"
-    own, committed = _flat(params.read(file)), _flat(_committed())
+    own, committed = flat(params.read(file)), flat(_committed())
     for key in sorted(own.keys() - committed.keys()):
         near = difflib.get_close_matches(key, committed, n=1)
         hint = f"did you mean {near[0]}?" if near else "look there for those that are"
         raise ParamsError(f"{file}: {key} is not a key of the last commit's {paths.PARAMS}; {hint}")
-    values = _nested(committed | own)
+    values = nested(committed | own)
     try:
         params.checked(values)
     except ParamsError as error:
@@ -66,19 +66,19 @@ def changes(values: Values) -> dict[str, str]:
     Raises ParamsError where `-S` cannot do it: it neither adds nor removes a key, and the shell, which takes off no
     quotes from what a command printed, lets only plain words pass.
     """
-    target, present = _flat(values), _flat(params.read())
+    target, present = flat(values), flat(params.read())
     if odd := sorted(target.keys() ^ present.keys()):
         has = "lacks" if odd[0] in target else "has"
         advice = f"-S neither adds nor removes a key: commit {paths.PARAMS} first, or restore it"
         raise ParamsError(f"{paths.PARAMS}: {has} {odd[0]}, unlike the last commit's; {advice}")
     # repr, because 1, 1.0 and true are equal to Python and three values to YAML.
-    return {key: _word(key, value) for key, value in target.items() if repr(value) != repr(present[key])}
+    return {key: word(key, value) for key, value in target.items() if repr(value) != repr(present[key])}
 
 
-def _word(key: str, value: object) -> str:
+def word(key: str, value: object) -> str:
     """`value` in Hydra's grammar, without a character that a shell would take for something else."""
     if isinstance(value, list):
-        return f"[{','.join(_word(key, item) for item in value)}]"
+        return f"[{','.join(word(key, item) for item in value)}]"
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -104,17 +104,18 @@ def _committed() -> Values:
     return params.parsed(asked.stdout) if asked.returncode == 0 else params.read()
 
 
-def _flat(values: Values, prefix: str = "") -> Flat:
+def flat(values: Values, prefix: str = "") -> Flat:
     """Every value by its dotted key; an empty table is a value."""
-    flat: Flat = {}
+    found: Flat = {}
     for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}": value}
-    return flat
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}": value}
+    return found
 
 
-def _nested(flat: Flat) -> Values:
+def nested(found: Flat) -> Values:
+    """The same as tables again."""
     values: Values = {}
-    for key, value in flat.items():
+    for key, value in found.items():
         *tables, last = key.split(".")
         table = values
         for name in tables:

@@ -54,14 +54,14 @@ def folder() -> Iterator[Path]:
     with _interrupted_once():
         tree = Path(tempfile.mkdtemp(prefix="retrace-verify-")).resolve()
         try:
-            _share_objects(tree)
+            share_objects(tree)
             yield tree
         finally:
             _end(tree)
             shutil.rmtree(tree)
 
 
-def _share_objects(tree: Path) -> None:
+def share_objects(tree: Path) -> None:
     """`tree` is a repository without a commit of its own, but with all the objects of the one at hand."""
     _git(tree, "init", "--quiet")
     try:

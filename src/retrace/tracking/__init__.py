@@ -89,6 +89,7 @@ def _header(name: str, stages: Mapping[str, graph.Stage], values: params.Values)
         "key": lineage.key(values),
         "folds": lineage.key(values | {"fold": None}) if values["folds"] > 1 else None,
         "experiment": lineage.experiment(),
+        "sweep": os.environ.get("RETRACE_SWEEP"),
         "commit": lineage.commit(),
         "user": lineage.user(),
         "machine": lineage.machine(),

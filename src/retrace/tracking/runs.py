@@ -9,7 +9,7 @@ from mlflow.exceptions import MlflowException
 
 from retrace import processes
 from retrace.journal import Event
-from retrace.tracking import folds, store
+from retrace.tracking import folds, store, sweeps
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,8 @@ def parent(client: MlflowClient, experiment: str, start: Event) -> str:
         client.log_batch(found.info.run_id, tags=store.tagged(tags))
         if "dvc.exp_rev" in found.data.tags:
             client.delete_tag(found.info.run_id, "dvc.exp_rev")
+    if sweep := start.get("sweep"):
+        sweeps.adopt(client, experiment, found.info.run_id, sweep, start["user"], start["time"])
     return found.info.run_id
 
 

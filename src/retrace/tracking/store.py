@@ -53,7 +53,8 @@ def is_missing(place: str) -> bool:
 
 def lock() -> FileLock:
     """Held while something is looked for and made if it is not there, by one process of the machine at a time."""
-    return FileLock(paths.root() / ".retrace" / "mlflow.lock", timeout=LOCK_TIMEOUT_S)
+    file = (paths.root() / ".retrace" / "mlflow.lock").resolve()  # a link, in the tree of a sweep's trial
+    return FileLock(file, timeout=LOCK_TIMEOUT_S)
 
 
 def client() -> MlflowClient:

@@ -1,0 +1,52 @@
+"""What a trial came to, taken from the experiment that DVC made of it, whether it ran or came from DVC's cache."""
+
+import csv
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+from retrace import lineage, paths
+from retrace.errors import DataError
+from retrace.tracking import experiments, store, sweeps
+
+
+@dataclass(frozen=True)
+class Result:
+    """The metric of the weights that were kept, and by epoch; and the experiment's key."""
+
+    value: float
+    curve: dict[int, float]
+    key: str
+
+
+def read(commit: str, metric: str, cache: Path) -> Result:
+    """Of the experiment with that commit. Raises DataError where it has no such metric."""
+    with lineage.exported(commit) as folder:
+        tree = experiments.read(folder)
+    if tree is None or metric not in tree.metrics:
+        raise DataError(f"commit {commit[:10]}: its {paths.METRICS} is not what its code and parameters made")
+    return Result(tree.metrics[metric], _curve(tree, metric, cache), tree.key)
+
+
+def show(dataset: str, sweep: str, key: str, at: int) -> None:
+    """The trial has its row in MLflow, also where no stage of it ran, and the row is the sweep's."""
+    client = store.client()
+    with store.lock():
+        experiment = store.experiment_of(client, dataset)
+        known = store.first(client, [experiment], {"retrace.key": key})
+    if known is None:
+        experiments.add_missing(client)
+    with store.lock():
+        if run := known or store.first(client, [experiment], {"retrace.key": key}):
+            sweeps.adopt(client, experiment, run.info.run_id, sweep, lineage.user(), at)
+
+
+def _curve(tree: experiments.Tree, metric: str, cache: Path) -> dict[int, float]:
+    """Empty where DVC's cache has lost it."""
+    md5 = tree.locked["train"].outs[str(paths.HISTORY)]
+    kept = cache / "files" / "md5" / md5[:2] / md5[2:]
+    if not kept.is_file() or lineage.md5(kept) != md5:
+        return {}
+    return {
+        int(row["epoch"]): float(row[metric]) for row in csv.DictReader(io.StringIO(kept.read_text(encoding="utf-8")))
+    }

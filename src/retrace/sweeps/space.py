@@ -1,0 +1,259 @@
+"""What a sweep searches, as it is typed: `lr=log:1e-4..1e-1 model=cnn,lenet epochs=3`.
+
+`..` is a range, of whole numbers where params.yaml has one, `log:` before it makes it even in the logarithm, `:16`
+behind it gives steps; commas are choices; a single value is the same in all trials. All of it is held against
+params.yaml before anything runs, and values are what `dvc exp run -S` would read.
+"""
+
+import difflib
+import hashlib
+import importlib
+import json
+import math
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Literal
+
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import Trial
+
+from retrace import params, recipes
+from retrace.errors import ParamsError
+from retrace.params import TABLES, Choice, Values
+
+Direction = Literal["minimize", "maximize"]
+METRICS: dict[str, Direction] = {"val_loss": "minimize", "val_accuracy": "maximize"}  # of validation, each epoch
+NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+RANGE = re.compile(rf"(log:)?({NUMBER}?)\.\.({NUMBER})(?::({NUMBER}))?")
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,50}", re.ASCII)  # DVC's, with the number behind it, and a file's
+LONGEST = 30  # of the keys' part of a name
+OTHER_DATA = (
+    "dataset", "datasets", "validation_fraction", "test_fraction", "split_seed", "folds", "fold",
+)  # fmt: skip
+
+Flat = dict[str, Any]  # models.cnn.hidden -> 128
+
+
+@dataclass(frozen=True)
+class Space:
+    """The axes by key, what is the same in all trials, and params.yaml's values under them."""
+
+    axes: Mapping[str, BaseDistribution]
+    choices: Mapping[str, Mapping[str, Any]]  # of an axis of choices: each value, by its word
+    fixed: Flat
+    base: Flat
+
+    def all_trials(self, most: int) -> list[dict[str, Any]] | None:
+        """Every trial that there can be, as Optuna has them; None where those are more than so many."""
+        if any(isinstance(axis, FloatDistribution) and axis.step is None for axis in self.axes.values()):
+            return None
+        found = list(islice(self._below({}, list(self.axes)), most + 1))
+        return found if len(found) <= most else None
+
+    def _below(self, taken: dict[str, Any], left: Sequence[str]) -> Iterator[dict[str, Any]]:
+        if not left:
+            yield taken
+        elif not self._is_read(left[0], taken):
+            yield from self._below(taken, left[1:])
+        else:
+            for value in _values(self.axes[left[0]]):
+                yield from self._below(taken | {left[0]: value}, left[1:])
+
+    def suggested(self, trial: Trial) -> Flat:
+        """What the trial changes of params.yaml: settings of a choice only where it is chosen."""
+        taken: dict[str, Any] = {}
+        for key, axis in self.axes.items():
+            if self._is_read(key, taken):
+                taken[key] = _suggested(trial, key, axis)
+        return self.changes(taken)
+
+    def changes(self, taken: Mapping[str, Any]) -> Flat:
+        """The same of what Optuna says that a trial is."""
+        return self.fixed | {
+            key: self.choices[key][value] if key in self.choices else value for key, value in taken.items()
+        }
+
+    def values(self, changes: Flat) -> Values:
+        """All of params.yaml, as a trial with these changes has it."""
+        return recipes.nested(self.base | changes)
+
+    def said(self) -> dict[str, str]:
+        """Each axis in a word, the same for equal ones."""
+        return {key: _said(axis) for key, axis in self.axes.items()}
+
+    def name(self, metric: str) -> str:
+        """What the sweep is called where nobody says it."""
+        keys = "-".join(key.rpartition(".")[2] for key in self.axes)[:LONGEST].rstrip("-")
+        of = json.dumps([self.said(), self.fixed, metric], sort_keys=True)
+        return f"{keys}-{hashlib.sha256(of.encode()).hexdigest()[:4]}"
+
+    def _is_read(self, key: str, taken: Mapping[str, Any]) -> bool:
+        choice, entry = _owner(key)
+        return choice is None or {**self.base, **self.changes(taken)}[choice] == entry
+
+
+def parsed(words: Sequence[str], values: Values) -> Space:
+    """The space that is typed in `words`, over params.yaml's `values`. Raises ParamsError, in one line, for what these
+    do not allow.
+    """
+    base = recipes.flat(values)
+    said = dict(_split(word, base) for word in words)
+    if len(said) < len(words):
+        keys = [word.partition("=")[0] for word in words]
+        raise ParamsError(f"{next(key for key in keys if keys.count(key) > 1)}: is given twice")
+    read = {key: _read(key, text, base) for key, text in said.items()}
+    fixed = {key: many[0] for key, many in read.items() if isinstance(many, list) and len(many) == 1}
+    swept = {key: many for key, many in read.items() if key not in fixed}
+    choices = {
+        key: {recipes.word(key, value): value for value in many}
+        for key, many in swept.items()
+        if isinstance(many, list)
+    }
+    axes = {
+        key: CategoricalDistribution(tuple(choices[key])) if isinstance(many, list) else many
+        for key, many in sorted(swept.items(), key=lambda item: item[0] not in TABLES)  # settings after their choice
+    }
+    space = Space(axes, choices, fixed, base)
+    _check_values(space, fixed)
+    if not axes:
+        raise ParamsError("nothing varies: give a range (lr=log:1e-4..1e-1) or choices (model=cnn,lenet)")
+    _check(space)
+    return space
+
+
+def metric_of(name: str) -> Direction:
+    """The direction in which `name` is better. Raises ParamsError where a sweep must not choose by it."""
+    if name in METRICS:
+        return METRICS[name]
+    part, _, _ = name.partition("_")
+    why = {
+        "test": "choosing by the test part spoils it: it would measure the choice too",
+        "train": "choosing by the training part chooses what overfits",
+    }.get(part, "no stage measures it by epoch")
+    raise ParamsError(f"--metric is {name!r}; should be one of {', '.join(METRICS)}: {why}")
+
+
+def _split(word: str, base: Flat) -> tuple[str, str]:
+    key, equals, text = word.partition("=")
+    if not equals or not text:
+        raise ParamsError(f"{word!r}: should be KEY=VALUES, as lr=log:1e-4..1e-1, model=cnn,lenet or epochs=3")
+    if key not in base:
+        near = [] if key in TABLES.values() else difflib.get_close_matches(key, base, n=1)
+        known = [other for other in base if other.startswith(f"{key}.")] or list(params.Train.model_fields)
+        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+        raise ParamsError(f"params.yaml: {key} is not a key of a value; {hint}")
+    return key, text
+
+
+def _read(key: str, text: str, base: Flat) -> BaseDistribution | list[Any]:
+    """A range, or the values."""
+    if found := RANGE.fullmatch(text):
+        return _range(key, text, found, whole=not isinstance(base[key], float))
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import ChoiceSweep, QuotedString, Sweep
+    from hydra.errors import HydraException
+
+    try:
+        value = OverridesParser.create().parse_override(f"{key}={text}").value()
+    except HydraException as error:
+        raise ParamsError(f"{key}: {text!r} is not what -S reads: {' '.join(str(error).split())[:100]}") from None
+    if isinstance(value, Sweep) and not isinstance(value, ChoiceSweep):
+        raise ParamsError(f"{key}: {text!r} is DVC's; a range here is LOW..HIGH, log:LOW..HIGH or LOW..HIGH:STEP")
+    many = value.list if isinstance(value, ChoiceSweep) else [value]
+    read = [each.text if isinstance(each, QuotedString) else each for each in many]
+    if len(set(map(repr, read))) < len(read):
+        raise ParamsError(f"{key}: {text!r} has a value twice")
+    return read
+
+
+def _range(key: str, text: str, found: re.Match[str], *, whole: bool) -> BaseDistribution:
+    log, *ends = found.groups()
+    whole = whole and all(end is None or re.fullmatch(r"[-+]?\d+", end) for end in ends)
+    low, high, step = (None if end is None else int(end) if whole else float(end) for end in ends)
+    assert low is not None  # noqa: S101 - the expression has both ends
+    assert high is not None  # noqa: S101
+    if not math.isfinite(low) or not math.isfinite(high) or low >= high:
+        raise ParamsError(f"{key}: {text!r} should go from a lower number to a higher one")
+    if log and (low <= 0 or step is not None):
+        raise ParamsError(f"{key}: {text!r} should begin above 0 and have no step, since it is logarithmic")
+    if step is not None and not 0 < step <= high - low:
+        raise ParamsError(f"{key}: {text!r} should have a step above 0 and at most {high - low:g}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the last step ends before the end
+        if whole:
+            return IntDistribution(int(low), int(high), log=bool(log), step=int(step or 1))
+        return FloatDistribution(low, high, log=bool(log), step=step)
+
+
+def _check(space: Space) -> None:
+    """Each value at both ends, and each choice, is what params.yaml allows, is read by training, and leaves the data
+    as they are. The rest is as params.yaml has it.
+    """
+    for key in space.axes:
+        if key.partition(".")[0] in OTHER_DATA:
+            why = "scores on other data do not compare"
+            raise ParamsError(f"{key}: can't be swept, for {why}; `dvc exp run --queue -S '{key}=...'` runs them all")
+    for key, axis in space.axes.items():
+        choice, entry = _owner(key)
+        chosen = {}
+        if choice and choice in space.choices and entry in space.choices[choice]:
+            chosen = {choice: entry}
+        for value in _ends(axis):
+            changes = space.changes({**chosen, key: value})
+            values = _check_values(space, changes)
+            if key not in params.chosen(values, params.Train):
+                why = f"{choice} is {values[choice]}" if choice else "training does not read it"
+                raise ParamsError(f"{key}: changes no trial, for {why}; leave it out")
+
+
+def _check_values(space: Space, changes: Flat) -> Values:
+    values = space.values(changes)
+    params.checked(values)
+    for choice, table in TABLES.items():
+        touched = choice in changes or any(key.startswith(f"{table}.") for key in changes)
+        if touched and choice != "dataset":  # settings say by whose code they are read what they may be
+            entries = getattr(importlib.import_module(f"retrace.{table}"), table.upper())
+            params.bind(entries, Choice(name=values[choice], settings=values[table][values[choice]]), table)
+    return values
+
+
+def _owner(key: str) -> tuple[str | None, str]:
+    """The choice whose setting `key` is, and the entry that it is of."""
+    table, _, rest = key.partition(".")
+    choice = next((choice for choice, name in TABLES.items() if name == table), None)
+    return choice, rest.partition(".")[0]
+
+
+def _ends(axis: BaseDistribution) -> list[Any]:
+    return list(axis.choices) if isinstance(axis, CategoricalDistribution) else [axis.low, axis.high]  # type: ignore[attr-defined]
+
+
+def _suggested(trial: Trial, key: str, axis: BaseDistribution) -> Any:
+    match axis:
+        case CategoricalDistribution():
+            return trial.suggest_categorical(key, axis.choices)
+        case IntDistribution():
+            return trial.suggest_int(key, axis.low, axis.high, step=axis.step, log=axis.log)
+        case FloatDistribution():
+            return trial.suggest_float(key, axis.low, axis.high, step=axis.step, log=axis.log)
+
+
+def _values(axis: BaseDistribution) -> Iterator[Any]:
+    match axis:
+        case CategoricalDistribution():
+            yield from axis.choices
+        case IntDistribution():
+            yield from range(axis.low, axis.high + 1, axis.step)
+        case FloatDistribution(step=float(step)):
+            yield from (axis.low + number * step for number in range(round((axis.high - axis.low) / step) + 1))
+
+
+def _said(axis: BaseDistribution) -> str:
+    if isinstance(axis, CategoricalDistribution):
+        return ",".join(map(str, axis.choices))
+    assert isinstance(axis, IntDistribution | FloatDistribution)  # noqa: S101 - there is no other
+    step = "" if axis.step in (None, 1) and not (isinstance(axis, FloatDistribution) and axis.step) else f":{axis.step}"
+    return f"{'log:' if axis.log else ''}{axis.low}..{axis.high}{step}"

@@ -1,0 +1,265 @@
+"""A sweep's trials in Optuna's database, from which any process goes on, here or on another machine.
+
+A trial is one process's at a time: it has that process's name, and its sign of life. One whose process is gone is
+taken over as it is, with its parameters and its number, so that training goes on from its checkpoint. Nothing in the
+database is a pickle.
+"""
+
+import json
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+import sqlalchemy.exc
+from filelock import FileLock
+from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning, OptunaError
+from optuna.pruners import BasePruner, NopPruner, PercentilePruner
+from optuna.samplers import TPESampler
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from retrace import graph, lineage, paths, processes
+from retrace.errors import ParamsError, RetraceError
+from retrace.redaction import redacted
+from retrace.sweeps.space import Direction, Flat, Space
+
+SQLITE = "sqlite:///"
+LOCK_S = 120.0
+BUSY_S = 60.0  # that a database in a file may be another process's
+ALIVE_S, DEAD_S = 30, 300  # between two signs of life of a trial; without one, it is nobody's
+FIRST = 5  # trials that run to their end, before any is ended by its curve
+KEPT = 75.0  # percent of them that a trial must not be behind; a median's 50 ends most, as the survivors get better
+ABOUT, PROCESS = "about", "process"  # attributes of a study, of a trial
+OVER = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+
+optuna.logging.set_verbosity(logging.WARNING)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What one wants of a sweep."""
+
+    name: str
+    space: Space
+    metric: str
+    direction: Direction
+    trials: int  # in all, also those of earlier calls and of other machines
+    seed: int
+    prune: bool
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """A trial that is this process's: what it changes of params.yaml, and the epochs that are reported already."""
+
+    trial: Trial
+    changes: Flat
+    reported: frozenset[int]
+
+    @property
+    def number(self) -> int:
+        return self.trial.number
+
+
+class Sweep:
+    """The trials of a sweep, which is made, or gone on with."""
+
+    def __init__(self, asked: Asked, address: str) -> None:
+        self.asked, self.address = asked, address
+        with _lock(), answering(address):
+            self.storage = _storage(address)
+            self.study, self.is_new = self._opened()
+            if all_trials := asked.space.all_trials(asked.trials):
+                for each in all_trials:
+                    self.study.enqueue_trial(each, skip_if_exists=True)
+            self.n_trials = len(all_trials) if all_trials else asked.trials
+
+    def claim(self) -> Claimed | None:
+        """A trial to run: one that was left, or a new one; None where all are run, or others are at the last ones."""
+        with _lock(), answering(self.address), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Optuna's, of signs of life outside its own loop
+            trials = self.trials()
+            left = next((each for each in trials if each.state is TrialState.RUNNING and self._is_left(each)), None)
+            if left is None and sum(each.state is not TrialState.WAITING for each in trials) >= self.n_trials:
+                return None
+            trial = Trial(self.study, left._trial_id) if left else self.study.ask()
+            trial.set_user_attr(PROCESS, processes.written(processes.identity()))
+            self.storage.record_heartbeat(trial._trial_id)
+            # By its number: equal sweeps have equal trials, whenever they were stopped.
+            self.study.sampler = TPESampler(seed=(self.asked.seed * 1_000_003 + trial.number) % 2**32)
+            changes = self.asked.space.suggested(trial)
+        return Claimed(trial, changes, frozenset(left.intermediate_values if left else ()))
+
+    def is_hopeless(self, claimed: Claimed, epoch: int, value: float) -> bool:
+        """Whether the trial may end: its best so far is worse than that of three in four after as many epochs. The
+        value is on record afterwards.
+        """
+        epochs = self.asked.space.values(claimed.changes)["epochs"]
+        with answering(self.address):
+            if epoch not in claimed.reported:
+                claimed.trial.report(value, epoch)
+            self.study.pruner = self._pruner(epochs)
+            return epoch < epochs and claimed.trial.should_prune()
+
+    def learn(self, claimed: Claimed, curve: Mapping[int, float]) -> None:
+        """The epochs are on record that nobody has told, as of a training that DVC took from its cache."""
+        with answering(self.address):
+            known = self.storage.get_trial(claimed.trial._trial_id).intermediate_values
+            for epoch in sorted(curve.keys() - known.keys()):
+                claimed.trial.report(curve[epoch], epoch)
+
+    def alive(self, claimed: Claimed) -> None:
+        """Others see that the trial is at work."""
+        with answering(self.address):
+            self.storage.record_heartbeat(claimed.trial._trial_id)
+
+    def leave(self, claimed: Claimed) -> None:
+        """The trial is nobody's, and whoever goes on with the sweep goes on with it."""
+        with answering(self.address):
+            claimed.trial.set_user_attr(PROCESS, "")
+
+    def end(self, claimed: Claimed, state: TrialState, value: float | None = None, **facts: str) -> FrozenTrial:
+        """The trial is over, and these facts about it are known."""
+        with answering(self.address):
+            for name, fact in facts.items():
+                claimed.trial.set_user_attr(name, fact)
+            return self.study.tell(claimed.trial, value, state, skip_if_finished=True)
+
+    def twin(self, claimed: Claimed) -> FrozenTrial | None:
+        """A trial with the same parameters that is complete."""
+        params = claimed.trial.params
+        return next((each for each in self.complete() if each.params == params), None)
+
+    def experiment(self, number: int) -> str:
+        """DVC's name of a trial."""
+        return f"{self.asked.name}-{number}"
+
+    @property
+    def n_over(self) -> int:
+        return sum(each.state in OVER for each in self.trials())
+
+    def forget(self) -> None:
+        """Nothing of the sweep is in the database."""
+        with answering(self.address):
+            optuna.delete_study(study_name=self.asked.name, storage=self.storage)
+
+    def trials(self) -> list[FrozenTrial]:
+        return self.study.get_trials(deepcopy=False)
+
+    def complete(self) -> list[FrozenTrial]:
+        """The trials that ran to their end, the best first."""
+        found = [each for each in self.trials() if each.state is TrialState.COMPLETE and each.value is not None]
+        sign = -1 if self.asked.direction == "maximize" else 1
+        return sorted(found, key=lambda each: (sign * (each.value or 0.0), each.number))
+
+    def _opened(self) -> tuple[optuna.Study, bool]:
+        asked, about = self.asked, _about(self.asked)
+        try:
+            study = optuna.create_study(storage=self.storage, study_name=asked.name, direction=asked.direction)
+        except DuplicatedStudyError:
+            study = optuna.load_study(storage=self.storage, study_name=asked.name)
+            held = study.user_attrs.get(ABOUT)
+            if held is not None:
+                _compare(asked.name, json.loads(held), about)
+                return study, False
+        study.set_user_attr(ABOUT, json.dumps(about))
+        return study, True
+
+    def _is_left(self, trial: FrozenTrial) -> bool:
+        """Whether the process is gone that was at the trial."""
+        who = trial.user_attrs.get(PROCESS)
+        return not who or not processes.alive(processes.read(who)) or trial._trial_id in self._silent()
+
+    def _silent(self) -> list[int]:
+        return self.storage._get_stale_trial_ids(self.study._study_id)
+
+    def _pruner(self, epochs: int) -> BasePruner:
+        return PercentilePruner(KEPT, FIRST, n_warmup_steps=-(-epochs // 3)) if self.asked.prune else NopPruner()
+
+
+@contextmanager
+def answering(address: str) -> Iterator[None]:
+    """What the database fails with is a RetraceError, in one line."""
+    try:
+        yield
+    except (OptunaError, sqlalchemy.exc.SQLAlchemyError, ImportError) as error:
+        cause = error.__cause__ or error
+        said = " ".join(str(getattr(cause, "orig", None) or cause).split())[:200]
+        raise RetraceError(redacted(f"{address}: {said}; see to it, and type the same again")) from None
+
+
+def address(given: str | None) -> str:
+    """Where the trials are: what is `given`, or named in RETRACE_SWEEP_STORAGE, or a file in the main repository."""
+    place = given or os.environ.get("RETRACE_SWEEP_STORAGE") or f"{SQLITE}.retrace/sweeps.db"
+    if "://" not in place:
+        raise ParamsError(
+            f"--storage is {place!r}; should be as sqlite:///trials.db or postgresql+psycopg2://user@host/name"
+        )
+    return f"{SQLITE}{paths.root() / place.removeprefix(SQLITE)}" if place.startswith(SQLITE) else place
+
+
+def _storage(address: str) -> RDBStorage:
+    """The database, made if it is a missing file: aside, since two processes that make one break it."""
+    file = Path(address.removeprefix(SQLITE)) if address.startswith(SQLITE) else None
+    if file and not file.exists():
+        with paths.atomic(file) as unfinished:
+            _connected(f"{SQLITE}{unfinished}").engine.dispose()
+    return _connected(address)
+
+
+def _connected(address: str) -> RDBStorage:
+    waits = {"connect_args": {"timeout": BUSY_S}} if address.startswith(SQLITE) else {"pool_pre_ping": True}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        return RDBStorage(address, waits, heartbeat_interval=ALIVE_S, grace_period=DEAD_S)
+
+
+def _lock() -> FileLock:
+    """Held while a trial is looked for, and made if none is left, by one process of the machine at a time."""
+    file = paths.root() / ".retrace" / "sweeps.lock"
+    file.parent.mkdir(exist_ok=True)
+    return FileLock(file, timeout=LOCK_S)
+
+
+def _about(asked: Asked) -> dict[str, Any]:
+    """All by which two sweeps are the same one: what is searched, and what under it stays as it is."""
+    swept = dict.fromkeys(asked.space.axes)
+    about = {
+        "space": asked.space.said(),
+        "metric": asked.metric,
+        "params": {key: value for key, value in (asked.space.base | asked.space.fixed).items() if key not in swept},
+        "code": _code(asked.space),
+    }
+    return json.loads(json.dumps(about))  # as it comes back
+
+
+def _code(space: Space) -> dict[str, str]:
+    """The MD5 of what the stages of any trial depend on, and no stage makes."""
+    found: dict[str, str] = {str(paths.GRAPH): lineage.md5(paths.GRAPH)}
+    for changes in [{}, *({key: value} for key, many in space.choices.items() for value in many.values())]:
+        stages = graph.stages(space.values(space.fixed | changes))
+        deps = {dep for stage in stages.values() for dep in stage.deps} - graph.makers(stages).keys()
+        found |= {dep: lineage.md5(Path(dep)) for dep in deps - found.keys() if Path(dep).exists()}
+    return found
+
+
+def _compare(name: str, held: dict[str, Any], asked: dict[str, Any]) -> None:
+    """Raises ParamsError where the sweep called `name` is another one, with the first of the differences."""
+    for kind, what in (("space", "searches"), ("metric", "goes by"), ("params", "has"), ("code", "began with")):
+        if (then := held[kind]) == (now := asked[kind]):
+            continue
+        if kind == "code":
+            file = min(file for file in then | now if then.get(file) != now.get(file))
+            said = f"other code than is here: {file}"
+        elif isinstance(then, dict):
+            key = min(key for key in then | now if then.get(key) != now.get(key))
+            said = f"{key}={then[key]}, not {now.get(key, 'nothing')}" if key in then else f"no {key}"
+        else:
+            said = f"{then}, not {now}"
+        raise ParamsError(f"sweep {name} {what} {said}; put that back to go on, or begin another: --name NAME")
