@@ -14,15 +14,15 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
-import yaml
+import requests
 from browser import Browser
 from PIL import Image
+
+from retrace import params
 
 DOCS = Path(__file__).parent
 GAP, GROUND = 24, "#8a929c"  # pixels between the pictures of a page, and what is seen there
@@ -43,9 +43,9 @@ def report(browser: Browser, path: Path) -> None:
 
 
 def mlflow(browser: Browser, path: Path) -> None:
-    dataset = yaml.safe_load((DOCS.parent / "params.yaml").read_text())["dataset"]
     with served() as url:
-        found = asked(f"{url}/api/2.0/mlflow/experiments/get-by-name?experiment_name={dataset}")
+        name = {"experiment_name": params.read()["dataset"]}
+        found = requests.get(f"{url}/api/2.0/mlflow/experiments/get-by-name", name, timeout=WITHIN_S).json()
         runs = f"{url}/#/experiments/{found['experiment']['experiment_id']}/runs"
         browser.look(1500, 640, scale=0.75)
         browser.open(runs)
@@ -76,18 +76,13 @@ def served() -> Iterator[str]:
         try:
             url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + WITHIN_S
             while time.monotonic() < deadline:
-                with suppress(OSError):
-                    urllib.request.urlopen(f"{url}/health", timeout=5).close()
+                with suppress(requests.RequestException):
+                    requests.get(f"{url}/health", timeout=5).raise_for_status()
                     break
                 time.sleep(0.2)
             yield url
         finally:
             os.killpg(server.pid, signal.SIGTERM)
-
-
-def asked(url: str) -> dict[str, Any]:
-    with urllib.request.urlopen(url, timeout=WITHIN_S) as answer:
-        return json.load(answer)
 
 
 def press(browser: Browser, selector: str) -> None:

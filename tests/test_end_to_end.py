@@ -265,7 +265,7 @@ def kept(clone: Clone, name: str) -> None:
 
 
 def test_a_temporary_experiment_is_kept(clone: Clone) -> None:
-    clone.type("dvc exp run --temp --name aside -S lr=0.04")
+    clone.type("dvc exp run --temp --name aside -S lr=0.015")
     kept(clone, "aside")
 
 

@@ -23,8 +23,7 @@ WHOLE = {  # pages that a test reads, to type all that is on them
     "docs/server/README.md": "tests/faults/test_team_server.py",
 }
 TYPED = "".join(
-    (ROOT / "tests" / name).read_text()
-    for name in ("test_end_to_end.py", "test_serve.py", "test_doctor.py")
+    (ROOT / "tests" / name).read_text() for name in ("test_end_to_end.py", "test_serve.py", "test_doctor.py")
 )
 ELSEWHERE = {  # what is typed otherwise than as it stands there: where, and by which words of it
     "retrace ui": ("test_ui.py", '"retrace", "ui", '),  # with a port
