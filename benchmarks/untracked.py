@@ -2,6 +2,7 @@
 
 import runpy
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
@@ -13,7 +14,7 @@ class Journal:
     id = "untracked"
 
     def __init__(self, **_: object) -> None:
-        self.header = {"inputs": "", "machine": "", "dataset": "", "experiment": {}}
+        self.header = {"inputs": "", "machine": "", "dataset": "", "experiment": {}, "deps": defaultdict(str)}
 
     def __getattr__(self, _: str) -> Callable[..., None]:
         return lambda *_, **__: None
