@@ -22,7 +22,7 @@ from typing import Any
 from retrace import journal, processes
 from retrace.tracking.follower import BEGIN_S, address_under
 
-EVERY_S = 10.0  # between two looks at a journal that grows
+FIRST_S, EVERY_S = 0.5, 10.0  # between two looks at a journal that grows: at first, and at last
 GRACE_S = 2.0  # from SIGTERM to SIGKILL, for a stage whose DVC is gone
 NEXT_S = 60.0  # until the next stage of the same DVC begins, which has what the last one made to put away
 
@@ -40,7 +40,7 @@ def follow(path: Path, stage: int, over: Callable[[float], bool], say: Callable[
 
     shown, meter = upload.Upload(path), system.Meter(stage)
     with processes.alone(path, within=math.inf):
-        reason, waited_for = None, False
+        reason, waited_for, pause = None, False, FIRST_S
         while not over(0) and not shown.ended:
             try:
                 shown.advance(patience)
@@ -48,7 +48,8 @@ def follow(path: Path, stage: int, over: Callable[[float], bool], say: Callable[
                 upload.leftovers(path.parent, stop=lambda: over(0))
             except Exception as error:  # noqa: BLE001 - whatever MLflow, its server or its store can fail with
                 reason, waited_for = error, over(0)
-            if not shown.ended and not over(EVERY_S):
+            if not shown.ended and not over(pause):
+                pause = min(2 * pause, EVERY_S)
                 with suppress(OSError):  # a full disk
                     journal.append(path, meter.event())
         if not shown.ended:
