@@ -1,20 +1,32 @@
 """docs/*.png of pages show them as they are here now: `python docs/screenshots.py`, or with the names of some.
 
     report    reports/report.html, by `dvc repro`: light, dark with a point of the map looked at, and on a phone
+    mlflow    MLflow's table of the runs here, an experiment opened to its stages, and its own page
 
 To add one: a function that takes a browser and a file to write, and its name in the table.
 """
 
 import io
+import json
+import os
+import signal
+import socket
+import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import requests
 from browser import Browser
 from PIL import Image
 
+from retrace import params
+
 DOCS = Path(__file__).parent
 GAP, GROUND = 24, "#8a929c"  # pixels between the pictures of a page, and what is seen there
+WITHIN_S, REST_S = 60, 2  # that a page of MLflow's is there; and has what it asks for
 COLOURS = 256  # of a picture, at most: as many as letters and lines need
 
 
@@ -30,6 +42,60 @@ def report(browser: Browser, path: Path) -> None:
     save(shots, path)
 
 
+def mlflow(browser: Browser, path: Path) -> None:
+    with served() as url:
+        name = {"experiment_name": params.read()["dataset"]}
+        found = requests.get(f"{url}/api/2.0/mlflow/experiments/get-by-name", name, timeout=WITHIN_S).json()
+        runs = f"{url}/#/experiments/{found['experiment']['experiment_id']}/runs"
+        browser.look(1500, 640, scale=0.75)
+        browser.open(runs)
+        for button in ("assistant.chat_panel.close", "toggle_sidebar_button", "runnamecellrenderer", "addcolumncta"):
+            press(browser, f"[data-component-id*='{button}']")
+        for column in ("Dataset", "Source", "test_accuracy", "test_loss", "val_accuracy", "lr", "model"):
+            press(browser, f"[class*='treenode']:has(> [title='{column}']) > [class*='tree-checkbox']")
+        browser.press("Escape")
+        time.sleep(REST_S)
+        shots = [browser.shot()]
+        run = browser.run("document.querySelector('.ag-row a[href*=\"/runs/\"]').href")
+        browser.open("about:blank")  # what only differs behind the # is no other page
+        browser.look(1150, 640, scale=0.75)
+        browser.open(run)
+        press(browser, "[data-component-id*='toggle_sidebar_button']")
+        shots.append(browser.shot())
+    save(shots, path)
+
+
+@contextmanager
+def served() -> Iterator[str]:
+    """The address of MLflow's pages, as `retrace ui` shows them."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = ["retrace", "ui", "--port", str(port)]
+    with subprocess.Popen(command, cwd=DOCS.parent, stderr=subprocess.DEVNULL, start_new_session=True) as server:
+        try:
+            url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + WITHIN_S
+            while time.monotonic() < deadline:
+                with suppress(requests.RequestException):
+                    requests.get(f"{url}/health", timeout=5).raise_for_status()
+                    break
+                time.sleep(0.2)
+            yield url
+        finally:
+            os.killpg(server.pid, signal.SIGTERM)
+
+
+def press(browser: Browser, selector: str) -> None:
+    """The first element that `selector` (of CSS) finds, once it is there, has been clicked, and the page is at rest."""
+    script = f"(e => e && (e.click() ?? true))(document.querySelector({json.dumps(selector)}))"
+    deadline = time.monotonic() + WITHIN_S
+    while not browser.run(script):
+        if time.monotonic() > deadline:
+            sys.exit(f"{selector}: not on MLflow's page within {WITHIN_S} s; has `dvc repro` run here?")
+        time.sleep(0.2)
+    time.sleep(REST_S)
+
+
 def save(shots: list[bytes], path: Path) -> None:
     """`path` has the pictures side by side."""
     pictures = [Image.open(io.BytesIO(shot)).convert("RGB") for shot in shots]
@@ -42,7 +108,7 @@ def save(shots: list[bytes], path: Path) -> None:
     print(f"{path}: {path.stat().st_size:,} bytes")
 
 
-SHOTS: dict[str, Callable[[Browser, Path], None]] = {"report": report}
+SHOTS: dict[str, Callable[[Browser, Path], None]] = {"report": report, "mlflow": mlflow}
 
 
 def main() -> None:

@@ -43,6 +43,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def clone(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Clone:
     """A clone in which the five stages have run once, on the digits, and were committed."""
     clone = Clone(tmp_path_factory.mktemp("clone"), cache, SMALL)
+    clone.type("git branch --move main")
     clone.type("dvc repro")
     changed = {line[3:] for line in clone.type("git status --porcelain --untracked-files=all").splitlines()}
     assert {path for path in changed if not path.startswith("reports/")} <= {"dvc.lock"}
@@ -209,18 +210,41 @@ LATER = Counter(["train", "evaluate", "visualize"])
 
 
 def test_an_experiment_runs_what_depends_on_it_and_is_shown_by_both(clone: Clone) -> None:
-    said = clone.type("dvc exp run -S lr=0.01")
-    name = said.split("Ran experiment(s): ")[1].split()[0]
+    name = "faster"
+    said = clone.type("dvc exp run --name faster -S lr=0.02")
     assert "Stage 'preprocess' didn't change, skipping" in said
+    assert "Ran experiment(s): faster" in said
     (parent,), children = runs(clone, name)
     assert parent.info.run_name == name
-    assert parent.data.params["lr"] == "0.01"
+    assert parent.data.params["lr"] == "0.02"
     assert stages_of(children) == LATER
     assert name in clone.type("dvc exp show --no-pager --md")
     assert "lr" in clone.type("dvc params diff")
     assert "test_accuracy" in clone.type("dvc metrics diff")
     assert "index.html" in clone.type("dvc plots diff")
     shutil.rmtree(clone.path / "dvc_plots")
+    clone.type("git restore params.yaml")
+    assert "Running stage" not in clone.type("dvc repro")
+    assert clone.type("git status --porcelain") == ""
+
+
+def test_experiments_are_compared_and_ranked(clone: Clone) -> None:
+    clone.type("dvc exp run --temp --name lenet -S model=lenet")
+    assert "faster against main: " in clone.type("retrace compare main faster")
+    assert "lenet against main: " in clone.type("retrace compare main faster lenet")
+    board = clone.type("retrace leaderboard")
+    assert "lr=0.02" in board
+    assert "model=lenet" in board
+
+
+def test_a_sweep_s_trials_are_in_a_database_that_others_may_share(clone: Clone, tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path / 'sweeps.db'}"
+    sweep = "retrace sweep lr=log:1e-4..1e-1 model=cnn,lenet --trials 2"
+    said = clone.type(f"export RETRACE_SWEEP_STORAGE={database}\n{sweep}")
+    (best,) = re.findall(r"the best into the workspace: dvc exp apply (\S+)", said)
+    clone.type(f"dvc exp apply {best}")
+    assert "Data and pipelines are up to date." in clone.type("dvc status")
+    assert (tmp_path / "sweeps.db").exists()
     restored(clone)
 
 
@@ -241,7 +265,7 @@ def kept(clone: Clone, name: str) -> None:
 
 
 def test_a_temporary_experiment_is_kept(clone: Clone) -> None:
-    clone.type("dvc exp run --temp --name aside -S lr=0.02")
+    clone.type("dvc exp run --temp --name aside -S lr=0.015")
     kept(clone, "aside")
 
 

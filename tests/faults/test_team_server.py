@@ -1,4 +1,4 @@
-"""A server for a team: the README's commands, typed as they stand there; what it then does, and to whom it refuses."""
+"""A server for a team: docs/server/README.md, typed as it stands; what it then does, and to whom it refuses."""
 
 import hashlib
 import os
@@ -28,8 +28,8 @@ from retrace import params, processes
 
 pytestmark = [pytest.mark.faults, pytest.mark.xdist_group("team server")]
 
-SECTION = (ROOT / "README.md").read_text().split("\n## A server for a team\n")[1].split("\n## ")[0]
-COMMANDS = re.findall(r"^    \$ ((?:.*\\\n)*.*)$", SECTION, re.MULTILINE)
+PAGE = (ROOT / "docs/server/README.md").read_text()
+COMMANDS = re.findall(r"^    \$ ((?:.*\\\n)*.*)$", PAGE, re.MULTILINE)
 ADD, ALLOW = COMMANDS[-2:]
 ON_THE_MEMBER_S_MACHINE = ("export ", "dvc ")
 SMALL = {"dataset: mnist": "dataset: digits", "epochs: 5": "epochs: 2", "threads: 2": "threads: 1"}
@@ -111,7 +111,7 @@ class Team:
 
 @pytest.fixture(scope="module")
 def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
-    """The README's commands are typed, from the first to the last, each when what it needs answers."""
+    """The page's commands are typed, from the first to the last, each when what it needs answers."""
     clone = Clone(tmp_path_factory.mktemp("clone"), tmp_path_factory.mktemp("cache"), SMALL)
     ports = {name: unused_port() for name in ("mlflow", "s3", "master", "volume", "filer")}
     internal = {f"{name}.port.grpc": unused_port() for name in ports if name != "mlflow"}

@@ -40,7 +40,9 @@ def predict(
 
 
 def found(model: str, here: Path, device: Device) -> Predictor:
-    """The model that `model` names: a file or folder, a run, or an entry of MLflow's registry."""
+    """The model that `model` names: a file or folder, a run, or an entry of MLflow's registry. Raises DataError where
+    the files are none, and RetraceError where MLflow has none, or does not answer.
+    """
     path = here / model
     if not model.startswith(models.SCHEME) and path.exists():
         weights = path / paths.WEIGHTS.name if path.is_dir() else path

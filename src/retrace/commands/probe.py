@@ -97,7 +97,9 @@ def checked(url: str, load: Load) -> str:
 
 
 def asked(probabilities: probes.Probabilities, name: str, load: Load) -> list[Question]:
-    """Requests with images of the test part, each another, as many as are sent in turns."""
+    """Requests with images of the test part, each another, as many as are sent in turns; their bodies are (n, channels,
+    height, width), raw. Raises RetraceError where the model takes no such inputs.
+    """
     samples, _ = splits.load(paths.TEST)
     questions = []
     for first in range(0, len(samples), load.images)[: min(SHOWN, load.requests)]:

@@ -78,7 +78,7 @@ def of(names: Names, experiments: Sequence[Named]) -> Comparison:
 
 
 def difference(values: Sequence[float | None], at: int) -> float | None:
-    """By how much a value is above the first."""
+    """By how much a value is above the first; None where one of them is missing."""
     first, value = values[0], values[at]
     return None if first is None or value is None else value - first
 

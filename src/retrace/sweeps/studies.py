@@ -195,7 +195,10 @@ def answering(address: str) -> Iterator[None]:
 
 
 def address(given: str | None) -> str:
-    """Where the trials are: what is `given`, or named in RETRACE_SWEEP_STORAGE, or a file in the main repository."""
+    """Where the trials are: what is `given`, or named in RETRACE_SWEEP_STORAGE, or a file in the main repository.
+
+    Raises ParamsError where it is no address of a database.
+    """
     place = given or os.environ.get("RETRACE_SWEEP_STORAGE") or f"{SQLITE}.retrace/sweeps.db"
     if "://" not in place:
         raise ParamsError(
