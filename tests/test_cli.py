@@ -28,7 +28,12 @@ WITH_JSON = sorted(name for name, parser in COMMANDS.items() if "--json" in pars
 def retrace(*words: str, cwd: Path = ROOT, code: int = 0) -> tuple[str, str]:
     """What was printed, and said on stderr."""
     ended = subprocess.run(
-        [BIN / "retrace", *words], cwd=cwd, env=environment(ROOT / ".retrace"), capture_output=True, text=True, check=False
+        [BIN / "retrace", *words],
+        cwd=cwd,
+        env=environment(ROOT / ".retrace"),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert ended.returncode == code, ended.stderr
     return ended.stdout, ended.stderr
