@@ -317,7 +317,7 @@ def test_a_dep_that_dvc_yaml_lacks_and_one_too_many(clone: Clone) -> None:
     graph = clone.path / "dvc.yaml"
     good = graph.read_text()
     text = good.replace("      - src/retrace/models/${model}.py\n", "", 1)
-    text = text.replace("      - patience\n", "").replace(
+    text = text.replace("      - patience\n", "", 1).replace(
         "      - src/retrace/views.py\n", "      - src/retrace/views.py\n      - src/retrace/training.py\n"
     )
     graph.write_text(text)
