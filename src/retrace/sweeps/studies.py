@@ -8,6 +8,7 @@ database is a pickle.
 import json
 import logging
 import os
+import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -33,6 +34,7 @@ SQLITE = "sqlite:///"
 LOCK_S = 120.0
 BUSY_S = 60.0  # that a database in a file may be another process's
 ALIVE_S, DEAD_S = 30, 300  # between two signs of life of a trial; without one, it is nobody's
+MADE_TIMES, MADE_S = 5, 1.0  # that a server's database is asked, where another machine makes its tables; between two
 FIRST = 5  # trials that run to their end, before any is ended by its curve
 KEPT = 75.0  # percent of them that a trial must not be behind; a median's 50 ends most, as the survivors get better
 ABOUT, PROCESS = "about", "process"  # attributes of a study, of a trial
@@ -216,7 +218,18 @@ def _storage(address: str) -> RDBStorage:
     return _connected(address)
 
 
-def _connected(address: str) -> RDBStorage:
+def _connected(address: str, times: int = MADE_TIMES) -> RDBStorage:
+    """Another machine may make a server's tables at the same moment: which of the two it was is seen a second later."""
+    try:
+        return _opened(address)
+    except (sqlalchemy.exc.IntegrityError, sqlalchemy.exc.ProgrammingError, OptunaError):
+        if times == 1 or address.startswith(SQLITE):
+            raise
+        time.sleep(MADE_S)
+        return _connected(address, times - 1)
+
+
+def _opened(address: str) -> RDBStorage:
     waits = {"connect_args": {"timeout": BUSY_S}} if address.startswith(SQLITE) else {"pool_pre_ping": True}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
