@@ -23,8 +23,12 @@ def add_all(add: Add) -> None:
     """Every command is there."""
     _add_recipe(add)
     _add_sweep(add)
-    _add_looking(add)
-    _add_using(add)
+    _add_ui(add)
+    _add_compare(add)
+    _add_leaderboard(add)
+    _add_predict(add)
+    _add_promote(add)
+    _add_probe(add)
     _add_share(add)
     _add_trusting(add)
     _add_mending(add)
@@ -73,7 +77,7 @@ def _add_sweep(add: Add) -> None:
     sweep.add_argument("--storage", metavar="URL", help=said)
 
 
-def _add_looking(add: Add) -> None:
+def _add_ui(add: Add) -> None:
     ui = add(
         *("ui", "MLflow's pages, for this machine alone: one worker, and no page of another site gets in"),
         "retrace ui               every run, curve, picture and model",
@@ -82,6 +86,8 @@ def _add_looking(add: Add) -> None:
     ui.add_argument("--host", default="127.0.0.1", help="%(default)s, or another name of this machine for itself")
     ui.add_argument("--port", type=int, default=5000, help="%(default)s")
 
+
+def _add_compare(add: Add) -> None:
     compare = _with_json(
         add(
             "compare",
@@ -95,6 +101,8 @@ def _add_looking(add: Add) -> None:
     compare.add_argument("names", nargs="+", metavar="NAME", help=said)
     compare.add_argument("--html", metavar="FILE", help="write a page with learning curves")
 
+
+def _add_leaderboard(add: Add) -> None:
     leaderboard = _with_json(
         add(
             "leaderboard",
@@ -109,7 +117,7 @@ def _add_looking(add: Add) -> None:
     leaderboard.add_argument("--top", type=int, default=20, metavar="N", help="rows shown; %(default)s")
 
 
-def _add_using(add: Add) -> None:
+def _add_predict(add: Add) -> None:
     predict = _with_json(
         add(
             "predict",
@@ -129,6 +137,8 @@ def _add_using(add: Add) -> None:
     said = "%(default)s, whatever params.yaml says"
     predict.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help=said)
 
+
+def _add_promote(add: Add) -> None:
     promote = add(
         "promote",
         "give a run's model its name in the registry: its data set's, unless one that is better has it",
@@ -139,6 +149,8 @@ def _add_using(add: Add) -> None:
     promote.add_argument("--as", dest="alias", default="champion", metavar="ALIAS", help="%(default)s")
     promote.add_argument("--force", action="store_true", help="also if it is worse, or was tested on other bytes")
 
+
+def _add_probe(add: Add) -> None:
     probe = _with_json(
         add(
             "probe",

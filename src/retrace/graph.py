@@ -95,7 +95,8 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _parsed(text: str) -> Any:
-    return yaml.load(text, yaml.CSafeLoader)  # in C: ten times as fast as `safe_load`
+    """What `yaml.safe_load` gives, plain values and no objects, ten times as fast: its loader, in C."""
+    return yaml.load(text, yaml.CSafeLoader)
 
 
 @contextmanager

@@ -60,11 +60,11 @@ def completion(parser: ArgumentParser, shell: str) -> str:
     """What the shell has to read to complete `retrace` on Tab: commands, options, recipes, files."""
     import shtab
 
-    for action in _actions(parser):
+    for action in _actions(parser):  # which shtab reads an attribute of that argparse does not have
         if action.dest == "target":
-            action.complete = shtab.FILE  # type: ignore[attr-defined]
+            action.complete = shtab.FILE  # pyright: ignore[reportAttributeAccessIssue]
         elif action.metavar == "RECIPE":
-            action.complete = dict.fromkeys(RECIPES, "_retrace_recipes")  # type: ignore[attr-defined]
+            action.complete = dict.fromkeys(RECIPES, "_retrace_recipes")  # pyright: ignore[reportAttributeAccessIssue]
     return shtab.complete(parser, shell, preamble=RECIPES)  # pyright: ignore[reportArgumentType] - a dict it takes
 
 

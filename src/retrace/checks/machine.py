@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from retrace import paths
 from retrace.checks import places
@@ -26,7 +27,9 @@ def gpu() -> Iterator[Finding]:
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:
-        if isinstance(error, (pynvml.NVMLError_LibraryNotFound, pynvml.NVMLError_DriverNotLoaded)):  # pyright: ignore
+        made = vars(pynvml)  # where pynvml puts its classes of errors when it is imported
+        absent = made["NVMLError_LibraryNotFound"], made["NVMLError_DriverNotLoaded"]
+        if isinstance(error, absent):
             yield ok("no GPU: training runs on the processor")
         else:
             yield warning(f"the GPU's driver says: {error}; after an update of it, the machine has to start anew")
@@ -50,10 +53,10 @@ def gpu() -> Iterator[Finding]:
         yield ok(f"{', '.join(names)}; driver {driver}, torch for CUDA {built}")
 
 
-def _gpu(pynvml: object, number: int) -> str:
-    handle = pynvml.nvmlDeviceGetHandleByIndex(number)  # type: ignore[attr-defined]
-    memory = pynvml.nvmlDeviceGetMemoryInfo(handle)  # type: ignore[attr-defined]
-    return f"{pynvml.nvmlDeviceGetName(handle)}, {memory.free / 1e9:.0f} of {memory.total / 1e9:.0f} GB free"  # type: ignore[attr-defined]
+def _gpu(pynvml: Any, number: int) -> str:
+    handle = pynvml.nvmlDeviceGetHandleByIndex(number)
+    memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+    return f"{pynvml.nvmlDeviceGetName(handle)}, {memory.free / 1e9:.0f} of {memory.total / 1e9:.0f} GB free"
 
 
 def _cuda_of_torch() -> str | None:

@@ -12,13 +12,14 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.distributions import CategoricalDistribution
 from optuna.exceptions import OptunaError
 from optuna.importance import FanovaImportanceEvaluator
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from retrace.figures import style
+from retrace.sweeps.space import Axis
 
 ENOUGH = 4  # complete trials, to tell what matters
 COLOURS = colormaps["viridis_r"].resampled(256)
@@ -26,7 +27,7 @@ ABSENT = -0.12  # where a line goes by an axis on which the trial has no value
 LEGIBLE = 12  # choices written beside an axis
 
 
-def draw(study: optuna.Study, axes: Mapping[str, BaseDistribution], metric: str, path: Path) -> None:
+def draw(study: optuna.Study, axes: Mapping[str, Axis], metric: str, path: Path) -> None:
     """`path` is the picture, of one complete trial or more."""
     trials = [each for each in study.get_trials(deepcopy=False) if each.params and each.value is not None]
     complete = [each for each in trials if each.state is TrialState.COMPLETE]
@@ -52,7 +53,7 @@ def _parallel(
     figure: Figure,
     plot: Axes,
     trials: Sequence[FrozenTrial],
-    axes: Mapping[str, BaseDistribution],
+    axes: Mapping[str, Axis],
     metric: str,
     best: FrozenTrial,
     better: int,
@@ -63,35 +64,41 @@ def _parallel(
     norm = Normalize(low - margin, high + margin, clip=True)
     # The colours are by rank: one bad loss would make all others the same.
     for each in sorted(trials, key=lambda each: better * (each.value or 0.0)):
-        at = [_place(axis, each.params.get(key)) for key, axis in axes.items()]
-        rank = np.mean(better * values <= better * (each.value or 0.0))
-        whole = each.state is TrialState.COMPLETE
-        plot.plot(
-            [*range(len(axes)), len(axes)],
-            [*at, float(norm(each.value or 0.0))],
-            color=COLOURS(float(rank)) if whole else style.GUIDE,
-            linewidth=2.6 if each.number == best.number else 1.2,
-            linestyle="-" if whole else ":",
-            alpha=1.0 if each.number == best.number else 0.75,
-            zorder=3 if each.number == best.number else 2 if whole else 1,
-        )
+        at = [*(_place(axis, each.params.get(key)) for key, axis in axes.items()), float(norm(each.value or 0.0))]
+        rank = float(np.mean(better * values <= better * (each.value or 0.0)))
+        _line(plot, at, rank, is_whole=each.state is TrialState.COMPLETE, is_best=each.number == best.number)
     for x, (key, axis) in enumerate(axes.items()):
         ticks = [(_place(axis, tick), _said(tick)) for tick in _ticks(axis)]
         unread = [(ABSENT, "not read")] if any(key not in each.params for each in trials) else []
         _axis(plot, x, ticks + unread)
     _axis(plot, len(axes), [(float(norm(value)), f"{value:.4g}") for value in np.linspace(low, high, 5)], right=True)
-    plot.set_xticks(range(len(axes) + 1), [*(key.removeprefix("models.") for key in axes), metric])
-    plot.set(
-        xlim=(-0.25, len(axes) + 0.4),
-        ylim=(ABSENT - 0.05 if any(len(each.params) < len(axes) for each in trials) else -0.05, 1.06),
-        yticks=[],
+    lowest = ABSENT if any(len(each.params) < len(axes) for each in trials) else 0.0
+    _frame(figure, plot, [*(key.removeprefix("models.") for key in axes), metric], lowest)
+
+
+def _line(plot: Axes, at: Sequence[float], rank: float, *, is_whole: bool, is_best: bool) -> None:
+    """A trial across the axes, the better, the darker; `rank` is the share of trials that are no better."""
+    plot.plot(
+        range(len(at)),
+        at,
+        color=COLOURS(rank) if is_whole else style.GUIDE,
+        linewidth=2.6 if is_best else 1.2,
+        linestyle="-" if is_whole else ":",
+        alpha=1.0 if is_best else 0.75,
+        zorder=3 if is_best else 2 if is_whole else 1,
     )
+
+
+def _frame(figure: Figure, plot: Axes, names: Sequence[str], lowest: float) -> None:
+    """The axes' names below them, and what the colours say; no box around."""
+    plot.set_xticks(range(len(names)), names)
+    plot.set(xlim=(-0.25, len(names) - 0.6), ylim=(lowest - 0.05, 1.06), yticks=[])
     for side in plot.spines.values():
         side.set_visible(False)
     plot.tick_params(axis="x", length=0, pad=6)
     bar = figure.colorbar(ScalarMappable(Normalize(0, 1), COLOURS), ax=plot, shrink=0.5, aspect=25, location="bottom")
     bar.set_ticks([0, 1], labels=["worst trial", "best trial"])
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.ax.spines["outline"].set_visible(False)
 
 
 def _axis(plot: Axes, x: int, ticks: Sequence[tuple[float, str]], *, right: bool = False) -> None:
@@ -111,22 +118,22 @@ def _axis(plot: Axes, x: int, ticks: Sequence[tuple[float, str]], *, right: bool
         )
 
 
-def _place(axis: BaseDistribution, value: Any) -> float:
+def _place(axis: Axis, value: Any) -> float:
     """Where on an axis from 0 to 1 the value is."""
     if value is None:
         return ABSENT
     if isinstance(axis, CategoricalDistribution):
         return axis.choices.index(value) / max(1, len(axis.choices) - 1)
-    scale = math.log if axis.log else float  # type: ignore[attr-defined]
-    return (scale(value) - scale(axis.low)) / (scale(axis.high) - scale(axis.low))  # type: ignore[attr-defined]
+    scale = math.log if axis.log else float
+    return (scale(value) - scale(axis.low)) / (scale(axis.high) - scale(axis.low))
 
 
-def _ticks(axis: BaseDistribution) -> Sequence[Any]:
+def _ticks(axis: Axis) -> Sequence[Any]:
     if isinstance(axis, CategoricalDistribution):
         step = -(-len(axis.choices) // LEGIBLE)
         return axis.choices[::step]
-    low, high = axis.low, axis.high  # type: ignore[attr-defined]
-    if axis.log:  # type: ignore[attr-defined]
+    low, high = axis.low, axis.high
+    if axis.log:
         powers = range(math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9) + 1)
         inner = [10.0**power for power in powers if low < 10.0**power * (1 + 1e-9) and 10.0**power < high * (1 - 1e-9)]
         return [low, *(each for each in inner if each > low * 1.3 and each < high / 1.3), high]

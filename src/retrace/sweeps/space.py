@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal
 
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import Trial
 
 from retrace import params, recipes
@@ -35,13 +35,14 @@ OTHER_DATA = (
 )  # fmt: skip
 
 Flat = dict[str, Any]  # models.cnn.hidden -> 128
+Axis = CategoricalDistribution | FloatDistribution | IntDistribution
 
 
 @dataclass(frozen=True)
 class Space:
     """The axes by key, what is the same in all trials, and params.yaml's values under them."""
 
-    axes: Mapping[str, BaseDistribution]
+    axes: Mapping[str, Axis]
     choices: Mapping[str, Mapping[str, Any]]  # of an axis of choices: each value, by its word
     fixed: Flat
     base: Flat
@@ -148,7 +149,7 @@ def _split(word: str, base: Flat) -> tuple[str, str]:
     return key, text
 
 
-def _read(key: str, text: str, base: Flat) -> BaseDistribution | list[Any]:
+def _read(key: str, text: str, base: Flat) -> Axis | list[Any]:
     """A range, or the values."""
     if found := RANGE.fullmatch(text):
         return _range(key, text, found, whole=not isinstance(base[key], float))
@@ -169,7 +170,7 @@ def _read(key: str, text: str, base: Flat) -> BaseDistribution | list[Any]:
     return read
 
 
-def _range(key: str, text: str, found: re.Match[str], *, whole: bool) -> BaseDistribution:
+def _range(key: str, text: str, found: re.Match[str], *, whole: bool) -> Axis:
     log, *ends = found.groups()
     whole = whole and all(end is None or re.fullmatch(r"[-+]?\d+", end) for end in ends)
     low, high, step = (None if end is None else int(end) if whole else float(end) for end in ends)
@@ -227,11 +228,11 @@ def _owner(key: str) -> tuple[str | None, str]:
     return choice, rest.partition(".")[0]
 
 
-def _ends(axis: BaseDistribution) -> list[Any]:
-    return list(axis.choices) if isinstance(axis, CategoricalDistribution) else [axis.low, axis.high]  # type: ignore[attr-defined]
+def _ends(axis: Axis) -> list[Any]:
+    return list(axis.choices) if isinstance(axis, CategoricalDistribution) else [axis.low, axis.high]
 
 
-def _suggested(trial: Trial, key: str, axis: BaseDistribution) -> Any:
+def _suggested(trial: Trial, key: str, axis: Axis) -> Any:
     match axis:
         case CategoricalDistribution():
             return trial.suggest_categorical(key, axis.choices)
@@ -241,7 +242,7 @@ def _suggested(trial: Trial, key: str, axis: BaseDistribution) -> Any:
             return trial.suggest_float(key, axis.low, axis.high, step=axis.step, log=axis.log)
 
 
-def _values(axis: BaseDistribution) -> Iterator[Any]:
+def _values(axis: Axis) -> Iterator[Any]:
     match axis:
         case CategoricalDistribution():
             yield from axis.choices
@@ -251,9 +252,8 @@ def _values(axis: BaseDistribution) -> Iterator[Any]:
             yield from (axis.low + number * step for number in range(round((axis.high - axis.low) / step) + 1))
 
 
-def _said(axis: BaseDistribution) -> str:
+def _said(axis: Axis) -> str:
     if isinstance(axis, CategoricalDistribution):
         return ",".join(map(str, axis.choices))
-    assert isinstance(axis, IntDistribution | FloatDistribution)  # noqa: S101 - there is no other
     step = "" if axis.step in (None, 1) and not (isinstance(axis, FloatDistribution) and axis.step) else f":{axis.step}"
     return f"{'log:' if axis.log else ''}{axis.low}..{axis.high}{step}"
