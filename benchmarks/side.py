@@ -4,6 +4,7 @@ In a clone that has a recipe's parameters and its data, dealt out: both sides ta
 `seconds` that so many `samples` took, how many samples an epoch has, and the `accuracy` in the test if there was one.
 """
 
+import gc
 import hashlib
 import json
 import os
@@ -59,13 +60,14 @@ def taught(name: str, what: str, n: int, seed: int) -> Told:
     """The tutorial's own loop: so many steps; or so many epochs, each with its test; or so many tests."""
     import torch
 
-    from retrace import params, paths, splits
+    from retrace import paths, splits
 
     torch.manual_seed(seed)
-    torch.set_num_threads(params.read()["threads"])
+    torch.set_num_threads(os.cpu_count() or 1)
     watched = paths.TEST if what == "tests" else paths.VALIDATION  # after each epoch, as ours
     (train, _), (test, _) = splits.load(paths.TRAIN), splits.load(watched)
     tutorial = import_module(f"tutorials.{name}").Tutorial(train, test)
+    gc.freeze()  # as ours: by chance, or not, the collector takes up to a third of a tutorial's time
     if what == "steps":
         steps = Steps(n)
         told = steps.of(lambda: [steps.step(samples) for samples in tutorial.epoch()])

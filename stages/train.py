@@ -70,7 +70,7 @@ def built(p: Train, samples: Samples, measured: Scale) -> tuple[Classifier, Card
     return model, card
 
 
-def show(model: Classifier, card: Card, part: Part, augment: Augment, p: Train) -> None:
+def show(model: Classifier, card: Card, part: Part, augment: Augment | None, p: Train) -> None:
     """reports/ has the network's layers as text, and the first batch as the network will see it."""
     summary = torchinfo.summary(model, input_data=classifier.example(card, 1), device="cpu", verbose=0)
     with paths.atomic(paths.SUMMARY) as unfinished:
@@ -95,7 +95,7 @@ def main() -> None:
     loss_of = params.bind(LOSSES, p.loss, "losses")
     optimizer_of = params.bind(OPTIMIZERS, p.optimizer, "optimizers")
     schedule = params.bind(SCHEDULES, p.schedule, "schedules")
-    augment = params.bind(AUGMENTATIONS, p.augmentation, "augmentations")
+    augment = params.bind(AUGMENTATIONS, p.augmentation, "augmentations") if p.augmentation.name != "none" else None
     compute = seeding.settle(p, p.precision)
     samples, measured = splits.load(paths.TRAIN)
     watched, _ = splits.load(paths.VALIDATION)
@@ -108,7 +108,7 @@ def main() -> None:
         show(model, card, part, augment, p)
         began = time.perf_counter()
         model = learner = model.to(compute.device)
-        if p.freeze_trunk and p.augmentation.name == "none":
+        if p.freeze_trunk and augment is None:
             learner, part, validation = past_trunk(model, part, validation, compute, p)
         state = State(learner, optimizer_of(learner.trainable()), compute.device)
         total_steps = p.epochs * batches.count(part, p.batch_size)

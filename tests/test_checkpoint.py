@@ -97,6 +97,7 @@ KINDS = {
     "the last epoch and a plateau": {"keep": "last", "schedule": "plateau"},
     "patience": {"patience": 1, "schedule": "constant", "lr": 0.2, "optimizer": "sgd", "epochs": 9},
     "bfloat16": {"precision": "bfloat16"},
+    "narrow layers": {"model": "mlp", "optimizer": "adam"},
 }
 
 
@@ -181,7 +182,7 @@ def test_the_same_signal_again_is_impatience_only_if_it_comes_later(apart_s: flo
     script = (
         "import os, signal, time\nfrom retrace import errors\nerrors.IMPATIENT_S = 0.1\n"
         "def main():\n"
-        "    with errors.deferred():\n"
+        "    with errors.Deferred():\n"
         "        for number in (signal.SIGTERM, signal.SIGTERM):\n"
         f"            os.kill(os.getpid(), number); time.sleep({apart_s})\n"
         "        print('went on', flush=True)\n"

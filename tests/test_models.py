@@ -179,6 +179,21 @@ def test_the_largest_of_four_is_torch_s(tall: int, wide: int, form: torch.memory
     assert gradient.name() == "MaxPool2DWithIndicesBackward0"
 
 
+@pytest.mark.parametrize("n", [1, 50])
+def test_a_layer_of_columns_is_the_library_s_within_rounding(n: int) -> None:
+    theirs, ours = nn.Linear(7, 5), layers.Linear(7, 5)
+    ours.load_state_dict(theirs.state_dict())
+    inputs = torch.randn(n, 7)
+    gradients = []
+    for layer in (theirs, ours):
+        given = inputs.clone().requires_grad_()
+        (made := layer(given)).square().sum().backward()
+        assert made.shape == (n, 5)
+        gradients.append([made, given.grad, layer.weight.grad, layer.bias.grad])
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def test_a_map_too_small_to_be_halved_is_refused() -> None:
     with torch.no_grad(), pytest.raises(RuntimeError, match="too small"):
         layers.MaxPool()(torch.zeros(1, 1, 1, 4))

@@ -11,7 +11,7 @@ from test_checkpoint import KINDS, STEPS, Stopped, Training
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
-from retrace import steps, tape
+from retrace import script, steps, tape
 from retrace.samples import Samples
 from retrace.tape import UnrecordableError
 
@@ -23,13 +23,13 @@ def recordings(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
     """Steps are recorded however long they take; the inputs with which one was."""
     recorded: list[Tensor] = []
 
-    def record(function: tape.Play, inputs: Tensor, labels: Tensor) -> tape.Play:
-        play = original(function, inputs, labels)
+    def taped(move: steps.Move, inputs: Tensor, labels: Tensor) -> steps.Move:
+        play = original(move, inputs, labels)
         recorded.append(inputs)
         return play
 
-    original = tape.record
-    monkeypatch.setattr(tape, "record", record)
+    original = steps.taped
+    monkeypatch.setattr(steps, "taped", taped)
     monkeypatch.setattr(steps, "QUICK", 1e9)
     return recorded
 
@@ -202,10 +202,11 @@ def test_nothing_is_held_longer_than_it_is_used() -> None:
             inputs = inputs + 1
         return [inputs.sum()]
 
-    play = tape.record(function, torch.zeros(9))
-    given = torch.zeros(9)
+    n = script.SMALL // 4 + 1  # numbers of four bytes
+    play = tape.record(function, torch.zeros(n))
+    given = torch.zeros(n)
     with Living() as living:
         played = play(given)[0]
-    assert played == 9 * 50
+    assert played == n * 50
     assert len(living.given) == 51
     assert living.most == 2

@@ -149,6 +149,21 @@ LABELS = torch.arange(30) % 3
 
 
 @pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("n", [1, 30])
+def test_every_loss_and_its_gradient_are_those_of_logits_that_lie_class_by_class(
+    values: params.Values, name: str, n: int
+) -> None:
+    settings = values["losses"][name] | ({"label_smoothing": 0.1, "class_weights": [1.0, 2.0, 3.0]} if n > 1 else {})
+    loss = LOSSES[name](EVEN, **(settings if name == "cross_entropy" else values["losses"][name]))
+    found = []
+    for columns in (False, True):
+        logits = (LOGITS[:n].T.contiguous().T if columns else LOGITS[:n].clone()).requires_grad_()
+        (value := loss(logits, LABELS[:n])).backward()
+        found.append((value.detach(), logits.grad))
+    torch.testing.assert_close(*found)
+
+
+@pytest.mark.parametrize("name", LOSSES)
 def test_every_loss_is_lower_where_the_true_class_is_surer(values: params.Values, name: str) -> None:
     loss = LOSSES[name](EVEN, **values["losses"][name])
     right = F.one_hot(LABELS, 3).float()
@@ -239,6 +254,21 @@ def test_a_shuffled_epoch_has_every_sample_once_and_its_order_is_seeded(
     )
 
 
+def test_one_batch_of_all_samples_has_their_own_order_and_may_be_written_to(
+    parts: tuple[batches.Part, batches.Part],
+) -> None:
+    n = len(parts[0])
+    part = batches.Part(torch.arange(2.0 * n).view(n, 2), parts[0].labels)
+    laid_out = batches.laid_out(part, n)
+    assert laid_out.inputs.T.is_contiguous()
+    for epoch in range(2):
+        ((inputs, labels),) = batches.shuffled(laid_out, n, None, torch.Generator(), seed=0, epoch=epoch)
+        assert torch.equal(inputs, part.inputs)
+        assert torch.equal(labels, part.labels)
+        inputs.zero_()
+    assert batches.laid_out(part, n - 1) is part
+
+
 @pytest.mark.parametrize(("n", "size", "sizes"), [(7, 3, [3, 4]), (8, 3, [3, 3, 2]), (6, 3, [3, 3]), (1, 3, [1])])
 def test_no_sample_is_left_alone_in_a_batch(n: int, size: int, sizes: list[int]) -> None:
     part = batches.Part(torch.zeros(n, 2), torch.zeros(n, dtype=torch.int64))
@@ -273,7 +303,7 @@ class Fitted:
         schedule = params.bind(SCHEDULES, p.schedule, "schedules")
 
         def rate(at: Moment) -> float:
-            self.moments.append(at)
+            self.moments.append(at._replace(val_losses=list(at.val_losses)))
             return p.lr * schedule(at)
 
         optimizer = params.bind(OPTIMIZERS, p.optimizer, "optimizers")(learner.trainable())
@@ -396,7 +426,7 @@ def test_sgd_without_momentum_needs_no_nesterov() -> None:
 def test_metrics_are_functions_of_logits_and_labels() -> None:
     logits = torch.tensor([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0], [0.0, 0.5]])
     labels = torch.tensor([0, 1, 1, 1])
-    assert evaluation.accuracy(logits, labels) == 0.75
+    assert evaluation.accuracy(logits, labels) == evaluation.accuracy(logits.T.contiguous().T, labels) == 0.75
     chances = torch.softmax(logits, dim=1)[torch.arange(4), labels]
     assert evaluation.loss(logits, labels) == pytest.approx(-chances.log().mean().item())
     first, second = evaluation.by_class(logits.argmax(dim=1).numpy(), labels.numpy(), ["a", "b"])

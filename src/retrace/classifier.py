@@ -47,6 +47,7 @@ class Classifier(nn.Module):
         self.trunk_is_frozen = False
         for name, values in (("mean", scale.mean), ("std", scale.std)):
             self.register_buffer(name, torch.tensor(values).view(-1, *(1 for _ in shape[1:])), persistent=False)
+        self._is_shifted, self._is_scaled = any(scale.mean), any(factor != 1 for factor in scale.std)
 
     def settle(self, inputs: Inputs) -> None:
         """Layers that are taken from the data, and not learnt, are taken from these inputs."""
@@ -60,7 +61,9 @@ class Classifier(nn.Module):
         return not any(hasattr(layer, "settle") for layer in self.trunk.modules())
 
     def normalised(self, inputs: Inputs) -> torch.Tensor:
-        scaled = (inputs.to(torch.float32) - self.mean) / self.std
+        scaled = inputs.to(torch.float32)
+        scaled = scaled - self.mean if self._is_shifted else scaled
+        scaled = scaled / self.std if self._is_scaled else scaled
         return scaled.contiguous(memory_format=torch.channels_last) if scaled.ndim == 4 else scaled
 
     def features(self, inputs: Inputs) -> Features:

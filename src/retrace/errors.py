@@ -8,9 +8,9 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from types import FrameType
+from typing import Self
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no room for a file
 
@@ -70,7 +70,7 @@ def run(main: Callable[[], None]) -> None:
 
 
 def listen() -> None:
-    """SIGINT is KeyboardInterrupt from here on, SIGTERM and SIGHUP are Terminated, unless they are `deferred`, or
+    """SIGINT is KeyboardInterrupt from here on, SIGTERM and SIGHUP are Terminated, unless they are `Deferred`, or
     ignored, as by nohup.
     """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -78,23 +78,25 @@ def listen() -> None:
             signal.signal(number, _arrived)
 
 
-@contextmanager
-def deferred() -> Iterator[Callable[[], None]]:
-    """A signal that arrives is answered when the function that this yields is called, and at the end. The same one
-    again, seconds later, ends the process at once, for what hangs.
+class Deferred:
+    """A signal that arrives within is answered when `answer` is called, and at the end. The same one again, seconds
+    later, ends the process at once, for what hangs.
     """
-    global _waiting  # noqa: PLW0603 - signals are the process's
-    _waiting = arrived = {}
 
-    def answer() -> None:
-        for number in arrived:
-            _raise(number)
+    def __enter__(self) -> Self:
+        global _waiting  # noqa: PLW0603 - signals are the process's
+        _waiting = self.arrived = dict[int, float]()
+        return self
 
-    try:
-        yield answer
-    finally:
+    def __exit__(self, kind: object, *_: object) -> None:
+        global _waiting  # noqa: PLW0603
         _waiting = None
-    answer()
+        if kind is None:
+            self.answer()
+
+    def answer(self) -> None:
+        for number in self.arrived:
+            _raise(number)
 
 
 def _arrived(number: int, _: FrameType | None) -> None:

@@ -8,6 +8,7 @@ from statistics import fmean
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's own name for it
+from torch import Tensor
 
 from retrace import memory
 from retrace.batches import Part
@@ -41,7 +42,8 @@ def outputs(model: Classifier, part: Part) -> Outputs:
     """The features and logits of every sample; the model is left in evaluation mode."""
     model.eval()
     with torch.no_grad():
-        features = torch.cat(list(_features(model, part)))
+        first, *rest = _features(model, part)
+        features = torch.cat([first, *rest]) if rest else first
         return Outputs(features, model.head(features))
 
 
@@ -62,7 +64,8 @@ def _features(model: Classifier, part: Part) -> Iterator[Features]:
     if part.reader:
         part.reader.in_order()
     size = max(1, min(BATCH[part.inputs.device.type], BATCH_NUMBERS // part.inputs[0].numel()))
-    return (model.features(inputs) for inputs in part.inputs.split(size))
+    batches = part.inputs.split(size) if len(part) > size else [part.inputs]
+    return map(model.features, batches)
 
 
 def _room(shape: tuple[int, ...], device: torch.device) -> Features:
@@ -79,7 +82,13 @@ def loss(logits: Logits, labels: Labels) -> float:
 
 def accuracy(logits: Logits, labels: Labels) -> float:
     """The share of samples whose largest logit is the label's, 0..1."""
-    return (logits.argmax(dim=1) == labels).double().mean().item()
+    return n_correct(logits, labels).item() / len(labels)
+
+
+def n_correct(logits: Logits, labels: Labels) -> Tensor:
+    """How many samples' largest logit is the label's."""
+    # The largest's index and a count, by the calls that take least: `argmax` of strided logits ten times as long.
+    return (logits.max(dim=1).indices == labels).count_nonzero()
 
 
 def by_class(predicted: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> list[ClassScore]:

@@ -33,9 +33,16 @@ def cross_entropy(
     weights = _weights(counts, class_weights, "cross_entropy.class_weights")
 
     def loss(logits: Logits, labels: Labels) -> Loss:
-        return F.cross_entropy(logits, labels, weights, label_smoothing=label_smoothing)
+        return F.cross_entropy(*_in_rows(logits, labels), weights, label_smoothing=label_smoothing)
 
     return loss
+
+
+def _in_rows(logits: Logits, labels: Labels) -> tuple[Tensor, Tensor]:
+    """Both as of an image with a pixel a sample, if logits lie class by class: then a CPU takes many at once."""
+    if logits.is_contiguous() or not logits.T.is_contiguous() or logits.is_cuda:
+        return logits, labels
+    return logits.T.view(1, -1, len(labels), 1), labels.view(1, -1, 1)
 
 
 def cross_entropy_scratch(counts: Counts) -> LossFunction:  # noqa: ARG001 - a loss takes them

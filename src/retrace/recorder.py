@@ -77,7 +77,7 @@ class Recorder:
         try:
             yield
         except (KeyboardInterrupt, Terminated):
-            with errors.deferred(), suppress(DivergedError):
+            with errors.Deferred(), suppress(DivergedError):
                 self.save()
             raise
         self.save()

@@ -6,8 +6,7 @@ settings under `schedules:`. A schedule keeps no state: a resumed training needs
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from pydantic import Field
 
@@ -16,8 +15,7 @@ from retrace.params import Fraction
 Epochs = Annotated[int, Field(ge=1)]
 
 
-@dataclass(frozen=True)
-class Moment:
+class Moment(NamedTuple):
     """The middle of a step."""
 
     done: float  # the fraction of all steps that is over, 0..1

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,8 +28,7 @@ class Epoch:
     val_accuracy: float
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """What is known after a step. Tensors: reading one waits for the device, so read few."""
 
     step: int  # of all, counted from 1
@@ -44,9 +43,9 @@ class Coming:
 
     def __init__(self, step: Step) -> None:
         self.step = step.step
-        self._loss = step.loss.to("cpu", non_blocking=True)
-        self._sent = torch.cuda.Event() if step.loss.is_cuda else None
-        if self._sent:
+        self._loss, self._sent = step.loss, None
+        if step.loss.is_cuda:
+            self._loss, self._sent = step.loss.to("cpu", non_blocking=True), torch.cuda.Event()
             self._sent.record()
 
     def read(self) -> float:
@@ -56,19 +55,25 @@ class Coming:
         return self._loss.item()
 
 
+NO_LOSS, NONE_CORRECT = torch.zeros(()), torch.zeros((), dtype=torch.int64)  # which any device adds to its own
+
+
 class Totals:
     """Of an epoch's steps, summed on the device, which nothing waits for until the end."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self) -> None:
         self.n_steps, self.n_images = 0, 0
-        self.loss = torch.zeros((), device=device)
-        self.n_correct = torch.zeros((), dtype=torch.int64, device=device)
+        self.loss, self.n_correct = NO_LOSS, NONE_CORRECT
 
     def add(self, step: Step) -> None:
         self.n_steps += 1
         self.n_images += step.n_images
-        self.loss += step.loss * step.n_images
-        self.n_correct += step.n_correct
+        self.loss = self.loss + step.loss * step.n_images
+        self.n_correct = self.n_correct + step.n_correct
+
+    def means(self) -> tuple[float, float]:
+        """The loss and the accuracy, 0..1."""
+        return self.loss.item() / self.n_images, self.n_correct.item() / self.n_images
 
 
 class State:
@@ -78,9 +83,10 @@ class State:
         self.model, self.optimizer, self.device = model, optimizer, device
         self.step = 0
         self.epochs: list[Epoch] = []
+        self.val_losses: list[float] = []  # of these
         self.lowest: Epoch | None = None  # the first with the lowest validation loss, not to be sought at every epoch
         self.best: dict[str, Tensor] = {}  # its weights, if they are what training ends with
-        self.totals = Totals(device)
+        self.totals = Totals()
         self.generator = torch.Generator()  # of this epoch's augmentation
         self._last: Coming | None = None
         self._finite: float | None = None  # the loss of the step before
@@ -99,7 +105,7 @@ class State:
 
     def scored(self, epoch: Epoch, p: Train) -> None:
         self._add(epoch)
-        self.totals = Totals(self.device)
+        self.totals = Totals()
         if p.keep == "best" and self.lowest is epoch:
             self.best = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
 
@@ -135,7 +141,7 @@ class State:
         self.model.load_state_dict(_under("model.", values))
         self.best = {name: tensor.to(self.device) for name, tensor in _under("best.", values).items()}
         _restore(self.optimizer, _under("optimizer.", values))
-        self.totals = Totals(self.device)
+        self.totals = Totals()
         for name, value in _under("totals.", values).items():
             setattr(self.totals, name, value.to(self.device) if isinstance(value, Tensor) else value)
         self.generator.set_state(values["random.augmentation"])
@@ -145,6 +151,7 @@ class State:
 
     def _add(self, epoch: Epoch) -> None:
         self.epochs.append(epoch)
+        self.val_losses.append(epoch.val_loss)
         if self.lowest is None or epoch.val_loss < self.lowest.val_loss:
             self.lowest = epoch
 

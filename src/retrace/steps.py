@@ -6,14 +6,14 @@ what the step does, to the bit.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from retrace import tape
+from retrace import evaluation, tape
 from retrace.losses import LossFunction
 from retrace.seeding import Compute
 from retrace.shapes import Inputs, Labels, Loss
@@ -31,7 +31,7 @@ class Found(NamedTuple):
     n_correct: Tensor
 
 
-Move = Callable[[Inputs, Labels], Found]
+Move = Callable[[Inputs, Labels], Sequence[Tensor]]  # of what was found
 
 
 class Steps:
@@ -72,13 +72,15 @@ class Steps:
 
     def move(self, inputs: Inputs, labels: Labels) -> Found:
         """One operation after the other."""
+        if not self.state.model.training:  # as validation leaves it, which a recording need not know
+            self.state.model.train()
         with self.compute.autocast():
             logits = self.state.model(inputs)
         loss = self.loss_of(logits.float(), labels)
         loss.backward()
         self.state.optimizer.step()
         self._forget_gradients()
-        return Found(loss.detach(), (logits.detach().argmax(dim=1) == labels).sum())
+        return Found(loss.detach(), evaluation.n_correct(logits.detach(), labels))
 
     def _forget_gradients(self) -> None:
         """As `zero_grad` does, without its marks for torch's profiler, which take as long as some operations."""
@@ -138,8 +140,7 @@ def is_the_same(does: list[Tensor], says: list[Tensor]) -> bool:
 
 def taped(move: Move, inputs: Inputs, labels: Labels) -> Move:
     """`move` as a tape, for a CPU."""
-    play = tape.record(move, inputs, labels)
-    return lambda *batch: Found(*play(*batch))
+    return tape.record(move, inputs, labels)
 
 
 def cuda_graph(move: Move, inputs: Inputs, labels: Labels) -> Move:
@@ -147,13 +148,13 @@ def cuda_graph(move: Move, inputs: Inputs, labels: Labels) -> Move:
     held_inputs, held_labels = inputs.clone(), labels.clone()
     graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
     with torch.cuda.stream(stream), torch.cuda.graph(graph):  # the first is there to leave also where recording fails
-        found = move(held_inputs, held_labels)
+        loss, n_correct = move(held_inputs, held_labels)
 
     def replay(inputs: Inputs, labels: Labels) -> Found:
         held_inputs.copy_(inputs)
         held_labels.copy_(labels)
         graph.replay()
-        return Found(found.loss.clone(), found.n_correct.clone())
+        return Found(loss.clone(), n_correct.clone())
 
     return replay
 

@@ -3,9 +3,8 @@
 import math
 from collections.abc import Callable
 
-from retrace import batches, errors, evaluation
+from retrace import batches, errors
 from retrace.batches import Augment, Part
-from retrace.classifier import Classifier
 from retrace.errors import DivergedError
 from retrace.losses import LossFunction
 from retrace.params import Train
@@ -13,13 +12,14 @@ from retrace.schedules import Moment
 from retrace.seeding import Compute
 from retrace.state import Epoch, State, Step, Totals
 from retrace.steps import Steps
+from retrace.validation import Validation
 
 
 def train(
     state: State,
     loss_of: LossFunction,
     learning_rate: Callable[[Moment], float],
-    augment: Augment,
+    augment: Augment | None,
     training: Part,
     validation: Part,
     compute: Compute,
@@ -34,33 +34,31 @@ def train(
     A signal is answered between two steps or in validation, so that `state` is whole whenever this ends. Raises
     DivergedError at the latest after the next step, where a loss is not finite.
     """
+    training = batches.laid_out(training, p.batch_size)
     total = p.epochs * batches.count(training, p.batch_size)
-    step = Steps(state, loss_of, compute)
+    step, validate = Steps(state, loss_of, compute), Validation(state.model, validation)
     while not state.is_over(p):
-        state.model.train()
-        epoch, val_losses = len(state.epochs), [scored.val_loss for scored in state.epochs]
-        with errors.deferred() as answer:
+        epoch = len(state.epochs)
+        with errors.Deferred() as signals:
             for inputs, labels in batches.shuffled(
                 training, p.batch_size, augment, state.generator, seed=p.seed, epoch=epoch, after=state.totals.n_steps
             ):
-                rate = learning_rate(Moment((state.step + 0.5) / total, epoch, val_losses))
+                rate = learning_rate(Moment((state.step + 0.5) / total, epoch, state.val_losses))
                 state.stepped(told := step(inputs, labels, rate))
                 on_step(told)
-                answer()
+                signals.answer()
 
-        scored = _scored(epoch + 1, state.totals, state.model, validation)
-        with errors.deferred():
+        scored = _scored(epoch + 1, state.totals, *validate())
+        with errors.Deferred():
             state.scored(scored, p)
             on_epoch(scored)
     return state.finish(p)
 
 
-def _scored(epoch: int, totals: Totals, model: Classifier, validation: Part) -> Epoch:
-    train_loss, train_accuracy = totals.loss.item() / totals.n_images, totals.n_correct.item() / totals.n_images
-    logits = evaluation.outputs(model, validation).logits
-    val_loss = evaluation.loss(logits, validation.labels)
+def _scored(epoch: int, totals: Totals, val_loss: float, val_accuracy: float) -> Epoch:
+    train_loss, train_accuracy = totals.means()
     if not math.isfinite(train_loss) or not math.isfinite(val_loss):
         raise DivergedError(
             f"epoch {epoch}: the training loss is {train_loss}, the validation loss {val_loss}; lower lr"
         )
-    return Epoch(epoch, train_loss, train_accuracy, val_loss, evaluation.accuracy(logits, validation.labels))
+    return Epoch(epoch, train_loss, train_accuracy, val_loss, val_accuracy)

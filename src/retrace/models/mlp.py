@@ -22,5 +22,5 @@ def build(
     widths = [math.prod(shape), *hidden]
     trunk = nn.Sequential(nn.Flatten())
     for n_in, n_out in pairwise(widths):
-        trunk.append(nn.Linear(n_in, n_out)).append(layers.activation(activation))
-    return trunk, nn.Linear(widths[-1], n_classes)
+        trunk.append(layers.Linear(n_in, n_out)).append(layers.activation(activation, inplace=False))
+    return trunk, layers.Linear(widths[-1], n_classes)

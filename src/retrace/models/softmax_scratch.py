@@ -12,7 +12,7 @@ from retrace.shapes import Features, Logits
 
 
 class Affine(nn.Module):
-    """X W + b; the softmax is the loss's. W lies class by class, and products with it take half the time for that."""
+    """W X + b of columns; the softmax is the loss's. Class by class, products take half the time."""
 
     def __init__(self, n_features: int, n_classes: int, std: float) -> None:
         super().__init__()
@@ -20,7 +20,7 @@ class Affine(nn.Module):
         self.bias = nn.Parameter(torch.zeros(n_classes))
 
     def forward(self, features: Features) -> Logits:
-        return torch.addmm(self.bias, features, self.weight.T)
+        return torch.addmm(self.bias[:, None], self.weight, features.T).T
 
 
 def build(shape: Shape, n_classes: int, *, std: Annotated[float, Field(gt=0, le=100)]) -> Built:

@@ -58,7 +58,7 @@ class Runner:
                         self._look(each)
                     time.sleep(POLL_S if self.running else 0.0)
         except BaseException:
-            with errors.deferred():
+            with errors.Deferred():
                 self._leave()
             raise
 

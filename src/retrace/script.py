@@ -1,0 +1,291 @@
+"""Recorded operations as the source of a Python function, in which nothing is done that need not be done each time.
+
+What is small has its place for ever. A view that is there already is not made again, nor one of what keeps its place;
+what is the same each time is kept; a copy of what nobody looks at afterwards is the thing itself; what nobody looks at
+at all is left out. The numbers are the same, to the bit.
+"""
+
+import functools
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Play = Callable[..., Sequence[Tensor]]
+
+aten = torch.ops.aten
+COPY = aten.copy_.default
+EMPTY = {aten.new_empty_strided.default, aten.empty_strided.default}
+SMALL = 1 << 16  # bytes of a tensor that keeps its place: larger ones share theirs, which stays in the cache
+OF_SHAPES = {aten.ones_like.default, aten.zeros_like.default, aten.new_zeros.default, aten.new_ones.default}
+
+# What torch does for them, with less around it: a number becomes a tensor for each tensor, every time; a result may not
+# have a place.
+QUICKER: dict[Any, Callable[..., tuple[Any, Sequence[Any]]]] = {
+    aten._foreach_add_.Scalar: lambda of, n: (aten._foreach_add_.List, (of, [torch.full_like(one, n) for one in of])),
+    aten.relu.default: lambda of: (aten.clamp_min.default, (of, 0)),
+}
+
+# What torch has as functions of Python's too, which take half a microsecond less to be called; and those with an `out`.
+DIRECT = {
+    aten._foreach_add_.List,
+    aten._fused_adam_.tensor_lr,
+    aten._fused_sgd_.tensor_lr,
+    aten.addcmul_.default,
+    aten.clone.default,
+    aten.count_nonzero.default,
+    aten.expand.default,
+    aten.mean.default,
+    aten.permute.default,
+    aten.relu_.default,
+    aten.squeeze.dim,
+    aten.t.default,
+    aten.unsqueeze.default,
+    aten.view.default,
+}
+PLACED = {
+    aten._log_softmax.default,
+    aten._log_softmax_backward_data.default,
+    aten.add.Tensor,
+    aten.addmm.default,
+    aten.amax.default,
+    aten.clamp_min.default,
+    aten.div.Tensor,
+    aten.eq.Tensor,
+    aten.exp.default,
+    aten.gather.default,
+    aten.log.default,
+    aten.max.dim,
+    aten.mm.default,
+    aten.mul.Tensor,
+    aten.neg.default,
+    aten.scatter_add.default,
+    aten.sub.Tensor,
+    aten.sum.dim_IntList,
+}
+
+
+class UnrecordableError(Exception):
+    """The function does what a recording would not do again."""
+
+
+class Operation:
+    """As it was done."""
+
+    def __init__(self, kind: Any, args: Sequence[Any], settings: dict[str, Any], result: Any) -> None:
+        self.kind, self.args, self.settings, self.result = kind, args, settings, result
+        self.inputs = [*_tensors(args), *_tensors(list(settings.values()))]
+        self.outputs = result if isinstance(result, (list, tuple)) else [result]
+        self.reads, self.gives = _storages(self.inputs), _storages(self.outputs)
+        is_chance = torch.Tag.nondeterministic_seeded in kind.tags
+        # It makes other names for the same numbers; or new numbers of its inputs alone; and nothing else.
+        self.is_view = kind.is_view and self.gives <= self.reads
+        self.is_function = not (self.is_view or is_chance or kind._schema.is_mutable)
+
+    @property
+    def changes(self) -> set[int]:
+        """Storages of those of its inputs that it says it writes to."""
+        if not self.kind._schema.is_mutable:
+            return set()
+        told = dict(zip((argument.name for argument in self.kind._schema.arguments), self.args, strict=False))
+        told |= self.settings
+        return _storages([told.get(argument.name) for argument in self.kind._schema.arguments if argument.is_write])
+
+
+class Script:
+    """A line for each operation that is left, over names of tensors and of what else it takes."""
+
+    def __init__(self, given: Sequence[Tensor], operations: Sequence[Operation], results: Sequence[Tensor]) -> None:
+        self._results = results
+        self._names = {id(tensor): f"given{number}" for number, tensor in enumerate(given)}
+        self._takes = ", ".join(self._names.values())
+        self._views: dict[object, str] = {_view(tensor): self._names[id(tensor)] for tensor in given}
+        self._held: dict[str, Any] = {}
+        self._lines: list[str] = []
+        self._latest: Any = None  # kind of the last line
+        # Of storages: given each time, made each time, made where they were made before, the same each time.
+        self._given, self._made, self._placed, self._same = _storages(given), set[int](), set[int](), set[int]()
+        self._lent = set[int]()  # of those made, whose numbers are at such a place
+        self._returned = _storages(results)
+        self._born = {of for operation in operations for of in operation.gives - operation.reads}
+        asked = _asked(operations, results)
+        self._needed = {place: n for n, operation in enumerate(asked) for place in operation.reads}
+        self._needed |= dict.fromkeys(self._returned, len(asked))
+        self._changed = {place for operation in asked for place in operation.changes}
+        for number, operation in enumerate(asked):
+            self._add(number, operation)
+
+    def compiled(self) -> Play:
+        """The function. It leaves no trace for gradients, whoever calls it."""
+        returned = ", ".join(map(self._said, self._results))
+        body = [*_freed(self._lines, returned), f"return [{returned}]"]
+        self._held["unwatched"] = torch._C._InferenceMode  # what `torch.inference_mode` is but for its Python
+        source = "\n  ".join([f"def play({self._takes}):\n with unwatched(True):", *body])
+        exec(source, self._held)  # noqa: S102 - of names made here alone
+        return self._held["play"]
+
+    def _add(self, number: int, operation: Operation) -> None:
+        if operation.is_view and self._is_there(operation):
+            return
+        if self._is_same(operation):
+            self._same |= operation.gives
+        elif operation.kind is COPY and self._is_needless(number, operation):
+            self._replace(*operation.args[:2])
+        else:
+            self._write(operation)
+
+    def _is_there(self, view: Operation) -> bool:
+        """Whether no line is needed: it is of what keeps its place, or has the name of an equal one."""
+        if view.reads.isdisjoint(self._given | self._made):
+            return True
+        name = self._views.get(_view(view.result)) if isinstance(view.result, Tensor) else None
+        if name:
+            self._names[id(view.result)] = name
+        return name is not None
+
+    def _is_same(self, operation: Operation) -> bool:
+        """Whether it makes the same numbers each time, which nobody changes afterwards."""
+        is_of_shapes = operation.kind in OF_SHAPES or operation.reads <= self._same
+        return operation.is_function and is_of_shapes and operation.gives.isdisjoint(self._changed | self._returned)
+
+    def _replace(self, into: Tensor, of: Tensor) -> None:
+        """`of` has the names of `into` too, which the last line makes."""
+        self._lines.pop()
+        self._names[id(into)] = self._views[_view(into)] = self._said(of)
+        if _storage(of) in self._placed | self._lent:
+            self._lent.add(_storage(into))
+
+    def _is_needless(self, number: int, copy: Operation) -> bool:
+        """Whether it is into a place that was made for it alone, of what nobody uses after it: autograd copies a
+        gradient so, if others could see it, as the tape does.
+        """
+        into, of = copy.args[:2]
+        is_newest = bool(self._lines) and self._lines[-1].startswith(f"{self._names.get(id(into))} = ")
+        alike = (into.dtype, into.shape, into.stride()) == (of.dtype, of.shape, of.stride())
+        ours = self._made - self._lent if _storage(into) in self._returned else self._made | self._placed
+        return is_newest and self._latest in EMPTY and alike and _storage(of) in ours - self._needed_after(number)
+
+    def _needed_after(self, number: int) -> set[int]:
+        return {place for place, last in self._needed.items() if last > number}
+
+    def _write(self, operation: Operation) -> None:
+        kind, args = operation.kind, operation.args
+        if kind in QUICKER:
+            kind, args = QUICKER[kind](*args)
+        told = [*map(self._said, args), *(f"{key}={self._said(value)}" for key, value in operation.settings.items())]
+        made = [output for output in _tensors(operation.outputs) if id(output) not in self._names]
+        function = _function(kind)
+        if self._can_be_placed(operation) and (placing := _placing(kind)):
+            function, places = placing
+            self._placed |= operation.gives
+            told.append(places.format(*map(self._said, made)))
+            made = []
+        self._held[call := f"call{len(self._held)}"] = function
+        self._lines.append(f"{self._targets(operation, made)}{call}({', '.join(told)})")
+        self._latest = kind
+
+    def _targets(self, operation: Operation, made: Sequence[Tensor]) -> str:
+        """What a line begins with: names of the tensors that it makes, and an equals sign."""
+        if not made:
+            return ""
+        names = {id(output): self._named(output) for output in made}
+        targets = [names.get(id(output), "_") for output in operation.outputs]
+        return f"[{', '.join(targets)}] = " if isinstance(operation.result, (list, tuple)) else f"{targets[0]} = "
+
+    def _can_be_placed(self, operation: Operation) -> bool:
+        """Whether it can write to where it wrote when it was recorded."""
+        is_small = sum(output.nbytes for output in _tensors(operation.outputs)) <= SMALL
+        return operation.is_function and is_small and operation.gives.isdisjoint(self._returned)
+
+    def _said(self, value: Any) -> str:
+        """The value as the function's source has it: by a name."""
+        if isinstance(value, (list, tuple)) and not _storages(value).isdisjoint(self._given | self._made):
+            return f"[{', '.join(map(self._said, value))}]"
+        if isinstance(value, Tensor):
+            if id(value) in self._names:
+                return self._names[id(value)]
+            if _storage(value) in (self._born | self._given) - self._same - self._placed:
+                raise UnrecordableError("it has a tensor that no operation gave it")
+        self._held[name := f"found{len(self._held)}"] = _without_gradients(value)
+        if isinstance(value, Tensor):
+            self._names[id(value)] = name
+        return name
+
+    def _named(self, output: Tensor) -> str:
+        if _storage(output) not in self._given:
+            self._made.add(_storage(output))
+        self._names[id(output)] = name = self._views.setdefault(_view(output), f"made{len(self._names)}")
+        return name
+
+
+def _asked(operations: Sequence[Operation], results: Sequence[Tensor]) -> list[Operation]:
+    """Those that change something, or make what is used."""
+    asked, used = [], set(map(id, results))
+    for operation in reversed(operations):
+        if not (operation.is_view or operation.is_function) or not used.isdisjoint(map(id, operation.outputs)):
+            used |= set(map(id, operation.inputs))
+            asked.append(operation)
+    return asked[::-1]
+
+
+def _function(kind: Any) -> Callable[..., Any]:
+    name = kind._overloadpacket.__name__
+    return getattr(torch, name, None) or getattr(Tensor, name) if kind in DIRECT | PLACED else kind._op
+
+
+@functools.cache
+def _placing(kind: Any) -> tuple[Callable[..., Any], str] | None:
+    """The same operation into tensors that it is given, and how it is told these, if torch has a kernel for it."""
+    if kind in PLACED:
+        n = len(kind._schema.returns)
+        return _function(kind), "out={}" if n == 1 else f"out=({', '.join(['{}'] * n)})"
+    told = [(argument.name, str(argument.type)) for argument in kind._schema.arguments]
+    for name in kind._overloadpacket.overloads():
+        other = getattr(kind._overloadpacket, name)
+        outs = [argument.name for argument in other._schema.arguments if argument.is_out]
+        rest = [(argument.name, str(argument.type)) for argument in other._schema.arguments if not argument.is_out]
+        if outs and rest == told and torch.Tag.generated not in other.tags:
+            return other._op, ", ".join(f"{out}={{}}" for out in outs)
+    return None
+
+
+def _freed(lines: Sequence[str], returned: str) -> Iterator[str]:
+    """The lines, and after the last that names a made tensor, its end."""
+    named = [set(re.findall(r"\bmade\d+", line)) for line in lines]
+    last = {name: number for number, names in enumerate(named) for name in names}
+    last |= dict.fromkeys(re.findall(r"\bmade\d+", returned), len(lines))
+    for number, line in enumerate(lines):
+        yield line
+        if over := sorted(name for name in named[number] if last[name] == number):
+            yield f"del {', '.join(over)}"
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """In an operation's arguments or results, however deep."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for one in value:
+            yield from _tensors(one)
+
+
+def _without_gradients(value: Any) -> Any:
+    """The same, of tensors that nothing remembers how they were made."""
+    if isinstance(value, (list, tuple)):
+        return [_without_gradients(one) for one in value]
+    return value.detach() if isinstance(value, Tensor) else value
+
+
+def _storages(value: Any) -> set[int]:
+    return set(map(_storage, _tensors(value)))
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata
+
+
+def _view(tensor: Tensor) -> object:
+    """Equal of tensors that are the same numbers at the same places."""
+    return _storage(tensor), tensor.dtype, tensor.storage_offset(), tensor.shape, tensor.stride()
