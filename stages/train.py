@@ -5,7 +5,6 @@ from retrace import tracking
 # First, so that it imports MLflow while this imports the rest.
 beside = tracking.start() if __name__ == "__main__" else None
 
-import gc
 import time
 
 import numpy as np
@@ -116,7 +115,6 @@ def main() -> None:
             told = Recorder(run, lines, checkpoints, state, total_steps, began)
             told.resume()
             rate, listeners = (lambda at: p.lr * schedule(at)), {"on_step": told.step, "on_epoch": told.epoch}
-            gc.freeze()  # torch's own objects, which the collector would go through again and again
             with told.saving(), seeding.enough_memory(p.batch_size):
                 kept = training.train(state, loss, rate, augment, part, validation, compute, p, **listeners)
         run.metrics({"train_s": told.seconds, "kept_epoch": kept.epoch})

@@ -7,6 +7,7 @@ Where DVC has stages after it, those wait in its place, unless there is a model,
     stage -> journal (a file) -> follower (a process) -> upload -> runs, served, links (MLflow)
 """
 
+import gc
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,7 +24,11 @@ ENDS_S = 30.0  # in which a stage is over that was told to end
 
 
 def start() -> Follower:
-    """The process beside a stage, for `stage`: started before the stage's own imports, it imports beside them."""
+    """The process beside a stage, for `stage`: started before the stage's own imports, it imports beside them.
+
+    Until `stage`, Python collects no garbage: of imports there is none, and looking for it takes a fifth of their time.
+    """
+    gc.disable()
     return follower.start()
 
 
@@ -34,6 +39,8 @@ def stage(name: str, beside: Follower | None = None) -> Iterator[Journal]:
     Raises DataError, before there is a run, where what the stage reads is not what dvc.lock says, and where another
     process is at the same stage here.
     """
+    gc.freeze()  # what was imported, which the collector would go through again and again
+    gc.enable()
     values = params.read()
     stages = graph.stages(values)
     with _only(name):

@@ -6,6 +6,7 @@ waits for what gets on and for nothing else; its last words are what MLflow lack
 is over.
 """
 
+import gc
 import json
 import math
 import os
@@ -81,10 +82,13 @@ def _show_the_rest(
 
 def _warm_up() -> None:
     """What uploads is imported, and a database that is there is open, while the stage imports what it needs."""
+    gc.disable()  # as in a stage's own imports
     from retrace.tracking import store
 
     with suppress(Exception):  # whatever it is, `follow` meets it again, and tells
         store.warm_up()
+    gc.freeze()
+    gc.enable()
 
 
 def _in_a_line(error: Exception | None) -> str:
