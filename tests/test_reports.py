@@ -530,7 +530,7 @@ def test_a_log_gets_a_line_an_epoch(capsys: pytest.CaptureFixture[str]) -> None:
 def test_of_many_epochs_a_log_gets_the_first_some_and_the_last(capsys: pytest.CaptureFixture[str]) -> None:
     with progress.follow(500, 500) as follower:
         for epoch in range(1, 501):
-            follower.epoch(dataclasses.replace(EPOCH, epoch=epoch))
+            follower.epoch(EPOCH._replace(epoch=epoch))
     told = [int(line.split("/")[0].removeprefix("epoch ")) for line in capsys.readouterr().out.splitlines()]
     assert (told[0], told[1], told[-1]) == (1, 17, 500)
     assert len(told) <= 32

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
 
 from retrace import errors, journal, paths, reports
 from retrace.checkpoint import Checkpoints
@@ -30,7 +29,7 @@ class Recorder:
 
     @property
     def history(self) -> reports.History:
-        return [asdict(epoch) for epoch in self.state.epochs]
+        return [epoch._asdict() for epoch in self.state.epochs]
 
     @property
     def seconds(self) -> float:
@@ -105,4 +104,4 @@ class Recorder:
 
 def figures(epoch: Epoch) -> dict[str, float]:
     """By the names that metrics have everywhere."""
-    return {name: value for name, value in asdict(epoch).items() if name != "epoch"}
+    return {name: value for name, value in epoch._asdict().items() if name != "epoch"}

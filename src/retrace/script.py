@@ -18,6 +18,7 @@ Play = Callable[..., Sequence[Tensor]]
 aten = torch.ops.aten
 COPY = aten.copy_.default
 EMPTY = {aten.new_empty_strided.default, aten.empty_strided.default}
+MADE = re.compile(r"\bmade\d+")  # a name
 SMALL = 1 << 16  # bytes of a tensor that keeps its place: larger ones share theirs, which stays in the cache
 OF_SHAPES = {aten.ones_like.default, aten.zeros_like.default, aten.new_zeros.default, aten.new_ones.default}
 
@@ -253,9 +254,9 @@ def _placing(kind: Any) -> tuple[Callable[..., Any], str] | None:
 
 def _freed(lines: Sequence[str], returned: str) -> Iterator[str]:
     """The lines, and after the last that names a made tensor, its end."""
-    named = [set(re.findall(r"\bmade\d+", line)) for line in lines]
+    named = [set(MADE.findall(line)) for line in lines]
     last = {name: number for number, names in enumerate(named) for name in names}
-    last |= dict.fromkeys(re.findall(r"\bmade\d+", returned), len(lines))
+    last |= dict.fromkeys(MADE.findall(returned), len(lines))
     for number, line in enumerate(lines):
         yield line
         if over := sorted(name for name in named[number] if last[name] == number):

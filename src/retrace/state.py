@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -15,8 +14,7 @@ from retrace.params import Train
 Values = dict[str, Any]  # tensors, and what JSON can hold
 
 
-@dataclass(frozen=True)
-class Epoch:
+class Epoch(NamedTuple):
     """What is known when an epoch is over. The training figures are means over the epoch, while the weights moved;
     `train_loss` is what training minimises, `val_loss` the plain cross-entropy.
     """
@@ -130,7 +128,7 @@ class State:
         values |= {"random.torch": torch.get_rng_state(), "random.augmentation": self.generator.get_state()}
         if self.device.type == "cuda":
             values["random.cuda"] = torch.cuda.get_rng_state(self.device)
-        values |= {"step": self.step, "epochs": [asdict(epoch) for epoch in self.epochs]}
+        values |= {"step": self.step, "epochs": [epoch._asdict() for epoch in self.epochs]}
         return {name: value.detach().cpu() if isinstance(value, Tensor) else value for name, value in values.items()}
 
     def load_state_dict(self, values: Values) -> None:
