@@ -20,7 +20,7 @@ from retrace.shapes import Inputs, Labels, Loss
 from retrace.state import State, Step
 from retrace.tape import UnrecordableError
 
-PLAIN = 3  # steps of a size before it is recorded: libraries choose kernels, optimizers begin to remember
+PLAIN = 2  # steps of a size before it is recorded: libraries choose kernels, optimizers begin to remember
 QUICK = 0.02  # seconds, above which what a recording saves of a step on a CPU is next to nothing
 
 
@@ -68,7 +68,7 @@ class Steps:
             if times == PLAIN:
                 is_worth_it = self._can_be_recorded and (self.is_cuda or seconds < QUICK)
                 self._moves[batch] = self._recorded(inputs, labels) if is_worth_it else self.move
-        return Step(self.state.step + 1, len(labels), rate, *found)
+        return Step(self.state.step + 1, labels.shape[0], rate, *found)
 
     def move(self, inputs: Inputs, labels: Labels) -> Found:
         """One operation after the other."""
