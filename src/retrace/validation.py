@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's own name for it
@@ -43,9 +44,7 @@ class Validation:
     def _record(self) -> None:
         """From here on a recording looks, if it sees the same with other samples too."""
         others = self.part.inputs.flip(0), self.part.labels.roll(1)
-        try:
+        with suppress(UnrecordableError, RuntimeError):
             play = tape.record(self.score, self.part.inputs, self.part.labels)
-        except UnrecordableError:
-            return
-        if all(map(torch.equal, self.score(*others), play(*others))):
-            self._score = play
+            if all(map(torch.equal, self.score(*others), play(*others))):
+                self._score = play
