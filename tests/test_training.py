@@ -459,7 +459,7 @@ def hardware(**changed: object) -> params.Hardware:
 def test_the_device_is_the_best_there_is_and_settings_overrule_it() -> None:
     assert seeding.settle(hardware(), "auto").device.type == ("cuda" if torch.cuda.is_available() else "cpu")
     assert seeding.settle(hardware(device="cpu"), "bfloat16").precision is torch.bfloat16
-    assert str(seeding.settle(hardware(device="cpu"), "float32")) == "cpu, 1 threads, float32"
+    assert str(seeding.settle(hardware(device="cpu"), "float32")) == "cpu, 1 thread, float32"
     assert torch.are_deterministic_algorithms_enabled()
 
 

@@ -32,7 +32,8 @@ class Compute:
         return torch.autocast(self.device.type, self.precision) if self.precision is torch.bfloat16 else nullcontext()
 
     def __str__(self) -> str:
-        name = torch.cuda.get_device_name() if self.device.type == "cuda" else f"cpu, {self.threads} thread{'s' if self.threads > 1 else ''}"
+        threads = f"{self.threads} thread{'s' * (self.threads > 1)}"
+        name = torch.cuda.get_device_name() if self.device.type == "cuda" else f"cpu, {threads}"
         return f"{name}, {str(self.precision).removeprefix('torch.')}"
 
 
