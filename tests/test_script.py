@@ -166,3 +166,12 @@ def test_a_step_is_its_products_and_little_else() -> None:
         *("threshold_backward.grad_input", "mm.out", "sum.IntList_out"),
         *("_foreach_add_.List", "_fused_adam_.default"),
     ]
+
+
+@pytest.mark.parametrize("few", [True, False])
+def test_beside_large_tensors_no_small_one_keeps_its_place(monkeypatch: pytest.MonkeyPatch, few: bool) -> None:
+    monkeypatch.setattr(script, "FEW", script.FEW if few else 1)
+    play = tape.record(lambda given: [given.exp().log() * 2], torch.ones(3))
+    with Asked() as asked:
+        play(torch.ones(3))
+    assert asked.names[:2] == (["exp.out", "log.out"] if few else ["exp.default", "log.default"])

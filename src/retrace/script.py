@@ -20,6 +20,7 @@ COPY = aten.copy_.default
 EMPTY = {aten.new_empty_strided.default, aten.empty_strided.default}
 MADE = re.compile(r"\bmade\d+")  # a name
 SMALL = 1 << 16  # bytes of a tensor that keeps its place: larger ones share theirs, which stays in the cache
+FEW = 1 << 23  # bytes of all tensors, for any to keep its place: it would break up the memory that large ones leave
 OF_SHAPES = {aten.ones_like.default, aten.zeros_like.default, aten.new_zeros.default, aten.new_ones.default}
 
 # What torch does for them, with less around it: a number becomes a tensor for each tensor, every time; a result may not
@@ -111,6 +112,10 @@ class Script:
         self._lent = set[int]()  # of those made, whose numbers are at such a place
         self._returned = _storages(results)
         self._born = {of for operation in operations for of in operation.gives - operation.reads}
+        born = {
+            _storage(made): made.untyped_storage().nbytes() for each in operations for made in _tensors(each.outputs)
+        }
+        self._are_few = sum(born.values()) <= FEW
         asked = _asked(operations, results)
         self._needed = {place: n for n, operation in enumerate(asked) for place in operation.reads}
         self._needed |= dict.fromkeys(self._returned, len(asked))
@@ -198,7 +203,7 @@ class Script:
     def _can_be_placed(self, operation: Operation) -> bool:
         """Whether it can write to where it wrote when it was recorded."""
         is_small = sum(output.nbytes for output in _tensors(operation.outputs)) <= SMALL
-        return operation.is_function and is_small and operation.gives.isdisjoint(self._returned)
+        return self._are_few and operation.is_function and is_small and operation.gives.isdisjoint(self._returned)
 
     def _said(self, value: Any) -> str:
         """The value as the function's source has it: by a name."""
