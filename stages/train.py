@@ -94,7 +94,8 @@ def main() -> None:
     loss_of = params.bind(LOSSES, p.loss, "losses")
     optimizer_of = params.bind(OPTIMIZERS, p.optimizer, "optimizers")
     schedule = params.bind(SCHEDULES, p.schedule, "schedules")
-    augment = params.bind(AUGMENTATIONS, p.augmentation, "augmentations") if p.augmentation.name != "none" else None
+    augmentation = params.bind(AUGMENTATIONS, p.augmentation, "augmentations")
+    augment = None if p.augmentation.name == "none" else augmentation
     compute = seeding.settle(p, p.precision)
     samples, measured = splits.load(paths.TRAIN)
     watched, _ = splits.load(paths.VALIDATION)

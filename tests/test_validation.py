@@ -1,11 +1,10 @@
 """What is recorded of looking at the validation part is what looking sees, also when the weights have moved."""
 
-from collections.abc import Callable
-
 import pytest
 import torch
 from test_checkpoint import Training
-from torch import Tensor, nn
+from test_steps import Scaled
+from torch import Tensor
 
 from retrace import steps
 from retrace.samples import Samples
@@ -62,22 +61,11 @@ def test_looking_leaves_the_network_as_training_takes_it_up_again(stripes: Sampl
     assert bits[0] == bits[1]
 
 
-class Asking(nn.Module):
-    """A layer that looks at its numbers in Python, or asks what Python knows alone."""
-
-    def __init__(self, layer: nn.Module, factor: Callable[[Tensor], float]) -> None:
-        super().__init__()
-        self.layer, self.factor = layer, factor
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        return self.layer(inputs) * self.factor(inputs)
-
-
 def test_what_a_recording_would_not_see_is_looked_at(stripes: Samples, looked: list[int]) -> None:
     calls = iter(range(1, 1000))
     for factor in (lambda inputs: 1 + inputs.mean().item(), lambda _: float(next(calls))):
         validation = looking(stripes, "softmax")
-        validation.model.head = Asking(validation.model.head, factor)
+        validation.model.head = Scaled(validation.model.head, factor)
         seen = [validation() for _ in range(steps.PLAIN + 2)]
         assert len(set(seen)) == (1 if factor(torch.ones(1)) == 2 else len(seen))
     assert len(looked) >= 2 * (steps.PLAIN + 2)

@@ -13,7 +13,7 @@ from torch import Tensor
 from retrace import memory
 from retrace.batches import Part
 from retrace.classifier import Classifier
-from retrace.shapes import Features, Labels, Logits
+from retrace.shapes import Features, Labels, Logits, Loss
 
 BATCH = {"cpu": 100, "cuda": 2000}  # samples, at most: a processor keeps their maps near, a GPU is kept busy
 BATCH_NUMBERS = 4_000_000  # in the inputs of a batch, at most: of 26 images of 224x224 in colour
@@ -76,8 +76,13 @@ def _room(shape: tuple[int, ...], device: torch.device) -> Features:
 
 
 def loss(logits: Logits, labels: Labels) -> float:
+    """`mean_loss` as a number."""
+    return mean_loss(logits, labels).item()
+
+
+def mean_loss(logits: Logits, labels: Labels) -> Loss:
     """The mean cross-entropy, in nats, without smoothing: what training losses are compared by."""
-    return F.cross_entropy(logits, labels).item()
+    return F.cross_entropy(logits, labels)
 
 
 def accuracy(logits: Logits, labels: Labels) -> float:

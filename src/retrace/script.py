@@ -111,11 +111,13 @@ class Script:
         self._given, self._made, self._placed, self._same = _storages(given), set[int](), set[int](), set[int]()
         self._lent = set[int]()  # of those made, whose numbers are at such a place
         self._returned = _storages(results)
-        self._born = {of for operation in operations for of in operation.gives - operation.reads}
         born = {
-            _storage(made): made.untyped_storage().nbytes() for each in operations for made in _tensors(each.outputs)
+            _storage(made): made.untyped_storage().nbytes()
+            for operation in operations
+            for made in _tensors(operation.outputs)
+            if _storage(made) not in operation.reads
         }
-        self._are_few = sum(born.values()) <= FEW
+        self._born, self._are_few = set(born), sum(born.values()) <= FEW
         asked = _asked(operations, results)
         self._needed = {place: n for n, operation in enumerate(asked) for place in operation.reads}
         self._needed |= dict.fromkeys(self._returned, len(asked))
@@ -238,7 +240,7 @@ def _asked(operations: Sequence[Operation], results: Sequence[Tensor]) -> list[O
 
 def _function(kind: Any) -> Callable[..., Any]:
     name = kind._overloadpacket.__name__
-    return getattr(torch, name, None) or getattr(Tensor, name) if kind in DIRECT | PLACED else kind._op
+    return getattr(torch, name, None) or getattr(Tensor, name) if kind in DIRECT or kind in PLACED else kind._op
 
 
 @functools.cache

@@ -133,7 +133,7 @@ class Steps:
         return [*self.state.model.state_dict().values(), *(v for v in remembered if isinstance(v, Tensor))]
 
 
-def is_the_same(does: list[Tensor], says: list[Tensor]) -> bool:
+def is_the_same(does: Sequence[Tensor], says: Sequence[Tensor]) -> bool:
     """To the bit."""
     return all(map(torch.equal, does, says))
 

@@ -4,8 +4,6 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 
-import torch
-import torch.nn.functional as F  # noqa: N812 - the field's own name for it
 from torch import Tensor
 
 from retrace import evaluation, steps, tape
@@ -35,16 +33,18 @@ class Validation:
     def score(self, inputs: Inputs, labels: Labels) -> Sequence[Tensor]:
         """One operation after the other."""
         logits = evaluation.outputs(self.model, Part(inputs, labels, self.part.reader)).logits
-        return [F.cross_entropy(logits, labels), evaluation.n_correct(logits, labels)]
+        return [evaluation.mean_loss(logits, labels), evaluation.n_correct(logits, labels)]
 
     @property
     def _can_be_recorded(self) -> bool:
         return self.part.labels.device.type == "cpu" and self.part.reader is None
 
     def _record(self) -> None:
-        """From here on a recording looks, if it sees the same with other samples too."""
+        """From here on a recording looks, if it sees the same with other samples too; why not, `Steps` says of the same
+        network, and what looking itself can meet it meets again.
+        """
         others = self.part.inputs.flip(0), self.part.labels.roll(1)
         with suppress(UnrecordableError, RuntimeError):
             play = tape.record(self.score, self.part.inputs, self.part.labels)
-            if all(map(torch.equal, self.score(*others), play(*others))):
+            if steps.is_the_same(self.score(*others), play(*others)):
                 self._score = play
