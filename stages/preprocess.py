@@ -8,7 +8,7 @@ beside = tracking.start() if __name__ == "__main__" else None
 import sys
 from collections.abc import Sequence
 
-from retrace import duplicates, errors, params, paths, splits
+from retrace import dealing, duplicates, errors, params, paths, splits
 from retrace.datasets import DATASETS
 from retrace.duplicates import Duplicate
 from retrace.journal import Journal
@@ -20,7 +20,7 @@ def main() -> None:
     read = params.bind({name: entry.read for name, entry in DATASETS.items()}, p.dataset, "datasets")
     with tracking.stage("preprocess", beside) as run:
         raw = read(paths.RAW)
-        parts = dict(zip((paths.TRAIN, paths.VALIDATION, paths.TEST), splits.deal(raw, p), strict=True))
+        parts = dict(zip((paths.TRAIN, paths.VALIDATION, paths.TEST), dealing.deal(raw, p), strict=True))
         skipped = raw.skipped
         del raw  # as large as all parts together
         scale = splits.scale(parts[paths.TRAIN])

@@ -9,7 +9,7 @@ import pytest
 from conftest import typed
 from sklearn.datasets import load_digits
 
-from retrace import duplicates, params, paths, splits
+from retrace import dealing, duplicates, params, paths, splits
 from retrace.datasets import DATASETS, cifar10, circles, digits, fashion_mnist, mnist
 from retrace.errors import DataError, ParamsError
 from retrace.samples import Parts, Samples
@@ -146,15 +146,15 @@ def test_a_class_too_rare_for_every_part_is_named(n: int) -> None:
     labels = np.array([0] * 300 + [1] * n)
     rare = Samples(np.zeros((300 + n, 2), dtype=np.float32), labels, ("cat", "dog"))
     with pytest.raises(DataError, match=r"class dog has too few samples|class by class"):
-        splits.deal(Parts(rare), settings())
+        dealing.deal(Parts(rare), settings())
 
 
 def test_parts_are_disjoint_complete_stratified_and_seeded(stripes: Samples) -> None:
-    parts = splits.deal(Parts(numbered(stripes)), settings())
+    parts = dealing.deal(Parts(numbered(stripes)), settings())
     assert [len(part) for part in parts] == [216, 24, 60]
     assert numbers(*parts) == list(range(300))
     assert all(share == pytest.approx(1 / 3) for part in parts for share in shares(part))
-    again, other = (splits.deal(Parts(numbered(stripes)), settings(split_seed=seed)) for seed in (0, 1))
+    again, other = (dealing.deal(Parts(numbered(stripes)), settings(split_seed=seed)) for seed in (0, 1))
     assert numbers(again[1]) == numbers(parts[1]) != numbers(other[1])
 
 
@@ -162,7 +162,7 @@ def test_parts_are_disjoint_complete_stratified_and_seeded(stripes: Samples) -> 
 def test_a_poisoned_test_part_changes_no_bit_of_what_is_trained_on(stripes: Samples, changed: dict[str, Any]) -> None:
     poison = Samples(255 - stripes.inputs, stripes.labels[::-1].copy(), stripes.class_names)
     (train, validation, _), (same_train, same_validation, _) = (
-        splits.deal(Parts(stripes, test=test), settings(**changed)) for test in (stripes, poison)
+        dealing.deal(Parts(stripes, test=test), settings(**changed)) for test in (stripes, poison)
     )
     for part, same in ((train, same_train), (validation, same_validation)):
         assert np.array_equal(part.inputs, same.inputs)
@@ -172,12 +172,12 @@ def test_a_poisoned_test_part_changes_no_bit_of_what_is_trained_on(stripes: Samp
 
 def test_a_data_set_s_own_parts_are_left_alone(stripes: Samples) -> None:
     own = stripes.take(np.arange(30))
-    assert splits.deal(Parts(stripes, test=own), settings())[2] is own
-    assert splits.deal(Parts(stripes, own, own), settings()) == (stripes, own, own)
+    assert dealing.deal(Parts(stripes, test=own), settings())[2] is own
+    assert dealing.deal(Parts(stripes, own, own), settings()) == (stripes, own, own)
 
 
 def test_folds_are_disjoint_and_complete_and_none_is_the_test_part_s(stripes: Samples) -> None:
-    dealt = [splits.deal(Parts(numbered(stripes)), settings(folds=5, fold=fold)) for fold in range(5)]
+    dealt = [dealing.deal(Parts(numbered(stripes)), settings(folds=5, fold=fold)) for fold in range(5)]
     assert {tuple(numbers(test)) for _, _, test in dealt} == {tuple(numbers(dealt[0][2]))}
     assert numbers(*(validation for _, validation, _ in dealt), dealt[0][2]) == list(range(300))
     assert all(numbers(*parts) == list(range(300)) for parts in dealt)
@@ -185,20 +185,20 @@ def test_folds_are_disjoint_and_complete_and_none_is_the_test_part_s(stripes: Sa
 
 def test_more_folds_than_samples_of_a_class_are_refused(stripes: Samples) -> None:
     with pytest.raises(DataError, match="class top has 4 samples, fewer than the 5 folds; lower folds"):
-        splits.deal(Parts(stripes.take(np.arange(12)), test=stripes), settings(folds=5, fold=0))
+        dealing.deal(Parts(stripes.take(np.arange(12)), test=stripes), settings(folds=5, fold=0))
 
 
 def test_classes_are_thinned_by_their_shares_in_the_training_part_alone(stripes: Samples) -> None:
-    train, validation, test = splits.deal(Parts(stripes, stripes, stripes), settings(class_shares=[1.0, 0.5, 0.001]))
+    train, validation, test = dealing.deal(Parts(stripes, stripes, stripes), settings(class_shares=[1.0, 0.5, 0.001]))
     assert np.bincount(train.labels).tolist() == [100, 50, 1]
     assert (len(validation), len(test)) == (300, 300)
     with pytest.raises(ParamsError, match="class_shares has 2 numbers; should have one a class, 3"):
-        splits.deal(Parts(stripes), settings(class_shares=[1.0, 0.5]))
+        dealing.deal(Parts(stripes), settings(class_shares=[1.0, 0.5]))
 
 
 def test_a_fraction_too_small_for_the_classes_is_explained(stripes: Samples) -> None:
     with pytest.raises(DataError, match="class by class"):
-        splits.deal(Parts(stripes, test=stripes), settings(validation_fraction=0.001))
+        dealing.deal(Parts(stripes, test=stripes), settings(validation_fraction=0.001))
 
 
 def test_scale_of_features_is_each_one_s() -> None:

@@ -16,7 +16,7 @@ from repository import ROOT, environment
 from sklearn.utils.class_weight import compute_class_weight
 from torch import nn, optim
 
-from retrace import batches, classifier, evaluation, params, seeding, splits, training
+from retrace import batches, classifier, dealing, evaluation, params, seeding, splits, training
 from retrace.augmentations import AUGMENTATIONS, none
 from retrace.errors import DivergedError, ParamsError
 from retrace.losses import LOSSES, cross_entropy, cross_entropy_scratch, focal, mse
@@ -232,7 +232,7 @@ def test_softmax_regression_from_scratch_is_the_library_s(values: params.Values)
 
 @pytest.fixture
 def parts(stripes: Samples) -> tuple[batches.Part, batches.Part]:
-    train, validation, _ = splits.deal(Parts(stripes), typed(params.Preprocess, validation_fraction=0.2))
+    train, validation, _ = dealing.deal(Parts(stripes), typed(params.Preprocess, validation_fraction=0.2))
     cpu = torch.device("cpu")
     return batches.on_device(train, cpu), batches.on_device(validation, cpu)
 

@@ -1,4 +1,4 @@
-"""Which sample belongs to which part, and the parts as files: one packed file each, no pickle."""
+"""The parts of a data set as files: one packed file each, no pickle."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -10,9 +10,8 @@ import numpy as np
 import safetensors
 
 from retrace import memory, paths
-from retrace.errors import DataError, ParamsError
-from retrace.params import Preprocess
-from retrace.samples import Parts, Samples
+from retrace.errors import DataError
+from retrace.samples import Samples
 
 KINDS = {"|u1": "U8", "<f4": "F32", "<i8": "I64"}  # numpy's names and those of safetensors
 
@@ -23,74 +22,6 @@ class Scale:
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
-
-
-def deal(parts: Parts, p: Preprocess) -> tuple[Samples, Samples, Samples]:
-    """Train, validation and test, each with every class in the same proportion; the order is the data set's.
-
-    Parts that the data set brings are left alone. Otherwise test is taken from train first; then `class_shares` thins
-    what is left; then validation is taken from it, one of `folds` or a fraction. Folds are made of train and of the
-    data set's own validation part together. Raises DataError where a class has too few samples.
-    """
-    train, validation, test, _ = parts
-    if test is None:
-        train, test = _stratified(train, p.test_fraction, p.split_seed)
-    train = _thinned(train, p.class_shares, p.split_seed)
-    if p.folds > 1:
-        train, validation = _folded(train if validation is None else _joined(train, validation), p)
-    elif validation is None:
-        train, validation = _stratified(train, p.validation_fraction, p.split_seed)
-    return train, validation, test
-
-
-def _stratified(samples: Samples, fraction: float, seed: int) -> tuple[Samples, Samples]:
-    from sklearn.model_selection import train_test_split
-
-    everything = np.arange(len(samples))
-    try:
-        kept, taken = train_test_split(everything, test_size=fraction, random_state=seed, stratify=samples.labels)
-    except ValueError as error:
-        raise DataError(f"{fraction} of {len(samples)} samples can't be set apart class by class: {error}") from None
-    for part in (kept, taken):
-        if len(lacking := np.setdiff1d(samples.labels, samples.labels[part])):
-            name = samples.class_names[lacking[0]]
-            raise DataError(f"class {name} has too few samples for {fraction} of {len(samples)} to be set apart")
-    return samples.take(np.sort(kept)), samples.take(np.sort(taken))
-
-
-def _thinned(samples: Samples, shares: Sequence[float], seed: int) -> Samples:
-    """Of each class a random share, at least one sample."""
-    if not shares:
-        return samples
-    if len(shares) != len(samples.class_names):
-        n = len(samples.class_names)
-        raise ParamsError(f"{paths.PARAMS}: class_shares has {len(shares)} numbers; should have one a class, {n}")
-    random = np.random.default_rng(seed)
-    kept = []
-    for label, share in enumerate(shares):
-        members = np.flatnonzero(samples.labels == label)
-        kept.append(random.permutation(members)[: max(1, round(share * len(members)))])
-    return samples.take(np.sort(np.concatenate(kept)))
-
-
-def _folded(samples: Samples, p: Preprocess) -> tuple[Samples, Samples]:
-    """All but fold `p.fold`, and that fold."""
-    from sklearn.model_selection import StratifiedKFold
-
-    rarest = int(np.bincount(samples.labels, minlength=len(samples.class_names)).argmin())
-    if (n := int((samples.labels == rarest).sum())) < p.folds:
-        name = samples.class_names[rarest]
-        raise DataError(f"class {name} has {n} samples, fewer than the {p.folds} folds; lower folds")
-    folds = StratifiedKFold(p.folds, shuffle=True, random_state=p.split_seed).split(samples.labels, samples.labels)
-    kept, taken = list(folds)[p.fold]
-    return samples.take(kept), samples.take(taken)
-
-
-def _joined(first: Samples, second: Samples) -> Samples:
-    names = None if first.names is None or second.names is None else np.concatenate([first.names, second.names])
-    inputs = memory.array((len(first) + len(second), *first.inputs.shape[1:]), first.inputs.dtype)
-    np.concatenate([first.inputs, second.inputs], out=inputs)
-    return Samples(inputs, np.concatenate([first.labels, second.labels]), first.class_names, names, first.resize)
 
 
 def scale(samples: Samples) -> Scale:
