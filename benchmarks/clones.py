@@ -17,7 +17,8 @@ class Clone:
 
     def __init__(self, path: Path, dataset: str) -> None:
         self.path, self.dataset = path, dataset
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "MLFLOW_"))}
+        other = ("DVC_", "MLFLOW_", "PYTHONDONTWRITEBYTECODE")  # the last: a user's Python keeps what it compiled
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(other)}
         places = {"PYTHONPATH": "src", "DVC_SITE_CACHE_DIR": str(path.with_suffix(".cache"))}
         self.env = kept | places | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
         listing = ("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
