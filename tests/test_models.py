@@ -240,6 +240,13 @@ def test_an_even_kernel_is_refused(values: params.Values) -> None:
         params.bind(MODELS, params.Choice(name="cnn", settings=settings), "models")
 
 
+def test_layers_may_write_to_what_they_are_given() -> None:
+    inputs = torch.tensor([[-1.0, 2.0]])
+    model = classifier.Classifier(nn.ReLU(inplace=True), nn.Identity(), Scale((0.0, 0.0), (1.0, 1.0)), (2,))
+    assert model(inputs).tolist() == [[0.0, 2.0]]
+    assert inputs.tolist() == [[-1.0, 2.0]]
+
+
 def test_normalisation_is_inside(values: params.Values) -> None:
     model = classifier.build(card_of(values, "softmax"))
     expected = model.head((some_images(4).float().flatten(1) - 33) / 78)

@@ -63,6 +63,11 @@ OPERATIONS: dict[str, Operation] = {
     "halves changed": lambda a, b: torch.cat([b[2:], a[:2]]),
     "parts": lambda a, b: torch.cat([*a.split(1)[1:], b[:1]]),
     "detached": lambda a, _: a.detach(),
+    "a layer": lambda a, b: torch.addmm(a[:, :1], a, b).t().relu(),
+    "a layer as it lies": lambda a, b: torch.addmm(b[0], a, b).relu(),
+    "a layer looked at twice": lambda a, b: (of := torch.addmm(a[:, :1], a, b)).relu() - of,
+    "half a layer": lambda a, b: torch.addmm(b[0], a, b)[::2].relu().repeat(2, 1),
+    "cloned": lambda a, _: a.clone(),
     "copied": copied,
     "made and copied": lambda a, b: copied(a + b, b),
     "copied and changed": copied_and_changed,
@@ -160,7 +165,7 @@ def test_a_step_is_its_products_and_little_else() -> None:
     with Asked() as asked:
         play(*batch)
     assert asked.names == [
-        *("permute.default", "addmm.out", "clamp_min.out", "addmm.out"),
+        *("permute.default", "_addmm_activation.out", "addmm.out"),
         *("view.default", "_log_softmax.out", "nll_loss2d_forward.default", "nll_loss2d_backward.grad_input"),
         *("_log_softmax_backward_data.out", "mm.out", "mm.out", "sum.IntList_out"),
         *("threshold_backward.grad_input", "mm.out", "sum.IntList_out"),

@@ -254,7 +254,7 @@ def test_a_shuffled_epoch_has_every_sample_once_and_its_order_is_seeded(
     )
 
 
-def test_one_batch_of_all_samples_has_their_own_order_and_may_be_written_to(
+def test_one_batch_of_all_samples_is_the_part_itself_which_augmentations_do_not_change(
     parts: tuple[batches.Part, batches.Part],
 ) -> None:
     n = len(parts[0])
@@ -262,10 +262,11 @@ def test_one_batch_of_all_samples_has_their_own_order_and_may_be_written_to(
     laid_out = batches.laid_out(part, n)
     assert laid_out.inputs.T.is_contiguous()
     for epoch in range(2):
-        ((inputs, labels),) = batches.shuffled(laid_out, n, None, torch.Generator(), seed=0, epoch=epoch)
-        assert torch.equal(inputs, part.inputs)
-        assert torch.equal(labels, part.labels)
-        inputs.zero_()
+        for augment in (None, lambda inputs, _: inputs.zero_()):
+            ((inputs, labels),) = batches.shuffled(laid_out, n, augment, torch.Generator(), seed=0, epoch=epoch)
+            assert (inputs is laid_out.inputs) is (augment is None)
+            assert torch.equal(labels, part.labels)
+        assert torch.equal(laid_out.inputs, part.inputs)
     assert batches.laid_out(part, n - 1) is part
 
 

@@ -68,8 +68,7 @@ def shuffled(
     """
     if len(part) <= size and not part.reader:
         if not after:
-            inputs = part.inputs.clone()
-            yield augment(inputs, _seeded(random, seed, epoch, 1)) if augment else inputs, part.labels
+            yield augment(part.inputs.clone(), _seeded(random, seed, epoch, 1)) if augment else part.inputs, part.labels
         return
     order = torch.randperm(len(part), generator=_seeded(torch.Generator(), seed, epoch)).to(part.labels.device)
     if augment and not after:

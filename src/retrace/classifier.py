@@ -61,10 +61,12 @@ class Classifier(nn.Module):
         return not any(hasattr(layer, "settle") for layer in self.trunk.modules())
 
     def normalised(self, inputs: Inputs) -> torch.Tensor:
+        """For the network's layers, which may write to it."""
         scaled = inputs.to(torch.float32)
         scaled = scaled - self.mean if self._is_shifted else scaled
         scaled = scaled / self.std if self._is_scaled else scaled
-        return scaled.contiguous(memory_format=torch.channels_last) if scaled.ndim == 4 else scaled
+        scaled = scaled.contiguous(memory_format=torch.channels_last) if scaled.ndim == 4 else scaled
+        return scaled.clone() if scaled is inputs else scaled
 
     def features(self, inputs: Inputs) -> Features:
         return self.trunk(self.normalised(inputs))

@@ -5,7 +5,6 @@ what is the same each time is kept; a copy of what nobody looks at afterwards is
 at all is left out. The numbers are the same, to the bit.
 """
 
-import functools
 import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -13,60 +12,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from retrace import calls
+from retrace.calls import aten
+
 Play = Callable[..., Sequence[Tensor]]
 
-aten = torch.ops.aten
-COPY = aten.copy_.default
+CLONE, COPY = aten.clone.default, aten.copy_.default
+LAYER, RELU, ACTIVATED = aten.addmm.default, aten.relu.default, aten._addmm_activation.default
 EMPTY = {aten.new_empty_strided.default, aten.empty_strided.default}
 MADE = re.compile(r"\bmade\d+")  # a name
 SMALL = 1 << 16  # bytes of a tensor that keeps its place: larger ones share theirs, which stays in the cache
 FEW = 1 << 23  # bytes of all tensors, for any to keep its place: it would break up the memory that large ones leave
 OF_SHAPES = {aten.ones_like.default, aten.zeros_like.default, aten.new_zeros.default, aten.new_ones.default}
-
-# What torch does for them, with less around it: a number becomes a tensor for each tensor, every time; a result may not
-# have a place.
-QUICKER: dict[Any, Callable[..., tuple[Any, Sequence[Any]]]] = {
-    aten._foreach_add_.Scalar: lambda of, n: (aten._foreach_add_.List, (of, [torch.full_like(one, n) for one in of])),
-    aten.relu.default: lambda of: (aten.clamp_min.default, (of, 0)),
-}
-
-# What torch has as functions of Python's too, which take half a microsecond less to be called; and those with an `out`.
-DIRECT = {
-    aten._foreach_add_.List,
-    aten._fused_adam_.tensor_lr,
-    aten._fused_sgd_.tensor_lr,
-    aten.addcmul_.default,
-    aten.clone.default,
-    aten.count_nonzero.default,
-    aten.expand.default,
-    aten.mean.default,
-    aten.permute.default,
-    aten.relu_.default,
-    aten.squeeze.dim,
-    aten.t.default,
-    aten.unsqueeze.default,
-    aten.view.default,
-}
-PLACED = {
-    aten._log_softmax.default,
-    aten._log_softmax_backward_data.default,
-    aten.add.Tensor,
-    aten.addmm.default,
-    aten.amax.default,
-    aten.clamp_min.default,
-    aten.div.Tensor,
-    aten.eq.Tensor,
-    aten.exp.default,
-    aten.gather.default,
-    aten.log.default,
-    aten.max.dim,
-    aten.mm.default,
-    aten.mul.Tensor,
-    aten.neg.default,
-    aten.scatter_add.default,
-    aten.sub.Tensor,
-    aten.sum.dim_IntList,
-}
 
 
 class UnrecordableError(Exception):
@@ -106,7 +63,8 @@ class Script:
         self._views: dict[object, str] = {_view(tensor): self._names[id(tensor)] for tensor in given}
         self._held: dict[str, Any] = {}
         self._lines: list[str] = []
-        self._latest: Any = None  # kind of the last line
+        self._latest: Operation | None = None  # the last line
+        self._own: list[Operation] = []  # kept, or a later tensor could have the id of one of these
         # Of storages: given each time, made each time, made where they were made before, the same each time.
         self._given, self._made, self._placed, self._same = _storages(given), set[int](), set[int](), set[int]()
         self._lent = set[int]()  # of those made, whose numbers are at such a place
@@ -139,8 +97,13 @@ class Script:
             return
         if self._is_same(operation):
             self._same |= operation.gives
+        elif operation.kind is CLONE and self._is_given(operation):
+            self._names[id(operation.result)] = self._views[_view(operation.result)] = self._said(operation.args[0])
+            self._given |= operation.gives
         elif operation.kind is COPY and self._is_needless(number, operation):
             self._replace(*operation.args[:2])
+        elif operation.kind is RELU and (layer := self._layer_below(number, operation)):
+            self._fuse(layer, operation)
         else:
             self._write(operation)
 
@@ -158,9 +121,36 @@ class Script:
         is_of_shapes = operation.kind in OF_SHAPES or operation.reads <= self._same
         return operation.is_function and is_of_shapes and operation.gives.isdisjoint(self._changed | self._returned)
 
+    def _is_given(self, clone: Operation) -> bool:
+        """Whether it is of what is given each time, and nobody changes either: the one is then as good as the other."""
+        of, made = clone.args[0], clone.result
+        alike = (of.shape, of.stride()) == (made.shape, made.stride())
+        unchanged = (clone.reads | clone.gives).isdisjoint(self._changed | self._returned)
+        return _storage(of) in self._given and alike and unchanged
+
+    def _layer_below(self, number: int, relu: Operation) -> Operation | None:
+        """The layer that is the last line, if nobody looks at it but this: torch has a call for both."""
+        layer, of = self._latest, relu.args[0]
+        if not layer or layer.kind is not LAYER or layer.settings or not layer.gives <= self._placed:
+            return None
+        is_all = sorted(zip(of.stride(), of.shape, strict=True)) == sorted(
+            zip(layer.result.stride(), layer.result.shape, strict=True)
+        )
+        alike = (of.shape, of.stride()) == (relu.result.shape, relu.result.stride())
+        alone = layer.gives.isdisjoint(self._needed_after(number) | self._returned)
+        return layer if relu.reads == layer.gives and is_all and alike and alone and self._can_be_placed(relu) else None
+
+    def _fuse(self, layer: Operation, relu: Operation) -> None:
+        """Both are one line, in the place of the last."""
+        self._lines.pop()
+        place = relu.result.as_strided(layer.result.shape, layer.result.stride())
+        self._own.append(Operation(ACTIVATED, layer.args, {}, place))
+        self._write(self._own[-1])
+
     def _replace(self, into: Tensor, of: Tensor) -> None:
         """`of` has the names of `into` too, which the last line makes."""
         self._lines.pop()
+        self._latest = None
         self._names[id(into)] = self._views[_view(into)] = self._said(of)
         if _storage(of) in self._placed | self._lent:
             self._lent.add(_storage(into))
@@ -170,29 +160,29 @@ class Script:
         gradient so, if others could see it, as the tape does.
         """
         into, of = copy.args[:2]
-        is_newest = bool(self._lines) and self._lines[-1].startswith(f"{self._names.get(id(into))} = ")
+        is_newest = self._latest is not None and self._latest.kind in EMPTY and self._latest.result is into
         alike = (into.dtype, into.shape, into.stride()) == (of.dtype, of.shape, of.stride())
         ours = self._made - self._lent if _storage(into) in self._returned else self._made | self._placed
-        return is_newest and self._latest in EMPTY and alike and _storage(of) in ours - self._needed_after(number)
+        return is_newest and alike and _storage(of) in ours - self._needed_after(number)
 
     def _needed_after(self, number: int) -> set[int]:
         return {place for place, last in self._needed.items() if last > number}
 
     def _write(self, operation: Operation) -> None:
         kind, args = operation.kind, operation.args
-        if kind in QUICKER:
-            kind, args = QUICKER[kind](*args)
+        if kind in calls.QUICKER:
+            kind, args = calls.QUICKER[kind](*args)
         told = [*map(self._said, args), *(f"{key}={self._said(value)}" for key, value in operation.settings.items())]
         made = [output for output in _tensors(operation.outputs) if id(output) not in self._names]
-        function = _function(kind)
-        if self._can_be_placed(operation) and (placing := _placing(kind)):
+        function = calls.plain(kind)
+        if self._can_be_placed(operation) and (placing := calls.placing(kind)):
             function, places = placing
             self._placed |= operation.gives
             told.append(places.format(*map(self._said, made)))
             made = []
         self._held[call := f"call{len(self._held)}"] = function
         self._lines.append(f"{self._targets(operation, made)}{call}({', '.join(told)})")
-        self._latest = kind
+        self._latest = operation
 
     def _targets(self, operation: Operation, made: Sequence[Tensor]) -> str:
         """What a line begins with: names of the tensors that it makes, and an equals sign."""
@@ -238,27 +228,6 @@ def _asked(operations: Sequence[Operation], results: Sequence[Tensor]) -> list[O
     return asked[::-1]
 
 
-def _function(kind: Any) -> Callable[..., Any]:
-    name = kind._overloadpacket.__name__
-    return getattr(torch, name, None) or getattr(Tensor, name) if kind in DIRECT or kind in PLACED else kind._op
-
-
-@functools.cache
-def _placing(kind: Any) -> tuple[Callable[..., Any], str] | None:
-    """The same operation into tensors that it is given, and how it is told these, if torch has a kernel for it."""
-    if kind in PLACED:
-        n = len(kind._schema.returns)
-        return _function(kind), "out={}" if n == 1 else f"out=({', '.join(['{}'] * n)})"
-    told = [(argument.name, str(argument.type)) for argument in kind._schema.arguments]
-    for name in kind._overloadpacket.overloads():
-        other = getattr(kind._overloadpacket, name)
-        outs = [argument.name for argument in other._schema.arguments if argument.is_out]
-        rest = [(argument.name, str(argument.type)) for argument in other._schema.arguments if not argument.is_out]
-        if outs and rest == told and torch.Tag.generated not in other.tags:
-            return other._op, ", ".join(f"{out}={{}}" for out in outs)
-    return None
-
-
 def _freed(lines: Sequence[str], returned: str) -> Iterator[str]:
     """The lines, and after the last that names a made tensor, its end."""
     named = [set(MADE.findall(line)) for line in lines]
@@ -270,13 +239,11 @@ def _freed(lines: Sequence[str], returned: str) -> Iterator[str]:
             yield f"del {', '.join(over)}"
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
+def _tensors(value: Any) -> list[Tensor]:
     """In an operation's arguments or results, however deep."""
     if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, (list, tuple)):
-        for one in value:
-            yield from _tensors(one)
+        return [value]
+    return [tensor for one in value for tensor in _tensors(one)] if isinstance(value, (list, tuple)) else []
 
 
 def _without_gradients(value: Any) -> Any:

@@ -64,10 +64,12 @@ class Totals:
         self.loss, self.n_correct = NO_LOSS, NONE_CORRECT
 
     def add(self, step: Step) -> None:
+        loss, n_correct = step.loss * step.n_images, step.n_correct
+        if self.n_steps:  # or there is nothing to add to, and a small network's epoch may be but one step
+            loss, n_correct = self.loss + loss, self.n_correct + n_correct
+        self.loss, self.n_correct = loss, n_correct
         self.n_steps += 1
         self.n_images += step.n_images
-        self.loss = self.loss + step.loss * step.n_images
-        self.n_correct = self.n_correct + step.n_correct
 
     def means(self) -> tuple[float, float]:
         """The loss and the accuracy, 0..1."""

@@ -42,7 +42,7 @@ class Steps:
         self.is_cuda = compute.device.type == "cuda"
         # A tensor, for a recorded number would stay what it was; a GPU's kernels take it in float32 alone.
         kind = torch.float32 if self.is_cuda else torch.float64
-        self.rate = torch.zeros((), dtype=kind, device=compute.device)
+        self.rate, self._rate = torch.zeros((), dtype=kind, device=compute.device), 0.0
         for group in state.optimizer.param_groups:
             group["lr"] = self.rate
             if self.is_cuda and "capturable" in group:
@@ -56,7 +56,9 @@ class Steps:
 
     def __call__(self, inputs: Inputs, labels: Labels, rate: float) -> Step:
         """The weights have moved once, against the gradient of this batch's loss."""
-        self.rate.fill_(rate)
+        if rate != self._rate:
+            self._rate = rate
+            self.rate.fill_(rate)
         batch = inputs.shape, inputs.stride()
         if move := self._moves.get(batch):
             found = move(inputs, labels)
