@@ -89,7 +89,8 @@ def grid(labels: Sequence[str], columns: int, title: str) -> tuple[Figure, list[
     headline(figure, title)
     cells = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
     for label, axes in zip(labels, cells, strict=False):
-        axes.set_title(label, fontsize=9, fontweight="normal")
+        # Without a place of its own, matplotlib seeks one, among ticks that it makes for that.
+        axes.set_title(label, fontsize=9, fontweight="normal", y=1)
     for unused in cells[len(labels) :]:
         unused.set_axis_off()
     return figure, cells[: len(labels)]
