@@ -10,7 +10,7 @@ from scipy.optimize import minimize
 
 EXAGGERATION, EARLY = 12.0, 150  # attraction, by which clusters come together first; iterations at most
 ITERATIONS = 1000  # at most
-# The relative gains at which each is over. Lower ones take twice as long, for as good a map: it is in its valley by then.
+# The gains, of the whole, at which each is over. With lower ones it takes twice as long, for as good a map.
 TOGETHER, CONVERGED = 1e-3, 1e-5
 HALVINGS = 32  # of the interval in which a bandwidth lies
 
