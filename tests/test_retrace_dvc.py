@@ -9,12 +9,12 @@ import pytest
 SAYS = "import gc; print(gc.get_threshold()[0])"
 
 
-@pytest.mark.parametrize(("name", "is_dvc"), [("dvc", True), ("other", False)])
+@pytest.mark.parametrize(("name", "is_dvc"), [("dvc", True), ("other", False), ("dvcs", False)])
 @pytest.mark.parametrize("as_module", [True, False])
 def test_only_dvc_collects_garbage_rarely(tmp_path: Path, name: str, *, is_dvc: bool, as_module: bool) -> None:
     program = tmp_path / f"{name}{'.py' if as_module else ''}"
     program.write_text(SAYS, encoding="utf-8")
-    command = [sys.executable, *(["-m", name] if as_module else [str(program)])]
+    command = [sys.executable, *(["-m", name] if as_module else [str(program)]), "dvc", "/a/dvc"]
     said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
     assert (said == "1000000\n") is is_dvc
 

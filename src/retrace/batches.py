@@ -64,7 +64,8 @@ def shuffled(
     part: Part, size: int, augment: Augment | None, random: torch.Generator, *, seed: int, epoch: int, after: int = 0
 ) -> Iterator[tuple[Inputs, Labels]]:
     """Every sample once, augmented, but for those of the first `after` batches. (seed, epoch) alone decide how, and
-    `random`, which is seeded with them unless it stands as those batches left it. One batch of all has their own order.
+    `random`, which is seeded with them unless it stands as those batches left it. One batch of all has their own order,
+    and is the part itself, which nobody may write to, where nothing augments it.
     """
     if len(part) <= size and not part.reader:
         if not after:

@@ -61,7 +61,7 @@ class Classifier(nn.Module):
         return not any(hasattr(layer, "settle") for layer in self.trunk.modules())
 
     def normalised(self, inputs: Inputs) -> torch.Tensor:
-        """For the network's layers, which may write to it."""
+        """A tensor of its own, which the network's layers may write to."""
         scaled = inputs.to(torch.float32)
         scaled = scaled - self.mean if self._is_shifted else scaled
         scaled = scaled / self.std if self._is_scaled else scaled

@@ -10,7 +10,8 @@ from scipy.optimize import minimize
 
 EXAGGERATION, EARLY = 12.0, 150  # attraction, by which clusters come together first; iterations at most
 ITERATIONS = 1000  # at most
-# The gains, of the whole, at which each is over. With lower ones it takes twice as long, for as good a map.
+# Gains, in nats below 1 nat and relative above, at which each is over: lower ones take twice as long, and in the mean
+# of 13 sets the map was no better.
 TOGETHER, CONVERGED = 1e-3, 1e-5
 HALVINGS = 32  # of the interval in which a bandwidth lies
 

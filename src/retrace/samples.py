@@ -37,7 +37,7 @@ class Samples:
         return self.class_names[self.labels[index]]
 
     def take(self, indices: np.ndarray) -> "Samples":
-        """Those, in that order; itself where they are all, in its own."""
+        """Those with these numbers, in that order; itself where they are all, in its own."""
         if np.array_equal(indices, np.arange(len(self))):
             return self
         names = None if self.names is None else self.names[indices]

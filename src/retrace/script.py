@@ -1,8 +1,8 @@
 """Recorded operations as the source of a Python function, in which nothing is done that need not be done each time.
 
 What is small has its place for ever. A view that is there already is not made again, nor one of what keeps its place;
-what is the same each time is kept; a copy of what nobody looks at afterwards is the thing itself; what nobody looks at
-at all is left out. The numbers are the same, to the bit.
+what is the same each time is kept; a copy of what nobody looks at afterwards, or nobody changes, is the thing itself;
+what nobody looks at at all is left out; a layer and its ReLU are one call. The numbers are the same, to the bit.
 """
 
 import re
@@ -63,9 +63,9 @@ class Script:
         self._views: dict[object, str] = {_view(tensor): self._names[id(tensor)] for tensor in given}
         self._held: dict[str, Any] = {}
         self._lines: list[str] = []
-        self._latest: Operation | None = None  # the last line
+        self._latest: Operation | None = None  # the last line, if none was taken back since
         self._own: list[Operation] = []  # kept, or a later tensor could have the id of one of these
-        # Of storages: given each time, made each time, made where they were made before, the same each time.
+        # Of storages: given each time, or as good as that; made each time; made where they were before; never another.
         self._given, self._made, self._placed, self._same = _storages(given), set[int](), set[int](), set[int]()
         self._lent = set[int]()  # of those made, whose numbers are at such a place
         self._returned = _storages(results)
@@ -124,7 +124,7 @@ class Script:
     def _is_given(self, clone: Operation) -> bool:
         """Whether it is of what is given each time, and nobody changes either: the one is then as good as the other."""
         of, made = clone.args[0], clone.result
-        alike = (of.shape, of.stride()) == (made.shape, made.stride())
+        alike = (of.shape, of.stride(), of.storage_offset()) == (made.shape, made.stride(), made.storage_offset())
         unchanged = (clone.reads | clone.gives).isdisjoint(self._changed | self._returned)
         return _storage(of) in self._given and alike and unchanged
 
@@ -136,7 +136,7 @@ class Script:
         is_all = sorted(zip(of.stride(), of.shape, strict=True)) == sorted(
             zip(layer.result.stride(), layer.result.shape, strict=True)
         )
-        alike = (of.shape, of.stride()) == (relu.result.shape, relu.result.stride())
+        alike = (of.dtype, of.shape, of.stride()) == (layer.result.dtype, relu.result.shape, relu.result.stride())
         alone = layer.gives.isdisjoint(self._needed_after(number) | self._returned)
         return layer if relu.reads == layer.gives and is_all and alike and alone and self._can_be_placed(relu) else None
 

@@ -73,7 +73,7 @@ class Totals:
 
     def means(self) -> tuple[float, float]:
         """The loss and the accuracy, 0..1."""
-        return self.loss.item() / self.n_images, self.n_correct.item() / self.n_images
+        return self.loss.item() / self.n_images + 0.0, self.n_correct.item() / self.n_images  # and no -0.0
 
 
 class State:

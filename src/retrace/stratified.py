@@ -12,6 +12,8 @@ def split(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, n
     """Indices of the samples kept and of those taken, `fraction` of them, rounded up; each ascending. They are
     `train_test_split`'s. Raises ValueError where a part would have fewer samples than there are classes.
     """
+    if not len(labels):
+        raise ValueError("there are none")
     _, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
     n_taken = math.ceil(fraction * len(labels))
     for n, what in ((n_taken, "taken"), (len(labels) - n_taken, "kept")):
