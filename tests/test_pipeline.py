@@ -12,9 +12,10 @@ import yaml
 from pydantic import create_model
 from repository import BIN, ROOT
 
-from retrace import imports, params
+from retrace import graph, imports, params
 from retrace.augmentations import AUGMENTATIONS
 from retrace.datasets import DATASETS
+from retrace.errors import DataError
 from retrace.figures import FIGURES
 from retrace.losses import LOSSES
 from retrace.models import MODELS
@@ -207,3 +208,12 @@ def test_a_forbidden_import_is_found(tmp_path: Path, file: str, line: str, rule:
     path = folder / "src" / "retrace" / file
     path.write_text(f"{path.read_text()}\n{line}\n")
     assert rule in linted(folder, "ruff", "check", "--output-format=concise", str(path.relative_to(folder)))
+
+
+@pytest.mark.parametrize("level", ["[", "- ", "{a: "])
+def test_yaml_of_many_levels_is_refused_and_does_not_end_the_process(tmp_path: Path, level: str) -> None:
+    text = level * 200_000
+    for name, read in (("dvc.yaml", graph.declared), ("dvc.lock", graph.locked)):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        with pytest.raises(DataError, match=rf"{name}: not as DVC has it: more than 10,000 brackets"):
+            read(tmp_path)

@@ -14,6 +14,7 @@ from retrace import paths
 from retrace.errors import DataError
 
 LOCK = Path("dvc.lock")
+DEEPEST = 10_000  # brackets of a file, or characters of a line: libyaml dies of some ten thousand levels
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,12 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _parsed(text: str) -> Any:
-    """What `yaml.safe_load` gives, plain values and no objects, ten times as fast: its loader, in C."""
+    """What `yaml.safe_load` gives, plain values and no objects, ten times as fast: its loader, in C.
+
+    Raises YAMLError where it could be nested so deeply that the process would end without a word.
+    """
+    if max(text.count("[") + text.count("{"), *map(len, text.split("\n"))) > DEEPEST:
+        raise yaml.YAMLError(f"more than {DEEPEST:,} brackets, or characters in a line")
     return yaml.load(text, CSafeLoader)
 
 
@@ -104,7 +110,7 @@ def _parsed(text: str) -> Any:
 def _dvc_s(file: Path) -> Iterator[None]:
     try:
         yield
-    except (yaml.YAMLError, UnicodeDecodeError, AttributeError, TypeError, LookupError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, AttributeError, TypeError, LookupError, RecursionError) as error:
         said = " ".join(str(error).split())
         raise DataError(f"{file}: not as DVC has it: {said}; `git diff {file}` shows what changed") from None
 
