@@ -13,12 +13,14 @@ from faults.servers import until
 from faults.stages import check_complete, journals, surroundings
 
 STAGE = """
-import sys
+import os, signal, sys
 from retrace import paths, tracking
 beside = tracking.start()
 print(beside.pid, flush=True)
 with tracking.stage(sys.argv[1], beside) as run:
     run.metrics({"raw_bytes": 1.0})
+    if sys.argv[1:] == ["download", "busy"]:
+        os.kill(beside.pid, signal.SIGSTOP)  # as long as an import that lets no other thread run
     if sys.argv[1] == "train":
         paths.HISTORY.parent.mkdir(exist_ok=True)
         paths.HISTORY.write_bytes(bytes(range(256)) * 1000)
@@ -28,12 +30,14 @@ with tracking.stage(sys.argv[1], beside) as run:
 
 # What DVC is to its stages: a process of that name above them, one stage after the other, a variable that differs.
 DVC = f"""
-import glob, os, signal, subprocess, sys, time
+import glob, os, signal, subprocess, sys, threading, time
 for number, name in enumerate(["download", "train"]):
-    command = [sys.executable, "-c", {STAGE!r}, name]
+    command = [sys.executable, "-c", {STAGE!r}, name, *sys.argv[1:]]
     env = os.environ | {{"DVC_STAGE": name}} | ({{"ANOTHER": name}} if "another" in sys.argv else {{}})
     said = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=env, text=True).stdout
     print(said, end="", flush=True)
+    if "busy" in sys.argv:
+        threading.Timer(1.0, os.kill, (int(said), signal.SIGCONT)).start()
     if "kill" in sys.argv:
         while glob.glob(".retrace/journal/*.jsonl"):  # it has been left with the journal
             time.sleep(0.05)
@@ -53,14 +57,14 @@ def is_gone(pid: int) -> bool:
     return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
-@pytest.mark.parametrize("how", ["", "kill", "another"])
+@pytest.mark.parametrize("how", ["", "busy", "kill", "another"])
 def test_the_stages_of_one_dvc_have_one_process_beside_them(folder: Path, empty_store: Path, how: str) -> None:
     shutil.copy(empty_store, folder)
     with run(folder, how) as dvc:
         assert dvc.stdin
         assert dvc.stdout
         first, second = (int(dvc.stdout.readline()) for _ in range(2))
-        assert (first == second) == (how == "")
+        assert (first == second) == (how in {"", "busy"})
         until(
             lambda: len(journals(folder)) == 2 and not list((folder / ".retrace/journal").glob("*.jsonl")), what="both"
         )

@@ -14,12 +14,11 @@ import os
 import select
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import time
 from collections.abc import Collection
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from retrace import processes
 from retrace.errors import IMPATIENT_S
 from retrace.redaction import redacted
 
-ANSWER_S = 1.0  # for who waits to say so
+ANSWER_S = 5.0  # for who waits to say so: it may be in the middle of an import
 CODE = Path(__file__).parents[1]
 ALONE = ("-s", "--single-item")  # of DVC: one stage and none after it
 BEGIN_S = 60.0  # to begin: the imports, on a machine with other work
@@ -122,26 +121,46 @@ def _waiting(above: int | None) -> Follower | None:
     link = socket.socket(socket.AF_UNIX)
     with suppress(OSError):  # there is none, or another stage was first
         link.connect(str(address))
-        if select.select([link], [], [], ANSWER_S)[0] and link.recv(1, socket.MSG_PEEK):
-            who = link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-            return Follower(link, struct.unpack("3i", who)[0], above)
+        if select.select([link], [], [], ANSWER_S)[0] and (said := link.recv(4096, socket.MSG_PEEK)):
+            return Follower(link, json.loads(said.splitlines()[0])["pid"], above)
     link.close()
     return None
 
 
 def _new(above: int | None) -> Follower:
     ours, its = socket.socketpair()
+    listener = _listening(address_under(above))
+    passed = [listener.fileno()] if listener else []
     # Of a session of its own: what kills a stage's group, such as Ctrl-C, leaves it time to tell.
-    with its:
+    with its, listener or nullcontext():
         process = subprocess.Popen(
-            [sys.executable, "-m", "retrace.tracking.following", str(above or "")],
+            [sys.executable, "-m", "retrace.tracking.following", str(above or ""), "".join(map(str, passed))],
             stdin=its.fileno(),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
+            pass_fds=passed,
         )
     process.returncode = 0  # it may outlive this process, which is not to wait for it
     return Follower(ours, process.pid, above)
+
+
+def _listening(address: Path | None) -> socket.socket | None:
+    """Where the next stage finds the process that gets this: there before it is, whose imports may hold Python just
+    when that stage comes.
+    """
+    if address is None:
+        return None
+    listener = socket.socket(socket.AF_UNIX)
+    try:
+        address.parent.mkdir(exist_ok=True)
+        address.unlink(missing_ok=True)  # of one that was killed
+        listener.bind(str(address))
+        listener.listen()
+    except OSError:  # a file system without sockets
+        listener.close()
+        return None
+    return listener
 
 
 def address_under(above: int | None) -> Path | None:

@@ -21,7 +21,7 @@ from threading import Thread
 from typing import Any
 
 from retrace import journal, processes
-from retrace.tracking.follower import BEGIN_S, address_under
+from retrace.tracking.follower import BEGIN_S
 
 FIRST_S, EVERY_S = 0.5, 10.0  # between two looks at a journal that grows: at first, and at last
 GRACE_S = 2.0  # from SIGTERM to SIGKILL, for a stage whose DVC is gone
@@ -100,16 +100,17 @@ class Next(Thread):
     link to the next stage of the same DVC, if one comes.
     """
 
-    def __init__(self, stage: int, dvc: int, address: Path | None) -> None:
+    def __init__(self, stage: int, dvc: int, listener: socket.socket | None) -> None:
         super().__init__(daemon=True)
-        self.stage, self.dvc, self.address = stage, dvc, address
+        self.stage, self.dvc, self.listener = stage, dvc, listener
         self.link: socket.socket | None = None
 
     def run(self) -> None:
         end_with(self.stage, self.dvc)
-        if self.address is not None:
-            with suppress(OSError):  # a file system without sockets
-                self.link = _next(self.address, self.dvc)
+        if self.listener is not None:
+            self.link = _next(self.listener, self.dvc)
+            if self.link is None:
+                _put_away(self.listener)
 
 
 def end_with(stage: int, dvc: int) -> None:
@@ -136,20 +137,19 @@ def _opened(pid: int) -> int:
         return ended
 
 
-def _next(address: Path, dvc: int) -> socket.socket | None:
+def _next(listener: socket.socket, dvc: int) -> socket.socket | None:
     """The link to the next stage; None where none comes, or DVC ends."""
-    with socket.socket(socket.AF_UNIX) as listener:
-        address.unlink(missing_ok=True)  # of one that was killed
-        listener.bind(str(address))
-        try:
-            listener.listen()
-            if listener not in select.select([listener, dvc], [], [], NEXT_S)[0]:
-                return None
-            link = listener.accept()[0]
-        finally:
-            address.unlink(missing_ok=True)
-    _say(link, within=BEGIN_S)  # which tells who looked for this that it is there
+    if listener not in select.select([listener, dvc], [], [], NEXT_S)[0]:
+        return None
+    link = listener.accept()[0]
+    _say(link, within=BEGIN_S, pid=os.getpid())  # which tells who looked for this that it is there
     return link
+
+
+def _put_away(listener: socket.socket) -> None:
+    """Nobody finds this process any more, and who has looked for it and waits knows it at once."""
+    with suppress(OSError), listener:  # put away before, or its folder is gone
+        Path(listener.getsockname()).unlink(missing_ok=True)
 
 
 def _say(link: socket.socket, **word: float | str) -> bool:
@@ -162,19 +162,25 @@ def _say(link: socket.socket, **word: float | str) -> bool:
 
 
 def main() -> None:
-    above = int(sys.argv[1]) if sys.argv[1] else None
-    dvc = _opened(above) if above else None
-    address = address_under(above)  # now, before MLflow's settings are in the environment
+    above, heard = (int(word) if word else None for word in sys.argv[1:])
+    dvc = None if above is None else _opened(above)
+    listener = None if heard is None else socket.socket(fileno=heard)
     link: socket.socket | None = socket.socket(fileno=os.dup(0))
     os.dup2(1, 0)  # or the stage would never hear the end of it
     unsaid: dict[Path, str] = {}
-    while link:
-        with link:
-            link = serve(link, dvc, address, unsaid)
+    try:
+        while link:
+            with link:
+                link = serve(link, dvc, listener, unsaid)
+    finally:
+        if listener:
+            _put_away(listener)
     os._exit(0)  # Python would take MLflow and torch apart for a second or two
 
 
-def serve(link: socket.socket, dvc: int | None, address: Path | None, unsaid: dict[Path, str]) -> socket.socket | None:
+def serve(
+    link: socket.socket, dvc: int | None, listener: socket.socket | None, unsaid: dict[Path, str]
+) -> socket.socket | None:
     """One stage is followed; returns the link to the next. `unsaid` is what MLflow lacks, by journal, of stages that
     did not wait to hear it: this one is told, if that is still so.
     """
@@ -190,7 +196,7 @@ def serve(link: socket.socket, dvc: int | None, address: Path | None, unsaid: di
             unsaid[path] = str(word["lacking"])
 
     stage = json.loads(hello)["stage"]
-    coming = None if dvc is None else Next(stage, dvc, address)
+    coming = None if dvc is None else Next(stage, dvc, listener)
     if coming:
         coming.start()
     _warm_up()
