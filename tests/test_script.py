@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from retrace import layers, losses, optimizers, script, tape
+from retrace.calls import Call, Name, aten, compiled
 
 N = 4  # rows and columns: every operation below takes and gives square matrices, or parts of them that are made so
 Operation = Callable[[Tensor, Tensor], Tensor]
@@ -77,6 +78,19 @@ OPERATIONS: dict[str, Operation] = {
     "always ones": lambda a, b: torch.ones_like(a).neg() * b,
     "written in the middle": in_the_middle,
     "a gradient": through_a_gradient,
+    "by one of the other's numbers": lambda a, b: a * b[1, 2],
+    "less a number's tensor, by a number": lambda a, b: b - a.sum() * 1.1,
+    "in bfloat16": lambda a, _: (a.bfloat16() * 1.1 + 1e-3).float(),
+    "in whole numbers": lambda a, _: (a.int() * 3 + 1).float() + a.int() * 0.3,
+    "in float64 and back": lambda a, _: (a.to(torch.float64) / 3).to(torch.float32),
+    "where it is larger": lambda a, b: torch.where(a > 0.5, a, b),
+    "columns by a list": lambda a, _: a[:, torch.tensor([2, 0, 3, 1])],
+    "by its greatest, kept in bounds": lambda a, _: (a / a.abs().amax()).clamp(-1, 0.5),
+    "as a picture of two channels": lambda a, _: (
+        a.reshape(1, 2, 2, N).to(memory_format=torch.channels_last).reshape(N, N)
+    ),
+    "to a whole power": lambda a, _: torch.nn.functional.threshold(a, 0, 1) + torch.linalg.vector_norm(a, 2),
+    "every other": lambda a, b: torch.cat([a.split(2)[0], b.unbind()[3][None], b[:1]]),
 }
 
 WRITING = {"made positive", "added to", "written in the middle"}
@@ -111,6 +125,7 @@ def made(seed: int) -> Tensor:
 @pytest.mark.parametrize("small", [script.SMALL, 0], ids=["in their places", "made anew"])
 @given(program=lines)
 @example(program=[("laid out otherwise", 0, 0)])
+@example(program=[("by one of the other's numbers", 0, 2), ("added to", 2, 0)])
 @example(program=[("sum", 0, 1), ("copied", 3, 0)])
 @example(program=[("a gradient", 0, 0), ("a gradient", 0, 0), ("copied", 3, 0)])
 @settings(max_examples=300, deadline=None)
@@ -175,6 +190,26 @@ def test_a_step_is_its_products_and_little_else() -> None:
         *("threshold_backward.grad_input", "mm.out", "sum.IntList_out"),
         *("_foreach_add_.List", "_fused_adam_.default"),
     ]
+
+
+def test_chance_is_asked_as_often_also_where_nobody_looks() -> None:
+    def function(given: Tensor) -> list[Tensor]:
+        torch.rand(3)
+        torch.empty(2).normal_()
+        return [given * torch.rand(3)]
+
+    play = tape.record(function, torch.ones(3))
+    found = []
+    for does in (function, play):
+        torch.manual_seed(0)
+        found.append(torch.stack([does(torch.ones(3))[0] for _ in range(3)]))
+    assert torch.equal(*found)
+
+
+def test_what_the_interpreter_would_do_otherwise_is_not_recorded() -> None:
+    a_number_for_a_tensor = Call(aten.mul.Tensor, [Name("given0"), 2.0], ["made"])
+    with pytest.raises(RuntimeError, match=r"mul\.Scalar.* would be done for .*mul\.Tensor"):
+        compiled(["given0"], [a_number_for_a_tensor], {}, ["made"])
 
 
 def test_what_lies_elsewhere_or_is_of_another_kind_is_not_taken_for_the_same() -> None:

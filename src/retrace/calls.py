@@ -1,11 +1,15 @@
-"""How torch is asked for an operation with the least around it."""
+"""How torch is asked for operations with the least around them: all in one call, by the interpreter it has for
+TorchScript, which spares each Python's reading of its arguments and its way back to Python.
+"""
 
 import functools
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+Play = Callable[..., Sequence[Tensor]]
 
 aten = torch.ops.aten
 
@@ -16,63 +20,124 @@ QUICKER: dict[Any, Callable[..., tuple[Any, Sequence[Any]]]] = {
     aten.relu.default: lambda of: (aten.clamp_min.default, (of, 0)),
 }
 
-# What torch has as functions of Python's too, which take half a microsecond less to be called; and those with an `out`.
-DIRECT = {
-    aten._foreach_add_.List,
-    aten._fused_adam_.tensor_lr,
-    aten._fused_sgd_.tensor_lr,
-    aten.addcmul_.default,
-    aten.clone.default,
-    aten.count_nonzero.default,
-    aten.expand.default,
-    aten.mean.default,
-    aten.permute.default,
-    aten.relu_.default,
-    aten.squeeze.dim,
-    aten.t.default,
-    aten.unsqueeze.default,
-    aten.view.default,
-}
-PLACED = {
-    aten._addmm_activation.default,
-    aten._log_softmax.default,
-    aten._log_softmax_backward_data.default,
-    aten.add.Tensor,
-    aten.addmm.default,
-    aten.amax.default,
-    aten.clamp_min.default,
-    aten.div.Tensor,
-    aten.eq.Tensor,
-    aten.exp.default,
-    aten.gather.default,
-    aten.log.default,
-    aten.max.dim,
-    aten.mm.default,
-    aten.mul.Tensor,
-    aten.neg.default,
-    aten.scatter_add.default,
-    aten.sub.Tensor,
-    aten.sum.dim_IntList,
-}
+LAYOUTS = {torch.contiguous_format: 0, torch.preserve_format: 1, torch.channels_last: 2, torch.channels_last_3d: 3}
 
 
-def plain(kind: Any) -> Callable[..., Any]:
-    """A function that does the operation."""
-    name = kind._overloadpacket.__name__
-    return getattr(torch, name, None) or getattr(Tensor, name) if kind in DIRECT or kind in PLACED else kind._op
+class Call(NamedTuple):
+    """Of an operation, with all of its arguments: names, lists of names, or what they are; and what its results are
+    called, where they are looked at, one by one also where they are a list.
+    """
+
+    kind: Any
+    args: list[Any]
+    made: list[str | None]
+
+
+class Name(str):
+    """Of a tensor."""
+
+    __slots__ = ()
 
 
 @functools.cache
-def placing(kind: Any) -> tuple[Callable[..., Any], str] | None:
-    """The same operation into tensors that it is given, and how it is told these, if torch has a kernel for it."""
-    if kind in PLACED:
-        n = len(kind._schema.returns)
-        return plain(kind), "out={}" if n == 1 else f"out=({', '.join(['{}'] * n)})"
+def placing(kind: Any) -> Any | None:
+    """The same operation into tensors that it is given last, if torch has a kernel for it."""
     told = [(argument.name, str(argument.type)) for argument in kind._schema.arguments]
     for name in kind._overloadpacket.overloads():
         other = getattr(kind._overloadpacket, name)
         outs = [argument.name for argument in other._schema.arguments if argument.is_out]
         rest = [(argument.name, str(argument.type)) for argument in other._schema.arguments if not argument.is_out]
         if outs and rest == told and torch.Tag.generated not in other.tags:
-            return other._op, ", ".join(f"{out}={{}}" for out in outs)
+            return other
     return None
+
+
+def all_args(kind: Any, args: Sequence[Any], settings: dict[str, Any]) -> list[Any]:
+    """One for each argument of the operation, but for the places of results."""
+    arguments = [argument for argument in kind._schema.arguments if not argument.is_out]
+    told = [*args, *(settings.get(argument.name, argument.default_value) for argument in arguments[len(args) :])]
+    beside = next((arg for arg in told if isinstance(arg, Tensor)), None)
+    is_number = [
+        isinstance(argument.type, torch.TensorType) and isinstance(arg, (int, float))
+        for argument, arg in zip(arguments, told, strict=True)
+    ]
+    return [_tensor(arg, beside) if number else arg for arg, number in zip(told, is_number, strict=True)]
+
+
+def _tensor(number: float, beside: Tensor | None) -> Tensor:
+    """What Python's functions make of a number beside that tensor, whose type it leaves as it is if it can."""
+    if beside is None:
+        return torch.tensor(number)
+    kind = torch.result_type(beside, number)
+    is_seen_whole = beside.dim() and kind == beside.dtype and kind.is_floating_point  # as in bfloat16's products
+    return torch.tensor(number, dtype=torch.float64 if is_seen_whole else kind)
+
+
+def compiled(takes: Sequence[str], calls: Sequence[Call], held: Mapping[str, Tensor], gives: Sequence[str]) -> Play:
+    """The function of what it `takes` that makes these calls, one after the other, with tensors that it takes, makes
+    or are `held`, and returns what it `gives`. It leaves no trace for gradients, whoever calls it.
+
+    Raises RuntimeError where the interpreter has not just this operation.
+    """
+    function = torch._C._create_function_from_graph("play", Written(takes, calls, held, gives).graph)
+    unwatched = torch._C._InferenceMode  # what `torch.inference_mode` is but for its Python
+    improve = torch._C._set_graph_executor_optimize
+
+    def play(*given: Tensor) -> list[Tensor]:
+        improve(False)  # by what is known of the first tensors it is given
+        try:
+            with unwatched(True):
+                return function(*given)
+        finally:
+            improve(True)
+
+    return play
+
+
+class Written:
+    """Calls as a graph of torch's interpreter."""
+
+    def __init__(
+        self, takes: Sequence[str], calls: Sequence[Call], held: Mapping[str, Tensor], gives: Sequence[str]
+    ) -> None:
+        self.graph: Any = torch._C.Graph()  # which its annotations tell only half of
+        self.held = held
+        self.values = {name: self.graph.addInput(name) for name in takes}
+        for call in calls:
+            self._add(call)
+        self.graph.registerOutput(self._listed([self._told(Name(name)) for name in gives], torch.TensorType.get()))
+
+    def _add(self, call: Call) -> None:
+        schema = call.kind._schema
+        args = [self._told(arg, argument.type) for arg, argument in zip(call.args, schema.arguments, strict=True)]
+        made = self._node(schema.name, args, len(schema.returns))
+        if made.schema() != str(schema):
+            raise RuntimeError(f"{made.schema()} would be done for {schema}")
+        outputs = [made.outputsAt(n) for n in range(len(schema.returns))]
+        if call.made and isinstance(kind := schema.returns[0].type, torch.ListType):
+            outputs[0].setType(kind)
+            parts = self._node("prim::ListUnpack", outputs, len(call.made))
+            outputs = [parts.outputsAt(n) for n in range(len(call.made))]
+        self.values |= {name: output for name, output in zip(call.made, outputs, strict=False) if name}
+
+    def _told(self, arg: Any, kind: Any = None) -> Any:
+        """An argument of that type, as the graph has it."""
+        kind = kind.getElementType() if isinstance(kind, torch.OptionalType) else kind
+        if isinstance(arg, Name):
+            if arg not in self.values:
+                self.values[arg] = self.graph.insertConstant(self.held[arg])
+            return self.values[arg]
+        if isinstance(arg, (list, tuple)):
+            of = kind.getElementType()
+            if not arg or any(isinstance(one, Name) and one not in self.held for one in arg):
+                return self._listed([self._told(one, of) for one in arg], of)
+            return self.graph.insertConstant([self.held[one] if isinstance(one, Name) else one for one in arg])
+        return self.graph.insertConstant(LAYOUTS.get(arg, arg))
+
+    def _listed(self, values: Sequence[Any], of: Any) -> Any:
+        made = self._node("prim::ListConstruct", values, 1).output()
+        made.setType(torch.ListType(of))
+        return made
+
+    def _node(self, name: str, inputs: Sequence[Any], n_outputs: int) -> Any:
+        return self.graph.insertNode(self.graph.create(name, inputs, n_outputs))

@@ -1,26 +1,22 @@
-"""Recorded operations as the source of a Python function, in which nothing is done that need not be done each time.
+"""Recorded operations as a function, in which nothing is done that need not be done each time.
 
 What is small has its place for ever. A view that is there already is not made again, nor one of what keeps its place;
 what is the same each time is kept; a copy of what nobody looks at afterwards, or nobody changes, is the thing itself;
 what nobody looks at at all is left out; a layer and its ReLU are one call. The numbers are the same, to the bit.
 """
 
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from retrace import calls
-from retrace.calls import aten
-
-Play = Callable[..., Sequence[Tensor]]
+from retrace.calls import Call, Name, Play, aten
 
 CLONE, COPY = aten.clone.default, aten.copy_.default
 LAYER, RELU, ACTIVATED = aten.addmm.default, aten.relu.default, aten._addmm_activation.default
 EMPTY = {aten.new_empty_strided.default, aten.empty_strided.default}
-MADE = re.compile(r"\bmade\d+")  # a name
 SMALL = 1 << 16  # bytes of a tensor that keeps its place: larger ones share theirs, which stays in the cache
 FEW = 1 << 23  # bytes of all tensors, for any to keep its place: it would break up the memory that large ones leave
 OF_SHAPES = {aten.ones_like.default, aten.zeros_like.default, aten.new_zeros.default, aten.new_ones.default}
@@ -54,17 +50,17 @@ class Operation:
 
 
 class Script:
-    """A line for each operation that is left, over names of tensors and of what else it takes."""
+    """A call for each operation that is left, over names of tensors."""
 
     def __init__(self, given: Sequence[Tensor], operations: Sequence[Operation], results: Sequence[Tensor]) -> None:
         self._results = results
-        self._names = {id(tensor): f"given{number}" for number, tensor in enumerate(given)}
-        self._takes = ", ".join(self._names.values())
-        self._views: dict[object, str] = {_view(tensor): self._names[id(tensor)] for tensor in given}
-        self._held: dict[str, Any] = {}
-        self._lines: list[str] = []
-        self._latest: Operation | None = None  # the last line, if none was taken back since
-        self._own: list[Operation] = []  # kept, or a later tensor could have the id of one of these
+        self._names = {id(tensor): Name(f"given{number}") for number, tensor in enumerate(given)}
+        self._takes = list(self._names.values())
+        self._views: dict[object, Name] = {_view(tensor): self._names[id(tensor)] for tensor in given}
+        self._held: dict[str, Tensor] = {}
+        self._calls: list[Call] = []
+        self._latest: Operation | None = None  # the last call, if none was taken back since
+        self._own: list[Any] = []  # kept, or a later tensor could have the id of one of these
         # Of storages: given each time, or as good as that; made each time; made where they were before; never another.
         self._given, self._made, self._placed, self._same = _storages(given), set[int](), set[int](), set[int]()
         self._lent = set[int]()  # of those made, whose numbers are at such a place
@@ -85,12 +81,11 @@ class Script:
 
     def compiled(self) -> Play:
         """The function. It leaves no trace for gradients, whoever calls it."""
-        returned = ", ".join(map(self._said, self._results))
-        body = [*_freed(self._lines, returned), f"return [{returned}]"]
-        self._held["unwatched"] = torch._C._InferenceMode  # what `torch.inference_mode` is but for its Python
-        source = "\n  ".join([f"def play({self._takes}):\n with unwatched(True):", *body])
-        exec(source, self._held)  # noqa: S102 - of names made here alone
-        return self._held["play"]
+        gives = list(map(self._said, self._results))
+        try:
+            return calls.compiled(self._takes, self._calls, self._held, gives)
+        except RuntimeError as error:
+            raise UnrecordableError(str(error)) from error
 
     def _add(self, number: int, operation: Operation) -> None:
         if operation.is_view and self._is_there(operation):
@@ -108,7 +103,7 @@ class Script:
             self._write(operation)
 
     def _is_there(self, view: Operation) -> bool:
-        """Whether no line is needed: it is of what keeps its place, or has the name of an equal one."""
+        """Whether no call is needed: it is of what keeps its place, or has the name of an equal one."""
         if view.reads.isdisjoint(self._given | self._made):
             return True
         name = self._views.get(_view(view.result)) if isinstance(view.result, Tensor) else None
@@ -129,7 +124,7 @@ class Script:
         return _storage(of) in self._given and alike and unchanged
 
     def _layer_below(self, number: int, relu: Operation) -> Operation | None:
-        """The layer that is the last line, if nobody looks at it but this: torch has a call for both."""
+        """The layer that is the last call, if nobody looks at it but this: torch has a call for both."""
         layer, of = self._latest, relu.args[0]
         if not layer or layer.kind is not LAYER or layer.settings or not layer.gives <= self._placed:
             return None
@@ -141,15 +136,15 @@ class Script:
         return layer if relu.reads == layer.gives and is_all and alike and alone and self._can_be_placed(relu) else None
 
     def _fuse(self, layer: Operation, relu: Operation) -> None:
-        """Both are one line, in the place of the last."""
-        self._lines.pop()
+        """Both are one call, in the place of the last."""
+        self._calls.pop()
         place = relu.result.as_strided(layer.result.shape, layer.result.stride())
         self._own.append(Operation(ACTIVATED, layer.args, {}, place))
         self._write(self._own[-1])
 
     def _replace(self, into: Tensor, of: Tensor) -> None:
-        """`of` has the names of `into` too, which the last line makes."""
-        self._lines.pop()
+        """`of` has the names of `into` too, which the last call makes."""
+        self._calls.pop()
         self._latest = None
         self._names[id(into)] = self._views[_view(into)] = self._said(of)
         if _storage(of) in self._placed | self._lent:
@@ -172,49 +167,40 @@ class Script:
         kind, args = operation.kind, operation.args
         if kind in calls.QUICKER:
             kind, args = calls.QUICKER[kind](*args)
-        told = [*map(self._said, args), *(f"{key}={self._said(value)}" for key, value in operation.settings.items())]
+        told = list(map(self._said, calls.all_args(kind, args, operation.settings)))
         made = [output for output in _tensors(operation.outputs) if id(output) not in self._names]
-        function = calls.plain(kind)
         if self._can_be_placed(operation) and (placing := calls.placing(kind)):
-            function, places = placing
+            kind = placing
             self._placed |= operation.gives
-            told.append(places.format(*map(self._said, made)))
+            told += map(self._said, made)
             made = []
-        self._held[call := f"call{len(self._held)}"] = function
-        self._lines.append(f"{self._targets(operation, made)}{call}({', '.join(told)})")
-        self._latest = operation
-
-    def _targets(self, operation: Operation, made: Sequence[Tensor]) -> str:
-        """What a line begins with: names of the tensors that it makes, and an equals sign."""
-        if not made:
-            return ""
         names = {id(output): self._named(output) for output in made}
-        targets = [names.get(id(output), "_") for output in operation.outputs]
-        return f"[{', '.join(targets)}] = " if isinstance(operation.result, (list, tuple)) else f"{targets[0]} = "
+        self._calls.append(Call(kind, told, [names.get(id(output)) for output in operation.outputs if made]))
+        self._latest = operation
 
     def _can_be_placed(self, operation: Operation) -> bool:
         """Whether it can write to where it wrote when it was recorded."""
         is_small = sum(output.nbytes for output in _tensors(operation.outputs)) <= SMALL
         return self._are_few and operation.is_function and is_small and operation.gives.isdisjoint(self._returned)
 
-    def _said(self, value: Any) -> str:
-        """The value as the function's source has it: by a name."""
-        if isinstance(value, (list, tuple)) and not _storages(value).isdisjoint(self._given | self._made):
-            return f"[{', '.join(map(self._said, value))}]"
-        if isinstance(value, Tensor):
-            if id(value) in self._names:
-                return self._names[id(value)]
+    def _said(self, value: Any) -> Any:
+        """The value, with names in the place of tensors."""
+        if isinstance(value, (list, tuple)):
+            return list(map(self._said, value))
+        if not isinstance(value, Tensor):
+            return value
+        if id(value) not in self._names:
             if _storage(value) in (self._born | self._given) - self._same - self._placed:
                 raise UnrecordableError("it has a tensor that no operation gave it")
-        self._held[name := f"found{len(self._held)}"] = _without_gradients(value)
-        if isinstance(value, Tensor):
-            self._names[id(value)] = name
-        return name
+            self._names[id(value)] = name = Name(f"found{len(self._held)}")
+            self._held[name] = value.detach()
+            self._own.append(value)
+        return self._names[id(value)]
 
     def _named(self, output: Tensor) -> str:
         if _storage(output) not in self._given:
             self._made.add(_storage(output))
-        self._names[id(output)] = name = self._views.setdefault(_view(output), f"made{len(self._names)}")
+        self._names[id(output)] = name = self._views.setdefault(_view(output), Name(f"made{len(self._names)}"))
         return name
 
 
@@ -228,29 +214,11 @@ def _asked(operations: Sequence[Operation], results: Sequence[Tensor]) -> list[O
     return asked[::-1]
 
 
-def _freed(lines: Sequence[str], returned: str) -> Iterator[str]:
-    """The lines, and after the last that names a made tensor, its end."""
-    named = [set(MADE.findall(line)) for line in lines]
-    last = {name: number for number, names in enumerate(named) for name in names}
-    last |= dict.fromkeys(MADE.findall(returned), len(lines))
-    for number, line in enumerate(lines):
-        yield line
-        if over := sorted(name for name in named[number] if last[name] == number):
-            yield f"del {', '.join(over)}"
-
-
 def _tensors(value: Any) -> list[Tensor]:
     """In an operation's arguments or results, however deep."""
     if isinstance(value, Tensor):
         return [value]
     return [tensor for one in value for tensor in _tensors(one)] if isinstance(value, (list, tuple)) else []
-
-
-def _without_gradients(value: Any) -> Any:
-    """The same, of tensors that nothing remembers how they were made."""
-    if isinstance(value, (list, tuple)):
-        return [_without_gradients(one) for one in value]
-    return value.detach() if isinstance(value, Tensor) else value
 
 
 def _storages(value: Any) -> set[int]:
