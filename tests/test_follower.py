@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,9 @@ import psutil
 import pytest
 from faults.servers import until
 from faults.stages import check_complete, journals, surroundings
+
+from retrace.tracking import follower
+from retrace.tracking.following import Door
 
 STAGE = """
 import os, signal, sys
@@ -95,3 +99,71 @@ def test_it_is_gone_when_its_dvc_is_killed(folder: Path, empty_store: Path) -> N
         assert int(dvc.stdout.readline()) == pid
         os.kill(dvc.pid, signal.SIGKILL)
         until(lambda: is_gone(pid), what="its end")
+
+
+@pytest.fixture
+def address(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.chdir(tmp_path)  # since sockets' names are short
+    return Path(".retrace/beside-here")
+
+
+def knocking(address: Path) -> socket.socket:
+    link = socket.socket(socket.AF_UNIX)
+    link.settimeout(10)
+    link.connect(str(address))
+    return link
+
+
+def opened(address: Path) -> Door:
+    listener = follower._free(address)
+    assert listener
+    return Door(listener)
+
+
+def test_who_comes_after_the_next_stage_is_not_kept_waiting(address: Path) -> None:
+    door = opened(address)
+    dvc, _ = here = os.pipe()
+    with knocking(address), knocking(address) as second:
+        link = door.wait(dvc)
+        assert link
+        door.close()
+        with link, pytest.raises(ConnectionResetError):
+            second.recv(1)
+    assert not address.exists()
+    for end in here:
+        os.close(end)
+
+
+def test_when_dvc_ends_nobody_is_waited_for(address: Path) -> None:
+    door = opened(address)
+    dvc, its_end = os.pipe()
+    os.close(its_end)
+    assert door.wait(dvc) is None
+    os.close(dvc)
+    door.close()
+
+
+def test_what_took_the_place_of_one_that_did_not_answer_keeps_it(address: Path) -> None:
+    silent, other = opened(address), opened(address)
+    silent.close()
+    with knocking(address) as link:
+        assert link
+    other.close()
+    assert not address.exists()
+
+
+def test_where_another_listens_none_does(address: Path) -> None:
+    door = opened(address)
+    assert follower.listening(address) is None
+    door.close()
+
+
+def test_nothing_is_left_of_those_that_were_killed(address: Path) -> None:
+    door, killed = opened(address), address.with_name("beside-killed")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(killed))
+    other = opened(address.with_name("beside-another"))
+    assert not killed.exists()
+    with knocking(address), knocking(other.address):
+        door.close()
+        other.close()

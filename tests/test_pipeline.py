@@ -217,3 +217,17 @@ def test_yaml_of_many_levels_is_refused_and_does_not_end_the_process(tmp_path: P
         (tmp_path / name).write_text(text, encoding="utf-8")
         with pytest.raises(DataError, match=rf"{name}: not as DVC has it: more than 10,000 brackets"):
             read(tmp_path)
+
+
+def test_a_parameter_in_a_path_is_text_and_no_yaml(tmp_path: Path) -> None:
+    (tmp_path / "dvc.yaml").write_text(
+        "stages: {train: {deps: ['a/${model.name}.py'], outs: [{'b${n}': {cache: false}}]}}"
+    )
+    found = graph.stages({"model": {"name": "x'], outs: [y"}, "n": 2}, tmp_path)
+    assert found == {"train": graph.Stage(deps=("a/x'], outs: [y.py",), outs=("b2",))}
+
+
+def test_a_path_with_a_parameter_that_is_not_there_is_a_line(tmp_path: Path) -> None:
+    (tmp_path / "dvc.yaml").write_text("stages: {train: {deps: ['${mode}.py']}}")
+    with pytest.raises(DataError, match=r"dvc.yaml: not as DVC has it: 'mode'; `git diff .*` shows what changed"):
+        graph.stages({"model": "cnn"}, tmp_path)

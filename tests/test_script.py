@@ -90,6 +90,13 @@ OPERATIONS: dict[str, Operation] = {
         a.reshape(1, 2, 2, N).to(memory_format=torch.channels_last).reshape(N, N)
     ),
     "to a whole power": lambda a, _: torch.nn.functional.threshold(a, 0, 1) + torch.linalg.vector_norm(a, 2),
+    "with a place": lambda a, b: torch.add(a, b, out=torch.empty(N, N)) + 1,
+    "its least and its greatest": lambda a, b: b.clamp(a.min(), a.max()),
+    "ones where it is negative": lambda a, _: a.clone().index_put_((a < 0,), torch.tensor(1.0)),
+    "rows by the other's order": lambda a, b: a[b[0].argsort()],
+    "by numbers of two kinds": lambda a, b: torch.ops.aten._foreach_mul([a, b], [1.5, 2])[0],
+    "by numbers of one kind": lambda a, b: torch.ops.aten._foreach_mul([a, b], [3, 2])[1],
+    "normalised, transposed": lambda a, _: torch.nn.functional.batch_norm(a.t(), None, None, training=True) * 1,
     "every other": lambda a, b: torch.cat([a.split(2)[0], b.unbind()[3][None], b[:1]]),
 }
 
@@ -207,9 +214,30 @@ def test_chance_is_asked_as_often_also_where_nobody_looks() -> None:
 
 
 def test_what_the_interpreter_would_do_otherwise_is_not_recorded() -> None:
-    a_number_for_a_tensor = Call(aten.mul.Tensor, [Name("given0"), 2.0], ["made"])
+    given, made = Name("given"), Name("made")
+    a_number_for_a_tensor = Call(aten.mul.Tensor, [given, 2.0], [made])
     with pytest.raises(RuntimeError, match=r"mul\.Scalar.* would be done for .*mul\.Tensor"):
-        compiled(["given0"], [a_number_for_a_tensor], {}, ["made"])
+        compiled([given], [a_number_for_a_tensor], {}, [made])
+
+
+@pytest.mark.parametrize(
+    ("kind", "does"),
+    [
+        (torch.float16, lambda a: [a[0, 0] * 1.1]),
+        (torch.bfloat16, lambda a: [a[0, 0] / 0.3333333]),
+        (torch.uint8, lambda a: [a / -3]),
+        (torch.uint8, lambda a: [a * 300]),
+    ],
+)
+def test_a_number_that_a_tensor_cannot_be_is_not_recorded(kind: torch.dtype, does: Any) -> None:
+    with pytest.raises(script.UnrecordableError):
+        tape.record(does, torch.ones(N, N).to(kind))
+
+
+def test_an_operation_that_fails_says_what_torch_says() -> None:
+    play = tape.record(lambda given: [torch.ones(5).index_select(0, given) * 2], torch.tensor([1, 4]))
+    with pytest.raises(RuntimeError, match=r"^index out of range in self$"):
+        play(torch.tensor([1, 5]))
 
 
 def test_what_lies_elsewhere_or_is_of_another_kind_is_not_taken_for_the_same() -> None:

@@ -20,7 +20,17 @@ QUICKER: dict[Any, Callable[..., tuple[Any, Sequence[Any]]]] = {
     aten.relu.default: lambda of: (aten.clamp_min.default, (of, 0)),
 }
 
+# With a place, the interpreter takes these for those of two tensors; and torch computes that one in another order.
+UNPLACED = {aten.max.default, aten.min.default, aten.native_batch_norm.default}
+
+ALIKE = torch.TensorType, torch.IntType, torch.FloatType, torch.BoolType  # of constants in a list, whichever they are
 LAYOUTS = {torch.contiguous_format: 0, torch.preserve_format: 1, torch.channels_last: 2, torch.channels_last_3d: 3}
+
+
+class Name(str):
+    """Of a tensor."""
+
+    __slots__ = ()
 
 
 class Call(NamedTuple):
@@ -30,18 +40,14 @@ class Call(NamedTuple):
 
     kind: Any
     args: list[Any]
-    made: list[str | None]
-
-
-class Name(str):
-    """Of a tensor."""
-
-    __slots__ = ()
+    made: list[Name | None]
 
 
 @functools.cache
 def placing(kind: Any) -> Any | None:
     """The same operation into tensors that it is given last, if torch has a kernel for it."""
+    if kind in UNPLACED:
+        return None
     told = [(argument.name, str(argument.type)) for argument in kind._schema.arguments]
     for name in kind._overloadpacket.overloads():
         other = getattr(kind._overloadpacket, name)
@@ -53,31 +59,36 @@ def placing(kind: Any) -> Any | None:
 
 
 def all_args(kind: Any, args: Sequence[Any], settings: dict[str, Any]) -> list[Any]:
-    """One for each argument of the operation, but for the places of results."""
-    arguments = [argument for argument in kind._schema.arguments if not argument.is_out]
+    """One for each argument of the operation, where Python's functions let some be told by a number or not at all."""
+    arguments = kind._schema.arguments
     told = [*args, *(settings.get(argument.name, argument.default_value) for argument in arguments[len(args) :])]
     beside = next((arg for arg in told if isinstance(arg, Tensor)), None)
-    is_number = [
-        isinstance(argument.type, torch.TensorType) and isinstance(arg, (int, float))
-        for argument, arg in zip(arguments, told, strict=True)
+    return [
+        _tensor(arg, beside) if isinstance(arg, (int, float)) and isinstance(argument.type, torch.TensorType) else arg
+        for arg, argument in zip(told, arguments, strict=True)
     ]
-    return [_tensor(arg, beside) if number else arg for arg, number in zip(told, is_number, strict=True)]
 
 
 def _tensor(number: float, beside: Tensor | None) -> Tensor:
-    """What Python's functions make of a number beside that tensor, whose type it leaves as it is if it can."""
+    """What Python's functions make of a number beside that tensor, whose type it leaves as it is if it can. Raises
+    RuntimeError where they see more of the number than a tensor of its type has.
+    """
     if beside is None:
         return torch.tensor(number)
     kind = torch.result_type(beside, number)
-    is_seen_whole = beside.dim() and kind == beside.dtype and kind.is_floating_point  # as in bfloat16's products
-    return torch.tensor(number, dtype=torch.float64 if is_seen_whole else kind)
+    if beside.dim() and kind == beside.dtype and kind.is_floating_point:
+        return torch.tensor(number, dtype=torch.float64)
+    made = torch.tensor(number, dtype=kind)
+    if kind not in {torch.float32, torch.float64} and made.item() != number:
+        raise RuntimeError(f"{number} is not {made.item()}, of type {kind}")
+    return made
 
 
-def compiled(takes: Sequence[str], calls: Sequence[Call], held: Mapping[str, Tensor], gives: Sequence[str]) -> Play:
+def compiled(takes: Sequence[Name], calls: Sequence[Call], held: Mapping[str, Tensor], gives: Sequence[Name]) -> Play:
     """The function of what it `takes` that makes these calls, one after the other, with tensors that it takes, makes
     or are `held`, and returns what it `gives`. It leaves no trace for gradients, whoever calls it.
 
-    Raises RuntimeError where the interpreter has not just this operation.
+    Raises RuntimeError where the interpreter has not just this operation; the function, where an operation fails.
     """
     function = torch._C._create_function_from_graph("play", Written(takes, calls, held, gives).graph)
     unwatched = torch._C._InferenceMode  # what `torch.inference_mode` is but for its Python
@@ -88,6 +99,8 @@ def compiled(takes: Sequence[str], calls: Sequence[Call], held: Mapping[str, Ten
         try:
             with unwatched(True):
                 return function(*given)
+        except RuntimeError as error:  # which begins with where the interpreter was
+            raise RuntimeError(str(error).rpartition("RuntimeError: ")[2].strip()) from None
         finally:
             improve(True)
 
@@ -98,14 +111,14 @@ class Written:
     """Calls as a graph of torch's interpreter."""
 
     def __init__(
-        self, takes: Sequence[str], calls: Sequence[Call], held: Mapping[str, Tensor], gives: Sequence[str]
+        self, takes: Sequence[Name], calls: Sequence[Call], held: Mapping[str, Tensor], gives: Sequence[Name]
     ) -> None:
         self.graph: Any = torch._C.Graph()  # which its annotations tell only half of
         self.held = held
         self.values = {name: self.graph.addInput(name) for name in takes}
         for call in calls:
             self._add(call)
-        self.graph.registerOutput(self._listed([self._told(Name(name)) for name in gives], torch.TensorType.get()))
+        self.graph.registerOutput(self._listed([self._told(name) for name in gives], torch.TensorType.get()))
 
     def _add(self, call: Call) -> None:
         schema = call.kind._schema
@@ -129,9 +142,9 @@ class Written:
             return self.values[arg]
         if isinstance(arg, (list, tuple)):
             of = kind.getElementType()
-            if not arg or any(isinstance(one, Name) and one not in self.held for one in arg):
-                return self._listed([self._told(one, of) for one in arg], of)
-            return self.graph.insertConstant([self.held[one] if isinstance(one, Name) else one for one in arg])
+            if arg and isinstance(of, ALIKE) and all(not isinstance(one, Name) or one in self.held for one in arg):
+                return self.graph.insertConstant([self.held[one] if isinstance(one, Name) else one for one in arg])
+            return self._listed([self._told(one, of) for one in arg], of)
         return self.graph.insertConstant(LAYOUTS.get(arg, arg))
 
     def _listed(self, values: Sequence[Any], of: Any) -> Any:

@@ -40,21 +40,18 @@ def stages(values: Mapping[str, Any], folder: Path = Path()) -> dict[str, Stage]
     """The stages of `folder`'s dvc.yaml in its order, with `${...}` filled in from `values`. Raises DataError where it
     is not as DVC has it.
     """
-    file = folder / paths.GRAPH
-    with _dvc_s(file):
-        text = file.read_text(encoding="utf-8")
-    filled = re.sub(r"\$\{([\w.]+)\}", lambda name: str(_looked_up(values, name[1])), text)
-    with _dvc_s(file):
+    written = declared(folder)
+    with _dvc_s(folder / paths.GRAPH):
         return {
             name: Stage(
-                deps=tuple(stage.get("deps", [])),
+                deps=tuple(_filled(dep, values) for dep in stage.get("deps", [])),
                 outs=tuple(
-                    out if isinstance(out, str) else next(iter(out))
+                    _filled(out if isinstance(out, str) else next(iter(out)), values)
                     for kind in ("outs", "metrics", "plots")
                     for out in stage.get(kind, [])
                 ),
             )
-            for name, stage in _parsed(filled)["stages"].items()
+            for name, stage in written.items()
         }
 
 
@@ -113,6 +110,11 @@ def _dvc_s(file: Path) -> Iterator[None]:
     except (yaml.YAMLError, UnicodeDecodeError, AttributeError, TypeError, LookupError, RecursionError) as error:
         said = " ".join(str(error).split())
         raise DataError(f"{file}: not as DVC has it: {said}; `git diff {file}` shows what changed") from None
+
+
+def _filled(path: str, values: Mapping[str, Any]) -> str:
+    """The path, with the parameters that it names by `${...}`."""
+    return re.sub(r"\$\{([\w.]+)\}", lambda name: str(_looked_up(values, name[1])), path)
 
 
 def _looked_up(values: Mapping[str, Any], name: str) -> Any:

@@ -80,12 +80,8 @@ class Script:
             self._add(number, operation)
 
     def compiled(self) -> Play:
-        """The function. It leaves no trace for gradients, whoever calls it."""
-        gives = list(map(self._said, self._results))
-        try:
-            return calls.compiled(self._takes, self._calls, self._held, gives)
-        except RuntimeError as error:
-            raise UnrecordableError(str(error)) from error
+        """The function."""
+        return calls.compiled(self._takes, self._calls, self._held, list(map(self._said, self._results)))
 
     def _add(self, number: int, operation: Operation) -> None:
         if operation.is_view and self._is_there(operation):
@@ -197,7 +193,7 @@ class Script:
             self._own.append(value)
         return self._names[id(value)]
 
-    def _named(self, output: Tensor) -> str:
+    def _named(self, output: Tensor) -> Name:
         if _storage(output) not in self._given:
             self._made.add(_storage(output))
         self._names[id(output)] = name = self._views.setdefault(_view(output), Name(f"made{len(self._names)}"))

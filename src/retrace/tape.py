@@ -35,8 +35,11 @@ class Tape(TorchDispatchMode):
 def record(function: Play, *given: Tensor) -> Play:
     """What `function` did with these, to be done with others of the same shapes and strides. It is run once for that.
 
-    Raises UnrecordableError where it reads tensors' values.
+    Raises UnrecordableError where it reads tensors' values, or what it does cannot be done from a recording.
     """
     with Tape() as tape:
         results = function(*given)
-    return Script(given, tape.operations, results).compiled()
+    try:
+        return Script(given, tape.operations, results).compiled()
+    except (RuntimeError, TypeError, ValueError) as error:  # whatever torch has against an argument
+        raise UnrecordableError(str(error)) from error

@@ -129,35 +129,41 @@ def _waiting(above: int | None) -> Follower | None:
 
 def _new(above: int | None) -> Follower:
     ours, its = socket.socketpair()
-    listener = _listening(address_under(above))
-    passed = [listener.fileno()] if listener else []
+    # There before the process that gets it is, whose imports may hold Python just when the next stage comes.
+    listener = _free(address) if (address := address_under(above)) else None
     # Of a session of its own: what kills a stage's group, such as Ctrl-C, leaves it time to tell.
     with its, listener or nullcontext():
+        heard = str(listener.fileno()) if listener else ""
         process = subprocess.Popen(
-            [sys.executable, "-m", "retrace.tracking.following", str(above or ""), "".join(map(str, passed))],
+            [sys.executable, "-m", "retrace.tracking.following", str(above or ""), heard],
             stdin=its.fileno(),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
-            pass_fds=passed,
+            pass_fds=[listener.fileno()] if listener else [],
         )
     process.returncode = 0  # it may outlive this process, which is not to wait for it
     return Follower(ours, process.pid, above)
 
 
-def _listening(address: Path | None) -> socket.socket | None:
-    """Where the next stage finds the process that gets this: there before it is, whose imports may hold Python just
-    when that stage comes.
-    """
-    if address is None:
-        return None
+def _free(address: Path) -> socket.socket | None:
+    """What listens there, in the place of one that does not answer; where killed ones listened nothing is left."""
+    with suppress(OSError):
+        address.parent.mkdir(exist_ok=True)
+        bound = Path("/proc/net/unix").read_text(encoding="utf-8")
+        for left in address.parent.glob("beside-*"):
+            if left == address or left.name not in bound:
+                left.unlink(missing_ok=True)
+    return listening(address)
+
+
+def listening(address: Path) -> socket.socket | None:
+    """What the next stage finds there; nothing where another listens, or a file system has no sockets."""
     listener = socket.socket(socket.AF_UNIX)
     try:
-        address.parent.mkdir(exist_ok=True)
-        address.unlink(missing_ok=True)  # of one that was killed
         listener.bind(str(address))
         listener.listen()
-    except OSError:  # a file system without sockets
+    except OSError:
         listener.close()
         return None
     return listener

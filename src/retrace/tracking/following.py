@@ -21,7 +21,7 @@ from threading import Thread
 from typing import Any
 
 from retrace import journal, processes
-from retrace.tracking.follower import BEGIN_S
+from retrace.tracking.follower import BEGIN_S, listening
 
 FIRST_S, EVERY_S = 0.5, 10.0  # between two looks at a journal that grows: at first, and at last
 GRACE_S = 2.0  # from SIGTERM to SIGKILL, for a stage whose DVC is gone
@@ -95,22 +95,53 @@ def _in_a_line(error: Exception | None) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
+class Door:
+    """Where the next stage of the same DVC finds this process, until one has come or none can come any more. Another is
+    then free to have one there.
+    """
+
+    def __init__(self, listener: socket.socket) -> None:
+        listener.set_inheritable(False)  # or a process started here could hold it open
+        self._listener, self.address = listener, Path(listener.getsockname())
+        self._inode = self._found()
+
+    def wait(self, dvc: int) -> socket.socket | None:
+        """The link to the next stage; None where none comes, or DVC ends."""
+        with suppress(OSError):
+            if self._listener in select.select([self._listener, dvc], [], [], NEXT_S)[0]:
+                return self._listener.accept()[0]
+        return None
+
+    def close(self) -> None:
+        """Who has come after that one, and waits, knows it at once."""
+        with self._listener:
+            if self._found() == self._inode:  # and not of one that took this one's place, which did not answer
+                self.address.unlink(missing_ok=True)
+        self._inode = None
+
+    def _found(self) -> int | None:
+        with suppress(OSError):  # as where its folder is gone
+            return self.address.stat().st_ino
+        return None
+
+
 class Next(Thread):
     """While a stage is at work, and until this is done with it: its end, should its DVC end before it; after it, the
     link to the next stage of the same DVC, if one comes.
     """
 
-    def __init__(self, stage: int, dvc: int, listener: socket.socket | None) -> None:
+    def __init__(self, stage: int, dvc: int, door: Door | None) -> None:
         super().__init__(daemon=True)
-        self.stage, self.dvc, self.listener = stage, dvc, listener
+        self.stage, self.dvc, self.door = stage, dvc, door
         self.link: socket.socket | None = None
 
     def run(self) -> None:
         end_with(self.stage, self.dvc)
-        if self.listener is not None:
-            self.link = _next(self.listener, self.dvc)
-            if self.link is None:
-                _put_away(self.listener)
+        if self.door:
+            self.link = self.door.wait(self.dvc)
+            self.door.close()
+        if self.link:
+            _say(self.link, within=BEGIN_S, pid=os.getpid())  # which tells who looked for this that it is there
 
 
 def end_with(stage: int, dvc: int) -> None:
@@ -137,21 +168,6 @@ def _opened(pid: int) -> int:
         return ended
 
 
-def _next(listener: socket.socket, dvc: int) -> socket.socket | None:
-    """The link to the next stage; None where none comes, or DVC ends."""
-    if listener not in select.select([listener, dvc], [], [], NEXT_S)[0]:
-        return None
-    link = listener.accept()[0]
-    _say(link, within=BEGIN_S, pid=os.getpid())  # which tells who looked for this that it is there
-    return link
-
-
-def _put_away(listener: socket.socket) -> None:
-    """Nobody finds this process any more, and who has looked for it and waits knows it at once."""
-    with suppress(OSError), listener:  # put away before, or its folder is gone
-        Path(listener.getsockname()).unlink(missing_ok=True)
-
-
 def _say(link: socket.socket, **word: float | str) -> bool:
     """Whether the stage is still there to hear it."""
     try:
@@ -164,23 +180,24 @@ def _say(link: socket.socket, **word: float | str) -> bool:
 def main() -> None:
     above, heard = (int(word) if word else None for word in sys.argv[1:])
     dvc = None if above is None else _opened(above)
-    listener = None if heard is None else socket.socket(fileno=heard)
+    door = None if heard is None else Door(socket.socket(fileno=heard))
     link: socket.socket | None = socket.socket(fileno=os.dup(0))
     os.dup2(1, 0)  # or the stage would never hear the end of it
     unsaid: dict[Path, str] = {}
     try:
         while link:
             with link:
-                link = serve(link, dvc, listener, unsaid)
+                link = serve(link, dvc, door, unsaid)
+            if link and door:
+                listener = listening(door.address)
+                door = Door(listener) if listener else None
     finally:
-        if listener:
-            _put_away(listener)
+        if door:
+            door.close()
     os._exit(0)  # Python would take MLflow and torch apart for a second or two
 
 
-def serve(
-    link: socket.socket, dvc: int | None, listener: socket.socket | None, unsaid: dict[Path, str]
-) -> socket.socket | None:
+def serve(link: socket.socket, dvc: int | None, door: Door | None, unsaid: dict[Path, str]) -> socket.socket | None:
     """One stage is followed; returns the link to the next. `unsaid` is what MLflow lacks, by journal, of stages that
     did not wait to hear it: this one is told, if that is still so.
     """
@@ -196,7 +213,7 @@ def serve(
             unsaid[path] = str(word["lacking"])
 
     stage = json.loads(hello)["stage"]
-    coming = None if dvc is None else Next(stage, dvc, listener)
+    coming = None if dvc is None else Next(stage, dvc, door)
     if coming:
         coming.start()
     _warm_up()
