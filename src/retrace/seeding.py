@@ -27,13 +27,17 @@ class Compute:
     precision: torch.dtype
     threads: int
 
+    @property
+    def is_gpu(self) -> bool:
+        return self.device.type == "cuda"
+
     def autocast(self) -> AbstractContextManager[object]:
         """The context in which training runs its forward pass."""
         return torch.autocast(self.device.type, self.precision) if self.precision is torch.bfloat16 else nullcontext()
 
     def __str__(self) -> str:
         threads = f"{self.threads} thread{'s' * (self.threads > 1)}"
-        name = torch.cuda.get_device_name() if self.device.type == "cuda" else f"cpu, {threads}"
+        name = torch.cuda.get_device_name() if self.is_gpu else f"cpu, {threads}"
         return f"{name}, {str(self.precision).removeprefix('torch.')}"
 
 

@@ -39,16 +39,15 @@ class Steps:
 
     def __init__(self, state: State, loss_of: LossFunction, compute: Compute) -> None:
         self.state, self.loss_of, self.compute = state, loss_of, compute
-        self.is_cuda = compute.device.type == "cuda"
         # A tensor, for a recorded number would stay what it was; a GPU's kernels take it in float32 alone.
-        kind = torch.float32 if self.is_cuda else torch.float64
+        kind = torch.float32 if compute.is_gpu else torch.float64
         self.rate, self._rate = torch.zeros((), dtype=kind, device=compute.device), 0.0
         for group in state.optimizer.param_groups:
             group["lr"] = self.rate
-            if self.is_cuda and "capturable" in group:
+            if compute.is_gpu and "capturable" in group:
                 group["capturable"] = True
         for held in state.optimizer.state.values():  # as loaded, before it was to be capturable
-            if self.is_cuda and "step" in held:
+            if compute.is_gpu and "step" in held:
                 held["step"] = held["step"].to(compute.device)
         self._moves: dict[object, Move] = {}  # by the kind of batch
         self._times: dict[object, int] = {}
@@ -68,7 +67,7 @@ class Steps:
             seconds = time.perf_counter() - began
             self._times[batch] = times = self._times.get(batch, 0) + 1
             if times == PLAIN:
-                is_worth_it = self._can_be_recorded and (self.is_cuda or seconds < QUICK)
+                is_worth_it = self._can_be_recorded and (self.compute.is_gpu or seconds < QUICK)
                 self._moves[batch] = self._recorded(inputs, labels) if is_worth_it else self.move
         return Step(self.state.step + 1, labels.shape[0], rate, *found)
 
@@ -92,10 +91,10 @@ class Steps:
 
     def _recorded(self, inputs: Inputs, labels: Labels) -> Move:
         """`move`, recorded, if that does the same with other samples too; the state is as before."""
-        record = cuda_graph if self.is_cuda else taped
+        record = cuda_graph if self.compute.is_gpu else taped
         try:
             others = inputs.flip(0), labels.roll(1)
-            with _unwaiting(self.compute.device):
+            with _unwaiting(self.compute):
                 does = self._does(self.move, *others)
             with self._undone():
                 move = record(self.move, inputs, labels)
@@ -111,7 +110,7 @@ class Steps:
 
     def _does(self, move: Move, inputs: Inputs, labels: Labels) -> list[Tensor]:
         """All that one step by `move` finds and changes, which is undone."""
-        with self._undone(), _aside(self.compute.device):
+        with self._undone(), _aside(self.compute):
             found = move(inputs, labels)
             return [tensor.clone() for tensor in (*found, *self._changed())]
 
@@ -121,7 +120,7 @@ class Steps:
         changed = self._changed()
         before = [tensor.clone() for tensor in changed]
         try:
-            with torch.random.fork_rng([self.compute.device] if self.is_cuda else []):
+            with torch.random.fork_rng([self.compute.device] if self.compute.is_gpu else []):
                 yield
         finally:
             self._forget_gradients()
@@ -162,9 +161,9 @@ def cuda_graph(move: Move, inputs: Inputs, labels: Labels) -> Move:
 
 
 @contextmanager
-def _unwaiting(device: torch.device) -> Iterator[None]:
+def _unwaiting(compute: Compute) -> Iterator[None]:
     """Raises RuntimeError where something within waits for the GPU, which cannot be recorded and breaks a recording."""
-    if device.type != "cuda":
+    if not compute.is_gpu:
         yield
         return
     torch.cuda.set_sync_debug_mode("error")
@@ -175,13 +174,13 @@ def _unwaiting(device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
-def _aside(device: torch.device) -> Iterator[None]:
+def _aside(compute: Compute) -> Iterator[None]:
     """On a GPU, in a stream of its own, where nothing is left of a step that a later recording would wait for."""
-    if device.type != "cuda":
+    if not compute.is_gpu:
         yield
         return
-    stream = torch.cuda.Stream(device)
-    stream.wait_stream(torch.cuda.current_stream(device))
+    stream = torch.cuda.Stream(compute.device)
+    stream.wait_stream(torch.cuda.current_stream(compute.device))
     with torch.cuda.stream(stream):
         yield
-    torch.cuda.current_stream(device).wait_stream(stream)
+    torch.cuda.current_stream(compute.device).wait_stream(stream)

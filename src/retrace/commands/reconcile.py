@@ -42,9 +42,13 @@ def reconcile(*, as_json: bool = False) -> None:
         names = [_name(task.entry) for task in lost]
         print(json.dumps({"put_back": names, "removed": list(map(str, folders))}, indent=2))
         return
-    print(f"put back: {len(lost)} experiments; removed: {len(folders)} folders that nobody uses")
+    print(f"put back: {_count(lost, 'experiment')}; removed: {_count(folders, 'folder')} that nobody uses")
     if lost:
         print("`dvc queue start` runs them")
+
+
+def _count(found: list[Any], what: str) -> str:
+    return f"{len(found)} {what}{'s' * (len(found) != 1)}"
 
 
 def _name(entry: Any) -> str:

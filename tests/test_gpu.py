@@ -1,0 +1,149 @@
+"""What a GPU does differently, where there is none: by stand-ins for torch.cuda on the CPU, and by fake tensors."""
+
+import json
+import random
+import subprocess
+import sys
+
+import pytest
+import torch
+from cuda_graphs import Graph, Posing, stand_in
+from repository import ROOT
+from test_checkpoint import KINDS, STEPS, Stopped, Training
+from test_steps import UNTRUE, Scaled
+from torch import Tensor
+
+from retrace import params, steps
+from retrace.samples import Samples
+
+pytestmark = [pytest.mark.usefixtures("folder"), pytest.mark.xdist_group("gpu")]
+
+PLURALS = {"loss": "losses", "optimizer": "optimizers", "augmentation": "augmentations", "model": "models"}
+ONLY_THERE = {"a running mean"}  # torch's RMSprop lets its steps be captured on a GPU alone
+
+
+@pytest.fixture
+def graphs(monkeypatch: pytest.MonkeyPatch) -> list[Graph]:
+    """All that are made, in the place of CUDA graphs."""
+    return stand_in(monkeypatch)
+
+
+def training(stripes: Samples, **changed: object) -> Training:
+    """One that takes its CPU for a GPU."""
+    made = Training(stripes, **changed)
+    made.compute = Posing(made.compute.device, made.compute.precision, made.compute.threads)
+    return made
+
+
+def refused(*_: object) -> steps.Move:
+    raise RuntimeError("no graphs here")
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ONLY_THERE])
+def test_steps_as_a_graph_move_the_weights_as_plain_ones(
+    stripes: Samples, graphs: list[Graph], monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    recorded = training(stripes, **KINDS[kind])
+    kept = recorded.run()
+    (graph,) = graphs
+    assert graph.n_replays == recorded.state.step - steps.PLAIN + 1  # and once to be compared
+    monkeypatch.setattr(steps, "cuda_graph", refused)
+    plain = training(stripes, **KINDS[kind])
+    assert plain.run() == kept
+    assert plain.steps == recorded.steps
+    assert plain.bits() == recorded.bits()
+
+
+def test_a_stopped_training_goes_on_to_the_same_bits(stripes: Samples, graphs: list[Graph]) -> None:
+    kind = KINDS["chance in the network, batch norm, augmentation"]
+    whole, first, second = (training(stripes, **kind) for _ in range(3))
+    torch.manual_seed(0)
+    chance = torch.get_rng_state()
+    whole.run()
+    torch.set_rng_state(chance)
+    with pytest.raises(Stopped):
+        first.run(stop_after=STEPS + 3)
+    second.state.load_state_dict(first.state.state_dict())
+    second.run()
+    assert len(graphs) == 3
+    assert second.bits() == whole.bits()
+
+
+def test_each_size_of_batch_is_a_graph_of_its_own(stripes: Samples, graphs: list[Graph]) -> None:
+    training(stripes, batch_size=60, epochs=4).run()  # 280 samples: four of 60, and 40
+    assert [graph.n_replays for graph in graphs] == [4 * 4 - steps.PLAIN + 1, 4 - steps.PLAIN + 1]
+
+
+@pytest.mark.parametrize(("why", "reason"), [(why, reason) for why, (_, reason) in UNTRUE.items()])
+def test_what_a_graph_would_not_do_again_is_done_as_it_stands(
+    stripes: Samples, graphs: list[Graph], capsys: pytest.CaptureFixture[str], why: str, reason: str
+) -> None:
+    reason = reason.replace("reads a number of a tensor's", "called a synchronizing CUDA operation")
+    made = training(stripes)
+    made.state.model.head = Scaled(made.state.model.head, UNTRUE[why][0])
+    random.seed(0)
+    kept = made.run()
+    said = capsys.readouterr().out
+    assert said.count("steps are not recorded, and so take longer: ") == 1
+    assert reason in said
+    assert sum(graph.n_replays for graph in graphs) == (why == "Python's chance")  # to be compared
+    if why == "a number of a tensor's":
+        again = training(stripes)
+        again.state.model.head = Scaled(again.state.model.head, UNTRUE[why][0])
+        assert again.run() == kept
+
+
+def test_a_graph_of_one_batch_alone_is_found_out(
+    stripes: Samples, graphs: list[Graph], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def of_one(move: steps.Move, inputs: Tensor, labels: Tensor) -> steps.Move:
+        replay = whole(move, inputs, labels)
+        return lambda *_: replay(inputs, labels)
+
+    whole = steps.cuda_graph
+    monkeypatch.setattr(steps, "cuda_graph", of_one)
+    training(stripes).run()
+    assert "steps are not recorded, and so take longer: a recorded step gives other bits" in capsys.readouterr().out
+    assert [graph.n_replays for graph in graphs] == [1]
+
+
+def test_what_is_captured_is_not_done_before_it_is_replayed(graphs: list[Graph]) -> None:
+    weight = torch.ones(2)
+    with torch.cuda.graph(graph := torch.cuda.CUDAGraph()):
+        doubled = weight.mul_(2) + 0
+    assert weight.tolist() == [1, 1]
+    assert doubled.isnan().all()
+    graph.replay()
+    graph.replay()
+    assert doubled.tolist() == weight.tolist() == [4, 4]
+    assert graphs == [graph]
+
+
+@pytest.fixture(scope="module")
+def complaints() -> dict[str, str]:
+    """What is wrong with each training on a GPU of fake tensors; nothing, if nothing is."""
+    ended = subprocess.run([sys.executable, "tests/fake_gpu.py"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    return json.loads(ended.stdout)
+
+
+@pytest.mark.parametrize("table", ["recipe", "loss", "optimizer", "augmentation", "model"])
+def test_a_gpu_has_all_at_hand_waits_for_nothing_and_is_deterministic(
+    complaints: dict[str, str], values: params.Values, table: str
+) -> None:
+    of_table = {name: said for name, said in complaints.items() if name.startswith(f"{table} ")}
+    entries = [file.stem for file in (ROOT / "recipes").iterdir()] if table == "recipe" else values[PLURALS[table]]
+    assert of_table == {f"{table} {name}": "" for name in entries}
+
+
+@pytest.mark.parametrize(
+    ("defect", "reason"),
+    [
+        ("reads a number", "_local_scalar_dense waits for the GPU"),
+        ("picks samples", "index waits for the GPU"),
+        ("fetches labels", "_to_copy copies between the GPU and the CPU"),
+        ("pools in any order", "_adaptive_avg_pool2d_backward gives other bits each time"),
+    ],
+)
+def test_what_is_no_good_on_a_gpu_is_found(complaints: dict[str, str], defect: str, reason: str) -> None:
+    assert complaints[f"broken: {defect}"] == reason
