@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -212,6 +213,24 @@ def test_without_a_gpu_nothing_is_measured() -> None:
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr.startswith("torch sees no GPU here")
     assert ended.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_a_training_is_measured_as_on_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(paths, "root", lambda: tmp_path)  # whose cache is used
+    loop = gpu.Row("digits", "digits_tsne", 60, 30)
+    stage = replace(loop, cold=True)
+    monkeypatch.setattr(gpu, "ROWS", (loop, stage))
+    clone = gpu.prepared(tmp_path, loop)
+    for row in loop, stage:
+        of = gpu.measure(clone, row)
+        assert len(of.weights) == 3
+        assert len(set(of.weights)) == 1
+        assert of.accuracy > 0.8
+        assert 0 < of.seconds < 60
+        assert bool(of.free_s) == (row is loop)
+        assert of.where.startswith("cpu, at ")
 
 
 @pytest.mark.parametrize("n", [5, 250])
