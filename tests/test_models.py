@@ -106,8 +106,9 @@ def test_networks_have_the_tutorials_weights(values: params.Values, name: str, c
     assert n == N_WEIGHTS[name, channels, side]
 
 
-def whitened(values: params.Values, images: torch.Tensor) -> classifier.Classifier:
-    model = classifier.build(card_of(values, "airbench").model_copy(update={"shape": (3, 32, 32)}))
+def whitened(values: params.Values, images: torch.Tensor, **settings: object) -> classifier.Classifier:
+    card = card_of(values, "airbench")
+    model = classifier.build(card.model_copy(update={"shape": (3, 32, 32), "settings": card.settings | settings}))
     model.settle(images)
     return model
 
@@ -131,12 +132,40 @@ def moments(values: torch.Tensor) -> torch.Tensor:
     return rows @ rows.T / rows.shape[1]
 
 
-def test_airbench_tells_an_image_and_its_mirror_image_alike_when_training_is_over(values: params.Values) -> None:
+@pytest.mark.parametrize("views", [1, 2, 6])
+def test_airbench_tells_an_image_by_its_views_when_training_is_over(values: params.Values, views: int) -> None:
     images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
-    model = whitened(values, images)
-    assert torch.allclose(model(images), model(images.flip(3)), atol=1e-6)
+    model = whitened(values, images, views=views)
+    single, mirrored = (whitened(values, images, views=n) for n in (1, 2))
+    for other in single, mirrored:
+        other.load_state_dict(model.state_dict())
+    assert torch.allclose(model(images), model(images.flip(3)), atol=1e-6) == (views == 2)
+    near = nn.functional.pad(images.float(), (1, 1, 1, 1), mode="reflect").to(torch.uint8)
+    moved = (mirrored(near[..., :-2, :-2]) + mirrored(near[..., 2:, 2:])) / 2
+    expected = {1: single(images), 2: mirrored(images), 6: (mirrored(images) + moved) / 2}
+    assert torch.allclose(model(images), expected[views], atol=1e-5)
+    assert len({tuple(said.flatten().tolist()) for said in expected.values()}) == 3
     model.train()
     assert not torch.allclose(model(images), model(images.flip(3)), atol=1e-3)
+
+
+def test_airbench_learns_offsets_64_times_as_fast_and_no_factors(values: params.Values) -> None:
+    images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
+    model = whitened(values, images).train()
+    trunk: Any = model.trunk
+    norm, plain = trunk.blocks[3], nn.BatchNorm2d(64).train()
+    maps = torch.randn(4, 64, 5, 5)
+    layers: list[Any] = [norm, plain]
+    for layer in layers:
+        (layer(maps) ** 3).sum().backward()
+        with torch.no_grad():
+            layer.bias -= 0.001 * layer.bias.grad
+    assert norm.weight.grad is None
+    assert torch.allclose(norm(maps).mean((0, 2, 3)), 64 * plain(maps).mean((0, 2, 3)), rtol=0.01, atol=1e-4)
+
+
+def test_airbench_has_the_paper_s_weights(values: params.Values) -> None:
+    model = whitened(values, torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8))
     n_weights = sum(weight.numel() for weight in model.parameters())
     n_convolutions = 9 * (24 * 64 + 64 * 64 + 64 * 256 + 3 * 256 * 256)
     assert n_weights == 24 * 13 + n_convolutions + 4 * (64 + 2 * 256) + 2560

@@ -33,6 +33,17 @@ def test_maps_are_those_before_a_relu_that_writes_over_them(values: params.Value
     assert all(map_.min() < 0 for map_ in maps.values())
 
 
+def test_maps_are_of_the_image_itself_where_the_network_looks_at_it_several_times(
+    values: params.Values, stripes: Samples
+) -> None:
+    values["models"]["airbench"] |= {"widths": [4, 4], "views": 6}
+    model = model_for(values, "airbench", stripes)
+    maps = views.of(model, batches.on_device(stripes, CPU)).maps
+    whitening = next(layer for layer in model.modules() if isinstance(layer, nn.Conv2d))
+    first = whitening(model.normalised(torch.from_numpy(stripes.inputs[:1])))
+    np.testing.assert_allclose(maps["convolution 1"], first[0].detach(), rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize(("name", "shape"), [("cnn", (16, 1, 5, 5)), ("softmax", (3, 1, 8, 8))])
 def test_filters_are_the_first_layer_s_weights(
     values: params.Values, stripes: Samples, name: str, shape: tuple[int, ...]

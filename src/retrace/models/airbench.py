@@ -1,11 +1,11 @@
 """A network for 94 % on CIFAR-10 in seconds of a GPU: after Jordan 2024 (arXiv:2404.00498), section 3.
 
 What makes it learn in few epochs: the first layer is not learnt but whitens patches; convolutions begin as the
-identity; batch norm learns offsets alone; logits begin small; and an image is told together with its mirror image.
+identity; batch norm learns offsets alone, and these fast; logits begin small; and an image is told by several views.
 """
 
 from itertools import pairwise
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Float
@@ -20,6 +20,8 @@ Patches = Float[Tensor, "batch direction tall wide"]
 FLOOR = 5e-4  # added to variances, by whose roots is divided
 LOGITS = 1 / 9
 MEMORY = 0.4  # the share of the newest batch in running statistics
+LOUD = 8.0  # offsets are so many times what is learnt, and so learn 64 times as fast
+Views = Literal[1, 2, 6]  # by which an image is told when training is over: itself, its mirror image, both moved twice
 
 
 class Whitening(nn.Module):
@@ -47,20 +49,28 @@ class Whitening(nn.Module):
 class Trunk(nn.Module):
     """Whitened patches, blocks of two convolutions, the largest value of each last map."""
 
-    def __init__(self, depth: int, widths: list[int], *, mirrored: bool) -> None:
+    def __init__(self, depth: int, widths: list[int], *, views: Views) -> None:
         super().__init__()
-        self.mirrored = mirrored
+        self.views = views
         self.whitening = Whitening(depth)
         self.blocks = nn.Sequential(nn.GELU())
         for n_in, n_out in pairwise([2 * depth * PATCH**2, *widths]):
-            for layer in (_convolution(n_in, n_out), MaxPool(), _norm(n_out), nn.GELU()):
+            for layer in (_convolution(n_in, n_out), MaxPool(), Norm(n_out), nn.GELU()):
                 self.blocks.append(layer)
-            for layer in (_convolution(n_out, n_out), _norm(n_out), nn.GELU()):
+            for layer in (_convolution(n_out, n_out), Norm(n_out), nn.GELU()):
                 self.blocks.append(layer)
 
     def forward(self, images: Maps) -> Features:
-        if self.training or not self.mirrored:
+        if self.training or self.views == 1:
             return self._features(images)
+        still = self._with_mirrored(images)
+        if self.views == 2:
+            return still
+        padded = nn.functional.pad(images, (1, 1, 1, 1), mode="reflect")
+        moved = self._with_mirrored(padded[..., :-2, :-2]) + self._with_mirrored(padded[..., 2:, 2:])
+        return (still + moved / 2) / 2
+
+    def _with_mirrored(self, images: Maps) -> Features:
         return (self._features(images) + self._features(images.flip(3))) / 2
 
     def _features(self, images: Maps) -> Features:
@@ -72,14 +82,14 @@ def build(
     n_classes: int,
     *,
     widths: Annotated[list[Width], Field(min_length=1, max_length=6)],
-    mirrored: bool,
+    views: Views,
 ) -> Built:
     """CIFAR's (batch, 3, 32, 32) -> (batch, 24, 31, 31) -> (batch, 64, 15, 15) -> (batch, 256, 7, 7) ->
     (batch, 256, 3, 3) -> (batch, 256).
     """
     depth, height, width = shape
     n_pixels(height - PATCH + 1, width - PATCH + 1, len(widths))
-    return Trunk(depth, widths, mirrored=mirrored), nn.Linear(widths[-1], n_classes, bias=False)
+    return Trunk(depth, widths, views=views), nn.Linear(widths[-1], n_classes, bias=False)
 
 
 def _convolution(n_in: int, n_out: int) -> nn.Module:
@@ -89,7 +99,14 @@ def _convolution(n_in: int, n_out: int) -> nn.Module:
     return convolution
 
 
-def _norm(n: int) -> nn.Module:
-    norm = nn.BatchNorm2d(n, momentum=MEMORY)
-    norm.weight.requires_grad_(False)
-    return norm
+class Norm(nn.BatchNorm2d):
+    """Batch norm that learns offsets alone."""
+
+    def __init__(self, n: int) -> None:
+        super().__init__(n, momentum=MEMORY)
+        self.weight.requires_grad_(False)
+
+    def forward(self, input: Maps) -> Maps:  # noqa: A002 - torch's own name
+        statistics = self.running_mean, self.running_var
+        offsets = self.bias * LOUD
+        return nn.functional.batch_norm(input, *statistics, self.weight, offsets, self.training, MEMORY, self.eps)
