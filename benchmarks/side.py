@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import untracked
@@ -123,7 +124,7 @@ def ours(what: str, n: int, seed: int) -> None:
             tested()
             told = timed(tested, n) | {"samples": len(test) * n}
         elif what == "again":
-            told = again(state, lambda of: trained(state=of), tested)
+            told = again(state, lambda of: trained(state=of), tested, n)
         else:
             told = timed(trained, 1)
             if what == "all":
@@ -137,32 +138,35 @@ def ours(what: str, n: int, seed: int) -> None:
     runpy.run_path("stages/train.py", run_name="__main__")
 
 
-def again(state: Any, trained: Callable[[Any], float], tested: Callable[[], float]) -> Told:
-    """The loop warms up; is timed, from the same start; and is timed with whatever kernels are quickest, of which a
-    recording need not give the same bits.
+def again(state: Any, trained: Callable[[Any], float], tested: Callable[[], float], n: int) -> Told:
+    """The loop warms up, and is timed `n` times from the same start, in turns with one that uses whatever kernels are
+    quickest, of which a recording need not give the same bits.
     """
     import torch
 
     from retrace import steps
 
     start = {key: value.clone() if hasattr(value, "clone") else value for key, value in state.state_dict().items()}
+    is_the_same = steps.is_the_same
 
-    def once() -> float:
+    def once(*, free: bool) -> float:
+        torch._C._set_deterministic_algorithms(not free, warn_only=False)
+        torch.backends.cudnn.benchmark = free
+        steps.is_the_same = (lambda *_: True) if free else is_the_same
         of = type(state)(state.model, state.optimizer, state.device)
         of.load_state_dict(start)
         began = time.perf_counter()
         trained(of)
         return time.perf_counter() - began
 
-    once()
-    first = digest(state.model)
-    told = {"first": first, "seconds": once(), "weights": digest(state.model), "accuracy": tested()}
-    torch._C._set_deterministic_algorithms(False, warn_only=False)
-    torch.backends.cudnn.benchmark = True
-    steps.is_the_same = lambda *_: True
-    once()
+    seconds, free_s, weights = [], [], []
+    for _ in range(1 + n):
+        free_s.append(once(free=True))
+        seconds.append(once(free=False))
+        weights.append(digest(state.model))
     named = torch.cuda.get_device_name() if state.device.type == "cuda" else "cpu"
-    return told | {"free_s": once(), "device": named}
+    told: Told = {"seconds": median(seconds[1:]), "free_s": median(free_s[1:]), "weights": weights}
+    return told | {"accuracy": tested(), "device": named}
 
 
 def digest(model: Any) -> str:

@@ -5,6 +5,7 @@ changed is as it was. A replay does the same operations with the very same tenso
 to wait for the device cannot be captured.
 """
 
+import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -128,6 +129,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[Graph]:
 
     def set_sync_debug_mode(mode: str) -> None:
         if mode == "error":
+            warnings.warn("Synchronization debug mode is a prototype feature", stacklevel=2)
             unwaiting.append(Unwaiting().__enter__())
         else:
             unwaiting.pop().__exit__(None, None, None)

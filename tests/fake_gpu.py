@@ -244,6 +244,8 @@ def cases() -> Iterator[tuple[str, str]]:
     for table, key in (("losses", "loss"), ("optimizers", "optimizer"), ("augmentations", "augmentation")):
         for name in own[table]:
             yield f"{key} {name}", wrong(own | {key: name})
+    both = {"label_smoothing": 0.1, "class_weights": "balanced"}
+    yield "loss of both", wrong(own | {"losses": own["losses"] | {"cross_entropy": both}})
     for name in own["models"]:
         of_colours = {"dataset": "image_folder"} if name in ("vgg16", "torchvision") else {}
         yield f"model {name}", wrong(own | {"model": name, "augmentation": "none"} | of_colours)

@@ -187,11 +187,13 @@ def test_the_readme_shows_the_record(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"weights": ["a", "a", "b"]}, "MISSED"),
         ({"free_s": 1.8}, "MISSED"),
         ({"free_s": 1.9}, "met"),
+        ({"is_recorded": False}, "MISSED"),
     ],
 )
 def test_on_a_gpu_a_time_counts_with_the_accuracy_and_the_same_bits(changed: dict[str, Any], verdict: str) -> None:
     row = gpu.Row("some", "cifar10_airbench", 3, 1.3, reaches=0.94)
     said = {"seconds": 2.0, "free_s": 2.0, "accuracy": 0.94, "weights": ["a", "a", "a"], "where": "a GPU"}
+    said["is_recorded"] = True
     assert gpu.Measured(**(said | changed)).verdict(row) == verdict
 
 
@@ -225,7 +227,7 @@ def test_a_training_is_measured_as_on_a_gpu(tmp_path: Path, monkeypatch: pytest.
     clone = gpu.prepared(tmp_path, loop)
     for row in loop, stage:
         of = gpu.measure(clone, row)
-        assert len(of.weights) == 3
+        assert len(of.weights) == gpu.TIMES + 2
         assert len(set(of.weights)) == 1
         assert of.accuracy > 0.8
         assert 0 < of.seconds < 60

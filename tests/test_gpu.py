@@ -13,7 +13,8 @@ from test_checkpoint import KINDS, STEPS, Stopped, Training
 from test_steps import UNTRUE, Scaled
 from torch import Tensor
 
-from retrace import params, steps
+from retrace import batches, params, steps
+from retrace.errors import ParamsError
 from retrace.samples import Samples
 
 pytestmark = [pytest.mark.usefixtures("folder"), pytest.mark.xdist_group("gpu")]
@@ -133,7 +134,7 @@ def test_a_gpu_has_all_at_hand_waits_for_nothing_and_is_deterministic(
 ) -> None:
     of_table = {name: said for name, said in complaints.items() if name.startswith(f"{table} ")}
     entries = [file.stem for file in (ROOT / "recipes").iterdir()] if table == "recipe" else values[PLURALS[table]]
-    assert of_table == {f"{table} {name}": "" for name in entries}
+    assert of_table == {f"{table} {name}": "" for name in [*entries, *(["of both"] if table == "loss" else [])]}
 
 
 @pytest.mark.parametrize(
@@ -147,3 +148,15 @@ def test_a_gpu_has_all_at_hand_waits_for_nothing_and_is_deterministic(
 )
 def test_what_is_no_good_on_a_gpu_is_found(complaints: dict[str, str], defect: str, reason: str) -> None:
     assert complaints[f"broken: {defect}"] == reason
+
+
+def test_data_that_a_gpu_has_no_room_for_is_refused_in_a_line(
+    stripes: Samples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 19.53 KiB.")
+
+    monkeypatch.setattr(Tensor, "to", full)
+    said = "params.yaml: the data takes 0.0 GB, for which the GPU's memory has no room; `device: cpu`"
+    with pytest.raises(ParamsError, match=said):
+        batches.on_device(stripes, torch.device("cuda"))

@@ -16,7 +16,7 @@ from repository import ROOT, environment
 from sklearn.utils.class_weight import compute_class_weight
 from torch import nn, optim
 
-from retrace import batches, classifier, dealing, evaluation, params, seeding, splits, training
+from retrace import batches, classifier, dealing, evaluation, losses, params, seeding, splits, training
 from retrace.augmentations import AUGMENTATIONS, none
 from retrace.errors import DivergedError, ParamsError
 from retrace.losses import LOSSES, cross_entropy, cross_entropy_scratch, focal, mse
@@ -146,6 +146,14 @@ def test_cross_entropy_is_the_negative_log_likelihood() -> None:
 
 LOGITS = torch.randn(30, 3, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(30) % 3
+
+
+@pytest.mark.parametrize("smoothing", [0.1, 0.9])
+def test_cross_entropy_with_weights_and_smoothing_is_torch_s_where_a_gpu_would_wait_for_that(smoothing: float) -> None:
+    weights = torch.tensor([0.5, 1.0, 4.0])
+    for labels in LABELS, LABELS[:1].expand(30):
+        expected = nn.functional.cross_entropy(LOGITS, labels, weights, label_smoothing=smoothing)
+        assert losses._smoothed(LOGITS, labels, weights, smoothing).item() == pytest.approx(expected.item())
 
 
 @pytest.mark.parametrize("name", LOSSES)

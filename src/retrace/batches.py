@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from retrace import memory
+from retrace import memory, paths
+from retrace.errors import ParamsError
 from retrace.samples import Samples
 from retrace.shapes import Inputs, Labels
 
@@ -28,14 +29,20 @@ class Part:
 
 
 def on_device(samples: Samples, device: torch.device) -> Part:
-    """All of them, but for what is too large for memory, on a CPU: that stays in its file."""
+    """All of them, but for what is too large for memory, on a CPU: that stays in its file. Raises ParamsError where a
+    GPU's memory has no room for them.
+    """
     inputs, reader = samples.inputs, None
     if isinstance(inputs, np.memmap) and device.type == "cpu":
         if memory.crowds(inputs.nbytes):
             reader = memory.Reader(inputs)
         else:
             inputs = np.array(inputs)
-    return Part(torch.from_numpy(inputs).to(device), torch.from_numpy(samples.labels).to(device), reader)
+    try:
+        return Part(torch.from_numpy(inputs).to(device), torch.from_numpy(samples.labels).to(device), reader)
+    except torch.OutOfMemoryError:
+        said = f"{paths.PARAMS}: the data takes {inputs.nbytes / 1e9:.1f} GB, for which the GPU's memory has no room"
+        raise ParamsError(f"{said}; `device: cpu` reads what is too large from the disk") from None
 
 
 def laid_out(part: Part, size: int) -> Part:

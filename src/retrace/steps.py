@@ -6,6 +6,7 @@ what the step does, to the bit.
 """
 
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -21,6 +22,7 @@ from retrace.state import State, Step
 from retrace.tape import UnrecordableError
 
 PLAIN = 2  # steps of a size before it is recorded: libraries choose kernels, optimizers begin to remember
+UNRECORDED = "steps are not recorded, and so take longer"
 QUICK = 0.02  # seconds, above which what a recording saves of a step on a CPU is next to nothing
 
 
@@ -104,7 +106,7 @@ class Steps:
             reason = "a recorded step gives other bits"
         except (UnrecordableError, RuntimeError) as error:
             reason = str(error).partition("\n")[0]
-        print(f"steps are not recorded, and so take longer: {reason}", flush=True)
+        print(f"{UNRECORDED}: {reason}", flush=True)
         self._can_be_recorded = False
         return self.move
 
@@ -166,8 +168,10 @@ def _unwaiting(compute: Compute) -> Iterator[None]:
     if not compute.is_gpu:
         yield
         return
-    torch.cuda.set_sync_debug_mode("error")
     try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it calls itself a prototype
+            torch.cuda.set_sync_debug_mode("error")
         yield
     finally:
         torch.cuda.set_sync_debug_mode("default")
