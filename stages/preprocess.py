@@ -23,9 +23,8 @@ def main() -> None:
         parts = dict(zip((paths.TRAIN, paths.VALIDATION, paths.TEST), dealing.deal(raw, p), strict=True))
         skipped = raw.skipped
         del raw  # as large as all parts together
-        scale = splits.scale(parts[paths.TRAIN])
         for path, samples in parts.items():
-            splits.save(path, samples, scale)
+            splits.save(path, samples, splits.scale(samples) if path == paths.TRAIN else None)
             run.metrics({f"{path.stem}_samples": len(samples)})
             print(f"{path}: {len(samples):,} samples of {len(samples.class_names)} classes")
         tell(run, skipped, duplicates.across({path.stem: samples for path, samples in parts.items()}))

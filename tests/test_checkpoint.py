@@ -192,6 +192,20 @@ def test_the_same_signal_again_is_impatience_only_if_it_comes_later(apart_s: flo
     assert (ended.returncode, ended.stdout) == (143, out)
 
 
+@pytest.mark.parametrize(
+    ("number", "todo"),
+    [("ENOSPC", "make room"), ("EROFS", "see that it can be read and written"), ("EACCES", "see that it can be read")],
+)
+def test_what_the_disk_does_not_allow_is_a_line(number: str, todo: str) -> None:
+    raised = f"raise OSError(errno.{number}, 'said', 'a file')"
+    script = f"import errno\nfrom retrace import errors\ndef main(): {raised}\nerrors.run(main)"
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith(f"a file: said; {todo}")
+    assert ended.stderr.endswith(", and type the same again\n")
+    assert ended.stderr.count("\n") == 1
+
+
 def test_what_is_ignored_stays_so() -> None:
     script = (
         "import os, signal\nfrom retrace import errors\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\n"

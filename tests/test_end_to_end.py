@@ -302,6 +302,8 @@ def test_folds_run_from_the_queue_and_are_summed_up_in_mlflow(clone: Clone) -> N
     below = [run for run in runs(clone)[1] if run.data.tags["mlflow.parentRunId"] == summary.info.run_id]
     assert summary.data.tags["retrace.folds.done"] == "5 of 5"
     assert sorted(run.data.params["fold"] for run in below) == list("01234")
+    first, second, *_ = (run.info.run_id for run in below)
+    assert re.search(r"of the same \d+ test samples", clone.type(f"retrace compare {first} {second}"))
     accuracies = [run.data.metrics["val_accuracy"] for run in below]
     assert len(set(accuracies)) > 1
     assert summary.data.metrics["val_accuracy_mean"] == pytest.approx(np.mean(accuracies))

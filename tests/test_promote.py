@@ -107,6 +107,17 @@ def refused(run: str, alias: str = "champion") -> str:
     return str(caught.value)
 
 
+def test_an_experiment_below_folds_or_a_sweep_is_itself_what_a_version_is_of(world: World) -> None:
+    client, good = client_of(world), world.parents["good"]
+    above = client.create_run(client.get_run(good).info.experiment_id).info.run_id
+    client.set_tag(good, "mlflow.parentRunId", above)
+    for run in good, world.children["good"]:
+        promote.promote(run, "champion", force=False)
+        assert registered(world) == {"champion": good, "versions": "1"}
+    tags = client.get_model_version("mnist", "1").tags
+    assert tags["retrace.key"] == client.get_run(good).data.tags["retrace.key"]
+
+
 def test_the_registry_has_what_is_better_and_says_where_it_comes_from(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:

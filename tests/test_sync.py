@@ -14,6 +14,7 @@ from mlflow import environment_variables
 from mlflow.entities import Run
 from mlflow.protos import databricks_pb2 as mlflow_errors
 from repository import ROOT
+from sqlalchemy.exc import OperationalError
 
 from retrace import errors, graph, journal, lineage, params, paths, processes, tracking
 from retrace.commands import sync
@@ -359,9 +360,24 @@ def test_a_run_of_another_machine_with_the_same_name_is_left_alone(
     ("code", "said"),
     [("UNAUTHENTICATED", "MLFLOW_TRACKING_PASSWORD"), ("PERMISSION_DENIED", "EDIT"), ("INTERNAL_ERROR", "start it")],
 )
-def test_a_server_that_refuses_is_told_with_what_helps(code: str, said: str) -> None:
+def test_a_server_that_refuses_is_told_with_what_helps(monkeypatch: pytest.MonkeyPatch, code: str, said: str) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
     with pytest.raises(errors.RetraceError, match=said), tracking_store.answering():
         raise mlflow.MlflowException("no", error_code=getattr(mlflow_errors, code))
+
+
+@pytest.mark.usefixtures("store")
+def test_a_database_that_fails_is_told_without_its_sql() -> None:
+    said = "see whether its file can be written to"
+    with pytest.raises(errors.RetraceError, match=said) as caught, tracking_store.answering():
+        raise OperationalError("SELECT name FROM x", {}, sqlite3.OperationalError("unable to open database file"))
+    assert "unable to open database file; see" in str(caught.value)
+    assert "SELECT" not in str(caught.value)
+
+
+def test_a_pipe_that_nobody_reads_is_no_fault_of_mlflow_s() -> None:
+    with pytest.raises(BrokenPipeError), tracking_store.answering():
+        raise BrokenPipeError
 
 
 @pytest.mark.usefixtures("store")

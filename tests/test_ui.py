@@ -53,6 +53,12 @@ def test_it_shows_the_store(server: tuple[int, psutil.Process]) -> None:
     assert found.json()["experiment"]["name"] == "Default"
 
 
+def test_a_port_that_is_taken_is_refused(server: tuple[int, psutil.Process]) -> None:
+    said = rf"--port is {server[0]}: Address already in use; name another"
+    with pytest.raises(RetraceError, match=said):
+        ui.serve("127.0.0.1", server[0])
+
+
 @pytest.mark.parametrize("host", ["evil.com", "10.evil.com", "192.168.evil.com", "localhost.evil.com", "localhost:1"])
 def test_no_other_name_is_answered(server: tuple[int, psutil.Process], host: str) -> None:
     asked = requests.get(f"http://127.0.0.1:{server[0]}/", headers={"Host": host}, timeout=20)

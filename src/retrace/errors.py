@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Self
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no room for a file
+CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM)  # to this user
 
 
 class RetraceError(Exception):
@@ -53,9 +54,10 @@ def run(main: Callable[[], None]) -> None:
         print(error, file=sys.stderr)
         sys.exit(2)
     except OSError as error:
-        if error.errno not in FULL:
+        if error.errno not in FULL + CLOSED:
             raise
-        print(f"{error.filename or 'the disk'}: {error.strerror}; make room, and type the same again", file=sys.stderr)
+        todo = "make room" if error.errno in FULL else "see that it can be read and written"
+        print(f"{error.filename or 'the disk'}: {error.strerror}; {todo}, and type the same again", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

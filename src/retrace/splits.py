@@ -38,9 +38,12 @@ def scale(samples: Samples) -> Scale:
     return Scale(tuple(mean), tuple(std))
 
 
-def save(path: Path, samples: Samples, scale: Scale) -> None:
-    """`path` holds `samples` and the training part's `scale`; equal samples give equal bytes."""
-    card = {"class_names": samples.class_names, "mean": scale.mean, "std": scale.std}
+def save(path: Path, samples: Samples, scale: Scale | None = None) -> None:
+    """`path` holds `samples`, and the training part its `scale`; equal samples give equal bytes. So a test part is the
+    same file, whatever the training part is.
+    """
+    card: dict[str, Any] = {"class_names": samples.class_names}
+    card |= {"mean": scale.mean, "std": scale.std} if scale else {}
     card |= {"resize": samples.resize} if samples.resize else {}
     header = _header({"labels": samples.labels, "inputs": samples.inputs}, {"card": json.dumps(card)})
     size = len(header) + samples.labels.nbytes + samples.inputs.nbytes
@@ -52,8 +55,8 @@ def save(path: Path, samples: Samples, scale: Scale) -> None:
 
 
 def load(path: Path) -> tuple[Samples, Scale]:
-    """What `save` wrote; the inputs stay in the file, and are read when they are used. Raises DataError where the file
-    is missing or cut short.
+    """What `save` wrote, with an empty scale where it wrote none; the inputs stay in the file, and are read when they
+    are used. Raises DataError where the file is missing or cut short.
     """
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
@@ -62,7 +65,7 @@ def load(path: Path) -> tuple[Samples, Scale]:
             samples = Samples(inputs, labels, _strings(card["class_names"]), resize=card.get("resize"))
     except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path}: {error}; `dvc repro preprocess` makes it") from None
-    return samples, Scale(tuple(card["mean"]), tuple(card["std"]))
+    return samples, Scale(tuple(card.get("mean", ())), tuple(card.get("std", ())))
 
 
 def _header(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> bytes:

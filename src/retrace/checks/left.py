@@ -27,7 +27,7 @@ def checkpoints() -> Iterator[Finding]:
     if left:
         size = sum(file.stat().st_size for folder in left for file in folder.glob("*"))
         said = f"{len(left)} trainings were interrupted, of {size / 1e6:,.1f} MB; the same commands again go on"
-        yield warning(f"{said}, `retrace clean` lists them", "retrace clean --force")
+        yield warning(f"{said}, and this throws them away; `retrace clean` lists them", "retrace clean --force")
 
 
 CHECKS: dict[str, Check] = {"journals": journals, "checkpoints": checkpoints}

@@ -6,7 +6,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from retrace import integrity
+from retrace import graph, integrity
 from retrace.errors import DataError
 
 
@@ -22,13 +22,15 @@ def check(*, as_json: bool = False) -> int:
     with ThreadPoolExecutor() as threads:  # hashing lets other threads run
         found = list(threads.map(integrity.actual, claims))
     seconds = time.perf_counter() - began
+    there = {claim.of for claim in claims}
+    absent = [out for stage in graph.locked().values() for out in stage.outs if out not in there]
     damaged = {claim: md5 for claim, md5 in zip(claims, found, strict=True) if md5 != claim.md5}
     # The work tree's file too, which may be a link to the cache's, and whose time of change DVC trusts.
     gone = dict.fromkeys(path for claim in damaged for path in (_shown(claim.path), claim.of))
     repair = f"rm -rf {shlex.join(gone)} && dvc repro" if damaged else None
     if as_json:
         facts = [{"path": str(c.path), "md5": md5, "expected": c.md5, "of": c.of} for c, md5 in damaged.items()]
-        print(json.dumps({"checked": len(claims), "damaged": facts, "repair": repair}, indent=2))
+        print(json.dumps({"checked": len(claims), "damaged": facts, "absent": absent, "repair": repair}, indent=2))
         return 1 if damaged else 0
     for claim, md5 in damaged.items():
         print(f"{_shown(claim.path)}: its MD5 is {md5}, dvc.lock says {claim.md5}, for {claim.of}")
@@ -38,6 +40,8 @@ def check(*, as_json: bool = False) -> int:
         f"{len(claims) - n_cached} files and folders here, {n_cached} files in DVC's cache: "
         f"{n_bytes / 1e6:,.0f} MB, {n_bytes / 1e6 / seconds:,.0f} MB/s"
     )
+    if absent:
+        print(f"neither here nor in the cache: {', '.join(absent)}")
     if not damaged:
         print("all are what dvc.lock says")
         return 0

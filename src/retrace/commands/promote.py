@@ -71,7 +71,7 @@ def _evaluated(origins: Origins, model: LoggedModel, run: store.Run, present: di
     if not found:
         said = f"run {run.info.run_id[:8]} ({run.info.run_name}): its model was not tested"
         raise RetraceError(f"{said}; `dvc repro evaluate` does it")
-    own = run.data.tags.get("mlflow.parentRunId", run.info.run_id)
+    own = (origins.experiment(run) or run).info.run_id
 
     def fits(one: store.Run) -> tuple[bool, bool]:
         tags = one.data.tags
@@ -83,7 +83,7 @@ def _evaluated(origins: Origins, model: LoggedModel, run: store.Run, present: di
 def _tags(origins: Origins, model: LoggedModel, run: store.Run, evaluated: store.Run) -> dict[str, str]:
     """What the version says of where it comes from; by the names that runs have it under."""
     trained = origins.client.get_run(str(model.source_run_id))
-    parent = origins.parent(run) or run
+    parent = origins.experiment(run) or run
     tags = {f"dvc.deps.{part}": trained.data.tags.get(f"dvc.deps.{part}", "") for part in READ}
     tags |= {WEIGHTS: trained.data.tags[WEIGHTS], TESTED: evaluated.data.tags[TESTED]}
     tags |= {ACCURACY: repr(evaluated.data.metrics[ACCURACY])}

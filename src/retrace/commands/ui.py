@@ -1,6 +1,7 @@
 """`retrace ui`: MLflow's pages of the store, for this machine alone."""
 
 import os
+import socket
 import sys
 
 from retrace import paths
@@ -21,6 +22,7 @@ def serve(host: str, port: int) -> None:
     place = store.address()
     if store.is_served(place):
         raise RetraceError("MLFLOW_TRACKING_URI names a server, which has its own pages: open those")
+    _demand_free(host, port)
     store.client()  # a missing database is made, whole
     names = [f"{name}:{port}" for name in ("localhost", "127.0.0.1", "[::1]")]
     command = [
@@ -30,3 +32,14 @@ def serve(host: str, port: int) -> None:
     ]
     print(f"http://{f'[{host}]' if ':' in host else host}:{port} has every run; Ctrl-C ends it", flush=True)
     os.execve(sys.executable, command, os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"})  # noqa: S606
+
+
+def _demand_free(host: str, port: int) -> None:
+    """MLflow itself would say so among other lines, and end as if all were well."""
+    kind = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(kind) as tried:
+        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as its own: what has just ended holds nothing
+        try:
+            tried.bind((host, port))
+        except OSError as error:
+            raise RetraceError(f"--port is {port}: {error.strerror}; name another") from None

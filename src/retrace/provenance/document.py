@@ -50,7 +50,7 @@ def described(run: store.Run) -> Document:
         "name": run.info.run_name,
         "stage": tags.get("retrace.stage"),
         "status": run.info.status,
-        "experiment": tags.get("mlflow.parentRunId", run.info.run_id),
+        "experiment": run.info.run_id if "retrace.key" in tags else tags.get("mlflow.parentRunId", run.info.run_id),
         "commit": tags.get("mlflow.source.git.commit"),
         "began": run.info.start_time,
         "ended": run.info.end_time,

@@ -34,6 +34,10 @@ class Origins:
         """The experiment's run of a stage's run."""
         return self.run(run.data.tags.get("mlflow.parentRunId", ""))
 
+    def experiment(self, run: store.Run) -> store.Run | None:
+        """The experiment's run: itself, though it may be below that of folds or a sweep, or that of a stage's run."""
+        return run if "retrace.key" in run.data.tags else self.parent(run)
+
     def makers(self, md5: str) -> list[store.Run]:
         """The runs that made these bytes, finished ones first, then by age."""
         if md5 not in self._made:

@@ -51,7 +51,7 @@ def find(run_id: str) -> Record:
         raise RetraceError(f"run {run_id}: sums up folds; verify the runs below it, one a fold")
     if "retrace.key" not in tags and "retrace.stage" not in tags:
         raise RetraceError(f"run {run_id}: is none of this pipeline's; `mlflow ui` shows those that are")
-    parent = run if "retrace.key" in tags else origins.parent(run)
+    parent = origins.experiment(run)
     if parent is None:
         raise RetraceError(f"run {run_id}: its experiment's run is no more in {origins.place}, and with it the key")
     made_by = {made.data.tags["retrace.stage"]: made for made in origins.stages(parent)}

@@ -92,9 +92,12 @@ def answering() -> Iterator[None]:
     """What MLflow or its server fails with is an AwayError, in one line."""
     try:
         yield
+    except BrokenPipeError:  # of who reads what is printed here
+        raise
     except (MlflowException, SQLAlchemyError, requests.RequestException, ConnectionError) as error:
-        said = " ".join(str(error).split())[:300]
-        todo = REFUSED.get(getattr(error, "error_code", ""), "start it, or name another in MLFLOW_TRACKING_URI")
+        said = " ".join(str(error).partition("[SQL:")[0].split())[:300]
+        mend = "see whether its file can be written to" if address().startswith(SQLITE) else "start it"
+        todo = REFUSED.get(getattr(error, "error_code", ""), f"{mend}, or name another in MLFLOW_TRACKING_URI")
         raise AwayError(redacted(f"MLflow: {said}; {todo}, and type this again")) from None
 
 
