@@ -43,10 +43,8 @@ def _maps(model: Classifier, image: Tensor) -> dict[str, np.ndarray]:
 
     def watch(name: str) -> Any:
         def hook(_layer: nn.Module, _inputs: Any, made: Tensor) -> None:
-            if name not in maps:  # of the image itself, which comes before other views of it
-                maps[name] = (
-                    made[0, :MAX_CHANNELS].float().cpu().contiguous().numpy().copy()
-                )  # a ReLU may write over it
+            if name not in maps:  # of the image itself, which comes before other views of it; a ReLU may write over it
+                maps[name] = made[0, :MAX_CHANNELS].float().cpu().contiguous().numpy().copy()
 
         return hook
 
