@@ -45,10 +45,11 @@ def decoded(content: bytes) -> Image.Image:
         with Image.open(BytesIO(content), formats=FORMATS) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise Image.DecompressionBombError
-            image.verify()  # PNG's checksums, which decoding skips
+            if image.format != "PNG":
+                return _upright(image)
+            image.verify()  # its checksums, which decoding skips; others have none
         with Image.open(BytesIO(content), formats=FORMATS) as image:
-            ImageOps.exif_transpose(image, in_place=True)
-            return _rgb(image)
+            return _upright(image)
     except UnidentifiedImageError:
         raise DataError(f"not a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image") from None
     except Image.DecompressionBombError:
@@ -68,6 +69,11 @@ def square(image: Image.Image, resize: int, crop: int) -> np.ndarray:
     left, top = ((edge - side) / 2 for edge in image.size)
     middle = image.resize((crop, crop), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side))
     return np.atleast_3d(np.asarray(middle)).transpose(2, 0, 1)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    ImageOps.exif_transpose(image, in_place=True)
+    return _rgb(image)
 
 
 def _rgb(image: Image.Image) -> Image.Image:
