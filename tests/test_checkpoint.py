@@ -86,6 +86,20 @@ class Training:
         return {name: tensor.numpy().tobytes() for name, tensor in self.state.model.state_dict().items()}
 
 
+def whole_and_gone_on(make: Callable[[], Training]) -> tuple[Training, Training]:
+    """A training that ran to its end, and one that took over where a third, by the same chance, was stopped."""
+    whole, first, second = (make() for _ in range(3))
+    torch.manual_seed(0)
+    chance = torch.get_rng_state()
+    whole.run()
+    torch.set_rng_state(chance)
+    with pytest.raises(Stopped):
+        first.run(stop_after=STEPS + 3)
+    second.state.load_state_dict(first.state.state_dict())
+    second.run()
+    return whole, second
+
+
 KINDS = {
     "the default": {},
     "momentum": {"optimizer": "sgd"},

@@ -9,7 +9,7 @@ import pytest
 import torch
 from cuda_graphs import Graph, Posing, stand_in
 from repository import ROOT
-from test_checkpoint import KINDS, STEPS, Stopped, Training
+from test_checkpoint import KINDS, Training, whole_and_gone_on
 from test_steps import UNTRUE, Scaled
 from torch import Tensor
 
@@ -57,15 +57,7 @@ def test_steps_as_a_graph_move_the_weights_as_plain_ones(
 
 def test_a_stopped_training_goes_on_to_the_same_bits(stripes: Samples, graphs: list[Graph]) -> None:
     kind = KINDS["chance in the network, batch norm, augmentation"]
-    whole, first, second = (training(stripes, **kind) for _ in range(3))
-    torch.manual_seed(0)
-    chance = torch.get_rng_state()
-    whole.run()
-    torch.set_rng_state(chance)
-    with pytest.raises(Stopped):
-        first.run(stop_after=STEPS + 3)
-    second.state.load_state_dict(first.state.state_dict())
-    second.run()
+    whole, second = whole_and_gone_on(lambda: training(stripes, **kind))
     assert len(graphs) == 3
     assert second.bits() == whole.bits()
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_checkpoint import KINDS, STEPS, Stopped, Training
+from test_checkpoint import KINDS, Training, whole_and_gone_on
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
@@ -55,15 +55,7 @@ def test_a_training_of_recorded_steps_that_is_stopped_goes_on_to_the_same_bits(
     stripes: Samples, recordings: list[Tensor]
 ) -> None:
     kind = KINDS["chance in the network, batch norm, augmentation"]
-    whole, first, second = (Training(stripes, **kind) for _ in range(3))
-    torch.manual_seed(0)
-    chance = torch.get_rng_state()
-    whole.run()
-    torch.set_rng_state(chance)
-    with pytest.raises(Stopped):
-        first.run(stop_after=STEPS + 3)
-    second.state.load_state_dict(first.state.state_dict())
-    second.run()
+    whole, second = whole_and_gone_on(lambda: Training(stripes, **kind))
     assert len(recordings) == 3
     assert second.bits() == whole.bits()
 

@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Self
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no room for a file
-CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM)  # to this user
+CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM)  # a file, to this user
 
 
 class RetraceError(Exception):
@@ -54,7 +54,7 @@ def run(main: Callable[[], None]) -> None:
         print(error, file=sys.stderr)
         sys.exit(2)
     except OSError as error:
-        if error.errno not in FULL + CLOSED:
+        if error.errno not in FULL and not (error.filename and error.errno in CLOSED):
             raise
         todo = "make room" if error.errno in FULL else "see that it can be read and written"
         print(f"{error.filename or 'the disk'}: {error.strerror}; {todo}, and type the same again", file=sys.stderr)
