@@ -26,7 +26,7 @@ env: .venv/.installed .venv/.private  ## the environment, from requirements.txt,
 	@touch $@
 
 # Editable, and from what is there: hatchling comes with requirements.txt, so nothing without a hash is downloaded.
-.venv/.installed: .venv/.complete pyproject.toml src/retrace_dvc.pth
+.venv/.installed: .venv/.complete pyproject.toml
 	$(BIN)/uv pip install --quiet --offline --no-deps --no-build-isolation --editable .
 	@touch $@
 

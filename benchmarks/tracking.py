@@ -25,7 +25,7 @@ from table import Figure
 
 from retrace import errors, journal
 from retrace.errors import RetraceError
-from retrace.journal import Event, Journal
+from retrace.journal import Event, EventLog
 
 N = {"metric": 20_000, "many": 10_000, "stage": 5, "sync": 1}  # calls, runs, repetitions, pairs of syncs
 N_TIMES = 20  # that a start or an upload is repeated
@@ -47,8 +47,8 @@ def digits(folder: Path) -> Clone:
 
 
 def metric(folder: Path, n_calls: int) -> list[Figure]:
-    """A call of `Journal.metrics` with four values, as an epoch has; and making sure that it is on the disk."""
-    record = Journal(folder, stage="train")
+    """A call of `EventLog.metrics` with four values, as an epoch has; and making sure that it is on the disk."""
+    record = EventLog(folder, stage="train")
     calls = [_seconds(lambda step=step: record.metrics(EPOCH, step)) for step in range(n_calls)]
     syncs = []
     for step in range(min(n_calls, 200)):

@@ -1,13 +1,20 @@
-"""reports/ says how good the trained network is on the test part, which no stage before this one has read."""
-
-from retrace import tracking
-
-# First, so that it imports MLflow while this imports the rest.
-beside = tracking.start() if __name__ == "__main__" else None
+"""Test the trained network on the test split, which no stage before has read."""
 
 from dataclasses import asdict
 
-from retrace import batches, classifier, errors, evaluation, params, paths, reports, seeding, splits, views
+from retrace import (
+    batches,
+    classifier,
+    errors,
+    evaluation,
+    params,
+    paths,
+    reports,
+    seeding,
+    splits,
+    tracking,
+    views,
+)
 
 
 def main() -> None:
@@ -16,7 +23,7 @@ def main() -> None:
     samples, _ = splits.load(paths.TEST)
     trained = reports.load_history()[card.epoch - 1]
 
-    with tracking.stage("evaluate", beside) as run:
+    with tracking.stage("evaluate") as run:
         part = batches.on_device(samples, compute.device)
         made = evaluation.outputs(model.to(compute.device), part)
         predictions = reports.Predictions(made.logits.cpu().numpy(), made.features.cpu().numpy(), samples.labels)

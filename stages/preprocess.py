@@ -1,24 +1,19 @@
-"""data/processed/ holds the train, validation and test parts, one packed file each."""
-
-from retrace import tracking
-
-# First, so that it imports MLflow while this imports the rest.
-beside = tracking.start() if __name__ == "__main__" else None
+"""Split the data set into train, validation and test, a packed file each in data/processed/."""
 
 import sys
 from collections.abc import Sequence
 
-from retrace import dealing, duplicates, errors, params, paths, splits
+from retrace import dealing, duplicates, errors, params, paths, splits, tracking
 from retrace.datasets import DATASETS
 from retrace.duplicates import Duplicate
-from retrace.journal import Journal
+from retrace.journal import EventLog
 from retrace.samples import Skipped
 
 
 def main() -> None:
     p = params.load(params.Preprocess)
     read = params.bind({name: entry.read for name, entry in DATASETS.items()}, p.dataset, "datasets")
-    with tracking.stage("preprocess", beside) as run:
+    with tracking.stage("preprocess") as run:
         raw = read(paths.RAW)
         parts = dict(zip((paths.TRAIN, paths.VALIDATION, paths.TEST), dealing.deal(raw, p), strict=True))
         skipped = raw.skipped
@@ -30,13 +25,16 @@ def main() -> None:
         tell(run, skipped, duplicates.across({path.stem: samples for path, samples in parts.items()}))
 
 
-def tell(run: Journal, skipped: Sequence[Skipped], shared: Sequence[Duplicate]) -> None:
+def tell(run: EventLog, skipped: Sequence[Skipped], shared: Sequence[Duplicate]) -> None:
     """What a score on these parts is to be read with is in the run, and on stderr."""
     run.metrics({"skipped": len(skipped), "duplicates": len(shared)})
     if skipped:
         run.table("skipped.csv", skipped)
         first = f"such as {skipped[0].file!r} ({skipped[0].reason})"
-        print(f"warning: {len(skipped):,} skipped, {first}; the run's skipped.csv lists them", file=sys.stderr)
+        print(
+            f"warning: {len(skipped):,} skipped, {first}; the run's skipped.csv lists them",
+            file=sys.stderr,
+        )
     if shared:
         run.table("duplicates.csv", shared)
         one = shared[0]

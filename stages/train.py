@@ -1,9 +1,4 @@
-"""models/ holds the network trained on the training part; the validation part is only watched."""
-
-from retrace import tracking
-
-# First, so that it imports MLflow while this imports the rest.
-beside = tracking.start() if __name__ == "__main__" else None
+"""Train the network on the training split; the validation split only monitors it."""
 
 import time
 
@@ -25,13 +20,14 @@ from retrace import (
     reports,
     seeding,
     splits,
+    tracking,
     training,
 )
 from retrace.augmentations import AUGMENTATIONS
 from retrace.batches import Augment, Part
 from retrace.classifier import Card, Classifier
 from retrace.errors import ParamsError
-from retrace.journal import Journal
+from retrace.journal import EventLog
 from retrace.losses import LOSSES
 from retrace.models import MODELS
 from retrace.optimizers import OPTIMIZERS
@@ -103,7 +99,7 @@ def main() -> None:
     part, validation = batches.on_device(samples, compute.device), batches.on_device(watched, compute.device)
     loss = loss_of(part.labels.bincount(minlength=len(card.class_names)))
 
-    with tracking.stage("train", beside) as run, checkpoint.held(fingerprint(run, compute)) as checkpoints:
+    with tracking.stage("train") as run, checkpoint.held(fingerprint(run, compute)) as checkpoints:
         run.tags(**{"retrace.device": str(compute)})
         show(model, card, part, augment, p)
         began = time.perf_counter()
@@ -131,7 +127,7 @@ def main() -> None:
     print(reports.diagnosis(told.history))
 
 
-def fingerprint(run: Journal, compute: Compute) -> str:
+def fingerprint(run: EventLog, compute: Compute) -> str:
     """Of all that decides the weights' bits."""
     return checkpoint.fingerprint(run.header["inputs"], run.header["machine"], str(compute), torch.__version__)
 

@@ -1,11 +1,6 @@
-"""reports/ has the pictures and the page, drawn from what evaluate saved; no network and no torch is needed."""
+"""Draw the figures and the report page from the results of evaluate; needs no torch."""
 
-from retrace import tracking
-
-# First, so that it imports MLflow while this imports the rest.
-beside = tracking.start() if __name__ == "__main__" else None
-
-from retrace import errors, params, paths, reports, splits
+from retrace import errors, params, paths, reports, splits, tracking
 from retrace.figures import FIGURES, style
 from retrace.pages import report
 
@@ -27,7 +22,7 @@ def main() -> None:
         tell=told.__setitem__,
     )
 
-    with tracking.stage("visualize", beside) as run:
+    with tracking.stage("visualize") as run:
         paths.FIGURES.mkdir(parents=True, exist_ok=True)
         for name, draw in drawings.items():
             drawn = draw(results)

@@ -3,7 +3,8 @@
 import os
 import shutil
 import signal
-from collections.abc import Callable, Collection
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -51,7 +52,7 @@ def values() -> params.Values:
 
 @pytest.fixture
 def beside(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a stage's follower does, done at the stage's end in this process: another one imports MLflow for seconds."""
+    """Upload in this process when a stage ends: another one imports MLflow for seconds."""
     follow_here(monkeypatch)
 
 
@@ -59,24 +60,26 @@ def follow_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same where a fixture outlives a test."""
     from retrace.tracking import follower, following
 
-    class Here(follower.Follower):
+    class Link(following.Link):
         def __init__(self) -> None:
-            pass
+            self.over = threading.Event()
+            self.over.set()
+            self.lacking: str | None = None
 
-        def runs_all(self, stages: Collection[str]) -> bool:
-            return not stages
+        def send(self, **message: float | str) -> bool:
+            self.lacking = str(message["lacking"]) if "lacking" in message else self.lacking
+            return True
 
-        def follow(self, path: Path) -> None:
+    class Here(follower.Uploader):
+        def __init__(self, path: Path) -> None:
             self.path = path
 
-        def _waited(self) -> str | None:
-            said: list[str] = []
-            following.follow(
-                self.path, os.getpid(), lambda _: True, lambda **word: said.append(word.get("lacking", ""))
-            )
-            return said[-1] if said else None
+        def _lacking(self) -> str | None:
+            link = Link()
+            following.mirror(self.path, link)
+            return link.lacking
 
-    monkeypatch.setattr(follower, "start", Here)
+    monkeypatch.setattr(follower, "Uploader", Here)
 
 
 @pytest.fixture

@@ -473,7 +473,7 @@ def test_a_training_that_was_interrupted(clone: Clone) -> None:
     folder = clone.path / left.CHECKPOINTS / "abc"
     folder.mkdir(parents=True)
     (folder / "1.safetensors").write_bytes(bytes(1_500_000))
-    with processes.alone(folder):
+    with processes.try_lock(folder):
         assert wrong(left.checkpoints) == []  # it goes on
     mended(clone, left.checkpoints, "1 trainings were interrupted, of 1.5 MB")
     assert left.CHECKPOINTS == checkpoint.FOLDER

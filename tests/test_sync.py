@@ -18,7 +18,7 @@ from sqlalchemy.exc import OperationalError
 
 from retrace import errors, graph, journal, lineage, params, paths, processes, tracking
 from retrace.commands import sync
-from retrace.journal import Journal
+from retrace.journal import EventLog
 from retrace.tracking import store as tracking_store
 
 STAGES = list(params.STAGES)
@@ -319,7 +319,7 @@ def unfinished(process: processes.Identity) -> Path:
     """A journal without an end, of `process`."""
     done = next((tracking.folder() / "uploaded").glob("*.jsonl"))
     header = {name: value for name, value in journal.read(done)[0].items() if name not in ("kind", "time", "id")}
-    record = Journal(tracking.folder(), **header | {"process": process})
+    record = EventLog(tracking.folder(), **header | {"process": process})
     record.metrics({"val_loss": 1.0}, 1)
     return record.path
 

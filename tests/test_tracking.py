@@ -20,7 +20,7 @@ from mlflow.entities import Run
 
 from retrace import classifier, errors, graph, journal, lineage, params, paths, redaction, tracking
 from retrace.classifier import Card
-from retrace.journal import Journal
+from retrace.journal import EventLog
 from retrace.state import Epoch
 from retrace.tracking import system
 from retrace.tracking.upload import Upload
@@ -354,7 +354,7 @@ def test_four_stages_that_start_together_without_a_store_share_one_parent(folder
 
 
 def test_a_journal_without_its_last_half_line_can_be_read(tmp_path: Path) -> None:
-    record = Journal(tmp_path, stage="train")
+    record = EventLog(tmp_path, stage="train")
     record.metrics({"val_loss": 1.0}, 1)
     record.end("FINISHED")
     whole = record.path.read_bytes()
@@ -365,7 +365,7 @@ def test_a_journal_without_its_last_half_line_can_be_read(tmp_path: Path) -> Non
 
 
 def test_a_number_that_json_does_not_know_is_read_back_from_a_journal(tmp_path: Path) -> None:
-    record = Journal(tmp_path, stage="train")
+    record = EventLog(tmp_path, stage="train")
     record.metrics({"val_loss": float("nan")})
     record.end("FAILED")
     assert np.isnan(journal.read(record.path)[1]["values"]["val_loss"])

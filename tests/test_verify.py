@@ -388,7 +388,7 @@ def test_an_interrupt_leaves_no_folder_and_no_process(made: Made) -> None:
         command, cwd=made.clone.path, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
         deadline = time.monotonic() + 120
-        while not {"dvc", "download.py", "retrace.tracking.following"} <= started(made.place):
+        while not {"dvc", "retrace.tracking.following"} <= started(made.place):
             assert time.monotonic() < deadline
             time.sleep(0.05)
         for _ in range(3):  # by somebody impatient

@@ -96,7 +96,7 @@ def held(fingerprint: str) -> Iterator[Checkpoints]:
     """
     for folder in _places(fingerprint):
         folder.mkdir(parents=True, exist_ok=True)
-        with processes.alone(folder, within=ENDS_S if files(folder) else 0.0) as free:
+        with processes.try_lock(folder, ENDS_S if files(folder) else 0.0) as free:
             if free:
                 yield Checkpoints(folder)
                 return
@@ -104,12 +104,12 @@ def held(fingerprint: str) -> Iterator[Checkpoints]:
 
 def every() -> list[Path]:
     """The folders of all trainings that did not end, or have not ended yet."""
-    return sorted((paths.root() / FOLDER).glob("*"))
+    return sorted(folder for folder in (paths.root() / FOLDER).glob("*") if folder.is_dir())
 
 
 def remove(folder: Path) -> bool:
     """Whether the checkpoints in `folder` are gone; not if a process uses them."""
-    with processes.alone(folder) as free:
+    with processes.try_lock(folder) as free:
         if free:
             shutil.rmtree(folder, ignore_errors=True)
         return free

@@ -1,9 +1,9 @@
-"""What a stage did, as it did it: an append-only file of JSON lines that outlives the process and any server.
+"""The event log of a stage: an append-only file of JSON lines that outlives process and server.
 
-The first line says which stage of which experiment; then parameters, metrics and artifacts in the order of their
-making; the last line says how it ended. A killed stage leaves a journal without an end. Beside it, in a folder of its
-name, are copies of its artifacts, for the files themselves may be gone or others when they are uploaded. What MLflow
-has in full is moved to `uploaded/`, and its copies are deleted.
+The first line names the stage and its experiment; metrics, tags and artifacts follow as they are
+logged; the last line is the status. A killed stage leaves an event log without an end. A folder of
+the same name has copies of the artifacts, since the files may have changed when they are uploaded.
+Once MLflow has all of an event log, it is moved to `uploaded/` and its copies are deleted.
 """
 
 import csv
@@ -27,16 +27,17 @@ from retrace.redaction import redacted_all
 Event = dict[str, Any]
 
 
-class Journal:
-    """Open for one stage. A line is one event, written at once and whole; epochs are synced to the disk.
+class EventLog:
+    """The event log of a running stage. Each event is one line, written at once.
 
-    Raises DataError where it cannot be begun. A disk that fills up later costs one line of warning and the events
-    that did not fit, not the stage.
+    Raises DataError if it cannot be created. When the disk fills up later, a warning is printed and
+    events are lost, but the stage goes on.
     """
 
     def __init__(self, folder: Path, **header: Any) -> None:
         self.id = f"{time.strftime('%Y%m%dT%H%M%S')}-{header['stage']}-{uuid.uuid4().hex[:8]}"
-        self.path, self.header, self.has_model = folder / f"{self.id}.jsonl", header, False
+        self.path = folder / f"{self.id}.jsonl"
+        self.header = header
         self._full = False
         start = {"kind": "start", "time": now(), "id": self.id, "process": processes.identity()}
         line = json.dumps(redacted_all(start | header)) + "\n"
@@ -49,110 +50,124 @@ class Journal:
             unfinished.rename(self.path)
         except OSError as error:
             (folder / f".{self.id}").unlink(missing_ok=True)
-            raise DataError(f"{folder}: no journal can be written there ({error.strerror}); make room for it") from None
+            reason = f"no event log can be written there ({error.strerror})"
+            raise DataError(f"{folder}: {reason}; make room for it") from None
 
     def metrics(self, values: Mapping[str, float], step: int = 0, at: int | None = None) -> None:
-        """These metrics had these values at this step; now, or `at` a time in milliseconds since 1970."""
-        self._tell("metrics", {"step": step, "values": dict(values)} | ({} if at is None else {"time": at}))
+        """Log metrics of a step, now or `at` a time in milliseconds since 1970."""
+        event: Event = {"step": step, "values": dict(values)}
+        self._write("metrics", event if at is None else event | {"time": at})
 
     def headline(self, values: Mapping[str, float]) -> None:
-        """By these final figures, which the stage also has as metrics, whole pipelines are compared."""
-        self._tell("headline", {"step": 0, "values": dict(values)})
+        """Log the summary metrics, by which whole pipelines are compared."""
+        self._write("headline", {"step": 0, "values": dict(values)})
 
     def tags(self, **tags: str) -> None:
-        """Facts about the run that are neither parameter nor metric."""
-        self._tell("tags", redacted_all({"values": tags}))
+        """Log facts about the run that are neither parameters nor metrics."""
+        self._write("tags", redacted_all({"values": tags}))
 
     def artifact(self, path: Path, *, headline: bool = False) -> None:
-        """The stage made this file, and people want to look at it; a headline one belongs to the whole pipeline."""
-        self._keep(path, partial(shutil.copyfile, path))
-        self._tell("artifact", {"path": str(path), "headline": headline})
+        """Log a file that the stage made; a `headline` one is shown in the parent run as well."""
+        self._copy(path, partial(shutil.copyfile, path))
+        self._write("artifact", {"path": str(path), "headline": headline})
 
     def attach(self, name: str, content: bytes) -> None:
-        """The run has this as an artifact, which is no file of the stage's."""
-        self._keep(Path(name), lambda copy: copy.write_bytes(content))
-        self._tell("artifact", {"path": name, "headline": False})
+        """Log an artifact that is no file of the stage."""
+        self._copy(Path(name), lambda copy: copy.write_bytes(content))
+        self._write("artifact", {"path": name, "headline": False})
 
     def table(self, name: str, rows: Sequence[NamedTuple]) -> None:
-        """The run has these rows, one or more of a kind, as a CSV file."""
+        """Log rows of one type as a CSV file; there is at least one."""
         text = io.StringIO()
-        lines = csv.writer(text, lineterminator="\n")
-        lines.writerow(rows[0]._fields)
-        lines.writerows(rows)
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(rows[0]._fields)
+        writer.writerows(rows)
         self.attach(name, text.getvalue().encode())
 
     def model(self, weights: Path, card: Path) -> None:
-        """The stage made this model."""
+        """Log the model that the stage made."""
         for path in (weights, card):
-            self._keep(path, partial(shutil.copyfile, path))
-        self.has_model = True
-        self._tell("model", {"weights": str(weights), "card": str(card)})
+            self._copy(path, partial(shutil.copyfile, path))
+        self._write("model", {"weights": str(weights), "card": str(card)})
 
     def end(self, status: str, **more: Any) -> None:
-        """Nothing follows. `status` is MLflow's: FINISHED, FAILED or KILLED."""
-        self._tell("end", redacted_all({"status": status} | more))
+        """Close the event log with a status of MLflow: FINISHED, FAILED or KILLED."""
+        self._write("end", redacted_all({"status": status} | more))
         self.sync()
         os.close(self._file)
 
     def sync(self) -> None:
-        """All events so far are on the disk."""
+        """Make all events so far durable."""
         if not self._full:
             os.fsync(self._file)
 
-    def _keep(self, path: Path, write: Callable[[Path], object]) -> None:
+    def _copy(self, path: Path, write: Callable[[Path], object]) -> None:
         copy = copies(self.path) / path
         try:
             copy.parent.mkdir(parents=True, exist_ok=True)
             write(copy)
         except OSError as error:
             with suppress(OSError):
-                copy.unlink(missing_ok=True)  # half of one would be taken for the whole
-            print(f"warning: {path}: no copy for MLflow could be made ({error.strerror})", file=sys.stderr)
+                copy.unlink(missing_ok=True)  # half a copy would be taken for a complete one
+            print(
+                f"warning: {path}: no copy for MLflow could be made ({error.strerror})",
+                file=sys.stderr,
+            )
 
-    def _tell(self, kind: str, event: Event) -> None:
+    def _write(self, kind: str, event: Event) -> None:
         if self._full:
             return
         try:
             _append(self._file, json.dumps({"kind": kind, "time": now(), **event}) + "\n")
         except OSError as error:
             self._full = True
-            print(f"warning: {self.path}: {error.strerror}; MLflow will lack what follows", file=sys.stderr)
+            print(
+                f"warning: {self.path}: {error.strerror}; MLflow will lack what follows",
+                file=sys.stderr,
+            )
 
 
 def read(path: Path) -> list[Event]:
-    """The events of a journal; lines that a kill or a full disk cut short are left out."""
+    """Return the events of an event log, without lines that a kill or a full disk cut short."""
     return read_from(path, 0)[0]
 
 
 def read_from(path: Path, position: int) -> tuple[list[Event], int]:
-    """The events of the whole lines from the byte `position` on, and the position after them."""
+    """Return the events from the byte `position` on, and the position after them.
+
+    A line that is not complete yet is left for the next call.
+    """
     with path.open("rb") as file:
         file.seek(position)
         data = file.read()
-    whole = data[: data.rfind(b"\n") + 1]
-    return [event for line in whole.splitlines() if (event := _parsed(line))], position + len(whole)
+    complete = data[: data.rfind(b"\n") + 1]
+    events = [event for line in complete.splitlines() if (event := _parsed(line))]
+    return events, position + len(complete)
 
 
 def copies(path: Path) -> Path:
-    """Where the artifacts of the journal at `path` are kept until they are uploaded."""
+    """Return the folder that keeps the artifacts of an event log until they are uploaded."""
     return path.with_suffix("")
 
 
 def close(path: Path) -> None:
-    """The journal of a stage whose process is gone has an end: KILLED, at the time of its last sign of life."""
+    """End the event log of a stage whose process is gone: KILLED, at the time of its last event."""
     events = read(path)
     if events and not end_of(events):
-        said = "its process ended without a word: SIGKILL, out of memory, or the power failed"
-        append(path, {"kind": "end", "time": events[-1]["time"], "status": "KILLED", "error": said})
+        reason = "its process ended without a word: SIGKILL, out of memory, or the power failed"
+        append(path, {"kind": "end", "time": events[-1]["time"], "status": "KILLED", "error": reason})
 
 
 def end_of(events: list[Event]) -> Event | None:
-    """How the stage ended; not always the last line, which may be another process's."""
+    """Return the event that says how the stage ended, if it has.
+
+    It need not be the last: other processes append events as well.
+    """
     return next((event for event in events if event["kind"] == "end"), None)
 
 
 def is_over(path: Path) -> bool:
-    """Whether nobody writes the journal at `path` any more."""
+    """Tell whether the stage of an event log has ended, in whatever way."""
     try:
         events = read(path)
     except FileNotFoundError:  # uploaded just now, by another process
@@ -163,23 +178,23 @@ def is_over(path: Path) -> bool:
 
 
 def append(path: Path, event: Event) -> None:
-    """A journal has one event more, from another process than the stage's."""
+    """Append an event from another process than the stage's."""
     torn = not path.read_bytes().endswith(b"\n")
-    written = os.open(path, os.O_WRONLY | os.O_APPEND)
+    file = os.open(path, os.O_WRONLY | os.O_APPEND)
     try:
-        _append(written, ("\n" if torn else "") + json.dumps(event) + "\n")
-        os.fsync(written)
+        _append(file, ("\n" if torn else "") + json.dumps(event) + "\n")
+        os.fsync(file)
     finally:
-        os.close(written)
+        os.close(file)
 
 
 def pending(folder: Path) -> list[Path]:
-    """The journals that MLflow does not have in full, oldest first."""
+    """List the event logs that MLflow does not have in full, oldest first."""
     return sorted(folder.glob("*.jsonl"))
 
 
 def uploaded(path: Path) -> None:
-    """The journal at `path` is no longer pending, and its copies are deleted."""
+    """Move an event log to `uploaded/` and delete its copies."""
     shutil.rmtree(copies(path), ignore_errors=True)
     done = path.parent / "uploaded"
     done.mkdir(exist_ok=True)
@@ -201,5 +216,5 @@ def _parsed(line: bytes) -> Event | None:
 
 
 def now() -> int:
-    """Milliseconds since 1970, as events have them."""
+    """Return the time in milliseconds since 1970, as events have it."""
     return time.time_ns() // 1_000_000

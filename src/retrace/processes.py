@@ -1,20 +1,15 @@
-"""Which process it is, told so that it can be told from another one that has its number later; and what is one
-process's alone.
-"""
+"""Process identity that survives PID reuse, and locks that end with their process."""
 
-import fcntl
 import hashlib
-import os
 import socket
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
+from filelock import FileLock, Timeout
 
-POLL_S = 0.05
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 MACHINE = Path("/etc/machine-id")
 
@@ -22,14 +17,17 @@ Identity = dict[str, Any]
 
 
 def identity(pid: int | None = None) -> Identity:
-    """Of this process, or of `pid`: host, boot, number and start. Raises psutil.NoSuchProcess."""
+    """Return host, boot, PID and start time of the process `pid`, by default this one.
+
+    Raises psutil.NoSuchProcess.
+    """
     process = psutil.Process(pid)
     return {"host": _host(), "boot": _boot(), "pid": process.pid, "started": _started(process)}
 
 
 def alive(who: Identity) -> bool:
-    """Whether that process still runs; of one on another machine nothing is known, so it is taken to."""
-    if who["host"] not in (_host(), socket.gethostname()):  # the latter by older code
+    """Tell whether that very process runs. One on another machine is taken to be alive."""
+    if who["host"] not in (_host(), socket.gethostname()):  # older versions wrote the bare name
         return True
     if who["boot"] != _boot():
         return False
@@ -40,84 +38,79 @@ def alive(who: Identity) -> bool:
         return False
 
 
+def end(who: Identity, grace_s: float) -> None:
+    """Terminate that process if it is alive, and kill it if it still is `grace_s` later."""
+    if not alive(who):
+        return
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(who["pid"])
+        process.terminate()
+        try:
+            process.wait(grace_s)
+        except psutil.TimeoutExpired:
+            process.kill()
+
+
 def written(who: Identity) -> str:
-    """In a line, which `read` understands."""
+    """Return the identity as one line, for `read`."""
     return f"{who['host']} {who['boot']} {who['pid']} {who['started']}"
 
 
 def read(line: str) -> Identity:
+    """Return the identity that `written` wrote."""
     host, boot, pid, started = line.split(" ")
     return {"host": host, "boot": boot, "pid": int(pid), "started": float(started)}
 
 
-def dvc_above(pid: int) -> int | None:
-    """The nearest process above `pid` that is DVC, if there is one."""
-    try:
-        above = psutil.Process(pid).parents()
-    except psutil.NoSuchProcess:
-        return None
-    return next((process.pid for process in above if _is_dvc(process.pid)), None)
-
-
-def words(pid: int) -> list[str]:
-    """The command line of that process, none of one that is gone."""
-    try:
-        return psutil.Process(pid).cmdline()
-    except psutil.Error:
-        return []
+def dvc_above() -> Identity | None:
+    """Return the identity of the nearest DVC process above this one, if there is one."""
+    for process in psutil.Process().parents():
+        with suppress(psutil.Error):
+            if any(Path(word).name == "dvc" for word in process.cmdline()[:4]):
+                return identity(process.pid)
+    return None
 
 
 @contextmanager
-def alone(path: Path, within: float = 0.0) -> Iterator[bool]:
-    """Whether the file or folder at `path` is this process's alone for as long as the context lasts; others may have it
-    for `within` seconds. Not if there is no such file.
+def try_lock(path: Path, timeout_s: float = 0.0) -> Iterator[bool]:
+    """Lock the file or folder at `path`; yield whether this process has the lock.
+
+    It has not if another process still holds it after `timeout_s`, or if there is no such path.
+    The lock file stands beside `path` and is removed once that is gone.
     """
+    if not path.exists():
+        yield False
+        return
+    lock = FileLock(f"{path}.lock")
     try:
-        opened = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)  # NFS locks only what can be written
-    except FileNotFoundError:
+        lock.acquire(timeout=timeout_s)
+    except (Timeout, FileNotFoundError):  # the latter if the folder of `path` is removed meanwhile
         yield False
         return
     try:
-        yield _locked(opened, time.monotonic() + within)
+        yield path.exists()
     finally:
-        os.close(opened)
-
-
-def _locked(opened: int, until: float) -> bool:
-    while True:
-        try:
-            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= until:
-                return False
-            time.sleep(POLL_S)
-        except OSError:  # a file system without locks
-            return True
-        else:
-            return True
-
-
-def _is_dvc(pid: int) -> bool:
-    return any(Path(word).name == "dvc" for word in words(pid)[:4])
+        if not path.exists():
+            Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
 
 
 def _started(process: psutil.Process) -> float:
-    """Ticks from the boot on, which stay what they are when the clock is set; elsewhere, seconds since 1970."""
-    if not BOOT.exists():
-        return process.create_time()
-    try:
-        return float(Path(f"/proc/{process.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19])
-    except (FileNotFoundError, ProcessLookupError):
-        raise psutil.NoSuchProcess(process.pid) from None
+    """Return the seconds from boot to start, which stay the same when the clock is set."""
+    return round(process.create_time() - psutil.boot_time(), 2)
 
 
 def _host() -> str:
-    """The machine: a name alone may be that of several, and their boots would tell each that the other's runs are over.
-    What its manual wants kept secret is hashed.
+    """Return the machine's name and a hash of its ID, since several machines may share a name.
+
+    The ID itself is to be kept secret, says its manual.
     """
-    number = MACHINE.read_bytes() if MACHINE.exists() else b""
-    return f"{socket.gethostname()}/{hashlib.sha256(number).hexdigest()[:8]}"
+    machine = MACHINE.read_bytes() if MACHINE.exists() else b""
+    return f"{socket.gethostname()}/{hashlib.sha256(machine).hexdigest()[:8]}"
 
 
 def _boot() -> str:
-    return BOOT.read_text(encoding="ascii").strip() if BOOT.exists() else str(int(psutil.boot_time()))
+    """Return what differs after each start of the machine."""
+    if BOOT.exists():
+        return BOOT.read_text(encoding="ascii").strip()
+    return str(int(psutil.boot_time()))

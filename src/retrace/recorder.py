@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from retrace import errors, journal, paths, reports
 from retrace.checkpoint import Checkpoints
 from retrace.errors import DivergedError, Terminated
-from retrace.journal import Journal
+from retrace.journal import EventLog
 from retrace.progress import Lines
 from retrace.state import Epoch, State, Step, Values
 
@@ -18,7 +18,7 @@ class Recorder:
     """Listens to a training that began then, whose state is `state`, of `total_steps` steps at most."""
 
     def __init__(
-        self, run: Journal, lines: Lines, checkpoints: Checkpoints, state: State, total_steps: int, began: float
+        self, run: EventLog, lines: Lines, checkpoints: Checkpoints, state: State, total_steps: int, began: float
     ) -> None:
         self.run, self.lines, self.checkpoints, self.state = run, lines, checkpoints, state
         self.total_steps, self.every = total_steps, -(-total_steps // MAX_STEPS)

@@ -1,4 +1,4 @@
-"""Secrets out of text: what is written down about a run may be shown to anybody."""
+"""Mask secrets in text, since anybody may read what is written down about a run."""
 
 import os
 import re
@@ -12,17 +12,18 @@ SHORTEST = 8  # of a secret in the environment; a shorter one would mask words
 IN_URL = re.compile(r"(?P<scheme>\b[a-z][a-z0-9+.-]*://)[^\s/'\"]+@", re.IGNORECASE)
 PASSWORD = re.compile(r"://[^\s/:@]*:([^\s/]+)@")
 IN_QUERY = re.compile(
-    r"(?P<name>[?&][^\s=&'\"]*(?:token|secret|passw|credential|key|signature)[^\s=&'\"]*=)[^\s&'\"]+", re.IGNORECASE
+    r"(?P<name>[?&][^\s=&'\"]*(?:token|secret|passw|credential|key|signature)[^\s=&'\"]*=)[^\s&'\"]+",
+    re.IGNORECASE,
 )
 
 
 def redacted(text: str) -> str:
-    """`text` without the user part of URLs, their secret queries, and the secrets that `_secrets` knows."""
+    """Mask the user part of URLs, secrets in their queries, and the secrets of `_secrets`."""
     return _redacted(text, _secrets())
 
 
 def redacted_all(value: Any) -> Any:
-    """The same of every string in mappings and lists; the names in them stay."""
+    """Mask the secrets in every string in mappings and lists; keys stay as they are."""
     return _redacted_all(value, _secrets())
 
 
@@ -34,18 +35,20 @@ def _redacted(text: str, secrets: list[str]) -> str:
 
 
 def _secrets() -> list[str]:
-    """Longest first: the environment's, by their names, the passwords in its URLs, and the same of DVC's local
-    configuration.
+    """List the secrets of the environment and of DVC's local configuration, the longest first.
+
+    They are known by their names; passwords in URLs are secrets as well.
     """
     config = Path(os.environ.get("DVC_ROOT") or ".") / ".dvc" / "config.local"
-    lines = config.read_text(encoding="utf-8", errors="replace").splitlines() if os.access(config, os.R_OK) else []
-    settings = [(name.strip(), value.strip(" '\"")) for name, _, value in (line.partition("=") for line in lines)]
+    text = config.read_text(encoding="utf-8", errors="replace") if os.access(config, os.R_OK) else ""
+    lines = [line.partition("=") for line in text.splitlines()]
+    settings = [(name.strip(), value.strip(" '\"")) for name, _, value in lines]
     named = [*os.environ.items(), *settings]
-    found = {value for name, value in named if SECRET_NAME.search(name)}
+    secrets = {value for name, value in named if SECRET_NAME.search(name)}
     for _, value in named:
         for password in PASSWORD.findall(value):
-            found |= {password, unquote(password)}
-    return sorted((secret for secret in found if len(secret) >= SHORTEST), key=len, reverse=True)
+            secrets |= {password, unquote(password)}
+    return sorted((secret for secret in secrets if len(secret) >= SHORTEST), key=len, reverse=True)
 
 
 def _redacted_all(value: Any, secrets: list[str]) -> Any:

@@ -1,6 +1,6 @@
-"""DVC's queue as its workers left it: tasks that no worker has, folders that nobody uses.
+"""What workers of DVC's queue left behind: tasks without a worker, folders without a process.
 
-DVC has no command that tells them, so they are found as its own code does it.
+DVC has no command that lists them, so they are looked up as its own code does.
 """
 
 import time
@@ -9,29 +9,31 @@ from typing import Any, NamedTuple
 
 import psutil
 
-SETUP_S = 60.0  # in which an experiment's folder is set up
+SETUP_S = 60.0  # in which the folder of an experiment is set up
 
 
 class Task(NamedTuple):
-    """A task of the queue: celery's message, DVC's entry."""
+    """A task of the queue: Celery's message, DVC's entry."""
 
     message: Any
     entry: Any
 
 
 def lost(queue: Any) -> list[Task]:
-    """Those that are Running, and that no worker has. Asks the workers, for a second, where any is Running."""
-    running = [Task(message, entry) for message, entry in queue._iter_processed() if not _is_done(message)]
+    """List the tasks that are Running but have no worker. Asking the workers takes a second."""
+    processed = queue._iter_processed()
+    running = [Task(message, entry) for message, entry in processed if not _is_done(message)]
     taken = queue._get_running_task_ids() if running else ()
     left = [task for task in running if task.message.headers["id"] not in taken]
-    return [task for task in left if not _is_done(task.message)]  # nor has it ended while they were asked
+    return [task for task in left if not _is_done(task.message)]  # it may have ended meanwhile
 
 
 def leftovers(folder: Path) -> list[Path]:
-    """Of the experiments' folders in `folder` those in which no process is, and that nobody sets up just now."""
-    found = [each for each in folder.glob("tmp*") if time.time() - each.stat().st_mtime > SETUP_S]
-    used = [place for process in psutil.process_iter() if (place := _folder(process))] if found else []
-    return [each for each in found if not any(place.is_relative_to(each.resolve()) for place in used)]
+    """List the experiments' folders in `folder` that no process is in, and that none sets up."""
+    now = time.time()
+    old = [path for path in folder.glob("tmp*") if now - path.stat().st_mtime > SETUP_S]
+    used = [cwd for process in psutil.process_iter() if (cwd := _cwd(process))] if old else []
+    return [path for path in old if not any(cwd.is_relative_to(path.resolve()) for cwd in used)]
 
 
 def _is_done(message: Any) -> bool:
@@ -40,7 +42,7 @@ def _is_done(message: Any) -> bool:
     return AsyncResult(message.headers["id"]).ready()
 
 
-def _folder(process: psutil.Process) -> Path | None:
+def _cwd(process: psutil.Process) -> Path | None:
     try:
         return Path(process.cwd())
     except (psutil.Error, OSError):

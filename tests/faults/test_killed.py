@@ -68,7 +68,7 @@ def test_a_stage_that_goes_on_is_not_closed_by_another_or_by_sync(folder: Path, 
         assert [run.info.status for run in parents(local, folder)] == ["RUNNING"]
         stage.tell("epoch 2")
         stage.end()
-        assert stage.said.startswith("warning: MLflow lacks some of this run: the process beside the stage ended")
+        assert stage.said.startswith("warning: MLflow lacks some of this run: the background uploader was killed")
     sync(folder)
     check_complete(local, folder, stage.journal)
 

@@ -250,7 +250,7 @@ def test_a_second_writer_is_refused(place: Path, expected: dict[str, bytes]) -> 
     until(lambda: checkpoints(place), what="a checkpoint")
     code, _, said = Attempt(place).end()
     assert code == 2
-    assert said == f"train: process {first.process.pid} is at it in this folder; wait until it ends, or end it\n"
+    assert said == f"train: process {first.process.pid} runs it in this folder; wait until it ends, or end it\n"
     assert first.end()[0] == 0
     assert made(place) == expected
     check_curve(place)

@@ -34,22 +34,19 @@ SWEEP = 12
 
 
 class Nobody:
-    """In place of the process beside a stage: so the journal stays."""
+    """No background uploader, so that the event log stays."""
 
-    def follow(self, path: Path) -> None:
+    def __init__(self, path: Path) -> None:
         pass
 
-    def runs_all(self, _: object) -> bool:
-        return False
-
-    def finish(self) -> None:
+    def wait(self) -> None:
         pass
 
 
 @pytest.fixture
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stages in this process leave their journals to sync."""
-    monkeypatch.setattr(follower, "start", Nobody)
+    monkeypatch.setattr(follower, "Uploader", Nobody)
 
 
 def leave(folder: Path, n_experiments: int) -> list[Path]:

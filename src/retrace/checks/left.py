@@ -21,8 +21,8 @@ def journals() -> Iterator[Finding]:
 def checkpoints() -> Iterator[Finding]:
     """No training was interrupted that did not go on."""
     left = []
-    for folder in (paths.root() / CHECKPOINTS).glob("*"):
-        with processes.alone(folder) as free:
+    for folder in (paths.root() / CHECKPOINTS).glob("*/"):
+        with processes.try_lock(folder) as free:
             left += [folder] if free else []
     if left:
         size = sum(file.stat().st_size for folder in left for file in folder.glob("*"))

@@ -32,7 +32,7 @@ def clean(*, force: bool, as_json: bool = False) -> None:
 
 def _described(folder: Path) -> dict[str, Any]:
     """What the newest checkpoint in `folder` is of, if it can be gone on from, and how much there is."""
-    with processes.alone(folder) as free:
+    with processes.try_lock(folder) as free:
         known = {"folder": str(folder), "bytes": _size(folder), "in_use": not free}
     try:
         latest = checkpoint.files(folder)[-1]

@@ -53,7 +53,7 @@ def grown(name: str, sweep: str, origin: Origin, cache: Path) -> Iterator[Path]:
     """Yield a repository for one trial; afterwards it is gone, and so is every process in it."""
     tree = folder(sweep) / f"tree-{name}-{os.getpid()}"
     tree.mkdir(parents=True)
-    with processes.alone(tree):
+    with processes.try_lock(tree):
         try:
             rebuild.share_objects(tree)
             rebuild.check_out(tree, origin)
@@ -66,8 +66,8 @@ def grown(name: str, sweep: str, origin: Origin, cache: Path) -> Iterator[Path]:
 
 def clear(sweep: str) -> None:
     """The trees of processes that were killed are gone. What still works in them has saved itself before."""
-    for tree in folder(sweep).glob("tree-*"):
-        with processes.alone(tree) as free:
+    for tree in folder(sweep).glob("tree-*/"):
+        with processes.try_lock(tree) as free:
             if free:
                 _fell(tree)
 

@@ -1,13 +1,12 @@
-"""A stage, watched: its journal is written here, and shown in MLflow by a process beside it.
+"""Track a stage: its event log is written here and mirrored to MLflow by a background uploader.
 
-The stage imports no MLflow, never waits for it while it works, and does not fail with it; at its end it waits for the
-process beside it, as long as that gets on, and says in one line if MLflow lacks something. `retrace sync` mends that.
-Where DVC has stages after it, those wait in its place, unless there is a model, whose packaging takes both cores.
+The stage imports no MLflow, never waits for it while it works, and does not fail with it. DVC's
+last stage waits at its end until MLflow has everything, and prints one line if it lacks something,
+which `retrace sync` uploads later.
 
-    stage -> journal (a file) -> follower (a process) -> upload -> runs, served, links (MLflow)
+    stage -> journal (event log) -> follower, following (background uploader) -> upload -> MLflow
 """
 
-import gc
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,78 +15,72 @@ from typing import Any
 
 from retrace import graph, integrity, lineage, params, paths, processes
 from retrace.errors import DataError, Terminated
-from retrace.journal import Journal
+from retrace.journal import EventLog
 from retrace.tracking import follower
-from retrace.tracking.follower import Follower
 
-ENDS_S = 30.0  # in which a stage is over that was told to end
-
-
-def start() -> Follower:
-    """The process beside a stage, for `stage`: started before the stage's own imports, it imports beside them.
-
-    Until `stage`, Python collects no garbage: of imports there is none, and looking for it takes a fifth of their time.
-    """
-    gc.disable()
-    return follower.start()
+ENDS_S = 30.0  # for another process at the same stage to end, as when its DVC was killed
 
 
 @contextmanager
-def stage(name: str, beside: Follower | None = None) -> Iterator[Journal]:
-    """Yield the journal of stage `name`; afterwards MLflow has a run with all of it and a truthful status.
+def stage(name: str) -> Iterator[EventLog]:
+    """Yield the event log of stage `name`, which MLflow shows as a run with a truthful status.
 
-    Raises DataError, before there is a run, where what the stage reads is not what dvc.lock says, and where another
-    process is at the same stage here.
+    Raises DataError, before there is a run, if an input is not as dvc.lock says, or if another
+    process runs this stage here.
     """
-    gc.freeze()  # what was imported, which the collector would go through again and again
-    gc.enable()
     values = params.read()
     stages = graph.stages(values)
-    with _only(name):
-        record = Journal(folder(), **_header(name, stages, values))
-        beside = beside or start()
-        beside.follow(record.path)
-        others_wait = False
+    with _locked(name):
+        log = EventLog(folder(), **_header(name, stages, values))
+        uploader = follower.Uploader(log.path)
+        is_finished = False
         try:
             if changes := lineage.changes():
-                record.attach("code.patch", changes)
-            yield record
-            record.end("FINISHED", outs=_hashes(stages[name].outs), files=_hashes(_inside(stages[name].outs)))
-            others_wait = not record.has_model and _has_later(name, stages) and beside.runs_all(stages)
+                log.attach("code.patch", changes)
+            yield log
+            outs = stages[name].outs
+            log.end("FINISHED", outs=_hashes(outs), files=_hashes(_files_in(outs)))
+            is_finished = True
         except (KeyboardInterrupt, Terminated):
-            record.end("KILLED")
+            log.end("KILLED")
             raise
         except BaseException as error:
-            record.end("FAILED", error=f"{type(error).__name__}: {error}")
+            log.end("FAILED", error=f"{type(error).__name__}: {error}")
             raise
         finally:
-            beside.leave() if others_wait else beside.finish()
+            if is_finished and _has_successor(name, stages):
+                uploader.detach()
+            else:
+                uploader.wait()
 
 
-def _has_later(name: str, stages: Mapping[str, graph.Stage]) -> bool:
-    """Whether the graph has stages after it, here and not in a folder that DVC deletes."""
-    return name != list(stages)[-1] and Path.cwd() == paths.root()
+def _has_successor(name: str, stages: Mapping[str, graph.Stage]) -> bool:
+    """Tell whether DVC has a later stage, in this folder: not in a copy, which DVC deletes."""
+    return "DVC_STAGE" in os.environ and name != list(stages)[-1] and Path.cwd() == paths.root()
 
 
 @contextmanager
-def _only(name: str) -> Iterator[None]:
-    """No other process is at stage `name` in this folder, since two would write the same files. One that is about to
-    end, as when its DVC was killed, is waited for. Raises DataError where one goes on.
+def _locked(name: str) -> Iterator[None]:
+    """Lock the stage in this folder, since two processes would write the same files.
+
+    Raises DataError if another process has the lock and does not end soon.
     """
-    lock = Path(f".retrace/{name}.lock")
-    lock.parent.mkdir(exist_ok=True)
-    lock.touch()
-    with processes.alone(lock, within=ENDS_S) as free:
-        if not free:
-            who = lock.read_text(encoding="ascii") or "another process"
-            raise DataError(f"{name}: {who} is at it in this folder; wait until it ends, or end it")
-        lock.write_text(f"process {os.getpid()}", encoding="ascii")
+    owner = Path(f".retrace/{name}.pid")
+    owner.parent.mkdir(exist_ok=True)
+    owner.touch()
+    with processes.try_lock(owner, timeout_s=ENDS_S) as is_locked:
+        if not is_locked:
+            pid = owner.read_text(encoding="ascii")
+            reason = f"process {pid} runs it in this folder"
+            raise DataError(f"{name}: {reason}; wait until it ends, or end it")
+        owner.write_text(str(os.getpid()), encoding="ascii")
         yield
 
 
 def _header(name: str, stages: Mapping[str, graph.Stage], values: params.Values) -> dict[str, Any]:
-    """What the first line of a journal says."""
-    makers, deps = graph.makers(stages), _hashes(stages[name].deps)
+    """Return the first line of the stage's event log."""
+    makers = graph.makers(stages)
+    deps = _hashes(stages[name].deps)
     own_params = params.chosen(values, params.STAGES[name])
     integrity.check(deps, makers)
     return {
@@ -110,7 +103,7 @@ def _header(name: str, stages: Mapping[str, graph.Stage], values: params.Values)
 
 
 def folder() -> Path:
-    """Where journals are."""
+    """Return the folder of the event logs."""
     return paths.root() / ".retrace" / "journal"
 
 
@@ -118,16 +111,20 @@ def _hashes(files: Iterable[str]) -> dict[str, str]:
     return {file: lineage.md5(Path(file)) for file in files if Path(file).exists()}
 
 
-def _inside(outs: Iterable[str]) -> list[str]:
-    """The files in those of the outputs that are folders."""
-    return [str(file) for out in outs if Path(out).is_dir() for file in sorted(Path(out).rglob("*")) if file.is_file()]
+def _files_in(outs: Iterable[str]) -> list[str]:
+    """List the files in those outputs that are folders."""
+    folders = [Path(out) for out in outs if Path(out).is_dir()]
+    return [str(file) for out in folders for file in sorted(out.rglob("*")) if file.is_file()]
 
 
 def _later(name: str, stages: Mapping[str, graph.Stage], values: params.Values) -> dict[str, Any]:
-    """Of each stage after this one what decides, beside the outputs of other stages, what it makes: MLflow may know a
-    run that had just this, so that DVC will not run it again.
+    """Return the parameters and known inputs of each stage after this one.
+
+    With the outputs of the stages before it they decide its result. If MLflow has a run of just
+    these, DVC will not run the stage again.
     """
-    makers, names = graph.makers(stages), list(stages)
+    makers = graph.makers(stages)
+    names = list(stages)
     return {
         later: {
             "params": params.chosen(values, params.STAGES[later]),

@@ -113,13 +113,6 @@ def patient(seconds: float) -> Iterator[None]:
         os.environ[name] = usual
 
 
-def warm_up() -> None:
-    """A database that is there is open: the first question takes a second, of imports for the most part."""
-    place = address()
-    if place.startswith(SQLITE) and Path(place.removeprefix(SQLITE)).exists():
-        client().search_experiments(max_results=1)
-
-
 def _reach(place: str) -> None:
     try:
         requests.get(f"{place.rstrip('/')}/health", timeout=ANSWER_S)

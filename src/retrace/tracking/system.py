@@ -1,30 +1,31 @@
-"""What the machine does while a stage works, under the names by which MLflow's page of a run knows them."""
+"""System metrics of a running stage, under the names that MLflow's page of a run expects."""
 
 import os
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from retrace.journal import Event
+from retrace.journal import Event, now
 
 MB = 1e6
 DRIVER = Path("/proc/driver/nvidia/version")
 
 
 class Meter:
-    """Reads CPU, memory and the GPU in use; a reading takes about a millisecond."""
+    """Reads CPU, memory and GPU use; a reading takes about a millisecond."""
 
     def __init__(self, pid: int) -> None:
-        self.pid, self.n_read, self.gpu = pid, 0, _gpu()
-        psutil.cpu_percent()  # counts from here
+        self.pid = pid
+        self.gpu = _gpu()
+        self.n_readings = 0
+        psutil.cpu_percent()  # starts the interval that the next call reports
 
     def event(self) -> Event:
-        """A line of the journal, as of now."""
-        self.n_read += 1
-        return {"kind": "metrics", "time": time.time_ns() // 1_000_000, "step": self.n_read, "values": self._values()}
+        """Take a reading, as an event of the event log."""
+        self.n_readings += 1
+        return {"kind": "metrics", "time": now(), "step": self.n_readings, "values": self._values()}
 
     def _values(self) -> dict[str, float]:
         memory = psutil.virtual_memory()
@@ -34,27 +35,32 @@ class Meter:
             "system/system_memory_usage_percentage": memory.percent,
         }
         with suppress(psutil.NoSuchProcess):
-            values["system/process_memory_usage_megabytes"] = psutil.Process(self.pid).memory_info().rss / MB
-        return values | (_of_gpu(self.gpu) if self.gpu is not None else {})
+            rss = psutil.Process(self.pid).memory_info().rss
+            values["system/process_memory_usage_megabytes"] = rss / MB
+        return values | (_gpu_values(self.gpu) if self.gpu is not None else {})
 
 
-def _of_gpu(gpu: Any) -> dict[str, float]:
+def _gpu_values(gpu: Any) -> dict[str, float]:
     import pynvml
 
     values: dict[str, float] = {}
-    with suppress(pynvml.NVMLError):  # not every driver tells everything, a part of a GPU (MIG) little
-        used = pynvml.nvmlDeviceGetMemoryInfo(gpu)
-        values["system/gpu_0_memory_usage_megabytes"] = float(used.used) / MB
-        values["system/gpu_0_memory_usage_percentage"] = 100 * float(used.used) / float(used.total)
+    with suppress(pynvml.NVMLError):  # not every driver reports everything, a part of a GPU (MIG) little
+        memory = pynvml.nvmlDeviceGetMemoryInfo(gpu)
+        values["system/gpu_0_memory_usage_megabytes"] = float(memory.used) / MB
+        values["system/gpu_0_memory_usage_percentage"] = 100 * float(memory.used) / float(memory.total)
     with suppress(pynvml.NVMLError):
-        values["system/gpu_0_utilization_percentage"] = float(pynvml.nvmlDeviceGetUtilizationRates(gpu).gpu)
+        rates = pynvml.nvmlDeviceGetUtilizationRates(gpu)
+        values["system/gpu_0_utilization_percentage"] = float(rates.gpu)
     with suppress(pynvml.NVMLError):
         values["system/gpu_0_power_usage_watts"] = float(pynvml.nvmlDeviceGetPowerUsage(gpu)) / 1000
     return values
 
 
 def _gpu() -> Any:
-    """None, or the driver's hold on the GPU that torch takes: the first that CUDA_VISIBLE_DEVICES leaves."""
+    """Return the driver's handle of the GPU that torch takes; None without a GPU.
+
+    It is the first in CUDA_VISIBLE_DEVICES.
+    """
     if not DRIVER.exists():
         return None
     import pynvml
@@ -62,7 +68,8 @@ def _gpu() -> Any:
     first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
     try:
         pynvml.nvmlInit()
-        of = pynvml.nvmlDeviceGetHandleByIndex if first.isdigit() else pynvml.nvmlDeviceGetHandleByUUID
-        return of(int(first) if first.isdigit() else first)
+        if first.isdigit():
+            return pynvml.nvmlDeviceGetHandleByIndex(int(first))
+        return pynvml.nvmlDeviceGetHandleByUUID(first)
     except pynvml.NVMLError:
         return None

@@ -145,7 +145,7 @@ class Upload:
 
 def whole(path: Path, patience: Patience = lambda _: None) -> bool:
     """Whether MLflow has now all of the journal at `path`, of a stage that is over; not if another process is at it."""
-    with processes.alone(path) as free:
+    with processes.try_lock(path) as free:
         if not free or not path.exists():
             return False
         if (events := journal.read(path)) and events[0]["kind"] == "start":
