@@ -22,7 +22,9 @@ from retrace import classifier, errors, graph, journal, lineage, params, paths, 
 from retrace.classifier import Card
 from retrace.journal import EventLog
 from retrace.state import Epoch
+from retrace.tracking import store as tracking_store
 from retrace.tracking import system
+from retrace.tracking.runs import pair
 from retrace.tracking.upload import Upload
 
 pytestmark = pytest.mark.usefixtures("beside")
@@ -351,6 +353,19 @@ def test_four_stages_that_start_together_without_a_store_share_one_parent(folder
     assert not list(folder.glob(".mlflow*"))
     with sqlite3.connect("mlflow.db") as database:
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+@pytest.mark.usefixtures("folder")
+def test_uploaders_at_once_share_one_parent(store: mlflow.MlflowClient) -> None:
+    with tracking.stage("download") as run:
+        pass
+    start = journal.read(run.path.parent / "uploaded" / run.path.name)[0] | {"key": "another"}
+    starts = [start | {"id": f"{number}", "stage": name} for number, name in enumerate(params.STAGES)]
+    with ThreadPoolExecutor(len(starts)) as pool:
+        pairs = list(pool.map(lambda start: pair(tracking_store.client(), start), starts))
+    (parent,) = store.search_runs(["1"], "tags.`retrace.key` = 'another'")
+    assert {each.parent for each in pairs} == {parent.info.run_id}
+    assert len({each.child for each in pairs}) == len(starts)
 
 
 def test_a_journal_without_its_last_half_line_can_be_read(tmp_path: Path) -> None:
