@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from retrace import graph, integrity, lineage, params, paths, processes
+from retrace import files, graph, integrity, lineage, machine, params, processes
 from retrace.errors import DataError, Terminated
 from retrace.journal import Journal
 from retrace.tracking import follower
@@ -66,7 +66,7 @@ def stage(name: str, beside: Follower | None = None) -> Iterator[Journal]:
 
 def _has_later(name: str, stages: Mapping[str, graph.Stage]) -> bool:
     """Whether the graph has stages after it, here and not in a folder that DVC deletes."""
-    return name != list(stages)[-1] and Path.cwd() == paths.root()
+    return name != list(stages)[-1] and Path.cwd() == files.root()
 
 
 @contextmanager
@@ -98,8 +98,8 @@ def _header(name: str, stages: Mapping[str, graph.Stage], values: params.Values)
         "experiment": lineage.experiment(),
         "sweep": os.environ.get("RETRACE_SWEEP"),
         "commit": lineage.commit(),
-        "user": lineage.user(),
-        "machine": lineage.machine(),
+        "user": machine.user(),
+        "machine": machine.processor(),
         "params": params.chosen(values),
         "own_params": own_params,
         "deps": deps,
@@ -111,7 +111,7 @@ def _header(name: str, stages: Mapping[str, graph.Stage], values: params.Values)
 
 def folder() -> Path:
     """Where journals are."""
-    return paths.root() / ".retrace" / "journal"
+    return files.root() / ".retrace" / "journal"
 
 
 def _hashes(files: Iterable[str]) -> dict[str, str]:
