@@ -18,7 +18,7 @@ from bench import commit
 from clones import Clone
 from table import head, line, place, replace
 
-from retrace import errors, paths, recipes
+from retrace import errors, files, recipes
 from retrace.errors import RetraceError
 
 RECORD = Path("benchmarks/gpu.json")
@@ -81,7 +81,7 @@ def prepared(folder: Path, row: Row) -> Clone:
     """A clone with the parameters of the row's recipe, and its data."""
     values = recipes.load(row.recipe).values | row.changes
     clone = Clone(folder / f"{ROWS.index(row)}", values["dataset"])
-    clone.run("dvc", "cache", "dir", "--local", str(paths.root() / ".dvc" / "cache"))
+    clone.run("dvc", "cache", "dir", "--local", str(files.root() / ".dvc" / "cache"))
     settings = [f"--set-param={key}={value}" for key, value in recipes.changes(values).items()]
     clone.run("dvc", "exp", "run", "--quiet", *settings, "preprocess")
     return clone

@@ -21,7 +21,7 @@ from tempfile import TemporaryDirectory
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from retrace import errors, params, paths, recipes
+from retrace import errors, files, params, recipes
 from retrace.errors import RetraceError
 from retrace.params import Values
 
@@ -207,19 +207,19 @@ def write(client: MlflowClient, results: dict[str, list[Result]]) -> None:
         for each in results[recipe][:1]:
             with TemporaryDirectory() as folder:
                 made = client.download_artifacts(each.run_id, f"reports/figures/{picture}.png", folder)
-                with paths.atomic(Path(f"docs/{recipe}.png")) as unfinished:
+                with files.atomic(Path(f"docs/{recipe}.png")) as unfinished:
                     shutil.copy(made, unfinished)
     results = with_recorded(results)
     for recipe, each in results.items():
         file = recipes.FOLDER / f"{recipe}.yaml"
         if each:
-            with paths.atomic(file) as unfinished:
+            with files.atomic(file) as unfinished:
                 unfinished.write_text(headed(file.read_text(encoding="utf-8"), each), encoding="utf-8")
     machine = {"machine": platform.machine(), "system": platform.platform(), "cores": os.cpu_count()}
     numbers = {recipe: [asdict(result) for result in each] for recipe, each in results.items() if each}
-    with paths.atomic(RECORD) as unfinished:
+    with files.atomic(RECORD) as unfinished:
         unfinished.write_text(json.dumps({"written_on": machine, "results": numbers}, indent=2) + "\n")
-    with paths.atomic(README) as unfinished:
+    with files.atomic(README) as unfinished:
         unfinished.write_text(with_table(README.read_text(encoding="utf-8"), table(results)), encoding="utf-8")
 
 

@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from retrace import paths
+from retrace import files
 
 README = Path("README.md")
 TOP = ("figure", "target", "measured", "n")
@@ -80,7 +80,7 @@ def replace(begin: str, end: str, lines: Iterable[str]) -> None:
 @contextmanager
 def place() -> Iterator[Path]:
     """A folder for clones, which is gone afterwards; not the system's for such, which may be in memory."""
-    own = paths.root() / ".retrace"
+    own = files.root() / ".retrace"
     own.mkdir(exist_ok=True)
     with TemporaryDirectory(dir=own, prefix="benchmark-") as folder:
         yield Path(folder)

@@ -68,7 +68,7 @@ def built(p: Train, samples: Samples, measured: Scale) -> tuple[Classifier, Card
 def show(model: Classifier, card: Card, part: Part, augment: Augment | None, p: Train) -> None:
     """reports/ has the network's layers as text, and the first batch as the network will see it."""
     summary = torchinfo.summary(model, input_data=classifier.example(card, 1), device="cpu", verbose=0)
-    with paths.atomic(paths.SUMMARY) as unfinished:
+    with files.atomic(paths.SUMMARY) as unfinished:
         unfinished.write_text(f"{summary}\n", encoding="utf-8")
     inputs, labels = next(batches.shuffled(part, p.batch_size, augment, torch.Generator(), seed=p.seed, epoch=0))
     reports.save_batch(inputs[:SHOWN].cpu().numpy(), labels[:SHOWN].cpu().numpy())

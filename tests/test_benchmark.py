@@ -22,7 +22,7 @@ from repository import ROOT
 from table import README
 from test_benchmark_tracking import Stub
 
-from retrace import classifier, paths, recipes, splits
+from retrace import classifier, files, paths, recipes, splits
 from retrace.datasets import mnist
 from retrace.errors import RetraceError
 from retrace.params import Choice
@@ -221,7 +221,7 @@ def test_without_a_gpu_nothing_is_measured() -> None:
 @pytest.mark.slow
 def test_a_training_is_measured_as_on_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(paths, "root", lambda: tmp_path)  # whose cache is used
+    monkeypatch.setattr(files, "root", lambda: tmp_path)  # whose cache is used
     loop = gpu.Row("digits", "digits_tsne", 60, 30)
     stage = replace(loop, cold=True)
     monkeypatch.setattr(gpu, "ROWS", (loop, stage))

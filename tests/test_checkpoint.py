@@ -17,7 +17,7 @@ import pytest
 import torch
 from conftest import typed
 
-from retrace import batches, checkpoint, classifier, errors, evaluation, params, seeding, splits, training
+from retrace import batches, checkpoint, classifier, errors, evaluation, files, params, seeding, splits, training
 from retrace.augmentations import AUGMENTATIONS
 from retrace.checkpoint import Checkpoints
 from retrace.commands.clean import clean
@@ -284,7 +284,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 
 def test_the_last_two_are_kept_and_the_newest_is_found(left: Path) -> None:
     made = saved(left, 5, 10, 1000)
-    assert [int(path.name[:12]) for path in checkpoint.files(left)] == [10, 1000]
+    assert [int(path.name[:12]) for path in checkpoint.in_folder(left)] == [10, 1000]
     found = made.newest()
     assert found is not None
     assert (found["step"], found["weights"][0]) == (1000, 1000.0)
@@ -295,13 +295,13 @@ def test_a_damaged_one_falls_back_to_the_one_before(
     left: Path, capsys: pytest.CaptureFixture[str], damage: str
 ) -> None:
     made = saved(left, 5, 10)
-    last = checkpoint.files(left)[-1]
+    last = checkpoint.in_folder(left)[-1]
     DAMAGES[damage](last)
     found = made.newest()
     assert found is not None
     assert found["step"] == 5
     assert capsys.readouterr().err == f"warning: {last}: damaged, so the checkpoint before it is taken\n"
-    DAMAGES[damage](checkpoint.files(left)[-1])
+    DAMAGES[damage](checkpoint.in_folder(left)[-1])
     assert made.newest() is None
 
 
@@ -331,7 +331,7 @@ def test_a_full_disk_costs_a_warning_and_no_checkpoint_that_was_there(
     assert os.strerror(errno.EFBIG) in said
     assert [path.name[:12] for path in left.iterdir()] == ["000000000005"]
     made.save(20, {"weights": torch.zeros(1000)})
-    assert len(checkpoint.files(left)) == 2
+    assert len(checkpoint.in_folder(left)) == 2
 
 
 def test_two_of_the_very_same_training_have_a_folder_each() -> None:
@@ -348,13 +348,13 @@ def test_the_next_is_due_after_seconds_and_takes_a_hundredth_of_them(
 ) -> None:
     now = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    made, atomic = Checkpoints(left), checkpoint.paths.atomic
+    made, atomic = Checkpoints(left), files.atomic
 
     def slow(path: Path, size: int) -> object:
         now[0] += 2
         return atomic(path, size)
 
-    monkeypatch.setattr(checkpoint.paths, "atomic", slow)
+    monkeypatch.setattr(files, "atomic", slow)
     assert not made.is_due
     now[0] += 10
     assert made.is_due
@@ -387,7 +387,7 @@ def test_what_cannot_be_gone_on_from_is_listed_and_removed_too(capsys: pytest.Ca
     for name in ("damaged", "half", "nothing"):
         with checkpoint.held(name) as made:
             if name == "damaged":
-                DAMAGES["empty"](checkpoint.files(saved(made.folder, 5).folder)[0])
+                DAMAGES["empty"](checkpoint.in_folder(saved(made.folder, 5).folder)[0])
             elif name == "half":
                 (made.folder / ".000000000010-abc.safetensors.123").write_bytes(b"half")
     clean(force=True)

@@ -85,7 +85,7 @@ def moody(*answers: int | bytes) -> Iterator[tuple[str, list[str]]]:
 
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "PAUSE_S", 0.01)
+    monkeypatch.setattr("pooch.core.time.sleep", lambda _: None)
 
 
 def fetch(places: dict[str, sources.Source]) -> str:
@@ -125,6 +125,7 @@ def test_a_rotten_cache_is_filled_again(cache: Path) -> None:
         (CONTENT * 10_000, "2001 bytes or more, expected 2000"),
         (b"<html>".ljust(len(CONTENT)), f"expected {FILE.md5}"),
     ],
+    ids=["short", "long", "endless", "other bytes"],
 )
 def test_what_is_not_the_file_is_refused_with_both_digests_or_sizes(cache: Path, content: bytes, said: str) -> None:
     with served({"/file.bin": content}) as address, pytest.raises(FetchError, match=said):
@@ -147,7 +148,7 @@ def test_a_server_that_is_busy_or_breaks_off_is_asked_again(answers: tuple[int |
     ("answer", "n", "said"),
     [
         (503, 3, "HTTP status 503"),
-        (CONTENT[:-9], 3, "broke off 9 bytes before its end"),
+        (CONTENT[:-9], 3, "1991 bytes read, 9 more expected"),
         (404, 1, "HTTP status 404"),
         (b"<html>".ljust(len(CONTENT)), 1, "not the file: md5 .* expected"),
     ],
@@ -204,6 +205,15 @@ def test_only_https_leaves_the_machine_and_credentials_are_not_told(cache: Path)
     with pytest.raises(FetchError, match="https://example.org/x: an address with a password") as raised:
         fetch({"password": sources.official({FILE.name: "https://me:secret@example.org/x"})})
     assert "secret" not in str(raised.value)
+
+
+def test_a_failed_download_hides_the_query(cache: Path) -> None:
+    with served({}) as missing:
+        for address in (f"{missing}/file.bin", "https://localhost:1/file.bin"):
+            with pytest.raises(FetchError, match=f"{address}: ") as raised:
+                fetch({"some": sources.official({FILE.name: f"{address}?token=secret"})})
+            assert "secret" not in str(raised.value)
+            assert len(str(raised.value).splitlines()) == 3
 
 
 def test_a_cache_that_can_t_be_made_is_named(cache: Path) -> None:

@@ -14,7 +14,7 @@ from mlflow import pytorch
 from mlflow.models import Model
 from safetensors.torch import load_file, save_file
 
-from retrace import classifier, paths
+from retrace import classifier, files, paths
 from retrace.classifier import Card
 from retrace.errors import DataError
 from retrace.tracking import programs, served
@@ -34,7 +34,7 @@ def packaged(folder: Path) -> Path:
 
 
 def kept() -> list[Path]:
-    return sorted(paths.root().glob(".retrace/programs/*"))
+    return sorted(files.root().glob(".retrace/programs/*"))
 
 
 def entries(folder: Path) -> dict[str, bytes]:

@@ -13,7 +13,7 @@ import yaml
 from mlflow.entities import Run
 from repository import Clone
 
-from retrace import graph, lineage, paths, tracking
+from retrace import graph, lineage, machine, paths, tracking
 from retrace.commands import trace
 from retrace.errors import RetraceError
 from retrace.tracking import experiments
@@ -107,7 +107,7 @@ def test_a_file_leads_to_the_run_that_made_it_and_on_to_the_raw_data(
         f"train, run {ids['train']}: FINISHED\n",
         f"of experiment {parent.info.run_name}, run {parent.info.run_id}\n",
         f"in MLflow under mnist, key {parent.data.tags['retrace.key']}\n",
-        f"by {lineage.user()} on {lineage.machine()}",
+        f"by {machine.user()} on {machine.processor()}",
         "lr=0.005, ",
         f"read {paths.TRAIN}  {lineage.md5(paths.TRAIN)}\n",
         f"preprocess, run {ids['preprocess']}: FINISHED\n",

@@ -18,7 +18,7 @@ import pytest
 from mlflow import artifacts
 from mlflow.entities import Run
 
-from retrace import classifier, errors, graph, journal, lineage, params, paths, redaction, tracking
+from retrace import classifier, errors, graph, journal, lineage, machine, params, paths, redaction, tracking
 from retrace.classifier import Card
 from retrace.journal import EventLog
 from retrace.state import Epoch
@@ -462,7 +462,7 @@ def test_a_user_without_a_name_is_a_number(monkeypatch: pytest.MonkeyPatch) -> N
         raise KeyError(f"getpwuid(): uid not found: {uid}")
 
     monkeypatch.setattr("pwd.getpwuid", unknown)
-    assert lineage.user() == str(os.getuid())
+    assert machine.user() == str(os.getuid())
 
 
 @pytest.mark.parametrize(

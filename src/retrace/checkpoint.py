@@ -20,7 +20,7 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from retrace import paths, processes
+from retrace import files, processes
 from retrace.errors import DataError
 
 FOLDER = Path(".retrace/checkpoints")
@@ -48,9 +48,9 @@ class Checkpoints:
 
     def newest(self) -> Values | None:
         """The last one that is as it was written. A warning on stderr names those that are not; they are deleted."""
-        for path in reversed(files(self.folder)):
+        for path in reversed(in_folder(self.folder)):
             with suppress(safetensors.SafetensorError, LookupError, TypeError, ValueError):  # whole, and none of ours
-                if paths.is_whole(path):
+                if files.is_intact(path):
                     return safetensors.torch.load_file(path) | facts(path)
             print(f"warning: {path}: damaged, so the checkpoint before it is taken", file=sys.stderr)
             path.unlink()
@@ -67,13 +67,13 @@ class Checkpoints:
         content = safetensors.torch.save(tensors, {"facts": others})
         path = self.folder / f"{step:012}-{hashlib.sha256(content).hexdigest()}.safetensors"
         try:
-            with paths.atomic(path, len(content)) as unfinished:
+            with files.atomic(path, len(content)) as unfinished:
                 unfinished.write_bytes(content)
         except (OSError, DataError) as error:
             self._warn(error)
         else:
             self._warned = False
-            for old in files(self.folder)[:-KEPT]:
+            for old in in_folder(self.folder)[:-KEPT]:
                 old.unlink(missing_ok=True)
         ended = time.monotonic()
         self._due = ended + max(EVERY_S, (ended - began) / SHARE)
@@ -96,7 +96,7 @@ def held(fingerprint: str) -> Iterator[Checkpoints]:
     """
     for folder in _places(fingerprint):
         folder.mkdir(parents=True, exist_ok=True)
-        with processes.try_lock(folder, ENDS_S if files(folder) else 0.0) as free:
+        with processes.try_lock(folder, ENDS_S if in_folder(folder) else 0.0) as free:
             if free:
                 yield Checkpoints(folder)
                 return
@@ -104,7 +104,7 @@ def held(fingerprint: str) -> Iterator[Checkpoints]:
 
 def every() -> list[Path]:
     """The folders of all trainings that did not end, or have not ended yet."""
-    return sorted(folder for folder in (paths.root() / FOLDER).glob("*") if folder.is_dir())
+    return sorted(folder for folder in (files.root() / FOLDER).glob("*") if folder.is_dir())
 
 
 def remove(folder: Path) -> bool:
@@ -115,7 +115,7 @@ def remove(folder: Path) -> bool:
         return free
 
 
-def files(folder: Path) -> list[Path]:
+def in_folder(folder: Path) -> list[Path]:
     """The checkpoints in `folder`, oldest first."""
     return sorted(folder.glob("*.safetensors"))
 
@@ -128,7 +128,7 @@ def facts(path: Path) -> Values:
 
 def _places(fingerprint: str) -> Iterator[Path]:
     """First the folders with checkpoints of it, the furthest first; then those that there could be."""
-    root = paths.root() / FOLDER
-    there = [folder for folder in root.glob(f"{fingerprint}*") if files(folder)]
-    yield from sorted(there, key=lambda folder: files(folder)[-1].name, reverse=True)
+    root = files.root() / FOLDER
+    there = [folder for folder in root.glob(f"{fingerprint}*") if in_folder(folder)]
+    yield from sorted(there, key=lambda folder: in_folder(folder)[-1].name, reverse=True)
     yield from (root / (fingerprint if number == 1 else f"{fingerprint}-{number}") for number in count(1))

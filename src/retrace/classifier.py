@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from retrace import paths
+from retrace import files, paths
 from retrace.errors import DataError, ParamsError
 from retrace.models import MODELS
 from retrace.params import Choice, Scaling, Strict
@@ -156,9 +156,9 @@ def example(card: Card, n: int) -> Inputs:
 def save(model: Classifier, card: Card) -> None:
     """The weights and the card are on disk; equal weights give equal bytes."""
     weights = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
-    with paths.atomic(paths.WEIGHTS) as unfinished:
+    with files.atomic(paths.WEIGHTS) as unfinished:
         save_file(weights, unfinished)
-    with paths.atomic(paths.CARD) as unfinished:
+    with files.atomic(paths.CARD) as unfinished:
         unfinished.write_text(card.model_dump_json(indent=2, exclude_defaults=True) + "\n", encoding="utf-8")
 
 

@@ -1,6 +1,7 @@
-"""Files from the first source that has them, verified by digest, kept in a cache outside the repository.
+"""Download a data set's files from the first source that has them, and keep them in a cache.
 
-What a source wrote is believed only after its SHA-256 matched: no source needs to be trusted.
+The cache is outside the repository. No source is trusted: each file's size, MD5 and SHA-256 are compared with the
+pinned ones.
 """
 
 import hashlib
@@ -9,67 +10,73 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from retrace import paths
+from retrace import files, paths
 from retrace.errors import FetchError
 from retrace.sources import RawFile, Source
 
 
-def fetch(dataset: str, files: Sequence[RawFile], sources: Mapping[str, Source], folder: Path) -> str:
-    """`folder` holds exactly `files`, verified; returns where they came from.
+def fetch(dataset: str, raw_files: Sequence[RawFile], sources: Mapping[str, Source], folder: Path) -> str:
+    """Fill `folder` with exactly these files, verified, and return the name of their source.
 
-    Raises FetchError, with a line a source and its reason, where none has them. No files are a data set that is
-    generated when it is read.
+    No files stand for a data set that is generated when it is read. Raises FetchError, with a line for each source and
+    why it failed, if none has the files.
     """
-    kept = paths.cache(dataset)
-    origin = "the cache" if files else "generated here"
-    if any(_fault(file, kept) for file in files):
-        origin = _fill(kept, dataset, files, sources)
+    cache = paths.cache(dataset)
+    source = "the cache" if raw_files else "generated here"
+    if any(_mismatch(file, cache) for file in raw_files):
+        source = _fill(cache, dataset, raw_files, sources)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
-    for file in files:
-        with paths.atomic(folder / file.name) as unfinished:
-            shutil.copyfile(kept / file.name, unfinished)
-    return origin
+    for file in raw_files:
+        with files.atomic(folder / file.name) as unfinished:
+            shutil.copyfile(cache / file.name, unfinished)
+    return source
 
 
-def _fill(cache: Path, dataset: str, files: Sequence[RawFile], sources: Mapping[str, Source]) -> str:
+def _fill(cache: Path, dataset: str, raw_files: Sequence[RawFile], sources: Mapping[str, Source]) -> str:
+    """Fill the cache from the first source that has all files, and return its name."""
     try:
         cache.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FetchError(f"{cache}: {error.strerror}; set RETRACE_CACHE to a folder that can be written") from None
-    reasons = []
+    failures = ""
     for name, source in sources.items():
-        with tempfile.TemporaryDirectory(dir=cache.parent, prefix=f".{dataset}.") as folder:
+        with tempfile.TemporaryDirectory(dir=cache.parent, prefix=f".{dataset}.") as temporary:
+            downloads = Path(temporary)
             try:
-                source(files, Path(folder))
+                source(raw_files, downloads)
+                _verify(raw_files, downloads)
             except (FetchError, OSError, ValueError, EOFError) as error:
-                reasons.append(f"{name}: {error}")
+                failures += f"\n  {name}: {error}"
                 continue
-            faults = [fault for file in files if (fault := _fault(file, Path(folder)))]
-            if faults:
-                reasons.append(f"{name}: {faults[0]}")
-                continue
-            for file in files:
-                with paths.atomic(cache / file.name) as unfinished:
-                    (Path(folder) / file.name).replace(unfinished)
+            for file in raw_files:
+                with files.atomic(cache / file.name) as unfinished:
+                    (downloads / file.name).replace(unfinished)
             return name
-    tried = "".join(f"\n  {reason}" for reason in reasons)
     raise FetchError(
-        f"{dataset}: no source has its files:{tried}\n"
-        f"  Put them into a folder as {dataset}/{files[0].name} and set RETRACE_MIRROR to it, "
-        "or take the data set that needs no network: -S dataset=digits"
+        f"{dataset}: no source has its files:{failures}\n"
+        f"  Put them into a folder as {dataset}/{raw_files[0].name} and set RETRACE_MIRROR to it, "
+        "or choose the data set that needs no network: -S dataset=digits"
     )
 
 
-def _fault(file: RawFile, folder: Path) -> str | None:
+def _verify(raw_files: Sequence[RawFile], folder: Path) -> None:
+    """Raise FetchError for the first file in `folder` that is missing or has other bytes."""
+    for file in raw_files:
+        if mismatch := _mismatch(file, folder):
+            raise FetchError(mismatch)
+
+
+def _mismatch(file: RawFile, folder: Path) -> str | None:
+    """How the file in `folder` differs from the pinned size and digests; None if it does not."""
     path = folder / file.name
     if not path.is_file():
         return f"{file.name} is missing"
     if path.stat().st_size != file.size:
         return f"{file.name} is not the file: {path.stat().st_size} bytes or more, expected {file.size}"
-    for kind, expected in (("md5", file.md5), ("sha256", file.sha256)):
+    for algorithm, expected in (("md5", file.md5), ("sha256", file.sha256)):
         with path.open("rb") as stream:
-            actual = hashlib.file_digest(stream, kind).hexdigest()
+            actual = hashlib.file_digest(stream, algorithm).hexdigest()
         if actual != expected:
-            return f"{file.name} is not the file: {kind} {actual}, expected {expected}"
+            return f"{file.name} is not the file: {algorithm} {actual}, expected {expected}"
     return None

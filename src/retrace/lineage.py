@@ -8,8 +8,6 @@ import hashlib
 import io
 import json
 import os
-import platform
-import pwd
 import re
 import subprocess
 import tarfile
@@ -22,7 +20,6 @@ from typing import Any
 
 from retrace import paths
 
-CPUS = Path("/proc/cpuinfo")
 CODE = ("src/retrace/**/*.py", "stages/*.py", "dvc.yaml")
 
 
@@ -47,20 +44,6 @@ def said_by(rev: str) -> tuple[str, str]:
     """The date (year-month-day, of its author) and the first line of a commit's message."""
     date, _, subject = (_git("log", "-1", "--date=short", "--format=%ad %s", rev) or "").strip().partition(" ")
     return date, subject
-
-
-def user() -> str:
-    """Who runs this; the number where the user has no name, as in a container."""
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name  # not from the environment, which may say anything
-    except KeyError:
-        return str(os.getuid())
-
-
-def machine() -> str:
-    """The kind of processor: another kind adds in another order, and its last digits differ."""
-    found = re.search(r"model name\s*: (.+)", CPUS.read_text(encoding="utf-8")) if CPUS.exists() else None
-    return found[1] if found else platform.processor() or platform.machine()
 
 
 def experiment() -> dict[str, str]:

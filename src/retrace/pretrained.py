@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from retrace import paths, sources
+from retrace import files, paths, sources
 from retrace.classifier import Classifier
 from retrace.errors import FetchError, ParamsError
 from retrace.transfer import Backbone
@@ -68,7 +68,7 @@ def _default(model: Classifier) -> Path:
     path = paths.cache("weights") / address.rsplit("/", 1)[-1]
     if not path.is_file():
         try:
-            with paths.atomic(path) as unfinished:
+            with files.atomic(path) as unfinished:
                 sources.download(address, unfinished, LARGEST)
                 if not _is_named_after(_sha256(unfinished), path):
                     raise FetchError(f"{address} gave other bytes than its name says")

@@ -12,7 +12,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from retrace import paths
+from retrace import files, paths
 from retrace.errors import DataError
 from retrace.samples import Samples
 
@@ -133,7 +133,7 @@ def diagnosis(history: History) -> str:
 def save_table(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """`path` is a CSV file with a column a key of the first row."""
     rows = list(rows)
-    with paths.atomic(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
+    with files.atomic(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, rows[0], lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
@@ -160,7 +160,7 @@ def load_summary() -> str:
 
 
 def save_metrics(metrics: Mapping[str, float]) -> None:
-    with paths.atomic(paths.METRICS) as unfinished:
+    with files.atomic(paths.METRICS) as unfinished:
         unfinished.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
 
 
@@ -231,7 +231,7 @@ def _rows(path: Path) -> History:
 
 
 def _save(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    with paths.atomic(path) as unfinished:
+    with files.atomic(path) as unfinished:
         contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
         safetensors.numpy.save_file(contiguous, unfinished)
 

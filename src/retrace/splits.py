@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import safetensors
 
-from retrace import memory, paths
+from retrace import files, memory
 from retrace.errors import DataError
 from retrace.samples import Samples
 
@@ -47,7 +47,7 @@ def save(path: Path, samples: Samples, scale: Scale | None = None) -> None:
     card |= {"resize": samples.resize} if samples.resize else {}
     header = _header({"labels": samples.labels, "inputs": samples.inputs}, {"card": json.dumps(card)})
     size = len(header) + samples.labels.nbytes + samples.inputs.nbytes
-    with paths.atomic(path, size) as unfinished, unfinished.open("wb") as file:
+    with files.atomic(path, size) as unfinished, unfinished.open("wb") as file:
         file.write(header)
         file.write(samples.labels.tobytes())
         for block in memory.blocks(len(samples), samples.inputs[:1].nbytes):  # safetensors would copy all at once

@@ -20,7 +20,7 @@ from retrace import journal
 
 SCRIPT = """
 import sys
-from retrace import errors, paths, tracking
+from retrace import errors, files, paths, tracking
 
 def main():
     with tracking.stage(sys.argv[1]) as run:
@@ -35,7 +35,7 @@ def main():
             elif word == "exit":
                 sys.exit(int(rest))
             print(line.strip(), flush=True)
-        with paths.atomic(paths.HISTORY) as unfinished:  # as stages do: here, four of them write the same file
+        with files.atomic(paths.HISTORY) as unfinished:  # as stages do: here, four of them write the same file
             unfinished.write_bytes(bytes(range(256)) * 1000)
         run.artifact(paths.HISTORY, headline=True)
         run.tags(colour="red")

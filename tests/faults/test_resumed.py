@@ -18,7 +18,7 @@ from repository import ROOT
 
 from faults.servers import until
 from faults.stages import another, found, surroundings
-from retrace import paths
+from retrace import files
 
 pytestmark = pytest.mark.xdist_group("resumed")
 
@@ -29,7 +29,7 @@ MADE = ("models/model.safetensors", "models/model.json", "reports/history.csv", 
 SCRIPT = """
 import os, runpy, signal, sys, time
 from contextlib import contextmanager
-from retrace import checkpoint, evaluation, paths, state, tracking
+from retrace import checkpoint, evaluation, files, state, tracking
 
 checkpoint.EVERY_S, checkpoint.SHARE, tracking.ENDS_S = 0.1, 1.0, 1.0
 moment, at, number = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
@@ -51,7 +51,7 @@ def before(owner, name):
         return whole(*arguments, **named)
     setattr(owner, name, struck)
 
-atomic = paths.atomic
+atomic = files.atomic
 
 @contextmanager
 def half(path, size=None):
@@ -67,7 +67,7 @@ if moment == "step":
 elif moment == "validation":
     before(evaluation, "outputs")
 elif moment == "save":
-    paths.atomic = half
+    files.atomic = half
 elif moment == "warm-up":
     import torchinfo
     before(torchinfo, "summary")
@@ -195,7 +195,7 @@ def test_a_preempted_training_saves_and_ends_as_a_shell_expects(
     if moment in ("step", "validation"):
         steps = {"step": at, "validation": 11}[moment]
         assert int(checkpoints(place)[-1].name[:12]) == steps
-    assert all(map(paths.is_whole, checkpoints(place)))
+    assert all(map(files.is_intact, checkpoints(place)))
     assert time.monotonic() - float((place / "struck").read_text()) < 30
 
 

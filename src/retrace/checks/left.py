@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from retrace import journal, paths, processes, tracking
+from retrace import files, journal, processes, tracking
 from retrace.checks.findings import Check, Finding, ok, warning
 
 CHECKPOINTS = Path(".retrace/checkpoints")  # checkpoint.FOLDER, which takes an import of torch
@@ -21,7 +21,7 @@ def journals() -> Iterator[Finding]:
 def checkpoints() -> Iterator[Finding]:
     """No training was interrupted that did not go on."""
     left = []
-    for folder in (paths.root() / CHECKPOINTS).glob("*/"):
+    for folder in (files.root() / CHECKPOINTS).glob("*/"):
         with processes.try_lock(folder) as free:
             left += [folder] if free else []
     if left:

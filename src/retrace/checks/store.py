@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
-from retrace import paths, processes
+from retrace import files, processes
 from retrace.checks.findings import Check, Finding, ok, problem, some, warning
 from retrace.redaction import redacted
 from retrace.tracking import place
@@ -178,7 +178,7 @@ def _stale(names: list[str]) -> Finding:
 def artifacts() -> Iterator[Finding]:
     """The files of runs are where the database says, which is fixed for ever when an MLflow experiment is made."""
     located = _rows(LOCATED) or []
-    here = paths.root() / "mlruns"
+    here = files.root() / "mlruns"
     missing = {name: folder for name, said in located if (folder := _folder(said)) and not folder.exists()}
     for name, folder in missing.items():
         moved = folder.name == name and (here / name).is_dir()

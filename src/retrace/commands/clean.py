@@ -35,7 +35,7 @@ def _described(folder: Path) -> dict[str, Any]:
     with processes.try_lock(folder) as free:
         known = {"folder": str(folder), "bytes": _size(folder), "in_use": not free}
     try:
-        latest = checkpoint.files(folder)[-1]
+        latest = checkpoint.in_folder(folder)[-1]
         facts, at = checkpoint.facts(latest), latest.stat().st_mtime
         of = {"of": facts["of"], "step": facts["step"]}
     except (OSError, IndexError, KeyError, ValueError, safetensors.SafetensorError):

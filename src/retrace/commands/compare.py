@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from retrace import compared, paths
+from retrace import compared, files
 from retrace.compared import Comparison, change, sentence, shown
 from retrace.errors import RetraceError
 from retrace.provenance.named import WANTED, Names
@@ -62,7 +62,7 @@ def _write(page: Path, comparison: Comparison) -> None:
     from retrace.compared import page as drawn
 
     try:
-        with paths.atomic(page) as unfinished:
+        with files.atomic(page) as unfinished:
             unfinished.write_text(drawn.page(comparison), encoding="utf-8")
     except OSError as error:
         raise RetraceError(f"--html {page}: {error.strerror}; name a file that can be written") from None

@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial
 from rich.console import Console
 from rich.table import Table
 
-from retrace import lineage, params, paths
+from retrace import files, lineage, params
 from retrace.errors import ParamsError, RetraceError
 from retrace.redaction import redacted
 from retrace.sweeps import runner, space, studies, trees
@@ -103,7 +103,7 @@ def _tell(running: Runner, say: Console, *, as_json: bool) -> None:
     else:
         say.print(f"{experiment} was run on another machine; here: dvc exp run {flags}")
     say.print(
-        f"all trials in a picture: {picture.relative_to(paths.root())}; in MLflow they are below {held.asked.name}"
+        f"all trials in a picture: {picture.relative_to(files.root())}; in MLflow they are below {held.asked.name}"
     )
 
 

@@ -4,7 +4,7 @@ import os
 import socket
 import sys
 
-from retrace import paths
+from retrace import files
 from retrace.errors import RetraceError
 from retrace.tracking import store
 
@@ -27,7 +27,7 @@ def serve(host: str, port: int) -> None:
     names = [f"{name}:{port}" for name in ("localhost", "127.0.0.1", "[::1]")]
     command = [
         *(sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port), "--workers", "1"),
-        *("--backend-store-uri", place, "--default-artifact-root", (paths.root() / "mlruns").as_uri()),
+        *("--backend-store-uri", place, "--default-artifact-root", (files.root() / "mlruns").as_uri()),
         *("--allowed-hosts", ",".join(names), "--cors-allowed-origins", ",".join(f"http://{name}" for name in names)),
     ]
     print(f"http://{f'[{host}]' if ':' in host else host}:{port} has every run; Ctrl-C ends it", flush=True)

@@ -19,7 +19,7 @@ from typing import Annotated, Literal, NamedTuple
 import numpy as np
 from pydantic import Field
 
-from retrace import decoding, memory, paths
+from retrace import decoding, files, memory, paths
 from retrace.errors import DataError, ParamsError
 from retrace.samples import Parts, Samples, Skipped
 
@@ -50,7 +50,7 @@ def collect(folder: Path) -> str:
     """
     shutil.rmtree(folder, ignore_errors=True)
     images, others, faults = _found(paths.IMAGES)
-    with paths.atomic(folder / ARCHIVE) as unfinished, zipfile.ZipFile(unfinished, "w") as archive:
+    with files.atomic(folder / ARCHIVE) as unfinished, zipfile.ZipFile(unfinished, "w") as archive:
         for name, path in sorted(images.items()):
             try:
                 content = _content(path)

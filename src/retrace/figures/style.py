@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 from pydantic import Field
 
-from retrace import paths
+from retrace import files
 
 mpl.rcParams.update(
     {
@@ -62,7 +62,7 @@ def save(figure: Figure, path: Path) -> None:
             if axis.get_scale() == "log":  # matplotlib's own labels are powers in mathtext, which is not parsed here
                 axis.set_major_formatter("{x:g}")
                 axis.set_minor_formatter(Plain())
-    with paths.atomic(path) as unfinished:
+    with files.atomic(path) as unfinished:
         figure.savefig(unfinished, format="png", metadata={"Software": None})
 
 

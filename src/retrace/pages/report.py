@@ -25,7 +25,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from retrace import params, paths
+from retrace import files, params, paths
 from retrace.figures import FIGURES
 from retrace.pages import answers, baseline, curves, images, wording
 from retrace.pages.baseline import Baseline
@@ -72,7 +72,7 @@ def save(path: Path, results: Results, told: Mapping[str, float], made: Made) ->
     )
     templates.filters |= {"metric": wording.metric, "change": wording.change, "value": wording.value}
     text = templates.get_template("report.html").render(content(results, told, made))
-    with paths.atomic(path) as unfinished:
+    with files.atomic(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
 
 

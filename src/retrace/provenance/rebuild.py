@@ -20,7 +20,7 @@ from typing import IO
 
 import psutil
 
-from retrace import graph, journal, lineage, paths
+from retrace import files, graph, journal, lineage, paths
 from retrace.errors import RetraceError
 from retrace.journal import Event
 
@@ -65,9 +65,9 @@ def share_objects(tree: Path) -> None:
     """`tree` is a repository without a commit of its own, but with all the objects of the one at hand."""
     _git(tree, "init", "--quiet")
     try:
-        shared = _git(paths.root(), "rev-parse", "--path-format=absolute", "--git-path", "objects").decode()
+        shared = _git(files.root(), "rev-parse", "--path-format=absolute", "--git-path", "objects").decode()
     except RetraceError:
-        raise RetraceError(f"{paths.root()}: is no git repository; there is no code to make a run again") from None
+        raise RetraceError(f"{files.root()}: is no git repository; there is no code to make a run again") from None
     # Not a clone: a shallow one, as in CI, would lack the commits of DVC's experiments.
     (tree / ".git/objects/info/alternates").write_text(shared, encoding="utf-8")
 
@@ -90,7 +90,7 @@ def check_out(tree: Path, origin: Origin) -> None:
 
 def put_images(tree: Path, md5: str) -> None:
     """`tree` has the images with this hash. Raises RetraceError where neither its commit nor the work tree has them."""
-    wanted, here = tree / paths.IMAGES, paths.root() / paths.IMAGES
+    wanted, here = tree / paths.IMAGES, files.root() / paths.IMAGES
     if wanted.exists() and lineage.md5(wanted) == md5:
         return
     if not here.exists() or lineage.md5(here) != md5:

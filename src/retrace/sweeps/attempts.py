@@ -79,7 +79,7 @@ class Attempt:
         told = {start["id"] for _, start in self._journals()}
         for folder in checkpoint.every():
             with suppress(OSError, IndexError, KeyError, ValueError):
-                if checkpoint.facts(checkpoint.files(folder)[-1])["run"] in told:
+                if checkpoint.facts(checkpoint.in_folder(folder)[-1])["run"] in told:
                     checkpoint.remove(folder)
 
     def stop(self) -> None:

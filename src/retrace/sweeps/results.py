@@ -5,7 +5,7 @@ import io
 from dataclasses import dataclass
 from pathlib import Path
 
-from retrace import lineage, paths
+from retrace import lineage, machine, paths
 from retrace.errors import DataError
 from retrace.tracking import experiments, store, sweeps
 
@@ -38,7 +38,7 @@ def show(dataset: str, sweep: str, key: str, at: int) -> None:
         experiments.add_missing(client)
     with store.lock():
         if run := known or store.first(client, [experiment], {"retrace.key": key}):
-            sweeps.adopt(client, experiment, run.info.run_id, sweep, lineage.user(), at)
+            sweeps.adopt(client, experiment, run.info.run_id, sweep, machine.user(), at)
 
 
 def _curve(tree: experiments.Tree, metric: str, cache: Path) -> dict[int, float]:

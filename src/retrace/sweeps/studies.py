@@ -25,7 +25,7 @@ from optuna.samplers import TPESampler
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from retrace import graph, lineage, paths, processes
+from retrace import files, graph, lineage, paths, processes
 from retrace.errors import ParamsError, RetraceError
 from retrace.redaction import redacted
 from retrace.sweeps.space import Direction, Flat, Space
@@ -206,14 +206,14 @@ def address(given: str | None) -> str:
         raise ParamsError(
             f"--storage is {place!r}; should be as sqlite:///trials.db or postgresql+psycopg2://user@host/name"
         )
-    return f"{SQLITE}{paths.root() / place.removeprefix(SQLITE)}" if place.startswith(SQLITE) else place
+    return f"{SQLITE}{files.root() / place.removeprefix(SQLITE)}" if place.startswith(SQLITE) else place
 
 
 def _storage(address: str) -> RDBStorage:
     """The database, made if it is a missing file: aside, since two processes that make one break it."""
     file = Path(address.removeprefix(SQLITE)) if address.startswith(SQLITE) else None
     if file and not file.exists():
-        with paths.atomic(file) as unfinished:
+        with files.atomic(file) as unfinished:
             _connected(f"{SQLITE}{unfinished}").engine.dispose()
     return _connected(address)
 
@@ -238,7 +238,7 @@ def _opened(address: str) -> RDBStorage:
 
 def _lock() -> FileLock:
     """Held while a trial is looked for, and made if none is left, by one process of the machine at a time."""
-    file = paths.root() / ".retrace" / "sweeps.lock"
+    file = files.root() / ".retrace" / "sweeps.lock"
     file.parent.mkdir(exist_ok=True)
     return FileLock(file, timeout=LOCK_S)
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 
-from retrace import lineage, paths, processes
+from retrace import files, lineage, processes
 from retrace.errors import RetraceError
 from retrace.provenance import rebuild
 from retrace.provenance.rebuild import Origin
@@ -29,7 +29,7 @@ ENDS_S = 30.0  # in which a stage is over that was told to end
 
 def folder(sweep: str) -> Path:
     """Of a sweep: its trees, and what those trials said that failed."""
-    return paths.root() / FOLDER / sweep
+    return files.root() / FOLDER / sweep
 
 
 def cache() -> Path:
@@ -44,7 +44,7 @@ def origin() -> Origin:
     """The code and parameters here and now. Raises RetraceError where there is no commit to make experiments of."""
     commit = lineage.commit()
     if commit is None:
-        raise RetraceError(f"{paths.root()}: has no commit yet, which an experiment needs; commit, and type this again")
+        raise RetraceError(f"{files.root()}: has no commit yet, which an experiment needs; commit, and type this again")
     return Origin(commit, lineage.changes())
 
 
@@ -77,8 +77,8 @@ def bring(tree: Path, name: str) -> str | None:
     ref = git(tree, "for-each-ref", "--format=%(refname)", f"refs/exps/*/*/{name}").strip()
     if not ref:
         return None
-    git(paths.root(), "fetch", "--quiet", "--no-write-fetch-head", "--no-auto-gc", str(tree), f"+{ref}:{ref}")
-    return git(paths.root(), "rev-parse", ref).strip()
+    git(files.root(), "fetch", "--quiet", "--no-write-fetch-head", "--no-auto-gc", str(tree), f"+{ref}:{ref}")
+    return git(files.root(), "rev-parse", ref).strip()
 
 
 def git(where: Path, *command: str) -> str:
@@ -100,7 +100,7 @@ def _configure(tree: Path, cache: Path) -> None:
         settings: Any = opened  # of DVC, which types do not know
         settings.setdefault("cache", {})["dir"] = str(cache)
     for name in SHARED:
-        here = paths.root() / ".retrace" / name
+        here = files.root() / ".retrace" / name
         here.touch() if name.endswith(".lock") else here.mkdir(parents=True, exist_ok=True)
         there = tree / ".retrace" / name
         there.parent.mkdir(exist_ok=True)

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from retrace import graph, integrity, lineage, params, paths, processes
+from retrace import files, graph, integrity, lineage, machine, params, processes
 from retrace.errors import DataError, Terminated
 from retrace.journal import EventLog
 from retrace.tracking import follower
@@ -56,7 +56,7 @@ def stage(name: str) -> Iterator[EventLog]:
 
 def _has_successor(name: str, stages: Mapping[str, graph.Stage]) -> bool:
     """Tell whether DVC has a later stage, in this folder: not in a copy, which DVC deletes."""
-    return "DVC_STAGE" in os.environ and name != list(stages)[-1] and Path.cwd() == paths.root()
+    return "DVC_STAGE" in os.environ and name != list(stages)[-1] and Path.cwd() == files.root()
 
 
 @contextmanager
@@ -91,8 +91,8 @@ def _header(name: str, stages: Mapping[str, graph.Stage], values: params.Values)
         "experiment": lineage.experiment(),
         "sweep": os.environ.get("RETRACE_SWEEP"),
         "commit": lineage.commit(),
-        "user": lineage.user(),
-        "machine": lineage.machine(),
+        "user": machine.user(),
+        "machine": machine.processor(),
         "params": params.chosen(values),
         "own_params": own_params,
         "deps": deps,
@@ -104,7 +104,7 @@ def _header(name: str, stages: Mapping[str, graph.Stage], values: params.Values)
 
 def folder() -> Path:
     """Return the folder of the event logs."""
-    return paths.root() / ".retrace" / "journal"
+    return files.root() / ".retrace" / "journal"
 
 
 def _hashes(files: Iterable[str]) -> dict[str, str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Run
 
-from retrace import graph, lineage, params, paths
+from retrace import graph, lineage, machine, params, paths
 from retrace.errors import DataError, ParamsError
 from retrace.lineage import Ref
 from retrace.tracking import links, runs, store, upload
@@ -73,7 +73,7 @@ def _added(client: MlflowClient, tree: Tree, refs: list[Ref], revs: set[str]) ->
             "folds": lineage.key(tree.values | {"fold": None}) if tree.values["folds"] > 1 else None,
             "experiment": {"dvc.exp_name": ref.name, "dvc.baseline_rev": ref.baseline} if ref else {},
             "commit": ref.baseline if ref else lineage.commit(),
-            "user": lineage.user(),
+            "user": machine.user(),
             "time": at,
             "params": params.chosen(tree.values),
         }

@@ -2,7 +2,7 @@
 
 import os
 
-from retrace import paths
+from retrace import files
 
 ANSWER_S = 4  # in which a server must answer
 SQLITE = "sqlite:///"
@@ -15,7 +15,7 @@ def address() -> str:
     """
     place = os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}mlflow.db"
     if place.startswith(SQLITE):
-        return f"{SQLITE}{paths.root() / place.removeprefix(SQLITE)}"
+        return f"{SQLITE}{files.root() / place.removeprefix(SQLITE)}"
     return place
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, Metric, Param
 
-from retrace import lineage
+from retrace import machine
 
 PROBED = "retrace.probed"  # of such a run: MLflow's id of the model
 
@@ -19,7 +19,7 @@ def log(client: MlflowClient, model: LoggedModel, asked: Mapping[str, int], meas
     has the same figures.
     """
     above = client.get_run(str(model.source_run_id)).data.tags.get("mlflow.parentRunId")
-    tags = {PROBED: model.model_id, "retrace.machine": lineage.machine(), "mlflow.user": lineage.user()}
+    tags = {PROBED: model.model_id, "retrace.machine": machine.processor(), "mlflow.user": machine.user()}
     tags |= {"mlflow.parentRunId": above} if above else {}
     now = int(time.time() * 1000)
     run = client.create_run(model.experiment_id, now, tags, "probe").info.run_id

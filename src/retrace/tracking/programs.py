@@ -17,7 +17,7 @@ from zipfile import ZipFile, ZipInfo
 from safetensors import SafetensorError, safe_open
 
 import retrace
-from retrace import paths
+from retrace import files
 from retrace.errors import DataError
 
 PT2 = "data/model.pt2"
@@ -50,7 +50,7 @@ def of(card: Path) -> str:
 def kept(network: str) -> Path | None:
     """The program of `network` as it was kept, if it was; a damaged one is deleted."""
     for program in _folder().glob(f"{network}-*"):
-        if paths.is_whole(program):
+        if files.is_intact(program):
             return program
         program.unlink(missing_ok=True)
     return None
@@ -73,7 +73,7 @@ def keep(folder: Path, network: str) -> None:
                 program.writestr(ZipInfo(f"{PT2}/{name}"), archive.read(name))
     digest = hashlib.sha256(content.getbuffer()).hexdigest()
     with suppress(OSError, DataError):
-        with paths.atomic(_folder() / f"{network}-{digest}.zip") as unfinished:
+        with files.atomic(_folder() / f"{network}-{digest}.zip") as unfinished:
             unfinished.write_bytes(content.getbuffer())
         for old in sorted(_folder().iterdir(), key=lambda file: file.stat().st_mtime)[:-KEPT]:
             old.unlink()
@@ -109,4 +109,4 @@ def _opened(weights: Path) -> safe_open:
 
 def _folder() -> Path:
     """In the repository, as checkpoints are: a cache folder may be others' too, who must not change what is served."""
-    return paths.root() / ".retrace/programs"
+    return files.root() / ".retrace/programs"

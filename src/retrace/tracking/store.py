@@ -16,7 +16,7 @@ from mlflow.entities import Run, RunTag
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
-from retrace import paths
+from retrace import files
 from retrace.errors import RetraceError
 from retrace.redaction import redacted
 from retrace.tracking.place import ANSWER_S, SQLITE, address, is_served
@@ -53,7 +53,7 @@ def is_missing(place: str) -> bool:
 
 def lock() -> FileLock:
     """Held while something is looked for and made if it is not there, by one process of the machine at a time."""
-    file = (paths.root() / ".retrace" / "mlflow.lock").resolve()  # a link, in the tree of a sweep's trial
+    file = (files.root() / ".retrace" / "mlflow.lock").resolve()  # a link, in the tree of a sweep's trial
     return FileLock(file, timeout=LOCK_TIMEOUT_S)
 
 
@@ -151,7 +151,7 @@ def experiment_of(client: MlflowClient, name: str) -> str:
             client.restore_experiment(found.experiment_id)
         return found.experiment_id
     # Fixed for ever, hence absolute: a queued experiment's own folder is deleted. A server has a place of its own.
-    place = None if is_served(client.tracking_uri) else (paths.root() / "mlruns" / name).as_uri()
+    place = None if is_served(client.tracking_uri) else (files.root() / "mlruns" / name).as_uri()
     return client.create_experiment(name, place, {"mlflow.experimentKind": "custom_model_development"})
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 
-from retrace import journal, lineage
+from retrace import journal, machine
 from retrace.tracking import store
 
 TAG = "retrace.sweep"  # of a trial's parent run: the sweep's name
@@ -36,7 +36,7 @@ def begin(dataset: str, sweep: str, space: Mapping[str, str], at: int) -> None:
     client = store.client()
     with store.lock():
         experiment = store.experiment_of(client, dataset)
-        above = summary(client, experiment, sweep, lineage.user(), at)
+        above = summary(client, experiment, sweep, machine.user(), at)
     for key, said in space.items():
         client.log_param(above, key, said)
 
@@ -50,7 +50,7 @@ def told(
     client, at = store.client(), journal.now()
     name, metric, value = best
     with store.lock():
-        above = summary(client, store.experiment_of(client, dataset), sweep, lineage.user(), at)
+        above = summary(client, store.experiment_of(client, dataset), sweep, machine.user(), at)
     client.log_metric(above, metric, value, at, n)
     old = [tag for tag in client.get_run(above).data.tags if tag.startswith(f"{BEST}.")]
     for tag in set(old) - {f"{BEST}.{key}" for key in changes}:

@@ -2,12 +2,12 @@ from pathlib import Path
 
 import pytest
 
-from retrace import paths
+from retrace import files
 
 
 def test_a_file_appears_whole_and_in_a_new_folder(tmp_path: Path) -> None:
     target = tmp_path / "new" / "file"
-    with paths.atomic(target) as unfinished:
+    with files.atomic(target) as unfinished:
         unfinished.write_text("all of it")
         assert not target.exists()
     assert target.read_text() == "all of it"
@@ -17,7 +17,7 @@ def test_a_file_appears_whole_and_in_a_new_folder(tmp_path: Path) -> None:
 def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     target = tmp_path / "file"
     target.write_text("old")
-    with pytest.raises(OSError, match="disk full"), paths.atomic(target) as unfinished:
+    with pytest.raises(OSError, match="disk full"), files.atomic(target) as unfinished:
         unfinished.write_text("ne")
         raise OSError("disk full")
     assert target.read_text() == "old"
