@@ -197,7 +197,7 @@ def draw(found: dict[str, Measured]) -> None:
     axes.set_xlabel(
         "times as fast as the tutorial, by the same recipe (blue) or\nto the same accuracy (orange); marks: targets"
     )
-    style.headline(figure, "The tutorials' trainings on two CPU cores")
+    style.title(figure, "The tutorials' trainings on two CPU cores")
     style.save(figure, PICTURE)
 
 

@@ -187,7 +187,7 @@ def mapped(which: str, n: int) -> Told:
     samples, _ = splits.load(paths.TEST)
     vectors = samples.inputs[:n].reshape(n, -1).astype("float32")
     began = time.perf_counter()
-    _, divergence = tsne.embedded(vectors) if which == "taught" else own.embedded(vectors, 30, 0)
+    _, divergence = tsne.embedded(vectors) if which == "taught" else own.embed(vectors, 30, 0)
     return {"seconds": time.perf_counter() - began, "divergence": divergence}
 
 

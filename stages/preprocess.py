@@ -15,32 +15,33 @@ def main() -> None:
     read = params.bind({name: entry.read for name, entry in DATASETS.items()}, p.dataset, "datasets")
     with tracking.stage("preprocess") as run:
         raw = read(paths.RAW)
-        parts = dict(zip((paths.TRAIN, paths.VALIDATION, paths.TEST), dealing.deal(raw, p), strict=True))
+        files = (paths.TRAIN, paths.VALIDATION, paths.TEST)
+        by_file = dict(zip(files, dealing.split(raw, p), strict=True))
         skipped = raw.skipped
-        del raw  # as large as all parts together
-        for path, samples in parts.items():
+        del raw  # as large as all splits together
+        for path, samples in by_file.items():
             splits.save(path, samples, splits.scale(samples) if path == paths.TRAIN else None)
             run.metrics({f"{path.stem}_samples": len(samples)})
             print(f"{path}: {len(samples):,} samples of {len(samples.class_names)} classes")
-        tell(run, skipped, duplicates.across({path.stem: samples for path, samples in parts.items()}))
+        by_name = {path.stem: samples for path, samples in by_file.items()}
+        log_warnings(run, skipped, duplicates.across(by_name))
 
 
-def tell(run: EventLog, skipped: Sequence[Skipped], shared: Sequence[Duplicate]) -> None:
-    """What a score on these parts is to be read with is in the run, and on stderr."""
+def log_warnings(run: EventLog, skipped: Sequence[Skipped], shared: Sequence[Duplicate]) -> None:
+    """Log skipped files and duplicates across splits to the run, and warn on stderr."""
     run.metrics({"skipped": len(skipped), "duplicates": len(shared)})
     if skipped:
         run.table("skipped.csv", skipped)
         first = f"such as {skipped[0].file!r} ({skipped[0].reason})"
-        print(
-            f"warning: {len(skipped):,} skipped, {first}; the run's skipped.csv lists them",
-            file=sys.stderr,
-        )
+        listed = "the run's skipped.csv lists them"
+        print(f"warning: {len(skipped):,} skipped, {first}; {listed}", file=sys.stderr)
     if shared:
         run.table("duplicates.csv", shared)
-        one = shared[0]
-        first = f"such as {one.sample!r} of {one.part} and {one.earlier_sample!r} of {one.earlier_part}"
-        said = f"{len(shared):,} in two parts, {first}; the run's duplicates.csv lists them"
-        print(f"warning: {said}", file=sys.stderr)
+        pair = shared[0]
+        later = f"{pair.sample!r} of {pair.split}"
+        first = f"such as {later} and {pair.earlier_sample!r} of {pair.earlier_split}"
+        listed = "the run's duplicates.csv lists them"
+        print(f"warning: {len(shared):,} in two splits, {first}; {listed}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ def main() -> None:
     p = params.load(params.Visualize)
     drawings = params.bind_all(FIGURES, p.figures, "figures")
     samples, _ = splits.load(paths.TEST)
-    told: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     results = reports.Results(
         history=reports.load_history(),
         steps=reports.load_steps(),
@@ -19,26 +19,27 @@ def main() -> None:
         batch=reports.load_batch(),
         views=reports.load_views(),
         seed=p.seed,
-        tell=told.__setitem__,
+        log_metric=metrics.__setitem__,
     )
 
     with tracking.stage("visualize") as run:
         paths.FIGURES.mkdir(parents=True, exist_ok=True)
         for name, draw in drawings.items():
-            drawn = draw(results)
-            if isinstance(drawn, str):
-                print(f"{name}: not drawn: {drawn}")
+            figure = draw(results)
+            if isinstance(figure, str):
+                print(f"{name}: not drawn: {figure}")
                 continue
             path = paths.FIGURES / f"{name}.png"
-            style.save(drawn, path)
+            style.save(figure, path)
             run.artifact(path, headline=True)
             print(path)
-        made = report.Made(params.read(), run.header["deps"], reports.load_summary(), run.header["machine"])
-        report.save(paths.REPORT, results, told, made)
+        layers, machine = reports.load_summary(), run.header["machine"]
+        inputs = report.Inputs(params.read(), run.header["deps"], layers, machine)
+        report.save(paths.REPORT, results, metrics, inputs)
         run.artifact(paths.REPORT, headline=True)
         print(paths.REPORT)
-        run.metrics(told)
-        run.headline(told)
+        run.metrics(metrics)
+        run.headline(metrics)
 
 
 if __name__ == "__main__":

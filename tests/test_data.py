@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.model_selection import StratifiedKFold, train_test_split
 from conftest import typed
 from sklearn.datasets import load_digits
 
 from retrace import dealing, duplicates, params, paths, splits
 from retrace.datasets import DATASETS, cifar10, circles, digits, fashion_mnist, mnist
 from retrace.errors import DataError, ParamsError
-from retrace.samples import Parts, Samples
+from retrace.samples import Samples, Splits
 
 
 def idx(array: np.ndarray) -> bytes:
@@ -145,16 +146,16 @@ def settings(**changed: object) -> params.Preprocess:
 def test_a_class_too_rare_for_every_part_is_named(n: int) -> None:
     labels = np.array([0] * 300 + [1] * n)
     rare = Samples(np.zeros((300 + n, 2), dtype=np.float32), labels, ("cat", "dog"))
-    with pytest.raises(DataError, match=r"class dog has too few samples|class by class"):
-        dealing.deal(Parts(rare), settings())
+    with pytest.raises(DataError, match="cannot be set apart by class: "):
+        dealing.split(Splits(rare), settings())
 
 
 def test_parts_are_disjoint_complete_stratified_and_seeded(stripes: Samples) -> None:
-    parts = dealing.deal(Parts(numbered(stripes)), settings())
+    parts = dealing.split(Splits(numbered(stripes)), settings())
     assert [len(part) for part in parts] == [216, 24, 60]
     assert numbers(*parts) == list(range(300))
     assert all(share == pytest.approx(1 / 3) for part in parts for share in shares(part))
-    again, other = (dealing.deal(Parts(numbered(stripes)), settings(split_seed=seed)) for seed in (0, 1))
+    again, other = (dealing.split(Splits(numbered(stripes)), settings(split_seed=seed)) for seed in (0, 1))
     assert numbers(again[1]) == numbers(parts[1]) != numbers(other[1])
 
 
@@ -162,7 +163,7 @@ def test_parts_are_disjoint_complete_stratified_and_seeded(stripes: Samples) -> 
 def test_a_poisoned_test_part_changes_no_bit_of_what_is_trained_on(stripes: Samples, changed: dict[str, Any]) -> None:
     poison = Samples(255 - stripes.inputs, stripes.labels[::-1].copy(), stripes.class_names)
     (train, validation, _), (same_train, same_validation, _) = (
-        dealing.deal(Parts(stripes, test=test), settings(**changed)) for test in (stripes, poison)
+        dealing.split(Splits(stripes, test=test), settings(**changed)) for test in (stripes, poison)
     )
     for part, same in ((train, same_train), (validation, same_validation)):
         assert np.array_equal(part.inputs, same.inputs)
@@ -172,33 +173,47 @@ def test_a_poisoned_test_part_changes_no_bit_of_what_is_trained_on(stripes: Samp
 
 def test_a_data_set_s_own_parts_are_left_alone(stripes: Samples) -> None:
     own = stripes.take(np.arange(30))
-    assert dealing.deal(Parts(stripes, test=own), settings())[2] is own
-    assert dealing.deal(Parts(stripes, own, own), settings()) == (stripes, own, own)
+    assert dealing.split(Splits(stripes, test=own), settings())[2] is own
+    assert dealing.split(Splits(stripes, own, own), settings()) == (stripes, own, own)
 
 
 def test_folds_are_disjoint_and_complete_and_none_is_the_test_part_s(stripes: Samples) -> None:
-    dealt = [dealing.deal(Parts(numbered(stripes)), settings(folds=5, fold=fold)) for fold in range(5)]
+    dealt = [dealing.split(Splits(numbered(stripes)), settings(folds=5, fold=fold)) for fold in range(5)]
     assert {tuple(numbers(test)) for _, _, test in dealt} == {tuple(numbers(dealt[0][2]))}
     assert numbers(*(validation for _, validation, _ in dealt), dealt[0][2]) == list(range(300))
     assert all(numbers(*parts) == list(range(300)) for parts in dealt)
 
 
+def test_split_is_train_test_split(stripes: Samples) -> None:
+    train, validation, _ = dealing.split(Splits(numbered(stripes), test=stripes), settings())
+    kept, taken = train_test_split(np.arange(300), test_size=0.1, random_state=0, stratify=stripes.labels)
+    assert [numbers(train), numbers(validation)] == [sorted(kept), sorted(taken)]
+
+
+def test_fold_is_stratified_k_fold(stripes: Samples) -> None:
+    p = settings(folds=5, fold=3)
+    train, validation, _ = dealing.split(Splits(numbered(stripes), test=stripes), p)
+    folds = StratifiedKFold(5, shuffle=True, random_state=0)
+    kept, taken = list(folds.split(stripes.labels, stripes.labels))[3]
+    assert [numbers(train), numbers(validation)] == [kept.tolist(), taken.tolist()]
+
+
 def test_more_folds_than_samples_of_a_class_are_refused(stripes: Samples) -> None:
     with pytest.raises(DataError, match="class top has 4 samples, fewer than the 5 folds; lower folds"):
-        dealing.deal(Parts(stripes.take(np.arange(12)), test=stripes), settings(folds=5, fold=0))
+        dealing.split(Splits(stripes.take(np.arange(12)), test=stripes), settings(folds=5, fold=0))
 
 
 def test_classes_are_thinned_by_their_shares_in_the_training_part_alone(stripes: Samples) -> None:
-    train, validation, test = dealing.deal(Parts(stripes, stripes, stripes), settings(class_shares=[1.0, 0.5, 0.001]))
+    train, validation, test = dealing.split(Splits(stripes, stripes, stripes), settings(class_shares=[1.0, 0.5, 0.001]))
     assert np.bincount(train.labels).tolist() == [100, 50, 1]
     assert (len(validation), len(test)) == (300, 300)
     with pytest.raises(ParamsError, match="class_shares has 2 numbers; should have one a class, 3"):
-        dealing.deal(Parts(stripes), settings(class_shares=[1.0, 0.5]))
+        dealing.split(Splits(stripes), settings(class_shares=[1.0, 0.5]))
 
 
 def test_a_fraction_too_small_for_the_classes_is_explained(stripes: Samples) -> None:
-    with pytest.raises(DataError, match="class by class"):
-        dealing.deal(Parts(stripes, test=stripes), settings(validation_fraction=0.001))
+    with pytest.raises(DataError, match="cannot be set apart by class"):
+        dealing.split(Splits(stripes, test=stripes), settings(validation_fraction=0.001))
 
 
 def test_scale_of_features_is_each_one_s() -> None:

@@ -23,7 +23,7 @@ from repository import ROOT, stage
 from retrace import decoding, paths
 from retrace.datasets import image_folder
 from retrace.errors import DataError, ParamsError
-from retrace.samples import Parts, Samples
+from retrace.samples import Samples, Splits
 
 RED, GREEN, WHITE = (200, 30, 40), (20, 180, 60), (255, 255, 255)
 Make = Callable[[], bytes]
@@ -59,7 +59,7 @@ def images(folder: Path) -> Path:
     return paths.IMAGES
 
 
-def read(resize: int = 8, crop: int = 8, on_bad: Literal["fail", "skip"] = "fail") -> Parts:
+def read(resize: int = 8, crop: int = 8, on_bad: Literal["fail", "skip"] = "fail") -> Splits:
     image_folder.collect(paths.RAW)
     return image_folder.read(paths.RAW, resize=resize, crop=crop, on_bad=on_bad)
 
@@ -299,7 +299,7 @@ def test_a_damaged_archive_is_refused_with_what_makes_it(images: Path, damage: b
     archive = paths.RAW / "images.zip"
     content = archive.read_bytes()
     archive.write_bytes(content.replace(b"IDAT", b"IDAS") if damage is None else damage)
-    with pytest.raises(DataError, match=r"data/raw/images\.zip: .*; `dvc repro download` makes it"):
+    with pytest.raises(DataError, match=r"data/raw/images\.zip: .*; `dvc repro download` writes it"):
         image_folder.read(paths.RAW, resize=8, crop=8, on_bad="skip")
 
 
@@ -338,7 +338,7 @@ def test_all_broken_images_are_told_together_with_path_and_reason(images: Path) 
         put(f"cat/{name}", make())
     put("dog/really a png.jpg", encoded(plain()))
     first, *lines = faults()
-    assert first == f"data/images: {len(BROKEN)} to mend or remove, or else -S datasets.image_folder.on_bad=skip:"
+    assert first == f"data/images: {len(BROKEN)} to fix or remove, or else -S datasets.image_folder.on_bad=skip:"
     for line, name in zip(lines, sorted(BROKEN), strict=True):
         path, _, reason = line.partition(": ")
         assert path == f"data/images/cat/{name}"
@@ -431,7 +431,7 @@ def test_an_archive_with_odd_flags_is_refused(images: Path, damage: bytes) -> No
         at = content.index(signature) + place
         content[at : at + 2] = damage
     archive.write_bytes(content)
-    with pytest.raises(DataError, match=r"data/raw/images\.zip: .*; `dvc repro download` makes it"):
+    with pytest.raises(DataError, match=r"data/raw/images\.zip: .*; `dvc repro download` writes it"):
         image_folder.read(paths.RAW, resize=8, crop=8, on_bad="skip")
 
 
@@ -439,7 +439,7 @@ def test_an_archive_that_is_not_as_it_was_packed_is_refused(images: Path) -> Non
     image_folder.collect(paths.RAW)
     with zipfile.ZipFile(paths.RAW / "images.zip", "a", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("cat/bomb.bmp", bytes(1 << 26))
-    with pytest.raises(DataError, match=r"cat/bomb\.bmp: not as it was packed; `dvc repro download` makes it"):
+    with pytest.raises(DataError, match=r"cat/bomb\.bmp: not as it was packed; `dvc repro download` writes it"):
         image_folder.read(paths.RAW, resize=8, crop=8, on_bad="skip")
 
 
@@ -488,7 +488,7 @@ def test_of_many_faults_twenty_are_told_and_the_rest_counted(images: Path) -> No
         put(f"cat/{number:02}.png", b"")
     lines = faults()
     assert (len(lines), lines[-1]) == (22, "and 5 more")
-    assert lines[0].startswith("data/images: 25 to mend or remove")
+    assert lines[0].startswith("data/images: 25 to fix or remove")
 
 
 def test_a_fault_is_one_line_whatever_the_name(images: Path) -> None:
@@ -506,7 +506,7 @@ def test_links_that_lead_out_and_what_is_no_file_are_refused(images: Path, folde
     (images / "fish").symlink_to("cat")
     os.mkfifo(images / "dog" / "pipe.png")
     assert faults()[1:] == [
-        f"data/images/cat/a link.png: a link that leads out of data/images, to {folder}/elsewhere/secret.png",
+        f"data/images/cat/a link.png: a link to a file outside of data/images, {folder}/elsewhere/secret.png",
         "data/images/cat/b dangling.png: a link to nothing",
         "data/images/cat/c circle.png: a link to nothing",
         "data/images/cat/d folder.png: a link to a folder; put the folder itself here",

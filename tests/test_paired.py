@@ -19,21 +19,21 @@ def right(n: int, only_first: int, only_second: int) -> tuple[np.ndarray, np.nda
 @pytest.mark.parametrize(("b", "c"), [(0, 1), (5, 16), (10, 10), (3, 30), (40, 41)])
 def test_the_p_value_is_the_share_of_coin_tosses_at_least_as_uneven(b: int, c: int) -> None:
     tail = sum(comb(b + c, k) for k in range(min(b, c) + 1)) / 2 ** (b + c)
-    pairs = paired.compared(*right(1000, b, c))
+    pairs = paired.mcnemar(*right(1000, b, c))
     assert pairs.p == pytest.approx(min(1.0, 2 * tail))
     assert (pairs.only_first, pairs.only_second, pairs.difference) == (b, c, (c - b) / 1000)
-    swapped = paired.compared(*reversed(right(1000, b, c)))
+    swapped = paired.mcnemar(*reversed(right(1000, b, c)))
     assert (swapped.p, swapped.difference) == (pairs.p, -pairs.difference)
     assert swapped.interval == pytest.approx((-pairs.interval[1], -pairs.interval[0]))
 
 
 @pytest.mark.parametrize(("b", "c", "is_one"), [(25, 35, False), (25, 55, True), (100, 110, False), (0, 10, True)])
 def test_a_tenth_of_a_percent_is_a_difference_only_where_networks_hardly_disagree(b: int, c: int, is_one: bool) -> None:
-    assert (paired.compared(*right(10_000, b, c)).p < paired.SIGNIFICANT) == is_one
+    assert (paired.mcnemar(*right(10_000, b, c)).p < paired.SIGNIFICANT) == is_one
 
 
 def test_networks_that_are_right_on_the_same_samples_do_not_differ() -> None:
-    pairs = paired.compared(*right(100, 0, 0))
+    pairs = paired.mcnemar(*right(100, 0, 0))
     assert (pairs.p, pairs.difference) == (1.0, 0.0)
     assert pairs.interval[0] < 0 < pairs.interval[1]
 
@@ -44,7 +44,7 @@ def test_the_interval_has_the_true_difference_in_it_19_times_of_20(lost: float, 
     for _ in range(turns):
         drawn = rng.random(300)
         first, second = drawn >= won, (drawn < won) | (drawn >= won + lost)
-        low, high = paired.compared(first, second).interval
+        low, high = paired.mcnemar(first, second).interval
         hits += low <= won - lost <= high
     assert hits / turns > 0.93
 

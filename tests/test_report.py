@@ -18,7 +18,7 @@ from repository import ROOT
 
 from retrace import lineage, params, paths
 from retrace.figures import FIGURES
-from retrace.pages import baseline, charts, curves, report, wording
+from retrace.pages import baseline, curves, report, wording
 from retrace.pages.baseline import Change
 from retrace.reports import Predictions, Results, Views
 from retrace.samples import Samples
@@ -26,7 +26,9 @@ from retrace.samples import Samples
 pytestmark = pytest.mark.xdist_group("browser")
 
 EVIL = "<script>throw 1</script>\"'><img src=x onerror=alert(1)>"
-SECTIONS = ["headline", "run", "changes", "curves", "confusion", "mistakes", "map", "recall", "pictures", "reproduce"]
+SECTIONS = [
+    "summary", "run", "changes", "curves", "confusion", "mistakes", "tsne", "recall", "figures", "reproduce"
+]  # fmt: skip
 TEST_MD5 = "0123456789abcdef0123456789abcdef"
 
 
@@ -59,7 +61,7 @@ def results(inputs: np.ndarray, names: tuple[str, ...]) -> Results:
         batch=(inputs[:8], labels[:8]),
         views=Views(None, {}, None),
         seed=0,
-        tell=lambda _name, _value: None,
+        log_metric=lambda _name, _value: None,
     )
 
 
@@ -84,8 +86,8 @@ def written(folder: Path, values: params.Values) -> Callable[..., Path]:
     def write(of: Results, **changed: Any) -> Path:
         paths.FIGURES.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / "docs/bench.png", paths.FIGURES / "roc.png")
-        made = report.Made(values | changed, {str(paths.TEST): TEST_MD5}, "Linear 8 x 4", "a processor")
-        report.save(paths.REPORT, of, {"test_calibration_error": 0.02}, made)
+        inputs = report.Inputs(values | changed, {str(paths.TEST): TEST_MD5}, "Linear 8 x 4", "a processor")
+        report.save(paths.REPORT, of, {"test_calibration_error": 0.02}, inputs)
         return folder / paths.REPORT
 
     return write
@@ -105,7 +107,7 @@ def test_every_section_is_there_and_fits_the_window_without_an_error(
     assert browser.run("document.documentElement.scrollWidth") == width
     links = browser.run("[...document.querySelectorAll('nav a')].every(a => document.querySelector(a.hash))")
     assert links is True
-    drawings = "[...document.querySelectorAll('img, svg.chart, svg.map, svg.cells')]"
+    drawings = "[...document.querySelectorAll('img, svg.chart, svg.tsne, svg.cells')]"
     assert browser.run(f"{drawings}.every(drawing => drawing.alt || drawing.ariaLabel)") is True
     drawn = browser.run("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
     assert drawn is True
@@ -139,8 +141,8 @@ def test_without_javascript_all_is_there_but_the_hovering(browser: Browser, writ
     browser.look(1200, 800, script=False)
     browser.open(written(KINDS["digits"]()))
     assert browser.faults == []
-    assert browser.run("document.querySelectorAll('svg.map .mark title').length") == 100
-    assert browser.run("document.querySelector('svg.map .mark title').textContent").startswith("true 0, said 0 (")
+    assert browser.run("document.querySelectorAll('svg.tsne .mark title').length") == 100
+    assert browser.run("document.querySelector('svg.tsne .mark title').textContent").startswith("true 0, predicted 0 (")
     assert browser.run("getComputedStyle(document.querySelector('.peek')).display") == "none"
 
 
@@ -151,10 +153,10 @@ def test_the_point_under_the_mouse_shows_its_image_and_its_label(
     browser.look(1200, 900)
     of = KINDS[kind]()
     browser.open(written(of))
-    browser.scroll_to("#map")
-    browser.point(*browser.middle("svg.map .mark:nth-of-type(1)"))
+    browser.scroll_to("#tsne")
+    browser.point(*browser.middle("svg.tsne .mark:nth-of-type(1)"))
     said = browser.run("document.querySelector('.words').innerText")
-    found = re.fullmatch(r"true (.*), said (.*) \(\d+%\); test sample (\d+)", said)
+    found = re.fullmatch(r"true (.*), predicted (.*) \(\d+%\); test sample (\d+)", said)
     assert found
     sample = int(found[3])
     assert found[1] == of.samples.label(sample)
@@ -176,7 +178,7 @@ def test_the_point_under_the_mouse_shows_its_image_and_its_label(
 def test_the_arrow_keys_go_from_point_to_point(browser: Browser, written: Callable[..., Path]) -> None:
     browser.look(1200, 900)
     browser.open(written(KINDS["digits"]()))
-    browser.run("document.querySelector('svg.map').focus()")
+    browser.run("document.querySelector('svg.tsne').focus()")
     said = []
     for key in ("ArrowRight", "ArrowRight", "ArrowLeft"):
         browser.press(key)
@@ -214,7 +216,7 @@ def test_equal_results_give_equal_bytes_without_time_or_place(written: Callable[
     ("absent", "change"),
     [
         ("mistakes", {"predictions": "right"}),
-        ("map", {"predictions": "constant"}),
+        ("tsne", {"predictions": "constant"}),
         ("recall", {"predictions": "one class"}),
     ],
 )
@@ -265,13 +267,13 @@ def chosen() -> dict[str, Any]:
 def test_the_baseline_is_the_last_commit_with_others_and_stays_so_when_more_is_committed(
     history: Callable[..., str],
 ) -> None:
-    assert baseline.found(chosen(), {"test_accuracy": 0.9}) is None
+    assert baseline.find(chosen(), {"test_accuracy": 0.9}) is None
     history("the start", {"test_accuracy": 0.7})
     second = history("slower", {"test_accuracy": 0.8}, lr="0.004")
     history("a word", None)
     before = chosen()
     paths.PARAMS.write_text(paths.PARAMS.read_text().replace("\nlr: 0.004", "\nlr: 0.003"))
-    found = baseline.found(chosen(), {"test_accuracy": 0.9})
+    found = baseline.find(chosen(), {"test_accuracy": 0.9})
     assert found is not None
     assert (found.commit, found.subject, found.params) == (second, "slower", before)
     assert found.date == lineage.said_by(second)[0]
@@ -279,7 +281,7 @@ def test_the_baseline_is_the_last_commit_with_others_and_stays_so_when_more_is_c
     history("faster", {"test_accuracy": 0.9})
     paths.PARAMS.write_text("# a comment\n" + paths.PARAMS.read_text())
     history("a comment more")
-    assert baseline.found(chosen(), {"test_accuracy": 0.9}) == found
+    assert baseline.find(chosen(), {"test_accuracy": 0.9}) == found
 
 
 def test_a_baseline_that_cannot_be_read_is_passed_over_or_compared_by_its_metrics(history: Callable[..., str]) -> None:
@@ -287,12 +289,12 @@ def test_a_baseline_that_cannot_be_read_is_passed_over_or_compared_by_its_metric
     kept = paths.PARAMS.read_text()
     paths.METRICS.write_text("{")
     history("half a file")
-    assert (found := baseline.found(chosen(), {"test_accuracy": 0.9})) is not None
+    assert (found := baseline.find(chosen(), {"test_accuracy": 0.9})) is not None
     assert found.commit == first
     paths.PARAMS.write_text("lr: 3\n")
     last = history("of another make", {"test_accuracy": 0.6})
     paths.PARAMS.write_text(kept)
-    assert (found := baseline.found(chosen(), {"test_accuracy": 0.9})) is not None
+    assert (found := baseline.find(chosen(), {"test_accuracy": 0.9})) is not None
     assert (found.commit, found.params, found.metrics) == (last, None, {"test_accuracy": 0.6})
 
 
@@ -314,7 +316,7 @@ def test_the_page_names_its_baseline_and_what_changed(
     change = f"{(accuracy - 0.5) * 100:+.2f} points, better"
     assert ["lr", "0.004", "0.003"] in rows
     assert ["test_accuracy", "50.00%", f"{accuracy:.2%}", change] in rows
-    assert change in browser.run("document.querySelector('#headline').innerText")
+    assert change in browser.run("document.querySelector('#summary').innerText")
 
 
 def test_metrics_of_other_data_are_neither_better_nor_worse(
@@ -324,7 +326,7 @@ def test_metrics_of_other_data_are_neither_better_nor_worse(
     history("mnist", {**of.metrics, "test_accuracy": 0.5})
     browser.look(1200, 800)
     browser.open(written(of, dataset="digits"))
-    assert "It is of other data" in browser.run("document.querySelector('#changes').innerText")
+    assert "The baseline has another data set" in browser.run("document.querySelector('#changes').innerText")
     text = browser.run("document.querySelector('main').innerText")
     assert "better" not in text
     assert "worse" not in text
@@ -372,37 +374,6 @@ def test_the_interval_is_wilson_s() -> None:
     assert report.interval(0.0, 10)[0] == 0
 
 
-@pytest.mark.parametrize(
-    ("values", "kind", "texts"),
-    [
-        ([1, 5], {"whole": True}, ["1", "2", "3", "4", "5"]),
-        ([1, 1500], {"whole": True}, ["0", "500", "1,000", "1,500"]),
-        ([0.98, 0.995], {"percent": True}, ["98.0%", "98.5%", "99.0%", "99.5%"]),
-        ([0.001, 10], {"log": True}, ["0.001", "0.01", "0.1", "1", "10"]),
-        ([0.5, 0.7], {"log": True}, ["0.50", "0.55", "0.60", "0.65", "0.70"]),
-        ([0.0, 10], {"log": True}, ["0.0", "2.5", "5.0", "7.5", "10.0"]),
-    ],
-)
-def test_ticks_are_round_numbers_within_the_axis(values: list[float], kind: dict[str, bool], texts: list[str]) -> None:
-    axis = charts.around(values, "", **kind)
-    assert [text for _, text in axis.ticks] == texts
-    assert all(0 <= place <= 1 for place, _ in axis.ticks)
-
-
-@pytest.mark.parametrize("value", [0.0, 1e-9, 0.001, 1e6])
-def test_a_curve_that_is_flat_has_an_axis(value: float) -> None:
-    axis = charts.around([value, value], "")
-    assert len(axis.ticks) >= 3
-    assert axis.places([value])[0] == pytest.approx(0.5)
-
-
-def test_a_path_goes_through_its_points_and_once_through_each() -> None:
-    axis = charts.Axis("", 0, 1)
-    assert charts.path(axis, [0, 0.5, 0.50001, 1], axis, [0, 1, 1, 0.5]) == "M0 230L200 0L400 115"
-    assert charts.path(axis, [0, 0.5, 1], axis, [0, 1, 0.5], stepped=True) == "M0 230H200V0H400V115"
-    assert charts.path(axis, [0.5], axis, [0.5]) == "M200 115h0"
-
-
 def test_the_epochs_of_a_long_training_are_thinned_to_a_table_that_one_reads() -> None:
     rows = [{"epoch": float(i)} for i in range(1500)]
     shown = curves.thinned(rows)
@@ -411,7 +382,7 @@ def test_the_epochs_of_a_long_training_are_thinned_to_a_table_that_one_reads() -
 
 
 def test_every_picture_that_is_not_drawn_by_the_page_is_on_it(written: Callable[..., Path]) -> None:
-    assert set(FIGURES) > report.OWN
+    assert set(FIGURES) > report.DRAWN
     assert "ROC" in written(KINDS["digits"]()).read_text()
 
 

@@ -17,10 +17,14 @@ from PIL import Image
 from repository import ROOT
 from rich.console import Console
 from rich.progress import Progress
+from sklearn.datasets import load_digits
+from sklearn.manifold import trustworthiness
+from sklearn.model_selection import cross_val_score
+from sklearn.neighbors import KNeighborsClassifier
 
 from retrace import params, paths, progress, reports
 from retrace.errors import DataError
-from retrace.figures import FIGURES, style
+from retrace.figures import FIGURES, style, tsne
 from retrace.reports import Grid, History, Predictions, Results, Views, diagnosis
 from retrace.samples import Samples
 from retrace.state import Epoch, Step
@@ -39,13 +43,13 @@ def settings(values: params.Values) -> params.Table:
 
 
 @pytest.fixture
-def told() -> dict[str, float]:
-    """What a picture told `results`."""
+def logged() -> dict[str, float]:
+    """The metrics that figures log to `results`."""
     return {}
 
 
 @pytest.fixture
-def results(told: dict[str, float]) -> Results:
+def results(logged: dict[str, float]) -> Results:
     """60 random images of twelve classes in three colours, most of them told right."""
     rng = np.random.default_rng(0)
     labels = np.arange(60) % 12
@@ -62,7 +66,7 @@ def results(told: dict[str, float]) -> Results:
         batch=(images[:20, :, ::-1], labels[:20]),
         views=Views(rng.normal(size=(4, 3, 5, 5)).astype(np.float32), maps, None),
         seed=0,
-        tell=told.__setitem__,
+        log_metric=logged.__setitem__,
     )
 
 
@@ -109,7 +113,7 @@ ABSENT = {
     ("plane", "augmented_batch"): "the samples are features, not images",
     ("plane", "samples"): "the samples are features, not images",
     ("plane", "mistakes"): "the samples are features, not images",
-    ("plane", "filters"): "the network's first layer has no weights that are pictures",
+    ("plane", "filters"): "the weights of the network's first layer are not images",
     ("plane", "feature_maps"): "the network has no convolution",
 }
 
@@ -144,7 +148,7 @@ def test_drawing_needs_no_torch() -> None:
 def test_no_mistake_is_a_reason(results: Results) -> None:
     perfect = dataclasses.replace(results.predictions, logits=np.eye(12, dtype=np.float32)[results.samples.labels])
     figure = FIGURES["mistakes"](dataclasses.replace(results, predictions=perfect), rows=3, columns=8)
-    assert figure == "there is no mistake in 60 test samples"
+    assert figure == "all 60 test samples are correctly classified"
 
 
 def test_the_worst_mistake_comes_first(results: Results) -> None:
@@ -153,7 +157,7 @@ def test_the_worst_mistake_comes_first(results: Results) -> None:
     logits[7, 1], logits[20, 2] = 50, 10
     wrong = dataclasses.replace(results, predictions=dataclasses.replace(results.predictions, logits=logits))
     titles = [axes.get_title() for axes in drawn("mistakes", wrong, rows=1, columns=8).axes]
-    assert titles == ["true class 7\nsaid class 1 (100%)", "true class 8\nsaid class 2 (73%)"]
+    assert titles == ["true class 7\npredicted class 1 (100%)", "true class 8\npredicted class 2 (73%)"]
 
 
 def test_mistakes_stand_out_among_the_samples(results: Results) -> None:
@@ -162,7 +166,7 @@ def test_mistakes_stand_out_among_the_samples(results: Results) -> None:
     wrong = dataclasses.replace(results, predictions=dataclasses.replace(results.predictions, logits=logits))
     cells = drawn("samples", wrong, rows=1, columns=3).axes
     assert [axes.get_title() for axes in cells] == ["class 0", "class 1\n→ class 5", "class 2"]
-    assert [axes.title.get_color() for axes in cells] == ["black", style.WRONG, "black"]
+    assert [axes.title.get_color() for axes in cells] == ["black", style.RED, "black"]
     np.testing.assert_array_equal(cells[2].images[0].get_array(), results.samples.inputs[2].transpose(1, 2, 0))
 
 
@@ -199,7 +203,7 @@ def test_a_confusion_has_its_count_in_its_cell(plane: Results) -> None:
     told = answered(plane, np.eye(2)[[0, 1, 1, 1, 1]], [0, 0, 0, 1, 1])
     axes = drawn("confusion_matrix", told).axes[0]
     assert {text.get_position(): text.get_text() for text in axes.texts} == {(0, 0): "1", (1, 0): "2", (1, 1): "2"}
-    assert axes.get_title() == "3 of 5 test samples are right"
+    assert axes.get_title() == "3 of 5 test samples correctly classified"
 
 
 @pytest.mark.parametrize("n", [21, 1000])
@@ -282,11 +286,11 @@ def test_probabilities_near_one_are_still_ranked(results: Results) -> None:
     assert first < second < 1
 
 
-def test_the_calibration_error_is_the_gap_weighted_by_samples(results: Results, told: dict[str, float]) -> None:
+def test_the_calibration_error_is_the_gap_weighted_by_samples(results: Results, logged: dict[str, float]) -> None:
     # Ten samples 75 % sure and ten 55 % sure, six right of each: (0.15 + 0.05) / 2.
     logits = np.log([[3, 1]] * 10 + [[11, 9]] * 10)
     figure = drawn("calibration", answered(results, logits, ([0] * 6 + [1] * 4) * 2), bins=10)
-    assert told == {"test_calibration_error": pytest.approx(0.1)}
+    assert logged == {"test_calibration_error": pytest.approx(0.1)}
     assert figure.get_suptitle().startswith("Expected calibration error 10.00%")
     above, below = ([bar for bar in axes.patches if isinstance(bar, Rectangle)] for axes in figure.axes)
     assert [(bar.get_x(), bar.get_height()) for bar in above[:2]] == [pytest.approx((x, 0.6)) for x in (0.5, 0.7)]
@@ -297,7 +301,7 @@ def test_the_plane_has_the_colour_of_the_class_said_there(plane: Results) -> Non
     plane.predictions.logits[:3] *= -1
     figure = drawn("decision_boundary", plane)
     (axes,) = figure.axes
-    assert figure.get_suptitle() == "Decision boundary: 37 of 40 test samples are right (92.5%)"
+    assert figure.get_suptitle() == "Decision boundary: 37 of 40 test samples correctly classified (92.5%)"
     (mesh,) = [artist for artist in axes.collections if isinstance(artist, QuadMesh)]
     colours = np.asarray(mesh.get_array())
     assert colours.shape == (5, 9, 3)
@@ -314,8 +318,8 @@ def test_samples_in_the_plane_have_their_class_s_colour_and_mistakes_a_ring(plan
     scattered = {artist.get_label(): np.asarray(artist.get_offsets()) for artist in figure.axes[0].collections}
     for i, name in enumerate(("left", "right")):
         np.testing.assert_array_equal(scattered[name], plane.samples.inputs[plane.samples.labels == i])
-    np.testing.assert_array_equal(scattered["mistakes"], plane.samples.inputs[:3])
-    assert legend(figure) == ["left", "right", "mistakes"]
+    np.testing.assert_array_equal(scattered["misclassified"], plane.samples.inputs[:3])
+    assert legend(figure) == ["left", "right", "misclassified"]
 
 
 def test_filters_of_one_channel_are_white_at_zero_and_on_one_scale(results: Results) -> None:
@@ -350,10 +354,10 @@ def test_feature_maps_are_a_row_a_layer_beside_the_image(results: Results) -> No
         np.testing.assert_array_equal(cell.images[0].get_array(), results.views.maps[f"convolution {name}"][channel])
 
 
-def test_a_map_of_samples_tells_how_far_it_is_from_them(results: Results, told: dict[str, float]) -> None:
+def test_a_map_of_samples_tells_how_far_it_is_from_them(results: Results, logged: dict[str, float]) -> None:
     figure = drawn("tsne", results, of="features", samples=500, perplexity=5.0)
-    assert set(told) == {"tsne_kl_divergence"}
-    assert f"of 60 test samples' features (KL divergence {told['tsne_kl_divergence']:.2f})" in figure.get_suptitle()
+    assert set(logged) == {"tsne_kl_divergence"}
+    assert f"of 60 test samples' features (KL divergence {logged['tsne_kl_divergence']:.2f})" in figure.get_suptitle()
     assert legend(figure) == [f"class {i}" for i in range(12)]
 
 
@@ -382,6 +386,46 @@ def test_samples_without_pixels_are_mapped_as_they_are(plane: Results) -> None:
     assert "raw features" in drawn("tsne", dead, of="pixels", samples=40, perplexity=5.0).get_suptitle()
 
 
+@pytest.fixture(scope="module")
+def digits() -> tuple[np.ndarray, np.ndarray]:
+    """300 of scikit-learn's digits, and their labels."""
+    inputs, labels = load_digits(return_X_y=True)
+    return np.asarray(inputs)[:300], np.asarray(labels)[:300]
+
+
+def knn_accuracy(points: np.ndarray, labels: np.ndarray) -> float:
+    """The accuracy of the five nearest neighbours in the plane."""
+    return float(cross_val_score(KNeighborsClassifier(5), points, labels, cv=5).mean())
+
+
+def test_tsne_separates_the_digits(digits: tuple[np.ndarray, np.ndarray]) -> None:
+    inputs, labels = digits
+    points, divergence = tsne.embed(inputs, 30, seed=0)
+    assert knn_accuracy(points, labels) > 0.9
+    assert trustworthiness(inputs, points) > 0.97
+    assert 0 < divergence < 1
+
+
+def test_tsne_of_noise_separates_nothing(digits: tuple[np.ndarray, np.ndarray]) -> None:
+    noise = np.random.default_rng(0).normal(size=digits[0].shape)
+    points, _ = tsne.embed(noise, 30, seed=0)
+    assert knn_accuracy(points, digits[1]) < 0.3
+
+
+def test_tsne_repeats(digits: tuple[np.ndarray, np.ndarray]) -> None:
+    first, second = (tsne.embed(digits[0][:100], 10, seed=0) for _ in range(2))
+    np.testing.assert_array_equal(first[0], second[0])
+    assert first[1] == second[1]
+
+
+@pytest.mark.parametrize("n", [4, 5, 12])
+def test_tsne_of_few_samples(digits: tuple[np.ndarray, np.ndarray], n: int) -> None:
+    points, divergence = tsne.embed(digits[0][:n], (n - 1) / 3, seed=0)
+    assert points.shape == (n, 2)
+    assert np.isfinite(points).all()
+    assert np.isfinite(divergence)
+
+
 def test_classes_with_short_names_are_written_into_the_map(plane: Results) -> None:
     short = dataclasses.replace(plane, samples=dataclasses.replace(plane.samples, class_names=("0", "1")))
     (axes,) = drawn("tsne", short, of="features", samples=10, perplexity=3.0).axes
@@ -402,11 +446,11 @@ def epochs(*rows: tuple[float, float, float, float]) -> History:
         ),
         (
             epochs((0.9, 0.7, 0.9, 0.7), (0.1, 0.99, 0.85, 0.75)),
-            "Overfits: accuracy is 99.0% in training, 75.0% in validation; regularise, augment, or use more data.",
+            "Overfits: accuracy is 99.0% in training, 75.0% in validation; regularize, augment, or use more data.",
         ),
         (
             epochs((4.0, 0.3, 4.0, 0.2), (2.0, 0.7, 3.5, 0.3)),  # neither is good, but what was learnt is the samples
-            "Overfits: accuracy is 70.0% in training, 30.0% in validation; regularise, augment, or use more data.",
+            "Overfits: accuracy is 70.0% in training, 30.0% in validation; regularize, augment, or use more data.",
         ),
         (
             epochs((0.7, 0.48, 0.694, 0.49), (0.693, 0.49, 0.693, 0.5)),  # chance of two classes
@@ -420,7 +464,7 @@ def epochs(*rows: tuple[float, float, float, float]) -> History:
             epochs((1.5, 0.4, 1.4, 0.5), (1.2, 0.6, 1.2, 0.52)),
             "Underfits: accuracy is 60.0% in training, 52.0% in validation after epoch 2; train longer.",
         ),
-        (epochs((0.3, 0.9, 0.5, 0.84)), "Overfits: accuracy is 90.0% in training, 84.0% in validation; regularise"),
+        (epochs((0.3, 0.9, 0.5, 0.84)), "Overfits: accuracy is 90.0% in training, 84.0% in validation; regularize"),
         (
             epochs((1.5, 0.4, 1.4, 0.5)),
             "Underfits: accuracy is 40.0% in training, 50.0% in validation after epoch 1; train longer.",

@@ -22,7 +22,7 @@ from retrace.errors import DivergedError, ParamsError
 from retrace.losses import LOSSES, cross_entropy, cross_entropy_scratch, focal, mse
 from retrace.models import softmax_scratch
 from retrace.optimizers import OPTIMIZERS, sgd
-from retrace.samples import Parts, Samples
+from retrace.samples import Samples, Splits
 from retrace.schedules import SCHEDULES, Moment, cosine, multistep, one_cycle, plateau
 from retrace.state import Epoch, State, Step
 
@@ -240,7 +240,7 @@ def test_softmax_regression_from_scratch_is_the_library_s(values: params.Values)
 
 @pytest.fixture
 def parts(stripes: Samples) -> tuple[batches.Part, batches.Part]:
-    train, validation, _ = dealing.deal(Parts(stripes), typed(params.Preprocess, validation_fraction=0.2))
+    train, validation, _ = dealing.split(Splits(stripes), typed(params.Preprocess, validation_fraction=0.2))
     cpu = torch.device("cpu")
     return batches.on_device(train, cpu), batches.on_device(validation, cpu)
 

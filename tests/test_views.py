@@ -19,7 +19,7 @@ def model_for(values: params.Values, name: str, samples: Samples) -> classifier.
 
 def test_maps_are_what_each_convolution_makes_of_the_first_image(values: params.Values, stripes: Samples) -> None:
     model = model_for(values, "cnn", stripes)
-    maps = views.of(model, batches.on_device(stripes, CPU)).maps
+    maps = views.collect(model, batches.on_device(stripes, CPU)).maps
     assert list(maps) == ["convolution 1", "convolution 2"]
     convolution = next(layer for layer in model.modules() if isinstance(layer, nn.Conv2d))
     first = convolution((torch.from_numpy(stripes.inputs[:1]).float() - model.mean) / model.std)
@@ -28,7 +28,7 @@ def test_maps_are_what_each_convolution_makes_of_the_first_image(values: params.
 
 
 def test_maps_are_those_before_a_relu_that_writes_over_them(values: params.Values, stripes: Samples) -> None:
-    maps = views.of(model_for(values, "cifar_v3", stripes), batches.on_device(stripes, CPU)).maps
+    maps = views.collect(model_for(values, "cifar_v3", stripes), batches.on_device(stripes, CPU)).maps
     assert len(maps) == 6
     assert all(map_.min() < 0 for map_ in maps.values())
 
@@ -38,7 +38,7 @@ def test_maps_are_of_the_image_itself_where_the_network_looks_at_it_several_time
 ) -> None:
     values["models"]["airbench"] |= {"widths": [4, 4], "views": 6}
     model = model_for(values, "airbench", stripes)
-    maps = views.of(model, batches.on_device(stripes, CPU)).maps
+    maps = views.collect(model, batches.on_device(stripes, CPU)).maps
     whitening = next(layer for layer in model.modules() if isinstance(layer, nn.Conv2d))
     first = whitening(model.normalised(torch.from_numpy(stripes.inputs[:1])))
     np.testing.assert_allclose(maps["convolution 1"], first[0].detach(), rtol=1e-5, atol=1e-6)
@@ -49,7 +49,7 @@ def test_filters_are_the_first_layer_s_weights(
     values: params.Values, stripes: Samples, name: str, shape: tuple[int, ...]
 ) -> None:
     model = model_for(values, name, stripes)
-    filters = views.of(model, batches.on_device(stripes, CPU)).filters
+    filters = views.collect(model, batches.on_device(stripes, CPU)).filters
     assert filters is not None
     assert filters.shape == shape
     np.testing.assert_array_equal(filters.ravel(), next(model.parameters()).detach().numpy().ravel())
@@ -57,7 +57,7 @@ def test_filters_are_the_first_layer_s_weights(
 
 def test_filters_of_softmax_from_scratch_are_a_picture_a_class(values: params.Values, stripes: Samples) -> None:
     model = model_for(values, "softmax_scratch", stripes)
-    filters = views.of(model, batches.on_device(stripes, CPU)).filters
+    filters = views.collect(model, batches.on_device(stripes, CPU)).filters
     assert filters is not None
     assert isinstance(model.head.weight, nn.Parameter)
     np.testing.assert_array_equal(filters[1].ravel(), model.head.weight[1].detach())
@@ -67,7 +67,7 @@ def test_the_grid_holds_the_logits_at_its_points(values: params.Values) -> None:
     points = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
     samples = Samples(points, np.arange(50) % 2, ("in", "out"))
     model = model_for(values, "mlp", samples)
-    seen = views.of(model, batches.on_device(samples, CPU))
+    seen = views.collect(model, batches.on_device(samples, CPU))
     grid = seen.grid
     assert grid is not None
     assert (seen.filters, seen.maps) == (None, {})

@@ -1,78 +1,92 @@
-"""Which sample belongs to which part."""
+"""The train, validation and test splits of a data set, stratified by class."""
 
 from collections.abc import Sequence
 
 import numpy as np
+from sklearn.model_selection import StratifiedKFold, train_test_split
 
-from retrace import memory, paths, stratified
+from retrace import memory, paths
 from retrace.errors import DataError, ParamsError
 from retrace.params import Preprocess
-from retrace.samples import Parts, Samples
+from retrace.samples import Samples, Splits
 
 
-def deal(parts: Parts, p: Preprocess) -> tuple[Samples, Samples, Samples]:
-    """Train, validation and test, each with every class in the same proportion; the order is the data set's.
+def split(raw: Splits, p: Preprocess) -> tuple[Samples, Samples, Samples]:
+    """Return the train, validation and test split, in the order of the data set.
 
-    Parts that the data set brings are left alone. Otherwise test is taken from train first; then `class_shares` thins
-    what is left; then validation is taken from it, one of `folds` or a fraction. Folds are made of train and of the
-    data set's own validation part together. Raises DataError where a class has too few samples.
+    Splits that the data set already has are kept. Otherwise the test split is taken from train
+    first; then `class_shares` thins the rest; then validation is taken from it, one of `folds` or
+    a fraction. Folds cover train and the data set's own validation split together. Raises
+    DataError where a class has too few samples.
     """
-    whole, validation, test, _ = parts
-    kept = np.arange(len(whole))
+    samples, validation, test, _ = raw
+    indices = np.arange(len(samples))
     if test is None:
-        kept, taken = _set_apart(whole, kept, p.test_fraction, p.split_seed)
-        test = whole.take(taken)
-    kept = _thinned(whole, kept, p.class_shares, p.split_seed)
+        indices, taken = _set_apart(samples, indices, p.test_fraction, p.split_seed)
+        test = samples.take(taken)
+    indices = _thin(samples, indices, p.class_shares, p.split_seed)
     if p.folds > 1:
-        train, validation = _folded(whole.take(kept), validation, p)
+        train, validation = _fold(samples.take(indices), validation, p)
         return train, validation, test
     if validation is None:
-        kept, taken = _set_apart(whole, kept, p.validation_fraction, p.split_seed)
-        validation = whole.take(taken)
-    return whole.take(kept), validation, test
+        indices, taken = _set_apart(samples, indices, p.validation_fraction, p.split_seed)
+        validation = samples.take(taken)
+    return samples.take(indices), validation, test
 
 
-def _set_apart(samples: Samples, among: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Of the samples with those indices, the ones that stay, and `fraction` of them."""
+def _set_apart(samples: Samples, indices: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Divide `indices` into the rest and `fraction` of them; both ascend."""
+    labels = samples.labels[indices]
+    cannot = f"{fraction} of {len(indices)} samples cannot be set apart by class"
     try:
-        kept, taken = stratified.split(samples.labels[among], fraction, seed)
+        divided = train_test_split(indices, test_size=fraction, random_state=seed, stratify=labels)
     except ValueError as error:
-        raise DataError(f"{fraction} of {len(among)} samples can't be set apart class by class: {error}") from None
-    for part in (among[kept], among[taken]):
-        if len(lacking := np.setdiff1d(samples.labels[among], samples.labels[part])):
-            name = samples.class_names[lacking[0]]
-            raise DataError(f"class {name} has too few samples for {fraction} of {len(among)} to be set apart")
-    return among[kept], among[taken]
+        raise DataError(f"{cannot}: {error}") from None
+    rest, taken = map(np.sort, divided)
+    for side in (rest, taken):
+        if len(missing := np.setdiff1d(labels, samples.labels[side])):
+            name = samples.class_names[missing[0]]
+            raise DataError(f"{cannot}: class {name} has too few samples")
+    return rest, taken
 
 
-def _thinned(samples: Samples, among: np.ndarray, shares: Sequence[float], seed: int) -> np.ndarray:
-    """Of those indices a random share of each class, at least one."""
+def _thin(samples: Samples, indices: np.ndarray, shares: Sequence[float], seed: int) -> np.ndarray:
+    """Keep a random share of each class, at least one sample."""
     if not shares:
-        return among
-    if len(shares) != len(samples.class_names):
-        n = len(samples.class_names)
-        raise ParamsError(f"{paths.PARAMS}: class_shares has {len(shares)} numbers; should have one a class, {n}")
+        return indices
+    n_classes = len(samples.class_names)
+    if len(shares) != n_classes:
+        raise ParamsError(
+            f"{paths.PARAMS}: class_shares has {len(shares)} numbers; should have one a class, {n_classes}"
+        )
     random = np.random.default_rng(seed)
-    labels, kept = samples.labels[among], []
+    labels = samples.labels[indices]
+    kept = []
     for label, share in enumerate(shares):
         members = np.flatnonzero(labels == label)
         kept.append(random.permutation(members)[: max(1, round(share * len(members)))])
-    return among[np.sort(np.concatenate(kept))]
+    return indices[np.sort(np.concatenate(kept))]
 
 
-def _folded(train: Samples, validation: Samples | None, p: Preprocess) -> tuple[Samples, Samples]:
-    """All of both but fold `p.fold`, and that fold."""
-    samples = train if validation is None else _joined(train, validation)
+def _fold(train: Samples, validation: Samples | None, p: Preprocess) -> tuple[Samples, Samples]:
+    """Return all samples but those of fold `p.fold`, and those."""
+    samples = train if validation is None else _concatenate(train, validation)
     counts = np.bincount(samples.labels, minlength=len(samples.class_names))
     if (n := counts.min()) < p.folds:
         name = samples.class_names[counts.argmin()]
         raise DataError(f"class {name} has {n} samples, fewer than the {p.folds} folds; lower folds")
-    is_taken = stratified.folds(samples.labels, p.folds, p.split_seed) == p.fold
-    return samples.take(np.flatnonzero(~is_taken)), samples.take(np.flatnonzero(is_taken))
+    folds = StratifiedKFold(p.folds, shuffle=True, random_state=p.split_seed)
+    rest, taken = list(folds.split(samples.labels, samples.labels))[p.fold]
+    return samples.take(rest), samples.take(taken)
 
 
-def _joined(first: Samples, second: Samples) -> Samples:
-    names = None if first.names is None or second.names is None else np.concatenate([first.names, second.names])
-    inputs = memory.array((len(first) + len(second), *first.inputs.shape[1:]), first.inputs.dtype)
+def _concatenate(first: Samples, second: Samples) -> Samples:
+    """Return the samples of both."""
+    names = None
+    if first.names is not None and second.names is not None:
+        names = np.concatenate([first.names, second.names])
+    shape = (len(first) + len(second), *first.inputs.shape[1:])
+    inputs = memory.array(shape, first.inputs.dtype)
     np.concatenate([first.inputs, second.inputs], out=inputs)
-    return Samples(inputs, np.concatenate([first.labels, second.labels]), first.class_names, names, first.resize)
+    labels = np.concatenate([first.labels, second.labels])
+    return Samples(inputs, labels, first.class_names, names, first.resize)

@@ -1,7 +1,7 @@
-"""Samples that two parts share: a score on them says how much was learned by heart."""
+"""Duplicates across splits: scores on them measure memorization."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -10,37 +10,48 @@ from retrace.samples import Samples
 
 
 class Duplicate(NamedTuple):
-    """A sample whose input is in an earlier part too, to the byte."""
+    """A sample whose input is byte for byte in an earlier split too."""
 
-    part: str
+    split: str
     sample: str
     label: str
-    earlier_part: str
+    earlier_split: str
     earlier_sample: str
     earlier_label: str
 
 
-def across(parts: Mapping[str, Samples]) -> list[Duplicate]:
-    """Every sample that an earlier one of `parts` has too, whatever its label there, with the first that equals it."""
-    digests = np.concatenate([_digests(samples.inputs) for samples in parts.values()])
-    ends = np.cumsum([len(samples) for samples in parts.values()])
+def across(splits: Mapping[str, Samples]) -> list[Duplicate]:
+    """Return each sample that an earlier split has too, with the first one equal to it.
+
+    Labels are not compared.
+    """
+    names = list(splits)
+    digests = np.concatenate([_digests(samples.inputs) for samples in splits.values()])
+    ends = np.cumsum([len(samples) for samples in splits.values()])
+    first = _first_equal(digests)
+    split = np.searchsorted(ends, np.arange(len(first)), side="right")
+    earlier = np.searchsorted(ends, first, side="right")
+
+    def describe(which: int, i: int) -> tuple[str, str, str]:
+        samples = splits[names[which]]
+        index = i - int(ends[which]) + len(samples)
+        return names[which], samples.name(index), samples.label(index)
+
+    shared = np.flatnonzero(split > earlier)
+    return [Duplicate(*describe(split[i], i), *describe(earlier[i], int(first[i]))) for i in shared.tolist()]
+
+
+def _first_equal(digests: np.ndarray) -> np.ndarray:
+    """Return for each digest the index of the first that equals it."""
     order = np.argsort(digests, kind="stable")
     is_first = np.ones(len(order), dtype=bool)
     is_first[1:] = digests[order][1:] != digests[order][:-1]
-    first = np.empty_like(order)  # of all samples equal to each
+    first = np.empty_like(order)
     first[order] = order[is_first][np.cumsum(is_first) - 1]
-    part, earlier = (np.searchsorted(ends, which, side="right") for which in (np.arange(len(first)), first))
-    described = [_described(name, samples, end) for (name, samples), end in zip(parts.items(), ends, strict=True)]
-    shared = np.flatnonzero(part > earlier)
-    return [Duplicate(*described[part[i]](i), *described[earlier[i]](first[i])) for i in shared]
+    return first
 
 
 def _digests(inputs: np.ndarray) -> np.ndarray:
-    """Of each input, in 16 bytes."""
-    return np.frombuffer(b"".join(hashlib.blake2b(row, digest_size=16).digest() for row in inputs), "S16")
-
-
-def _described(part: str, samples: Samples, end: int) -> Callable[[int], tuple[str, str, str]]:
-    """Of a number among the samples of all parts, whose own end at `end`, what there is to say."""
-    begin = end - len(samples)
-    return lambda i: (part, samples.name(i - begin), samples.label(i - begin))
+    """Hash each input to 16 bytes."""
+    digests = (hashlib.blake2b(row, digest_size=16).digest() for row in inputs)
+    return np.frombuffer(b"".join(digests), "S16")

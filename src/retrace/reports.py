@@ -1,4 +1,4 @@
-"""Results as files that DVC compares and plots, and that visualize reads without torch."""
+"""Results as files: DVC compares and plots them, and visualize reads them without torch."""
 
 import csv
 import json
@@ -20,14 +20,15 @@ History = list[dict[str, float]]
 Batch = tuple[np.ndarray, np.ndarray]  # inputs, labels
 Content = TypeVar("Content")
 
-GOOD = 0.8  # accuracy that `diagnosis` calls good
-GAP = 0.05  # by which training accuracy may be above validation's; twice that where training is not good
-RISE = 0.1  # of validation loss above its lowest, as a share of it, that is no noise; below 0.1 nats as a share of that
+# Thresholds of `diagnosis`.
+GOOD = 0.8  # accuracy
+GAP = 0.05  # of training accuracy above validation accuracy; doubled where training is not good
+RISE = 0.1  # of validation loss above its minimum, as a share of it, or of 0.1 nats if it is less
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """Of each test sample, in the part's order: logits (n, classes), features (n, f), labels (n,)."""
+    """The test samples in order: logits (n, classes), features (n, f), labels (n,)."""
 
     logits: np.ndarray
     features: np.ndarray
@@ -40,7 +41,7 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Grid:
-    """What the network says all over a plane: logits (b, a, classes) at the points of x (a,) and y (b,)."""
+    """Logits (b, a, classes) at the points of a plane, with x (a,) and y (b,)."""
 
     x: np.ndarray
     y: np.ndarray
@@ -49,11 +50,11 @@ class Grid:
 
 @dataclass(frozen=True)
 class Views:
-    """What can be seen inside a network, in float32; whatever it does not have is None or empty.
+    """Arrays from inside a network, in float32; what it does not have is None or empty.
 
-    `filters` are the first layer's weights as pictures (n, channels, height, width); `maps` what each convolution,
-    in the network's order, makes of the first test sample (channels, height, width); `grid` is for samples with two
-    features.
+    `filters` are the first layer's weights as images (n, channels, height, width). `maps` are the
+    feature maps (channels, height, width) of the first test sample, by convolution, in the
+    network's order. `grid` is for samples with two features.
     """
 
     filters: np.ndarray | None
@@ -63,8 +64,10 @@ class Views:
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """All that a picture can be drawn from. `samples` is the test part; `steps` are rows of step, learning_rate and
-    loss; `batch` is the first of training, as `save_batch` says; `tell` takes a figure of merit by its metric's name.
+    """The input of every figure.
+
+    `samples` is the test split. `steps` are rows of step, learning_rate and loss. `batch` is the
+    first training batch, as `save_batch` describes. `log_metric` takes a metric's name and value.
     """
 
     history: History
@@ -75,54 +78,62 @@ class Results:
     batch: Batch
     views: Views
     seed: int
-    tell: Callable[[str, float], None]
+    log_metric: Callable[[str, float], None]
 
     @cached_property
     def probabilities(self) -> np.ndarray:
-        """Of shape (n, classes)."""
+        """The predicted probabilities (n, classes)."""
         return softmax(self.predictions.logits)
 
     @property
-    def each_against_the_rest(self) -> dict[int, tuple[np.ndarray, np.ndarray]]:
-        """By class: which samples are its own (n,), and its probability (n,). Only classes that some samples have
-        and others have not.
+    def one_vs_rest(self) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+        """For each class, the samples that belong to it (n,) bool, and its probability (n,).
+
+        Classes that no sample or every sample belongs to are left out.
         """
-        labels, given = self.predictions.labels, self.probabilities
-        counts = np.bincount(labels, minlength=given.shape[1])
+        labels = self.predictions.labels
+        counts = np.bincount(labels, minlength=self.probabilities.shape[1])
         mixed = np.flatnonzero((counts > 0) & (counts < len(labels)))
-        return {int(i): (labels == i, given[:, i]) for i in mixed}
+        return {int(i): (labels == i, self.probabilities[:, i]) for i in mixed}
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities along the last axis, in float64: near 1, float32 would make equals of what can be ranked."""
+    """Compute probabilities along the last axis, in float64: float32 has too few values near 1."""
     powers = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
     return powers / powers.sum(axis=-1, keepdims=True)
 
 
 def diagnosis(history: History) -> str:
-    """One sentence on under- and overfitting, after the rule of seeds/003: training and validation both bad is
-    underfitting, training good and validation bad overfitting.
+    """Return one sentence on under- and overfitting, by the rule of seeds/003.
 
-    In this order: it overfits where validation loss has risen from its lowest by more than `RISE` while training loss
-    fell by a tenth, or where training accuracy is further above validation's than `GAP`; it underfits where both
-    accuracies are below `GOOD`. The two losses are never compared: training's is what is minimised, of a network in
-    motion, with dropout and augmentation; for the same reason the better accuracy says how good training is.
-    Accuracy flatters where most samples are of one class.
+    There, training and validation both bad is underfitting, training good and validation bad is
+    overfitting. In this order:
+
+    - Overfitting: validation loss has risen from its minimum by more than `RISE` while training
+      loss fell by a tenth; or training accuracy is above validation accuracy by more than `GAP`.
+    - Underfitting: both accuracies are below `GOOD`.
+
+    Training loss and validation loss are never compared with each other: training loss is a mean
+    while the weights move, with dropout and augmentation. For the same reason the better of the
+    two accuracies measures the fit. Accuracy is too optimistic where one class dominates.
     """
-    best, last = min(history, key=lambda row: row["val_loss"]), history[-1]
+    best = min(history, key=lambda row: row["val_loss"])
+    last = history[-1]
     rise = last["val_loss"] - best["val_loss"]
     learns_on = last["train_loss"] < 0.9 * best["train_loss"]
     fitted = max(last["train_accuracy"], last["val_accuracy"])
     gap = last["train_accuracy"] - last["val_accuracy"]
-    accuracies = f"accuracy is {last['train_accuracy']:.1%} in training, {last['val_accuracy']:.1%} in validation"
+    training, validation = f"{last['train_accuracy']:.1%}", f"{last['val_accuracy']:.1%}"
+    accuracies = f"accuracy is {training} in training, {validation} in validation"
     lowest = f"{best['val_loss']:.3g} (epoch {best['epoch']:.0f})"
     if rise > RISE * max(best["val_loss"], 0.1) and learns_on:
         return (
-            f"Overfits: validation loss has risen from {lowest} to {last['val_loss']:.3g} while training loss fell "
-            f"from {best['train_loss']:.3g} to {last['train_loss']:.3g}; stop earlier or regularise."
+            f"Overfits: validation loss has risen from {lowest} to {last['val_loss']:.3g} while "
+            f"training loss fell from {best['train_loss']:.3g} to {last['train_loss']:.3g}; "
+            f"stop earlier or regularize."
         )
     if gap > (GAP if fitted >= GOOD else 2 * GAP):
-        return f"Overfits: {accuracies}; regularise, augment, or use more data."
+        return f"Overfits: {accuracies}; regularize, augment, or use more data."
     if fitted < GOOD:
         falling = len(history) == 1 or last["train_loss"] < 0.98 * history[-2]["train_loss"]
         remedy = "train longer" if falling else "try a larger network or another learning rate"
@@ -131,7 +142,7 @@ def diagnosis(history: History) -> str:
 
 
 def save_table(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """`path` is a CSV file with a column a key of the first row."""
+    """Write a CSV file with a column for each key of the first row."""
     rows = list(rows)
     with files.atomic(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, rows[0], lineterminator="\n")
@@ -139,65 +150,68 @@ def save_table(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
         writer.writerows(rows)
 
 
-def _load_table(path: Path) -> History:
-    """Rows of numbers, as `save_table` wrote them. Raises DataError where there are none."""
-    return _loaded(path, "train", _rows)
-
-
 def load_history() -> History:
-    """A row an epoch. Raises DataError where there is none."""
-    return _load_table(paths.HISTORY)
+    """Load the metrics of each epoch. Raises DataError where there are none."""
+    return _load(paths.HISTORY, "train", _read_table)
 
 
 def load_steps() -> History:
-    """Rows of step, learning_rate and loss. Raises DataError where there are none."""
-    return _load_table(paths.STEPS)
+    """Load rows of step, learning_rate and loss. Raises DataError where there are none."""
+    return _load(paths.STEPS, "train", _read_table)
 
 
 def load_summary() -> str:
-    """The network's layers as text. Raises DataError where there are none."""
-    return _loaded(paths.SUMMARY, "train", lambda path: path.read_text(encoding="utf-8"))
+    """Load the network's layers as text. Raises DataError where there are none."""
+    return _load(paths.SUMMARY, "train", lambda path: path.read_text(encoding="utf-8"))
 
 
 def save_metrics(metrics: Mapping[str, float]) -> None:
+    """Write metrics.json, which DVC compares."""
     with files.atomic(paths.METRICS) as unfinished:
         unfinished.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
 
 
 def load_metrics() -> dict[str, float]:
-    """What `save_metrics` wrote. Raises DataError where the file is missing or not JSON."""
-    return _loaded(paths.METRICS, "evaluate", lambda path: json.loads(path.read_text(encoding="utf-8")))
+    """Load metrics.json. Raises DataError where the file is missing or not JSON."""
+    return _load(paths.METRICS, "evaluate", _read_json)
 
 
 def save_confusion(labels: np.ndarray, predicted: np.ndarray, class_names: Sequence[str]) -> None:
-    """A row a sample: what `dvc plots`' confusion template counts."""
-    rows = zip(labels, predicted, strict=True)
-    save_table(paths.CONFUSION, ({"actual": class_names[a], "predicted": class_names[p]} for a, p in rows))
+    """Write a row for each sample, which the confusion template of `dvc plots` counts."""
+    rows = (
+        {"actual": class_names[label], "predicted": class_names[other]}
+        for label, other in zip(labels, predicted, strict=True)
+    )
+    save_table(paths.CONFUSION, rows)
 
 
 def save_predictions(predictions: Predictions) -> None:
-    _save(paths.PREDICTIONS, {name: getattr(predictions, name) for name in ("logits", "features", "labels")})
+    """Write the predictions of the test split."""
+    _save(paths.PREDICTIONS, vars(predictions))
 
 
 def load_predictions() -> Predictions:
-    """What `save_predictions` wrote. Raises DataError where the file is missing or cut short."""
-    return _loaded(paths.PREDICTIONS, "evaluate", lambda path: Predictions(**safetensors.numpy.load_file(path)))
+    """Load the predictions. Raises DataError where the file is missing or truncated."""
+    return _load(paths.PREDICTIONS, "evaluate", _read_predictions)
 
 
 def save_batch(inputs: np.ndarray, labels: np.ndarray) -> None:
-    """On disk: a training batch as the network sees it, augmented, but before normalisation. `inputs` are images
-    (n, channels, height, width) uint8 or features (n, d) float32, `labels` (n,) int64.
+    """Write a training batch as the network sees it: augmented, before normalization.
+
+    `inputs` are images (n, channels, height, width) uint8 or features (n, d) float32; `labels` are
+    (n,) int64.
     """
     _save(paths.BATCH, {"inputs": inputs, "labels": labels})
 
 
 def load_batch() -> Batch:
-    """What `save_batch` wrote. Raises DataError where the file is missing or cut short."""
-    return _loaded(paths.BATCH, "train", _batch)
+    """Load the training batch. Raises DataError where the file is missing or truncated."""
+    return _load(paths.BATCH, "train", _read_batch)
 
 
 def save_views(views: Views) -> None:
-    arrays = {f"map.{i:04}.{name}": map_ for i, (name, map_) in enumerate(views.maps.items())}  # files have no order
+    """Write the arrays from inside the network; numbers keep the order of the maps."""
+    arrays = {f"map.{i:04}.{name}": map_ for i, (name, map_) in enumerate(views.maps.items())}
     if views.filters is not None:
         arrays["filters"] = views.filters
     if views.grid is not None:
@@ -206,27 +220,37 @@ def save_views(views: Views) -> None:
 
 
 def load_views() -> Views:
-    """What `save_views` wrote. Raises DataError where the file is missing or cut short."""
-    return _loaded(paths.VIEWS, "evaluate", _views)
+    """Load the arrays from inside the network. Raises DataError as `load_batch` does."""
+    return _load(paths.VIEWS, "evaluate", _read_views)
 
 
-def _batch(path: Path) -> Batch:
+def _read_json(path: Path) -> dict[str, float]:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _read_predictions(path: Path) -> Predictions:
+    return Predictions(**safetensors.numpy.load_file(path))
+
+
+def _read_batch(path: Path) -> Batch:
     arrays = safetensors.numpy.load_file(path)
     return arrays["inputs"], arrays["labels"]
 
 
-def _views(path: Path) -> Views:
+def _read_views(path: Path) -> Views:
     arrays = safetensors.numpy.load_file(path)
-    maps = {name.split(".", 2)[2]: arrays[name] for name in sorted(arrays) if name.startswith("map.")}
+    names = [name for name in sorted(arrays) if name.startswith("map.")]
+    maps = {name.split(".", 2)[2]: arrays[name] for name in names}
     grid = {name.removeprefix("grid."): array for name, array in arrays.items() if name.startswith("grid.")}
     return Views(arrays.get("filters"), maps, Grid(**grid) if grid else None)
 
 
-def _rows(path: Path) -> History:
+def _read_table(path: Path) -> History:
     with path.open(newline="", encoding="utf-8") as file:
-        rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+        reader = csv.DictReader(file)
+        rows = [{name: float(value) for name, value in row.items()} for row in reader]
     if not rows:
-        raise ValueError("no row in it")
+        raise ValueError("it has no rows")
     return rows
 
 
@@ -236,9 +260,9 @@ def _save(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
         safetensors.numpy.save_file(contiguous, unfinished)
 
 
-def _loaded(path: Path, stage: str, read: Callable[[Path], Content]) -> Content:
-    """What `read` makes of `path`. Raises DataError where it cannot: `stage` makes the file anew."""
+def _load(path: Path, stage: str, read: Callable[[Path], Content]) -> Content:
+    """Read a file. Raises DataError, which names the stage that writes it, where that fails."""
     try:
         return read(path)
     except (OSError, ValueError, TypeError, LookupError, safetensors.SafetensorError) as error:
-        raise DataError(f"{path}: {error}; `dvc repro {stage}` makes it") from None
+        raise DataError(f"{path}: {error}; `dvc repro {stage}` writes it") from None

@@ -1,4 +1,4 @@
-"""Labelled inputs: what a data set is read into, and what a part of it is."""
+"""Labelled inputs: a data set, or one of its splits."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -10,9 +10,11 @@ from retrace import memory
 
 @dataclass(frozen=True)
 class Samples:
-    """`inputs` are images, of shape (n, channels, height, width) uint8, or features, of shape (n, d) float32;
-    `labels` of shape (n,) int64 are indices of `class_names`. Where each sample is a file, `names` has its n paths.
-    Where pictures of any size were cut to the images' square, their shorter edge had been made `resize` pixels.
+    """Inputs with their labels.
+
+    `inputs` are images (n, channels, height, width) uint8, or features (n, d) float32. `labels`
+    (n,) int64 are indices of `class_names`. `names` has the n paths where each sample is a file.
+    `resize` is the length in pixels to which an image's shorter edge was scaled before cropping.
     """
 
     inputs: np.ndarray
@@ -29,31 +31,32 @@ class Samples:
         return self.inputs.ndim == 4
 
     def name(self, index: int) -> str:
-        """The sample's file, or its number, from 0."""
+        """Return the sample's file, or its number, from 0."""
         return str(index if self.names is None else self.names[index])
 
     def label(self, index: int) -> str:
-        """The name of the sample's class."""
+        """Return the name of the sample's class."""
         return self.class_names[self.labels[index]]
 
     def take(self, indices: np.ndarray) -> "Samples":
-        """Those with these numbers, in that order; itself where they are all, in its own."""
+        """Return the samples at `indices`, or `self` where those are all, in order."""
         if np.array_equal(indices, np.arange(len(self))):
             return self
         names = None if self.names is None else self.names[indices]
-        return Samples(memory.taken(self.inputs, indices), self.labels[indices], self.class_names, names, self.resize)
+        inputs = memory.taken(self.inputs, indices)
+        return Samples(inputs, self.labels[indices], self.class_names, names, self.resize)
 
 
 class Skipped(NamedTuple):
-    """A file that is no sample, since it can't be read."""
+    """A file that cannot be read, and so is no sample."""
 
     file: str
     sha256: str
     reason: str
 
 
-class Parts(NamedTuple):
-    """A data set as it comes: with parts of its own for validation and test, or without."""
+class Splits(NamedTuple):
+    """A data set as published: with or without its own validation and test split."""
 
     train: Samples
     validation: Samples | None = None

@@ -19,7 +19,7 @@ def compare(given: Sequence[str], page: Path | None, *, as_json: bool) -> None:
     if len(given) < 2:
         raise RetraceError(f"{given[0]}: is one name; give two or more: {WANTED}")
     names = Names()
-    comparison = compared.of(names, [names.find(name) for name in given])
+    comparison = compared.compare(names, [names.find(name) for name in given])
     if page:
         _write(page, comparison)
     if as_json:

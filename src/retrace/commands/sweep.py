@@ -81,7 +81,7 @@ def _named(name: str) -> list[str]:
 
 
 def _tell(running: Runner, say: Console, *, as_json: bool) -> None:
-    """What is best, as a picture, a table, and commands."""
+    """Report the best trials: a plot, a table, and commands."""
     held = running.held
     complete = held.complete()
     if not complete:
@@ -102,15 +102,13 @@ def _tell(running: Runner, say: Console, *, as_json: bool) -> None:
         say.print(f"the best into the workspace: dvc exp apply {experiment}")
     else:
         say.print(f"{experiment} was run on another machine; here: dvc exp run {flags}")
-    say.print(
-        f"all trials in a picture: {picture.relative_to(files.root())}; in MLflow they are below {held.asked.name}"
-    )
+    say.print(f"plot of all trials: {picture.relative_to(files.root())}; in MLflow they are below {held.asked.name}")
 
 
 def _draw(held: Sweep, picture: Path) -> None:
     from retrace.sweeps import picture as drawn  # matplotlib
 
-    drawn.draw(held.study, held.asked.space.axes, held.asked.metric, picture)
+    drawn.draw(held.study, held.asked.metric, picture)
 
 
 def _table(held: Sweep, trials: Sequence[FrozenTrial]) -> Table:

@@ -1,5 +1,5 @@
-"""Experiments side by side: what they did not have in common, what they reached, and whether the same test samples
-show a difference.
+"""A comparison of experiments: parameters, files and metrics that differ, and whether accuracy on
+the same test samples differs significantly.
 """
 
 import csv
@@ -15,17 +15,18 @@ from retrace import paired, paths
 from retrace.paired import SIGNIFICANT, Paired
 from retrace.provenance.named import Named, Names
 
-READ = ("src/", "stages/", "data/")  # what decides a result, beside the parameters
-PICTURES = "figures."  # parameters that an experiment lacks where nobody has drawn its pictures yet
+FILES = ("src/", "stages/", "data/")  # which decide a result, beside the parameters
+FIGURES = "figures."  # parameters that an experiment lacks before its figures are drawn
 
 History = Sequence[Mapping[str, float]]  # a row an epoch
-Told = tuple[list[str], list[str]]  # of each test sample, in the part's order: its class, and the predicted one
+Predicted = tuple[list[str], list[str]]  # true and predicted class of each test sample
 
 
 @dataclass(frozen=True)
-class Against:
-    """One experiment against the first on the test samples; or `why` that says nothing. `p` is corrected for as many
-    tests as there are.
+class PairedTest:
+    """One experiment against the first on the test samples, or `why` that is impossible.
+
+    `p` is corrected for the number of tests.
     """
 
     name: str
@@ -36,80 +37,92 @@ class Against:
 
     @property
     def verdict(self) -> str:
+        """The result in a few words."""
         if self.pairs is None:
             return "not tested"
         if self.p >= SIGNIFICANT:
-            return f"no difference that these {self.pairs.n_samples:,} samples can show"
+            return f"no significant difference on these {self.pairs.n_samples:,} samples"
         return "better" if self.pairs.difference > 0 else "worse"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Of `experiments`, in their order: the parameters, the metrics and the MD5s of code and data, with None where one
-    has none. Parameters and files are only those that differ; a file that one did not need does not differ. `tests`
-    lacks the first experiment.
+    """Experiments side by side: each value is a row, with None where an experiment has none.
+
+    `params`, and `files` with the MD5s of code and data, have only rows that differ. A file that
+    only some experiments use does not differ. `tests` are of all experiments but the first.
     """
 
     experiments: Sequence[Named]
     params: Mapping[str, Sequence[str | None]]
     files: Mapping[str, Sequence[str | None]]
     metrics: Mapping[str, Sequence[float | None]]
-    tests: Sequence[Against]
+    tests: Sequence[PairedTest]
     histories: Sequence[History]
     notes: Sequence[str]
 
 
-def of(names: Names, experiments: Sequence[Named]) -> Comparison:
-    """The experiments, which `names` has found, side by side."""
-    told = [_read(names, each, paths.CONFUSION, _told) for each in experiments]
-    histories = [_read(names, each, paths.HISTORY, _history) for each in experiments]
-    apart = _apart(_side_by_side(each.params for each in experiments))
-    read = _side_by_side({p: md5 for p, md5 in each.deps.items() if p.startswith(READ)} for each in experiments)
+def compare(names: Names, experiments: Sequence[Named]) -> Comparison:
+    """Compare experiments that were looked up in `names`."""
+    predicted = [_read(names, each, paths.CONFUSION, _read_predicted) for each in experiments]
+    histories = [_read(names, each, paths.HISTORY, _read_history) for each in experiments]
+    params = _differing(_side_by_side(each.params for each in experiments))
+    files = _side_by_side(
+        {path: md5 for path, md5 in each.deps.items() if path.startswith(FILES)} for each in experiments
+    )
+    notes = [f"{each.name}: {note}" for each in experiments for note in each.notes]
+    if names.away:
+        notes.append(f"without what only MLflow has: {names.away}")
     return Comparison(
         experiments,
-        params={key: row for key, row in apart.items() if not (key.startswith(PICTURES) and None in row)},
-        files={path: md5s for path, md5s in read.items() if len({*md5s} - {None}) > 1},
+        params={key: row for key, row in params.items() if not (key.startswith(FIGURES) and None in row)},
+        files={path: md5s for path, md5s in files.items() if len({*md5s} - {None}) > 1},
         metrics=_side_by_side(each.metrics for each in experiments),
-        tests=_tests(experiments, told),
+        tests=_tests(experiments, predicted),
         histories=[history or () for history in histories],
-        notes=[f"{each.name}: {note}" for each in experiments for note in each.notes]
-        + ([f"without what only MLflow knows: {names.away}"] if names.away else []),
+        notes=notes,
     )
 
 
 def difference(values: Sequence[float | None], at: int) -> float | None:
-    """By how much a value is above the first; None where one of them is missing."""
-    first, value = values[0], values[at]
+    """Return a value minus the first, or None where one of them is missing."""
+    first = values[0]
+    value = values[at]
     return None if first is None or value is None else value - first
 
 
-def sentence(test: Against, n_tests: int) -> str:
-    """What a test in pairs came to."""
-    pair, about = test.pairs, f"{test.name} against {test.first}"
+def sentence(test: PairedTest, n_tests: int) -> str:
+    """Describe the result of a test in up to three lines."""
+    pair = test.pairs
+    about = f"{test.name} against {test.first}"
     if pair is None:
-        return f"{about}: no test of the difference, for {test.why}"
+        return f"{about}: not tested, because {test.why}"
     low, high = (f"{100 * end:+.2f}" for end in pair.interval)
-    holm = f", {test.p:.2g} as one of {n_tests} tests" if n_tests > 1 else ""
+    holm = f", {test.p:.2g} corrected for {n_tests} tests" if n_tests > 1 else ""
     return (
         f"{about}: {test.verdict}\n"
-        f"  of the same {pair.n_samples:,} test samples {pair.only_second:,} are told right by {test.name} alone, "
-        f"{pair.only_first:,} by {test.first} alone\n"
-        f"  accuracy {100 * pair.difference:+.2f} points (95 %: {low}..{high}), p = {pair.p:.2g}{holm}"
+        f"  of the same {pair.n_samples:,} test samples, only {test.name} classifies "
+        f"{pair.only_second:,} correctly, only {test.first} {pair.only_first:,}\n"
+        f"  accuracy {100 * pair.difference:+.2f} points (95 %: {low}..{high}), "
+        f"p = {pair.p:.2g}{holm}"
     )
 
 
 def shown(value: float | None) -> str:
+    """Format a metric."""
     return "-" if value is None else f"{value:.6g}"
 
 
 def change(values: Sequence[float | None], at: int) -> str:
-    """By how much a value is above the first, with a sign."""
-    apart = difference(values, at)
-    return "-" if apart is None else f"{apart:+.3g}" if apart else "0"
+    """Format a value minus the first, with a sign."""
+    by = difference(values, at)
+    if by is None:
+        return "-"
+    return f"{by:+.3g}" if by else "0"
 
 
 def as_json(comparison: Comparison) -> dict[str, Any]:
-    """All of it, for scripts; a number that is none, which JSON does not have, is null."""
+    """Return a document for scripts; numbers that JSON cannot hold, such as NaN, are null."""
     return {
         "experiments": [
             {
@@ -135,74 +148,85 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _test_as_json(test: Against) -> dict[str, Any]:
-    said: dict[str, Any] = {"name": test.name, "against": test.first, "verdict": test.verdict}
+def _test_as_json(test: PairedTest) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "name": test.name,
+        "against": test.first,
+        "verdict": test.verdict,
+    }
     if test.pairs is None:
-        return said | {"why": test.why}
-    return said | vars(test.pairs) | {"p_corrected": test.p}
+        return document | {"why": test.why}
+    return document | vars(test.pairs) | {"p_corrected": test.p}
 
 
-def _tests(experiments: Sequence[Named], told: Sequence[Told | None]) -> list[Against]:
-    """Every other experiment against the first, after Holm."""
-    first, found = experiments[0], dict[int, Paired]()
-    why = {at: _untestable(experiments[at], first, told[at], told[0]) for at in range(1, len(experiments))}
-    for at, said in why.items():
-        ours, theirs = told[0], told[at]
-        if not said and ours and theirs:
-            found[at] = paired.compared(_right(ours), _right(theirs))
-    ps = dict(zip(found, paired.corrected([pairs.p for pairs in found.values()]), strict=True))
-    return [Against(experiments[at].name, first.name, found.get(at), ps.get(at, 1.0), said) for at, said in why.items()]
+def _tests(experiments: Sequence[Named], predicted: Sequence[Predicted | None]) -> list[PairedTest]:
+    """Test every other experiment against the first, corrected after Holm."""
+    first = experiments[0]
+    reasons = {}
+    pairs = dict[int, Paired]()
+    for at in range(1, len(experiments)):
+        ours, theirs = predicted[0], predicted[at]
+        reasons[at] = _untestable(first, experiments[at], ours, theirs)
+        if not reasons[at] and ours and theirs:
+            pairs[at] = paired.mcnemar(_is_correct(ours), _is_correct(theirs))
+    ps = dict(zip(pairs, paired.corrected([pair.p for pair in pairs.values()]), strict=True))
+    return [
+        PairedTest(experiments[at].name, first.name, pairs.get(at), ps.get(at, 1.0), why) for at, why in reasons.items()
+    ]
 
 
-def _untestable(one: Named, first: Named, told: Told | None, told_first: Told | None) -> str:
-    """Why two experiments can't be tested in pairs; nothing where they can."""
+def _untestable(first: Named, second: Named, ours: Predicted | None, theirs: Predicted | None) -> str:
+    """Return why two experiments cannot be tested in pairs, or an empty string."""
     test = str(paths.TEST)
-    for each in (first, one):
+    for each in (first, second):
         if test not in each.deps:
-            return f"{each.name} has not been tested"
-    if one.deps[test] != first.deps[test]:
-        return f"they were tested on other samples: {test} is not the same file"
-    for each, its in ((first, told_first), (one, told)):
-        if its is None:
-            return f"what {each.name} predicted is neither in DVC's cache nor in MLflow; run it again"
-    if told and told_first and told[0] != told_first[0]:
-        return f"their predictions are not of the same samples: {paths.CONFUSION} has other classes in it"
+            return f"{each.name} was not evaluated"
+    if second.deps[test] != first.deps[test]:
+        return f"they were evaluated on other samples: {test} is not the same file"
+    for each, predicted in ((first, ours), (second, theirs)):
+        if predicted is None:
+            return f"the predictions of {each.name} are neither in DVC's cache nor in MLflow; run it again"
+    if ours and theirs and ours[0] != theirs[0]:
+        return f"their predictions are of other samples: the classes in {paths.CONFUSION} differ"
     return ""
 
 
-def _right(told: Told) -> np.ndarray:
-    return np.array([actual == predicted for actual, predicted in zip(*told, strict=True)], dtype=bool)
+def _is_correct(predicted: Predicted) -> np.ndarray:
+    """Return which samples are correctly classified (n,)."""
+    return np.array([true == other for true, other in zip(*predicted, strict=True)], dtype=bool)
 
 
 def _read(names: Names, named: Named, path: Path, read: Callable[[Path], Any]) -> Any:
-    """What `read` makes of the file; None where it is nowhere, or not what we write."""
+    """Read an experiment's file, or return None where it is missing or malformed."""
     try:
         return names.content(named, path, read)
     except (ValueError, LookupError, csv.Error):
         return None
 
 
-def _told(file: Path) -> Told:
+def _read_predicted(file: Path) -> Predicted:
     with file.open(newline="", encoding="utf-8") as opened:
         rows = list(csv.DictReader(opened))
     return [row["actual"] for row in rows], [row["predicted"] for row in rows]
 
 
-def _history(file: Path) -> History:
+def _read_history(file: Path) -> History:
     with file.open(newline="", encoding="utf-8") as opened:
-        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(opened)]
+        rows = csv.DictReader(opened)
+        return [{name: float(value) for name, value in row.items()} for row in rows]
 
 
-def _side_by_side(each: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """By name, what each of them has."""
-    columns = list(each)
+def _side_by_side(mappings: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Return a row for each name, with a value for each column."""
+    columns = list(mappings)
     names = dict.fromkeys(name for column in columns for name in column)
     return {name: [column.get(name) for column in columns] for name in names}
 
 
-def _apart(rows: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
-    """The rows that are not the same everywhere; settings in tables last."""
-    return {name: rows[name] for name in sorted(rows, key=lambda name: ("." in name, name)) if len(set(rows[name])) > 1}
+def _differing(rows: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+    """Return the rows whose values differ; settings in tables come last."""
+    names = sorted(rows, key=lambda name: ("." in name, name))
+    return {name: rows[name] for name in names if len(set(rows[name])) > 1}
 
 
 def _finite(value: float | None) -> float | None:

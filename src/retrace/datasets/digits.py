@@ -1,6 +1,6 @@
-"""scikit-learn's digits: 1,797 images of handwritten digits, 8x8 in 17 shades of grey; enlarged, laid out as MNIST's.
+"""scikit-learn's digits: 1,797 images of handwritten digits, 8x8 in 17 shades of grey, enlarged.
 
-They ship inside scikit-learn (the test part of UCI's optical recognition set) and so need no network.
+They ship with scikit-learn (the test split of UCI's optical recognition set) and need no network.
 """
 
 from functools import partial
@@ -12,7 +12,7 @@ from pydantic import Field
 
 from retrace import fetching, paths, sources
 from retrace.errors import ParamsError
-from retrace.samples import Parts, Samples
+from retrace.samples import Samples, Splits
 
 CSV = sources.RawFile(
     "digits.csv",
@@ -36,10 +36,10 @@ def read(
     classes: Annotated[int, Field(ge=2, le=10)],
     zoom: Annotated[int, Field(ge=1, le=8)],
     side: Annotated[int, Field(ge=8, le=64)],
-) -> Parts:
-    """The samples of the first `classes` digits, images of shape (n, 1, side, side); there is no test part.
+) -> Splits:
+    """Read the first `classes` digits as images (n, 1, side, side); there is no test split.
 
-    Each pixel is a square of `zoom` pixels' side, and the image is in the middle of black.
+    Each pixel becomes a square of `zoom` by `zoom` pixels, centred on black.
     """
     if side < 8 * zoom:
         raise ParamsError(
@@ -47,9 +47,10 @@ def read(
         )
     table = np.loadtxt(folder / CSV.name, delimiter=",", dtype=np.uint8)
     table = table[table[:, 64] < classes]
-    shades, labels = table[:, :64].reshape(-1, 8, 8), table[:, 64].astype(np.int64)
+    shades = table[:, :64].reshape(-1, 8, 8)
+    labels = table[:, 64].astype(np.int64)
     pixels = (shades.astype(np.uint16) * 255 // BRIGHTEST).astype(np.uint8)
     zoomed = pixels.repeat(zoom, axis=1).repeat(zoom, axis=2)
     margin = ((side - 8 * zoom) // 2, (side - 8 * zoom + 1) // 2)
     padded = np.pad(zoomed, ((0, 0), margin, margin))
-    return Parts(Samples(padded[:, np.newaxis], labels, tuple("0123456789"[:classes])))
+    return Splits(Samples(padded[:, np.newaxis], labels, tuple("0123456789"[:classes])))

@@ -1,10 +1,13 @@
-"""Fashion-MNIST: 60,000 training and 10,000 test images of articles, 28x28 grey (Xiao, Rasul, Vollgraf 2017)."""
+"""Fashion-MNIST: 60,000 training and 10,000 test images of articles, 28x28 grey.
+
+By Xiao, Rasul and Vollgraf (2017).
+"""
 
 from functools import partial
 from pathlib import Path
 
 from retrace import fetching, idx, sources
-from retrace.samples import Parts
+from retrace.samples import Splits
 
 TRAIN_IMAGES = sources.RawFile(
     "train-images-idx3-ubyte",
@@ -56,7 +59,8 @@ CLASS_NAMES = (
 collect = partial(fetching.fetch, "fashion_mnist", FILES, SOURCES)
 
 
-def read(folder: Path) -> Parts:
-    """The 60,000 training samples and the 10,000 test samples."""
+def read(folder: Path) -> Splits:
+    """Read 60,000 training and 10,000 test images (n, 1, 28, 28)."""
     train = idx.labelled(folder / TRAIN_IMAGES.name, folder / TRAIN_LABELS.name, CLASS_NAMES)
-    return Parts(train, test=idx.labelled(folder / TEST_IMAGES.name, folder / TEST_LABELS.name, CLASS_NAMES))
+    test = idx.labelled(folder / TEST_IMAGES.name, folder / TEST_LABELS.name, CLASS_NAMES)
+    return Splits(train, test=test)

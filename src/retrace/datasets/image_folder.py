@@ -1,7 +1,7 @@
-"""Images of yours: a folder a class in data/images, within train, val and test folders or without.
+"""Your own images: a folder for each class in data/images, inside train, val and test or not.
 
-Collecting packs them as they are into one file. Reading decodes each whole, as many at a time as there are cores, so
-that whatever can't be used is known, by path and reason, before anything is trained.
+Collecting packs the files unchanged into one archive. Reading decodes every image completely, in
+parallel, so that files that cannot be used are reported, with path and reason, before training.
 """
 
 import hashlib
@@ -21,35 +21,36 @@ from pydantic import Field
 
 from retrace import decoding, files, memory, paths
 from retrace.errors import DataError, ParamsError
-from retrace.samples import Parts, Samples, Skipped
+from retrace.samples import Samples, Skipped, Splits
 
-PARTS = ("train", "val", "test")
+SPLITS = ("train", "val", "test")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 ARCHIVE = "images.zip"
-MOST_LINES = 20  # of faults
-MOST_AT_ONCE = 8  # images that are decoded
-DECODING = 1 << 31  # bytes, that one may take meanwhile
-DVC_CACHE = re.compile(r"/files/md5/[0-9a-f]{2}/[0-9a-f]{30}$")  # where DVC may link a file of its own to
+MOST_LINES = 20  # of an error message
+MOST_AT_ONCE = 8  # images being decoded
+DECODING = 1 << 31  # bytes that decoding an image may take
+DVC_CACHE = re.compile(r"/files/md5/[0-9a-f]{2}/[0-9a-f]{30}$")  # a link of DVC's
 
 Edge = Annotated[int, Field(ge=1, le=2048)]  # pixels
-Faults = dict[Path, str]  # what can't be used, and why
+Faults = dict[Path, str]  # the reason why each file cannot be used
 
 
-class Found(NamedTuple):
-    """What is in data/images, but for hidden files and the README."""
+class Listing(NamedTuple):
+    """The content of data/images, without hidden files and the README."""
 
-    images: dict[str, Path]  # by the path in data/images: class/... or part/class/...
-    others: list[Path]  # files without the suffix of an image
+    images: dict[str, Path]  # by path in data/images: class/... or split/class/...
+    others: list[Path]  # files without an image's suffix
     faults: Faults
 
 
 def collect(folder: Path) -> str:
-    """`folder` holds images.zip alone, the same bytes for the same images; returns what was found.
+    """Pack all images into images.zip, the only file in `folder`, and return what was packed.
 
-    Raises DataError, with a line a fault, if a file can't be read or has no class; then `folder` is empty.
+    The same images give the same bytes. Raises DataError, with a line for each fault, if a file
+    cannot be read or has no class; then `folder` is empty.
     """
     shutil.rmtree(folder, ignore_errors=True)
-    images, others, faults = _found(paths.IMAGES)
+    images, others, faults = _list_images(paths.IMAGES)
     with files.atomic(folder / ARCHIVE) as unfinished, zipfile.ZipFile(unfinished, "w") as archive:
         for name, path in sorted(images.items()):
             try:
@@ -60,18 +61,18 @@ def collect(folder: Path) -> str:
             if not faults:
                 archive.writestr(_member(name), content)
         if faults:
-            raise DataError(_listed("to mend or remove", faults))
-    n_classes = len({_placed(name)[1] for name in images})
+            raise DataError(_message("to fix or remove", faults))
+    n_classes = len({_split_and_class(name)[1] for name in images})
     suffixes = Counter(path.suffix.lower() or "without suffix" for path in others)
     left_out = ", ".join(f"{count} {shown(suffix)}" for suffix, count in sorted(suffixes.items()))
     return f"{paths.IMAGES}, {len(images):,} images of {n_classes} classes" + (left_out and f"; left out: {left_out}")
 
 
-def read(folder: Path, *, resize: Edge, crop: Edge, on_bad: Literal["fail", "skip"]) -> Parts:
-    """The samples of each part, images of shape (n, 3, crop, crop); without parts all are for training.
+def read(folder: Path, *, resize: Edge, crop: Edge, on_bad: Literal["fail", "skip"]) -> Splits:
+    """Read the images (n, 3, crop, crop) of each split; without splits all are for training.
 
-    The shorter edge of an image becomes `resize` pixels, and of that a square of `crop` pixels in the middle is kept.
-    What can't be decoded is skipped, or else raises DataError with a line an image.
+    An image's shorter edge is resized to `resize` pixels, and a square of `crop` pixels is cut from
+    its centre. Images that cannot be decoded are skipped, or raise DataError with a line for each.
     """
     if crop > resize:
         raise ParamsError(
@@ -81,26 +82,30 @@ def read(folder: Path, *, resize: Edge, crop: Edge, on_bad: Literal["fail", "ski
         with zipfile.ZipFile(folder / ARCHIVE) as archive:
             return _read(archive, resize, crop, skip=on_bad == "skip")
     except (OSError, EOFError, LookupError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
-        raise DataError(f"{folder / ARCHIVE}: {error}; `dvc repro download` makes it") from None
+        raise DataError(f"{folder / ARCHIVE}: {error}; `dvc repro download` writes it") from None
 
 
-def _read(archive: zipfile.ZipFile, resize: int, crop: int, *, skip: bool) -> Parts:
-    names = [_stored(info) for info in archive.infolist()]
-    classes = tuple(sorted({_placed(name)[1] for name in names}))
-    parts, skipped = {}, list[Skipped]()
-    for part in PARTS:
-        if own := [name for name in names if _placed(name)[0] == part]:
-            parts[part] = _samples(archive, _in_turn(own), classes, resize, crop, skipped)
+def _read(archive: zipfile.ZipFile, resize: int, crop: int, *, skip: bool) -> Splits:
+    names = [_check(info) for info in archive.infolist()]
+    classes = tuple(sorted({_split_and_class(name)[1] for name in names}))
+    splits = {}
+    skipped = list[Skipped]()
+    for split in SPLITS:
+        own = _interleave([name for name in names if _split_and_class(name)[0] == split])
+        if own:
+            splits[split] = _decode(archive, own, classes, resize, crop, skipped)
     if skipped and not skip:
         faults = {Path(bad.file): bad.reason for bad in skipped}
-        raise DataError(_listed("to mend or remove, or else -S datasets.image_folder.on_bad=skip", faults))
-    for part, samples in parts.items():
-        if len(lacking := np.setdiff1d(np.arange(len(classes)), samples.labels)):
-            raise DataError(f"{paths.IMAGES}: no image of class {shown(classes[lacking[0]])} can be used for {part}")
-    return Parts(parts["train"], parts.get("val"), parts.get("test"), tuple(skipped))
+        raise DataError(_message("to fix or remove, or else -S datasets.image_folder.on_bad=skip", faults))
+    for split, samples in splits.items():
+        missing = np.setdiff1d(np.arange(len(classes)), samples.labels)
+        if len(missing):
+            name = shown(classes[missing[0]])
+            raise DataError(f"{paths.IMAGES}: no image of class {name} can be used for {split}")
+    return Splits(splits["train"], splits.get("val"), splits.get("test"), tuple(skipped))
 
 
-def _samples(
+def _decode(
     archive: zipfile.ZipFile,
     names: Sequence[str],
     classes: tuple[str, ...],
@@ -108,12 +113,12 @@ def _samples(
     crop: int,
     skipped: list[Skipped],
 ) -> Samples:
-    """What of `names` can be decoded; the others are added to `skipped`."""
+    """Decode the images called `names`; those that fail are added to `skipped`."""
     images, left = memory.array((len(names), 3, crop, crop), np.dtype(np.uint8)), iter(range(len(names)))
 
     def decode() -> dict[int, Skipped]:
         bad = {}
-        for number in left:  # what no other thread has taken: a task an image would be a tenth of the time
+        for number in left:  # shared by the threads; a task for each image takes longer
             content = archive.read(names[number])
             try:
                 images[number] = decoding.pixels(content, images.shape[1:], resize)
@@ -124,47 +129,54 @@ def _samples(
 
     at_once = min(os.cpu_count() or 1, MOST_AT_ONCE, max(1, memory.free() // DECODING))
     bad = dict[int, Skipped]()
-    with warnings.catch_warnings(action="ignore"), ThreadPoolExecutor(at_once) as pool:  # warnings of odd metadata
+    # Pillow warns of odd metadata.
+    with warnings.catch_warnings(action="ignore"), ThreadPoolExecutor(at_once) as pool:
         try:
             decoders = [pool.submit(decode) for _ in range(at_once)]
             wait(decoders, return_when=FIRST_EXCEPTION)
         finally:
-            deque(left, maxlen=0)  # nothing is left to take where one failed, or this was interrupted
+            deque(left, maxlen=0)  # after a failure or an interrupt, the other threads end
         for each in decoders:
             bad |= each.result()
     skipped += (bad[number] for number in sorted(bad))
     kept = np.setdiff1d(np.arange(len(names)), list(bad))
-    labels = np.array([classes.index(_placed(name)[1]) for name in names], np.int64)
+    labels = np.array([classes.index(_split_and_class(name)[1]) for name in names], np.int64)
     files = np.array([str(paths.IMAGES / name) for name in names], dtype=object)
     return Samples(images, labels, classes, files, resize).take(kept)
 
 
-def _in_turn(names: Sequence[str]) -> list[str]:
-    """The first of each class, the second of each, and so on: pictures show the first samples of a part."""
-    place, seen = {}, Counter[str]()
+def _interleave(names: Sequence[str]) -> list[str]:
+    """Order the first of each class, the second of each, and so on.
+
+    Figures show the first samples of a split, which should be of all classes.
+    """
+    rank = {}
+    seen = Counter[str]()
     for name in names:
-        seen[_placed(name)[1]] += 1
-        place[name] = seen[_placed(name)[1]]
-    return sorted(names, key=place.__getitem__)
+        label = _split_and_class(name)[1]
+        seen[label] += 1
+        rank[name] = seen[label]
+    return sorted(names, key=rank.__getitem__)
 
 
-def _placed(name: str) -> tuple[str, str]:
-    """The part and the class of an image, by its path in data/images."""
+def _split_and_class(name: str) -> tuple[str, str]:
+    """Return the split and the class of an image, by its path in data/images."""
     first, second = name.split("/")[:2]
-    return (first, second) if first in PARTS else ("train", first)
+    return (first, second) if first in SPLITS else ("train", first)
 
 
-def _stored(info: zipfile.ZipInfo) -> str:
-    """The member's name. Raises ValueError where it is none that `collect` wrote: a bomb is larger than it looks."""
+def _check(info: zipfile.ZipInfo) -> str:
+    """Return the member's name. Raises ValueError for another writer's, such as a zip bomb."""
     if info.compress_type != zipfile.ZIP_STORED or info.file_size > decoding.MOST_BYTES:
         raise ValueError(f"{shown(info.filename)}: not as it was packed")
     return info.filename
 
 
-def _found(root: Path) -> Found:
-    parts = [part for part in PARTS if (root / part).is_dir()]
-    places = {part: root / part for part in parts} or {"train": root}
-    images, others, faults = found = Found({}, [], {})
+def _list_images(root: Path) -> Listing:
+    """List all files below `root`. Raises DataError where there are none."""
+    splits = [split for split in SPLITS if (root / split).is_dir()]
+    folders = {split: root / split for split in splits} or {"train": root}
+    images, others, faults = listing = Listing({}, [], {})
     for path in files_below(root):
         below = path.relative_to(root).parts
         name = "/".join(below)
@@ -172,20 +184,20 @@ def _found(root: Path) -> Found:
             faults[path] = "a link to a folder; put the folder itself here"
         elif path.suffix.lower() not in SUFFIXES:
             others.extend([] if below == ("README.md",) else [path])
-        elif len(below) < (3 if parts else 2):
+        elif len(below) < (3 if splits else 2):
             faults[path] = "in no class's folder"
         elif not _is_utf8(name):
             faults[path] = "its name is not UTF-8"
         else:
             images[name] = path
-    faults |= _misplaced(root, places) | _lacking(root, places, images) | faults
+    faults |= _misplaced(root, folders) | _missing(root, folders, images) | faults
     if not images and not faults:
-        raise DataError(f"{root}: no images; its README.md says how to lay them out, and which ones a copy sees")
-    return found
+        raise DataError(f"{root}: no images; its README.md describes the layout")
+    return listing
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """All below `folder` that is not hidden and no folder, sorted; a link to a folder is not entered, but told."""
+    """Yield all files below `folder` that are not hidden, sorted, and links to folders."""
     for path in _visible(folder):
         if path.is_dir() and not path.is_symlink():
             yield from files_below(path)
@@ -194,6 +206,7 @@ def files_below(folder: Path) -> Iterator[Path]:
 
 
 def _visible(folder: Path) -> list[Path]:
+    """List what is not hidden, sorted."""
     try:
         return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except FileNotFoundError:
@@ -202,21 +215,31 @@ def _visible(folder: Path) -> list[Path]:
         raise DataError(f"{folder}: {error.strerror}") from None
 
 
-def _misplaced(root: Path, places: Mapping[str, Path]) -> Faults:
-    """What leaves open which folders are parts and which are classes."""
-    others = [path for path in _visible(root) if path.is_dir() and path.name not in PARTS]
-    faults = {} if root in places.values() else {path: f"a folder beside {', '.join(places)}" for path in others}
-    faults |= {path: f"should be called {path.name.lower()}" for path in others if path.name.lower() in PARTS}
-    return faults if "train" in places else faults | {root / "train": f"missing beside {', '.join(places)}"}
+def _misplaced(root: Path, folders: Mapping[str, Path]) -> Faults:
+    """Return folders that make it ambiguous which folders are splits and which are classes."""
+    others = [path for path in _visible(root) if path.is_dir() and path.name not in SPLITS]
+    beside = f"beside {', '.join(folders)}"
+    faults = {}
+    if root not in folders.values():
+        faults |= dict.fromkeys(others, f"a folder {beside}")
+    for path in others:
+        if path.name.lower() in SPLITS:
+            faults[path] = f"should be called {path.name.lower()}"
+    if "train" not in folders:
+        faults[root / "train"] = f"missing {beside}"
+    return faults
 
 
-def _lacking(root: Path, places: Mapping[str, Path], names: Iterable[str]) -> Faults:
-    """Every part needs images of each class; whatever has a folder is a class."""
-    seen = {_placed(name) for name in names}
-    classes = {path.name for place in places.values() for path in _visible(place) if path.is_dir()}
-    needed = [(part, name) for part in places for name in sorted(classes)]
-    faults = {places[part] / name: "no images in it" for part, name in needed if (part, name) not in seen}
-    return faults | ({root: f"one class, {classes.pop()}; needs two or more"} if len(classes) == 1 else {})
+def _missing(root: Path, folders: Mapping[str, Path], names: Iterable[str]) -> Faults:
+    """Return splits without images of a class; each folder is a class."""
+    seen = {_split_and_class(name) for name in names}
+    visible = [path for folder in folders.values() for path in _visible(folder)]
+    classes = {path.name for path in visible if path.is_dir()}
+    needed = [(split, name) for split in folders for name in sorted(classes)]
+    faults = {folders[split] / name: "no images in it" for split, name in needed if (split, name) not in seen}
+    if len(classes) == 1:
+        faults[root] = f"one class, {classes.pop()}; needs two or more"
+    return faults
 
 
 def _is_utf8(name: str) -> bool:
@@ -228,9 +251,12 @@ def _is_utf8(name: str) -> bool:
 
 
 def _content(path: Path) -> bytes:
-    content, target = decoding.content(path), path.resolve()
-    if not target.is_relative_to(paths.IMAGES.resolve()) and not DVC_CACHE.search(target.as_posix()):
-        raise DataError(f"a link that leads out of {paths.IMAGES}, to {target}")
+    """Read a file. Raises DataError for a link to a file outside, unless it is in DVC's cache."""
+    content = decoding.content(path)
+    target = path.resolve()
+    is_inside = target.is_relative_to(paths.IMAGES.resolve())
+    if not is_inside and not DVC_CACHE.search(target.as_posix()):
+        raise DataError(f"a link to a file outside of {paths.IMAGES}, {target}")
     return content
 
 
@@ -240,12 +266,12 @@ def _member(name: str) -> zipfile.ZipInfo:
     return info
 
 
-def _listed(what: str, faults: Faults) -> str:
+def _message(what: str, faults: Faults) -> str:
     lines = [f"\n  {shown(str(path))}: {shown(reason)}" for path, reason in sorted(faults.items())]
     more = f"\n  and {len(lines) - MOST_LINES:,} more" if len(lines) > MOST_LINES else ""
     return f"{paths.IMAGES}: {len(lines):,} {what}:{''.join(lines[:MOST_LINES])}{more}"
 
 
 def shown(text: str) -> str:
-    """`text` on one line, whatever is in it."""
+    """Return `text` on one line, with control characters escaped."""
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)

@@ -1,7 +1,8 @@
-"""The pictures, by the name of their file in reports/figures/ and of their settings in params.yaml.
+"""The figures, by the name of their file in reports/figures/ and of their table in params.yaml.
 
-To add one: a file here with a `draw(results, *, settings...)` that returns a matplotlib Figure, or, where an experiment
-has nothing for it to show, the reason as a short clause; a line in this table; its settings under `figures:`.
+To add a figure: a file here with `draw(results, *, settings...)`, which returns a matplotlib
+Figure, or, where the experiment lacks what it shows, the reason as a short clause; a line in this
+table; its settings under `figures:`.
 """
 
 from collections.abc import Callable

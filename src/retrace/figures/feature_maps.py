@@ -1,4 +1,4 @@
-"""What each convolution of the network makes of the first test image."""
+"""The feature maps of each convolution, for the first test image."""
 
 from typing import Annotated
 
@@ -10,20 +10,24 @@ from retrace.reports import Results
 
 
 def draw(results: Results, *, channels: Annotated[int, Field(ge=1, le=16)]) -> Figure | str:
-    """A row a layer, from the first to the last; of each its first channels, on one scale a layer, so that a channel
-    which sees nothing is dark.
+    """Draw a row for each layer, from first to last, with its first channels.
+
+    A layer's channels share one scale, so that an inactive channel is dark.
     """
     maps = results.views.maps
     if not maps:
         return "the network has no convolution"
     columns = min(channels, max(map(len, maps.values())))
-    figure = Figure(figsize=(max(7.0, 3.2 + columns), max(3.0, len(maps) + 0.6)), layout="constrained")
-    style.headline(figure, "What convolutions make of the first test image; of each layer its first channels")
+    size = (max(7.0, 3.2 + columns), max(3.0, len(maps) + 0.6))
+    figure = Figure(figsize=size, layout="constrained")
+    style.title(figure, "Feature maps of the first test image: the first channels of each layer")
     cells = figure.add_gridspec(len(maps), columns + 1, width_ratios=[2, *[1] * columns])
     left = figure.add_subplot(cells[:, 0])
     style.show_image(left, results.samples.inputs[0])
-    names, predictions = [style.short(name) for name in results.samples.class_names], results.predictions
-    left.set_title(f"true {names[predictions.labels[0]]}\nsaid {names[predictions.predicted[0]]}", fontweight="normal")
+    names = [style.short(name) for name in results.samples.class_names]
+    predictions = results.predictions
+    true, predicted = names[predictions.labels[0]], names[predictions.predicted[0]]
+    left.set_title(f"true {true}\npredicted {predicted}", fontweight="normal")
     for row, (name, map_) in enumerate(maps.items()):
         for column, channel in enumerate(map_[:columns]):
             axes = figure.add_subplot(cells[row, column + 1])

@@ -1,4 +1,4 @@
-"""The test images with the largest loss: where the network was surest of the wrong class."""
+"""The misclassified test images with the largest loss."""
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -8,27 +8,31 @@ from retrace.reports import Results
 
 
 def worst(results: Results) -> np.ndarray:
-    """The test samples that are told wrong, those with the least probability of their own class first."""
+    """Return the indices of the misclassified test samples, those with the largest loss first."""
     predictions = results.predictions
     wrong = np.flatnonzero(predictions.predicted != predictions.labels)
-    return wrong[np.argsort(results.probabilities[wrong, predictions.labels[wrong]], kind="stable")]
+    own = results.probabilities[wrong, predictions.labels[wrong]]
+    return wrong[np.argsort(own, kind="stable")]
 
 
 def draw(results: Results, *, rows: style.Cells, columns: style.Cells) -> Figure | str:
+    """Draw the worst, each with its true class, and its predicted class and probability."""
     if not results.samples.are_images:
         return style.NO_IMAGES
-    predictions, given = results.predictions, results.probabilities
+    predictions = results.predictions
     wrong = worst(results)
     if not len(wrong):
-        return f"there is no mistake in {len(results.samples):,} test samples"
+        return f"all {len(results.samples):,} test samples are correctly classified"
     shown = wrong[: rows * columns]
     names = [style.short(name, 12) for name in results.samples.class_names]
     labels = []
     for i in shown:
-        said = predictions.predicted[i]
-        labels.append(f"true {names[predictions.labels[i]]}\nsaid {names[said]} ({given[i, said]:.0%})")
-    title = f"The {len(shown):,} worst of {len(wrong):,} mistakes: true class, class said and how surely"
-    figure, cells = style.grid(labels, columns, title)
+        predicted = predictions.predicted[i]
+        probability = f"{results.probabilities[i, predicted]:.0%}"
+        true = names[predictions.labels[i]]
+        labels.append(f"true {true}\npredicted {names[predicted]} ({probability})")
+    chosen = f"The {len(shown):,} worst of {len(wrong):,} misclassified test images"
+    figure, cells = style.grid(labels, columns, f"{chosen}, with the predicted probability")
     for i, axes in zip(shown, cells, strict=True):
         style.show_image(axes, results.samples.inputs[i])
     return figure

@@ -1,8 +1,9 @@
 """The networks, by the name in params.yaml.
 
-To add one: a file here with a `build(shape, n_classes, *, settings...)` that returns the trunk (normalised inputs of
-that shape to features) and the head (features to logits); a line in this table; its settings under `models:`. A layer
-with a `settle(inputs)` is shown some normalised inputs of the training part before the first step.
+To add a network: a file here with `build(shape, n_classes, *, settings...)`, which returns the
+backbone (normalized inputs of that shape to features) and the head (features to logits); a line in
+this table; its settings under `models:`. A layer's `settle(inputs)` is called before the first step
+with some normalized training inputs.
 """
 
 from collections.abc import Callable

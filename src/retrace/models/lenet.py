@@ -1,6 +1,6 @@
-"""LeNet as the notes have it: 6 and 16 maps, 120 and 84 units (seeds/003; LeCun et al. 1998).
+"""LeNet with 6 and 16 channels, 120 and 84 units (seeds/003; LeCun et al. 1998).
 
-Smaller images get a margin to 32x32. ReLU comes after the pooling: see cnn.py.
+Smaller images are padded to 32x32. ReLU comes after the pooling: see cnn.py.
 """
 
 from torch import nn
@@ -11,13 +11,16 @@ SIDE = 32  # pixels
 
 
 def build(shape: Shape, n_classes: int) -> Built:
-    """(batch, channels, 32, 32) -> (batch, 6, 14, 14) -> (batch, 16, 5, 5) -> (batch, 120) -> (batch, 84)."""
+    """Build it: (batch, channels, 32, 32) -> (batch, 6, 14, 14) -> (batch, 16, 5, 5) -> (batch, 120) ->
+    (batch, 84).
+    """
     depth, *sides = shape
-    lacking = [max(SIDE - side, 0) for side in sides]
-    top, left = (margin // 2 for margin in lacking)
+    margins = [max(SIDE - side, 0) for side in sides]
+    top, left = (margin // 2 for margin in margins)
+    bottom, right = margins[0] - top, margins[1] - left
     tall, wide = (((max(side, SIDE) - 4) // 2 - 4) // 2 for side in sides)
-    trunk = nn.Sequential(
-        nn.ZeroPad2d((left, lacking[1] - left, top, lacking[0] - top)),
+    backbone = nn.Sequential(
+        nn.ZeroPad2d((left, right, top, bottom)),
         nn.Conv2d(depth, 6, 5),
         MaxPool(),
         nn.ReLU(),
@@ -30,4 +33,4 @@ def build(shape: Shape, n_classes: int) -> Built:
         nn.Linear(120, 84),
         nn.ReLU(),
     )
-    return trunk, nn.Linear(84, n_classes)
+    return backbone, nn.Linear(84, n_classes)

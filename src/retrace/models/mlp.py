@@ -1,4 +1,4 @@
-"""Linear layers, with an activation between them or without: then they are together one layer (seeds/001)."""
+"""Linear layers, with or without an activation: without, they equal one layer (seeds/001)."""
 
 import math
 from itertools import pairwise
@@ -18,9 +18,10 @@ def build(
     hidden: Annotated[list[Width], Field(min_length=1, max_length=100)],
     activation: Activation,
 ) -> Built:
-    """The circles' (batch, 2) -> (batch, 8) -> (batch, 4) -> (batch, 2)."""
+    """Build it. Circles: (batch, 2) -> (batch, 8) -> (batch, 4) -> (batch, 2)."""
     widths = [math.prod(shape), *hidden]
-    trunk = nn.Sequential(nn.Flatten())
+    backbone = nn.Sequential(nn.Flatten())
     for n_in, n_out in pairwise(widths):
-        trunk.append(layers.Linear(n_in, n_out)).append(layers.activation(activation, inplace=False))
-    return trunk, layers.Linear(widths[-1], n_classes)
+        backbone.append(layers.Linear(n_in, n_out))
+        backbone.append(layers.activation(activation, inplace=False))
+    return backbone, layers.Linear(widths[-1], n_classes)

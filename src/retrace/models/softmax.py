@@ -8,5 +8,5 @@ from retrace.layers import Built, Shape
 
 
 def build(shape: Shape, n_classes: int) -> Built:
-    """(batch, *shape) -> (batch, pixels) -> (batch, n_classes)."""
+    """Build it: (batch, *shape) -> (batch, pixels) -> (batch, n_classes)."""
     return nn.Flatten(), nn.Linear(math.prod(shape), n_classes)

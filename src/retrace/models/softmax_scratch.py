@@ -1,4 +1,4 @@
-"""Softmax regression from two tensors: weights drawn from a normal distribution, biases of 0 (seeds/004)."""
+"""Softmax regression from two tensors: normally distributed weights, biases of 0 (seeds/004)."""
 
 import math
 from typing import Annotated
@@ -12,7 +12,7 @@ from retrace.shapes import Features, Logits
 
 
 class Affine(nn.Module):
-    """W X + b of columns; the softmax is the loss's. Class by class, products take half the time."""
+    """W X + b; softmax is part of the loss. The transposed product takes half the time."""
 
     def __init__(self, n_features: int, n_classes: int, std: float) -> None:
         super().__init__()
@@ -24,5 +24,5 @@ class Affine(nn.Module):
 
 
 def build(shape: Shape, n_classes: int, *, std: Annotated[float, Field(gt=0, le=100)]) -> Built:
-    """(batch, *shape) -> (batch, pixels) -> (batch, n_classes)."""
+    """Build it: (batch, *shape) -> (batch, pixels) -> (batch, n_classes)."""
     return nn.Flatten(), Affine(math.prod(shape), n_classes, std)

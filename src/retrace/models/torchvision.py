@@ -1,4 +1,4 @@
-"""Any classifier of torchvision by its name there, its head changed for other classes (seeds/002, 11.1)."""
+"""Any torchvision classifier by name, with a new head (seeds/002, 11.1)."""
 
 from retrace import transfer
 from retrace.layers import Built, Shape
@@ -6,5 +6,5 @@ from retrace.transfer import Head
 
 
 def build(shape: Shape, n_classes: int, *, name: str, head: Head) -> Built:
-    """(batch, 3, height, width) -> what the network feeds to its last layer -> (batch, n_classes)."""
+    """Build it: (batch, 3, height, width) -> the last layer's inputs -> (batch, n_classes)."""
     return transfer.build(name, shape, n_classes, head)

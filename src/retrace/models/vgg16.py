@@ -1,4 +1,4 @@
-"""VGG16 (Simonyan and Zisserman 2015, arXiv:1409.1556), its head changed for other classes (seeds/002, 11.1)."""
+"""VGG16 with a new head (Simonyan and Zisserman 2015, arXiv:1409.1556; seeds/002, 11.1)."""
 
 from retrace import transfer
 from retrace.layers import Built, Shape
@@ -6,5 +6,7 @@ from retrace.transfer import Head
 
 
 def build(shape: Shape, n_classes: int, *, head: Head) -> Built:
-    """(batch, 3, height, width) -> (batch, 512, height / 32, width / 32) -> (batch, 4096) -> (batch, n_classes)."""
+    """Build it: (batch, 3, height, width) -> (batch, 512, height / 32, width / 32) ->
+    (batch, 4096) -> (batch, n_classes).
+    """
     return transfer.build("vgg16", shape, n_classes, head)

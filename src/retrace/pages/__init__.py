@@ -1,1 +1,1 @@
-"""Pages that people read in a browser: templates, and what fills them."""
+"""The report page: its template, and the values in it."""

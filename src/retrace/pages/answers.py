@@ -1,4 +1,4 @@
-"""What the test samples were taken for: class by class, the worst mistakes, and a map of them."""
+"""Predictions on the test split: scores by class, the worst errors, and t-SNE."""
 
 from dataclasses import dataclass
 
@@ -10,17 +10,16 @@ from retrace.pages.images import Sheet
 from retrace.reports import Results
 
 ROWS = 20  # of a table, at most
-LARGE = 128  # pixels of a mistake's longer side, at most
+LARGE = 128  # pixels of a misclassified image's longer side, at most
 FEATURES = 8  # of a sample that is no image, at most
-POINTS = 2000  # on a map, at most
-MAP = (640, 460)  # width and height, in units of the drawing
-EDGE = 14  # of it without a point
-SHAPES = 4  # of points; each ten classes have another
+POINTS = 2000  # in the t-SNE plot, at most
+PLOT = (640, 460)  # width and height, in SVG units
+EDGE = 14  # of the plot, without points
 
 
 @dataclass(frozen=True)
 class Class:
-    """Precision, recall and F1 in 0..1; 0 where a class was never said, or never there."""
+    """Precision, recall and F1 in 0..1; 0 where a class is never predicted, or has no samples."""
 
     name: str
     n_samples: int
@@ -31,8 +30,9 @@ class Class:
 
 @dataclass(frozen=True)
 class Matrix:
-    """How many of each class, a row a class, were taken for which, and how dark that is, 0..1. `are_named` where the
-    names are few enough to stand beside it.
+    """Counts by true class (rows) and predicted class (columns), with shades in 0..1.
+
+    `are_named` is true where the names are few enough to be written beside it.
     """
 
     counts: list[list[int]]
@@ -43,132 +43,149 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Confusion:
+    """A pair of classes that are confused."""
+
     true: str
-    said: str
+    predicted: str
     n: int
     share: float  # of the true class
 
 
 @dataclass(frozen=True)
-class Mistake:
-    sample: int  # its place in the test part, from 0
+class Misclassified:
+    """A misclassified test sample."""
+
+    sample: int  # its index in the test split
     true: str
-    said: str
-    surely: float  # probability of the class said
-    picture: str  # a data: address; empty where the sample is no image
-    features: list[float]  # of one that is none, the first few
+    predicted: str
+    probability: float  # of the predicted class
+    image: str  # a data: address; empty where the sample is no image
+    features: list[float]  # the first few, where it is no image
 
 
 @dataclass(frozen=True)
 class Point:
+    """A test sample in the t-SNE plot."""
+
     x: float
     y: float
     label: int
     is_wrong: bool
-    says: str
+    text: str
 
 
 @dataclass(frozen=True)
-class Map:
-    """Points in the test part's order; `sheet` has their pictures in the same order."""
+class Plot:
+    """Test samples in their order; `sheet` has their images in the same order."""
 
     points: list[Point]
-    n: int  # mapped, of whom `points` are the first
-    kind: str
+    n: int  # embedded, of which `points` are the first
+    source: str
     divergence: float
     sheet: Sheet | None
     width: int
     height: int
-    are_written: bool  # a point is its class's name
+    are_written: bool  # whether a point is its class's name
     present: list[int]  # classes
 
 
 def n_wrong(results: Results) -> int:
+    """Count the misclassified test samples."""
     return int(np.count_nonzero(results.predictions.predicted != results.predictions.labels))
 
 
 def classes(results: Results) -> list[Class]:
-    """How well each class is told from the others, the worst F1 first."""
-    counts = confusion_matrix.counted(results)
-    right, there, said = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
-    shares = [right / np.maximum(said, 1), right / np.maximum(there, 1), 2 * right / np.maximum(there + said, 1)]
-    rows = zip(results.samples.class_names, there.tolist(), *(share.tolist() for share in shares), strict=True)
+    """Return the scores of each class, the lowest F1 first."""
+    counts = confusion_matrix.confusion_counts(results)
+    correct = np.diag(counts)
+    actual = counts.sum(axis=1)
+    predicted = counts.sum(axis=0)
+    precision = correct / np.maximum(predicted, 1)
+    recall = correct / np.maximum(actual, 1)
+    f1 = 2 * correct / np.maximum(actual + predicted, 1)
+    columns = [column.tolist() for column in (actual, precision, recall, f1)]
+    rows = zip(results.samples.class_names, *columns, strict=True)
     return sorted((Class(*row) for row in rows), key=lambda each: each.f1)
 
 
 def matrix(results: Results) -> Matrix:
-    counts = confusion_matrix.counted(results)
-    shares, darkest = confusion_matrix.shaded(counts)
+    """Return the confusion matrix."""
+    counts = confusion_matrix.confusion_counts(results)
+    shares, darkest = confusion_matrix.row_shares(counts)
     shades = np.minimum(shares / darkest, 1).round(2)
-    full = [(int(row), int(column), float(shades[row, column])) for row, column in np.argwhere(counts)]
-    return Matrix(counts.tolist(), shades.tolist(), full, len(counts) <= style.LEGIBLE)
+    cells = [(int(row), int(column), float(shades[row, column])) for row, column in np.argwhere(counts)]
+    return Matrix(counts.tolist(), shades.tolist(), cells, len(counts) <= style.LEGIBLE)
 
 
 def confusions(results: Results) -> list[Confusion]:
-    """The pairs of classes that are confused most often."""
-    counts = confusion_matrix.counted(results)
-    there = counts.sum(axis=1)
+    """Return the pairs of classes that are confused most often."""
+    counts = confusion_matrix.confusion_counts(results)
+    totals = counts.sum(axis=1)
     np.fill_diagonal(counts, 0)
     names = results.samples.class_names
     ranked = np.argsort(-counts, axis=None, kind="stable")[:ROWS]
-    pairs = [divmod(int(place), len(names)) for place in ranked]
+    pairs = [divmod(int(index), len(names)) for index in ranked]
     return [
-        Confusion(names[a], names[b], int(counts[a, b]), float(counts[a, b] / there[a]))
+        Confusion(names[a], names[b], int(counts[a, b]), float(counts[a, b] / totals[a]))
         for a, b in pairs
         if counts[a, b]
     ]
 
 
-def worst(results: Results, *, rows: int, columns: int) -> list[Mistake]:
-    """As many as figures/mistakes.py draws, the surest first."""
-    samples, predictions = results.samples, results.predictions
-    found = []
+def worst(results: Results, *, rows: int, columns: int) -> list[Misclassified]:
+    """Return as many as figures/mistakes.py draws, those with the largest loss first."""
+    samples = results.samples
+    predictions = results.predictions
+    listed = []
     for i in mistakes.worst(results)[: rows * columns].tolist():
-        said = int(predictions.predicted[i])
-        found.append(
-            Mistake(
+        predicted = int(predictions.predicted[i])
+        listed.append(
+            Misclassified(
                 sample=i,
                 true=samples.class_names[predictions.labels[i]],
-                said=samples.class_names[said],
-                surely=float(results.probabilities[i, said]),
-                picture=images.picture(samples.inputs[i], LARGE) if samples.are_images else "",
+                predicted=samples.class_names[predicted],
+                probability=float(results.probabilities[i, predicted]),
+                image=images.encode(samples.inputs[i], LARGE) if samples.are_images else "",
                 features=[] if samples.are_images else samples.inputs[i][:FEATURES].tolist(),
             )
         )
-    return found
+    return listed
 
 
-def placed(results: Results, *, of: str, samples: int, perplexity: float) -> Map | None:
-    """The map that figures/tsne.py draws; None where it draws none."""
-    found = tsne.mapped(results, of, samples, perplexity)
-    if isinstance(found, str):
+def tsne_plot(results: Results, *, of: str, samples: int, perplexity: float) -> Plot | None:
+    """Return the embedding that figures/tsne.py draws, or None where it draws none."""
+    embedded = tsne.embedding(results, of, samples, perplexity)
+    if isinstance(embedded, str):
         return None
-    n, (width, height) = min(POINTS, len(found.places)), MAP
-    low, high = found.places.min(axis=0), found.places.max(axis=0)
-    shares = (found.places[:n] - low) / np.where(high > low, high - low, 1)
-    x = EDGE + shares[:, 0] * (width - 2 * EDGE)
-    y = EDGE + (1 - shares[:, 1]) * (height - 2 * EDGE)
-    names, labels, said = results.samples.class_names, results.predictions.labels, results.predictions.predicted
-    sure = results.probabilities.max(axis=1)
-    points = [
-        Point(
-            round(float(x[i]), 1),
-            round(float(y[i]), 1),
-            int(labels[i]),
-            bool(labels[i] != said[i]),
-            f"true {names[labels[i]]}, said {names[said[i]]} ({sure[i]:.0%}); test sample {i:,}",
-        )
-        for i in range(n)
-    ]
+    n = min(POINTS, len(embedded.points))
+    names = results.samples.class_names
+    labels = results.predictions.labels
+    predicted = results.predictions.predicted
+    confidence = results.probabilities.max(axis=1)
+    points = []
+    for i, (x, y) in enumerate(_fit(embedded.points)[:n].tolist()):
+        predicted_as = f"predicted {names[predicted[i]]} ({confidence[i]:.0%})"
+        text = f"true {names[labels[i]]}, {predicted_as}; test sample {i:,}"
+        points.append(Point(x, y, int(labels[i]), bool(labels[i] != predicted[i]), text))
     present = np.unique(labels[:n]).tolist()
-    return Map(
+    are_images = results.samples.are_images
+    return Plot(
         points,
-        len(found.places),
-        found.kind,
-        found.divergence,
-        images.sheet(results.samples.inputs[:n]) if results.samples.are_images else None,
-        width,
-        height,
+        len(embedded.points),
+        embedded.source,
+        embedded.divergence,
+        images.sheet(results.samples.inputs[:n]) if are_images else None,
+        *PLOT,
         max(map(len, names)) <= 2,
         present if len(present) <= style.LEGIBLE else [],
     )
+
+
+def _fit(points: np.ndarray) -> np.ndarray:
+    """Scale points (n, 2) to the plot, in tenths of a unit."""
+    low = points.min(axis=0)
+    extent = np.ptp(points, axis=0)
+    shares = (points - low) / np.where(extent > 0, extent, 1)
+    shares[:, 1] = 1 - shares[:, 1]
+    size = np.array(PLOT)
+    return (EDGE + shares * (size - 2 * EDGE)).round(1)

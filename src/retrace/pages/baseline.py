@@ -1,7 +1,7 @@
-"""What a result is compared with: the parameters and metrics of the last commit that has others.
+"""The baseline of a result: the last commit with other parameters or metrics.
 
-That is the last commit, where the work tree has other results, and an earlier one, where they are committed. It is
-called by the commit that brought them, so that neither committing these results nor anything else later moves it.
+It is named by the commit that introduced them. So it stays the same when these results are
+committed, and when anything else is committed later.
 """
 
 import json
@@ -13,12 +13,12 @@ from retrace import lineage, params, paths
 from retrace.errors import ParamsError
 from retrace.redaction import redacted_all
 
-COMMITS = 20  # with other files, but the same parameters and metrics, that are looked behind
+COMMITS = 20  # to search, at most
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """`params` are the chosen ones; None where that commit's do not fit the code of today."""
+    """A commit. `params` are the chosen ones, or None where today's code does not accept them."""
 
     commit: str
     date: str
@@ -29,16 +29,17 @@ class Baseline:
 
 @dataclass(frozen=True)
 class Change:
-    """Of a parameter or a metric; None is where there was, or is, none."""
+    """A parameter or a metric that differs; None where it is absent."""
 
     name: str
     then: Any
     now: Any
 
 
-def found(chosen: Mapping[str, Any], metrics: Mapping[str, float]) -> Baseline | None:
-    """The newest in the history of the commit here that has other chosen parameters, without secrets, or other metrics
-    than these. None where there is none, as outside git.
+def find(chosen: Mapping[str, Any], metrics: Mapping[str, float]) -> Baseline | None:
+    """Find the newest commit in this one's history with other parameters or other metrics.
+
+    Secrets are left out of the comparison. None where there is no such commit, and outside git.
     """
     rev = "HEAD"
     for _ in range(COMMITS):
@@ -53,8 +54,10 @@ def found(chosen: Mapping[str, Any], metrics: Mapping[str, float]) -> Baseline |
 
 
 def changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]:
-    """What differs, in the order of `now`."""
-    names = [name for name in {**now, **then} if name not in then or name not in now or then[name] != now[name]]
+    """Return what differs, in the order of `now`."""
+    absent = object()
+    names = {**now, **then}
+    names = [name for name in names if then.get(name, absent) != now.get(name, absent)]
     return [Change(name, then.get(name), now.get(name)) for name in names]
 
 

@@ -1,24 +1,24 @@
-"""How an experiment learned, and its precision by its recall, as charts."""
+"""Learning curves, and precision by recall, as charts."""
 
 from dataclasses import dataclass
 from statistics import fmean
 
 import numpy as np
 
-from retrace import curves as thresholds
+from retrace import svg
+from retrace.figures import precision_recall as figure
 from retrace.figures import style
-from retrace.pages import charts
-from retrace.pages.charts import Axis, Chart, Line
 from retrace.reports import History, Results
+from retrace.svg import Axis, Chart, Line
 
-PARTS = {"train": "training", "val": "validation"}
+SPLITS = {"train": "training", "val": "validation"}
+LABELS = {"loss": "loss (cross-entropy, nats)", "accuracy": "accuracy"}
 ROWS = 20  # of the table of epochs, at most
-OF_LOSS, OF_RATE = 4, 0  # colours
 
 
 @dataclass(frozen=True)
-class Recall:
-    """The curves of the worst classes, worst first, with the average precision of each class in the lines' names."""
+class PrecisionRecall:
+    """The curves of the worst classes, worst first; the lines' names have average precisions."""
 
     chart: Chart
     mean: float  # of the average precision, over all classes
@@ -26,67 +26,80 @@ class Recall:
 
 
 def learning(results: Results) -> list[Chart]:
-    """Loss and accuracy by epoch, learning rate and loss by step."""
-    history, steps = results.history, results.steps
-    epochs, counts = [row["epoch"] for row in history], [row["step"] for row in steps]
-    by_epoch = charts.around(epochs, "epoch", whole=True) if len(epochs) > 1 else Axis("epoch", 0.5, 1.5, whole=True)
-    found = []
-    for metric, label, most in (("loss", "loss (cross-entropy, nats)", np.inf), ("accuracy", "accuracy", 1.0)):
-        drawn = {part: [row[f"{part}_{metric}"] for row in history] for part in PARTS}
-        tested = results.metrics[f"test_{metric}"]
-        y = charts.around([*drawn["train"], *drawn["val"], tested], label, most=most, percent=metric == "accuracy")
-        lines = [
-            Line(charts.path(by_epoch, epochs, y, values), i, PARTS[part])
-            for i, (part, values) in enumerate(drawn.items())
-        ]
-        lines.append(Line(charts.level(y, tested), 2, "test", dashed=True))
-        said = ", ".join(f"{PARTS[part]} from {values[0]:.4g} to {values[-1]:.4g}" for part, values in drawn.items())
-        alt = f"{label} over {len(epochs):,} epochs: {said}; test {tested:.4g}"
-        found.append(Chart(f"{metric.capitalize()} by epoch", alt, by_epoch, y, lines))
-    for column, label, log in (("learning_rate", "learning rate", False), ("loss", "training loss of the step", True)):
-        values = [row[column] for row in steps]
-        y = charts.around(values, label, log=log)
-        x = charts.around(counts, "step", whole=True) if len(counts) > 1 else Axis("step", 0.5, 1.5, whole=True)
-        line = Line(charts.path(x, counts, y, values), OF_LOSS if log else OF_RATE)
-        alt = (
-            f"{label} over {counts[-1]:,.0f} steps: from {values[0]:.3g} to {values[-1]:.3g}, {max(values):.3g} at most"
-        )
-        found.append(Chart(f"{'Loss' if log else 'Learning rate'} by step", alt, x, y, [line]))
-    return found
+    """Return loss and accuracy by epoch, and learning rate and loss by step."""
+    return [
+        _by_epoch(results, "loss"),
+        _by_epoch(results, "accuracy"),
+        _by_step(results, "learning_rate", "learning rate", colour=0),
+        _by_step(results, "loss", "training loss of the step", colour=4),
+    ]
 
 
-def kept(results: Results) -> str:
-    """Which epoch's network this is: the one with the metrics that evaluate took over."""
+def _by_epoch(results: Results, metric: str) -> Chart:
+    """Return a metric of the three splits; the test split's is a horizontal line."""
+    history = results.history
+    label = LABELS[metric]
+    epochs = [row["epoch"] for row in history]
+    curves = {split: [row[f"{split}_{metric}"] for row in history] for split in SPLITS}
+    test = results.metrics[f"test_{metric}"]
+    is_share = metric == "accuracy"
+    x = svg.fit_axis(epochs, "epoch", whole=True)
+    values = [*curves["train"], *curves["val"], test]
+    y = svg.fit_axis(values, label, most=1.0 if is_share else np.inf, percent=is_share)
+    lines = [Line(svg.path(x, epochs, y, curve), i, SPLITS[split]) for i, (split, curve) in enumerate(curves.items())]
+    lines.append(Line(svg.level(y, test), 2, "test", dashed=True))
+    ends = [f"{SPLITS[split]} from {row[0]:.4g} to {row[-1]:.4g}" for split, row in curves.items()]
+    description = f"{label} over {len(epochs):,} epochs: {', '.join(ends)}; test {test:.4g}"
+    return Chart(f"{metric.capitalize()} by epoch", description, x, y, lines)
+
+
+def _by_step(results: Results, column: str, label: str, *, colour: int) -> Chart:
+    """Return the learning rate or the loss of each step."""
+    steps = [row["step"] for row in results.steps]
+    values = [row[column] for row in results.steps]
+    x = svg.fit_axis(steps, "step", whole=True)
+    y = svg.fit_axis(values, label, log=column == "loss")
+    ends = f"from {values[0]:.3g} to {values[-1]:.3g}"
+    description = f"{label} over {steps[-1]:,.0f} steps: {ends}, {max(values):.3g} at most"
+    title = f"{column.replace('_', ' ').capitalize()} by step"
+    return Chart(title, description, x, y, [Line(svg.path(x, steps, y, values), colour)])
+
+
+def kept_epoch(results: Results) -> str:
+    """Name the epoch whose weights were kept: its metrics are in metrics.json."""
     for row in results.history:
-        if all(results.metrics.get(name) == number for name, number in row.items() if name != "epoch"):
-            return f"of epoch {row['epoch']:.0f}, which was kept, of {len(results.history):,}"
-    return "of the epoch that was kept"
+        metrics = {name: number for name, number in row.items() if name != "epoch"}
+        if all(results.metrics.get(name) == number for name, number in metrics.items()):
+            return f"from epoch {row['epoch']:.0f} of {len(results.history):,}, the one kept"
+    return "from the epoch that was kept"
 
 
 def thinned(history: History) -> History:
-    """Some of the rows, evenly, with the first and the last."""
-    chosen = np.unique(np.linspace(0, len(history) - 1, min(ROWS, len(history))).round().astype(int))
-    return [history[i] for i in chosen]
+    """Return evenly spaced rows, with the first and the last."""
+    spaced = np.linspace(0, len(history) - 1, min(ROWS, len(history)))
+    return [history[i] for i in np.unique(spaced.round().astype(int))]
 
 
-def precision_recall(results: Results, *, classes: int) -> Recall | None:
-    """As figures/precision_recall.py has it; None where all test samples are of one class."""
-    found = {i: thresholds.found(own, given) for i, (own, given) in results.each_against_the_rest.items()}
-    if not found:
+def precision_recall(results: Results, *, classes: int) -> PrecisionRecall | None:
+    """Return the chart, or None where all test samples are of one class."""
+    by_class = figure.curves(results)
+    if not by_class:
         return None
-    scores = {i: thresholds.average_precision(of) for i, of in found.items()}
-    shown = {i: thresholds.precision_recall(thresholds.corners(found[i])) for i in style.worst(scores, classes)}
-    lowest = min(float(np.minimum(precision, recall).max()) for precision, recall in shown.values())
-    start = style.corner(2 * lowest - 1)  # so that the lowest curve is well inside
-    room = 0.01 * (1 - start)
-    x = Axis("recall (share of the class that is found)", start, 1 + room, percent=True)
-    y = Axis("precision (share of the found that is right)", start, 1 + room, percent=True)
-    few = max(scores) < len(style.COLOURS)
-    names = results.samples.class_names
-    lines = [
-        Line(charts.path(x, recall, y, precision, stepped=True), i if few else rank, f"{names[i]}  {scores[i]:.4f}")
-        for rank, (i, (precision, recall)) in enumerate(shown.items())
-    ]
-    said = ", ".join(f"{names[i]} {scores[i]:.4f}" for i in shown)
-    chart = Chart("Precision by recall", f"precision by recall, average precision by class: {said}", x, y, lines)
-    return Recall(chart, fmean(scores.values()), len(scores))
+    scores = {i: curve.average_precision for i, curve in by_class.items()}
+    shown = list(style.worst(scores, classes))
+    lowest = min(by_class[i].break_even for i in shown)
+    start = style.axis_start(2 * lowest - 1)  # so that the lowest curve is well inside
+    end = 1 + 0.01 * (1 - start)
+    x = Axis("recall (share of the class that is predicted as it)", start, end, percent=True)
+    y = Axis("precision (share of predictions that are correct)", start, end, percent=True)
+    is_few = max(scores) < len(style.COLOURS)
+    names = [f"{results.samples.class_names[i]}  {scores[i]:.4f}" for i in shown]
+    lines = []
+    for rank, (i, name) in enumerate(zip(shown, names, strict=True)):
+        curve = by_class[i]
+        line = svg.path(x, curve.recall, y, curve.precision, stepped=True)
+        lines.append(Line(line, i if is_few else rank, name))
+    values = ", ".join(name.replace("  ", " ") for name in names)
+    description = f"precision by recall, average precision by class: {values}"
+    chart = Chart("Precision by recall", description, x, y, lines)
+    return PrecisionRecall(chart, fmean(scores.values()), len(scores))

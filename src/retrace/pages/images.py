@@ -1,4 +1,4 @@
-"""Samples as pictures that a page carries in itself, as `data:` addresses."""
+"""Images embedded in a page as `data:` addresses."""
 
 import io
 from base64 import b64encode
@@ -13,7 +13,7 @@ SIDE = 64  # pixels, at most, of a sample on a sheet
 
 @dataclass(frozen=True)
 class Sheet:
-    """Pictures of one size side by side, row by row."""
+    """Images of one size side by side, row by row."""
 
     address: str
     columns: int
@@ -23,36 +23,39 @@ class Sheet:
 
 
 def address(content: bytes, kind: str) -> str:
+    """Return the `data:` address of an image file's content."""
     return f"data:image/{kind};base64,{b64encode(content).decode()}"
 
 
 def file(path: Path) -> str:
-    """The PNG at `path`."""
+    """Return the address of the PNG at `path`."""
     return address(path.read_bytes(), "png")
 
 
-def picture(image: np.ndarray, most: int) -> str:
-    """`image` of shape (channels, height, width) uint8, grey or RGB; made smaller where a side has more than `most`
-    pixels.
+def encode(image: np.ndarray, most: int) -> str:
+    """Encode an image (channels, height, width) uint8, grey or RGB.
+
+    It is scaled down where a side has more than `most` pixels.
     """
-    return _encoded(_smaller(image, most))
+    return _encode(_shrink(image, most))
 
 
 def sheet(images: Sequence[np.ndarray] | np.ndarray) -> Sheet:
-    """All of `images`, as of `picture`, in about a square."""
-    small = [_smaller(image, SIDE) for image in images]
+    """Encode images side by side, in about a square."""
+    small = [_shrink(image, SIDE) for image in images]
     height, width = small[0].shape[:2]
     columns = int(np.ceil(np.sqrt(len(small))))
     rows = -(-len(small) // columns)
-    whole = np.zeros((rows * height, columns * width, *small[0].shape[2:]), np.uint8)
-    for i, one in enumerate(small):
+    pixels = np.zeros((rows * height, columns * width, *small[0].shape[2:]), np.uint8)
+    for i, image in enumerate(small):
         row, column = divmod(i, columns)
-        whole[row * height : (row + 1) * height, column * width : (column + 1) * width] = one
-    return Sheet(_encoded(whole), columns, rows, width, height)
+        top, left = row * height, column * width
+        pixels[top : top + height, left : left + width] = image
+    return Sheet(_encode(pixels), columns, rows, width, height)
 
 
-def _smaller(image: np.ndarray, most: int) -> np.ndarray:
-    """Of shape (height, width), or (height, width, 3)."""
+def _shrink(image: np.ndarray, most: int) -> np.ndarray:
+    """Return pixels (height, width), or (height, width, 3)."""
     from PIL import Image
 
     pixels = image[0] if len(image) == 1 else image.transpose(1, 2, 0)
@@ -60,14 +63,17 @@ def _smaller(image: np.ndarray, most: int) -> np.ndarray:
         return pixels
     scale = most / max(pixels.shape[:2])
     size = [max(1, round(side * scale)) for side in pixels.shape[1::-1]]
-    return np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).resize((size[0], size[1])))
+    full = Image.fromarray(np.ascontiguousarray(pixels))
+    return np.asarray(full.resize((size[0], size[1])))
 
 
-def _encoded(pixels: np.ndarray) -> str:
-    """Grey to the bit, colours nearly."""
+def _encode(pixels: np.ndarray) -> str:
+    """Encode as WebP: grey images lossless, colour images lossy."""
     from PIL import Image
 
-    is_grey, content = pixels.ndim == 2, io.BytesIO()
-    lossless = {"lossless": True, "quality": 50} if is_grey else {"quality": 80}
-    Image.fromarray(np.ascontiguousarray(pixels)).save(content, "WEBP", method=2, **lossless)
+    content = io.BytesIO()
+    is_grey = pixels.ndim == 2
+    quality = {"lossless": True, "quality": 50} if is_grey else {"quality": 80}
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    image.save(content, "WEBP", method=2, **quality)
     return address(content.getvalue(), "webp")

@@ -1,6 +1,6 @@
 "use strict";
 // Over a map, the nearest point's picture and words; without this, the browser shows the words alone.
-for (const map of document.querySelectorAll("svg.map")) {
+for (const map of document.querySelectorAll("svg.tsne")) {
   const figure = map.closest("figure"), peek = figure.querySelector(".peek"), sheet = figure.querySelector(".sheet");
   const words = peek.querySelector(".words"), ring = map.querySelector(".at");
   const points = Array.from(map.querySelectorAll(".mark"), (mark) => {

@@ -1,4 +1,4 @@
-"""Numbers, parameters and commands as pages write them."""
+"""Numbers, parameters and commands as the page writes them."""
 
 import re
 import shlex
@@ -15,41 +15,41 @@ NAMES = {
     "val_accuracy": "validation accuracy",
     "train_accuracy": "training accuracy",
 }
-SHARE = re.compile(r"accuracy|precision|recall|f1|error|score")  # how a metric ends that is a share, 0..1
-LOWER = re.compile(r"loss|error|divergence")  # how one ends that is the better, the lower it is
+SHARE = re.compile(r"accuracy|precision|recall|f1|error|score")  # endings of metrics in 0..1
+LOWER = re.compile(r"loss|error|divergence")  # in metrics that are better if lower
 WORD = re.compile(r"[A-Za-z_./][\w./+-]*", re.ASCII)  # the same to Hydra's grammar and to YAML
 NOT_WORDS = {"true", "false", "null", "nan", "inf"}  # in any case; to Hydra they are not text
 
 
 def metric(number: float, name: str) -> str:
-    """A share in percent; else four decimals, or three digits of what is small."""
+    """Format a share in percent, another number with four decimals, or three digits if small."""
     if _is_share(name):
         return f"{number:.2%}"
     return f"{number:.4f}" if abs(number) >= 0.001 or number == 0 else f"{number:.3g}"
 
 
-def change(of: Change) -> str:
-    """Of a metric: by how much, and whether that is better."""
-    if of.then is None or of.now is None:
-        return "new" if of.then is None else "gone"
-    by = of.now - of.then
+def change(metric: Change) -> str:
+    """Format the difference of a metric, and whether it is better."""
+    if metric.then is None or metric.now is None:
+        return "new" if metric.then is None else "gone"
+    by = metric.now - metric.then
     if not by:
         return "equal"
-    size = f"{by * 100:+.2f} points" if _is_share(of.name) else f"{by:+.4f}"
+    size = f"{by * 100:+.2f} points" if _is_share(metric.name) else f"{by:+.4f}"
     if not re.search("[1-9]", size):
         size = f"{by:+.1e}"
-    return f"{size}, {'better' if (by < 0) == bool(LOWER.search(of.name)) else 'worse'}"
+    return f"{size}, {'better' if (by < 0) == bool(LOWER.search(metric.name)) else 'worse'}"
 
 
-def value(of: Any) -> str:
-    """A parameter as params.yaml has it."""
-    if of is None:
+def value(parameter: Any) -> str:
+    """Format a parameter as in params.yaml."""
+    if parameter is None:
         return "null"
-    if isinstance(of, bool):
-        return str(of).lower()
-    if isinstance(of, list):
-        return f"[{', '.join(map(value, of))}]"
-    return str(of)
+    if isinstance(parameter, bool):
+        return str(parameter).lower()
+    if isinstance(parameter, list):
+        return f"[{', '.join(map(value, parameter))}]"
+    return str(parameter)
 
 
 def flags(chosen: Mapping[str, Any]) -> list[str]:
