@@ -3,13 +3,12 @@
 What a source wrote is believed only after its SHA-256 matched: no source needs to be trusted.
 """
 
-import hashlib
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from retrace import paths
+from retrace import hashing, paths
 from retrace.errors import FetchError
 from retrace.sources import RawFile, Source
 
@@ -68,8 +67,7 @@ def _fault(file: RawFile, folder: Path) -> str | None:
     if path.stat().st_size != file.size:
         return f"{file.name} is not the file: {path.stat().st_size} bytes or more, expected {file.size}"
     for kind, expected in (("md5", file.md5), ("sha256", file.sha256)):
-        with path.open("rb") as stream:
-            actual = hashlib.file_digest(stream, kind).hexdigest()
+        actual = hashing.digest(path, kind)
         if actual != expected:
             return f"{file.name} is not the file: {kind} {actual}, expected {expected}"
     return None

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from retrace import graph, integrity, lineage, params, paths, processes
+from retrace import git, graph, hashing, identity, integrity, lineage, params, paths, processes
 from retrace.errors import DataError, Terminated
 from retrace.journal import Journal
 from retrace.tracking import follower
@@ -49,7 +49,7 @@ def stage(name: str, beside: Follower | None = None) -> Iterator[Journal]:
         beside.follow(record.path)
         others_wait = False
         try:
-            if changes := lineage.changes():
+            if changes := git.uncommitted_patch():
                 record.attach("code.patch", changes)
             yield record
             record.end("FINISHED", outs=_hashes(stages[name].outs), files=_hashes(_inside(stages[name].outs)))
@@ -93,17 +93,17 @@ def _header(name: str, stages: Mapping[str, graph.Stage], values: params.Values)
     return {
         "stage": name,
         "dataset": values["dataset"],
-        "key": lineage.key(values),
-        "folds": lineage.key(values | {"fold": None}) if values["folds"] > 1 else None,
-        "experiment": lineage.experiment(),
+        "key": identity.key(values),
+        "folds": identity.key(values | {"fold": None}) if values["folds"] > 1 else None,
+        "experiment": identity.dvc_experiment(),
         "sweep": os.environ.get("RETRACE_SWEEP"),
-        "commit": lineage.commit(),
+        "commit": git.head_commit(),
         "user": lineage.user(),
         "machine": lineage.machine(),
         "params": params.chosen(values),
         "own_params": own_params,
         "deps": deps,
-        "inputs": lineage.inputs(name, own_params, deps),
+        "inputs": identity.inputs(name, own_params, deps),
         "makers": makers,
         "later": _later(name, stages, values),
     }
@@ -115,7 +115,7 @@ def folder() -> Path:
 
 
 def _hashes(files: Iterable[str]) -> dict[str, str]:
-    return {file: lineage.md5(Path(file)) for file in files if Path(file).exists()}
+    return {file: hashing.md5(Path(file)) for file in files if Path(file).exists()}
 
 
 def _inside(outs: Iterable[str]) -> list[str]:
