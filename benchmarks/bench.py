@@ -10,7 +10,6 @@ benchmarks/bench.json and the picture into docs/.
 import json
 import platform
 import re
-import subprocess
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
@@ -24,7 +23,7 @@ from clones import Clone
 from side import Told
 from table import head, line, place, replace
 
-from retrace import errors, recipes
+from retrace import errors, git, recipes
 from retrace.errors import RetraceError
 
 BUSY = 20.0  # per cent of one core, taken by others
@@ -224,9 +223,7 @@ def recorded() -> dict[str, Measured]:
 
 def commit() -> str:
     """The last one, and whether something is not in it."""
-    return subprocess.run(
-        ["git", "describe", "--always", "--dirty"], check=True, capture_output=True, text=True
-    ).stdout.strip()
+    return git.run("describe", "--always", "--dirty").decode().strip()
 
 
 def processor() -> str:

@@ -4,11 +4,10 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
 
-from retrace import paths
+from retrace import dvc_cli, git, paths
 from retrace.errors import RetraceError
 
 
@@ -18,12 +17,10 @@ class Clone:
     def __init__(self, path: Path, dataset: str) -> None:
         self.path, self.dataset = path, dataset
         other = ("DVC_", "MLFLOW_", "PYTHONDONTWRITEBYTECODE")  # the last: a user's Python keeps what it compiled
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(other)}
         places = {"PYTHONPATH": "src", "DVC_SITE_CACHE_DIR": str(path.with_suffix(".cache"))}
-        self.env = kept | places | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-        listing = ("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
-        listed = subprocess.run(listing, capture_output=True, text=True, check=True).stdout.split("\0")
-        for name in filter(os.path.isfile, listed):
+        self.env = dvc_cli.environment(*other) | places
+        listing = git.run("ls-files", "-z", "--cached", "--others", "--exclude-standard").decode()
+        for name in filter(os.path.isfile, listing.split("\0")):
             (path / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(name, path / name)
         chosen = re.sub(r"(?m)^dataset: \w+", f"dataset: {dataset}", (path / paths.PARAMS).read_text(encoding="utf-8"))

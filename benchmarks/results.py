@@ -21,7 +21,7 @@ from tempfile import TemporaryDirectory
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from retrace import errors, files, params, recipes
+from retrace import errors, files, git, params, recipes
 from retrace.errors import RetraceError
 from retrace.params import Values
 
@@ -190,8 +190,8 @@ def with_table(readme: str, new: str) -> str:
 
 def uncommitted() -> str:
     """What of the code is not as the last commit has it."""
-    asked = subprocess.run(["git", "status", "--porcelain", "--", *CODE], capture_output=True, text=True, check=True)
-    return " ".join(line[3:] for line in asked.stdout.splitlines())
+    changes = git.run("status", "--porcelain", "--", *CODE).decode()
+    return " ".join(line[3:] for line in changes.splitlines())
 
 
 def with_recorded(results: dict[str, list[Result]]) -> dict[str, list[Result]]:

@@ -12,6 +12,7 @@ from retrace import (
     classifier,
     errors,
     evaluation,
+    files,
     params,
     paths,
     pretrained,

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
-from retrace import paths
+from retrace import dvc_cli, git, paths
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
@@ -18,9 +18,7 @@ BIN = Path(sys.executable).parent
 
 def environment(cache: Path) -> dict[str, str]:
     """This process's environment with our programs first and nothing that could reach a user's own stores."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_", "RETRACE_", "PYTHONPATH"))}
-    return kept | {
-        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+    return dvc_cli.environment("DVC_", "MLFLOW_", "RETRACE_", "PYTHONPATH") | {
         "RETRACE_CACHE": str(cache / "downloads"),
         "DVC_SITE_CACHE_DIR": str(cache / "dvc"),
         "GIT_CONFIG_GLOBAL": os.devnull,
@@ -80,14 +78,8 @@ class Clone(Tree):
 
     def __init__(self, path: Path, cache: Path, edits: dict[str, str]) -> None:
         super().__init__(path, cache)
-        listed = subprocess.run(
-            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        for name in filter(None, listed.stdout.split("\0")):
+        listing = git.run("ls-files", "-z", "--cached", "--others", "--exclude-standard", folder=ROOT)
+        for name in filter(None, listing.decode().split("\0")):
             if (ROOT / name).is_file():
                 (path / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(ROOT / name, path / name)

@@ -15,7 +15,7 @@ import pytest
 from mlflow.entities import Run
 from repository import Clone
 
-from retrace import graph, lineage, paths
+from retrace import git, graph, paths
 from retrace.commands import compare
 from retrace.errors import RetraceError
 
@@ -89,7 +89,7 @@ def refused(*names: str) -> str:
 @contextmanager
 def forgotten(name: str) -> Iterator[None]:
     """DVC has no experiment of this name."""
-    (ref,) = [ref for ref in lineage.experiments() if ref.name == name]
+    (ref,) = [ref for ref in git.experiments() if ref.name == name]
     path = f"refs/exps/{ref.baseline[:2]}/{ref.baseline[2:]}/{name}"
     subprocess.run(["git", "update-ref", "-d", path], check=True)
     try:
@@ -112,7 +112,7 @@ def without(*folders: str) -> Iterator[None]:
 
 def right(rev: str) -> list[bool]:
     """Which test samples an experiment tells right, as DVC has it."""
-    with lineage.exported(rev) as folder:
+    with git.export(rev) as folder:
         md5 = graph.locked(folder)["evaluate"].outs[str(paths.CONFUSION)]
     with Path(f".dvc/cache/files/md5/{md5[:2]}/{md5[2:]}").open(newline="") as file:
         return [row["actual"] == row["predicted"] for row in csv.DictReader(file)]
@@ -121,7 +121,7 @@ def right(rev: str) -> list[bool]:
 def test_what_differs_is_told_and_whether_the_samples_show_it(made: Made, capsys: pytest.CaptureFixture[str]) -> None:
     compare.compare(["base", "faster"], None, as_json=False)
     said = capsys.readouterr().out
-    (faster,) = [ref.rev for ref in lineage.experiments() if ref.name == "faster"]
+    (faster,) = [ref.rev for ref in git.experiments() if ref.name == "faster"]
     first, second = right("base"), right(faster)
     lost = sum(a and not b for a, b in zip(first, second, strict=True))
     won = sum(b and not a for a, b in zip(first, second, strict=True))
@@ -134,7 +134,7 @@ def test_what_differs_is_told_and_whether_the_samples_show_it(made: Made, capsys
 
 
 def test_an_experiment_is_the_same_by_whatever_name(made: Made, told: Callable[..., dict[str, Any]]) -> None:
-    (ref,) = [ref for ref in lineage.experiments() if ref.name == "faster"]
+    (ref,) = [ref for ref in git.experiments() if ref.name == "faster"]
     run, stage = made.run("faster"), made.run("faster", "train")
     names = ["faster", ref.rev, ref.rev[:10], run.info.run_id, run.info.run_id[:8], stage.info.run_id]
     found = told(*names)

@@ -18,7 +18,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from repository import BIN, ROOT, environment
 
-from retrace import params, paths, recipes
+from retrace import overrides, params, paths, recipes
 from retrace.augmentations import AUGMENTATIONS
 from retrace.commands import recipe as command
 from retrace.datasets import DATASETS
@@ -260,7 +260,7 @@ texts = (
 @example(1e22)
 def test_a_value_is_read_back_by_dvc_as_it_was_or_is_refused(value: object) -> None:
     try:
-        word = recipes.word("key", value)
+        word = overrides.word("key", value)
     except ParamsError:
         return
     assert re.fullmatch(r"[\w./+\-\[\],]+", word, re.ASCII)
@@ -273,7 +273,7 @@ def test_a_value_is_read_back_by_dvc_as_it_was_or_is_refused(value: object) -> N
 )
 def test_a_value_that_would_need_quotes_is_refused(value: object) -> None:
     with pytest.raises(ParamsError, match="pretrained is to be .* cannot say unquoted; edit the file instead"):
-        recipes.word("pretrained", value)
+        overrides.word("pretrained", value)
 
 
 @pytest.mark.usefixtures("repository")

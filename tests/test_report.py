@@ -16,7 +16,7 @@ from browser import Browser
 from dvc.utils.hydra import apply_overrides
 from repository import ROOT
 
-from retrace import lineage, params, paths
+from retrace import git, params, paths
 from retrace.figures import FIGURES
 from retrace.pages import baseline, curves, report, wording
 from retrace.pages.baseline import Change
@@ -276,7 +276,7 @@ def test_the_baseline_is_the_last_commit_with_others_and_stays_so_when_more_is_c
     found = baseline.find(chosen(), {"test_accuracy": 0.9})
     assert found is not None
     assert (found.commit, found.subject, found.params) == (second, "slower", before)
-    assert found.date == lineage.said_by(second)[0]
+    assert found.date == git.commit_message(second)[0]
     assert baseline.changes(before, chosen()) == [Change("lr", 0.004, 0.003)]
     history("faster", {"test_accuracy": 0.9})
     paths.PARAMS.write_text("# a comment\n" + paths.PARAMS.read_text())

@@ -16,7 +16,7 @@ from mlflow.protos import databricks_pb2 as mlflow_errors
 from repository import ROOT
 from sqlalchemy.exc import OperationalError
 
-from retrace import errors, graph, journal, lineage, params, paths, processes, tracking
+from retrace import errors, graph, hashing, journal, params, paths, processes, tracking
 from retrace.commands import sync
 from retrace.journal import EventLog
 from retrace.tracking import store as tracking_store
@@ -57,7 +57,7 @@ def run(*stages: str) -> None:
     values = params.read()
     for name in stages:
         declared = graph.stages(values)[name]
-        read = [lineage.md5(Path(dep)) for dep in declared.deps if Path(dep).exists() and dep.split("/")[0] != "src"]
+        read = [hashing.md5(Path(dep)) for dep in declared.deps if Path(dep).exists() and dep.split("/")[0] != "src"]
         with tracking.stage(name) as record:
             for out in declared.outs:
                 file = Path(out) / "file" if out in ("data/raw", "reports/figures") else Path(out)
@@ -72,9 +72,9 @@ def lock() -> None:
     values = params.read()
     stages = {
         name: {
-            "deps": [{"path": dep, "md5": lineage.md5(Path(dep))} for dep in stage.deps],
+            "deps": [{"path": dep, "md5": hashing.md5(Path(dep))} for dep in stage.deps],
             "params": {"params.yaml": params.chosen(values, params.STAGES[name])},
-            "outs": [{"path": out, "md5": lineage.md5(Path(out))} for out in stage.outs],
+            "outs": [{"path": out, "md5": hashing.md5(Path(out))} for out in stage.outs],
         }
         for name, stage in graph.stages(values).items()
     }

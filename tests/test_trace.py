@@ -13,7 +13,7 @@ import yaml
 from mlflow.entities import Run
 from repository import Clone
 
-from retrace import graph, lineage, machine, paths, tracking
+from retrace import git, graph, hashing, machine, paths, tracking
 from retrace.commands import trace
 from retrace.errors import RetraceError
 from retrace.tracking import experiments
@@ -92,7 +92,7 @@ def committed() -> str:
     who = ("-c", "user.name=test", "-c", "user.email=test@localhost")
     for command in (["init", "--quiet"], ["add", "--all"], [*who, "commit", "--quiet", "--message", "all"]):
         subprocess.run(["git", *command], check=True)
-    return str(lineage.commit())
+    return str(git.head_commit())
 
 
 def test_a_file_leads_to_the_run_that_made_it_and_on_to_the_raw_data(
@@ -103,18 +103,18 @@ def test_a_file_leads_to_the_run_that_made_it_and_on_to_the_raw_data(
     ids = {stage: of(store, stage)[0].info.run_id for stage in MADE}
     output = said(paths.WEIGHTS, capsys)
     order = [
-        f"{paths.WEIGHTS}  {lineage.md5(paths.WEIGHTS)}\n",
+        f"{paths.WEIGHTS}  {hashing.md5(paths.WEIGHTS)}\n",
         f"train, run {ids['train']}: FINISHED\n",
         f"of experiment {parent.info.run_name}, run {parent.info.run_id}\n",
         f"in MLflow under mnist, key {parent.data.tags['retrace.key']}\n",
         f"by {machine.user()} on {machine.processor()}",
         "lr=0.005, ",
-        f"read {paths.TRAIN}  {lineage.md5(paths.TRAIN)}\n",
+        f"read {paths.TRAIN}  {hashing.md5(paths.TRAIN)}\n",
         f"preprocess, run {ids['preprocess']}: FINISHED\n",
-        f"read data/raw  {lineage.md5(paths.RAW)}\n",
+        f"read data/raw  {hashing.md5(paths.RAW)}\n",
         f"download, run {ids['download']}: FINISHED\n",
         "from the moon\n",
-        f"{CSV}  {lineage.md5(CSV)}\n",
+        f"{CSV}  {hashing.md5(CSV)}\n",
     ]
     places = [output.find(part) for part in order]
     assert -1 not in places
@@ -139,7 +139,7 @@ def test_a_folder_is_traced_and_so_is_a_picture_in_it_whatever_its_name(capsys: 
     ran()
     for target in (paths.FIGURES, paths.FIGURES / "[red]loss[/red].png", paths.FIGURES.absolute()):
         relative = os.path.relpath(target)
-        assert said(target, capsys).startswith(f"{relative}  {lineage.md5(target)}\n└── visualize, run ")
+        assert said(target, capsys).startswith(f"{relative}  {hashing.md5(target)}\n└── visualize, run ")
 
 
 @pytest.mark.usefixtures("store")
@@ -150,7 +150,7 @@ def test_no_hash_is_broken_in_a_pipe_however_narrow_the_terminal_was(
     ran()
     output = said(paths.METRICS, capsys)
     for path in (paths.METRICS, paths.WEIGHTS, paths.TRAIN, paths.RAW):
-        assert f"{path}  {lineage.md5(path)}\n" in output
+        assert f"{path}  {hashing.md5(path)}\n" in output
 
 
 def test_the_oldest_of_the_runs_that_made_the_same_bytes_is_named(
@@ -181,12 +181,12 @@ def test_a_file_changed_by_hand_leads_to_the_bytes_that_the_pipeline_made(
     store: mlflow.MlflowClient, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ran("train")
-    made = lineage.md5(paths.WEIGHTS)
+    made = hashing.md5(paths.WEIGHTS)
     lock({"train": {paths.WEIGHTS: made}})
     paths.WEIGHTS.write_text("by hand")
     message = refused(paths.WEIGHTS)
     assert (
-        f"no run in sqlite:///{Path.cwd()}/mlflow.db made these bytes, of MD5 {lineage.md5(paths.WEIGHTS)}" in message
+        f"no run in sqlite:///{Path.cwd()}/mlflow.db made these bytes, of MD5 {hashing.md5(paths.WEIGHTS)}" in message
     )
     (original,) = re.findall(r"`retrace trace (\w+)`", message)
     assert original == made
@@ -197,7 +197,7 @@ def test_a_file_changed_by_hand_leads_to_the_bytes_that_the_pipeline_made(
 @pytest.mark.usefixtures("store")
 def test_a_picture_changed_by_hand_is_told_from_its_folder() -> None:
     ran("visualize")
-    made = lineage.md5(paths.FIGURES)
+    made = hashing.md5(paths.FIGURES)
     lock({"visualize": {paths.FIGURES: made}})
     (paths.FIGURES / "roc.png").write_text("by hand")
     assert f"dvc.lock has {paths.FIGURES} with another, which `retrace trace {made}` traces" in refused(
@@ -208,7 +208,7 @@ def test_a_picture_changed_by_hand_is_told_from_its_folder() -> None:
 @pytest.mark.usefixtures("store")
 def test_a_file_that_nobody_made_costs_one_line() -> None:
     ran("preprocess")
-    lock({"preprocess": {paths.TRAIN: lineage.md5(paths.TRAIN)}})
+    lock({"preprocess": {paths.TRAIN: hashing.md5(paths.TRAIN)}})
     Path("notes.txt").write_text("mine")
     assert refused("notes.txt").endswith("what a stage made can be traced")
     assert refused(paths.PROCESSED).endswith(f"trace what is in it: {paths.TRAIN}")
@@ -246,7 +246,7 @@ def test_the_experiment_of_the_work_tree_is_named_where_another_one_made_the_fil
     edit("\nlr: 0.005", "\nlr: 0.01")
     ran("train")
     own = of(store, "")[1]
-    lock({"train": {paths.WEIGHTS: lineage.md5(paths.WEIGHTS)}})
+    lock({"train": {paths.WEIGHTS: hashing.md5(paths.WEIGHTS)}})
     here = experiments.Tree({}, own.data.tags["retrace.key"], graph.locked(), {})
     monkeypatch.setattr("retrace.tracking.experiments.read", lambda _: here)
     last = said(paths.WEIGHTS, capsys).splitlines()[-1]
@@ -269,11 +269,11 @@ def test_a_run_has_its_files_and_the_commands_bring_them_back(
     output = said(parent.info.run_id[:12], capsys)
     into = Path(f"traced-{parent.info.run_id[:8]}")
     for path in (paths.RAW, *MADE["train"], paths.FIGURES):
-        assert re.search(rf"{path}  {lineage.md5(path)}  .*the work tree\n", output)
+        assert re.search(rf"{path}  {hashing.md5(path)}  .*the work tree\n", output)
     only_copied = "\n".join(line for line in commands(output).splitlines() if "mlflow" not in line)
     subprocess.run(["bash", "-e", "-c", only_copied], check=True)
     for path in (CSV, *MADE["preprocess"], *MADE["train"]):
-        assert lineage.md5(into / path) == lineage.md5(path)
+        assert hashing.md5(into / path) == hashing.md5(path)
 
 
 def test_a_linked_stage_s_files_are_the_experiment_s_too(
@@ -309,7 +309,7 @@ def line_of(output: str, path: Path) -> str:
 
 def cached(path: Path) -> Path:
     """The object in DVC's cache, which now has the file."""
-    md5 = lineage.md5(path)
+    md5 = hashing.md5(path)
     there = Path(".dvc/cache/files/md5", md5[:2], md5[2:])
     there.parent.mkdir(parents=True)
     shutil.copy(path, there)
@@ -320,7 +320,7 @@ def test_a_place_is_named_only_as_long_as_it_has_the_right_bytes(
     store: mlflow.MlflowClient, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ran("evaluate")
-    kept, other = lineage.md5(paths.METRICS), lineage.md5(paths.CLASSES)
+    kept, other = hashing.md5(paths.METRICS), hashing.md5(paths.CLASSES)
     there = cached(paths.CLASSES)
     lock({"evaluate": {paths.METRICS: kept, paths.CLASSES: other}})
     for path in (*MADE["evaluate"][1:4], paths.CLASSES):
@@ -376,14 +376,14 @@ def test_what_is_typed_brings_every_byte_back(tmp_path_factory: pytest.TempPathF
 
     (train,) = of(store, "train")
     output = clone.type(f"retrace trace {train.info.run_id}")
-    assert f"{paths.WEIGHTS}  {lineage.md5(clone.path / paths.WEIGHTS)}  DVC's cache, the work tree\n" in output
+    assert f"{paths.WEIGHTS}  {hashing.md5(clone.path / paths.WEIGHTS)}  DVC's cache, the work tree\n" in output
     got_back(clone, output, train, MADE["train"])
 
     clone.commit("digits")
     output = clone.type("cd models && retrace trace model.safetensors")
     for stage in ("train", "preprocess", "download"):
         assert of(store, stage)[0].info.run_id in output
-    assert lineage.md5(clone.path / CSV) in output
+    assert hashing.md5(clone.path / CSV) in output
     (parent,) = of(store, "")
     output = clone.type(f"retrace trace {parent.info.run_id}")
     assert "nowhere" not in output
@@ -394,7 +394,7 @@ def test_what_is_typed_brings_every_byte_back(tmp_path_factory: pytest.TempPathF
     output = clone.type(f"retrace trace {train.info.run_id}")
     (model,) = got_back(clone, output, train, [paths.WEIGHTS])
     md5 = train.data.tags[f"dvc.outs.{paths.WEIGHTS}"]
-    assert lineage.md5(model) == md5 != lineage.md5(clone.path / paths.WEIGHTS)  # which never was in the work tree
+    assert hashing.md5(model) == md5 != hashing.md5(clone.path / paths.WEIGHTS)  # which never was in the work tree
     output = clone.type(f"retrace trace {model}")
     assert "of experiment aside, run " in output
     assert "lr=0.01, " in output
@@ -404,7 +404,7 @@ def test_what_is_typed_brings_every_byte_back(tmp_path_factory: pytest.TempPathF
     assert f"{md5}  nowhere\n" in output
     again = commands(output).partition("# nowhere")[2]
     clone.type(f"set -e\n#{again}")
-    assert lineage.md5(clone.path.parent / f"again-{train.info.run_id[:8]}" / paths.WEIGHTS) == md5
+    assert hashing.md5(clone.path.parent / f"again-{train.info.run_id[:8]}" / paths.WEIGHTS) == md5
 
 
 def got_back(clone: Clone, output: str, run: Run, files: list[Path]) -> list[Path]:
@@ -413,5 +413,5 @@ def got_back(clone: Clone, output: str, run: Run, files: list[Path]) -> list[Pat
     clone.type("set -e\n" + "\n".join(script))
     found = [clone.path / f"traced-{run.info.run_id[:8]}" / path for path in files]
     for file, path in zip(found, files, strict=True):
-        assert f"── {path}  {lineage.md5(file)}  " in output
+        assert f"── {path}  {hashing.md5(file)}  " in output
     return found

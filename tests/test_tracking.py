@@ -18,7 +18,19 @@ import pytest
 from mlflow import artifacts
 from mlflow.entities import Run
 
-from retrace import classifier, errors, graph, journal, lineage, machine, params, paths, redaction, tracking
+from retrace import (
+    classifier,
+    errors,
+    graph,
+    hashing,
+    identity,
+    journal,
+    machine,
+    params,
+    paths,
+    redaction,
+    tracking,
+)
 from retrace.classifier import Card
 from retrace.journal import EventLog
 from retrace.state import Epoch
@@ -72,7 +84,7 @@ def test_a_stage_becomes_a_child_run_with_what_it_did(folder: Path, store: mlflo
     assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
     assert child.data.tags["colour"] == "red"
     assert child.data.tags["retrace.stage"] == "evaluate"
-    assert child.data.tags["dvc.outs.reports/confusion.csv"] == lineage.md5(paths.CONFUSION)
+    assert child.data.tags["dvc.outs.reports/confusion.csv"] == hashing.md5(paths.CONFUSION)
     artifact = artifacts.download_artifacts(
         run_id=child.info.run_id, artifact_path="reports/confusion.csv", tracking_uri=f"sqlite:///{folder}/mlflow.db"
     )
@@ -286,7 +298,7 @@ def test_data_sets_and_models_are_what_mlflow_knows_them_as(
         return {each.dataset.name: (each.dataset.digest, each.tags[0].value) for each in given}
 
     expected = {
-        f"mnist {path.stem}": (lineage.md5(path), context)
+        f"mnist {path.stem}": (hashing.md5(path), context)
         for path, context in ((paths.TRAIN, "training"), (paths.VALIDATION, "validation"), (paths.TEST, "testing"))
     }
     assert read(parent) == expected
@@ -294,9 +306,9 @@ def test_data_sets_and_models_are_what_mlflow_knows_them_as(
     assert read(evaluate) == {name: said for name, said in expected.items() if said[1] == "testing"}
     (model,) = store.search_logged_models([parent.info.experiment_id])
     assert {(m.key, m.value, m.dataset_name, m.dataset_digest) for m in model.metrics or []} == {
-        ("train_loss", 0.5, "mnist train", lineage.md5(paths.TRAIN)),
-        ("val_accuracy", 0.75, "mnist validation", lineage.md5(paths.VALIDATION)),
-        ("test_accuracy", 0.5, "mnist test", lineage.md5(paths.TEST)),
+        ("train_loss", 0.5, "mnist train", hashing.md5(paths.TRAIN)),
+        ("val_accuracy", 0.75, "mnist validation", hashing.md5(paths.VALIDATION)),
+        ("test_accuracy", 0.5, "mnist test", hashing.md5(paths.TEST)),
     }
     mlflow.set_tracking_uri(store.tracking_uri)
     table = mlflow.search_runs(experiment_names=["mnist"], filter_string="dataset.name = 'mnist test'")
@@ -390,22 +402,22 @@ def test_a_number_that_json_does_not_know_is_read_back_from_a_journal(tmp_path: 
 def test_the_key_changes_with_parameters_and_code_and_with_nothing_else(values: params.Values) -> None:
     Path("stages").mkdir()
     Path("stages/train.py").write_text("1")
-    key = lineage.key(values)
+    key = identity.key(values)
     Path("README.md").write_text("new")
-    assert lineage.key(dict(reversed(values.items()))) == key
-    assert lineage.key(values | {"lr": 0.1}) != key
+    assert identity.key(dict(reversed(values.items()))) == key
+    assert identity.key(values | {"lr": 0.1}) != key
     Path("stages/train.py").write_text("2")
-    assert lineage.key(values) != key
+    assert identity.key(values) != key
 
 
 @pytest.mark.usefixtures("folder")
 def test_the_key_changes_with_your_own_images_where_they_are_the_data_set(values: params.Values) -> None:
     paths.IMAGES.mkdir(parents=True)
     own = values | {"dataset": "image_folder"}
-    before = lineage.key(values), lineage.key(own)
+    before = identity.key(values), identity.key(own)
     (paths.IMAGES / "cat.png").write_bytes(b"miaow")
-    assert lineage.key(values) == before[0]
-    assert lineage.key(own) != before[1]
+    assert identity.key(values) == before[0]
+    assert identity.key(own) != before[1]
 
 
 @pytest.mark.usefixtures("folder")

@@ -14,7 +14,7 @@ import pytest
 from mlflow.entities import Run
 from repository import Clone
 
-from retrace import graph, lineage, params, paths
+from retrace import graph, hashing, identity, params, paths
 from retrace.commands import verify
 from retrace.errors import RetraceError
 from retrace.provenance import rebuild, record, verdicts
@@ -240,7 +240,7 @@ def commit(message: str) -> str:
 
 def test_code_is_taken_from_any_place_that_has_it(client: mlflow.MlflowClient) -> None:
     values = params.read()
-    parent = recorded(client, retrace__key=lineage.key(values))
+    parent = recorded(client, retrace__key=identity.key(values))
     gone = recorded(client, retrace__stage="train", mlflow__parentRunId=parent, mlflow__source__git__commit="0" * 40)
     client.set_tag(parent, "retrace.run.train", gone)
     right = commit("what it ran")
@@ -263,13 +263,13 @@ def test_code_is_taken_from_any_place_that_has_it(client: mlflow.MlflowClient) -
 def test_images_are_the_commit_s_or_the_work_tree_s_and_never_others() -> None:
     paths.IMAGES.mkdir(parents=True)
     (paths.IMAGES / "README.md").write_text("images go here")
-    committed, rev = lineage.md5(paths.IMAGES), commit("no image")
+    committed, rev = hashing.md5(paths.IMAGES), commit("no image")
     (paths.IMAGES / "cat.png").write_bytes(b"cat")
     with rebuild.folder() as tree:
         rebuild.check_out(tree, rebuild.Origin(rev))
         rebuild.put_images(tree, committed)
-        assert lineage.md5(tree / paths.IMAGES) == committed
-        rebuild.put_images(tree, lineage.md5(paths.IMAGES))
+        assert hashing.md5(tree / paths.IMAGES) == committed
+        rebuild.put_images(tree, hashing.md5(paths.IMAGES))
         assert (tree / paths.IMAGES / "cat.png").read_bytes() == b"cat"
         with pytest.raises(RetraceError, match="data/images: is not what the run read, which had the MD5 0000"):
             rebuild.put_images(tree, "0" * 32)

@@ -4,13 +4,12 @@ The cache is outside the repository. No source is trusted: each file's size, MD5
 pinned ones.
 """
 
-import hashlib
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from retrace import files, paths
+from retrace import files, hashing, paths
 from retrace.errors import FetchError
 from retrace.sources import RawFile, Source
 
@@ -74,9 +73,8 @@ def _mismatch(file: RawFile, folder: Path) -> str | None:
         return f"{file.name} is missing"
     if path.stat().st_size != file.size:
         return f"{file.name} is not the file: {path.stat().st_size} bytes or more, expected {file.size}"
-    for algorithm, expected in (("md5", file.md5), ("sha256", file.sha256)):
-        with path.open("rb") as stream:
-            actual = hashlib.file_digest(stream, algorithm).hexdigest()
+    for kind, expected in (("md5", file.md5), ("sha256", file.sha256)):
+        actual = hashing.digest(path, kind)
         if actual != expected:
-            return f"{file.name} is not the file: {algorithm} {actual}, expected {expected}"
+            return f"{file.name} is not the file: {kind} {actual}, expected {expected}"
     return None

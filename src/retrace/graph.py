@@ -85,14 +85,6 @@ def locked(folder: Path = Path()) -> dict[str, Locked]:
         }
 
 
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested tables as one, with keys as params.yaml's are typed: `models.cnn.hidden`."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return found
-
-
 def _parsed(text: str) -> Any:
     """What `yaml.safe_load` gives, plain values and no objects, ten times as fast: its loader, in C.
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from retrace import graph, lineage
+from retrace import graph, hashing
 from retrace.errors import DataError
 
 
@@ -48,16 +48,16 @@ def claims(cache: Path) -> list[Claim]:
 
 def objects(cache: Path, out: str, md5: str) -> list[Claim]:
     """What DVC's cache has an output in: a file; of a folder its listing, and each file that this names."""
-    found = [Claim(_object(cache, md5), md5.removesuffix(".dir"), out)]
+    found = [Claim(hashing.object_path(cache, md5), md5.removesuffix(".dir"), out)]
     if md5.endswith(".dir") and found[0].path.exists():
-        found += [Claim(_object(cache, inside), inside, out) for inside in _listed(found[0].path)]
+        found += [Claim(hashing.object_path(cache, inside), inside, out) for inside in _listed(found[0].path)]
     return found
 
 
 def actual(claim: Claim) -> str:
     """The MD5 that the file has; or why it cannot be read."""
     try:
-        return lineage.md5(claim.path)
+        return hashing.md5(claim.path)
     except OSError as error:
         return str(error.strerror)
 
@@ -66,10 +66,6 @@ def size(claim: Claim) -> int:
     """In bytes; of a folder, all of it."""
     files = [claim.path] if claim.path.is_file() else [file for file in claim.path.rglob("*") if file.is_file()]
     return sum(file.stat().st_size for file in files)
-
-
-def _object(cache: Path, md5: str) -> Path:
-    return cache / md5[:2] / md5[2:]
 
 
 def _listed(listing: Path) -> list[str]:

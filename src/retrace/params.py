@@ -24,7 +24,7 @@ from pydantic import (
 )
 from ruamel.yaml import YAML, YAMLError
 
-from retrace import paths
+from retrace import overrides, paths
 from retrace.errors import ParamsError
 
 TABLES = {
@@ -240,14 +240,7 @@ def chosen(values: Values, stage: type[Strict] = Experiment) -> dict[str, Any]:
     for choice, table in TABLES.items():
         if choice in kept and choice not in stage.settings_unread:
             kept[table] = {values[choice]: values[table][values[choice]]}
-    return _flat(kept)
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
-    for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
+    return overrides.flatten(kept)
 
 
 def _explained(error: ValidationError, prefix: str, known: tuple[str, ...], joint: str = ": ") -> str:

@@ -5,14 +5,13 @@ another name, so that params.yaml says which weights an experiment started from.
 are read by torch's restricted reader, which makes tensors and nothing else.
 """
 
-import hashlib
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from retrace import files, paths, sources
+from retrace import files, hashing, paths, sources
 from retrace.classifier import Classifier
 from retrace.errors import FetchError, ParamsError
 from retrace.transfer import Backbone
@@ -32,7 +31,7 @@ def load_into(model: Classifier, pretrained: str) -> str:
     path = _default(model) if pretrained == "DEFAULT" else Path(pretrained)
     if not path.is_file():
         raise ParamsError(f"params.yaml: pretrained is {pretrained!r}: no such file; give one, DEFAULT or none")
-    if not _is_named_after(digest := _sha256(path), path):
+    if not _is_named_after(digest := hashing.sha256(path), path):
         raise ParamsError(
             f"params.yaml: pretrained is {pretrained!r}; a file's name should end in its SHA-256's first digits: "
             f"rename it to {path.stem}-{digest[:DIGITS]}{path.suffix}"
@@ -70,7 +69,7 @@ def _default(model: Classifier) -> Path:
         try:
             with files.atomic(path) as unfinished:
                 sources.download(address, unfinished, LARGEST)
-                if not _is_named_after(_sha256(unfinished), path):
+                if not _is_named_after(hashing.sha256(unfinished), path):
                     raise FetchError(f"{address} gave other bytes than its name says")
         except (FetchError, OSError) as error:
             raise ParamsError(
@@ -96,8 +95,3 @@ def _read(path: Path) -> Weights:
     if isinstance(weights, dict) and all(isinstance(tensor, Tensor) for tensor in weights.values()):
         return weights
     raise ParamsError(f"params.yaml: pretrained is {str(path)!r}: should hold named tensors and nothing else")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -7,21 +7,14 @@ To add one: the file, whose first line says what the experiment shows, then `fro
 """
 
 import difflib
-import re
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from retrace import params, paths
+from retrace import git, overrides, params, paths
 from retrace.errors import ParamsError
 from retrace.params import Values
 
 FOLDER = Path("recipes")
-WORD = re.compile(r"[A-Za-z_./][\w./+-]*", re.ASCII)  # the same to the shell, to Hydra's grammar and to YAML
-NOT_WORDS = {"true", "false", "null", "nan", "inf"}  # in any case; to Hydra they are not text
-
-Flat = dict[str, Any]  # models.cnn.hidden -> 128
 
 
 @dataclass(frozen=True)
@@ -47,12 +40,13 @@ def load(name: str) -> Recipe:
         hint = f"did you mean {near[0]}? " if near else ""
         raise ParamsError(f"recipe {name!r} is not in {FOLDER}/; {hint}known are {', '.join(known) or 'none'}")
     file = FOLDER / f"{name}.yaml"
-    own, committed = flat(params.read(file)), flat(_committed())
+    own = overrides.flatten(params.read(file), keep_empty=True)
+    committed = overrides.flatten(_committed(), keep_empty=True)
     for key in sorted(own.keys() - committed.keys()):
         near = difflib.get_close_matches(key, committed, n=1)
         hint = f"did you mean {near[0]}?" if near else "look there for those that are"
         raise ParamsError(f"{file}: {key} is not a key of the last commit's {paths.PARAMS}; {hint}")
-    values = nested(committed | own)
+    values = overrides.nest(committed | own)
     try:
         params.checked(values)
     except ParamsError as error:
@@ -66,59 +60,17 @@ def changes(values: Values) -> dict[str, str]:
     Raises ParamsError where `-S` cannot do it: it neither adds nor removes a key, and the shell, which takes off no
     quotes from what a command printed, lets only plain words pass.
     """
-    target, present = flat(values), flat(params.read())
+    target = overrides.flatten(values, keep_empty=True)
+    present = overrides.flatten(params.read(), keep_empty=True)
     if odd := sorted(target.keys() ^ present.keys()):
         has = "lacks" if odd[0] in target else "has"
         advice = f"-S neither adds nor removes a key: commit {paths.PARAMS} first, or restore it"
         raise ParamsError(f"{paths.PARAMS}: {has} {odd[0]}, unlike the last commit's; {advice}")
     # repr, because 1, 1.0 and true are equal to Python and three values to YAML.
-    return {key: word(key, value) for key, value in target.items() if repr(value) != repr(present[key])}
-
-
-def word(key: str, value: object) -> str:
-    """`value` in Hydra's grammar, without a character that a shell would take for something else."""
-    if isinstance(value, list):
-        return f"[{','.join(word(key, item) for item in value)}]"
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int | float):
-        return repr(value)
-    if isinstance(value, str) and WORD.fullmatch(value) and value.lower() not in NOT_WORDS and not _is_number(value):
-        return value
-    raise ParamsError(f"{paths.PARAMS}: {key} is to be {value!r}, which -S cannot say unquoted; edit the file instead")
-
-
-def _is_number(word: str) -> bool:
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True
+    return {key: overrides.word(key, value) for key, value in target.items() if repr(value) != repr(present[key])}
 
 
 def _committed() -> Values:
     """params.yaml as the last commit has it; as it is, where nothing is committed."""
-    asked = subprocess.run(["git", "show", f"HEAD:./{paths.PARAMS}"], capture_output=True, check=False)
-    return params.parsed(asked.stdout) if asked.returncode == 0 else params.read()
-
-
-def flat(values: Values, prefix: str = "") -> Flat:
-    """Every value by its dotted key; an empty table is a value."""
-    found: Flat = {}
-    for key, value in values.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}": value}
-    return found
-
-
-def nested(found: Flat) -> Values:
-    """The same as tables again."""
-    values: Values = {}
-    for key, value in found.items():
-        *tables, last = key.split(".")
-        table = values
-        for name in tables:
-            table = table.setdefault(name, {})
-        table[last] = value
-    return values
+    content = git.read_file("HEAD", paths.PARAMS)
+    return params.read() if content is None else params.parsed(content)

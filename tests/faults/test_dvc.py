@@ -17,7 +17,7 @@ from repository import Clone
 
 from faults.servers import until
 from faults.stages import found, journals
-from retrace import journal, lineage, processes
+from retrace import hashing, journal, processes
 
 WEIGHTS = "models/model.safetensors"
 ROUNDS = int(os.environ.get("RETRACE_REPEAT", "2"))
@@ -73,7 +73,7 @@ def started(clone: Clone, command: str) -> Iterator["subprocess.Popen[bytes]"]:
     ],
 )
 def test_under_dvc_too_the_same_command_goes_on(clone: Clone, command: str) -> None:
-    weights = lineage.md5(clone.path / WEIGHTS)
+    weights = hashing.md5(clone.path / WEIGHTS)
     with started(clone, command) as running:
         os.kill(training(clone)["process"]["pid"], signal.SIGTERM)
     assert running.returncode != 0
@@ -104,7 +104,7 @@ def test_in_the_queue_too_a_task_goes_on(clone: Clone) -> None:
     assert run.info.status == "FINISHED"
     weights = run.data.tags["dvc.outs.models/model.safetensors"]
     clone.type("dvc exp run --force --single-item -S seed=5 -n whole train")
-    assert lineage.md5(clone.path / WEIGHTS) == weights
+    assert hashing.md5(clone.path / WEIGHTS) == weights
     clone.type("git checkout --quiet . && dvc checkout --quiet")
 
 
@@ -135,7 +135,7 @@ def test_a_queue_whose_worker_was_killed_is_put_right(clone: Clone) -> None:
 
 
 def test_a_stage_dies_with_its_dvc_and_the_next_one_goes_on_alone(clone: Clone) -> None:
-    weights = lineage.md5(clone.path / WEIGHTS)
+    weights = hashing.md5(clone.path / WEIGHTS)
     command = "dvc repro --force --single-item train"
     for _ in range(ROUNDS):
         with started(clone, command) as running:
@@ -143,7 +143,7 @@ def test_a_stage_dies_with_its_dvc_and_the_next_one_goes_on_alone(clone: Clone) 
             running.kill()
             until(partial(is_over, stage), DIES_S, "the end of the stage", every_s=0.02)
     assert "goes on after step" in clone.type(command)
-    assert lineage.md5(clone.path / WEIGHTS) == weights
+    assert hashing.md5(clone.path / WEIGHTS) == weights
 
 
 def flipped(clone: Clone, path: str) -> None:
@@ -163,11 +163,11 @@ def flipped(clone: Clone, path: str) -> None:
 @pytest.mark.parametrize(("path", "stage"), [("data/processed/train.safetensors", "train"), (WEIGHTS, "evaluate")])
 def test_a_bit_that_flips_is_refused_found_and_mended(clone: Clone, path: str, stage: str) -> None:
     assert "all are what dvc.lock says" in clone.type("retrace verify --cache")
-    good = lineage.md5(clone.path / path)
+    good = hashing.md5(clone.path / path)
     flipped(clone, path)
     assert "up to date" in clone.type("dvc status"), "DVC is not expected to see it"
     said = clone.type(f"dvc repro --force --single-item {stage}", code=255)
-    bad = lineage.md5(clone.path / path)
+    bad = hashing.md5(clone.path / path)
     assert f"{path}: damaged, or changed since " in said
     assert f"its MD5 is {bad}, dvc.lock says {good}" in said
     clone.type("dvc checkout --quiet")
@@ -176,5 +176,5 @@ def test_a_bit_that_flips_is_refused_found_and_mended(clone: Clone, path: str, s
     (todo,) = [line.removeprefix("to make them again: ") for line in listed.splitlines() if "to make them" in line]
     assert path in shlex.split(todo)
     clone.type(todo)
-    assert lineage.md5(clone.path / path) == good
+    assert hashing.md5(clone.path / path) == good
     assert "all are what dvc.lock says" in clone.type("retrace verify --cache")

@@ -28,6 +28,7 @@ from retrace import (
     errors,
     fetching,
     graph,
+    hashing,
     integrity,
     journal,
     params,
@@ -221,7 +222,7 @@ def test_a_trap_as_pretrained_weights_is_refused_and_never_sprung(
 ) -> None:
     plain = Path(f"weights{suffix}")
     plain.write_bytes(forms[form])
-    file = plain.rename(f"weights-{pretrained._sha256(plain)[:8]}{suffix}")
+    file = plain.rename(f"weights-{hashing.sha256(plain)[:8]}{suffix}")
     with pytest.raises(RetraceError, match="not a file of weights"):
         pretrained.load_into(classifier.build(card_of("cnn", 28)), str(file))
 

@@ -17,7 +17,7 @@ from repository import ROOT, Clone, Tree, environment
 
 from faults.servers import Server, Ssh, Weed, rows
 from faults.stages import found
-from retrace import graph, lineage, params, paths
+from retrace import graph, hashing, params, paths
 
 PAGE = (ROOT / "docs/team.md").read_text()
 OURS, _, THEIRS = PAGE.partition("## To take it over")
@@ -149,7 +149,7 @@ def parent(team: Team, name: str) -> list[Run]:
 def outs(tree: Tree) -> dict[str, str]:
     """The MD5 of all that the pipeline makes, as it is there."""
     declared = graph.stages(params.read(tree.path / paths.PARAMS), tree.path)
-    return {out: lineage.md5(tree.path / out) for stage in declared.values() for out in stage.outs}
+    return {out: hashing.md5(tree.path / out) for stage in declared.values() for out in stage.outs}
 
 
 def locked(tree: Tree) -> dict[str, str]:
@@ -263,7 +263,7 @@ def test_what_the_remote_damaged_is_never_taken(team: Team, remote: Path, tmp_pa
     assert "all are what dvc.lock says" in tree.run("retrace", "verify", "--cache")
     assert "sent: 0 files" in tree.run("retrace", "share")
     assert "sent: 2 files, 2 in place of damaged ones" in tree.run("retrace", "share", "--check")
-    assert [lineage.md5(at(remote, md5)) for md5 in damaged] == damaged
+    assert [hashing.md5(at(remote, md5)) for md5 in damaged] == damaged
 
 
 @IN_A_FOLDER
@@ -293,7 +293,7 @@ def test_what_is_damaged_here_is_not_shared(team: Team, tmp_path: Path) -> None:
     file = at(tree.path / ".dvc/cache", md5)
     flip(file)
     said = tree.run("retrace", "share", code=2)
-    assert f"{md5[2:]}: its MD5 is {lineage.md5(file)}" in said
+    assert f"{md5[2:]}: its MD5 is {hashing.md5(file)}" in said
     assert "damaged here" in said
     assert not at(tmp_path / "empty", md5).exists()
     assert at(tmp_path / "empty", locked(tree)["data/processed/train.safetensors"]).exists()

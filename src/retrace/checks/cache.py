@@ -1,6 +1,5 @@
 """DVC's cache: whether what it trusts can be trusted, how files get out of it, and who else can write to it."""
 
-import hashlib
 import os
 import shlex
 import stat
@@ -8,7 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from retrace.checks import places
+from retrace import dvc_internals, hashing
 from retrace.checks.findings import Check, Finding, ok, problem, some, warning
 
 HASHED_S = 2.0  # of hashing; the next call goes on
@@ -18,7 +17,7 @@ LINKS = "reflink,hardlink,symlink,copy"
 
 def objects() -> Iterator[Finding]:
     """No object can be written to: DVC takes one that is read-only for what its name says, and never looks again."""
-    folder = places.objects()
+    folder = dvc_internals.objects()
     files = [Path(entry) for entry in _files(folder)]
     loose = [file for file in files if file.stat().st_mode & 0o222]
     if not loose:
@@ -52,15 +51,13 @@ def _files(folder: Path) -> Iterator[str]:
 
 def _is_whole(file: Path) -> bool:
     """Whether the bytes have the MD5 that the object is named after."""
-    with file.open("rb") as opened:
-        md5 = hashlib.file_digest(opened, "md5").hexdigest()
-    return md5 == file.parent.name + file.name.removesuffix(".dir")
+    return hashing.md5(file) == file.parent.name + file.name.removesuffix(".dir")
 
 
 def links() -> Iterator[Finding]:
     """Files come out of the cache as links where the file system can, not as copies that take the room twice."""
-    kinds = places.config()["cache"].get("type") or []
-    there = next(each for each in (places.cache(), *places.cache().absolute().parents) if each.exists())
+    kinds = dvc_internals.config()["cache"].get("type") or []
+    there = next(each for each in (dvc_internals.cache(), *dvc_internals.cache().absolute().parents) if each.exists())
     if set(kinds) <= {"copy", "reflink"}:
         said = "outputs are copies of the cache's files, which take the room twice where there are no reflinks"
         yield warning(said, f"dvc config cache.type {LINKS}")
@@ -72,7 +69,7 @@ def links() -> Iterator[Finding]:
 
 def site() -> Iterator[Finding]:
     """Nobody else can write where DVC unpickles (CVE-2025-69872)."""
-    folder = places.site()
+    folder = dvc_internals.site_cache()
     private = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "retrace" / "dvc"
     if folder.parts[:2] == ("/", "var") or folder.parts[:2] == ("/", "Library"):  # DVC's own choice
         said = f"DVC keeps what it unpickles in {folder}, which everybody can write to"

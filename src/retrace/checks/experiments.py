@@ -8,12 +8,10 @@ from typing import Any
 
 import psutil
 
-from retrace import lineage, workers
-from retrace.checks import places
+from retrace import dvc_internals, git, workers
 from retrace.checks.findings import Check, Finding, ok, problem, some, warning
-from retrace.checks.repository import git
 
-RWLOCK = places.DVC / "tmp" / "rwlock"
+RWLOCK = dvc_internals.DVC / "tmp" / "rwlock"
 EXEC = "refs/exps/exec/"
 DROP = f"git for-each-ref --format='delete %(refname)' {EXEC} | git update-ref --stdin"
 
@@ -57,7 +55,7 @@ def _is_dvc(pid: int) -> bool:
 
 def refs() -> Iterator[Finding]:
     """No interrupted `dvc exp run` has left what it worked with in git's refs."""
-    names = (git("for-each-ref", "--format=%(refname)", EXEC) or "").split()
+    names = (git.output("for-each-ref", "--format=%(refname)", EXEC) or "").split()
     left = [name.removeprefix(EXEC) for name in names if not name.endswith("/EXEC_HEAD")]  # which each run leaves
     at_work = any("dvc" in command and "exp" in command for command in _commands_here())
     if left and not at_work:
@@ -78,13 +76,15 @@ def baselines() -> Iterator[Finding]:
     """Each experiment starts from a commit that a branch or a tag leads to; `dvc exp show` hides the others."""
     lost = []
     kept: dict[str, bool] = {}
-    experiments = lineage.experiments()
+    experiments = git.experiments()
     for each in experiments:
         if each.baseline not in kept:
-            leads = git(
+            leads = git.output(
                 "for-each-ref", "--count=1", f"--contains={each.baseline}", "refs/heads", "refs/tags", "refs/remotes"
             )
-            kept[each.baseline] = bool(leads) or git("merge-base", "--is-ancestor", each.baseline, "HEAD") is not None
+            kept[each.baseline] = (
+                bool(leads) or git.output("merge-base", "--is-ancestor", each.baseline, "HEAD") is not None
+            )
         if not kept[each.baseline]:
             lost.append(each.name)
     if lost:
@@ -96,21 +96,21 @@ def baselines() -> Iterator[Finding]:
 
 def queue() -> Iterator[Finding]:
     """No task is Running that no worker has."""
-    if not any((places.EXPERIMENTS / "celery" / "broker" / "processed").glob("*")):
+    if not any((dvc_internals.EXPERIMENTS / "celery" / "broker" / "processed").glob("*")):
         return  # the queue was never used
-    from dvc.repo import Repo
-
-    with Repo(".") as repo:
-        lost = [task.entry.name or task.entry.stash_rev[:7] for task in workers.lost(repo.experiments.celery_queue)]
+    with dvc_internals.opened_queue() as celery_queue:
+        lost = [task.entry.name or task.entry.stash_rev[:7] for task in workers.lost(celery_queue)]
     if lost:
         yield problem(f"{some(lost)}: Running in the queue, but no worker has it", "retrace reconcile")
 
 
 def folders() -> Iterator[Finding]:
     """No folder of an experiment is left that nobody uses."""
-    if left := workers.leftovers(places.EXPERIMENTS):
+    if left := workers.leftovers(dvc_internals.EXPERIMENTS):
         size = sum(file.lstat().st_size for folder in left for file in folder.rglob("*") if not file.is_dir())
-        said = f"{len(left)} folders of experiments in {places.EXPERIMENTS}, {size / 1e6:,.0f} MB, that nobody uses"
+        said = (
+            f"{len(left)} folders of experiments in {dvc_internals.EXPERIMENTS}, {size / 1e6:,.0f} MB, that nobody uses"
+        )
         yield warning(said, "retrace reconcile")
 
 

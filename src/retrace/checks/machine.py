@@ -8,8 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from retrace import paths
-from retrace.checks import places
+from retrace import dvc_internals, paths
 from retrace.checks.findings import REBUILD, Check, Finding, ok, problem, warning
 
 FLAGS = Path("/proc/cpuinfo")
@@ -90,7 +89,7 @@ def disks() -> Iterator[Finding]:
     seen: dict[int, str] = {}
     for name, folder in {
         "this repository": Path(),
-        "DVC's cache": places.cache(),
+        "DVC's cache": dvc_internals.cache(),
         "downloads": paths.cache("x").parent,
     }.items():
         there = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())

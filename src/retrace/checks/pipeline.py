@@ -3,12 +3,11 @@
 import json
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from retrace import graph, imports, params
+from retrace import dvc_cli, graph, imports, params
 from retrace.checks.findings import REBUILD, Check, Finding, ok, problem, some, warning
 from retrace.errors import RetraceError
 
@@ -63,13 +62,7 @@ def _mended(stale: imports.Stale) -> str:
 def status() -> Iterator[Finding]:
     """What is here is what dvc.lock says, of the parameters and the code that are here."""
     try:
-        asked = subprocess.run(
-            [sys.executable, "-m", "dvc", "status", "--json"],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=STATUS_S,
-        )
+        asked = dvc_cli.run("status", "--json", timeout=STATUS_S)
     except subprocess.TimeoutExpired:
         yield warning(f"DVC has not said within {STATUS_S:.0f} s what has changed: it hashes large files", "dvc status")
         return

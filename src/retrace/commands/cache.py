@@ -6,16 +6,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from retrace import graph, integrity
+from retrace import dvc_internals, graph, integrity
 from retrace.errors import DataError
 
 
 def check(*, as_json: bool = False) -> int:
     """Each file that is not what it should be has a line, and one says what to type. Exit code 0 if there is none."""
-    from dvc.repo import Repo
-
-    with Repo(".") as repo:
-        cache = Path(repo.cache.local.path)
+    cache = dvc_internals.objects().absolute()
     claims, began = integrity.claims(cache), time.perf_counter()
     if not claims:
         raise DataError("dvc.lock: names nothing that is here; `dvc repro` makes it")

@@ -14,14 +14,13 @@ from datetime import UTC, datetime
 from statistics import fmean, median, stdev
 from typing import Any
 
-from retrace import graph, params
+from retrace import metrics, overrides, params
 from retrace.errors import RetraceError
 from retrace.redaction import redacted
 from retrace.terminal import plain, show, table
 from retrace.tracking import store
 
 UNCOUNTED = ("seed", "figures.")  # beginnings of parameters' names that do not tell one row from another
-MINIMIZED = ("_loss", "_error", "_divergence", "_s")  # endings of metrics; all others are the better, the greater
 TRAINED = ("retrace.cached.train", "retrace.run.train")  # tags of an experiment: the run that trained its network
 ASKED = 500  # ids in a question
 ALLOCATED = 1_000_000  # objects, before Python looks for garbage: of MLflow's many rows, that took most of the time
@@ -84,7 +83,7 @@ def lead(dataset: str | None, metric: str, top: int, *, as_json: bool) -> None:
     left_out = Counter(run.info.status for run in parents if run.info.status != "FINISHED")
     left_out |= Counter({f"without {metric}": sum(not _has(run, metric) for run in finished)})
     shown = _timed(client, experiment, rows[:top])
-    board = Board(dataset, metric, shown, len(rows), left_out, graph.flat(values))
+    board = Board(dataset, metric, shown, len(rows), left_out, overrides.flatten(values))
     if as_json:
         print(json.dumps(_as_json(board), indent=2, allow_nan=False))
     else:
@@ -99,12 +98,7 @@ def ranked(runs: Iterable[store.Run], metric: str) -> list[Row]:
             own = tuple(sorted((k, v) for k, v in run.data.params.items() if not k.startswith(UNCOUNTED)))
             groups[own][run.data.params.get("seed", "")] = run
     rows = [Row([*group.values()], [run.data.metrics[metric] for run in group.values()]) for group in groups.values()]
-    return sorted(rows, key=lambda row: row.mean, reverse=not is_minimized(metric))
-
-
-def is_minimized(metric: str) -> bool:
-    """Whether less is better, by the metric's name."""
-    return metric.endswith(MINIMIZED)
+    return sorted(rows, key=lambda row: row.mean, reverse=not metrics.is_minimized(metric))
 
 
 def _has(run: store.Run, metric: str) -> bool:
@@ -160,7 +154,7 @@ def _print(board: Board) -> None:
     more = (
         f"; {board.n_rows - len(board.rows)} more rows: --top {board.n_rows}" if board.n_rows > len(board.rows) else ""
     )
-    order = "least" if is_minimized(board.metric) else "greatest"
+    order = "least" if metrics.is_minimized(board.metric) else "greatest"
     print(f"\n{board.dataset}, by the mean of {plain(board.metric)} over n seeds, the {order} first{more}")
     if board.left_out:
         print("left out: " + ", ".join(f"{n} {plain(why)}" for why, n in sorted(board.left_out.items())))
@@ -182,7 +176,7 @@ def _as_json(board: Board) -> dict[str, Any]:
     return {
         "dataset": board.dataset,
         "metric": board.metric,
-        "better": "less" if is_minimized(board.metric) else "more",
+        "better": "less" if metrics.is_minimized(board.metric) else "more",
         "n_rows": board.n_rows,
         "left_out": board.left_out,
         "rows": [

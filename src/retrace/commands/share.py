@@ -5,22 +5,20 @@ has, it leaves out even with `--run-cache`; and it reads nothing of what it send
 else types again would run again, and a bit that flipped here would be everybody's.
 """
 
-import hashlib
-import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from rich.filesize import decimal
 
-from retrace import integrity
+from retrace import dvc_internals, integrity
+from retrace.dvc_internals import Remote
 from retrace.errors import RetraceError
 from retrace.integrity import Claim
 from retrace.redaction import redacted
 
-ENTRY = re.compile(r"[0-9a-f]{64}")  # of the run cache; what has another name is only being written
 AT_ONCE = 8  # files that are read from the remote
 
 
@@ -31,16 +29,14 @@ def share(*, check: bool) -> None:
     Raises RetraceError where there is no remote or it does not answer, and, all others being shared, where a file here
     is damaged.
     """
-    from dvc.repo import Repo
-
-    with _answering(), Repo(".") as repo, repo.lock:
-        remote, entries = repo.cloud.get_remote(), _entries(repo)
+    with _answering(), dvc_internals.opened() as repo, repo.lock:
+        remote, entries = Remote(repo), _entries(repo)
         found = _hashed(claim for claims in entries.values() for claim in claims)
         whole = {file: claims for file, claims in entries.items() if all(found[one] == one.md5 for one in claims)}
         files = list(dict.fromkeys(claim for claims in whole.values() for claim in claims))
-        mended = _clear(remote.odb, files) if check else 0
-        sent = _send(repo, files)
-        _send_entries(Path(repo.cache.legacy.path), remote.legacy_odb, whole)
+        mended = _clear(remote, files) if check else 0
+        sent = _send(remote, files)
+        remote.push_runs(whole)  # after their files, without which they are worth nothing
     _tell(remote, whole, sent, f", {mended} in place of damaged ones" if mended else "")
     damaged = {claim: md5 for claim, md5 in found.items() if md5 not in (None, claim.md5)}
     left_out = f"not shared: {len(entries) - len(whole)} runs of stages"
@@ -55,26 +51,26 @@ def share(*, check: bool) -> None:
         print(f"{left_out}, whose files are no more in DVC's cache")
 
 
-def _tell(remote: Any, whole: dict[Path, list[Claim]], sent: list[Claim], mended: str) -> None:
+def _tell(remote: Remote, whole: dict[Path, list[Claim]], sent: list[Claim], mended: str) -> None:
     """What is there now, and what to type next."""
-    place = redacted(f"{remote.name}, {remote.fs.unstrip_protocol(remote.path)}")
+    place = redacted(f"{remote.name}, {remote.address}")
     size = decimal(sum(claim.path.stat().st_size for claim in sent))
     print(f"{place}: {len(whole)} runs of stages; sent: {len(sent)} files{mended}, {size}")
     print(
         "`dvc exp push origin NAME` passes an experiment on, `git push` a commit; `dvc repro --pull` then runs nothing"
     )
-    if not remote.odb.verify:
+    if not remote.is_verified:
         said = f"`dvc remote modify {remote.name} verify true`, committed, has everybody's hash it"
         print(f"warning: DVC trusts whatever this remote sends; {said}")
 
 
 def _entries(repo: Any) -> dict[Path, list[Claim]]:
     """By its file, each run of a stage in DVC's run cache, with what DVC's cache should have of its outputs."""
-    cache, found = Path(repo.cache.local.path), dict[Path, list[Claim]]()
-    for file in sorted(Path(repo.stage_cache.cache_dir).glob("*/*/*")):
-        if ENTRY.fullmatch(file.name) and (entry := repo.stage_cache._load_cache(file.parent.name, file.name)):
-            outs = entry["outs"]
-            found[file] = [claim for out in outs for claim in integrity.objects(cache, out["path"], out["md5"])]
+    cache = dvc_internals.objects().absolute()
+    found = {
+        file: [claim for out in outs for claim in integrity.objects(cache, out["path"], out["md5"])]
+        for file, outs in dvc_internals.cached_runs(repo)
+    }
     if not found:
         raise RetraceError("DVC's run cache: has no run of a stage; `dvc repro` makes some")
     return found
@@ -89,48 +85,19 @@ def _hashed(claims: Iterable[Claim]) -> dict[Claim, str | None]:
         )
 
 
-def _clear(odb: Any, files: list[Claim]) -> int:
+def _clear(remote: Remote, files: list[Claim]) -> int:
     """Nothing damaged is in the remote any more; returns how many files were."""
-    from dvc_data.hashfile.db import get_index
-
-    def is_damaged(claim: Claim) -> bool:
-        path = odb.oid_to_path(_oid(claim))
-        if not odb.fs.exists(path):
-            return False
-        with odb.fs.open(path, "rb") as file:
-            if hashlib.file_digest(file, "md5").hexdigest() == claim.md5:
-                return False
-        odb.fs.remove(path)
-        return True
-
-    with closing(get_index(odb)) as index:  # by which DVC believes that a folder's files are still there
-        index.clear()
+    remote.clear_index()
     with ThreadPoolExecutor(AT_ONCE) as threads:
-        return sum(threads.map(is_damaged, files))
+        return sum(threads.map(remote.remove_if_damaged, map(_oid, files)))
 
 
-def _send(repo: Any, files: list[Claim]) -> list[Claim]:
+def _send(remote: Remote, files: list[Claim]) -> list[Claim]:
     """The remote has the files; returns those that it had not."""
-    from dvc_data.hashfile.hash_info import HashInfo
-
-    transferred, failed = repo.cloud.push({HashInfo("md5", _oid(claim)) for claim in files})
-    if failed:
-        raise RetraceError(f"{len(failed)} files did not arrive, for what is said above; type this again for these")
-    names = {info.value for info in transferred}
+    names, n_failed = remote.push(map(_oid, files))
+    if n_failed:
+        raise RetraceError(f"{n_failed} files did not arrive, for what is said above; type this again for these")
     return [claim for claim in files if _oid(claim) in names]
-
-
-def _send_entries(cache: Path, odb: Any, entries: Iterable[Path]) -> None:
-    """The remote's run cache has these runs. After their files, without which they are worth nothing."""
-    from dvc_objects.fs.generic import copy
-    from dvc_objects.fs.local import LocalFileSystem
-
-    runs = odb.fs.join(odb.path, "runs")
-    there = set(odb.fs.find(runs)) if odb.fs.exists(runs) else set()
-    for file in entries:
-        to = odb.fs.join(odb.path, *file.relative_to(cache).parts)
-        if to not in there:
-            copy(LocalFileSystem(), str(file), odb.fs, to)
 
 
 def _oid(claim: Claim) -> str:
@@ -141,16 +108,10 @@ def _oid(claim: Claim) -> str:
 @contextmanager
 def _answering() -> Iterator[None]:
     """What DVC or its remote fails with is a RetraceError, in one line."""
-    from dvc.config import NoRemoteError
-
     try:
         yield
     except RetraceError:
         raise
-    except NoRemoteError:
-        raise RetraceError(
-            "DVC has no remote; `dvc remote add --default team ADDRESS` names one, such as a folder"
-        ) from None
     except Exception as error:
         if not isinstance(error, OSError) and type(error).__module__ == "builtins":
             raise  # a defect; but each kind of remote has errors of its own

@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial
 from rich.console import Console
 from rich.table import Table
 
-from retrace import files, lineage, params
+from retrace import files, git, params
 from retrace.errors import ParamsError, RetraceError
 from retrace.redaction import redacted
 from retrace.sweeps import runner, space, studies, trees
@@ -77,7 +77,7 @@ def _asked(words: Sequence[str], metric: str, trials: int, name: str | None, see
 
 def _named(name: str) -> list[str]:
     """The experiments that are called as the sweep's trials would be."""
-    return [ref.name for ref in lineage.experiments() if ref.name.rpartition("-")[0] == name]
+    return [ref.name for ref in git.experiments() if ref.name.rpartition("-")[0] == name]
 
 
 def _tell(running: Runner, say: Console, *, as_json: bool) -> None:
@@ -98,7 +98,7 @@ def _tell(running: Runner, say: Console, *, as_json: bool) -> None:
         return
     say.print(_table(held, complete[:BEST]))
     experiment = str(name[0])
-    if experiment in {ref.name for ref in lineage.experiments()}:
+    if experiment in {ref.name for ref in git.experiments()}:
         say.print(f"the best into the workspace: dvc exp apply {experiment}")
     else:
         say.print(f"{experiment} was run on another machine; here: dvc exp run {flags}")

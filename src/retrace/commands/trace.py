@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.tree import Tree
 
-from retrace import graph, journal, lineage, paths, tracking
+from retrace import git, graph, hashing, journal, paths, tracking
 from retrace.errors import RetraceError
 from retrace.provenance import document, places
 from retrace.provenance.origins import MADE, Origins
@@ -33,7 +33,7 @@ def show(target: str, *, as_json: bool = False) -> None:
     """
     origins, file = Origins(), Path(target)
     if os.path.exists(file):  # noqa: PTH110 - False of what is too long for a name
-        _show_file(origins, _inside(file), lineage.md5(file), as_json=as_json)
+        _show_file(origins, _inside(file), hashing.md5(file), as_json=as_json)
     elif run := origins.run(target):
         _show_run(origins, run, as_json=as_json)
     elif MD5.fullmatch(target) and (makers := origins.makers(target)):
@@ -134,7 +134,7 @@ def _show_file(origins: Origins, path: str, md5: str, *, as_json: bool) -> None:
 def _unknown(origins: Origins, path: str, md5: str) -> str:
     said = f"{path}: no run in {origins.place} made these bytes, of MD5 {md5}"
     for out, other in _locked().items():
-        if (path == out and md5 != other) or (path.startswith(f"{out}/") and lineage.md5(Path(out)) != other):
+        if (path == out and md5 != other) or (path.startswith(f"{out}/") and hashing.md5(Path(out)) != other):
             return f"{said}; dvc.lock has {out} with another, which `retrace trace {other}` traces{_pending()}"
     if below := [out for out in _locked() if out.startswith(f"{path}/")]:
         return f"{said}; trace what is in it: {', '.join(below)}"
@@ -159,7 +159,7 @@ def _show_run(origins: Origins, run: store.Run, *, as_json: bool) -> None:
     _print(tree)
     if script:
         print(f"\n# To get them back, into {into}:", f"cd {shlex.quote(str(Path.cwd()))}", *script, sep="\n")
-    for ref in lineage.experiments():
+    for ref in git.experiments():
         if ref.rev == run.data.tags.get("dvc.exp_rev"):
             print(f"# or all into the work tree, in place of what is there: dvc exp apply {shlex.quote(ref.name)}")
 
@@ -194,7 +194,7 @@ def _circumstances(run: store.Run) -> str:
 
 def _code(deps: Mapping[str, str]) -> str:
     """How many dependencies are code, and which of them are others now."""
-    others = [path for path, md5 in deps.items() if not Path(path).exists() or lineage.md5(Path(path)) != md5]
+    others = [path for path, md5 in deps.items() if not Path(path).exists() or hashing.md5(Path(path)) != md5]
     return f"{len(deps)} files of code, " + (f"others here now: {', '.join(others)}" if others else "the same here")
 
 

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from retrace import graph, lineage, params, paths
+from retrace import graph, hashing, identity, params, paths
 from retrace.errors import RetraceError
 from retrace.provenance import rebuild, verdicts
 from retrace.provenance import record as record_of
@@ -103,7 +103,7 @@ def restore(client: store.MlflowClient, record: Record, tree: Path) -> Origin:
         except RetraceError as error:
             failed.append(str(error))
             continue
-        if lineage.key(values, tree) == record.parent.data.tags["retrace.key"]:
+        if identity.key(values, tree) == record.parent.data.tags["retrace.key"]:
             return origin
         others = ", ".join(_others(record, values, tree)) or "a file that no stage depends on"
         kept = "what was neither committed nor kept with the run cannot be rebuilt"
@@ -135,7 +135,7 @@ def _others(record: Record, values: params.Values, tree: Path) -> list[str]:
     files = [
         path
         for path, md5 in sorted(said.items())
-        if path.startswith(CODE) and not ((tree / path).exists() and lineage.md5(tree / path) == md5)
+        if path.startswith(CODE) and not ((tree / path).exists() and hashing.md5(tree / path) == md5)
     ]
     chosen = sorted(record.parent.data.params.items())
     return files + [f"{paths.PARAMS} ({key})" for key, value in chosen if str(_at(values, key)) != value]

@@ -4,13 +4,13 @@ It is named by the commit that introduced them. So it stays the same when these 
 committed, and when anything else is committed later.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from retrace import lineage, params, paths
+from retrace import git, params, paths
 from retrace.errors import ParamsError
+from retrace.metrics import parse_metrics
 from retrace.redaction import redacted_all
 
 COMMITS = 20  # to search, at most
@@ -43,12 +43,12 @@ def find(chosen: Mapping[str, Any], metrics: Mapping[str, float]) -> Baseline | 
     """
     rev = "HEAD"
     for _ in range(COMMITS):
-        commit = lineage.changed(rev, paths.PARAMS, paths.METRICS)
+        commit = git.last_change(rev, paths.PARAMS, paths.METRICS)
         if commit is None:
             return None
         then = _metrics(commit)
         if then is not None and ((before := _chosen(commit)) != chosen or then != metrics):
-            return Baseline(commit, *lineage.said_by(commit), before, then)
+            return Baseline(commit, *git.commit_message(commit), before, then)
         rev = f"{commit}^"
     return None
 
@@ -63,15 +63,13 @@ def changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]:
 
 def _metrics(commit: str) -> dict[str, float] | None:
     try:
-        values = json.loads(lineage.content(commit, paths.METRICS) or b"")
+        return parse_metrics(git.read_file(commit, paths.METRICS) or b"") or None
     except ValueError:
         return None
-    is_one = isinstance(values, dict) and all(isinstance(value, float | int) for value in values.values())
-    return values if is_one and values else None
 
 
 def _chosen(commit: str) -> dict[str, Any] | None:
     try:
-        return redacted_all(params.chosen(params.parsed(lineage.content(commit, paths.PARAMS) or b"")))
+        return redacted_all(params.chosen(params.parsed(git.read_file(commit, paths.PARAMS) or b"")))
     except (ParamsError, LookupError, TypeError):
         return None

@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from retrace import metrics, overrides
 from retrace.pages.baseline import Change
 
 NAMES = {
@@ -15,10 +16,7 @@ NAMES = {
     "val_accuracy": "validation accuracy",
     "train_accuracy": "training accuracy",
 }
-SHARE = re.compile(r"accuracy|precision|recall|f1|error|score")  # endings of metrics in 0..1
-LOWER = re.compile(r"loss|error|divergence")  # in metrics that are better if lower
-WORD = re.compile(r"[A-Za-z_./][\w./+-]*", re.ASCII)  # the same to Hydra's grammar and to YAML
-NOT_WORDS = {"true", "false", "null", "nan", "inf"}  # in any case; to Hydra they are not text
+SHARE = re.compile(r"accuracy|precision|recall|f1|error|score")  # how a metric ends that is a share, 0..1
 
 
 def metric(number: float, name: str) -> str:
@@ -38,7 +36,7 @@ def change(metric: Change) -> str:
     size = f"{by * 100:+.2f} points" if _is_share(metric.name) else f"{by:+.4f}"
     if not re.search("[1-9]", size):
         size = f"{by:+.1e}"
-    return f"{size}, {'better' if (by < 0) == bool(LOWER.search(metric.name)) else 'worse'}"
+    return f"{size}, {'better' if (by < 0) == metrics.is_minimized(metric.name) else 'worse'}"
 
 
 def value(parameter: Any) -> str:
@@ -54,19 +52,7 @@ def value(parameter: Any) -> str:
 
 def flags(chosen: Mapping[str, Any]) -> list[str]:
     """What makes DVC give params.yaml these values, for a shell: `-S lr=0.01`, and so on."""
-    return [f"-S {shlex.quote(f'{key}={_said(each)}')}" for key, each in chosen.items()]
-
-
-def _said(of: Any) -> str:
-    """In Hydra's grammar, where what is no plain word is quoted."""
-    if isinstance(of, list):
-        return f"[{','.join(map(_said, of))}]"
-    if not isinstance(of, str):
-        return value(of)
-    if WORD.fullmatch(of) and of.lower() not in NOT_WORDS:
-        return of
-    escaped = re.sub(r'(\\*)("|$)', lambda found: found[1] * 2 + ('\\"' if found[2] else ""), of)
-    return f'"{escaped}"'
+    return [f"-S {shlex.quote(f'{key}={overrides.literal(each)}')}" for key, each in chosen.items()]
 
 
 def _is_share(name: str) -> bool:

@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from retrace import graph, lineage, params, paths
+from retrace import git, graph, hashing, overrides, params, paths
 from retrace.errors import DataError, ParamsError, RetraceError
+from retrace.metrics import parse_metrics
 from retrace.provenance import places
 from retrace.provenance.origins import Origins
 from retrace.provenance.places import Made
@@ -66,16 +67,14 @@ class Names:
         """Raises RetraceError where nothing is called so, or more than one thing is."""
         if name == WORKSPACE:
             return self._of_tree(name, "the workspace", Path())
-        revs = {
-            ref.rev: f"DVC's experiment, commit {ref.rev[:12]}" for ref in lineage.experiments() if ref.name == name
-        }
-        if commit := lineage.commit_of(name):
+        revs = {ref.rev: f"DVC's experiment, commit {ref.rev[:12]}" for ref in git.experiments() if ref.name == name}
+        if commit := git.resolve_commit(name):
             revs.setdefault(commit, f"commit {commit[:12]}")
         run = self._ask(lambda origins: origins.run(name) or (None if revs else _called(name, origins)))
         if len(found := [*revs.values(), *([f"run {run.info.run_id}"] if run else [])]) > 1:
             raise RetraceError(f"{name}: may be {' or '.join(found)}; give the commit, or more digits of the run's id")
         for rev, said in revs.items():
-            with lineage.exported(rev) as folder:
+            with git.export(rev) as folder:
                 return self._of_tree(name, said, folder)
         known = run and self._ask(lambda origins: _of_run(name, run, origins))
         if not known:
@@ -104,7 +103,7 @@ class Names:
         if not locked:
             raise RetraceError(f"{name}: {said} has no {graph.LOCK}, so nothing was made there; `dvc repro` makes it")
         current = _current(locked)
-        ran = {key: value for entry in current.values() for key, value in graph.flat(entry.params).items()}
+        ran = {key: value for entry in current.values() for key, value in overrides.flatten(entry.params).items()}
         bare = Named(
             name,
             said,
@@ -119,7 +118,7 @@ class Names:
     def _with_metrics(self, named: Named, file: Path) -> Named:
         """Its figures from `file`, where that is what evaluate made, or from wherever that is now."""
         said, notes = named.outs.get(str(paths.METRICS)), named.notes
-        if said and file.exists() and lineage.md5(file) == said:
+        if said and file.exists() and hashing.md5(file) == said:
             metrics = _loaded(file)
         else:
             metrics = self.content(named, paths.METRICS, _loaded) or {}
@@ -143,7 +142,7 @@ class Names:
             return None
 
     def _unknown(self, name: str) -> str:
-        near = difflib.get_close_matches(name, [ref.name for ref in lineage.experiments()], n=1)
+        near = difflib.get_close_matches(name, [ref.name for ref in git.experiments()], n=1)
         meant = f"; did you mean {near[0]}?" if near else ""
         away = f" ({self.away})" if self.away else ""
         return f"nothing is called so{away}; should be {WANTED}{meant}"
@@ -167,10 +166,10 @@ def _notes(locked: Mapping[str, graph.Locked], current: Mapping[str, graph.Locke
     if old := [stage for stage in locked if stage not in current]:
         yield f"{', '.join(old)} did not run since a stage before made other files: left out; `dvc repro` runs the rest"
     try:
-        now = graph.flat(params.read(folder / paths.PARAMS))
+        now = overrides.flatten(params.read(folder / paths.PARAMS))
     except ParamsError:
         return
-    ran = [item for entry in current.values() for item in graph.flat(entry.params).items()]
+    ran = [item for entry in current.values() for item in overrides.flatten(entry.params).items()]
     if others := sorted({key for key, value in ran if now.get(key) != value}):
         yield f"{paths.PARAMS} has other values than what ran, which are shown: {', '.join(others)}"
 
@@ -221,4 +220,4 @@ def _told(run: store.Run | None) -> dict[str, float]:
 
 
 def _loaded(file: Path) -> dict[str, float]:
-    return json.loads(file.read_text(encoding="utf-8"))
+    return parse_metrics(file.read_bytes())

@@ -4,13 +4,9 @@ A place is named only where the bytes have been read and have the right MD5, for
 but DVC's remote, which is slow to ask, is a "perhaps" where nothing nearer has them.
 """
 
-import io
 import json
 import os
 import shlex
-import subprocess
-import sys
-import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -18,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from retrace import graph, lineage
+from retrace import dvc_internals, git, graph, hashing
 from retrace.errors import DataError
 from retrace.redaction import redacted
 from retrace.tracking import store
@@ -55,9 +51,9 @@ def find(client: store.MlflowClient, made: Made, into: str) -> Found:
         ways["DVC's cache"] = [_copy(source, Path(out) / inside) for inside, source in objects.items()]
     if _is_artifact(client, made):
         ways["MLflow's artifacts"] = [_download(made.run, made.path, str(Path(out).parent))]
-    if Path(made.path).exists() and lineage.md5(Path(made.path)) == made.md5:
+    if Path(made.path).exists() and hashing.md5(Path(made.path)) == made.md5:
         ways["the work tree"] = [_copy(Path(made.path), Path(out))]
-    if commit and not ways and _dvc(Path.cwd(), "remote", "list"):
+    if commit and not ways and dvc_internals.config()["remote"]:
         ways["DVC's remote, perhaps"] = [get]
     return Found(list(ways), next(iter(ways.values()), []))
 
@@ -65,7 +61,7 @@ def find(client: store.MlflowClient, made: Made, into: str) -> Found:
 def local(path: str, md5: str) -> Path | None:
     """Where a file of these bytes is on this machine: in the work tree, else in DVC's cache."""
     here = Path(path)
-    return here if here.is_file() and lineage.md5(here) == md5 else _object(md5)
+    return here if here.is_file() and hashing.md5(here) == md5 else _object(md5)
 
 
 def downloaded(client: store.MlflowClient, made: Made, into: str) -> Path | None:
@@ -74,7 +70,7 @@ def downloaded(client: store.MlflowClient, made: Made, into: str) -> Path | None
     if made.path not in {artifact.path for artifact in client.list_artifacts(made.run, above)}:
         return None
     got = Path(client.download_artifacts(made.run, made.path, into))
-    return got if lineage.md5(got) == made.md5 else None
+    return got if hashing.md5(got) == made.md5 else None
 
 
 def again(client: store.MlflowClient, run: store.Run, rev: str | None) -> list[str]:
@@ -82,7 +78,7 @@ def again(client: store.MlflowClient, run: store.Run, rev: str | None) -> list[s
     of its code is gone.
     """
     tags, tree = run.data.tags, f"../again-{run.info.run_id[:8]}"
-    commit = next((at for at in (rev, tags.get("mlflow.source.git.commit")) if at and lineage.has(at)), None)
+    commit = next((at for at in (rev, tags.get("mlflow.source.git.commit")) if at and git.has_commit(at)), None)
     if commit is None:
         return []
     commands = [shlex.join(["git", "worktree", "add", "--detach", tree, commit])]
@@ -98,53 +94,52 @@ def has_patch(client: store.MlflowClient, run: store.Run) -> bool:
 
 
 def _commit(made: Made) -> str | None:
-    """A commit whose dvc.lock has these bytes: the experiment's own, else the newest."""
-    searched = ("log", "--all", f"-S{made.md5}", "--format=%H", "--", str(graph.LOCK))
+    """Return a commit whose dvc.lock has these bytes: the experiment's own, else the newest."""
 
     def candidates() -> Iterator[str]:
         yield from [made.rev] if made.rev else []
-        yield from (_git(*searched) or b"").decode().split()
+        yield from git.commits_with(made.md5, graph.LOCK)
 
-    return next((commit for commit in candidates() if _outs(commit).get(made.path) == made.md5), None)
+    return next((each for each in candidates() if _outs(each).get(made.path) == made.md5), None)
 
 
 @cache
 def _outs(commit: str) -> Mapping[str, str]:
-    with lineage.exported(commit) as folder, suppress(DataError):  # a merge that was committed half done
+    with git.export(commit) as folder, suppress(DataError):  # a merge that was committed half done
         return {path: md5 for stage in graph.locked(folder).values() for path, md5 in stage.outs.items()}
     return {}
 
 
 def _is_in_git(commit: str, made: Made) -> bool:
-    packed = _git("archive", commit, "--", made.path)
-    if not packed:
-        return False
-    with tempfile.TemporaryDirectory() as folder, tarfile.open(fileobj=io.BytesIO(packed)) as archive:
-        archive.extractall(folder, filter="data")
-        return lineage.md5(Path(folder) / made.path) == made.md5
+    with git.export(commit, made.path) as folder:
+        file = folder / made.path
+        return file.exists() and hashing.md5(file) == made.md5
 
 
 def _objects(md5: str) -> dict[str, Path]:
-    """Where DVC's cache has each file, by its path inside the folder (`.` for a file); empty if one is not whole."""
-    listed = _object(md5)
-    if listed is None or not md5.endswith(".dir"):
-        return {".": listed} if listed else {}
-    entries = {entry["relpath"]: _object(entry["md5"]) for entry in json.loads(listed.read_bytes())}
-    found = {inside: source for inside, source in entries.items() if source}
-    return found if len(found) == len(entries) else {}
+    """Return where DVC's cache has each file, by its path in the folder (`.` for a file).
+
+    The mapping is empty where one is missing or damaged.
+    """
+    listing = _object(md5)
+    if listing is None or not md5.endswith(".dir"):
+        return {".": listing} if listing else {}
+    entries = json.loads(listing.read_bytes())
+    objects = {entry["relpath"]: _object(entry["md5"]) for entry in entries}
+    intact = {inside: source for inside, source in objects.items() if source}
+    return intact if len(intact) == len(objects) else {}
 
 
 def _object(md5: str) -> Path | None:
-    cached = _dvc(Path.cwd(), "cache", "dir") or ".dvc/cache"
-    path = Path(os.path.relpath(cached), "files", "md5", md5[:2], md5[2:])
-    return path if path.is_file() and lineage.md5(path) == md5.removesuffix(".dir") else None
+    """Return the intact file with this MD5 in DVC's cache."""
+    path = hashing.object_path(Path(os.path.relpath(_cache(Path.cwd()))), md5)
+    return path if path.is_file() and hashing.md5(path) == md5.removesuffix(".dir") else None
 
 
 @cache
-def _dvc(folder: Path, *command: str) -> str:
-    """What DVC said in `folder`; nothing where it failed, as outside a repository."""
-    asked = subprocess.run([sys.executable, "-m", "dvc", *command], cwd=folder, capture_output=True, check=False)
-    return asked.stdout.decode().strip() if asked.returncode == 0 else ""
+def _cache(folder: Path) -> Path:
+    """Return the cache's folder of objects, of the repository in `folder`: read once."""
+    return folder / dvc_internals.objects()
 
 
 def _is_artifact(client: store.MlflowClient, made: Made) -> bool:
@@ -162,9 +157,3 @@ def _download(run: str, artifact: str, into: str) -> str:
 
 def _copy(source: Path, to: Path) -> str:
     return f"{shlex.join(['mkdir', '-p', str(to.parent)])} && {shlex.join(['cp', '-RL', str(source), str(to)])}"
-
-
-def _git(*command: str) -> bytes | None:
-    """What git said; None where it failed."""
-    asked = subprocess.run(["git", *command], capture_output=True, check=False)
-    return asked.stdout if asked.returncode == 0 else None

@@ -5,7 +5,6 @@ no cache of DVC's, no store of MLflow's, no variable of theirs. Nothing in the r
 this, no file and no process is left.
 """
 
-import os
 import shutil
 import signal
 import subprocess
@@ -20,7 +19,7 @@ from typing import IO
 
 import psutil
 
-from retrace import files, graph, journal, lineage, paths
+from retrace import dvc_cli, files, git, graph, hashing, journal, paths
 from retrace.errors import RetraceError
 from retrace.journal import Event
 
@@ -62,38 +61,24 @@ def folder() -> Iterator[Path]:
 
 
 def share_objects(tree: Path) -> None:
-    """`tree` is a repository without a commit of its own, but with all the objects of the one at hand."""
-    _git(tree, "init", "--quiet")
+    """Make `tree` a repository without commits that shares the objects of the one at hand."""
     try:
-        shared = _git(files.root(), "rev-parse", "--path-format=absolute", "--git-path", "objects").decode()
+        git.init_sharing(tree, files.root(), _environment())
     except RetraceError:
-        raise RetraceError(f"{files.root()}: is no git repository; there is no code to make a run again") from None
-    # Not a clone: a shallow one, as in CI, would lack the commits of DVC's experiments.
-    (tree / ".git/objects/info/alternates").write_text(shared, encoding="utf-8")
+        raise RetraceError(f"{files.root()}: is no git repository; there is no code to reproduce a run from") from None
 
 
 def check_out(tree: Path, origin: Origin) -> None:
-    """`tree` holds the code and the parameters of `origin`. Raises RetraceError where they cannot be had."""
-    try:
-        _git(tree, "cat-file", "-e", f"{origin.commit}^{{commit}}")
-    except RetraceError:
-        said = (
-            "is not in this repository: it was never fetched, or `git gc` has deleted it; fetch it from another clone"
-        )
-        raise RetraceError(f"commit {origin.commit} {said}") from None
-    # Without hooks, and whatever the attempt before has left.
-    _git(tree, "-c", f"core.hooksPath={os.devnull}", "checkout", "--quiet", "--force", "--detach", origin.commit)
-    _git(tree, "clean", "-ffdxq")
-    if origin.patch:
-        _git(tree, "apply", "--whitespace=nowarn", "-", stdin=origin.patch)
+    """Make `tree` hold the code and parameters of `origin`, whatever it held before."""
+    git.check_out(tree, origin.commit, origin.patch, _environment())
 
 
 def put_images(tree: Path, md5: str) -> None:
     """`tree` has the images with this hash. Raises RetraceError where neither its commit nor the work tree has them."""
     wanted, here = tree / paths.IMAGES, files.root() / paths.IMAGES
-    if wanted.exists() and lineage.md5(wanted) == md5:
+    if wanted.exists() and hashing.md5(wanted) == md5:
         return
-    if not here.exists() or lineage.md5(here) != md5:
+    if not here.exists() or hashing.md5(here) != md5:
         raise RetraceError(f"{paths.IMAGES}: is not what the run read, which had the MD5 {md5}; put those images back")
     shutil.rmtree(wanted, ignore_errors=True)
     shutil.copytree(here, wanted)
@@ -106,7 +91,7 @@ def repro(tree: Path, stages: Iterable[str], out: IO[str] | None = None) -> None
     (tree / ".dvc/config.local").write_text(CONFIG.format(folder=tree), encoding="utf-8")
     (tree / graph.LOCK).unlink(missing_ok=True)
     sys.stdout.flush()
-    command = ["dvc", "repro", "--force", "--no-run-cache", "--no-commit", *stages]
+    command = dvc_cli.command("repro", "--force", "--no-run-cache", "--no-commit", *stages)
     environment = _environment() | {MARK: str(tree)}
     # A session of its own: Ctrl-C is for us, who end all of it.
     with subprocess.Popen(
@@ -127,24 +112,8 @@ def journals(tree: Path) -> dict[str, list[Event]]:
 
 
 def _environment() -> dict[str, str]:
-    """This one's, with our programs first and nothing that leads to the user's stores or repository."""
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("DVC_", "MLFLOW_", "GIT_")) or name.startswith("GIT_CONFIG")
-    }
-    return kept | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
-
-
-def _git(where: Path, *command: str, stdin: bytes = b"") -> bytes:
-    """What git said. Raises RetraceError with its complaint."""
-    asked = subprocess.run(
-        ["git", *command], cwd=where, env=_environment(), input=stdin, capture_output=True, check=False
-    )
-    if asked.returncode:
-        said = " ".join(asked.stderr.decode(errors="replace").split())
-        raise RetraceError(f"git {command[0]} ended with {asked.returncode}: {said}")
-    return asked.stdout
+    """Return the environment without what leads to the user's stores or repository."""
+    return dvc_cli.environment("DVC_", "MLFLOW_", "GIT_")
 
 
 def _end(tree: Path) -> None:

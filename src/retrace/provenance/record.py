@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from retrace import graph, lineage, params
+from retrace import graph, hashing, params
 from retrace.errors import RetraceError
 from retrace.journal import Event
 from retrace.provenance.origins import Origins
@@ -99,7 +99,7 @@ def remade(record: Record, stages: Mapping[str, graph.Stage], told: Mapping[str,
         read = (path for path in stages[stage].deps if makers.get(path, stage) not in record.stages)
         for path in (*read, *stages[stage].outs):
             if (tree / path).exists():
-                facts[makers[path], path] = lineage.md5(tree / path)
+                facts[makers[path], path] = hashing.md5(tree / path)
         for event in told.get(stage, []):
             places = {"metrics": [event.get("step")], "headline": shown}.get(event["kind"], ())
             for name in filter(_is_compared, event["values"] if places else ()):

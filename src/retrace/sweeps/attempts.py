@@ -5,7 +5,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -13,11 +12,11 @@ from pathlib import Path
 
 import psutil
 
-from retrace import checkpoint, journal, processes, recipes, tracking
+from retrace import checkpoint, dvc_cli, journal, overrides, processes, tracking
 from retrace.journal import Event
+from retrace.overrides import Flat
 from retrace.redaction import redacted
 from retrace.sweeps import trees
-from retrace.sweeps.space import Flat
 
 ENDS_S = 60.0  # in which a trial is over that was told to end, its stage saved and told to MLflow
 SAVES_S = 5.0  # in which DVC ends by itself where its stage has
@@ -34,12 +33,12 @@ class Attempt:
         self.began, self.since = time.monotonic(), time.strftime("%Y%m%dT%H%M%S")
         self.epoch, self.is_trained = 0, False
         self._position, self._told = 0, dict[str, Event]()
-        flags = [word for key, value in changes.items() for word in ("-S", f"{key}={recipes.word(key, value)}")]
+        flags = [word for key, value in changes.items() for word in ("-S", f"{key}={overrides.word(key, value)}")]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "dvc", "exp", "run", "--temp", "--name", name, *flags],
+                dvc_cli.command("exp", "run", "--temp", "--name", name, *flags),
                 cwd=tree,
-                env=_environment() | {"RETRACE_SWEEP": sweep, "MLFLOW_TRACKING_URI": store},
+                env=dvc_cli.environment() | {"RETRACE_SWEEP": sweep, "MLFLOW_TRACKING_URI": store},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -123,12 +122,6 @@ class Attempt:
             start = self._told.get(name, {})
             if start.get("experiment", {}).get("dvc.exp_name") == self.name:
                 yield found[name], start
-
-
-def _environment() -> dict[str, str]:
-    """This one's, with our programs first, and of no stage of DVC's that this may be called from."""
-    kept = {name: value for name, value in os.environ.items() if name not in ("DVC_ROOT", "DVC_STAGE")}
-    return kept | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
 
 
 def _die_with_us() -> None:

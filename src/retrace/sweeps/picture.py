@@ -14,8 +14,6 @@ from optuna.trial import TrialState
 from optuna.visualization import matplotlib as plots
 from PIL import Image
 
-from retrace import paths
-
 ENOUGH = 4  # complete trials, for importances
 DPI = 100
 
@@ -29,7 +27,7 @@ def draw(study: optuna.Study, metric: str, path: Path) -> None:
             top.append(_render(plots.plot_param_importances(study, target_name=metric)))
         below = _render(plots.plot_slice(study, target_name=metric))
     image = _stack([_stack(top, axis=1), below], axis=0)
-    with paths.atomic(path) as unfinished:
+    with files.atomic(path) as unfinished:
         Image.fromarray(image).save(unfinished, format="PNG")
 
 

@@ -5,7 +5,7 @@ import io
 from dataclasses import dataclass
 from pathlib import Path
 
-from retrace import lineage, machine, paths
+from retrace import git, hashing, machine, paths
 from retrace.errors import DataError
 from retrace.tracking import experiments, store, sweeps
 
@@ -21,7 +21,7 @@ class Result:
 
 def read(commit: str, metric: str, cache: Path) -> Result:
     """Of the experiment with that commit. Raises DataError where it has no such metric."""
-    with lineage.exported(commit) as folder:
+    with git.export(commit) as folder:
         tree = experiments.read(folder)
     if tree is None or metric not in tree.metrics:
         raise DataError(f"commit {commit[:10]}: its {paths.METRICS} is not what its code and parameters made")
@@ -44,8 +44,8 @@ def show(dataset: str, sweep: str, key: str, at: int) -> None:
 def _curve(tree: experiments.Tree, metric: str, cache: Path) -> dict[int, float]:
     """Empty where DVC's cache has lost it."""
     md5 = tree.locked["train"].outs[str(paths.HISTORY)]
-    kept = cache / "files" / "md5" / md5[:2] / md5[2:]
-    if not kept.is_file() or lineage.md5(kept) != md5:
+    kept = hashing.object_path(cache / "files" / "md5", md5)
+    if not kept.is_file() or hashing.md5(kept) != md5:
         return {}
     return {
         int(row["epoch"]): float(row[metric]) for row in csv.DictReader(io.StringIO(kept.read_text(encoding="utf-8")))

@@ -9,7 +9,7 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
-from retrace import errors, journal, recipes
+from retrace import dvc_internals, errors, journal, overrides
 from retrace.errors import DataError, RetraceError
 from retrace.sweeps import results, studies, trees
 from retrace.sweeps.attempts import Attempt
@@ -38,7 +38,12 @@ class Runner:
     def __init__(self, held: Sweep, jobs: int, until: float, say: Console) -> None:
         self.held, self.asked, self.jobs, self.until, self.say = held, held.asked, jobs, until, say
         self.dataset = (self.asked.space.base | self.asked.space.fixed)["dataset"]
-        self.origin, self.cache, self.store, self.began = trees.origin(), trees.cache(), store.address(), journal.now()
+        self.origin, self.cache, self.store, self.began = (
+            trees.origin(),
+            dvc_internals.cache().absolute(),
+            store.address(),
+            journal.now(),
+        )
         self.running: list[Running] = []
         self.lacking: str | None = None  # why MLflow does not have all, if it has not
 
@@ -168,7 +173,7 @@ def best(held: Sweep) -> tuple[tuple[str, str, float | None], dict[str, str]]:
     """The best trial's experiment, the metric and its value; and what it changes, as `-S` takes it."""
     trial = held.complete()[0]
     changes = held.asked.space.changes(trial.params)
-    said = {key: recipes.word(key, value) for key, value in changes.items()}
+    said = {key: overrides.word(key, value) for key, value in changes.items()}
     return (trial.user_attrs["experiment"], held.asked.metric, trial.value), said
 
 

@@ -15,17 +15,18 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Literal
+from typing import Any
 
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import Trial
 
-from retrace import params, recipes
+from retrace import metrics, overrides, params
 from retrace.errors import ParamsError
+from retrace.metrics import Direction
+from retrace.overrides import Flat
 from retrace.params import TABLES, Choice, Values
 
-Direction = Literal["minimize", "maximize"]
-METRICS: dict[str, Direction] = {"val_loss": "minimize", "val_accuracy": "maximize"}  # of validation, each epoch
+METRICS = ("val_loss", "val_accuracy")  # measured on the validation split after each epoch
 NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 RANGE = re.compile(rf"(log:)?({NUMBER}?)\.\.({NUMBER})(?::({NUMBER}))?")
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,50}", re.ASCII)  # DVC's, with the number behind it, and a file's
@@ -34,7 +35,6 @@ OTHER_DATA = (
     "dataset", "datasets", "validation_fraction", "test_fraction", "split_seed", "folds", "fold",
 )  # fmt: skip
 
-Flat = dict[str, Any]  # models.cnn.hidden -> 128
 Axis = CategoricalDistribution | FloatDistribution | IntDistribution
 
 
@@ -79,7 +79,7 @@ class Space:
 
     def values(self, changes: Flat) -> Values:
         """All of params.yaml, as a trial with these changes has it."""
-        return recipes.nested(self.base | changes)
+        return overrides.nest(self.base | changes)
 
     def said(self) -> dict[str, str]:
         """Each axis in a word, the same for equal ones."""
@@ -100,7 +100,7 @@ def parsed(words: Sequence[str], values: Values) -> Space:
     """The space that is typed in `words`, over params.yaml's `values`. Raises ParamsError, in one line, for what these
     do not allow.
     """
-    base = recipes.flat(values)
+    base = overrides.flatten(values, keep_empty=True)
     said = dict(_split(word, base) for word in words)
     if len(said) < len(words):
         keys = [word.partition("=")[0] for word in words]
@@ -109,7 +109,7 @@ def parsed(words: Sequence[str], values: Values) -> Space:
     fixed = {key: many[0] for key, many in read.items() if isinstance(many, list) and len(many) == 1}
     swept = {key: many for key, many in read.items() if key not in fixed}
     choices = {
-        key: {recipes.word(key, value): value for value in many}
+        key: {overrides.word(key, value): value for value in many}
         for key, many in swept.items()
         if isinstance(many, list)
     }
@@ -128,7 +128,7 @@ def parsed(words: Sequence[str], values: Values) -> Space:
 def metric_of(name: str) -> Direction:
     """The direction in which `name` is better. Raises ParamsError where a sweep must not choose by it."""
     if name in METRICS:
-        return METRICS[name]
+        return metrics.direction(name)
     part, _, _ = name.partition("_")
     why = {
         "test": "choosing by the test part spoils it: it would measure the choice too",

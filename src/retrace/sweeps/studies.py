@@ -25,10 +25,13 @@ from optuna.samplers import TPESampler
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from retrace import files, graph, lineage, paths, processes
+from retrace import files, graph, hashing, paths, processes
 from retrace.errors import ParamsError, RetraceError
+from retrace.metrics import Direction
+from retrace.overrides import Flat
 from retrace.redaction import redacted
-from retrace.sweeps.space import Direction, Flat, Space
+from retrace.sweeps import optuna_internals
+from retrace.sweeps.space import Space
 
 SQLITE = "sqlite:///"
 LOCK_S = 120.0
@@ -90,9 +93,9 @@ class Sweep:
             left = next((each for each in trials if each.state is TrialState.RUNNING and self._is_left(each)), None)
             if left is None and sum(each.state is not TrialState.WAITING for each in trials) >= self.n_trials:
                 return None
-            trial = Trial(self.study, left._trial_id) if left else self.study.ask()
+            trial = optuna_internals.take_over(self.study, left) if left else self.study.ask()
             trial.set_user_attr(PROCESS, processes.written(processes.identity()))
-            self.storage.record_heartbeat(trial._trial_id)
+            optuna_internals.record_heartbeat(self.storage, trial)
             # By its number: equal sweeps have equal trials, whenever they were stopped.
             self.study.sampler = TPESampler(seed=(self.asked.seed * 1_000_003 + trial.number) % 2**32)
             changes = self.asked.space.suggested(trial)
@@ -112,14 +115,14 @@ class Sweep:
     def learn(self, claimed: Claimed, curve: Mapping[int, float]) -> None:
         """The epochs are on record that nobody has told, as of a training that DVC took from its cache."""
         with answering(self.address):
-            known = self.storage.get_trial(claimed.trial._trial_id).intermediate_values
+            known = optuna_internals.reported(self.storage, claimed.trial)
             for epoch in sorted(curve.keys() - known.keys()):
                 claimed.trial.report(curve[epoch], epoch)
 
     def alive(self, claimed: Claimed) -> None:
         """Others see that the trial is at work."""
         with answering(self.address):
-            self.storage.record_heartbeat(claimed.trial._trial_id)
+            optuna_internals.record_heartbeat(self.storage, claimed.trial)
 
     def leave(self, claimed: Claimed) -> None:
         """The trial is nobody's, and whoever goes on with the sweep goes on with it."""
@@ -176,10 +179,10 @@ class Sweep:
     def _is_left(self, trial: FrozenTrial) -> bool:
         """Whether the process is gone that was at the trial."""
         who = trial.user_attrs.get(PROCESS)
-        return not who or not processes.alive(processes.read(who)) or trial._trial_id in self._silent()
+        return not who or not processes.alive(processes.read(who)) or self._is_stale(trial)
 
-    def _silent(self) -> list[int]:
-        return self.storage._get_stale_trial_ids(self.study._study_id)
+    def _is_stale(self, trial: FrozenTrial) -> bool:
+        return optuna_internals.is_stale(self.storage, self.study, trial)
 
     def _pruner(self, epochs: int) -> BasePruner:
         return PercentilePruner(KEPT, FIRST, n_warmup_steps=-(-epochs // 3)) if self.asked.prune else NopPruner()
@@ -257,11 +260,11 @@ def _about(asked: Asked) -> dict[str, Any]:
 
 def _code(space: Space) -> dict[str, str]:
     """The MD5 of what the stages of any trial depend on, and no stage makes."""
-    found: dict[str, str] = {str(paths.GRAPH): lineage.md5(paths.GRAPH)}
+    found: dict[str, str] = {str(paths.GRAPH): hashing.md5(paths.GRAPH)}
     for changes in [{}, *({key: value} for key, many in space.choices.items() for value in many.values())]:
         stages = graph.stages(space.values(space.fixed | changes))
         deps = {dep for stage in stages.values() for dep in stage.deps} - graph.makers(stages).keys()
-        found |= {dep: lineage.md5(Path(dep)) for dep in deps - found.keys() if Path(dep).exists()}
+        found |= {dep: hashing.md5(Path(dep)) for dep in deps - found.keys() if Path(dep).exists()}
     return found
 
 

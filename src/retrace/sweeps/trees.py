@@ -8,16 +8,14 @@ Whatever ends a trial, all that is left of it is in there.
 
 import os
 import shutil
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import psutil
 
-from retrace import files, lineage, processes
+from retrace import dvc_internals, files, git, processes
 from retrace.errors import RetraceError
 from retrace.provenance import rebuild
 from retrace.provenance.rebuild import Origin
@@ -32,20 +30,12 @@ def folder(sweep: str) -> Path:
     return files.root() / FOLDER / sweep
 
 
-def cache() -> Path:
-    """DVC's cache."""
-    from dvc.repo import Repo
-
-    with Repo(".") as repo:
-        return Path(repo.cache.local_cache_dir)
-
-
 def origin() -> Origin:
     """The code and parameters here and now. Raises RetraceError where there is no commit to make experiments of."""
-    commit = lineage.commit()
+    commit = git.head_commit()
     if commit is None:
         raise RetraceError(f"{files.root()}: has no commit yet, which an experiment needs; commit, and type this again")
-    return Origin(commit, lineage.changes())
+    return Origin(commit, git.uncommitted_patch())
 
 
 @contextmanager
@@ -57,7 +47,7 @@ def grown(name: str, sweep: str, origin: Origin, cache: Path) -> Iterator[Path]:
         try:
             rebuild.share_objects(tree)
             rebuild.check_out(tree, origin)
-            git(tree, "add", "--all")  # a new file too is of the experiment
+            git.run("add", "--all", folder=tree)  # a new file too is of the experiment
             _configure(tree, cache)
             yield tree
         finally:
@@ -73,32 +63,16 @@ def clear(sweep: str) -> None:
 
 
 def bring(tree: Path, name: str) -> str | None:
-    """The commit of the experiment `name`, which the repository at hand now has too; None where there is none."""
-    ref = git(tree, "for-each-ref", "--format=%(refname)", f"refs/exps/*/*/{name}").strip()
-    if not ref:
-        return None
-    git(files.root(), "fetch", "--quiet", "--no-write-fetch-head", "--no-auto-gc", str(tree), f"+{ref}:{ref}")
-    return git(files.root(), "rev-parse", ref).strip()
-
-
-def git(where: Path, *command: str) -> str:
-    """What git said. Raises RetraceError with its complaint."""
-    asked = subprocess.run(["git", *command], cwd=where, capture_output=True, text=True, check=False)
-    if asked.returncode:
-        raise RetraceError(f"git {command[0]} ended with {asked.returncode}: {' '.join(asked.stderr.split())}")
-    return asked.stdout
+    """Copy the experiment `name` into the repository at hand; return its commit, None without one."""
+    return git.fetch_experiment(name, tree, files.root())
 
 
 def _configure(tree: Path, cache: Path) -> None:
     """DVC has the user's settings and cache there; stages tell and save themselves where all do."""
-    from dvc.config import Config
-
     local = Path(".dvc/config.local")
     if local.exists():
         shutil.copy(local, tree / local)
-    with Config(dvc_dir=str(tree / ".dvc")).edit("local") as opened:
-        settings: Any = opened  # of DVC, which types do not know
-        settings.setdefault("cache", {})["dir"] = str(cache)
+    dvc_internals.set_cache(tree, cache)
     for name in SHARED:
         here = files.root() / ".retrace" / name
         here.touch() if name.endswith(".lock") else here.mkdir(parents=True, exist_ok=True)

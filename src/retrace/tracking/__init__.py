@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from retrace import files, graph, integrity, lineage, machine, params, processes
+from retrace import files, git, graph, hashing, identity, integrity, machine, params, processes
 from retrace.errors import DataError, Terminated
 from retrace.journal import EventLog
 from retrace.tracking import follower
@@ -35,7 +35,7 @@ def stage(name: str) -> Iterator[EventLog]:
         uploader = follower.Uploader(log.path)
         is_finished = False
         try:
-            if changes := lineage.changes():
+            if changes := git.uncommitted_patch():
                 log.attach("code.patch", changes)
             yield log
             outs = stages[name].outs
@@ -86,17 +86,17 @@ def _header(name: str, stages: Mapping[str, graph.Stage], values: params.Values)
     return {
         "stage": name,
         "dataset": values["dataset"],
-        "key": lineage.key(values),
-        "folds": lineage.key(values | {"fold": None}) if values["folds"] > 1 else None,
-        "experiment": lineage.experiment(),
+        "key": identity.key(values),
+        "folds": identity.key(values | {"fold": None}) if values["folds"] > 1 else None,
+        "experiment": identity.dvc_experiment(),
         "sweep": os.environ.get("RETRACE_SWEEP"),
-        "commit": lineage.commit(),
+        "commit": git.head_commit(),
         "user": machine.user(),
         "machine": machine.processor(),
         "params": params.chosen(values),
         "own_params": own_params,
         "deps": deps,
-        "inputs": lineage.inputs(name, own_params, deps),
+        "inputs": identity.inputs(name, own_params, deps),
         "makers": makers,
         "later": _later(name, stages, values),
     }
@@ -108,7 +108,7 @@ def folder() -> Path:
 
 
 def _hashes(files: Iterable[str]) -> dict[str, str]:
-    return {file: lineage.md5(Path(file)) for file in files if Path(file).exists()}
+    return {file: hashing.md5(Path(file)) for file in files if Path(file).exists()}
 
 
 def _files_in(outs: Iterable[str]) -> list[str]:

@@ -1,6 +1,5 @@
 """DVC's experiments, and the workspace, as rows of MLflow, also where all came from DVC's cache and no stage ran."""
 
-import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -9,9 +8,10 @@ from pathlib import Path
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Run
 
-from retrace import graph, lineage, machine, params, paths
+from retrace import git, graph, hashing, identity, machine, overrides, params, paths
 from retrace.errors import DataError, ParamsError
-from retrace.lineage import Ref
+from retrace.git import ExperimentRef
+from retrace.metrics import parse_metrics
 from retrace.tracking import links, runs, store, upload
 
 
@@ -36,20 +36,20 @@ def read(folder: Path) -> Tree | None:
         return None
     images = locked["download"].deps.get(str(paths.IMAGES))
     file = folder / paths.METRICS
-    held = file.exists() and lineage.md5(file) == locked["evaluate"].outs.get(str(paths.METRICS))
-    return Tree(values, lineage.key(values, folder, images), locked, json.loads(file.read_text()) if held else {})
+    held = file.exists() and hashing.md5(file) == locked["evaluate"].outs.get(str(paths.METRICS))
+    return Tree(values, identity.key(values, folder, images), locked, parse_metrics(file.read_bytes()) if held else {})
 
 
 def add_missing(client: MlflowClient) -> int:
     """Each of DVC's experiments, and what is in the workspace, has its parent run, linked to the runs that made its
     bytes, and `dvc.exp_rev`; returns how many runs were added or completed.
     """
-    refs = lineage.experiments()
+    refs = git.experiments()
     known = {run.data.tags["dvc.exp_rev"]: run for run in _parents(client) if "dvc.exp_rev" in run.data.tags}
-    trees, named = {}, defaultdict[str, list[Ref]](list)
+    trees, named = {}, defaultdict[str, list[ExperimentRef]](list)
     for ref in refs:
         if ref.rev not in known:
-            with lineage.exported(ref.rev) as folder:
+            with git.export(ref.rev) as folder:
                 if tree := read(folder):
                     trees[tree.key] = tree
                     named[tree.key].append(ref)
@@ -58,7 +58,7 @@ def add_missing(client: MlflowClient) -> int:
     return sum(_added(client, tree, named[key], {ref.rev for ref in refs}) for key, tree in trees.items())
 
 
-def _added(client: MlflowClient, tree: Tree, refs: list[Ref], revs: set[str]) -> bool:
+def _added(client: MlflowClient, tree: Tree, refs: list[ExperimentRef], revs: set[str]) -> bool:
     with store.lock():
         experiment = store.experiment_of(client, tree.values["dataset"])
         found = store.first(client, [experiment], {"retrace.key": tree.key})
@@ -66,13 +66,13 @@ def _added(client: MlflowClient, tree: Tree, refs: list[Ref], revs: set[str]) ->
         own = {stage: links.made_by(client, experiment, stage, entry.outs) for stage, entry in tree.locked.items()}
         if found and _is_whole(found, own) and (ref is None or found.data.tags.get("dvc.exp_rev") in revs):
             return False
-        at = ref.time if ref else lineage.time_of("HEAD")
+        at = ref.time if ref else git.commit_time("HEAD")
         start = {
             "dataset": tree.values["dataset"],
             "key": tree.key,
-            "folds": lineage.key(tree.values | {"fold": None}) if tree.values["folds"] > 1 else None,
+            "folds": identity.key(tree.values | {"fold": None}) if tree.values["folds"] > 1 else None,
             "experiment": {"dvc.exp_name": ref.name, "dvc.baseline_rev": ref.baseline} if ref else {},
-            "commit": ref.baseline if ref else lineage.commit(),
+            "commit": ref.baseline if ref else git.head_commit(),
             "user": machine.user(),
             "time": at,
             "params": params.chosen(tree.values),
@@ -90,14 +90,14 @@ def _added(client: MlflowClient, tree: Tree, refs: list[Ref], revs: set[str]) ->
     return True
 
 
-def _ref_of(parent: Run | None, refs: list[Ref]) -> Ref | None:
+def _ref_of(parent: Run | None, refs: list[ExperimentRef]) -> ExperimentRef | None:
     """That of DVC's experiments here which the parent is to be named after. None where it has the name of one that is
     in another clone only: two that share a store would else take turns, for ever.
     """
     tags = parent.data.tags if parent else {}
     name, rev = tags.get("dvc.exp_name"), tags.get("dvc.exp_rev")
     ref = next((ref for ref in refs if ref.name == name), refs[0] if refs else None)
-    is_another_s = not lineage.has(rev) if rev else name is not None and ref is not None and ref.name != name
+    is_another_s = not git.has_commit(rev) if rev else name is not None and ref is not None and ref.name != name
     return None if is_another_s else ref
 
 
@@ -118,7 +118,7 @@ def _is_settled(values: params.Values, locked: Mapping[str, graph.Locked], folde
         entry = locked.get(name)
         if entry is None or set(entry.deps) != set(stage.deps) or set(entry.outs) != set(stage.outs):
             return False
-        if graph.flat(entry.params) != params.chosen(values, params.STAGES[name]):
+        if overrides.flatten(entry.params) != params.chosen(values, params.STAGES[name]):
             return False
         for path, md5 in entry.deps.items():
             if made.get(path, _md5(folder / path) or md5) != md5:
@@ -128,4 +128,4 @@ def _is_settled(values: params.Values, locked: Mapping[str, graph.Locked], folde
 
 
 def _md5(path: Path) -> str | None:
-    return lineage.md5(path) if path.exists() else None
+    return hashing.md5(path) if path.exists() else None

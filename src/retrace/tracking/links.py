@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Run
 
-from retrace import lineage
+from retrace import identity
 from retrace.journal import Event
 from retrace.tracking import served, store
 from retrace.tracking.runs import Pair
@@ -29,7 +29,7 @@ def complete(client: MlflowClient, runs: Pair, start: Event, outs: Mapping[str, 
         deps = {path: md5 or made.get(path) for path, md5 in plan["deps"].items()}
         if None in deps.values():
             continue
-        known = lineage.inputs(stage, plan["params"], {path: md5 for path, md5 in deps.items() if md5})
+        known = identity.inputs(stage, plan["params"], {path: md5 for path, md5 in deps.items() if md5})
         if run := store.first(client, [runs.experiment], {"retrace.inputs": known}, FINISHED):
             found[stage] = run
             made |= hashes(run, "outs")

@@ -12,7 +12,7 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
 
-from retrace import journal, lineage, paths, processes
+from retrace import hashing, journal, paths, processes
 from retrace.journal import Event
 from retrace.redaction import redacted
 from retrace.tracking import folds, links, served, store
@@ -108,7 +108,7 @@ class Upload:
             self.refused = error
         else:
             with store.patient(ANSWER_S + weights.stat().st_size / STORED_PER_S):
-                served.log(client, runs, packaged, lineage.md5(weights))
+                served.log(client, runs, packaged, hashing.md5(weights))
 
     @property
     def _local(self) -> float:

@@ -1,0 +1,41 @@
+"""Hashes of files: MD5 as DVC computes it, SHA-256, and where DVC's cache keeps a file."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import IO
+
+
+def md5(path: Path) -> str:
+    """Return DVC's hash of a file or folder.
+
+    A folder's hash is the MD5 of the list of its files and ends in `.dir`, so a stage can name its
+    outputs before DVC has written them to dvc.lock.
+    """
+    if not path.is_dir():
+        return digest(path, "md5")
+    files = [file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.relative_to(path).parts]
+    listing = [{"md5": digest(file, "md5"), "relpath": file.relative_to(path).as_posix()} for file in files]
+    listing.sort(key=lambda entry: entry["relpath"])
+    return hashlib.md5(json.dumps(listing, sort_keys=True).encode()).hexdigest() + ".dir"
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, as hexadecimal digits."""
+    return digest(path, "sha256")
+
+
+def digest(path: Path, algorithm: str) -> str:
+    """Return a file's hash by any algorithm of hashlib, as hexadecimal digits."""
+    with path.open("rb") as file:
+        return stream_digest(file, algorithm)
+
+
+def stream_digest(file: IO[bytes], algorithm: str) -> str:
+    """Return the hash of what is left to read of an open file, as hexadecimal digits."""
+    return hashlib.file_digest(file, algorithm).hexdigest()  # pyright: ignore[reportArgumentType]
+
+
+def object_path(objects: Path, md5: str) -> Path:
+    """Return where DVC's cache keeps the file with this MD5; `objects` is its folder files/md5."""
+    return objects / md5[:2] / md5[2:]
