@@ -13,6 +13,10 @@ help:  ## list the targets
 repro: env  ## the five stages, on real MNIST unless params.yaml says otherwise
 	dvc repro
 
+.PHONY: ui
+ui: env  ## MLflow's pages, for this machine only
+	retrace ui
+
 .PHONY: env
 env: .venv/.installed .venv/.private  ## the environment, from requirements.txt, with the `retrace` command
 	@echo "environment: .venv is as requirements.txt says"
@@ -39,13 +43,20 @@ SITE_CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/retrace/dvc
 	@dvc config --local core.site_cache_dir "$(SITE_CACHE)"
 	@touch $@
 
+MKDOCS := NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
+
 .PHONY: check
-check: env  ## format, lint, types, layers, and the graph against the code
+check: env  ## format, lint, types, layers, the graph against the code, the documentation
 	ruff format --check .
 	ruff check .
 	pyright --warnings
 	lint-imports --no-logo
 	pytest tests/test_pipeline.py
+	$(MKDOCS)
+
+.PHONY: docs
+docs: env  ## the documentation as a site, in .retrace/site
+	$(MKDOCS)
 
 .PHONY: test
 test: env  ## every test, of the faults five
@@ -65,7 +76,7 @@ costs: env  ## what tracking and checkpoints cost, against their limits; minutes
 	python benchmarks/checkpoints.py
 
 .PHONY: gpu
-gpu: env  ## what recipes take on a GPU, into the README; minutes, on a machine that has one
+gpu: env  ## what recipes take on a GPU, into docs/gpu.md; minutes, on a machine that has one
 	python benchmarks/gpu.py --write
 
 .PHONY: bench

@@ -3,8 +3,8 @@
 Two sides in turns, A B A B, each in a process of its own, in throw-away clones of the working tree under .retrace/ that
 have a recipe's parameters and data. *Same recipe* compares engines: the same network, samples, batches and optimizer.
 *Same accuracy* compares our time to an accuracy with the tutorial's whole training, by the speed of some of its steps.
-Nothing is measured while something else runs. `--write` puts the table into README.md, all numbers into
-benchmarks/bench.json and the picture into docs/.
+Nothing is measured while something else runs. `--write` puts the table into docs/speed.md, all numbers into
+benchmarks/bench.json and the figure into docs/.
 """
 
 import json
@@ -27,6 +27,7 @@ from retrace import errors, git, recipes
 from retrace.errors import RetraceError
 
 BUSY = 20.0  # per cent of one core, taken by others
+PAGE = Path("docs/speed.md")
 RECORD, PICTURE = Path("benchmarks/bench.json"), Path("docs/bench.png")
 BEGIN, END = "<!-- bench -->\n", "<!-- /bench -->"
 TOP = ("on two CPU cores", "compared", "tutorial", "retrace", "ratio (least..most of a pair)", "target", "n")
@@ -201,10 +202,10 @@ def draw(found: dict[str, Measured]) -> None:
 
 
 def write(found: dict[str, Measured]) -> None:
-    """README.md, the record and the picture say what was measured."""
+    """Write what was measured to the page, the record and the figure."""
     said = {row.name: asdict(found[row.name]) | {"ratio": found[row.name].ratio} for row in ROWS if row.name in found}
     RECORD.write_text(json.dumps({"rows": said}, indent=1) + "\n", encoding="utf-8")
-    replace(BEGIN, END, table(found))
+    replace(PAGE, BEGIN, END, table(found))
     draw(found)
 
 
@@ -235,7 +236,7 @@ def parsed() -> Namespace:
     parser = ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--only", nargs="+", metavar="WORD", help="rows whose names have one of these words")
     parser.add_argument("--n", type=int, help="pairs of turns, instead of the row's own number")
-    parser.add_argument("--write", action="store_true", help="README.md, the record and the picture too")
+    parser.add_argument("--write", action="store_true", help=f"{PAGE}, the record and the figure too")
     return parser.parse_args()
 
 

@@ -3,7 +3,7 @@
 Each recipe is trained in one process, once so that kernels are chosen and memory is taken, and some times for the time,
 the accuracy and the bits, which have to be the same each time, in turns with trainings by whatever kernels are
 quickest. A second process has to give the same bits. Data that this repository's cache has is taken from it. `--write`
-puts the table into README.md and all numbers into benchmarks/gpu.json.
+puts the table into docs/gpu.md and all numbers into benchmarks/gpu.json.
 """
 
 import json
@@ -21,7 +21,7 @@ from table import head, line, place, replace
 from retrace import errors, files, recipes
 from retrace.errors import RetraceError
 
-RECORD = Path("benchmarks/gpu.json")
+PAGE, RECORD = Path("docs/gpu.md"), Path("benchmarks/gpu.json")
 BEGIN, END = "<!-- gpu -->\n", "<!-- /gpu -->"
 TOP = ("on one GPU", "target", "measured", "test accuracy", "the same bits", "deterministic kernels cost")
 TIMES = 3
@@ -122,9 +122,9 @@ def _line(row: Row, of: Measured | None) -> str:
 
 
 def write(found: dict[str, Measured]) -> None:
-    """README.md and the record say what was measured."""
+    """Write what was measured to the page and the record."""
     RECORD.write_text(json.dumps({name: asdict(of) for name, of in found.items()}, indent=1) + "\n", encoding="utf-8")
-    replace(BEGIN, END, table(found))
+    replace(PAGE, BEGIN, END, table(found))
 
 
 def recorded() -> dict[str, Measured]:
@@ -140,7 +140,7 @@ def main() -> None:
 
     parser = ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--only", nargs="+", metavar="WORD", help="rows whose names have one of these words")
-    parser.add_argument("--write", action="store_true", help="README.md and the record too")
+    parser.add_argument("--write", action="store_true", help=f"{PAGE} and the record too")
     asked = parser.parse_args()
     rows = [row for row in ROWS if not asked.only or any(word in row.name for word in asked.only)]
     if not rows:

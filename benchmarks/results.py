@@ -1,8 +1,8 @@
 """Test accuracy and training time of every recipe: real experiments, `dvc exp run --temp`, that stay in DVC and MLflow.
 
 What MLflow has already, of the very same parameters, whatever the code, is not run again, so that this goes on where
-it was stopped. The table is made from MLflow alone; `--write` puts it into README.md, the numbers into
-benchmarks/results.json and the recipes' headers, and a picture or two into docs/.
+it was stopped. The table is made from MLflow alone; `--write` puts it into docs/recipes.md, the numbers
+into benchmarks/results.json and the recipes' headers, and two figures into docs/.
 """
 
 import json
@@ -42,8 +42,8 @@ TUTORIAL = {  # what the text says that it reaches, or what its own program was 
 }
 
 TOP = ("recipe", "n", "epochs", "test accuracy: mean (least..most)", "balanced", "training, s", "on", "the tutorial")
-README, RECORD = Path("README.md"), Path("benchmarks/results.json")
-SHOWN = {"circles_linear": "decision_boundary", "circles_relu": "decision_boundary"}  # pictures in docs/
+PAGE, RECORD = Path("docs/recipes.md"), Path("benchmarks/results.json")
+SHOWN = {"circles_linear": "decision_boundary", "circles_relu": "decision_boundary"}  # figures in docs/
 CODE = ("src", "stages", "dvc.yaml", "params.yaml", "recipes")
 BEGIN, END = "<!-- results -->\n", "<!-- /results -->"
 
@@ -180,11 +180,11 @@ def table(results: dict[str, list[Result]]) -> str:
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
-def with_table(readme: str, new: str) -> str:
-    """The README with `new` between its markers. Raises RetraceError where it has not one pair of them."""
-    if readme.count(BEGIN) != 1 or readme.count(END) != 1 or readme.index(BEGIN) > readme.index(END):
-        raise RetraceError(f"{README}: has not one {BEGIN.strip()} before one {END}; put them where the table belongs")
-    before, _, rest = readme.partition(BEGIN)
+def with_table(page: str, new: str) -> str:
+    """Return the page with `new` between its marks. Raises RetraceError unless it has one pair of them."""
+    if page.count(BEGIN) != 1 or page.count(END) != 1 or page.index(BEGIN) > page.index(END):
+        raise RetraceError(f"{PAGE}: has not one {BEGIN.strip()} before one {END}; put them where the table belongs")
+    before, _, rest = page.partition(BEGIN)
     return before + BEGIN + new + END + rest.partition(END)[2]
 
 
@@ -202,7 +202,7 @@ def with_recorded(results: dict[str, list[Result]]) -> dict[str, list[Result]]:
 
 
 def write(client: MlflowClient, results: dict[str, list[Result]]) -> None:
-    """README.md, benchmarks/results.json and the recipes' headers have the results, docs/ pictures of first seeds."""
+    """Write the results to the page, the record and the recipes' headers, and figures of first seeds to docs/."""
     for recipe, picture in SHOWN.items():
         for each in results[recipe][:1]:
             with TemporaryDirectory() as folder:
@@ -219,8 +219,8 @@ def write(client: MlflowClient, results: dict[str, list[Result]]) -> None:
     numbers = {recipe: [asdict(result) for result in each] for recipe, each in results.items() if each}
     with files.atomic(RECORD) as unfinished:
         unfinished.write_text(json.dumps({"written_on": machine, "results": numbers}, indent=2) + "\n")
-    with files.atomic(README) as unfinished:
-        unfinished.write_text(with_table(README.read_text(encoding="utf-8"), table(results)), encoding="utf-8")
+    with files.atomic(PAGE) as unfinished:
+        unfinished.write_text(with_table(PAGE.read_text(encoding="utf-8"), table(results)), encoding="utf-8")
 
 
 def parsed() -> Namespace:
@@ -228,14 +228,14 @@ def parsed() -> Namespace:
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these recipes alone", choices=[*recipes.titles()])
     parser.add_argument("--again", action="store_true", help="run also what MLflow has")
     parser.add_argument("--list", action="store_true", help="run nothing; say what would be run")
-    parser.add_argument("--write", action="store_true", help=f"write {README} and {RECORD} at the end")
+    parser.add_argument("--write", action="store_true", help=f"write {PAGE} and {RECORD} at the end")
     return parser.parse_args()
 
 
 def main() -> None:
     asked = parsed()
     if asked.write:
-        with_table(README.read_text(encoding="utf-8"), "")  # better refused now than after hours
+        with_table(PAGE.read_text(encoding="utf-8"), "")  # better refused now than after hours
     for recipe in [] if asked.only else NEEDS:
         print(f"{recipe}: left out, it needs {NEEDS[recipe]}; with them: --only {recipe}")
     names = asked.only or [recipe for recipe in recipes.titles() if recipe not in NEEDS]

@@ -11,7 +11,6 @@ from tempfile import TemporaryDirectory
 
 from retrace import files
 
-README = Path("README.md")
 TOP = ("figure", "target", "measured", "n")
 
 
@@ -70,11 +69,11 @@ def line(*cells: str) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def replace(begin: str, end: str, lines: Iterable[str]) -> None:
-    """README.md has these lines between the two marks."""
-    text = README.read_text(encoding="utf-8")
+def replace(page: Path, begin: str, end: str, lines: Iterable[str]) -> None:
+    """Put the lines between the two marks of a page."""
+    text = page.read_text(encoding="utf-8")
     before, after = text.index(begin) + len(begin), text.index(end)
-    README.write_text(text[:before] + "\n".join(lines) + "\n" + text[after:], encoding="utf-8")
+    page.write_text(text[:before] + "\n".join(lines) + "\n" + text[after:], encoding="utf-8")
 
 
 @contextmanager

@@ -19,7 +19,6 @@ import torch
 from bench import ROWS, SAME_ACCURACY, SAME_RECIPE, Measured, Row
 from overhead import edited
 from repository import ROOT
-from table import README
 from test_benchmark_tracking import Stub
 
 from retrace import classifier, files, paths, recipes, splits
@@ -156,24 +155,24 @@ def test_nothing_is_measured_while_something_else_runs() -> None:
             busy.kill()
 
 
-def test_what_is_written_is_read_again_and_stands_in_the_readme(folder: Path) -> None:
+def test_the_record_and_the_page_are_written(folder: Path) -> None:
     for path in (bench.RECORD, bench.PICTURE):
         path.parent.mkdir(parents=True)
-    README.write_text(f"before\n{bench.BEGIN}old\n{bench.END}\nafter\n")
+    bench.PAGE.write_text(f"before\n{bench.BEGIN}old\n{bench.END}\nafter\n")
     found = {row.name: measured(accuracies=[1.0]) for row in ROWS[:3]}
     bench.write(found)
     assert bench.recorded() == found
-    text = README.read_text()
+    text = bench.PAGE.read_text()
     assert text.startswith(f"before\n{bench.BEGIN}| on two CPU cores |")
     assert "old" not in text
     assert text.count("\n| ") == 2 + 3
     assert bench.PICTURE.read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_readme_shows_the_record(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_page_shows_the_record(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     record = json.loads((ROOT / bench.RECORD).read_text())["rows"]
-    text = (ROOT / README).read_text().split(bench.BEGIN)[1].split(bench.END)[0]
+    text = (ROOT / bench.PAGE).read_text().split(bench.BEGIN)[1].split(bench.END)[0]
     assert list(record) == [row.name for row in ROWS]
     assert text.splitlines() == list(bench.table(bench.recorded()))
 
@@ -198,9 +197,9 @@ def test_on_a_gpu_a_time_counts_with_the_accuracy_and_the_same_bits(changed: dic
     assert gpu.Measured(**(said | changed)).verdict(row) == verdict
 
 
-def test_the_readme_says_what_a_gpu_takes_or_that_nobody_measured_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_gpu_page_shows_the_record(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    text = (ROOT / README).read_text().split(gpu.BEGIN)[1].split(gpu.END)[0]
+    text = (ROOT / gpu.PAGE).read_text().split(gpu.BEGIN)[1].split(gpu.END)[0]
     assert text.splitlines() == list(gpu.table(gpu.recorded()))
 
 

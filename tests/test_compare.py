@@ -133,6 +133,15 @@ def test_what_differs_is_told_and_whether_the_samples_show_it(made: Made, capsys
     assert float(row[3]) == pytest.approx((sum(second) - sum(first)) / len(first), abs=1e-3)
 
 
+def test_markdown_has_the_same_numbers(made: Made, capsys: pytest.CaptureFixture[str]) -> None:
+    compare.compare(["base", "faster"], None, as_markdown=True)
+    printed = capsys.readouterr().out
+    assert "| lr | 0.005 | 0.03 |\n" in printed
+    compare.compare(["base", "faster"], None)
+    row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("test_accuracy "))
+    assert f"| {' | '.join(row.split())} |\n".replace("_", r"\_") in printed
+
+
 def test_an_experiment_is_the_same_by_whatever_name(made: Made, told: Callable[..., dict[str, Any]]) -> None:
     (ref,) = [ref for ref in git.experiments() if ref.name == "faster"]
     run, stage = made.run("faster"), made.run("faster", "train")

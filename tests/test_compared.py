@@ -101,6 +101,35 @@ def test_text_is_shown_as_it_is_and_never_as_markup(
     assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;[red]x[/red]") > 3
 
 
+@pytest.mark.usefixtures("folder")
+def test_markdown_is_a_table_without_markup(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hostile = "|a|<b>`c`\n# d [e](f) *g* @h"
+    both = [named("one", lr="1"), named("other", lr=hostile)]
+    monkeypatch.setattr(Names, "find", lambda _, name: both[name == "other"])
+    compare.compare(["one", "other"], None, as_markdown=True)
+    blocks = capsys.readouterr().out.split("\n\n")
+    rows = [line.split(" | ") for line in blocks[1].splitlines()]
+    assert rows[0] == ["| parameter", "one", "other |"]
+    assert rows[1] == ["| ---", "---", "--- |"]
+    assert [len(row) for row in rows] == [3, 3, 3]
+    assert rows[2][2] == r"\|a\|\<b\>\`c\`\\n\# d \[e\](f) \*g\* \@h |"
+    assert "| metric | one | other | difference |\n| --- | ---: | ---: | ---: |" in blocks[2]
+    assert "| test\\_accuracy | 0.5 | 0.5 | 0 |" in blocks[2]
+    assert blocks[3].startswith("- other against one: no test of the difference")
+
+
+@pytest.mark.usefixtures("folder")
+def test_markdown_without_differences(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(Names, "find", lambda _, name: named(name, lr="1"))
+    compare.compare(["one", "other"], Path("page.html"), as_markdown=True)
+    printed = capsys.readouterr()
+    assert printed.out.split("\n\n")[1] == "no parameter differs"
+    assert "page.html" in printed.err
+    assert "--html" not in printed.out
+
+
 @pytest.mark.parametrize(
     "rows",
     [

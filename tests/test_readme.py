@@ -1,157 +1,178 @@
-"""What the README and the pages of docs/ name exists, what they show is so, and what they tell to type is typed by a
-test.
-"""
+"""The documentation: what it names exists, what it shows is so, and what it tells to type is typed by a test."""
 
 import json
 import re
-import shlex
 import subprocess
 from argparse import ArgumentParser
 from pathlib import Path
 
 import pytest
+import typed
+import yaml
 from PIL import Image
 from repository import BIN, ROOT
 
 from retrace import cli, imports, params
 from retrace.errors import ParamsError
 
-README = (ROOT / "README.md").read_text()
-PAGES = {str(path.relative_to(ROOT)): path.read_text() for path in [ROOT / "README.md", *ROOT.glob("docs/**/*.md")]}
-WHOLE = {  # pages that a test reads, to type all that is on them
-    "docs/team.md": "tests/faults/test_team_remote.py",
-    "docs/server/README.md": "tests/faults/test_team_server.py",
-}
-TYPED = "".join(
-    (ROOT / "tests" / name).read_text() for name in ("test_end_to_end.py", "test_serve.py", "test_doctor.py")
+FILES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
+PAGES = {str(path.relative_to(ROOT)): path.read_text() for path in FILES}
+README, FAULTS, PIPELINE, COMMAND_LINE = (
+    PAGES[name] for name in ("README.md", "docs/faults.md", "docs/pipeline.md", "docs/commands.md")
 )
-ELSEWHERE = {  # what is typed otherwise than as it stands there: where, and by which words of it
-    "retrace ui": ("test_ui.py", '"retrace", "ui", '),  # with a port
-    'eval "$(retrace --print-completion bash)"': ("test_cli.py", "--print-completion bash"),
-    ". .venv/bin/activate": ("repository.py", '"PATH": '),  # what it is for
-    "export RETRACE_SWEEP_STORAGE=postgresql+psycopg2://ann@db.example.org/sweeps": (
-        "test_end_to_end.py",
-        "export RETRACE_SWEEP_STORAGE=",
-    ),
+TYPED_AS_A_WHOLE = ("docs/team.md", "docs/server/README.md")  # by tests/faults/test_team_*.py, line by line
+IN_ANOTHER_WAY = {
+    ". .venv/bin/activate",  # repository.environment puts the programs first
+    'eval "$(retrace --print-completion bash)"',  # test_cli.py completes words in bash
+    "export RETRACE_SWEEP_STORAGE=postgresql+psycopg2://ann@db.example.org/sweeps",  # test_end_to_end.py, with SQLite
 }
+MOVES = pytest.mark.xfail(strict=True, reason="the modules move to src/lab and src/retrace/<room> after this")
+PROBE_MOVES = pytest.mark.xfail(strict=True, reason="benchmarks/probe.py comes with another change")
 
 
 def commands(page: str) -> list[str]:
-    """All that a page tells to type, each with the lines that go on with it."""
+    """Return all that a page tells to type, each with its continuation lines."""
     return re.findall(r"^    \$ ((?:.*\\\n)*.*)$", PAGES[page], re.MULTILINE)
 
 
-COMMANDS = sorted({command for page in PAGES if page not in WHOLE for command in commands(page)})
-BY_A_PAGE = {command for page in WHOLE for command in commands(page)}
+COMMANDS = sorted(
+    {command for page in PAGES if page not in TYPED_AS_A_WHOLE for command in commands(page)} - IN_ANOTHER_WAY
+)
 
 
-def test_there_are_commands() -> None:
+def marked(value: str, *names: str, mark: pytest.MarkDecorator) -> object:
+    return pytest.param(value, marks=mark) if value.startswith(names) else value
+
+
+def test_readme_is_short() -> None:
+    assert len(README.splitlines()) <= 220
     assert len(COMMANDS) > 30
-    assert all(len(commands(page)) > 10 for page in WHOLE)
 
 
-@pytest.mark.parametrize("command", [command for command in COMMANDS if command not in BY_A_PAGE])
-def test_every_command_is_a_make_target_or_typed_by_a_test(command: str) -> None:
+@pytest.mark.parametrize(
+    "command", [marked(command, "python benchmarks/probe.py", mark=PROBE_MOVES) for command in COMMANDS]
+)
+def test_command_is_typed_by_a_test(command: str) -> None:
     program, *words = command.split()
-    if command in ELSEWHERE:
-        name, said = ELSEWHERE[command]
-        assert said in (ROOT / "tests" / name).read_text()
-    elif program == "make":
-        targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
-        assert set(words) <= set(targets)
-    elif "dataset=digits" in command:
-        assert '"dataset: mnist": "dataset: digits"' in TYPED
+    if program == "make":
+        assert set(words) <= set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     else:
-        typed = command.removesuffix("RUN_ID").replace("models:/mnist", "models:/digits")
-        assert f'"{typed}' in TYPED or ", ".join(f'"{word}"' for word in shlex.split(typed)) in TYPED
+        assert typed.is_typed(command, ROOT / "tests")
 
 
-@pytest.mark.parametrize(("page", "test"), WHOLE.items())
-def test_the_other_pages_are_typed_from_the_first_command_to_the_last(page: str, test: str) -> None:
-    assert f'"{page}"' in (ROOT / test).read_text()
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("retrace leaderboard", True),
+        ("retrace leaderbord", False),
+        ("dvc exp run --name faster -S lr=0.02", True),
+        ("dvc exp run --name faster -S lr=0.07", False),
+        ("retrace verify RUN_ID", True),
+        ("retrace verify 4f0c2d", False),
+    ],
+)
+def test_typed_commands_are_told_apart(command: str, expected: bool) -> None:
+    assert typed.is_typed(command, ROOT / "tests") == expected
 
 
-def test_make_alone_lists_every_target_that_is_a_command() -> None:
+def test_make_lists_every_target() -> None:
     listed = subprocess.run(["make", "-C", ROOT], capture_output=True, text=True, check=True).stdout
     makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"^\.PHONY: (\w+)", makefile, re.MULTILINE):
         assert f"{target} - " in listed
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_every_path_exists(page: str) -> None:
-    text, folder = PAGES[page], (ROOT / page).parent
-    named = {ROOT / path for path in re.findall(r"`((?:src|tests|stages|benchmarks|docs)/[\w/.]+)`", text)}
-    named |= {ROOT / f"src/retrace/{table}" for table in re.findall(r"`src/retrace/(\w+)/<name>\.py`", text)}
-    linked = {link.partition("#")[0] for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link}
-    named |= {folder / link for link in linked if link}
-    assert [path for path in sorted(named) if not path.exists()] == []
+@pytest.mark.parametrize("page", [marked(page, "README.md", "CONTRIBUTING.md", mark=MOVES) for page in PAGES])
+def test_paths_exist(page: str) -> None:
+    named = re.findall(r"`((?:src|tests|stages|benchmarks|docs)/[\w/.]+)`", PAGES[page])
+    named += re.findall(r"`(src/[\w/]+)/<name>\.py`", PAGES[page])
+    assert [path for path in sorted(set(named)) if not (ROOT / path).exists()] == []
 
 
-def test_every_link_into_a_page_finds_a_heading() -> None:
-    for page, text in PAGES.items():
-        for link in re.findall(r"\]\(([^)]*#[^)]+)\)", text):
-            name, _, anchor = link.partition("#")
-            if "://" not in name:
-                there = ((ROOT / page).parent / name).read_text() if name else text
-                headings = re.findall(r"^#+ (.*)$", there, re.MULTILINE)
-                assert anchor in [re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in headings], link
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_links_resolve(page: str) -> None:
+    """In docs/, `mkdocs build --strict` does this."""
+    for link in re.findall(r"\]\(([^)]+)\)", PAGES[page]):
+        path, _, anchor = link.partition("#")
+        target = ROOT / path if path else ROOT / page
+        assert target.exists(), link
+        if anchor:
+            titles = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE)
+            assert anchor in [re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles], link
 
 
-def test_what_is_where_is_there() -> None:
+@MOVES
+def test_both_trees_exist() -> None:
     block = README.split("## What is where")[1].split("##")[0]
-    listed = re.findall(r"^    ( *)([\w./]+) ", block, re.MULTILINE)
-    places = [Path(f"src/retrace/{name}" if indent else name) for indent, name in listed]
-    assert len(places) > 15
-    assert [path for path in places if not (ROOT / path).exists() and str(path) not in ("data", "models")] == []
+    folder = Path()
+    listed = []
+    for indent, name in re.findall(r"^    ( *)([\w./]+) ", block, re.MULTILINE):
+        folder = folder if indent else Path(name)
+        listed.append(folder / name if indent else folder)
+    assert len(listed) > 25
+    made_by_stages = {Path("data"), Path("models")}
+    assert [path for path in listed if not (ROOT / path).exists() and path not in made_by_stages] == []
 
 
-def test_every_page_is_linked_from_the_readme() -> None:
-    assert [page for page in PAGES if page != "README.md" and f"]({page})" not in README] == []
+def test_every_page_is_linked() -> None:
+    linked = set(re.findall(r"\]\((\S+?)\)", README))
+    assert set(PAGES) - {"README.md"} <= linked
+    assert {str(Path("docs") / name) for name in re.findall(r"\S+\.md", (ROOT / "mkdocs.yml").read_text())} >= {
+        page for page in PAGES if page.startswith("docs/")
+    }
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_pictures_of_pages_are_pictures_that_load_at_once(page: str) -> None:
+def test_images_are_small_png(page: str) -> None:
     for path in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", PAGES[page]):
         file = (ROOT / page).parent / path
-        with Image.open(file, formats=["PNG"]) as picture:
-            picture.load()
-            assert min(picture.size) > 300
+        with Image.open(file, formats=["PNG"]) as image:
+            image.load()
+            assert min(image.size) > 300
         assert file.stat().st_size < 300_000
 
 
-def test_every_command_is_in_the_table_with_what_it_prints_for_scripts() -> None:
+def test_every_command_of_retrace_is_in_the_table() -> None:
     parsers: dict[str, ArgumentParser] = next(
         action.choices for action in cli._parser()._actions if isinstance(action.choices, dict)
     )
-    section = README.split("\n## The command line\n")[1].split("\n## ")[0]
-    told = dict(re.findall(r"^\| [\w ]*\| `(\w+)`: .* \| (\w*) ?\|$", section, re.MULTILINE))
-    assert told == {name: "yes" if "--json" in parser.format_usage() else "" for name, parser in parsers.items()}
+    listed = dict(re.findall(r"^\| [\w ]*\| `(\w+)`: .* \| (\w*) ?\|$", COMMAND_LINE, re.MULTILINE))
+    with_json = {name: "yes" if "--json" in parser.format_usage() else "" for name, parser in parsers.items()}
+    with_json.pop("probe", None)  # which becomes benchmarks/probe.py
+    assert listed == with_json
     for code in ("0", "1", "2", "130", "141", "143"):
-        assert re.search(rf"^\| .*\b{code}\b.* \| ", section, re.MULTILINE)
+        assert re.search(rf"^\| .*\b{code}\b.* \| ", COMMAND_LINE, re.MULTILINE)
 
 
-def test_every_table_of_choices_is_in_the_table_of_what_to_add() -> None:
+def test_every_table_of_choices_is_listed() -> None:
     section = README.split("\n## Your own model\n")[1].split("##")[0]
     for table in [*params.TABLES.values(), *imports.TABLES]:
         assert f"`{table}` |" in section
         assert f"`{table.upper()}`" in section
 
 
-def test_the_graph_is_dvc_s() -> None:
-    drawn = subprocess.run([BIN / "dvc", "dag"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    shown = PAGES["docs/pipeline.md"].split("$ dvc dag\n\n")[1].split("\n\n`download`")[0]
-    assert [line.strip() for line in shown.splitlines()] == [line.strip() for line in drawn.rstrip().splitlines()]
+def test_graph_is_that_of_dvc() -> None:
+    drawn = subprocess.run([BIN / "dvc", "dag", "--mermaid"], cwd=ROOT, capture_output=True, text=True, check=True)
+    shown = PIPELINE.split("```mermaid\n")[1].split("```")[0]
+    assert shown.strip() == drawn.stdout.strip()
 
 
-def test_the_accuracy_told_is_the_one_measured() -> None:
+def test_accuracy_is_the_committed_one() -> None:
     metrics = json.loads((ROOT / "reports" / "metrics.json").read_text())
     assert f"test accuracy {metrics['test_accuracy']:.2%}, loss {metrics['test_loss']:.4f}" in README
 
 
 @pytest.mark.parametrize(("key", "value"), [("lr", "abc"), ("epochs", 0), ("dataset", "mnits"), ("lr", None)])
-def test_the_messages_are_ours_word_for_word(values: params.Values, key: str, value: object) -> None:
+def test_messages_are_word_for_word(values: params.Values, key: str, value: object) -> None:
     wrong = {**values, key: value} if value is not None else {k: v for k, v in values.items() if k != key}
     with pytest.raises(ParamsError) as raised:
         params.checked(wrong)
-    assert f"| `{raised.value}` |" in README
+    assert f"| `{raised.value}` |" in FAULTS
+
+
+def test_ci_checks_and_compares() -> None:
+    workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
+    steps = [step.get("run", "") for job in workflow["jobs"].values() for step in job["steps"]]
+    assert ".ci/run" in steps
+    (compare,) = re.findall(r"retrace (compare .*) >", "\n".join(steps))
+    assert cli._parser().parse_args(compare.split()).markdown

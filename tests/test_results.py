@@ -19,17 +19,18 @@ from retrace import params, paths, recipes
 from retrace.errors import RetraceError
 from retrace.params import Values
 
-README = f"# title\n\n{results.BEGIN}| old |\n{results.END}\n\n## more\n"
+PAGE = f"# title\n\n{results.BEGIN}| old |\n{results.END}\n\n## more\n"
 
 
 @pytest.fixture
 def client(folder: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
-    """The store of a folder that has the recipes and a README."""
+    """The store of a folder that has the recipes and their page."""
     shutil.copytree(ROOT / recipes.FOLDER, recipes.FOLDER)
     shutil.copy(empty_store, folder)
     monkeypatch.setattr(results, "uncommitted", str)
-    (folder / results.RECORD).parent.mkdir()
-    (folder / results.README).write_text(README)
+    for path in (results.RECORD, results.PAGE):
+        (folder / path).parent.mkdir()
+    (folder / results.PAGE).write_text(PAGE)
     return results.store()
 
 
@@ -186,17 +187,17 @@ def test_a_picture_goes_to_docs_and_no_result_is_lost(client: MlflowClient, monk
     assert Path("docs/circles_relu.png").read_bytes() == b"picture"
     results.write(client, found | {"circles_relu": []})
     assert "circles_relu" in json.loads(results.RECORD.read_text())["results"]
-    assert "| `circles_relu` | 1 |" in results.README.read_text()
+    assert "| `circles_relu` | 1 |" in results.PAGE.read_text()
 
 
-def test_every_recipe_s_header_and_the_readme_say_what_the_record_says() -> None:
+def test_headers_and_page_have_the_recorded_results() -> None:
     record = json.loads((ROOT / results.RECORD).read_text())["results"]
     measured = {recipe: [Result(**each) for each in results_] for recipe, results_ in record.items()}
     for recipe, each in measured.items():
         text = (ROOT / recipes.FOLDER / f"{recipe}.yaml").read_text()
         assert results.headed(text, each) == text
-    readme = (ROOT / results.README).read_text()
-    assert results.with_table(readme, results.table(measured)) == readme
+    page = (ROOT / results.PAGE).read_text()
+    assert results.with_table(page, results.table(measured)) == page
     assert set(measured) >= set(recipes_of_the_repository()) - {"cifar10_v3", *results.NEEDS}
 
 
@@ -212,16 +213,18 @@ def test_uncommitted_code_gives_no_results(
         called(monkeypatch, "--only", "mnist_cnn")
 
 
-def test_the_readme_s_table_is_replaced_and_nothing_else() -> None:
-    once = results.with_table(README, "| new |\n")
-    assert once == README.replace("old", "new")
+def test_only_the_page_s_table_is_replaced() -> None:
+    once = results.with_table(PAGE, "| new |\n")
+    assert once == PAGE.replace("old", "new")
     assert results.with_table(once, "| new |\n") == once
 
 
-@pytest.mark.parametrize("readme", ["", README.replace(results.BEGIN, ""), README.replace(results.END, ""), README * 2])
-def test_a_readme_without_its_markers_is_refused(readme: str) -> None:
-    with pytest.raises(RetraceError, match="README.md: has not one <!-- results --> before one <!-- /results -->"):
-        results.with_table(readme, "")
+@pytest.mark.parametrize("page", ["", PAGE.replace(results.BEGIN, ""), PAGE.replace(results.END, ""), PAGE * 2])
+def test_a_page_without_its_marks_is_refused(page: str) -> None:
+    with pytest.raises(
+        RetraceError, match="docs/recipes.md: has not one <!-- results --> before one <!-- /results -->"
+    ):
+        results.with_table(page, "")
 
 
 def called(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
@@ -237,11 +240,11 @@ def test_all_is_written_at_the_end_only_if_asked(
         called(monkeypatch, "--only", "mnist_cnn")
     assert ended.value.code == 0
     assert "| `mnist_cnn` | 3 | 5 | 50.00 % (50.00..50.00) |" in capsys.readouterr().out
-    assert results.README.read_text() == README
+    assert results.PAGE.read_text() == PAGE
     assert not results.RECORD.exists()
     with pytest.raises(SystemExit):
         called(monkeypatch, "--only", "mnist_cnn", "--write")
-    assert "| `mnist_cnn` | 3 | 5 | 50.00 % (50.00..50.00) |" in results.README.read_text()
+    assert "| `mnist_cnn` | 3 | 5 | 50.00 % (50.00..50.00) |" in results.PAGE.read_text()
     numbers = json.loads(results.RECORD.read_text())["results"]["mnist_cnn"]
     assert [(each["seed"], each["test_accuracy"], each["commit"]) for each in numbers] == [
         (seed, 0.5, "c0ffee") for seed in range(3)
@@ -281,7 +284,7 @@ def test_a_recipe_that_is_not_there_and_a_readme_without_markers_are_refused_bef
         called(monkeypatch, "--only", "mnist_cmm")
     assert ended.value.code == 2
     assert "invalid choice: 'mnist_cmm'" in capsys.readouterr().err
-    results.README.write_text("")
+    results.PAGE.write_text("")
     with pytest.raises(RetraceError, match="markers|has not one"):
         called(monkeypatch, "--write")
 

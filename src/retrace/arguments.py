@@ -88,18 +88,20 @@ def _add_ui(add: Add) -> None:
 
 
 def _add_compare(add: Add) -> None:
-    compare = _with_json(
-        add(
-            "compare",
-            "put experiments side by side: parameters, metrics, a test on the same samples of whether one is better",
-            "retrace compare main tamed-zigs         a commit and an experiment of DVC's",
-            "retrace compare main 4f0c2d 91ab03 --html c.html   and runs, as a page",
-            "retrace compare HEAD workspace --json   what has changed, for a script",
-        )
+    compare = add(
+        "compare",
+        "put experiments side by side: parameters, metrics, a test on the same samples of whether one is better",
+        "retrace compare main tamed-zigs         a commit and an experiment of DVC's",
+        "retrace compare main 4f0c2d 91ab03 --html c.html   and runs, as a page",
+        "retrace compare HEAD workspace --json   what has changed, for a script",
+        "retrace compare main HEAD --markdown    the same tables, for a pull request",
     )
     said = "`workspace`, DVC's experiment, a commit, branch or tag, or a run's id in MLflow; the first is the measure"
     compare.add_argument("names", nargs="+", metavar="NAME", help=said)
     compare.add_argument("--html", metavar="FILE", help="write a page with learning curves")
+    form = compare.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help=JSON)
+    form.add_argument("--markdown", action="store_true", help="the same tables as Markdown")
 
 
 def _add_leaderboard(add: Add) -> None:

@@ -103,7 +103,7 @@ def _compare(typed: Namespace, here: Path) -> None:
     from retrace.commands import compare
 
     page = here / typed.html if typed.html else None
-    compare.compare(typed.names, page, as_json=typed.json)
+    compare.compare(typed.names, page, as_json=typed.json, as_markdown=typed.markdown)
 
 
 def _leaderboard(typed: Namespace, _: Path) -> None:

@@ -1,11 +1,16 @@
-"""Tables on a terminal, of text that anybody may have written: nothing in it is markup, nor moves the cursor."""
+"""Tables on a terminal or in Markdown, of text that anybody may have written: nothing in it is markup, nor moves the
+cursor.
+"""
 
+import re
 import sys
 from collections.abc import Iterable, Sequence
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+MARKUP = re.compile(r"[\\`*_~\[\]<>|&#@]")
 
 
 def table(top: Sequence[str], rows: Iterable[Sequence[str]], numbers: Iterable[int] = ()) -> Table:
@@ -16,6 +21,19 @@ def table(top: Sequence[str], rows: Iterable[Sequence[str]], numbers: Iterable[i
     for row in rows:
         shown.add_row(*map(_cell, row))
     return shown
+
+
+def markdown(top: Sequence[str], rows: Iterable[Sequence[str]], numbers: Iterable[int] = ()) -> str:
+    """Return the same table as Markdown, in which no text of a cell is markup."""
+    aligned = ["---:" if at in set(numbers) else "---" for at in range(len(top))]
+    escaped = [[escape(cell) for cell in cells] for cells in (top, *rows)]
+    lines = [escaped[0], aligned, *escaped[1:]]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def escape(text: str) -> str:
+    """Return the text in one line, with all that Markdown or HTML could take for markup escaped."""
+    return MARKUP.sub(r"\\\g<0>", plain(text))
 
 
 def show(table: Table) -> None:

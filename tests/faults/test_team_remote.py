@@ -20,7 +20,7 @@ from faults.stages import found
 from retrace import graph, hashing, params, paths
 
 PAGE = (ROOT / "docs/team.md").read_text()
-OURS, _, THEIRS = PAGE.partition("## To take it over")
+OURS, _, THEIRS = PAGE.partition("## Take a result over")
 TYPED = re.compile(r"^    \$ (.*)\n((?:    (?!\$ ).*\n)*)", re.MULTILINE)  # a command, and what is shown of its output
 SMALL = {"dataset: mnist": "dataset: digits", "epochs: 5": "epochs: 2", "threads: 2": "threads: 1"}
 WHO = {f"GIT_{who}_{what}": "ann@localhost" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}

@@ -2,19 +2,23 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from retrace import compared, files
 from retrace.compared import Comparison, change, sentence, shown
 from retrace.errors import RetraceError
 from retrace.provenance.named import WANTED, Names
-from retrace.terminal import plain, show, table
+from retrace.terminal import escape, markdown, plain, show, table
+
+NO_PARAMETER = "no parameter differs"
+
+Rows = tuple[Sequence[str], Sequence[Sequence[str]]]  # a heading, and what is below it
 
 
-def compare(given: Sequence[str], page: Path | None, *, as_json: bool) -> None:
-    """Print the experiments that are called so, side by side; and write them as a `page`, with their curves. Raises
-    RetraceError where a name is not one experiment's.
+def compare(given: Sequence[str], page: Path | None, *, as_json: bool = False, as_markdown: bool = False) -> None:
+    """Print the experiments with these names side by side, and write them as a `page` with their curves. Raises
+    RetraceError where a name is not that of exactly one experiment.
     """
     if len(given) < 2:
         raise RetraceError(f"{given[0]}: is one name; give two or more: {WANTED}")
@@ -24,38 +28,82 @@ def compare(given: Sequence[str], page: Path | None, *, as_json: bool) -> None:
         _write(page, comparison)
     if as_json:
         print(json.dumps(compared.as_json(comparison), indent=2, allow_nan=False))
+    elif as_markdown:
+        print(_markdown(comparison), end="")
     else:
         _print(comparison)
     if page:
-        print(f"page: {page}; a browser shows it, without a network", file=sys.stderr if as_json else sys.stdout)
-    elif not as_json:
+        for_people = not (as_json or as_markdown)
+        print(f"page: {page}; a browser shows it, without a network", file=sys.stdout if for_people else sys.stderr)
+    elif not (as_json or as_markdown):
         print("with their learning curves, as a page: the same with --html FILE")
 
 
 def _print(comparison: Comparison) -> None:
-    names, others = [each.name for each in comparison.experiments], range(1, len(comparison.experiments))
-    show(table(("experiment", "is"), [(each.name, each.said) for each in comparison.experiments]))
+    show(table(*_experiments(comparison)))
     print()
     if comparison.params:
-        rows = [(key, *(value or "-" for value in values)) for key, values in comparison.params.items()]
-        show(table(("parameter", *names), rows))
+        show(table(*_params(comparison)))
     else:
-        print("no parameter differs")
+        print(NO_PARAMETER)
     if comparison.files:
-        print(f"code and data that differ: {', '.join(map(plain, comparison.files))}")
+        print(_files(comparison, plain))
     print()
-    top = ["metric", names[0], *(part for at in others for part in (names[at], "difference"))]
-    rows = [
-        (name, shown(values[0]), *(part for at in others for part in (shown(values[at]), change(values, at))))
-        for name, values in comparison.metrics.items()
-    ]
+    top, rows = _metrics(comparison)
     show(table(top, rows, numbers=range(1, len(top))))
     print()
+    for text in _conclusions(comparison):
+        print(*map(plain, text.split("\n")), sep="\n")
+
+
+def _markdown(comparison: Comparison) -> str:
+    """Return the same as Markdown, for a pull request or an issue."""
+    top, rows = _metrics(comparison)
+    blocks = [
+        markdown(*_experiments(comparison)),
+        markdown(*_params(comparison)) if comparison.params else f"{NO_PARAMETER}\n",
+        f"{_files(comparison, escape)}\n" if comparison.files else "",
+        markdown(top, rows, numbers=range(1, len(top))),
+        "".join(f"- {_in_one_line(text)}\n" for text in _conclusions(comparison)),
+    ]
+    return "\n".join(filter(None, blocks))
+
+
+def _in_one_line(text: str) -> str:
+    return "; ".join(escape(line.strip()) for line in text.split("\n"))
+
+
+def _experiments(comparison: Comparison) -> Rows:
+    return ("experiment", "is"), [(each.name, each.said) for each in comparison.experiments]
+
+
+def _params(comparison: Comparison) -> Rows:
+    """Return the heading and the rows of the parameters that differ."""
+    names = [each.name for each in comparison.experiments]
+    return ("parameter", *names), [
+        (key, *(value or "-" for value in values)) for key, values in comparison.params.items()
+    ]
+
+
+def _metrics(comparison: Comparison) -> Rows:
+    """Return the heading and the rows of the metrics: each beside its difference to the first."""
+    names = [each.name for each in comparison.experiments]
+    others = range(1, len(names))
+    top = ("metric", names[0], *(cell for at in others for cell in (names[at], "difference")))
+    return top, [
+        (name, shown(values[0]), *(cell for at in others for cell in (shown(values[at]), change(values, at))))
+        for name, values in comparison.metrics.items()
+    ]
+
+
+def _files(comparison: Comparison, quoted: Callable[[str], str]) -> str:
+    return f"code and data that differ: {', '.join(map(quoted, comparison.files))}"
+
+
+def _conclusions(comparison: Comparison) -> list[str]:
+    """Return the results of the tests, and the notes."""
     n_tests = sum(test.pairs is not None for test in comparison.tests)
-    for test in comparison.tests:
-        print(*map(plain, sentence(test, n_tests).split("\n")), sep="\n")
-    for note in comparison.notes:
-        print(plain(note))
+    return [*(sentence(test, n_tests) for test in comparison.tests), *comparison.notes]
 
 
 def _write(page: Path, comparison: Comparison) -> None:
