@@ -143,20 +143,25 @@ def _one_line(error: Exception | None) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
-def main() -> None:
-    path = Path(sys.argv[1])
-    dvc = processes.read(sys.argv[2]) if len(sys.argv) > 2 else None
-    link = Link()
+def run(path: Path, dvc: processes.Identity | None, link: Link) -> None:
+    """Upload the event log at `path` until MLflow has all of it, and watch its stage."""
     try:
         start = journal.read(path)[0]
-        Thread(target=watch, args=(start["process"], dvc, link.over), daemon=True).start()
-        mirror(path, link)
-        if not path.exists():  # else the stage has been told what is lacking
-            finish_earlier(path.parent, start["key"], link)
+    except FileNotFoundError:  # another uploader found the stage over and was faster
+        return
+    Thread(target=watch, args=(start["process"], dvc, link.over), daemon=True).start()
+    mirror(path, link)
+    if not path.exists():  # else the stage has been told what is lacking
+        finish_earlier(path.parent, start["key"], link)
+
+
+def main() -> None:
+    link = Link()
+    try:
+        run(Path(sys.argv[1]), processes.read(sys.argv[2]) if len(sys.argv) > 2 else None, link)
     except Exception as error:
-        if path.exists():  # else another uploader found the stage over and was faster
-            link.send(lacking=f"{type(error).__name__}: {_one_line(error)}")
-            raise
+        link.send(lacking=f"{type(error).__name__}: {_one_line(error)}")
+        raise
     link.send(done=True)
     os._exit(0)  # Python would take MLflow and torch apart for a second or two
 
