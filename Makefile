@@ -43,7 +43,8 @@ SITE_CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/retrace/dvc
 	@dvc config --local core.site_cache_dir "$(SITE_CACHE)"
 	@touch $@
 
-MKDOCS := NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
+# Without --quiet, with which no warning is counted and --strict is without effect.
+MKDOCS := NO_MKDOCS_2_WARNING=1 mkdocs build --strict
 
 .PHONY: check
 check: env  ## format, lint, types, layers, the graph against the code, the documentation

@@ -1,4 +1,4 @@
-"""Makes the two files that a team's server is started with; their secrets are new, and no other user can read them.
+"""Write the two files that a team's server is started with. They hold new secrets, and no other user can read them.
 
 python settings.py FOLDER
 """
@@ -33,10 +33,11 @@ FILES = {
 
 if len(sys.argv) != 2 or not Path(sys.argv[1]).is_dir():
     sys.exit(__doc__)
-if there := [name for name in FILES if Path(sys.argv[1], name).exists()]:  # one of both would not fit the other
-    sys.exit(f"{sys.argv[1]}: has {' and '.join(there)} already; remove both files for new secrets")
+existing = [name for name in FILES if Path(sys.argv[1], name).exists()]
+if existing:  # a new file would not fit the other one
+    sys.exit(f"{sys.argv[1]}: has {' and '.join(existing)} already; remove both files for new secrets")
 
 for name, text in FILES.items():
-    place = Path(sys.argv[1], name)
-    with os.fdopen(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+    path = Path(sys.argv[1], name)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(text)

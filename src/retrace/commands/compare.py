@@ -2,18 +2,14 @@
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from retrace import compared, files
-from retrace.compared import Comparison, change, sentence, shown
+from retrace.compared import Comparison, tables
 from retrace.errors import RetraceError
 from retrace.provenance.named import WANTED, Names
-from retrace.terminal import escape, markdown, plain, show, table
-
-NO_PARAMETER = "no parameter differs"
-
-Rows = tuple[Sequence[str], Sequence[Sequence[str]]]  # a heading, and what is below it
+from retrace.terminal import plain, show, table
 
 
 def compare(given: Sequence[str], page: Path | None, *, as_json: bool = False, as_markdown: bool = False) -> None:
@@ -29,7 +25,7 @@ def compare(given: Sequence[str], page: Path | None, *, as_json: bool = False, a
     if as_json:
         print(json.dumps(compared.as_json(comparison), indent=2, allow_nan=False))
     elif as_markdown:
-        print(_markdown(comparison), end="")
+        print(tables.as_markdown(comparison), end="")
     else:
         _print(comparison)
     if page:
@@ -40,70 +36,20 @@ def compare(given: Sequence[str], page: Path | None, *, as_json: bool = False, a
 
 
 def _print(comparison: Comparison) -> None:
-    show(table(*_experiments(comparison)))
+    show(table(*tables.experiments(comparison)))
     print()
     if comparison.params:
-        show(table(*_params(comparison)))
+        show(table(*tables.params(comparison)))
     else:
-        print(NO_PARAMETER)
+        print(tables.NO_PARAMETER)
     if comparison.files:
-        print(_files(comparison, plain))
+        print(plain(tables.files(comparison)))
     print()
-    top, rows = _metrics(comparison)
-    show(table(top, rows, numbers=range(1, len(top))))
+    heading, rows = tables.metrics(comparison)
+    show(table(heading, rows, numbers=range(1, len(heading))))
     print()
-    for text in _conclusions(comparison):
+    for text in tables.conclusions(comparison):
         print(*map(plain, text.split("\n")), sep="\n")
-
-
-def _markdown(comparison: Comparison) -> str:
-    """Return the same as Markdown, for a pull request or an issue."""
-    top, rows = _metrics(comparison)
-    blocks = [
-        markdown(*_experiments(comparison)),
-        markdown(*_params(comparison)) if comparison.params else f"{NO_PARAMETER}\n",
-        f"{_files(comparison, escape)}\n" if comparison.files else "",
-        markdown(top, rows, numbers=range(1, len(top))),
-        "".join(f"- {_in_one_line(text)}\n" for text in _conclusions(comparison)),
-    ]
-    return "\n".join(filter(None, blocks))
-
-
-def _in_one_line(text: str) -> str:
-    return "; ".join(escape(line.strip()) for line in text.split("\n"))
-
-
-def _experiments(comparison: Comparison) -> Rows:
-    return ("experiment", "is"), [(each.name, each.said) for each in comparison.experiments]
-
-
-def _params(comparison: Comparison) -> Rows:
-    """Return the heading and the rows of the parameters that differ."""
-    names = [each.name for each in comparison.experiments]
-    return ("parameter", *names), [
-        (key, *(value or "-" for value in values)) for key, values in comparison.params.items()
-    ]
-
-
-def _metrics(comparison: Comparison) -> Rows:
-    """Return the heading and the rows of the metrics: each beside its difference to the first."""
-    names = [each.name for each in comparison.experiments]
-    others = range(1, len(names))
-    top = ("metric", names[0], *(cell for at in others for cell in (names[at], "difference")))
-    return top, [
-        (name, shown(values[0]), *(cell for at in others for cell in (shown(values[at]), change(values, at))))
-        for name, values in comparison.metrics.items()
-    ]
-
-
-def _files(comparison: Comparison, quoted: Callable[[str], str]) -> str:
-    return f"code and data that differ: {', '.join(map(quoted, comparison.files))}"
-
-
-def _conclusions(comparison: Comparison) -> list[str]:
-    """Return the results of the tests, and the notes."""
-    n_tests = sum(test.pairs is not None for test in comparison.tests)
-    return [*(sentence(test, n_tests) for test in comparison.tests), *comparison.notes]
 
 
 def _write(page: Path, comparison: Comparison) -> None:
