@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from retrace import evaluation
-from retrace.batches import Part
+from retrace.batches import Split
 from retrace.classifier import Classifier
 from retrace.reports import Grid, Views
 
@@ -17,7 +17,7 @@ GRID_SIDE = 200  # points
 MARGIN = 0.15  # of the samples' extent, around them
 
 
-def of(model: Classifier, part: Part) -> Views:
+def of(model: Classifier, part: Split) -> Views:
     """The first layer's weights, the first sample's feature maps, the logits around two-dimensional samples."""
     if part.inputs.ndim == 4:
         return Views(filters=_filters(model, part.inputs), maps=_maps(model, part.inputs[:1]), grid=None)
@@ -56,7 +56,7 @@ def _maps(model: Classifier, image: Tensor) -> dict[str, np.ndarray]:
     return maps
 
 
-def _grid(model: Classifier, part: Part) -> Grid:
+def _grid(model: Classifier, part: Split) -> Grid:
     """The logits at evenly spaced points of the plane, a little beyond the samples."""
     lowest, highest = part.inputs.amin(dim=0), part.inputs.amax(dim=0)
     margin = (highest - lowest) * MARGIN
@@ -65,6 +65,6 @@ def _grid(model: Classifier, part: Part) -> Grid:
         for first, last in zip(lowest - margin, highest + margin, strict=True)
     ]
     points = torch.cartesian_prod(axes[1], axes[0]).flip(1)  # row by row from the bottom
-    logits = evaluation.outputs(model, Part(points, torch.zeros(len(points), dtype=torch.int64))).logits
+    logits = evaluation.outputs(model, Split(points, torch.zeros(len(points), dtype=torch.int64))).logits
     x, y = (axis.cpu().numpy() for axis in axes)
     return Grid(x, y, logits.view(GRID_SIDE, GRID_SIDE, -1).cpu().numpy())

@@ -2,7 +2,7 @@
 
 To add one: a file here with a `build(shape, n_classes, *, settings...)` that returns the trunk (normalised inputs of
 that shape to features) and the head (features to logits); a line in this table; its settings under `models:`. A layer
-with a `settle(inputs)` is shown some normalised inputs of the training part before the first step.
+with a `initialize(inputs)` is shown some normalised inputs of the training part before the first step.
 """
 
 from collections.abc import Callable

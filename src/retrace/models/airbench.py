@@ -26,7 +26,7 @@ Views = Literal[1, 2, 6]  # by which an image is told when training is over: its
 
 class Whitening(nn.Module):
     """Patches by the directions in which those of the images vary, each by one, and by their opposites, so that no
-    half is lost to the activation. Before `settle`, the directions are random.
+    half is lost to the activation. Before `initialize`, the directions are random.
     """
 
     def __init__(self, depth: int) -> None:
@@ -35,7 +35,7 @@ class Whitening(nn.Module):
         self.convolution.weight.requires_grad_(False)
 
     @torch.no_grad()
-    def settle(self, images: Maps) -> None:
+    def initialize(self, images: Maps) -> None:
         """The directions are those of these images, normalised: eigenvectors of their patches' covariance."""
         patches = nn.functional.unfold(images, PATCH).transpose(1, 2).flatten(0, 1)
         variances, directions = torch.linalg.eigh(patches.T @ patches / len(patches))
