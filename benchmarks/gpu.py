@@ -89,7 +89,7 @@ def prepared(folder: Path, row: Row) -> Clone:
 
 def measure(clone: Clone, row: Row) -> Measured:
     """One row."""
-    from retrace.steps import UNRECORDED
+    from retrace.cuda_graph import NOT_CAPTURED
 
     side = ("python", "benchmarks/side.py", "ours", "-")
     said = clone.run(*side, "again", str(TIMES), "0")
@@ -99,7 +99,7 @@ def measure(clone: Clone, row: Row) -> Measured:
         stage = ("dvc", "repro", "--quiet", "--force", "--single-item", "train")
         seconds, free_s = clone.seconds(*stage), 0.0
     weights = [*again["weights"], other["weights"]]
-    where, is_recorded = f"{again['device']}, at {commit()}", UNRECORDED not in said
+    where, is_recorded = f"{again['device']}, at {commit()}", NOT_CAPTURED not in said
     return Measured(seconds, free_s, again["accuracy"], weights, where, is_recorded)
 
 

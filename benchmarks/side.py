@@ -95,16 +95,18 @@ def ours(what: str, n: int, seed: int) -> None:
     untracked.replace()
     text = Path("params.yaml").read_text(encoding="utf-8")
     Path("params.yaml").write_text(re.sub(r"(?m)^seed: \d+", f"seed: {seed}", text), encoding="utf-8")
-    from retrace import batches, evaluation, paths, splits, training
+    from retrace import batches, evaluation, paths, splits
+    from retrace.training import Trainer
 
-    train, features, began = training.train, evaluation.features, 0.0
+    train, features, began = Trainer.train, evaluation.features, 0.0
 
     def past_the_trunk(*given: Any) -> Any:
         nonlocal began
         began = began or time.perf_counter()
         return features(*given)
 
-    def watched(state: Any, *given: Any, **_: object) -> None:
+    def watched(trainer: Trainer, *_: object) -> None:
+        state = trainer.state
         samples, _scale = splits.load(paths.TEST)
         test = batches.on_device(samples, state.device)
 
@@ -113,8 +115,8 @@ def ours(what: str, n: int, seed: int) -> None:
             evaluation.loss(logits, test.labels)
             return evaluation.accuracy(logits, test.labels)
 
-        def trained(on_step: Callable[[Any], None] = lambda _: None, state: Any = state) -> float:
-            train(state, *given, on_step=on_step, on_epoch=lambda _: None)
+        def trained(on_step: Callable[[Any], None] = lambda _: None) -> float:
+            train(trainer, on_step, on_epoch=lambda _: None)
             return 0.0
 
         if what == "steps":
@@ -124,7 +126,7 @@ def ours(what: str, n: int, seed: int) -> None:
             tested()
             told = timed(tested, n) | {"samples": len(test) * n}
         elif what == "again":
-            told = again(state, lambda of: trained(state=of), tested, n)
+            told = again(trainer, trained, tested, n)
         else:
             told = timed(trained, 1)
             if what == "all":
@@ -134,29 +136,31 @@ def ours(what: str, n: int, seed: int) -> None:
         print(json.dumps(told), flush=True)
         os._exit(0)
 
-    training.train, evaluation.features = watched, past_the_trunk
+    Trainer.train = watched
+    evaluation.features = past_the_trunk
     runpy.run_path("stages/train.py", run_name="__main__")
 
 
-def again(state: Any, trained: Callable[[Any], float], tested: Callable[[], float], n: int) -> Told:
+def again(trainer: Any, trained: Callable[[], float], tested: Callable[[], float], n: int) -> Told:
     """The loop warms up, and is timed `n` times from the same start, in turns with one that uses whatever kernels are
-    quickest, of which a recording need not give the same bits.
+    quickest, of which a CUDA graph need not give the same bits.
     """
     import torch
 
-    from retrace import steps
+    from retrace import cuda_graph
 
+    state = trainer.state
     start = {key: value.clone() if hasattr(value, "clone") else value for key, value in state.state_dict().items()}
-    is_the_same = steps.is_the_same
+    equal = cuda_graph.equal
 
     def once(*, free: bool) -> float:
-        torch._C._set_deterministic_algorithms(not free, warn_only=False)
+        torch.set_deterministic_debug_mode("default" if free else "error")
         torch.backends.cudnn.benchmark = free
-        steps.is_the_same = (lambda *_: True) if free else is_the_same
-        of = type(state)(state.model, state.optimizer, state.device)
-        of.load_state_dict(start)
+        cuda_graph.equal = (lambda *_: True) if free else equal
+        trainer.state = type(state)(state.model, state.optimizer, state.device)
+        trainer.state.load_state_dict(start)
         began = time.perf_counter()
-        trained(of)
+        trained()
         return time.perf_counter() - began
 
     seconds, free_s, weights = [], [], []

@@ -18,7 +18,7 @@ from retrace import (
 
 
 def main() -> None:
-    compute = seeding.settle(params.load(params.Evaluate), "float32")
+    compute = seeding.configure(params.load(params.Evaluate), "float32")
     model, card = classifier.load()
     samples, _ = splits.load(paths.TEST)
     trained = reports.load_history()[card.epoch - 1]

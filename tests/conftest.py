@@ -24,7 +24,7 @@ for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIG
 
 @pytest.fixture(autouse=True)
 def _whole_floats() -> None:
-    """`seeding.settle` flushes subnormal numbers to zero, for good; hypothesis refuses to work then."""
+    """`seeding.configure` flushes subnormal numbers to zero, for good; hypothesis refuses to work then."""
     torch.set_flush_denormal(False)
 
 

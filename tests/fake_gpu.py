@@ -25,18 +25,18 @@ from torch.optim.optimizer import _foreach_supported_types
 from torch.utils import _pytree, backend_registration
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from retrace import batches, classifier, evaluation, params, recipes, seeding
+from retrace import classifier, evaluation, params, recipes, seeding
 from retrace.augmentations import AUGMENTATIONS
-from retrace.batches import Part
+from retrace.batches import Split
 from retrace.classifier import Card, Classifier
+from retrace.cuda_graph import CapturedStep
 from retrace.losses import LOSSES, LossFunction
 from retrace.models import MODELS
 from retrace.optimizers import OPTIMIZERS
 from retrace.params import Values
 from retrace.seeding import Compute
-from retrace.state import Coming, State
-from retrace.steps import Steps
-from retrace.validation import Validation
+from retrace.state import PendingLoss, State, Step
+from retrace.training import Trainer
 
 CUDA, META = torch.device("cuda", 0), torch.device("meta")
 SHAPES = {"circles": (2,), "cifar10": (3, 32, 32), "image_folder": (3, 64, 64), "digits": (1, 8, 8)}
@@ -165,7 +165,7 @@ def trained(values: Values, model: Classifier, change: Callable[[Classifier, Los
     n = 2 * p.batch_size + 7
     kind = torch.uint8 if values["dataset"] != "circles" else torch.float32
     shape = SHAPES.get(values["dataset"], (1, 28, 28))
-    part = Part(torch.empty(n, *shape, dtype=kind, device=CUDA), torch.empty(n, dtype=torch.int64, device=CUDA))
+    part = Split(torch.empty(n, *shape, dtype=kind, device=CUDA), torch.empty(n, dtype=torch.int64, device=CUDA))
     augment = None if p.augmentation.name == "none" else params.bind(AUGMENTATIONS, p.augmentation, "augmentations")
     compute = Compute(torch.device("cuda"), torch.float32 if p.precision == "float32" else torch.bfloat16, 1)
     loss_of = change(model, params.bind(LOSSES, p.loss, "losses")(part.labels[:10]))
@@ -175,20 +175,33 @@ def trained(values: Values, model: Classifier, change: Callable[[Classifier, Los
         with compute.autocast():
             learner, learnt = model.head_alone(), evaluation.features(model, part)
         augment = None
-    state = State(learner, params.bind(OPTIMIZERS, p.optimizer, "optimizers")(learner.trainable()), CUDA)
-    steps = Steps(state, loss_of, compute)
-    steps._can_be_recorded = False
+    trainer = Trainer(
+        state=State(learner, params.bind(OPTIMIZERS, p.optimizer, "optimizers")(learner.trainable()), CUDA),
+        train_split=learnt,
+        validation_split=learnt,
+        augment=augment,
+        loss=loss_of,
+        learning_rate=lambda _: 0.1,
+        compute=compute,
+        p=p,
+    )
+    state = trainer.state
+    step = CapturedStep(trainer.step, state)
+    step._can_be_captured = False
+    learner.train()
     with Watch() as watch:
-        epoch = batches.shuffled(learnt, p.batch_size, augment, state.generator, seed=0, epoch=0)
-        for _, (inputs, labels) in zip(range(SEVERAL), epoch, strict=False):
+        for _, (inputs, labels) in zip(range(SEVERAL), trainer.batches(), strict=False):
+            trainer.set_learning_rate()
             watch.alone = True
-            step = steps(inputs, labels, 0.1)
+            loss, n_correct = step(inputs, labels)
             watch.alone = False
-            state.totals.add(step)
-            Coming(step)
-        Validation(learner, learnt).score(learnt.inputs, learnt.labels)
+            state.totals.add(result := Step(1, len(labels), 0.1, loss, n_correct))
+            PendingLoss(result)
+        logits = evaluation.outputs(learner, learnt).logits
+        evaluation.mean_loss(logits, learnt.labels)
+        evaluation.n_correct(logits, learnt.labels)
     held = [*learner.state_dict().values(), *tensors(state.optimizer.state_dict())]
-    if left := [tensor.shape for tensor in held if tensor.device != CUDA and tensor is not steps.rate]:
+    if left := [tensor.shape for tensor in held if tensor.device != CUDA]:
         raise WrongError(f"of shapes {left}: not on the GPU")
 
 
@@ -205,8 +218,8 @@ def wrong(values: Values, change: Callable[..., Any] = lambda _, loss_of: loss_o
     )  # fmt: skip
     with Gpu():
         model = classifier.build(card)
-        if not model.is_settled:
-            model.settle(classifier.example(card, 50))
+        if model.needs_data:
+            model.initialize(classifier.example(card, 50))
         try:
             trained(values, model.to(CUDA), change)
         except (WrongError, RuntimeError) as error:
@@ -255,5 +268,5 @@ def cases() -> Iterator[tuple[str, str]]:
 
 if __name__ == "__main__":
     pretend()
-    seeding.settle(params.checked(params.read(ROOT / "params.yaml")), "float32")
+    seeding.configure(params.checked(params.read(ROOT / "params.yaml")), "float32")
     print(json.dumps(dict(cases())))

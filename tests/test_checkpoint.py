@@ -18,16 +18,12 @@ import torch
 from conftest import typed
 
 from retrace import batches, checkpoint, classifier, errors, evaluation, files, params, seeding, splits, training
-from retrace.augmentations import AUGMENTATIONS
 from retrace.checkpoint import Checkpoints
 from retrace.commands.clean import clean
 from retrace.errors import DivergedError
-from retrace.losses import LOSSES
-from retrace.optimizers import OPTIMIZERS
 from retrace.samples import Samples
-from retrace.schedules import SCHEDULES
-from retrace.state import Epoch, State, Step
-from retrace.steps import Steps
+from retrace.state import Epoch, Step
+from retrace.training import Trainer
 
 SMALL = {"epochs": 3, "batch_size": 40, "threads": 1, "lr": 0.01, "device": "cpu", "precision": "float32"}
 STEPS = 7  # an epoch
@@ -46,41 +42,27 @@ class Stopped(BaseException):
 
 
 class Training:
-    """One that can be stopped after a step, and gone on with in another of the same parameters."""
+    """One that can be stopped after a step, and resumed in another of the same parameters."""
 
     def __init__(self, stripes: Samples, **changed: object) -> None:
-        self.p = p = typed(params.Train, **(SMALL | changed))
-        self.compute = seeding.settle(p, p.precision)
+        p = typed(params.Train, **(SMALL | changed))
+        compute = seeding.configure(p, p.precision)
         torch.manual_seed(p.seed)
         model = classifier.build(classifier.card_of(p.model, stripes, splits.scale(stripes)))
-        optimizer = params.bind(OPTIMIZERS, p.optimizer, "optimizers")(model.trainable())
-        self.state = State(model, optimizer, self.compute.device)
-        part = batches.on_device(stripes, self.compute.device)
-        self.parts = (
-            batches.Part(part.inputs[:280], part.labels[:280]),
-            batches.Part(part.inputs[280:], part.labels[280:]),
-        )
+        split = batches.on_device(stripes, compute.device)
+        train_split = batches.Split(split.inputs[:280], split.labels[:280])
+        validation_split = batches.Split(split.inputs[280:], split.labels[280:])
+        self.trainer = training.create(p, compute, model, train_split, validation_split, n_classes=3)
+        self.state = self.trainer.state
         self.steps: list[tuple[float, float]] = []
 
     def run(self, stop_after: int | None = None) -> Epoch:
-        p, schedule = self.p, params.bind(SCHEDULES, self.p.schedule, "schedules")
-
         def on_step(step: Step) -> None:
             self.steps.append((step.learning_rate, step.loss.item()))
             if step.step == stop_after:
                 raise Stopped
 
-        return training.train(
-            self.state,
-            params.bind(LOSSES, p.loss, "losses")(self.parts[0].labels.bincount(minlength=3)),
-            lambda at: p.lr * schedule(at),
-            params.bind(AUGMENTATIONS, p.augmentation, "augmentations"),
-            *self.parts,
-            self.compute,
-            p,
-            on_step=on_step,
-            on_epoch=lambda _: None,
-        )
+        return self.trainer.train(on_step, on_epoch=lambda _: None)
 
     def bits(self) -> dict[str, bytes]:
         return {name: tensor.numpy().tobytes() for name, tensor in self.state.model.state_dict().items()}
@@ -156,14 +138,14 @@ def test_a_signal_in_a_step_waits_until_the_step_is_whole(
 ) -> None:
     whole, first, second = (Training(stripes) for _ in range(3))
     whole.run()
-    step = Steps.__call__
+    step = Trainer.step
 
-    def struck(self: Steps, *batch: Any) -> Step:
+    def struck(self: Trainer, *batch: Any) -> Any:
         if self.state is first.state and self.state.step == 4:
             os.kill(os.getpid(), number)
         return step(self, *batch)
 
-    monkeypatch.setattr(Steps, "__call__", struck)
+    monkeypatch.setattr(Trainer, "step", struck)
     with caught(monkeypatch), pytest.raises((KeyboardInterrupt, errors.Terminated)):
         first.run()
     assert first.state.step == 5
@@ -245,16 +227,16 @@ def test_a_loss_that_is_no_number_ends_training_within_a_step_and_is_never_saved
     stripes: Samples, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = Training(stripes)
-    step = Steps.__call__
+    step = Trainer.step
 
-    def poisoned(self: Steps, *batch: Any) -> Step:
-        made = step(self, *batch)
-        if made.step == 5:
+    def poisoned(self: Trainer, *batch: Any) -> Any:
+        result = step(self, *batch)
+        if self.state.step == 4:
             with torch.no_grad():
                 self.state.model.trainable()[0].fill_(float("nan"))
-        return made
+        return result
 
-    monkeypatch.setattr(Steps, "__call__", poisoned)
+    monkeypatch.setattr(Trainer, "step", poisoned)
     with pytest.raises(DivergedError, match=r"step 6: the training loss is nan, after \d\.\d+ in the step before"):
         made.run()
     assert len(made.steps) == 6
@@ -335,10 +317,10 @@ def test_a_full_disk_costs_a_warning_and_no_checkpoint_that_was_there(
 
 
 def test_two_of_the_very_same_training_have_a_folder_each() -> None:
-    with checkpoint.held("abc") as first, checkpoint.held("abc") as second:
+    with checkpoint.locked("abc") as first, checkpoint.locked("abc") as second:
         assert first.folder != second.folder
         saved(first.folder, 5)
-    with checkpoint.held("abc") as third:
+    with checkpoint.locked("abc") as third:
         assert third.folder == first.folder
         assert third.newest()
 
@@ -373,11 +355,11 @@ def test_another_training_has_another_fingerprint(part: int) -> None:
 
 
 def test_what_was_saved_beside_another_is_found_later() -> None:
-    with checkpoint.held("abc") as first:
-        with checkpoint.held("abc") as second:
+    with checkpoint.locked("abc") as first:
+        with checkpoint.locked("abc") as second:
             saved(second.folder, 7)
         saved(first.folder, 5)
-    with checkpoint.held("abc") as third:
+    with checkpoint.locked("abc") as third:
         found = third.newest()
         assert found is not None
         assert found["step"] == 7
@@ -385,7 +367,7 @@ def test_what_was_saved_beside_another_is_found_later() -> None:
 
 def test_what_cannot_be_gone_on_from_is_listed_and_removed_too(capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("damaged", "half", "nothing"):
-        with checkpoint.held(name) as made:
+        with checkpoint.locked(name) as made:
             if name == "damaged":
                 DAMAGES["empty"](checkpoint.in_folder(saved(made.folder, 5).folder)[0])
             elif name == "half":
@@ -401,9 +383,9 @@ def test_what_cannot_be_gone_on_from_is_listed_and_removed_too(capsys: pytest.Ca
 def test_clean_lists_what_can_go_on_and_removes_what_nobody_uses(capsys: pytest.CaptureFixture[str]) -> None:
     clean(force=False)
     assert capsys.readouterr().out == "no checkpoints: no training was interrupted\n"
-    with checkpoint.held("a" * 32) as unused:
+    with checkpoint.locked("a" * 32) as unused:
         saved(unused.folder, 1234)
-    with checkpoint.held("b" * 32) as used:
+    with checkpoint.locked("b" * 32) as used:
         saved(used.folder, 7)
         clean(force=False)
         listed = capsys.readouterr().out.splitlines()

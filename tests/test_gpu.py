@@ -4,16 +4,17 @@ import json
 import random
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 import torch
 from cuda_graphs import Graph, Posing, stand_in
 from repository import ROOT
 from test_checkpoint import KINDS, Training, whole_and_gone_on
-from test_steps import UNTRUE, Scaled
-from torch import Tensor
+from torch import Tensor, nn
 
-from retrace import batches, params, steps
+from retrace import batches, cuda_graph, params
+from retrace.cuda_graph import NOT_CAPTURED, StepFunction
 from retrace.errors import ParamsError
 from retrace.samples import Samples
 
@@ -31,13 +32,37 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> list[Graph]:
 
 def training(stripes: Samples, **changed: object) -> Training:
     """One that takes its CPU for a GPU."""
-    made = Training(stripes, **changed)
-    made.compute = Posing(made.compute.device, made.compute.precision, made.compute.threads)
-    return made
+    posing = Training(stripes, **changed)
+    posing.trainer.compute = Posing(**vars(posing.trainer.compute))
+    return posing
 
 
-def refused(*_: object) -> steps.Move:
+def refused(*_: object) -> StepFunction:
     raise RuntimeError("no graphs here")
+
+
+class Scaled(nn.Module):
+    """A layer whose output is multiplied by what a Python function returns at every step."""
+
+    def __init__(self, layer: nn.Module, factor: Callable[[Tensor], float]) -> None:
+        super().__init__()
+        self.layer = layer
+        self.factor = factor
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.layer(inputs) * self.factor(inputs)
+
+
+NOT_CAPTURABLE: dict[str, tuple[Callable[[Tensor], float], str]] = {
+    "reads a tensor": (
+        lambda inputs: 1 + inputs.mean().item(),
+        "called a synchronizing CUDA operation",
+    ),
+    "draws in Python": (
+        lambda _: random.random(),  # noqa: S311 - that is the defect
+        "the graph gives other bits",
+    ),
+}
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ONLY_THERE])
@@ -47,8 +72,8 @@ def test_steps_as_a_graph_move_the_weights_as_plain_ones(
     recorded = training(stripes, **KINDS[kind])
     kept = recorded.run()
     (graph,) = graphs
-    assert graph.n_replays == recorded.state.step - steps.PLAIN + 1  # and once to be compared
-    monkeypatch.setattr(steps, "cuda_graph", refused)
+    assert graph.n_replays == recorded.state.step - cuda_graph.WARM_UP + 1  # and once to be compared
+    monkeypatch.setattr(cuda_graph, "capture", refused)
     plain = training(stripes, **KINDS[kind])
     assert plain.run() == kept
     assert plain.steps == recorded.steps
@@ -64,39 +89,42 @@ def test_a_stopped_training_goes_on_to_the_same_bits(stripes: Samples, graphs: l
 
 def test_each_size_of_batch_is_a_graph_of_its_own(stripes: Samples, graphs: list[Graph]) -> None:
     training(stripes, batch_size=60, epochs=4).run()  # 280 samples: four of 60, and 40
-    assert [graph.n_replays for graph in graphs] == [4 * 4 - steps.PLAIN + 1, 4 - steps.PLAIN + 1]
+    assert [graph.n_replays for graph in graphs] == [4 * 4 - cuda_graph.WARM_UP + 1, 4 - cuda_graph.WARM_UP + 1]
 
 
-@pytest.mark.parametrize(("why", "reason"), [(why, reason) for why, (_, reason) in UNTRUE.items()])
-def test_what_a_graph_would_not_do_again_is_done_as_it_stands(
-    stripes: Samples, graphs: list[Graph], capsys: pytest.CaptureFixture[str], why: str, reason: str
+@pytest.mark.parametrize("why", NOT_CAPTURABLE)
+def test_a_step_that_a_graph_cannot_repeat_stays_plain(
+    stripes: Samples, graphs: list[Graph], capsys: pytest.CaptureFixture[str], why: str
 ) -> None:
-    reason = reason.replace("reads a number of a tensor's", "called a synchronizing CUDA operation")
-    made = training(stripes)
-    made.state.model.head = Scaled(made.state.model.head, UNTRUE[why][0])
+    factor, reason = NOT_CAPTURABLE[why]
+
+    def scaled() -> Training:
+        result = training(stripes)
+        result.state.model.head = Scaled(result.state.model.head, factor)
+        return result
+
     random.seed(0)
-    kept = made.run()
-    said = capsys.readouterr().out
-    assert said.count("steps are not recorded, and so take longer: ") == 1
-    assert reason in said
-    assert sum(graph.n_replays for graph in graphs) == (why == "Python's chance")  # to be compared
-    if why == "a number of a tensor's":
-        again = training(stripes)
-        again.state.model.head = Scaled(again.state.model.head, UNTRUE[why][0])
-        assert again.run() == kept
+    first, second = scaled(), scaled()
+    kept = first.run()
+    output = capsys.readouterr().out
+    assert output.count(NOT_CAPTURED) == 1
+    assert reason in output
+    assert sum(graph.n_replays for graph in graphs) == (why == "draws in Python")  # to be compared
+    if why == "reads a tensor":
+        assert second.run() == kept
 
 
-def test_a_graph_of_one_batch_alone_is_found_out(
+def test_a_graph_that_ignores_its_batch_is_not_used(
     stripes: Samples, graphs: list[Graph], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def of_one(move: steps.Move, inputs: Tensor, labels: Tensor) -> steps.Move:
-        replay = whole(move, inputs, labels)
+    def of_one_batch(step: StepFunction, inputs: Tensor, labels: Tensor) -> StepFunction:
+        replay = capture(step, inputs, labels)
         return lambda *_: replay(inputs, labels)
 
-    whole = steps.cuda_graph
-    monkeypatch.setattr(steps, "cuda_graph", of_one)
+    capture = cuda_graph.capture
+    monkeypatch.setattr(cuda_graph, "capture", of_one_batch)
     training(stripes).run()
-    assert "steps are not recorded, and so take longer: a recorded step gives other bits" in capsys.readouterr().out
+    assert f"{NOT_CAPTURED}: the graph gives other bits" in capsys.readouterr().out
     assert [graph.n_replays for graph in graphs] == [1]
 
 

@@ -109,7 +109,7 @@ def test_networks_have_the_tutorials_weights(values: params.Values, name: str, c
 def whitened(values: params.Values, images: torch.Tensor, **settings: object) -> classifier.Classifier:
     card = card_of(values, "airbench")
     model = classifier.build(card.model_copy(update={"shape": (3, 32, 32), "settings": card.settings | settings}))
-    model.settle(images)
+    model.initialize(images)
     return model
 
 
@@ -174,7 +174,7 @@ def test_airbench_has_the_paper_s_weights(values: params.Values) -> None:
 def test_layers_that_are_not_learnt_are_left_as_they_are(values: params.Values) -> None:
     model = classifier.build(card_of(values, "cnn"))
     before = [weight.clone() for weight in model.parameters()]
-    model.settle(some_images(4))
+    model.initialize(some_images(4))
     assert all(map(torch.equal, before, model.parameters()))
 
 

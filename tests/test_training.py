@@ -2,17 +2,13 @@
 
 import copy
 import math
-import subprocess
-import sys
 from collections.abc import Callable
-from functools import partial
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 from conftest import typed
-from repository import ROOT, environment
 from sklearn.utils.class_weight import compute_class_weight
 from torch import nn, optim
 
@@ -24,7 +20,7 @@ from retrace.models import softmax_scratch
 from retrace.optimizers import OPTIMIZERS, sgd
 from retrace.samples import Samples, Splits
 from retrace.schedules import SCHEDULES, Moment, cosine, multistep, one_cycle, plateau
-from retrace.state import Epoch, State, Step
+from retrace.state import Epoch, Step
 
 TABLES = {"losses": LOSSES, "optimizers": OPTIMIZERS, "schedules": SCHEDULES, "augmentations": AUGMENTATIONS}
 EVEN = torch.tensor([10, 10, 10])  # samples of each class
@@ -47,57 +43,6 @@ def test_every_optimizer_goes_down_a_bowl(values: params.Values, name: str) -> N
         optimizer.step()
         optimizer.zero_grad()
     assert weight.detach().norm() < 0.1
-
-
-@pytest.mark.parametrize(
-    ("name", "theirs"),
-    [
-        ("sgd", partial(optim.SGD, fused=True)),
-        ("adam", partial(optim.Adam, fused=True)),
-        ("adamw", partial(optim.AdamW, fused=True)),
-        ("rmsprop", optim.RMSprop),
-    ],
-)
-def test_an_optimizer_without_the_compiler_s_marks_takes_the_same_steps(
-    values: params.Values, name: str, theirs: Callable[..., optim.Optimizer]
-) -> None:
-    ends = []
-    for make in (OPTIMIZERS[name], theirs):
-        weight = nn.Parameter(torch.linspace(-3, 2, 50))
-        optimizer = make([weight], **values["optimizers"][name])
-        for step in range(20):
-            optimizer.param_groups[0]["lr"] = 0.01 * (step + 1)
-            (weight**2).sum().backward()
-            optimizer.step()
-            optimizer.zero_grad()
-        assert weight.isfinite().all()
-        ends.append(weight.detach())
-    torch.testing.assert_close(*ends, rtol=0, atol=0)
-
-
-def test_training_imports_no_compiler() -> None:
-    script = """
-import sys, torch
-from retrace import params, seeding, tape
-from retrace.optimizers import OPTIMIZERS
-hardware = params.load(params.Evaluate)
-seeding.settle(hardware, "float32")
-assert torch.are_deterministic_algorithms_enabled()
-weight = torch.nn.Parameter(torch.ones(3))
-for name, settings in params.read()["optimizers"].items():
-    optimizer = OPTIMIZERS[name]([weight], **settings)
-    weight.sum().backward()
-    optimizer.step()
-    optimizer.zero_grad()
-    optimizer.load_state_dict(optimizer.state_dict())
-tape.record(lambda given: [given + 1], torch.ones(3))
-print(*(name for name in ("torch._dynamo", "torch._inductor", "sympy") if name in sys.modules))
-"""
-    ended = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, env=environment(ROOT) | {"PYTHONPATH": "src"}, capture_output=True,
-        text=True, check=True,
-    )  # fmt: skip
-    assert ended.stdout == "\n"
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
@@ -239,16 +184,16 @@ def test_softmax_regression_from_scratch_is_the_library_s(values: params.Values)
 
 
 @pytest.fixture
-def parts(stripes: Samples) -> tuple[batches.Part, batches.Part]:
+def parts(stripes: Samples) -> tuple[batches.Split, batches.Split]:
     train, validation, _ = dealing.split(Splits(stripes), typed(params.Preprocess, validation_fraction=0.2))
     cpu = torch.device("cpu")
     return batches.on_device(train, cpu), batches.on_device(validation, cpu)
 
 
 def test_a_shuffled_epoch_has_every_sample_once_and_its_order_is_seeded(
-    parts: tuple[batches.Part, batches.Part],
+    parts: tuple[batches.Split, batches.Split],
 ) -> None:
-    part = batches.Part(parts[0].inputs, torch.arange(len(parts[0])))
+    part = batches.Split(parts[0].inputs, torch.arange(len(parts[0])))
 
     def order(seed: int, epoch: int) -> list[int]:
         epochs = batches.shuffled(part, 50, none, torch.Generator(), seed=seed, epoch=epoch)
@@ -263,10 +208,10 @@ def test_a_shuffled_epoch_has_every_sample_once_and_its_order_is_seeded(
 
 
 def test_one_batch_of_all_samples_is_the_part_itself_which_augmentations_do_not_change(
-    parts: tuple[batches.Part, batches.Part],
+    parts: tuple[batches.Split, batches.Split],
 ) -> None:
     n = len(parts[0])
-    part = batches.Part(torch.arange(2.0 * n).view(n, 2), parts[0].labels)
+    part = batches.Split(torch.arange(2.0 * n).view(n, 2), parts[0].labels)
     laid_out = batches.laid_out(part, n)
     assert laid_out.inputs.T.is_contiguous()
     for epoch in range(2):
@@ -280,7 +225,7 @@ def test_one_batch_of_all_samples_is_the_part_itself_which_augmentations_do_not_
 
 @pytest.mark.parametrize(("n", "size", "sizes"), [(7, 3, [3, 4]), (8, 3, [3, 3, 2]), (6, 3, [3, 3]), (1, 3, [1])])
 def test_no_sample_is_left_alone_in_a_batch(n: int, size: int, sizes: list[int]) -> None:
-    part = batches.Part(torch.zeros(n, 2), torch.zeros(n, dtype=torch.int64))
+    part = batches.Split(torch.zeros(n, 2), torch.zeros(n, dtype=torch.int64))
     assert [
         len(labels) for _, labels in batches.shuffled(part, size, none, torch.Generator(), seed=0, epoch=0)
     ] == sizes
@@ -291,48 +236,37 @@ class Fitted:
     """A network trained on the stripes, and what the callbacks were told."""
 
     def __init__(
-        self, parts: tuple[batches.Part, batches.Part], stripes: Samples, *, once: bool = False, **changed: object
+        self, parts: tuple[batches.Split, batches.Split], stripes: Samples, *, once: bool = False, **changed: object
     ) -> None:
         small = {"epochs": 3, "batch_size": 16, "threads": 1, "lr": 0.01, "device": "cpu", "keep": "last"}
         p = typed(params.Train, **(small | changed))
-        compute = seeding.settle(p, p.precision)
+        compute = seeding.configure(p, p.precision)
         torch.manual_seed(p.seed)
         card = classifier.card_of(p.model, stripes, splits.scale(stripes))
         self.model = classifier.build(card)
         self.initial = copy.deepcopy(self.model.state_dict())
         if p.freeze_trunk:
             self.model.freeze_trunk()
-        learner = self.model.head_alone() if once else self.model
-        parts = (
-            (evaluation.features(self.model, parts[0]), evaluation.features(self.model, parts[1])) if once else parts
-        )
+        trainer = training.create(p, compute, self.model, *parts, n_classes=3)
+        if once:
+            trainer.precompute_features()
         self.epochs: list[Epoch] = []
         self.steps: list[Step] = []
         self.moments: list[Moment] = []
-        schedule = params.bind(SCHEDULES, p.schedule, "schedules")
+        learning_rate = trainer.learning_rate
 
-        def rate(at: Moment) -> float:
-            self.moments.append(at._replace(val_losses=list(at.val_losses)))
-            return p.lr * schedule(at)
+        def watched(moment: Moment) -> float:
+            self.moments.append(moment._replace(val_losses=list(moment.val_losses)))
+            return learning_rate(moment)
 
-        optimizer = params.bind(OPTIMIZERS, p.optimizer, "optimizers")(learner.trainable())
-        self.kept = training.train(
-            State(learner, optimizer, compute.device),
-            params.bind(LOSSES, p.loss, "losses")(parts[0].labels.bincount(minlength=3)),
-            rate,
-            params.bind(AUGMENTATIONS, p.augmentation, "augmentations"),
-            *parts,
-            compute,
-            p,
-            on_step=self.steps.append,
-            on_epoch=self.epochs.append,
-        )
+        trainer.learning_rate = watched
+        self.kept = trainer.train(self.steps.append, self.epochs.append)
 
 
 @pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_training_learns_and_tells_what_it_did(
-    parts: tuple[batches.Part, batches.Part], stripes: Samples, precision: str
+    parts: tuple[batches.Split, batches.Split], stripes: Samples, precision: str
 ) -> None:
     fitted = Fitted(parts, stripes, precision=precision)
     assert fitted.epochs[-1].val_accuracy > 0.9 > fitted.epochs[0].train_accuracy
@@ -348,7 +282,7 @@ def test_training_learns_and_tells_what_it_did(
 @pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_equal_seeds_give_equal_bits_and_others_do_not(
-    parts: tuple[batches.Part, batches.Part], stripes: Samples, optimizer: str
+    parts: tuple[batches.Split, batches.Split], stripes: Samples, optimizer: str
 ) -> None:
     first, second, other = (Fitted(parts, stripes, optimizer=optimizer, seed=seed) for seed in (0, 0, 1))
     for name, weight in first.model.state_dict().items():
@@ -360,9 +294,9 @@ def test_equal_seeds_give_equal_bits_and_others_do_not(
 
 @pytest.mark.usefixtures("folder")
 def test_the_validation_part_is_watched_and_changes_no_bit(
-    parts: tuple[batches.Part, batches.Part], stripes: Samples
+    parts: tuple[batches.Split, batches.Split], stripes: Samples
 ) -> None:
-    poisoned = batches.Part(parts[1].inputs.flip(0), parts[1].labels)
+    poisoned = batches.Split(parts[1].inputs.flip(0), parts[1].labels)
     first, second = Fitted(parts, stripes), Fitted((parts[0], poisoned), stripes)
     assert first.epochs != second.epochs
     for name, weight in first.model.state_dict().items():
@@ -371,7 +305,7 @@ def test_the_validation_part_is_watched_and_changes_no_bit(
 
 @pytest.mark.usefixtures("folder")
 def test_the_best_epoch_s_weights_are_kept_or_the_last_s(
-    parts: tuple[batches.Part, batches.Part], stripes: Samples
+    parts: tuple[batches.Split, batches.Split], stripes: Samples
 ) -> None:
     rough = {"lr": 0.2, "schedule": "constant", "epochs": 6}
     best, last = (Fitted(parts, stripes, keep=keep, **rough) for keep in ("best", "last"))
@@ -384,7 +318,7 @@ def test_the_best_epoch_s_weights_are_kept_or_the_last_s(
 
 
 @pytest.mark.usefixtures("folder")
-def test_training_stops_when_patience_ends(parts: tuple[batches.Part, batches.Part], stripes: Samples) -> None:
+def test_training_stops_when_patience_ends(parts: tuple[batches.Split, batches.Split], stripes: Samples) -> None:
     rough = {"lr": 0.2, "schedule": "constant", "epochs": 50}
     losses = [epoch.val_loss for epoch in Fitted(parts, stripes, patience=2, **rough).epochs]
     assert len(losses) < 50
@@ -393,7 +327,7 @@ def test_training_stops_when_patience_ends(parts: tuple[batches.Part, batches.Pa
 
 @pytest.mark.usefixtures("folder")
 def test_a_frozen_trunk_keeps_every_weight_and_statistic(
-    parts: tuple[batches.Part, batches.Part], stripes: Samples
+    parts: tuple[batches.Split, batches.Split], stripes: Samples
 ) -> None:
     fitted = Fitted(parts, stripes, model="cifar_v3", freeze_trunk=True)
     for name, weight in fitted.model.state_dict().items():
@@ -402,7 +336,7 @@ def test_a_frozen_trunk_keeps_every_weight_and_statistic(
 
 @pytest.mark.usefixtures("folder")
 def test_a_head_learns_from_features_made_once_what_it_learns_behind_its_trunk(
-    parts: tuple[batches.Part, batches.Part], stripes: Samples
+    parts: tuple[batches.Split, batches.Split], stripes: Samples
 ) -> None:
     behind, alone = (
         Fitted(parts, stripes, model="cifar_v3", freeze_trunk=True, precision="float32", augmentation="none", once=once)
@@ -414,7 +348,7 @@ def test_a_head_learns_from_features_made_once_what_it_learns_behind_its_trunk(
 
 
 @pytest.mark.usefixtures("folder")
-def test_a_loss_that_is_not_finite_ends_training(parts: tuple[batches.Part, batches.Part], stripes: Samples) -> None:
+def test_a_loss_that_is_not_finite_ends_training(parts: tuple[batches.Split, batches.Split], stripes: Samples) -> None:
     with pytest.raises(
         DivergedError, match=r"step \d: the training loss is nan, after [\d.e+]+ in the step before; lower lr"
     ):
@@ -422,7 +356,9 @@ def test_a_loss_that_is_not_finite_ends_training(parts: tuple[batches.Part, batc
 
 
 @pytest.mark.usefixtures("folder")
-def test_a_training_of_one_step_changes_the_weights(parts: tuple[batches.Part, batches.Part], stripes: Samples) -> None:
+def test_a_training_of_one_step_changes_the_weights(
+    parts: tuple[batches.Split, batches.Split], stripes: Samples
+) -> None:
     fitted = Fitted(parts, stripes, epochs=1, batch_size=1000)
     assert len(fitted.steps) == 1
     assert not torch.equal(fitted.model.state_dict()["head.weight"], fitted.initial["head.weight"])
@@ -450,7 +386,7 @@ def test_a_class_never_there_and_never_said_scores_zero() -> None:
 
 
 def test_outputs_are_in_the_part_s_order_whatever_the_batch(
-    parts: tuple[batches.Part, batches.Part], stripes: Samples, monkeypatch: pytest.MonkeyPatch, values: params.Values
+    parts: tuple[batches.Split, batches.Split], stripes: Samples, monkeypatch: pytest.MonkeyPatch, values: params.Values
 ) -> None:
     choice = params.Choice(name="softmax", settings={})
     model = classifier.build(classifier.card_of(choice, stripes, splits.scale(stripes)))
@@ -466,9 +402,9 @@ def hardware(**changed: object) -> params.Hardware:
 
 
 def test_the_device_is_the_best_there_is_and_settings_overrule_it() -> None:
-    assert seeding.settle(hardware(), "auto").device.type == ("cuda" if torch.cuda.is_available() else "cpu")
-    assert seeding.settle(hardware(device="cpu"), "bfloat16").precision is torch.bfloat16
-    assert str(seeding.settle(hardware(device="cpu"), "float32")) == "cpu, 1 thread, float32"
+    assert seeding.configure(hardware(), "auto").device.type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert seeding.configure(hardware(device="cpu"), "bfloat16").precision is torch.bfloat16
+    assert str(seeding.configure(hardware(device="cpu"), "float32")) == "cpu, 1 thread, float32"
     assert torch.are_deterministic_algorithms_enabled()
 
 
@@ -483,4 +419,4 @@ def test_memory_that_runs_out_names_the_batch_size() -> None:
 def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ParamsError, match="device is 'cuda', but torch sees no GPU"):
-        seeding.settle(hardware(device="cuda"), "auto")
+        seeding.configure(hardware(device="cuda"), "auto")

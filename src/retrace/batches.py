@@ -1,4 +1,4 @@
-"""A part of the data on the device as two tensors, and batches as look-ups in them: no loader, no workers."""
+"""A split as two tensors on the device, and batches as look-ups in them: no loader, no workers."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,20 +17,21 @@ Augment = Callable[[Inputs, torch.Generator], Inputs]
 
 
 @dataclass(frozen=True)
-class Part:
-    """All inputs and labels of a part, on one device."""
+class Split:
+    """All inputs and labels of a split (train, validation or test), on one device."""
 
     inputs: Inputs
     labels: Labels
-    reader: memory.Reader | None = None  # where the inputs are in a file that memory has no room for
+    reader: memory.Reader | None = None  # if the inputs stay in a file, too large for memory
 
     def __len__(self) -> int:
         return len(self.labels)
 
 
-def on_device(samples: Samples, device: torch.device) -> Part:
-    """All of them, but for what is too large for memory, on a CPU: that stays in its file. Raises ParamsError where a
-    GPU's memory has no room for them.
+def on_device(samples: Samples, device: torch.device) -> Split:
+    """Copy all samples to the device; on a CPU, inputs too large for memory stay in their file.
+
+    Raises ParamsError if they are too large for a GPU's memory.
     """
     inputs, reader = samples.inputs, None
     if isinstance(inputs, np.memmap) and device.type == "cpu":
@@ -38,62 +39,85 @@ def on_device(samples: Samples, device: torch.device) -> Part:
             reader = memory.Reader(inputs)
         else:
             inputs = np.array(inputs)
+    labels = torch.from_numpy(samples.labels)
     try:
-        return Part(torch.from_numpy(inputs).to(device), torch.from_numpy(samples.labels).to(device), reader)
+        return Split(torch.from_numpy(inputs).to(device), labels.to(device), reader)
     except torch.OutOfMemoryError:
-        said = f"{paths.PARAMS}: the data takes {inputs.nbytes / 1e9:.1f} GB, for which the GPU's memory has no room"
-        raise ParamsError(f"{said}; `device: cpu` reads what is too large from the disk") from None
+        gigabytes = inputs.nbytes / 1e9
+        raise ParamsError(
+            f"{paths.PARAMS}: the data takes {gigabytes:.1f} GB, for which the GPU's memory has no room; "
+            "`device: cpu` reads what is too large from the disk"
+        ) from None
 
 
-def laid_out(part: Part, size: int) -> Part:
-    """As batches of that size are used best: features one by one, with all samples' values, if all are one batch."""
-    if len(part) > size or part.inputs.ndim != 2 or part.reader:
-        return part
-    return Part(part.inputs.T.contiguous().T, part.labels)
+def laid_out(split: Split, size: int) -> Split:
+    """Return the split in the layout that is fastest for batches of that size.
+
+    If one batch holds all samples, features are stored column by column.
+    """
+    if len(split) > size or split.inputs.ndim != 2 or split.reader:
+        return split
+    return Split(split.inputs.T.contiguous().T, split.labels)
 
 
-def count(part: Part, size: int) -> int:
-    """Steps in an epoch."""
-    return len(_sizes(len(part), size))
+def count(split: Split, size: int) -> int:
+    """Return the number of batches in an epoch."""
+    return len(_sizes(len(split), size))
 
 
 def _sizes(n: int, size: int) -> list[int]:
-    """Of the batches of `n` samples; the last may be smaller. One sample alone, which batch norm could not take, goes
-    with the batch before.
+    """Return the sizes of the batches of `n` samples; the last may be smaller.
+
+    A single sample, which batch norm cannot take, joins the batch before it.
     """
-    whole, rest = divmod(n, size)
-    if rest == 1 and whole:
-        return [size] * (whole - 1) + [size + 1]
-    return [size] * whole + [rest] * (rest > 0)
+    n_full, rest = divmod(n, size)
+    if rest == 1 and n_full:
+        return [size] * (n_full - 1) + [size + 1]
+    return [size] * n_full + [rest] * (rest > 0)
 
 
 def shuffled(
-    part: Part, size: int, augment: Augment | None, random: torch.Generator, *, seed: int, epoch: int, after: int = 0
+    split: Split,
+    size: int,
+    augment: Augment | None,
+    generator: torch.Generator,
+    *,
+    seed: int,
+    epoch: int,
+    after: int = 0,
 ) -> Iterator[tuple[Inputs, Labels]]:
-    """Every sample once, augmented, but for those of the first `after` batches. (seed, epoch) alone decide how, and
-    `random`, which is seeded with them unless it stands as those batches left it. One batch of all has their own order,
-    and is the part itself, which nobody may write to, where nothing augments it.
+    """Yield an epoch's batches in random order, augmented, without the first `after` ones.
+
+    The order is a function of (seed, epoch). `generator` draws the augmentation: it is seeded with
+    them too, unless `after` is given, when it has to be as those batches left it. If one batch holds
+    all samples, they keep their order, and without augmentation the batch is the split itself, which
+    must not be written to.
     """
-    if len(part) <= size and not part.reader:
+    if len(split) <= size and not split.reader:
         if not after:
-            yield augment(part.inputs.clone(), _seeded(random, seed, epoch, 1)) if augment else part.inputs, part.labels
+            inputs = split.inputs
+            if augment:
+                inputs = augment(inputs.clone(), _seeded(generator, seed, epoch, 1))
+            yield inputs, split.labels
         return
-    order = torch.randperm(len(part), generator=_seeded(torch.Generator(), seed, epoch)).to(part.labels.device)
+    order = torch.randperm(len(split), generator=_seeded(torch.Generator(), seed, epoch))
     if augment and not after:
-        _seeded(random, seed, epoch, 1)
-    ahead = order.split(_sizes(len(part), size))[after:]
-    if part.reader:
-        part.reader.at_random()
-    for number, indices in enumerate(ahead):
-        if part.reader:
-            for coming in ahead[:AHEAD] if number == 0 else ahead[number + AHEAD - 1 : number + AHEAD]:
-                part.reader.expect(coming.tolist())
+        _seeded(generator, seed, epoch, 1)
+    left = order.to(split.labels.device).split(_sizes(len(split), size))[after:]
+    if split.reader:
+        split.reader.at_random()
+    for number, indices in enumerate(left):
+        if split.reader:
+            first = 0 if number == 0 else number + AHEAD - 1
+            for ahead in left[first : number + AHEAD]:
+                split.reader.expect(ahead.tolist())
         # Indexing with brackets gives the same, at a twentieth of the speed on a CPU.
-        inputs = part.inputs.index_select(0, indices)
-        yield augment(inputs, random) if augment else inputs, part.labels.index_select(0, indices)
+        inputs = split.inputs.index_select(0, indices)
+        labels = split.labels.index_select(0, indices)
+        yield augment(inputs, generator) if augment else inputs, labels
 
 
-def _seeded(random: torch.Generator, *entropy: int) -> torch.Generator:
-    """Draws of its own for each number or list of numbers, on the CPU: equal ones on every device."""
-    mixed = np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]
-    return random.manual_seed(int(mixed))
+def _seeded(generator: torch.Generator, *entropy: int) -> torch.Generator:
+    """Seed a CPU generator with a mix of numbers, so that every device gets the same draws."""
+    seed = np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]
+    return generator.manual_seed(int(seed))

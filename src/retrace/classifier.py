@@ -49,16 +49,17 @@ class Classifier(nn.Module):
             self.register_buffer(name, torch.tensor(values).view(-1, *(1 for _ in shape[1:])), persistent=False)
         self._is_shifted, self._is_scaled = any(scale.mean), any(factor != 1 for factor in scale.std)
 
-    def settle(self, inputs: Inputs) -> None:
-        """Layers that are taken from the data, and not learnt, are taken from these inputs."""
+    def initialize(self, inputs: Inputs) -> None:
+        """Initialize the layers that are computed from data, and not learned, from these inputs."""
         for layer in self.trunk.modules():
-            if settle := getattr(layer, "settle", None):
-                settle(self.normalised(inputs))
+            initialize = getattr(layer, "initialize", None)
+            if initialize:
+                initialize(self.normalised(inputs))
 
     @property
-    def is_settled(self) -> bool:
-        """Whether no layer is to be taken from the data."""
-        return not any(hasattr(layer, "settle") for layer in self.trunk.modules())
+    def needs_data(self) -> bool:
+        """Whether a layer is initialized from data."""
+        return any(hasattr(layer, "initialize") for layer in self.trunk.modules())
 
     def normalised(self, inputs: Inputs) -> torch.Tensor:
         """A tensor of its own, which the network's layers may write to."""

@@ -11,7 +11,7 @@ import torch.nn.functional as F  # noqa: N812 - the field's own name for it
 from torch import Tensor
 
 from retrace import memory
-from retrace.batches import Part
+from retrace.batches import Split
 from retrace.classifier import Classifier
 from retrace.shapes import Features, Labels, Logits, Loss
 
@@ -38,7 +38,7 @@ class ClassScore:
     n_samples: int
 
 
-def outputs(model: Classifier, part: Part) -> Outputs:
+def outputs(model: Classifier, part: Split) -> Outputs:
     """The features and logits of every sample; the model is left in evaluation mode."""
     model.eval()
     with torch.no_grad():
@@ -47,7 +47,7 @@ def outputs(model: Classifier, part: Part) -> Outputs:
         return Outputs(features, model.head(features))
 
 
-def features(model: Classifier, part: Part) -> Part:
+def features(model: Classifier, part: Split) -> Split:
     """`part` as the head sees it: what a trunk that neither learns nor draws makes of it is the same in every epoch."""
     model.eval()
     with torch.no_grad():
@@ -56,10 +56,10 @@ def features(model: Classifier, part: Part) -> Part:
         for some in chain((first,), rest):
             made[begin : begin + len(some)] = some
             begin += len(some)
-    return Part(made, part.labels)
+    return Split(made, part.labels)
 
 
-def _features(model: Classifier, part: Part) -> Iterator[Features]:
+def _features(model: Classifier, part: Split) -> Iterator[Features]:
     """Of the part's samples, batch by batch, in their order."""
     if part.reader:
         part.reader.in_order()

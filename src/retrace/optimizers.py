@@ -1,7 +1,7 @@
-"""How a gradient changes the weights, by the name in params.yaml. The learning rate is set at every step.
+"""Optimizers, by the name in params.yaml. The trainer sets the learning rate of every step.
 
-To add one: a function here that takes the weights and, as keyword-only arguments, its settings; a line in the table;
-its settings under `optimizers:`. `fused` updates all weights in one kernel.
+To add one: a function here that takes the weights and, as keyword-only arguments, its settings;
+a line in the table; its settings under `optimizers:`. `fused` updates all weights in one kernel.
 """
 
 from collections.abc import Callable, Iterable
@@ -11,31 +11,19 @@ import torch
 from pydantic import Field
 from torch import nn, optim
 
+from retrace import fast_startup
+
 Decay = Annotated[float, Field(ge=0, lt=1)]
 Betas = Annotated[list[Decay], Field(min_length=2, max_length=2)]
 Weights = Iterable[nn.Parameter]
 
-LR = 1.0  # never used: the schedule sets each step's
+LR = 1.0  # a placeholder: the schedule sets each step's
 
 
-def _uncompiled(kind: type[optim.Optimizer]) -> Any:
-    """The same optimizer without what torch has around its step, and its bookkeeping, for its compiler and profiler:
-    imported for that at the first step, the compiler takes two seconds, and nothing is compiled here.
-    """
-    for method in vars(optim.Optimizer).values():
-        if plain := getattr(method, "__wrapped__", None):
-            setattr(plain, "__dynamo_disable", plain)
-    step = torch.no_grad()(getattr(kind.step, "__wrapped__", kind.step))
-    return type(kind.__name__, (kind,), {"step": _unwatched(step)})
-
-
-def _unwatched(step: Any) -> Any:
-    """`step` without torch's hooks and profiler, which it believes to be there."""
-    step.hooked = True
-    return step
-
-
-SGD, Adam, AdamW, RMSprop = map(_uncompiled, (optim.SGD, optim.Adam, optim.AdamW, optim.RMSprop))
+SGD = fast_startup.without_dynamo(optim.SGD)
+Adam = fast_startup.without_dynamo(optim.Adam)
+AdamW = fast_startup.without_dynamo(optim.AdamW)
+RMSprop = fast_startup.without_dynamo(optim.RMSprop)
 
 
 def sgd(weights: Weights, *, momentum: Decay, nesterov: bool, weight_decay: Decay) -> optim.Optimizer:
@@ -45,17 +33,16 @@ def sgd(weights: Weights, *, momentum: Decay, nesterov: bool, weight_decay: Deca
 
 
 def sgd_scratch(weights: Weights) -> optim.Optimizer:
-    """Stochastic gradient descent as tensor code (seeds/004)."""
+    """Return stochastic gradient descent as tensor code (seeds/004)."""
     return Descent(weights)
 
 
 class Descent(optim.Optimizer):
-    """Each weight becomes itself less its gradient times the learning rate."""
+    """Plain gradient descent: subtract the gradient times the learning rate."""
 
     def __init__(self, weights: Weights) -> None:
         super().__init__(weights, {"lr": LR})
 
-    @_unwatched
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:  # noqa: ARG002 - torch's own signature
         for group in self.param_groups:
@@ -65,17 +52,17 @@ class Descent(optim.Optimizer):
 
 
 def adam(weights: Weights, *, betas: Betas) -> optim.Optimizer:
-    """Kingma and Ba 2015 (arXiv:1412.6980)."""
+    """Return Adam (Kingma and Ba 2015, arXiv:1412.6980)."""
     return Adam(weights, LR, betas=(betas[0], betas[1]), fused=True)
 
 
 def adamw(weights: Weights, *, betas: Betas, weight_decay: Decay) -> optim.Optimizer:
-    """Adam with the decay apart from the gradient: Loshchilov and Hutter 2019 (arXiv:1711.05101)."""
+    """Return Adam with decoupled weight decay (Loshchilov and Hutter 2019, arXiv:1711.05101)."""
     return AdamW(weights, LR, betas=(betas[0], betas[1]), weight_decay=weight_decay, fused=True)
 
 
 def rmsprop(weights: Weights, *, alpha: Decay, momentum: Decay) -> optim.Optimizer:
-    """The gradient over the root of its running mean square: Tieleman and Hinton 2012, lecture 6e."""
+    """Return RMSprop (Tieleman and Hinton 2012, lecture 6e)."""
     return RMSprop(weights, LR, alpha=alpha, momentum=momentum)
 
 

@@ -1,7 +1,7 @@
-"""The same bits every time: seeds, deterministic kernels, and which device and precision do the work.
+"""Device, precision and deterministic kernels: what it takes to get the same bits every time.
 
-Equal seeds give equal bits on the same kind of machine with the same number of threads; a CPU and a GPU, or one and
-two threads, add in different orders and differ in the last digit.
+Equal seeds give equal bits on the same kind of machine with the same number of threads. A CPU and
+a GPU, or one and two threads, add in different orders and differ in the last digit.
 """
 
 import ctypes
@@ -18,10 +18,14 @@ from torch.utils import deterministic
 from retrace.errors import ParamsError
 from retrace.params import Hardware, Precision
 
+M_TRIM_THRESHOLD = -1  # of mallopt(3)
+M_MMAP_THRESHOLD = -3
+KEPT_BYTES = 1 << 30
+
 
 @dataclass(frozen=True)
 class Compute:
-    """Where tensors live and the type that convolutions and products use in training."""
+    """The device, and the data type of convolutions and matrix products in training."""
 
     device: torch.device
     precision: torch.dtype
@@ -32,8 +36,10 @@ class Compute:
         return self.device.type == "cuda"
 
     def autocast(self) -> AbstractContextManager[object]:
-        """The context in which training runs its forward pass."""
-        return torch.autocast(self.device.type, self.precision) if self.precision is torch.bfloat16 else nullcontext()
+        """Return the context in which training runs its forward pass."""
+        if self.precision is torch.bfloat16:
+            return torch.autocast(self.device.type, self.precision)
+        return nullcontext()
 
     def __str__(self) -> str:
         threads = f"{self.threads} thread{'s' * (self.threads > 1)}"
@@ -41,14 +47,18 @@ class Compute:
         return f"{name}, {str(self.precision).removeprefix('torch.')}"
 
 
-def settle(hardware: Hardware, precision: Precision) -> Compute:
-    """From here on torch is deterministic in this process. Raises ParamsError where the device is not there."""
+def configure(hardware: Hardware, precision: Precision) -> Compute:
+    """Make PyTorch deterministic in this process, and choose the device and the precision.
+
+    Raises ParamsError if the device is not available.
+    """
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
-    torch._C._set_deterministic_algorithms(True, warn_only=False)  # torch's own function imports its compiler too
-    # A debugging aid, and most of what the mode costs.
+    # torch.use_deterministic_algorithms does the same, and imports the compiler (two seconds).
+    torch.set_deterministic_debug_mode("error")
+    # A debugging aid that causes most of the mode's cost.
     deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
     torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.allow_tf32 = False  # or float32 would not be what it says
+    torch.backends.cudnn.allow_tf32 = False  # TF32 has fewer digits than float32
     torch.set_flush_denormal(True)
     torch.set_num_threads(hardware.threads)
     _keep_freed_memory()
@@ -57,35 +67,39 @@ def settle(hardware: Hardware, precision: Precision) -> Compute:
     if hardware.device == "cuda" and not has_gpu:
         raise ParamsError("params.yaml: device is 'cuda', but torch sees no GPU here; use auto or cpu")
     device = torch.device("cuda" if has_gpu and hardware.device != "cpu" else "cpu")
-    fast = _has_bfloat16(device) if precision == "auto" else precision == "bfloat16"
-    return Compute(device, torch.bfloat16 if fast else torch.float32, hardware.threads)
+    use_bfloat16 = precision == "bfloat16" or (precision == "auto" and _has_bfloat16(device))
+    return Compute(device, torch.bfloat16 if use_bfloat16 else torch.float32, hardware.threads)
 
 
 @contextmanager
 def enough_memory(batch_size: int) -> Iterator[None]:
-    """Raises ParamsError where memory runs out within, of the GPU or of the machine."""
+    """Raise ParamsError where the memory of the GPU or of the machine runs out."""
     try:
         yield
     except RuntimeError as error:
-        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+        message = str(error)
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in message:
             raise
-        asked = re.search(r"tried to allocate ([\d.]+ \w+)", str(error), re.IGNORECASE)
+        size = re.search(r"tried to allocate ([\d.]+ \w+)", message, re.IGNORECASE)
         raise ParamsError(
-            f"params.yaml: batch_size is {batch_size}, and memory has no room for {asked[1] if asked else 'it'}; "
+            f"params.yaml: batch_size is {batch_size}, and memory has no room for {size[1] if size else 'it'}; "
             "lower batch_size, or take a smaller model"
         ) from None
 
 
 def _keep_freed_memory() -> None:
-    """Large blocks are kept: returned to the kernel, they are cleared anew for every batch."""
-    threshold, trim, limit = -3, -1, 1 << 30  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, bytes
-    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
-        libc.mallopt(threshold, limit)
-        libc.mallopt(trim, limit)
+    """Keep large freed blocks: the kernel would clear them anew for every batch."""
+    if sys.platform != "linux":
+        return
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(M_MMAP_THRESHOLD, KEPT_BYTES)
+        libc.mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
 
 
 def _has_bfloat16(device: torch.device) -> bool:
-    """Whether the hardware multiplies bfloat16: emulated, as on AVX-512 without BF16, it is 2.5 times slower."""
+    """Return whether the hardware multiplies bfloat16. Emulation is 2.5 times slower than float32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    capabilities = torch.cpu.get_capabilities()
+    return capabilities.get("avx512_bf16", False) or capabilities.get("amx_tile", False)

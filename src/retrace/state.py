@@ -1,4 +1,4 @@
-"""All that training changes. What is saved of it after any step goes on as if nothing had been in between."""
+"""All that training changes. Saved after any step and loaded again, training gives the same bits."""
 
 import math
 from collections.abc import Mapping
@@ -10,13 +10,16 @@ from torch import Tensor
 from retrace.classifier import Classifier
 from retrace.errors import DivergedError
 from retrace.params import Train
+from retrace.shapes import Loss
 
 Values = dict[str, Any]  # tensors, and what JSON can hold
 
 
 class Epoch(NamedTuple):
-    """What is known when an epoch is over. The training figures are means over the epoch, while the weights moved;
-    `train_loss` is what training minimises, `val_loss` the plain cross-entropy.
+    """The metrics of one epoch. Accuracies are 0..1.
+
+    The training metrics are means over the epoch's steps, while the weights moved. `train_loss` is
+    the loss that is minimized, `val_loss` the plain cross-entropy in nats.
     """
 
     epoch: int  # counted from 1
@@ -27,164 +30,205 @@ class Epoch(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What is known after a step. Tensors: reading one waits for the device, so read few."""
+    """The metrics of one step. Reading a tensor waits for the device, so read few."""
 
-    step: int  # of all, counted from 1
+    step: int  # of the whole training, counted from 1
     n_images: int
     learning_rate: float
     loss: Tensor
     n_correct: Tensor
 
 
-class Coming:
-    """A step's loss on its way from the device, which does the steps after it meanwhile."""
+class PendingLoss:
+    """A step's loss on its way from the device, which meanwhile runs the steps after it."""
 
     def __init__(self, step: Step) -> None:
         self.step = step.step
-        self._loss, self._sent = step.loss, None
+        self._loss = step.loss
+        self._copied = None
         if step.loss.is_cuda:
-            self._loss, self._sent = step.loss.to("cpu", non_blocking=True), torch.cuda.Event()
-            self._sent.record()
+            self._loss = step.loss.to("cpu", non_blocking=True)
+            self._copied = torch.cuda.Event()
+            self._copied.record()
 
     def read(self) -> float:
-        """Once that step is over."""
-        if self._sent:
-            self._sent.synchronize()
+        """Wait for that step, and return its loss."""
+        if self._copied:
+            self._copied.synchronize()
         return self._loss.item()
 
 
-NO_LOSS, NONE_CORRECT = torch.zeros(()), torch.zeros((), dtype=torch.int64)  # which any device adds to its own
-
-
 class Totals:
-    """Of an epoch's steps, summed on the device, which nothing waits for until the end."""
+    """Sums over an epoch's steps, on the device, so that no step waits for them."""
 
     def __init__(self) -> None:
-        self.n_steps, self.n_images = 0, 0
-        self.loss, self.n_correct = NO_LOSS, NONE_CORRECT
+        self.n_steps = 0
+        self.n_images = 0
+        self.loss = torch.zeros(())
+        self.n_correct = torch.zeros((), dtype=torch.int64)
 
     def add(self, step: Step) -> None:
-        loss, n_correct = step.loss * step.n_images, step.n_correct
-        if self.n_steps:  # or there is nothing to add to, and a small network's epoch may be but one step
-            loss, n_correct = self.loss + loss, self.n_correct + n_correct
-        self.loss, self.n_correct = loss, n_correct
+        """Add a step's loss, weighted by its number of images, and its correct predictions."""
+        loss = step.loss * step.n_images
+        # The first addend replaces the zeros, which are on the CPU.
+        self.loss = self.loss + loss if self.n_steps else loss
+        self.n_correct = self.n_correct + step.n_correct if self.n_steps else step.n_correct
         self.n_steps += 1
         self.n_images += step.n_images
 
     def means(self) -> tuple[float, float]:
-        """The loss and the accuracy, 0..1."""
-        return self.loss.item() / self.n_images + 0.0, self.n_correct.item() / self.n_images  # and no -0.0
+        """Return the mean loss and the accuracy, 0..1."""
+        loss = self.loss.item() / self.n_images + 0.0  # not -0.0
+        return loss, self.n_correct.item() / self.n_images
 
 
 class State:
-    """Of a training: the network, the optimizer, the epochs so far, the steps of this one, and what chance has left."""
+    """A training's state: model, optimizer, finished epochs, this epoch's totals, RNG states."""
 
     def __init__(self, model: Classifier, optimizer: torch.optim.Optimizer, device: torch.device) -> None:
-        self.model, self.optimizer, self.device = model, optimizer, device
-        self.step = 0
+        self.model = model
+        self.optimizer = optimizer
+        self.device = device
+        self.step = 0  # steps so far
         self.epochs: list[Epoch] = []
-        self.val_losses: list[float] = []  # of these
-        self.lowest: Epoch | None = None  # the first with the lowest validation loss, not to be sought at every epoch
-        self.best: dict[str, Tensor] = {}  # its weights, if they are what training ends with
+        self.val_losses: list[float] = []  # of these epochs
+        self.best_epoch: Epoch | None = None  # the first with the lowest validation loss
+        self.best_weights: dict[str, Tensor] = {}  # of that epoch, if `keep` is best
         self.totals = Totals()
         self.generator = torch.Generator()  # of this epoch's augmentation
-        self._last: Coming | None = None
-        self._finite: float | None = None  # the loss of the step before
+        self._pending: PendingLoss | None = None
+        self._last_finite_loss: float | None = None
 
     def is_over(self, p: Train) -> bool:
-        waited = len(self.epochs) - self.lowest.epoch if self.lowest else 0
-        return len(self.epochs) >= p.epochs or bool(p.patience and waited >= p.patience)
+        """Return whether all epochs are done or patience has ended."""
+        n_epochs = len(self.epochs)
+        n_worse = n_epochs - self.best_epoch.epoch if self.best_epoch else 0
+        return n_epochs >= p.epochs or bool(p.patience and n_worse >= p.patience)
 
-    def stepped(self, step: Step) -> None:
-        """Raises DivergedError if the step before this one had no finite loss; this one's may still be at work."""
-        self.step = step.step
+    def add_step(self, n_images: int, learning_rate: float, loss: Loss, n_correct: Tensor) -> Step:
+        """Count a step. Raises DivergedError if the loss of the step before it is not finite.
+
+        The loss of the step itself may still be computed by the device.
+        """
+        self.step += 1
+        step = Step(self.step, n_images, learning_rate, loss, n_correct)
         self.totals.add(step)
-        before, self._last = self._last, Coming(step)
+        before = self._pending
+        self._pending = PendingLoss(step)
         if before:
-            self._demand_finite(before.step, before.read())
+            self._check_finite(before.step, before.read())
+        return step
 
-    def scored(self, epoch: Epoch, p: Train) -> None:
-        self._add(epoch)
+    def add_epoch(self, val_loss: float, val_accuracy: float, p: Train) -> Epoch:
+        """End an epoch. Raises DivergedError if its losses are not finite."""
+        number = len(self.epochs) + 1
+        train_loss, train_accuracy = self.totals.means()
+        if not math.isfinite(train_loss) or not math.isfinite(val_loss):
+            raise DivergedError(
+                f"epoch {number}: the training loss is {train_loss}, the validation loss {val_loss}; lower lr"
+            )
+        epoch = Epoch(number, train_loss, train_accuracy, val_loss, val_accuracy)
+        self._append(epoch)
         self.totals = Totals()
-        if p.keep == "best" and self.lowest is epoch:
-            self.best = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+        if p.keep == "best" and self.best_epoch is epoch:
+            weights = self.model.state_dict()
+            self.best_weights = {name: tensor.clone() for name, tensor in weights.items()}
+        return epoch
 
     def finish(self, p: Train) -> Epoch:
-        """The epoch whose weights the network has from now on."""
-        if p.keep == "last" or self.lowest is None:
+        """Load the weights that are kept into the model. Return their epoch."""
+        if p.keep == "last" or self.best_epoch is None:
             return self.epochs[-1]
-        self.model.load_state_dict(self.best)
-        return self.lowest
+        self.model.load_state_dict(self.best_weights)
+        return self.best_epoch
 
     def state_dict(self) -> Values:
-        """All of it, on the CPU: to be written at once, since tensors may be the network's own. Raises DivergedError
-        where a weight is not finite.
+        """Return the whole state, on the CPU. Raises DivergedError if a weight is not finite.
+
+        Write it before the next step: tensors may share memory with the model.
         """
-        model = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        model = _prefixed("model.", self.model.state_dict())
         for name, tensor in model.items():
             if tensor.is_floating_point() and not tensor.isfinite().all():
                 raise DivergedError(f"step {self.step}: {name} is not finite after it; lower lr")
-        values: Values = model | {f"best.{name}": tensor for name, tensor in self.best.items()}
-        values |= {f"optimizer.{name}": value for name, value in _flat(self.optimizer).items()}
-        values |= {f"totals.{name}": value for name, value in vars(self.totals).items()}
-        values |= {"random.torch": torch.get_rng_state(), "random.augmentation": self.generator.get_state()}
+        values: Values = model | _prefixed("best.", self.best_weights)
+        values |= _prefixed("optimizer.", _flat(self.optimizer))
+        values |= _prefixed("totals.", vars(self.totals))
+        values["random.torch"] = torch.get_rng_state()
+        values["random.augmentation"] = self.generator.get_state()
         if self.device.type == "cuda":
             values["random.cuda"] = torch.cuda.get_rng_state(self.device)
-        values |= {"step": self.step, "epochs": [epoch._asdict() for epoch in self.epochs]}
-        return {name: value.detach().cpu() if isinstance(value, Tensor) else value for name, value in values.items()}
+        values["step"] = self.step
+        values["epochs"] = [epoch._asdict() for epoch in self.epochs]
+        return {name: _on_cpu(value) for name, value in values.items()}
 
     def load_state_dict(self, values: Values) -> None:
-        """It is as it was when `state_dict` gave this, of the same network, optimizer and device."""
+        """Restore what `state_dict` returned for the same model, optimizer and device."""
         self.step = values["step"]
         for epoch in values["epochs"]:
-            self._add(Epoch(**epoch))
-        self.model.load_state_dict(_under("model.", values))
-        self.best = {name: tensor.to(self.device) for name, tensor in _under("best.", values).items()}
-        _restore(self.optimizer, _under("optimizer.", values))
+            self._append(Epoch(**epoch))
+        self.model.load_state_dict(_with_prefix("model.", values))
+        best = _with_prefix("best.", values)
+        self.best_weights = {name: tensor.to(self.device) for name, tensor in best.items()}
+        _load_flat(self.optimizer, _with_prefix("optimizer.", values))
         self.totals = Totals()
-        for name, value in _under("totals.", values).items():
-            setattr(self.totals, name, value.to(self.device) if isinstance(value, Tensor) else value)
+        for name, value in _with_prefix("totals.", values).items():
+            on_device = value.to(self.device) if isinstance(value, Tensor) else value
+            setattr(self.totals, name, on_device)
         self.generator.set_state(values["random.augmentation"])
         torch.set_rng_state(values["random.torch"])
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(values["random.cuda"], self.device)
 
-    def _add(self, epoch: Epoch) -> None:
+    def _append(self, epoch: Epoch) -> None:
         self.epochs.append(epoch)
         self.val_losses.append(epoch.val_loss)
-        if self.lowest is None or epoch.val_loss < self.lowest.val_loss:
-            self.lowest = epoch
+        if self.best_epoch is None or epoch.val_loss < self.best_epoch.val_loss:
+            self.best_epoch = epoch
 
-    def _demand_finite(self, step: int, loss: float) -> None:
+    def _check_finite(self, step: int, loss: float) -> None:
         if not math.isfinite(loss):
-            was = "" if self._finite is None else f", after {self._finite:.4g} in the step before"
-            raise DivergedError(f"step {step}: the training loss is {loss}{was}; lower lr")
-        self._finite = loss
+            before = ""
+            if self._last_finite_loss is not None:
+                before = f", after {self._last_finite_loss:.4g} in the step before"
+            raise DivergedError(f"step {step}: the training loss is {loss}{before}; lower lr")
+        self._last_finite_loss = loss
 
 
 def _flat(optimizer: torch.optim.Optimizer) -> Values:
-    """What the optimizer remembers of each weight, as `number.name`."""
-    state = optimizer.state_dict()["state"]
-    return {f"{number}.{name}": value for number, held in state.items() for name, value in held.items()}
+    """Return the optimizer's state of each weight, by `number.name`."""
+    states = optimizer.state_dict()["state"]
+    return {f"{number}.{name}": value for number, state in states.items() for name, value in state.items()}
 
 
-def _restore(optimizer: torch.optim.Optimizer, flat: Mapping[str, Any]) -> None:
+def _load_flat(optimizer: torch.optim.Optimizer, flat: Mapping[str, Any]) -> None:
+    """Load what `_flat` returned."""
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
-    state: dict[int, dict[str, Any]] = {}
+    states: dict[int, dict[str, Any]] = {}
     for key, value in flat.items():
         number, _, name = key.partition(".")
         weight = weights[int(number)]
-        state.setdefault(int(number), {})[name] = _laid_out(value, weight)
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        states.setdefault(int(number), {})[name] = _in_layout_of(weight, value)
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": states, "param_groups": groups})
 
 
 @torch.no_grad()
-def _laid_out(value: Any, weight: Tensor) -> Any:
-    """A tensor of the weight's shape has the weight's memory format too, as it had when it was saved."""
+def _in_layout_of(weight: Tensor, value: Any) -> Any:
+    """Return a tensor of the weight's shape in the weight's memory format, as it was when saved."""
     if isinstance(value, Tensor) and value.shape == weight.shape:
         return torch.empty_like(weight).copy_(value)
     return value
 
 
-def _under(prefix: str, values: Values) -> Values:
+def _on_cpu(value: Any) -> Any:
+    return value.detach().cpu() if isinstance(value, Tensor) else value
+
+
+def _prefixed(prefix: str, values: Mapping[str, Any]) -> Values:
+    return {f"{prefix}{name}": value for name, value in values.items()}
+
+
+def _with_prefix(prefix: str, values: Values) -> Values:
+    """Return the values whose names begin with the prefix, without it."""
     return {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}

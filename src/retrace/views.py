@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from retrace import evaluation
-from retrace.batches import Part
+from retrace.batches import Split
 from retrace.classifier import Classifier
 from retrace.reports import Grid, Views
 
@@ -19,7 +19,7 @@ GRID_SIDE = 200  # points
 MARGIN = 0.15  # around the samples, as a share of their extent
 
 
-def collect(model: Classifier, split: Part) -> Views:
+def collect(model: Classifier, split: Split) -> Views:
     """Collect filters and the first sample's feature maps, or the logits around points in 2-D."""
     if split.inputs.ndim == 4:
         maps = _feature_maps(model, split.inputs[:1])
@@ -65,7 +65,7 @@ def _feature_maps(model: Classifier, image: Tensor) -> dict[str, np.ndarray]:
     return maps
 
 
-def _grid(model: Classifier, split: Part) -> Grid:
+def _grid(model: Classifier, split: Split) -> Grid:
     """Return the logits at evenly spaced points of the plane, with a margin around the samples."""
     lowest = split.inputs.amin(dim=0)
     highest = split.inputs.amax(dim=0)
@@ -76,6 +76,6 @@ def _grid(model: Classifier, split: Part) -> Grid:
     ]
     points = torch.cartesian_prod(axes[1], axes[0]).flip(1)  # row by row from the bottom
     labels = torch.zeros(len(points), dtype=torch.int64)
-    logits = evaluation.outputs(model, Part(points, labels)).logits
+    logits = evaluation.outputs(model, Split(points, labels)).logits
     x, y = (axis.cpu().numpy() for axis in axes)
     return Grid(x, y, logits.view(GRID_SIDE, GRID_SIDE, -1).cpu().numpy())

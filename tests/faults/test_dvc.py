@@ -77,7 +77,7 @@ def test_under_dvc_too_the_same_command_goes_on(clone: Clone, command: str) -> N
     with started(clone, command) as running:
         os.kill(training(clone)["process"]["pid"], signal.SIGTERM)
     assert running.returncode != 0
-    assert "goes on after step" in clone.type(command)
+    assert "resumed from step" in clone.type(command)
     name = command.rsplit(maxsplit=1)[-1]
     if name == "train":
         shown = "cat dvc.lock"
@@ -142,7 +142,7 @@ def test_a_stage_dies_with_its_dvc_and_the_next_one_goes_on_alone(clone: Clone) 
             stage = training(clone)["process"]
             running.kill()
             until(partial(is_over, stage), DIES_S, "the end of the stage", every_s=0.02)
-    assert "goes on after step" in clone.type(command)
+    assert "resumed from step" in clone.type(command)
     assert hashing.md5(clone.path / WEIGHTS) == weights
 
 

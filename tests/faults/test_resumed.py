@@ -63,14 +63,14 @@ def half(path, size=None):
             strike()
 
 if moment == "step":
-    before(state.State, "stepped")
+    before(state.State, "add_step")
 elif moment == "validation":
     before(evaluation, "outputs")
 elif moment == "save":
     files.atomic = half
 elif moment == "warm-up":
-    import torchinfo
-    before(torchinfo, "summary")
+    from retrace import summary
+    before(summary, "save")
 sys.argv = [sys.argv[4]]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
@@ -158,7 +158,7 @@ def test_a_training_that_is_killed_goes_on_to_the_same_bits(place: Path, expecte
     assert checkpoints(place)
     code, out, _ = Attempt(place).end()
     assert code == 0
-    assert "goes on after step" in out
+    assert "resumed from step" in out
     assert made(place) == expected
     assert not checkpoints(place)
     check_curve(place)
@@ -178,7 +178,7 @@ def test_killed_again_and_again_at_any_moment(place: Path, expected: dict[str, b
     was_left = bool(checkpoints(place))  # unless the last of them ended before it was killed
     code, out, said = Attempt(place).end()
     assert code == 0, said
-    assert ("goes on after step" in out) == was_left
+    assert ("resumed from step" in out) == was_left
     assert made(place) == expected
     check_curve(place)
 
@@ -205,10 +205,10 @@ def test_other_parameters_or_data_are_another_training(place: Path) -> None:
     validation = place / "data/processed/validation.safetensors"
     before = validation.read_bytes()
     shutil.copy(place / "data/processed/test.safetensors", validation)
-    assert "goes on" not in Attempt(place, "step", 20, signal.SIGTERM).end()[1]
+    assert "resumed from" not in Attempt(place, "step", 20, signal.SIGTERM).end()[1]
     validation.write_bytes(before)
     another(place, lr="0.001")
-    assert "goes on" not in Attempt(place, "step", 20, signal.SIGTERM).end()[1]
+    assert "resumed from" not in Attempt(place, "step", 20, signal.SIGTERM).end()[1]
     assert len(list(place.glob(".retrace/checkpoints/*"))) == 3
 
 
@@ -221,7 +221,7 @@ def test_a_damaged_checkpoint_costs_a_warning_and_some_steps(place: Path, expect
     last.write_bytes(content)
     code, out, said = Attempt(place).end()
     assert code == 0
-    assert f"goes on after step {int(before.name[:12]):,} of " in out
+    assert f"resumed from step {int(before.name[:12]):,} of " in out
     assert said.startswith(f"warning: {last}: damaged")
     assert made(place) == expected
 
@@ -240,7 +240,7 @@ def test_a_full_disk_loses_no_checkpoint(place: Path, expected: dict[str, bytes]
     assert not list(place.glob("models/*"))
     code, out, _ = Attempt(place).end()
     assert code == 0
-    assert "goes on after step" in out
+    assert "resumed from step" in out
     assert made(place) == expected
 
 

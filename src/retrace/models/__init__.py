@@ -2,7 +2,7 @@
 
 To add a network: a file here with `build(shape, n_classes, *, settings...)`, which returns the
 backbone (normalized inputs of that shape to features) and the head (features to logits); a line in
-this table; its settings under `models:`. A layer's `settle(inputs)` is called before the first step
+this table; its settings under `models:`. A layer's `initialize(inputs)` is called before the first step
 with some normalized training inputs.
 """
 

@@ -29,7 +29,7 @@ class Whitening(nn.Module):
     """A fixed convolution that whitens patches.
 
     Its filters are the eigenvectors of the patches' covariance, scaled to unit variance, and their
-    negatives, so that the activation loses nothing. Before `settle` they are random.
+    negatives, so that the activation loses nothing. Before `initialize` they are random.
     """
 
     def __init__(self, depth: int) -> None:
@@ -38,7 +38,7 @@ class Whitening(nn.Module):
         self.convolution.weight.requires_grad_(False)
 
     @torch.no_grad()
-    def settle(self, images: Maps) -> None:
+    def initialize(self, images: Maps) -> None:
         """Compute the filters from normalized images."""
         patches = nn.functional.unfold(images, PATCH).transpose(1, 2).flatten(0, 1)
         variances, directions = torch.linalg.eigh(patches.T @ patches / len(patches))
