@@ -136,7 +136,7 @@ def metrics(epoch: Epoch) -> dict[str, float]:
     return {name: value for name, value in epoch._asdict().items() if name != "epoch"}
 
 
-def fingerprint(run: Journal, compute: Compute) -> str:
+def fingerprint(run: EventLog, compute: Compute) -> str:
     """Return the fingerprint of all that decides the bits of the weights."""
     header = run.header
     return checkpoint.fingerprint(header["inputs"], header["machine"], str(compute), torch.__version__)

@@ -14,6 +14,8 @@ from optuna.trial import TrialState
 from optuna.visualization import matplotlib as plots
 from PIL import Image
 
+from retrace import files
+
 ENOUGH = 4  # complete trials, for importances
 DPI = 100
 
