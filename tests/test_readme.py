@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from repository import BIN, ROOT
 
-from retrace import cli, imports, params
+from retrace import cli, imports, params, usage
 from retrace.errors import ParamsError
 
 README = (ROOT / "README.md").read_text()
@@ -122,7 +122,7 @@ def test_pictures_of_pages_are_pictures_that_load_at_once(page: str) -> None:
 
 def test_every_command_is_in_the_table_with_what_it_prints_for_scripts() -> None:
     parsers: dict[str, ArgumentParser] = next(
-        action.choices for action in cli._parser()._actions if isinstance(action.choices, dict)
+        action.choices for action in usage.parser(cli._commands([]))._actions if isinstance(action.choices, dict)
     )
     section = README.split("\n## The command line\n")[1].split("\n## ")[0]
     told = dict(re.findall(r"^\| [\w ]*\| `(\w+)`: .* \| (\w*) ?\|$", section, re.MULTILINE))

@@ -1,21 +1,50 @@
-"""`retrace compare`: what experiments did not have in common, what they reached, and whether that is a difference."""
+"""`retrace compare`: put experiments side by side, with a significance test."""
+
+from __future__ import annotations
 
 import json
 import sys
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from retrace import compared, paths
-from retrace.compared import Comparison, change, sentence, shown
+from retrace import paths, usage
 from retrace.errors import RetraceError
-from retrace.provenance.named import WANTED, Names
-from retrace.terminal import plain, show, table
+
+if TYPE_CHECKING:
+    from retrace.compared import Comparison
+
+GROUP = "look"
+SUMMARY = "put experiments side by side: parameters, metrics, and whether one is better on the same test samples"
+EXAMPLES = (
+    "retrace compare main tamed-zigs         a commit and a DVC experiment",
+    "retrace compare main 4f0c2d 91ab03 --html c.html   and runs, as a page",
+    "retrace compare HEAD workspace --json   what has changed, for a script",
+)
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    usage.add_json(parser)
+    text = "`workspace`, a DVC experiment, a commit, branch or tag, or a run's id in MLflow; "
+    text += "the first is the baseline"
+    parser.add_argument("names", nargs="+", metavar="NAME", help=text)
+    parser.add_argument("--html", metavar="FILE", help="write a page with learning curves")
+
+
+def run(args: Namespace) -> None:
+    page = args.here / args.html if args.html else None
+    compare(args.names, page, as_json=args.json)
 
 
 def compare(given: Sequence[str], page: Path | None, *, as_json: bool) -> None:
-    """Print the experiments that are called so, side by side; and write them as a `page`, with their curves. Raises
-    RetraceError where a name is not one experiment's.
+    """Print the named experiments side by side; write them as a `page`, with their curves.
+
+    Raises RetraceError if a name is not exactly one experiment's.
     """
+    from retrace import compared
+    from retrace.provenance.named import WANTED, Names
+
     if len(given) < 2:
         raise RetraceError(f"{given[0]}: is one name; give two or more: {WANTED}")
     names = Names()
@@ -33,7 +62,11 @@ def compare(given: Sequence[str], page: Path | None, *, as_json: bool) -> None:
 
 
 def _print(comparison: Comparison) -> None:
-    names, others = [each.name for each in comparison.experiments], range(1, len(comparison.experiments))
+    from retrace.compared import change, sentence, shown
+    from retrace.terminal import plain, show, table
+
+    names = [experiment.name for experiment in comparison.experiments]
+    others = range(1, len(names))
     show(table(("experiment", "is"), [(each.name, each.said) for each in comparison.experiments]))
     print()
     if comparison.params:
@@ -59,10 +92,10 @@ def _print(comparison: Comparison) -> None:
 
 
 def _write(page: Path, comparison: Comparison) -> None:
-    from retrace.compared import page as drawn
+    from retrace.compared import page as html
 
     try:
         with paths.atomic(page) as unfinished:
-            unfinished.write_text(drawn.page(comparison), encoding="utf-8")
+            unfinished.write_text(html.page(comparison), encoding="utf-8")
     except OSError as error:
         raise RetraceError(f"--html {page}: {error.strerror}; name a file that can be written") from None

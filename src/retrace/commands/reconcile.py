@@ -1,27 +1,42 @@
-"""`retrace reconcile`: DVC's queue after its workers or the machine went down, usable again."""
+"""`retrace reconcile`: repair DVC's queue after its workers or the machine went down."""
 
 import json
 import os
 import shutil
 import signal
+from argparse import ArgumentParser, Namespace
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import psutil
+from retrace import usage
 
-from retrace import workers
+GROUP = "mend"
+SUMMARY = "put experiments back into DVC's queue whose worker is gone"
+EXAMPLES = (
+    "retrace reconcile && dvc queue start   after a crash, resume the queue",
+    "retrace reconcile --json               what was put back and removed",
+)
+ENDS_S = 30.0  # for an experiment without a worker to save itself and end
 
-ENDS_S = 30.0  # in which an experiment without a worker saves itself and ends
+
+def add_arguments(parser: ArgumentParser) -> None:
+    usage.add_json(parser)
+
+
+def run(args: Namespace) -> None:
+    reconcile(as_json=args.json)
 
 
 def reconcile(*, as_json: bool = False) -> None:
-    """No task of DVC's queue is Running that no worker has: it waits in the queue again, from its last checkpoint; what
-    is left of its folder is gone. A second time it changes nothing.
+    """Put each Running task that no worker has back into DVC's queue, and remove its folder.
 
-    DVC has no command for this, so it is done as its own code does it: a message, a result and a folder each.
+    It resumes from its last checkpoint. A second call changes nothing. DVC has no command for this,
+    so it is done as DVC's own code does it: a message, a result and a folder each.
     """
     from dvc.repo import Repo
+
+    from retrace import workers
 
     with Repo(".") as repo:
         queue = repo.experiments.celery_queue
@@ -29,12 +44,12 @@ def reconcile(*, as_json: bool = False) -> None:
         folders = []
         for message, entry in lost:
             _end(queue, entry)
-            folders += _place(queue, entry)
+            folders += _folder(queue, entry)
             del queue.proc[entry.stash_rev]
-            _put_back(queue, entry)  # first: a kill between the two must not lose it
+            _put_back(queue, entry)  # before _forget: a kill in between must not lose it
             _forget(queue, message)
             if not as_json:
-                print(f"{_name(entry)}: had no worker, and waits in the queue again")
+                print(f"{_name(entry)}: had no worker; it is in the queue again")
         folders = list(dict.fromkeys(folders + workers.leftovers(Path(queue.wdir).parent)))
         for folder in folders:
             shutil.rmtree(folder)
@@ -42,13 +57,13 @@ def reconcile(*, as_json: bool = False) -> None:
         names = [_name(task.entry) for task in lost]
         print(json.dumps({"put_back": names, "removed": list(map(str, folders))}, indent=2))
         return
-    print(f"put back: {_count(lost, 'experiment')}; removed: {_count(folders, 'folder')} that nobody uses")
+    print(f"put back: {_count(lost, 'experiment')}; removed: {_count(folders, 'folder')} not in use")
     if lost:
         print("`dvc queue start` runs them")
 
 
-def _count(found: list[Any], what: str) -> str:
-    return f"{len(found)} {what}{'s' * (len(found) != 1)}"
+def _count(items: list[Any], noun: str) -> str:
+    return f"{len(items)} {noun}{'s' * (len(items) != 1)}"
 
 
 def _name(entry: Any) -> str:
@@ -56,22 +71,24 @@ def _name(entry: Any) -> str:
 
 
 def _end(queue: Any, entry: Any) -> None:
-    """The experiment's own processes, which may have outlived their worker, are gone."""
+    """End the experiment's own processes, which may have outlived their worker."""
+    import psutil
+
     info = queue.proc.get(entry.stash_rev)
     if info is None or info.returncode is not None or not psutil.pid_exists(info.pid):
         return
     process = psutil.Process(info.pid)
-    if "exec-run" not in process.cmdline():  # another one has the number by now
+    if "exec-run" not in process.cmdline():  # the PID was reused
         return
     family = [process, *process.children(recursive=True)]
-    os.kill(info.pid, signal.SIGKILL)  # DVC: its stage ends by itself then, saved
+    os.kill(info.pid, signal.SIGKILL)  # DVC: its stage then saves itself and ends
     _, left = psutil.wait_procs(family, timeout=ENDS_S)
     for each in left:
         each.kill()
 
 
-def _place(queue: Any, entry: Any) -> list[Path]:
-    """Its folder, if it had got one."""
+def _folder(queue: Any, entry: Any) -> list[Path]:
+    """Return the experiment's folder, if it has one."""
     try:
         folder = Path(queue._load_info(entry.stash_rev).root_dir)
     except (OSError, ValueError):
@@ -80,7 +97,7 @@ def _place(queue: Any, entry: Any) -> list[Path]:
 
 
 def _forget(queue: Any, message: Any) -> None:
-    """The queue knows nothing of that attempt."""
+    """Remove the attempt from the queue."""
     from celery.result import AsyncResult
 
     with suppress(FileNotFoundError):  # it has none
@@ -89,9 +106,7 @@ def _forget(queue: Any, message: Any) -> None:
 
 
 def _put_back(queue: Any, entry: Any) -> None:
-    """It waits as if it had just been queued: in git's stash of such, by which it has its baseline and its name, and in
-    the queue.
-    """
+    """Queue the experiment as DVC does: in git's stash, with its baseline and name, and in Celery."""
     from dvc.repo.experiments.queue.tasks import run_exp
 
     about = {"baseline_rev": entry.baseline_rev, "name": entry.name, "branch": entry.branch}
