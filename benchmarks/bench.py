@@ -186,11 +186,11 @@ def draw(found: dict[str, Measured]) -> None:
     for height, row in enumerate(rows):
         ratio = found[row.name].ratio
         axes.barh(height, ratio - 1, 0.6, left=1, color=style.COLOURS[row.kind == SAME_ACCURACY])
-        axes.plot([row.target] * 2, [height - 0.4, height + 0.4], color=style.INKS[0], lw=2)
+        axes.plot([row.target] * 2, [height - 0.4, height + 0.4], color=style.DARK_COLOURS[0], lw=2)
         beside = max(ratio, row.target if ratio < row.target < 1.4 * ratio else 1)  # not across the mark
         axes.text(beside * 1.07, height, f"{ratio:.1f}", va="center")
     least = min(1.0, *(0.8 * found[row.name].ratio for row in rows))
-    axes.axvline(1, color=style.INKS[0], lw=0.8)
+    axes.axvline(1, color=style.DARK_COLOURS[0], lw=0.8)
     axes.set(xscale="log", xlim=(least, 2 * max(found[row.name].ratio for row in rows)), yticks=range(len(rows)))
     axes.set_yticklabels([row.name for row in rows])
     axes.set_xticks([1, 2, 5, 10, 20, 50], labels=["1", "2", "5", "10", "20", "50"])

@@ -374,8 +374,8 @@ def test_what_cannot_be_gone_on_from_is_listed_and_removed_too(capsys: pytest.Ca
                 (made.folder / ".000000000010-abc.safetensors.123").write_bytes(b"half")
     clean(force=True)
     listed = capsys.readouterr().out.splitlines()
-    assert listed[0] == "damaged  nothing that can be gone on from, 0 bytes"
-    assert listed[1] == "half  nothing that can be gone on from, 4 bytes"
+    assert listed[0] == "damaged  no usable checkpoint, 0 bytes"
+    assert listed[1] == "half  no usable checkpoint, 4 bytes"
     assert listed[-1] == "removed: 4 bytes"
     assert checkpoint.every() == []
 

@@ -9,14 +9,15 @@ import subprocess
 import sys
 from argparse import ArgumentParser
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 from repository import BIN, ROOT, cpu_s, environment
 
-from retrace import arguments, cli, recipes, usage
+from retrace import cli, plugins, usage
 
-PARSER = cli._parser()
+PARSER = usage.parser(cli._commands([]))
 COMMANDS: dict[str, ArgumentParser] = dict(
     next(action.choices for action in PARSER._actions if isinstance(action.choices, dict))
 )
@@ -51,11 +52,31 @@ def test_the_help_is_one_screen() -> None:
     assert max(map(len, lines)) <= COLUMNS
 
 
-def test_each_command_is_in_one_group_and_has_a_line_of_help() -> None:
-    grouped = [name for names in arguments.GROUPS.values() for name in names]
-    assert sorted(grouped) == sorted(COMMANDS)
+def test_each_command_has_a_line_of_help() -> None:
     for name in COMMANDS:
         assert re.search(rf"^.{{6}} {name} +\S", PARSER.format_help(), re.MULTILINE)
+
+
+def test_plugins_add_the_lab_s_commands() -> None:
+    assert {"predict", "recipe"} == set(plugins.entries("commands"))
+    assert {"predict", "recipe"} <= set(COMMANDS)
+
+
+@pytest.mark.parametrize("value", ["no.such.module", "json", "retrace.cli:missing"])
+def test_broken_plugin_is_one_line(
+    value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entry = metadata.EntryPoint("broken", value, "retrace.commands")
+    monkeypatch.setattr(plugins, "entries", lambda _: {"broken": entry})
+    assert set(cli._commands([])) == set(cli.BUILT_IN)
+    warning = capsys.readouterr().err
+    assert warning.startswith(f"retrace: cannot load the plug-in broken ({value}): ")
+    assert warning.count("\n") == 1
+
+
+def test_command_of_retrace_loads_no_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plugins, "load", None)
+    assert set(cli._commands(["sync", "--json"])) == {"sync"}
 
 
 def test_the_exit_codes_are_told() -> None:
@@ -86,13 +107,13 @@ def test_each_example_is_what_the_command_understands(name: str) -> None:
 @pytest.mark.parametrize(
     ("typed", "said"),
     [
-        ("recipes", "retrace: 'recipes' is no command: did you mean recipe?"),
+        ("recipes", "retrace: unknown command 'recipes': did you mean recipe?"),
         ("docter", "did you mean doctor?"),
-        ("xyzzy", "retrace: 'xyzzy' is no command: known are recipe, "),
+        ("xyzzy", "retrace: unknown command 'xyzzy': choose from sweep, "),
         ("verify", "retrace verify: one of the arguments RUN_ID --cache is required"),
         ("clean --forse", "unrecognized arguments: --forse"),
         ("ui --port many", "invalid int value: 'many'"),
-        ("--print-completion fish", "'fish' is no shell: known are bash, zsh, tcsh"),
+        ("--print-completion fish", "unknown shell 'fish': choose from bash, zsh, tcsh"),
     ],
 )
 def test_a_mistake_is_one_line_and_2(typed: str, said: str) -> None:
@@ -100,7 +121,7 @@ def test_a_mistake_is_one_line_and_2(typed: str, said: str) -> None:
     assert printed == ""
     assert said in complaint
     assert complaint.count("\n") == 1
-    assert complaint.endswith("--help` shows what there is\n")
+    assert complaint.endswith("--help`\n")
 
 
 def test_the_version_is_pyproject_s() -> None:
@@ -161,12 +182,7 @@ def test_each_shell_s_completion_names_every_command(shell: str) -> None:
         subprocess.run([program, "-n"], input=script, text=True, check=True)
 
 
-def test_completion_knows_recipes_outside_a_repository(tmp_path: Path) -> None:
-    assert "_retrace_recipes" in retrace("--print-completion", "zsh", cwd=tmp_path)[0]
-    assert recipes.titles()
-
-
 def test_help_imports_nothing_heavy() -> None:
-    source = "import sys; from retrace import cli; cli._parser(); print(*sys.modules)"
+    source = "import sys; from retrace import cli, usage; usage.parser(cli._commands([])); print(*sys.modules)"
     asked = subprocess.run([sys.executable, "-c", source], cwd=ROOT, capture_output=True, text=True, check=True)
     assert not {"torch", "numpy", "mlflow", "dvc", "shtab", "rich", "pydantic"} & set(asked.stdout.split())

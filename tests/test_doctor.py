@@ -528,13 +528,13 @@ def with_gpu(monkeypatch: pytest.MonkeyPatch, cuda: int = 13000) -> None:
 
 def test_a_gpu_and_none(monkeypatch: pytest.MonkeyPatch) -> None:
     with_gpu(monkeypatch)
-    (found,) = machine.gpu()
+    (found,) = environment.gpu()
     assert found.what == f"NVIDIA H100, 70 of 80 GB free; driver 580.1, torch for CUDA {torch.version.cuda}"
     with_gpu(monkeypatch, 12020)
-    assert "driver 580.1 knows CUDA 12.2, and torch was built for 13" in only(machine.gpu).what
+    assert "driver 580.1 knows CUDA 12.2, and torch was built for 13" in only(environment.gpu).what
     with_gpu(monkeypatch)
-    monkeypatch.setattr(machine, "_cuda_of_torch", lambda: None)
-    assert "it is a build for processors" in only(machine.gpu).what
+    monkeypatch.setattr(environment, "_cuda_of_torch", lambda: None)
+    assert "it is a build for processors" in only(environment.gpu).what
 
 
 @pytest.mark.parametrize(
@@ -546,12 +546,12 @@ def test_no_driver_and_a_broken_one(monkeypatch: pytest.MonkeyPatch, error: int,
         raise pynvml.NVMLError(error)
 
     monkeypatch.setattr(pynvml, "nvmlInit", fails)
-    (found,) = machine.gpu()
+    (found,) = environment.gpu()
     assert found.level == level
 
 
 def test_bfloat16_is_told_as_torch_has_it() -> None:
-    (found,) = machine.processor()
+    (found,) = environment.processor()
     native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     assert ("bfloat16 is native" in found.what) == native
 

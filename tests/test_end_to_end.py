@@ -154,7 +154,7 @@ def test_mlflow_dvc_and_the_learning_curves_say_the_same(clone: Clone) -> None:
 
 def test_retrace_s_own_commands_lead_from_a_number_to_its_bytes_and_back(clone: Clone) -> None:
     (parent,), _ = runs(clone)
-    assert "uploaded: 0 journals; closed: 0 runs" in clone.type("retrace sync")
+    assert "uploaded: 0 event logs; closed: 0 runs" in clone.type("retrace sync")
     assert outputs(clone)["models/model.safetensors"] in clone.type("retrace trace models/model.safetensors")
     assert outputs(clone)["reports/report.html"] in clone.type("retrace trace reports/report.html")
     assert "models/model.safetensors" in clone.type(f"retrace trace {parent.info.run_id}")

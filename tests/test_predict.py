@@ -114,7 +114,7 @@ def test_a_picture_is_predicted_from_the_pixels_that_training_had_of_it(
     card = train.built(typed(train.Train, model="softmax"), loaded, scale)[1]
     assert card.resize == 24
     files = [Path(samples.name(index)) for index in range(len(samples))]
-    list(prediction.told(watched(card.shape, card.resize), files, invert=False))
+    list(prediction.predictions(watched(card.shape, card.resize), files, invert=False))
     assert (np.concatenate(seen) == samples.inputs).all()
 
 
@@ -140,7 +140,7 @@ def test_no_more_pictures_are_in_memory_than_evaluate_has(
     tmp_path: Path, watched: Callable[..., Predictor], seen: list[np.ndarray], shape: tuple[int, ...], at_once: int
 ) -> None:
     file, n = put(tmp_path / "a.png", encoded(Image.fromarray(GREY))), 2 * at_once + 1
-    assert len(list(prediction.told(watched(shape), (file for _ in range(n)), invert=False))) == n
+    assert len(list(prediction.predictions(watched(shape), (file for _ in range(n)), invert=False))) == n
     assert [len(inputs) for inputs in seen] == [at_once, at_once, 1]
     assert at_once <= evaluation.BATCH["cpu"]
 
@@ -150,15 +150,15 @@ def test_only_who_asks_for_it_gets_negatives(
 ) -> None:
     file = put(tmp_path / "a.png", encoded(Image.fromarray(GREY)))
     for invert in (False, True):
-        list(prediction.told(watched((1, 28, 28)), [file], invert=invert))
+        list(prediction.predictions(watched((1, 28, 28)), [file], invert=invert))
     assert (seen[0][0, 0] == GREY).all()
     assert (seen[1][0, 0] == 255 - GREY).all()
 
 
 @pytest.mark.parametrize("shape", [(2,), (1, 8, 9)])
 def test_a_network_for_no_pictures_is_refused(watched: Callable[..., Predictor], shape: tuple[int, ...]) -> None:
-    with pytest.raises(DataError, match=r"takes \(.*\) numbers, not pictures"):
-        list(prediction.told(watched(shape), [Path("a.png")], invert=False))
+    with pytest.raises(DataError, match=r"takes \(.*\) numbers, not images"):
+        list(prediction.predictions(watched(shape), [Path("a.png")], invert=False))
 
 
 @pytest.fixture

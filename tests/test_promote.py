@@ -15,8 +15,9 @@ from repository import ROOT, environment
 
 from retrace import classifier, paths, tracking
 from retrace.classifier import Card
-from retrace.commands import predict, promote
+from retrace.commands import predict
 from retrace.errors import RetraceError
+from retrace.provenance import promotion
 
 ADDRESS = "models:/mnist@champion"
 
@@ -102,7 +103,7 @@ def registered(world: World) -> dict[str, str]:
 def refused(run: str, alias: str = "champion") -> str:
     """The one line with which it is."""
     with pytest.raises(RetraceError) as caught:
-        promote.promote(run, alias, force=False)
+        promotion.promote(run, alias, force=False)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -112,7 +113,7 @@ def test_an_experiment_below_folds_or_a_sweep_is_itself_what_a_version_is_of(wor
     above = client.create_run(client.get_run(good).info.experiment_id).info.run_id
     client.set_tag(good, "mlflow.parentRunId", above)
     for run in good, world.children["good"]:
-        promote.promote(run, "champion", force=False)
+        promotion.promote(run, "champion", force=False)
         assert registered(world) == {"champion": good, "versions": "1"}
     tags = client.get_model_version("mnist", "1").tags
     assert tags["retrace.key"] == client.get_run(good).data.tags["retrace.key"]
@@ -122,16 +123,16 @@ def test_the_registry_has_what_is_better_and_says_where_it_comes_from(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
     good, better, worse = (world.parents[name] for name in ("good", "better", "worse"))
-    promote.promote(good, "champion", force=False)
+    promotion.promote(good, "champion", force=False)
     assert "models:/mnist@champion is version 1" in capsys.readouterr().out
     before = client_of(world).get_model_version("mnist", "1")
 
-    promote.promote(good, "champion", force=False)  # again
-    promote.promote(world.children["good"][:8], "champion", force=False)  # and by the run that trained it
+    promotion.promote(good, "champion", force=False)  # again
+    promotion.promote(world.children["good"][:8], "champion", force=False)  # and by the run that trained it
     assert capsys.readouterr().out.count("nothing has changed") == 2
     assert vars(client_of(world).get_model_version("mnist", "1")) == vars(before)
 
-    promote.promote(better, "champion", force=False)
+    promotion.promote(better, "champion", force=False)
     assert registered(world) == {"champion": better, "versions": "2"}
     said = refused(good)
     assert said.startswith(f"run {good[:8]}: its test accuracy is 90.00%, that of mnist@champion (version 2) on the")
@@ -139,8 +140,8 @@ def test_the_registry_has_what_is_better_and_says_where_it_comes_from(
     assert "80.00%" in refused(worse)
     assert registered(world) == {"champion": better, "versions": "2"}
 
-    promote.promote(worse, "champion", force=True)
-    promote.promote(good, "challenger", force=False)  # the version that there is
+    promotion.promote(worse, "champion", force=True)
+    promotion.promote(good, "challenger", force=False)  # the version that there is
     assert registered(world) == {"champion": worse, "challenger": good, "versions": "3"}
 
     tags, run = before.tags, client_of(world).get_run(world.children["good"]).data.tags
@@ -152,15 +153,15 @@ def test_the_registry_has_what_is_better_and_says_where_it_comes_from(
 
 
 def test_what_was_tested_on_other_bytes_is_no_rival(world: World, capsys: pytest.CaptureFixture[str]) -> None:
-    promote.promote(world.parents["good"], "champion", force=False)
+    promotion.promote(world.parents["good"], "champion", force=False)
     assert "mnist@champion (version 1) was tested on other bytes (" in refused(world.parents["elsewhere"])
-    promote.promote(world.parents["elsewhere"], "champion", force=True)
+    promotion.promote(world.parents["elsewhere"], "champion", force=True)
     assert "forced: mnist@champion (version 1) was tested on other bytes" in capsys.readouterr().out
     assert "was tested on other bytes" in refused(world.parents["good"])
 
 
 def test_what_was_tested_on_both_is_compared_on_the_same(world: World) -> None:
-    promote.promote(world.parents["elsewhere"], "champion", force=False)
+    promotion.promote(world.parents["elsewhere"], "champion", force=False)
     client = client_of(world)
     version = client.get_model_version("mnist", "1")
     evaluated = client.get_run(version.tags["retrace.run.evaluate"])
@@ -169,7 +170,7 @@ def test_what_was_tested_on_both_is_compared_on_the_same(world: World) -> None:
     client.set_tag(again, weights, client.get_run(world.children["better"]).data.tags[weights.replace("deps", "outs")])
     client.log_metric(again, "test_accuracy", 0.995)
     client.set_terminated(again, "FINISHED")
-    promote.promote(world.parents["better"], "champion", force=False)
+    promotion.promote(world.parents["better"], "champion", force=False)
     assert client.get_model_version_by_alias("mnist", "champion").tags["test_accuracy"] == "0.995"
 
 
@@ -214,7 +215,7 @@ def test_an_alias_is_a_word(alias: str) -> None:
 )
 def test_a_name_that_nothing_has_is_refused_in_one_line(model: str, said: str) -> None:
     with pytest.raises(RetraceError) as caught:
-        predict.found(model, Path.cwd(), "cpu")
+        predict.load(model, Path.cwd(), "cpu")
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -225,16 +226,16 @@ def test_a_version_that_somebody_else_registered_is_neither_loaded_nor_a_rival(w
     client.create_model_version("mnist", (world.folder / "anything").as_uri())
     client.set_registered_model_alias("mnist", "champion", "1")
     with pytest.raises(RetraceError, match="no model of this pipeline is behind it"):
-        predict.found(ADDRESS, Path.cwd(), "cpu")
+        predict.load(ADDRESS, Path.cwd(), "cpu")
     assert "nothing says how good mnist@champion (version 1) is" in refused(world.parents["good"])
 
 
 def test_a_model_that_was_deleted_is_told(world: World) -> None:
-    promote.promote(world.parents["good"], "champion", force=False)
+    promotion.promote(world.parents["good"], "champion", force=False)
     client = client_of(world)
     client.delete_logged_model(_model(world))
     with pytest.raises(RetraceError, match="was deleted from MLflow; name another"):
-        predict.found(ADDRESS, Path.cwd(), "cpu")
+        predict.load(ADDRESS, Path.cwd(), "cpu")
 
 
 @pytest.mark.parametrize(
@@ -246,14 +247,14 @@ def test_a_model_that_was_deleted_is_told(world: World) -> None:
     ],
 )
 def test_a_model_with_code_or_another_loader_is_not_loaded(made: World, world: World, old: str, new: str) -> None:
-    promote.promote(world.parents["good"], "champion", force=False)
+    promotion.promote(world.parents["good"], "champion", force=False)
     card = made.folder / f"mlruns/mnist/models/{_model(world)}/artifacts/MLmodel"
     whole = card.read_text()
     assert old in whole
     card.write_text(whole.replace(old, new, 1))
     try:
         with pytest.raises(RetraceError, match=r"none of this pipeline's"):
-            predict.found(ADDRESS, Path.cwd(), "cpu")
+            predict.load(ADDRESS, Path.cwd(), "cpu")
     finally:
         card.write_text(whole)
 
@@ -273,10 +274,10 @@ def server(world: World) -> Iterator[Server]:
 
 def test_a_server_s_registry_is_as_good(world: World, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
-    promote.promote(world.parents["good"], "champion", force=False)
-    promote.promote(world.parents["better"], "champion", force=False)
+    promotion.promote(world.parents["good"], "champion", force=False)
+    promotion.promote(world.parents["better"], "champion", force=False)
     assert "95.00%" in refused(world.parents["good"])
     assert registered(world) == {"champion": world.parents["better"], "versions": "2"}
-    assert predict.found(ADDRESS, Path.cwd(), "cpu").class_names == ("a", "b")
+    assert predict.load(ADDRESS, Path.cwd(), "cpu").class_names == ("a", "b")
     server.kill()
     assert refused(world.parents["good"]).startswith("MLflow: http://127.0.0.1:")

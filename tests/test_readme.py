@@ -12,7 +12,7 @@ import yaml
 from PIL import Image
 from repository import BIN, ROOT
 
-from retrace import cli, imports, params
+from retrace import cli, imports, params, usage
 from retrace.errors import ParamsError
 
 FILES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
@@ -134,7 +134,7 @@ def test_images_are_small_png(page: str) -> None:
 
 def test_every_command_of_retrace_is_in_the_table() -> None:
     parsers: dict[str, ArgumentParser] = next(
-        action.choices for action in cli._parser()._actions if isinstance(action.choices, dict)
+        action.choices for action in usage.parser(cli._commands([]))._actions if isinstance(action.choices, dict)
     )
     listed = dict(re.findall(r"^\| [\w ]*\| `(\w+)`: .* \| (\w*) ?\|$", COMMAND_LINE, re.MULTILINE))
     with_json = {name: "yes" if "--json" in parser.format_usage() else "" for name, parser in parsers.items()}
@@ -175,4 +175,5 @@ def test_ci_checks_and_compares() -> None:
     steps = [step.get("run", "") for job in workflow["jobs"].values() for step in job["steps"]]
     assert ".ci/run" in steps
     (compare,) = re.findall(r"retrace (compare .*) >", "\n".join(steps))
-    assert cli._parser().parse_args(compare.split()).markdown
+    parser = usage.parser(cli._commands(["compare"]))
+    assert parser.parse_args(compare.split()).markdown

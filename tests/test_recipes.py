@@ -406,7 +406,7 @@ def test_the_program_ends_with_2_and_a_line_where_the_user_can_mend_it(repositor
         f"{outside}: has no dvc.yaml, nor has a folder above; run retrace in the repository\n",
     )
     assert "unrecognized arguments: b" in retrace("recipe", "a", "b", cwd=repository, code=2)[1]
-    assert "'recipes' is no command: did you mean recipe?" in retrace("recipes", cwd=repository, code=2)[1]
+    assert "unknown command 'recipes': did you mean recipe?" in retrace("recipes", cwd=repository, code=2)[1]
 
 
 def test_the_program_alone_is_its_help_everywhere(tmp_path: Path) -> None:

@@ -15,17 +15,17 @@ from typing import Any, NamedTuple
 
 import mlflow
 import numpy as np
+import probe
 import pytest
 import requests
 from faults.servers import until, unused_port
 from mlflow.entities import Run
 from PIL import Image
+from probe import Load, Question
 from repository import Clone
 from safetensors.numpy import load_file
 
 from retrace import paths
-from retrace.commands import probe
-from retrace.commands.probe import Load, Question
 from retrace.errors import RetraceError
 from retrace.reports import softmax
 
@@ -218,7 +218,7 @@ def test_any_number_of_images_is_answered(served: Served, n: int) -> None:
 
 
 def test_a_probe_checks_and_logs_what_it_measures(served: Served) -> None:
-    command = "retrace probe models:/digits@champion http://127.0.0.1:5001".replace("http://127.0.0.1:5001", served.url)
+    command = f"python benchmarks/probe.py models:/digits@champion {served.url}"
     said = json.loads(served.clone.type(f"{command} --requests 40 --clients 2 --images 3 --json"))
     assert (said["answers"], said["failed"]) == (40, 0)
     assert said["largest_difference"] < AGREES
@@ -291,18 +291,15 @@ def test_an_answer_that_is_none_is_a_failure(
     measured = probe.measure(other, [QUESTION], Load(requests=3, clients=1, seconds=100, images=1))
     assert (measured.answers, measured.failed) == (0, 3)
     with pytest.raises(RetraceError, match="it is no server of this model"):
-        probe._first(other, QUESTION)
+        probe.warm_up(other, QUESTION)
 
 
-def test_answers_of_another_model_are_told_and_not_logged(
-    served: Served, other: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_probe_does_not_log_another_model(served: Served, other: str, monkeypatch: pytest.MonkeyPatch) -> None:
     n = len(runs(served.clone))
     monkeypatch.setattr(Other, "answer", json.dumps({"predictions": [[0.1] * 10]}).encode())
-    said = served.clone.run(
-        "retrace", "probe", served.parent, other.removesuffix("/invocations"), "--requests", "3", code=1
-    )
-    assert "OTHERS than" in said
+    url = other.removesuffix("/invocations")
+    said = served.clone.type(f"python benchmarks/probe.py {served.parent} {url} --requests 3", code=1)
+    assert "DIFFER from" in said
     assert "not logged" in said
     assert len(runs(served.clone)) == n
 
@@ -325,8 +322,8 @@ def test_answers_of_another_model_are_told_and_not_logged(
     ],
 )
 def test_no_other_machine_is_put_under_load(url: str) -> None:
-    with pytest.raises(RetraceError, match="this command puts load on"):
-        probe.checked(url, Load(1, 1, 1, 1))
+    with pytest.raises(RetraceError, match="should be http://127.0.0.1:PORT"):
+        probe.endpoint(url, Load(1, 1, 1, 1))
 
 
 @pytest.mark.parametrize("name", ["requests", "clients", "seconds", "images"])
@@ -334,10 +331,10 @@ def test_no_other_machine_is_put_under_load(url: str) -> None:
 def test_load_is_bounded(name: str, value: int) -> None:
     load = Load(**{"requests": 1, "clients": 1, "seconds": 1, "images": 1} | {name: value})
     with pytest.raises(RetraceError, match=f"--{name} is {value}; should be 1 to "):
-        probe.checked("http://localhost:5001/", load)
+        probe.endpoint("http://localhost:5001/", load)
 
 
 def test_where_nothing_answers_it_says_what_to_start() -> None:
-    address = probe.checked(f"http://127.0.0.1:{unused_port()}", Load(1, 1, 1, 1))
+    address = probe.endpoint(f"http://127.0.0.1:{unused_port()}", Load(1, 1, 1, 1))
     with pytest.raises(RetraceError, match="does not answer .*; start it: mlflow models serve"):
-        probe._first(address, QUESTION)
+        probe.warm_up(address, QUESTION)

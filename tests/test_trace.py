@@ -14,8 +14,8 @@ from mlflow.entities import Run
 from repository import Clone
 
 from retrace import git, graph, hashing, machine, paths, tracking
-from retrace.commands import trace
 from retrace.errors import RetraceError
+from retrace.provenance import history
 from retrace.tracking import experiments
 
 CSV = paths.RAW / "digits.csv"
@@ -56,13 +56,13 @@ def of(store: mlflow.MlflowClient, stage: str) -> list[Run]:
 
 def said(target: Path | str, capsys: pytest.CaptureFixture[str]) -> str:
     capsys.readouterr()
-    trace.show(str(target))
+    history.show(str(target))
     return capsys.readouterr().out
 
 
 def refused(target: Path | str) -> str:
     with pytest.raises(RetraceError) as error:
-        trace.show(str(target))
+        history.show(str(target))
     assert "\n" not in str(error.value)
     return str(error.value)
 

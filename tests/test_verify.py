@@ -17,7 +17,7 @@ from repository import Clone
 from retrace import graph, hashing, identity, params, paths
 from retrace.commands import verify
 from retrace.errors import RetraceError
-from retrace.provenance import rebuild, record, verdicts
+from retrace.provenance import rebuild, record, restore, verdicts
 from retrace.provenance.verdicts import Fact, Row
 
 LOSS = ("train", "val_loss")
@@ -249,12 +249,12 @@ def test_code_is_taken_from_any_place_that_has_it(client: mlflow.MlflowClient) -
     with rebuild.folder() as tree:
         client.set_tag(parent, "dvc.exp_rev", wrong)
         with pytest.raises(RetraceError, match="commit 0000.* is not in this repository"):
-            verify.restore(client, record.find(parent), tree)
+            restore.restore(client, record.find(parent), tree)
         client.set_tag(gone, "mlflow.source.git.commit", wrong)
         with pytest.raises(RetraceError, match="is not what it ran, by a file that no stage depends on;"):
-            verify.restore(client, record.find(parent), tree)
+            restore.restore(client, record.find(parent), tree)
         client.set_tag(parent, "dvc.exp_rev", right)
-        assert verify.restore(client, record.find(parent), tree) == rebuild.Origin(right)
+        assert restore.restore(client, record.find(parent), tree) == rebuild.Origin(right)
         assert "# another" not in (tree / paths.GRAPH).read_text()
     assert not tree.exists()
 

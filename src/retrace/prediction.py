@@ -1,4 +1,4 @@
-"""What a trained network says of pictures: files of any size in, a probability a class out."""
+"""Classify image files of any size with a trained network."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -19,18 +19,16 @@ Device = Literal["cpu", "cuda"]
 
 @dataclass(frozen=True)
 class Predictor:
-    """A trained network, wherever it comes from, in float32. `probabilities` makes raw inputs, of shape (n, *shape),
-    into (n, classes); `resize` is as a card has it.
-    """
+    """A trained network in float32, from files or from MLflow."""
 
-    shape: tuple[int, ...]
+    shape: tuple[int, ...]  # of an input, without the batch
     class_names: tuple[str, ...]
-    resize: int | None
-    probabilities: Callable[[np.ndarray], np.ndarray]
+    resize: int | None  # the model config's
+    probabilities: Callable[[np.ndarray], np.ndarray]  # raw inputs (n, *shape) to (n, classes)
 
 
-class Told(NamedTuple):
-    """What was told of a picture: a probability a class, or else the reason why it can't be read."""
+class Prediction(NamedTuple):
+    """The probabilities of an image, by class, or the reason why it can't be read."""
 
     path: Path
     probabilities: np.ndarray | None
@@ -38,56 +36,69 @@ class Told(NamedTuple):
 
 
 def check(device: Device) -> None:
-    """Raises ParamsError where the device is not there."""
+    """Raise ParamsError if the device is not available."""
     if device == "cuda" and not torch.cuda.is_available():
         raise ParamsError("--device is 'cuda', but torch sees no GPU here; use cpu")
 
 
-def of_files(weights: Path, card: Path, device: Device) -> Predictor:
-    """The network in these files. Raises DataError where they are none."""
-    model, said = classifier.load(weights, card)
+def from_files(weights: Path, card: Path, device: Device) -> Predictor:
+    """Load the network in these files. Raises DataError if they are no model."""
+    model, config = classifier.load(weights, card)
     served = classifier.Served(model.to(device)).eval()
 
     def probabilities(inputs: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
             return served(torch.from_numpy(inputs).to(device)).cpu().numpy()
 
-    return Predictor(said.shape, said.class_names, said.resize, probabilities)
+    return Predictor(config.shape, config.class_names, config.resize, probabilities)
 
 
-def pictures(given: Iterable[Path]) -> Iterator[Path]:
-    """The files that are named, and of folders all images below, sorted; of one without any the folder itself."""
-    for path in given:
+def image_files(paths: Iterable[Path]) -> Iterator[Path]:
+    """Yield the files, and all images below the folders, sorted; a folder without any as itself."""
+    for path in paths:
         if not path.is_dir():
             yield path
             continue
-        images = (file for file in image_folder.files_below(path) if file.suffix.lower() in image_folder.SUFFIXES)
+        files = image_folder.files_below(path)
+        images = (file for file in files if file.suffix.lower() in image_folder.SUFFIXES)
         yield next(images, path)
         yield from images
 
 
-def told(predictor: Predictor, files: Iterable[Path], *, invert: bool) -> Iterator[Told]:
-    """What the network says of each file, in their order; as many are in memory as `evaluate` has. `invert` makes
-    negatives of them. Raises DataError where the network takes no pictures.
+def predictions(predictor: Predictor, files: Iterable[Path], *, invert: bool) -> Iterator[Prediction]:
+    """Classify each file, in order, with as many in memory as `evaluate` has.
+
+    `invert` classifies their negatives. Raises DataError if the network takes no images.
     """
-    if len(predictor.shape) != 3 or predictor.shape[1] != predictor.shape[2]:
-        raise DataError(f"the model takes {predictor.shape} numbers, not pictures; predict is for those")
-    at_once = max(1, min(evaluation.BATCH["cpu"], evaluation.BATCH_NUMBERS // math.prod(predictor.shape)))
+    shape = predictor.shape
+    if len(shape) != 3 or shape[1] != shape[2]:
+        raise DataError(f"the model takes {shape} numbers, not images; predict is for images")
+    batch_size = max(1, min(evaluation.BATCH["cpu"], evaluation.BATCH_NUMBERS // math.prod(shape)))
     files = iter(files)
-    while some := list(islice(files, at_once)):
-        read = [_read(file, predictor) for file in some]
-        inputs = [pixels for pixels in read if isinstance(pixels, np.ndarray)]
-        batch = np.stack(inputs) if inputs else None
-        rows = iter(() if batch is None else predictor.probabilities(255 - batch if invert else batch))
-        for file, pixels in zip(some, read, strict=True):
-            yield Told(file, None, pixels) if isinstance(pixels, str) else Told(file, next(rows))
+    while batch := list(islice(files, batch_size)):
+        inputs = [_read(file, predictor) for file in batch]
+        pixels = [image for image in inputs if isinstance(image, np.ndarray)]
+        rows = iter(_probabilities(predictor, pixels, invert=invert))
+        for file, image in zip(batch, inputs, strict=True):
+            if isinstance(image, str):
+                yield Prediction(file, None, image)
+            else:
+                yield Prediction(file, next(rows))
+
+
+def _probabilities(predictor: Predictor, images: list[np.ndarray], *, invert: bool) -> np.ndarray:
+    if not images:
+        return np.empty((0, len(predictor.class_names)))
+    batch = np.stack(images)
+    return predictor.probabilities(255 - batch if invert else batch)
 
 
 def _read(file: Path, predictor: Predictor) -> np.ndarray | str:
-    """The input that a picture is, or why it is none."""
+    """Return the image as the network's input, or the reason why it can't be read."""
     if file.is_dir():
         return f"no image in it ({', '.join(image_folder.SUFFIXES)})"
     try:
-        return decoding.pixels(decoding.content(file), predictor.shape, predictor.resize or predictor.shape[1])
+        size = predictor.resize or predictor.shape[1]
+        return decoding.pixels(decoding.content(file), predictor.shape, size)
     except DataError as error:
         return str(error)

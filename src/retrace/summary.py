@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from retrace import classifier, paths
+from retrace import classifier, files, paths
 from retrace.classifier import Card, Classifier
 
 COLUMNS = ("layer", "type", "output shape", "parameters")
@@ -24,7 +24,7 @@ class Layer(NamedTuple):
 def save(model: Classifier, card: Card) -> None:
     """Write the table of the model's layers to reports/summary.txt."""
     example = classifier.example(card, 1).to(model.mean.device)
-    with paths.atomic(paths.SUMMARY) as unfinished:
+    with files.atomic(paths.SUMMARY) as unfinished:
         unfinished.write_text(table(model, example), encoding="utf-8")
 
 

@@ -1,80 +1,135 @@
-"""How `retrace` is typed: its help on one screen, one line for what is mistyped, completion in the shell."""
+"""The parser of `retrace`: help on one screen, one line for a mistake, completion in the shell."""
 
 import difflib
 import sys
-from argparse import Action, ArgumentError, ArgumentParser
-from collections.abc import Iterable, Mapping
-from typing import NoReturn
+import textwrap
+from argparse import Action, ArgumentError, ArgumentParser, Namespace, RawDescriptionHelpFormatter, _ActionsContainer
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NoReturn, Protocol
 
 WIDTH = 78
 SHELLS = ("bash", "zsh", "tcsh")
+GROUPS = ("run", "look", "use", "share", "trust", "mend")  # of the overview, in its order; others follow
+JSON = "print one JSON document, for scripts"
 FIRST_LINE = "usage: retrace [--help] [--version] [--print-completion SHELL] COMMAND ..."
 LAST_LINES = """\
 `retrace COMMAND --help` has examples; --json is for scripts, one document.
-Exit codes: 0 done; 1 a check found something; 2 refused, in a line that says
-what to do; 130 interrupted; 143 terminated."""
+Exit codes: 0 done; 1 a check failed; 2 refused, in a line that says what to
+do; 130 interrupted; 143 terminated."""
 
-RECIPES = {  # asked for when Tab is pressed, so that a new recipe is known at once
-    "bash": '_retrace_recipes() { compgen -W "$(retrace recipe 2> /dev/null | cut -d " " -f 1)" -- "$1"; }',
-    "zsh": '_retrace_recipes() { compadd -- $(retrace recipe 2> /dev/null | cut -d " " -f 1) }',
+LIST_RECIPES = 'retrace recipe 2> /dev/null | cut -d " " -f 1'
+RECIPES = {  # run when Tab is pressed, so that a new recipe is offered at once
+    "bash": f'_retrace_recipes() {{ compgen -W "$({LIST_RECIPES})" -- "$1"; }}',
+    "zsh": f"_retrace_recipes() {{ compadd -- $({LIST_RECIPES}) }}",
 }
 
 
+class Command(Protocol):
+    """A module that is a command of `retrace`."""
+
+    GROUP: str  # in the overview
+    SUMMARY: str  # what the command does; up to the first colon it is the command's line in the overview
+    EXAMPLES: Sequence[str]
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Add the command's arguments and options. The module imports nothing heavy for this."""
+        ...
+
+    def run(self, args: Namespace) -> int | None:
+        """Run the command in the repository's root and return its exit code, 0 if None.
+
+        `args.here` is the folder in which the user typed it.
+        """
+        ...
+
+
+ATTRIBUTES = ("GROUP", "SUMMARY", "EXAMPLES", "add_arguments", "run")  # of a command
+
+
 class Parser(ArgumentParser):
-    """Says in one line what is wrong with what was typed, with what may have been meant, and exits with 2."""
+    """A parser that exits with 2 on a mistake, with one line that names the nearest word."""
 
     def error(self, message: str) -> NoReturn:
-        print(f"{self.prog}: {message}; `{self.prog} --help` shows what there is", file=sys.stderr)
+        print(f"{self.prog}: {message}; see `{self.prog} --help`", file=sys.stderr)
         sys.exit(2)
 
     def _check_value(self, action: Action, value: object) -> None:
         if action.choices is not None and value not in action.choices:
-            near = difflib.get_close_matches(str(value), list(map(str, action.choices)), n=1)
-            known = f"did you mean {near[0]}?" if near else f"known are {', '.join(map(str, action.choices))}"
+            choices = list(map(str, action.choices))
+            near = difflib.get_close_matches(str(value), choices, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(choices)}"
             kind = str(action.metavar or action.dest).lower()
-            raise ArgumentError(None, f"{value!r} is no {kind}: {known}")
+            raise ArgumentError(None, f"unknown {kind} {value!r}: {hint}")
 
 
 class Root(Parser):
     """The parser of the program itself, whose help has a line a command, by groups."""
 
-    groups: Mapping[str, Iterable[str]]
-    said: Mapping[str, str]  # what a command does, by its name
+    commands: Mapping[str, Command]
 
     def format_help(self) -> str:
-        rows = [
-            self._row(name, group) for group, names in self.groups.items() for group, name in _labelled(group, names)
-        ]
+        groups = dict.fromkeys([*GROUPS, *(command.GROUP for command in self.commands.values())])
+        rows = [row for group in groups for row in self._rows(group)]
         return "\n".join([FIRST_LINE, "", *rows, "", LAST_LINES, ""])
 
-    def _row(self, name: str, group: str) -> str:
-        return f"{group:6} {name:12} {short(self.said[name])}"
+    def _rows(self, group: str) -> Iterable[str]:
+        label = group
+        for name, command in self.commands.items():
+            if group == command.GROUP:
+                yield f"{label:6} {name:12} {short(command.SUMMARY)}"
+                label = ""
 
 
-def short(said: str) -> str:
-    """What a command does, without what stands after a colon: that is in its own help alone."""
-    return said.partition(": ")[0]
+def parser(commands: Mapping[str, Command]) -> Root:
+    """Build the parser of the program and of each command."""
+    root = Root("retrace")
+    root.commands = commands
+    root.add_argument("--version", action="store_true")
+    root.add_argument("--print-completion", choices=SHELLS, metavar="SHELL")
+    root.set_defaults(command=None)
+    subparsers = root.add_subparsers(metavar="COMMAND", parser_class=Parser)
+    for name, command in commands.items():
+        _add(subparsers, name, command)
+    return root
+
+
+def _add(subparsers: Any, name: str, command: Command) -> None:
+    parser = subparsers.add_parser(
+        name,
+        help=short(command.SUMMARY),
+        description=textwrap.fill(command.SUMMARY, WIDTH),
+        epilog="\n  ".join(["examples:", *command.EXAMPLES]),
+        formatter_class=RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(command=name)
+    command.add_arguments(parser)
+
+
+def add_json(parser: _ActionsContainer) -> None:
+    """Add the option that replaces a command's text by one JSON document."""
+    parser.add_argument("--json", action="store_true", help=JSON)
+
+
+def short(summary: str) -> str:
+    """Return a summary up to its first colon: what follows is only in the command's own help."""
+    return summary.partition(": ")[0]
 
 
 def completion(parser: ArgumentParser, shell: str) -> str:
-    """What the shell has to read to complete `retrace` on Tab: commands, options, recipes, files."""
+    """Return a shell script that completes commands, options, recipes and files on Tab."""
     import shtab
 
-    for action in _actions(parser):  # which shtab reads an attribute of that argparse does not have
+    for action in _actions(parser):
         if action.dest == "target":
-            action.complete = shtab.FILE  # pyright: ignore[reportAttributeAccessIssue]
+            vars(action)["complete"] = shtab.FILE  # which shtab reads
         elif action.metavar == "RECIPE":
-            action.complete = dict.fromkeys(RECIPES, "_retrace_recipes")  # pyright: ignore[reportAttributeAccessIssue]
-    return shtab.complete(parser, shell, preamble=RECIPES)  # pyright: ignore[reportArgumentType] - a dict it takes
-
-
-def _labelled(group: str, names: Iterable[str]) -> list[tuple[str, str]]:
-    """Each name with the group's, which only its first line has."""
-    return [(group if number == 0 else "", name) for number, name in enumerate(names)]
+            vars(action)["complete"] = dict.fromkeys(RECIPES, "_retrace_recipes")
+    preamble: Any = RECIPES  # its type says str, but it takes a dict by shell
+    return shtab.complete(parser, shell, preamble=preamble)
 
 
 def _actions(parser: ArgumentParser) -> Iterable[Action]:
-    """Those of a parser and of all its commands."""
+    """Yield the actions of a parser and of all its commands."""
     for action in parser._actions:
         yield action
         if isinstance(action.choices, Mapping):

@@ -1,54 +1,65 @@
-"""What `retrace doctor` looks for: a file here is a part of what can be wrong, its `CHECKS` a function each.
+"""What `retrace doctor` checks: a topic a file, with a function for each check in its `CHECKS`.
 
-A check yields what it finds, each problem with the command that mends it, and changes nothing. To add one: a function
-in such a file, and its name in the file's `CHECKS`. The files are imported when they are asked, and a package that is
-missing or broken costs only those checks that need it.
+A check yields findings, each problem with the command that repairs it, and changes nothing. To add
+one: a function in such a file, and its name in the file's `CHECKS`. Other packages add topics by
+entry points in the group `retrace.doctor`. Topics are imported when they are checked, so that a
+missing or broken package costs only the checks that need it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from importlib import import_module
 from threading import Thread
+from types import ModuleType
 
+from retrace import plugins
 from retrace.checks.findings import REBUILD, Finding, problem
 
-PARTS = ("environment", "machine", "repository", "pipeline", "experiments", "cache", "store", "left")
-ANSWER_S = 20.0  # in which a part has to be done
+TOPICS = ("machine", "repository", "pipeline", "experiments", "cache", "store", "left")
+ANSWER_S = 20.0  # for a topic
 
 
 def examine() -> list[Finding]:
-    """All that is found, in the order of `PARTS`, which are looked at side by side. What fails or hangs is a problem
-    too.
+    """Check all topics side by side; return the findings, plug-ins' first.
+
+    What fails or hangs is a problem too.
     """
-    found: dict[str, list[Finding]] = {part: [] for part in PARTS}
-    threads = {part: Thread(target=_look, args=(part, found[part]), daemon=True) for part in PARTS}
-    for thread in threads.values():
-        thread.start()
-    for part, thread in threads.items():
+    topics: dict[str, Callable[[], ModuleType]] = {
+        name: entry.load for name, entry in plugins.entries("doctor").items()
+    }
+    topics |= {name: partial(import_module, f"retrace.checks.{name}") for name in TOPICS}
+    findings: dict[str, list[Finding]] = {topic: [] for topic in topics}
+    threads = {}
+    for topic, load in topics.items():
+        threads[topic] = Thread(target=_check, args=(topic, load, findings[topic]), daemon=True)
+        threads[topic].start()
+    for topic, thread in threads.items():
         thread.join(ANSWER_S)
         if thread.is_alive():
-            found[part].append(problem(f"no answer within {ANSWER_S:.0f} s; what follows is not known").of(part))
-    return [finding for part in PARTS for finding in found[part]]
+            reason = f"no answer within {ANSWER_S:.0f} s; the checks after this one are unknown"
+            findings[topic].append(problem(reason).named(topic))
+    return [finding for topic in topics for finding in findings[topic]]
 
 
-def _look(part: str, found: list[Finding]) -> None:
+def _check(topic: str, load: Callable[[], ModuleType], findings: list[Finding]) -> None:
     try:
-        checks = import_module(f"retrace.checks.{part}").CHECKS
+        checks = load().CHECKS
     except Exception as error:  # noqa: BLE001 - of a broken environment
-        found.append(_failed(error).of(part))
+        findings.append(_failed(error).named(topic))
         return
     for name, check in checks.items():
-        found.extend(finding.of(name) for finding in _guarded(check()))
+        findings.extend(finding.named(name) for finding in _guarded(check()))
 
 
 def _guarded(findings: Iterator[Finding]) -> Iterator[Finding]:
     try:
         yield from findings
-    except Exception as error:  # noqa: BLE001 - whatever a broken repository makes of a library
+    except Exception as error:  # noqa: BLE001 - a library may raise anything
         yield _failed(error)
 
 
 def _failed(error: Exception) -> Finding:
-    said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
     if isinstance(error, ImportError):
-        return problem(f"cannot be looked at, for a package is missing or broken ({said})", REBUILD)
-    return problem(f"cannot be looked at ({said})")
+        return problem(f"cannot be checked: a package is missing or broken ({reason})", REBUILD)
+    return problem(f"cannot be checked ({reason})")

@@ -1,15 +1,22 @@
-"""Python, its packages, and whose code the `retrace` command runs."""
+"""Python, its packages, whose code the command runs, and what training can use."""
 
+import os
 import platform
 import re
 import tomllib
 from collections.abc import Iterator
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
-from retrace.checks.findings import REBUILD, Check, Finding, ok, problem, some
+import retrace
+from retrace.checks.findings import REBUILD, Check, Finding, ok, problem, some, warning
 
-PROJECT, PINS = Path("pyproject.toml"), Path("requirements.txt")
+PROJECT = Path("pyproject.toml")
+PINS = Path("requirements.txt")
+CPU_FLAGS = Path("/proc/cpuinfo")
+BFLOAT16 = {"avx512_bf16", "amx_tile"}  # either multiplies it natively
 PIN = re.compile(r"^([\w.-]+)==([^ ;\\]+) *(?:; *([^\\\n]*[^\\\s]))?", re.MULTILINE)
 
 
@@ -50,11 +57,73 @@ def packages() -> Iterator[Finding]:
 
 def code() -> Iterator[Finding]:
     """The command runs the code of the repository that it is called in."""
-    own, wanted = Path(__file__).resolve().parents[1], Path("src/retrace").resolve()
+    own, wanted = Path(retrace.__file__).resolve().parent, Path("src/retrace").resolve()
     if own == wanted:
         yield ok("`retrace` runs the code in src/")
     else:
         yield problem(f"`retrace` runs the code in {own}, not this repository's", "make env && . .venv/bin/activate")
 
 
-CHECKS: dict[str, Check] = {"python": python, "packages": packages, "code": code}
+def gpu() -> Iterator[Finding]:
+    """Training can use the GPU, if there is one."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as error:
+        made = vars(pynvml)  # where pynvml puts its classes of errors when it is imported
+        absent = made["NVMLError_LibraryNotFound"], made["NVMLError_DriverNotLoaded"]
+        if isinstance(error, absent):
+            yield ok("no GPU: training runs on the processor")
+        else:
+            yield warning(f"the GPU's driver says: {error}; after an update of it, the machine has to start anew")
+        return
+    try:
+        names = [_gpu(pynvml, number) for number in range(pynvml.nvmlDeviceGetCount())]
+        known, driver = pynvml.nvmlSystemGetCudaDriverVersion_v2(), pynvml.nvmlSystemGetDriverVersion()
+    finally:
+        pynvml.nvmlShutdown()
+    built = _cuda_of_torch()
+    if not names:
+        yield ok("a GPU's driver, and no GPU: training runs on the processor")
+    elif built is None:
+        yield problem(f"{', '.join(names)}, which torch cannot use: it is a build for processors", REBUILD)
+    elif known // 1000 < int(built.split(".")[0]):
+        said = f"driver {driver} knows CUDA {known // 1000}.{known % 1000 // 10}, and torch was built for {built}"
+        yield problem(f"{', '.join(names)}, which torch cannot use: {said}; update the driver, or use -S device=cpu")
+    elif os.environ.get("CUDA_VISIBLE_DEVICES") == "":
+        yield warning(f"{', '.join(names)}, hidden by an empty CUDA_VISIBLE_DEVICES", "unset CUDA_VISIBLE_DEVICES")
+    else:
+        yield ok(f"{', '.join(names)}; driver {driver}, torch for CUDA {built}")
+
+
+def _gpu(pynvml: Any, number: int) -> str:
+    handle = pynvml.nvmlDeviceGetHandleByIndex(number)
+    memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+    return f"{pynvml.nvmlDeviceGetName(handle)}, {memory.free / 1e9:.0f} of {memory.total / 1e9:.0f} GB free"
+
+
+def _cuda_of_torch() -> str | None:
+    """The CUDA that torch was built for, read from its file: its import takes seconds."""
+    found = find_spec("torch")
+    if found is None or found.origin is None:
+        raise ModuleNotFoundError("torch is not installed")
+    said = Path(found.origin).with_name("version.py").read_text(encoding="utf-8")
+    built = re.search(r"^cuda\b.*= *'([\d.]+)'", said, re.MULTILINE)
+    return built[1] if built else None
+
+
+def processor() -> Iterator[Finding]:
+    """How many processors this may use, and whether they multiply bfloat16."""
+    flags = set(re.findall(r"\w+", CPU_FLAGS.read_text(encoding="utf-8"))) if CPU_FLAGS.exists() else set[str]()
+    native = "bfloat16 is native" if flags & BFLOAT16 else "no native bfloat16, so training takes float32"
+    yield ok(f"{len(os.sched_getaffinity(0))} processors, {native}")
+
+
+CHECKS: dict[str, Check] = {
+    "python": python,
+    "packages": packages,
+    "code": code,
+    "gpu": gpu,
+    "processor": processor,
+}

@@ -1,4 +1,4 @@
-"""What a check says."""
+"""What a check finds."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -11,8 +11,9 @@ REBUILD = "rm -f .venv/.complete && make env"  # the environment from requiremen
 
 @dataclass(frozen=True)
 class Finding:
-    """Something in order, something that may be meant or costs little, or something that is wrong; and the command for
-    the shell, in the repository's folder, after which it is not found again, if there is one.
+    """What is in order, may be intended (a warning), or is wrong (a problem).
+
+    `repair` is the shell command that resolves it, to type in the repository's root, if there is one.
     """
 
     level: Level
@@ -20,7 +21,8 @@ class Finding:
     repair: str | None = None
     check: str = ""
 
-    def of(self, check: str) -> "Finding":
+    def named(self, check: str) -> "Finding":
+        """Return the finding with the name of its check."""
         return replace(self, check=check)
 
 
@@ -40,6 +42,6 @@ def problem(what: str, repair: str | None = None) -> Finding:
 
 
 def some(names: list[str], most: int = 3) -> str:
-    """Names in a sentence, the first few of many."""
+    """Join names for a sentence, at most the first few."""
     more = len(names) - most
     return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")

@@ -1,4 +1,7 @@
-"""What people do around the pipeline: a file here is a command of `retrace`, and only cli.py imports it.
+"""The commands of `retrace`, a module each.
 
-To add one: `src/retrace/commands/<name>.py` with a function of the command's arguments, and its place in cli.py.
+A command has GROUP, SUMMARY, EXAMPLES, add_arguments(parser) and run(args), as usage.Command says.
+The help imports all of them, so they import heavy modules in the functions that need them. To add
+one: a module here and its name in cli.BUILT_IN; in another package: an entry point in the group
+`retrace.commands`.
 """

@@ -1,59 +1,85 @@
-"""`retrace clean`: the checkpoints of trainings that did not end, listed or removed."""
+"""`retrace clean`: list the checkpoints of interrupted trainings, or remove them."""
 
 import json
+from argparse import ArgumentParser, Namespace
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import safetensors
-from rich.filesize import decimal
+from retrace import usage
 
-from retrace import checkpoint, processes
+GROUP = "mend"
+SUMMARY = "list checkpoints of interrupted trainings, or remove them"
+EXAMPLES = (
+    "retrace clean            what can be resumed, with its size",
+    "retrace clean --force    remove them",
+)
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    usage.add_json(parser)
+    parser.add_argument("--force", action="store_true", help="remove those that no process uses")
+
+
+def run(args: Namespace) -> None:
+    clean(force=args.force, as_json=args.json)
 
 
 def clean(*, force: bool, as_json: bool = False) -> None:
-    """Each training's checkpoints have a line; with `force` those that no process uses are gone."""
-    found = [_described(folder) for folder in checkpoint.every()]
+    """Print a line for each training's checkpoints; with `force` remove those not in use."""
+    from rich.filesize import decimal
+
+    from retrace import checkpoint
+
+    trainings = [_description(folder) for folder in checkpoint.every()]
     if not as_json:
-        for each in found:
-            print(_line(each))
-    for each in found:
-        each["removed"] = force and checkpoint.remove(Path(each["folder"]))
+        for training in trainings:
+            print(_line(training))
+    for training in trainings:
+        training["removed"] = force and checkpoint.remove(Path(training["folder"]))
     if as_json:
-        print(json.dumps({"trainings": found}, indent=2))
-    elif not found:
+        print(json.dumps({"trainings": trainings}, indent=2))
+    elif not trainings:
         print("no checkpoints: no training was interrupted")
     elif force:
-        print(f"removed: {decimal(sum(each['bytes'] for each in found if each['removed']))}")
+        n_bytes = sum(training["bytes"] for training in trainings if training["removed"])
+        print(f"removed: {decimal(n_bytes)}")
     else:
-        print("the same command again goes on from them; `retrace clean --force` removes those that are not in use")
+        print("the same command resumes them; `retrace clean --force` removes those not in use")
 
 
-def _described(folder: Path) -> dict[str, Any]:
-    """What the newest checkpoint in `folder` is of, if it can be gone on from, and how much there is."""
+def _description(folder: Path) -> dict[str, Any]:
+    """Return the size of `folder`, and what its newest checkpoint is of, if it is readable."""
+    import safetensors
+
+    from retrace import checkpoint, processes
+
     with processes.try_lock(folder) as free:
         known = {"folder": str(folder), "bytes": _size(folder), "in_use": not free}
     try:
         latest = checkpoint.in_folder(folder)[-1]
-        facts, at = checkpoint.facts(latest), latest.stat().st_mtime
-        of = {"of": facts["of"], "step": facts["step"]}
+        facts = checkpoint.facts(latest)
+        saved = datetime.fromtimestamp(latest.stat().st_mtime).astimezone().isoformat("T", "seconds")
+        return known | {"of": facts["of"], "step": facts["step"], "saved": saved}
     except (OSError, IndexError, KeyError, ValueError, safetensors.SafetensorError):
         return known | {"of": None, "step": None, "saved": None}
-    return known | of | {"saved": datetime.fromtimestamp(at).astimezone().isoformat("T", "seconds")}
 
 
-def _line(each: dict[str, Any]) -> str:
-    said = "nothing that can be gone on from"
-    if each["saved"]:
-        saved = datetime.fromisoformat(each["saved"]).strftime("%Y-%m-%d %H:%M")
-        said = f"{each['of']}: step {each['step']:,}, saved {saved}"
-    return f"{Path(each['folder']).name[:8]}  {said}, {decimal(each['bytes'])}{', in use' if each['in_use'] else ''}"
+def _line(training: dict[str, Any]) -> str:
+    from rich.filesize import decimal
+
+    state = "no usable checkpoint"
+    if training["saved"]:
+        saved = datetime.fromisoformat(training["saved"]).strftime("%Y-%m-%d %H:%M")
+        state = f"{training['of']}: step {training['step']:,}, saved {saved}"
+    in_use = ", in use" if training["in_use"] else ""
+    return f"{Path(training['folder']).name[:8]}  {state}, {decimal(training['bytes'])}{in_use}"
 
 
 def _size(folder: Path) -> int:
     total = 0
     for path in folder.iterdir():
-        with suppress(FileNotFoundError):  # while training takes the place of an old one
+        with suppress(FileNotFoundError):  # training replaces an old one
             total += path.stat().st_size
     return total

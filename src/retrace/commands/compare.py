@@ -1,21 +1,54 @@
-"""`retrace compare`: what experiments did not have in common, what they reached, and whether that is a difference."""
+"""`retrace compare`: put experiments side by side, with a significance test."""
+
+from __future__ import annotations
 
 import json
 import sys
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from retrace import compared, files
-from retrace.compared import Comparison, tables
+from retrace import files, usage
 from retrace.errors import RetraceError
-from retrace.provenance.named import WANTED, Names
-from retrace.terminal import plain, show, table
+
+if TYPE_CHECKING:
+    from retrace.compared import Comparison
+
+GROUP = "look"
+SUMMARY = "put experiments side by side: parameters, metrics, and whether one is better on the same test samples"
+EXAMPLES = (
+    "retrace compare main tamed-zigs         a commit and a DVC experiment",
+    "retrace compare main 4f0c2d 91ab03 --html c.html   and runs, as a page",
+    "retrace compare HEAD workspace --json   what has changed, for a script",
+    "retrace compare main HEAD --markdown    the same tables, for a pull request",
+)
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    form = parser.add_mutually_exclusive_group()
+    usage.add_json(form)
+    form.add_argument("--markdown", action="store_true", help="the same tables as Markdown")
+    text = "`workspace`, a DVC experiment, a commit, branch or tag, or a run's id in MLflow; "
+    text += "the first is the baseline"
+    parser.add_argument("names", nargs="+", metavar="NAME", help=text)
+    parser.add_argument("--html", metavar="FILE", help="write a page with learning curves")
+
+
+def run(args: Namespace) -> None:
+    page = args.here / args.html if args.html else None
+    compare(args.names, page, as_json=args.json, as_markdown=args.markdown)
 
 
 def compare(given: Sequence[str], page: Path | None, *, as_json: bool = False, as_markdown: bool = False) -> None:
-    """Print the experiments with these names side by side, and write them as a `page` with their curves. Raises
-    RetraceError where a name is not that of exactly one experiment.
+    """Print the named experiments side by side; write them as a `page`, with their curves.
+
+    Raises RetraceError if a name is not exactly one experiment's.
     """
+    from retrace import compared
+    from retrace.compared import tables
+    from retrace.provenance.named import WANTED, Names
+
     if len(given) < 2:
         raise RetraceError(f"{given[0]}: is one name; give two or more: {WANTED}")
     names = Names()
@@ -36,6 +69,9 @@ def compare(given: Sequence[str], page: Path | None, *, as_json: bool = False, a
 
 
 def _print(comparison: Comparison) -> None:
+    from retrace.compared import tables
+    from retrace.terminal import plain, show, table
+
     show(table(*tables.experiments(comparison)))
     print()
     if comparison.params:
@@ -53,10 +89,10 @@ def _print(comparison: Comparison) -> None:
 
 
 def _write(page: Path, comparison: Comparison) -> None:
-    from retrace.compared import page as drawn
+    from retrace.compared import page as html
 
     try:
         with files.atomic(page) as unfinished:
-            unfinished.write_text(drawn.page(comparison), encoding="utf-8")
+            unfinished.write_text(html.page(comparison), encoding="utf-8")
     except OSError as error:
         raise RetraceError(f"--html {page}: {error.strerror}; name a file that can be written") from None

@@ -1,37 +1,60 @@
-"""`retrace doctor`: what is wrong here, each with the command that mends it. Nothing is changed."""
+"""`retrace doctor`: list what is wrong here, each with the command that repairs it."""
 
 import json
 import sys
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from retrace import checks
+from retrace import checks, usage
 from retrace.checks.findings import Finding
 
+GROUP = "mend"
+SUMMARY = (
+    "find what is wrong here, and how to repair it: the environment, the machine, git, DVC, the "
+    "pipeline, MLflow; it changes nothing; exit code 1 if there is a problem"
+)
+EXAMPLES = (
+    "retrace doctor          each problem with the command that repairs it",
+    "retrace doctor --all    and what is in order",
+    "retrace doctor --json | jq -r '.findings[].repair'",
+)
 MARKS = {"ok": ("ok", "green"), "warning": ("!", "yellow"), "problem": ("X", "bold red")}
 
 
+def add_arguments(parser: ArgumentParser) -> None:
+    usage.add_json(parser)
+    parser.add_argument("--all", action="store_true", help="also list what is in order")
+
+
+def run(args: Namespace) -> int:
+    return examine(everything=args.all, as_json=args.json)
+
+
 def examine(*, everything: bool, as_json: bool) -> int:
-    """Print what is found: what is wrong, with `everything` also what is in order. 1 if there is a problem, else 0."""
-    found = checks.examine()
-    counts = {level: sum(finding.level == level for finding in found) for level in MARKS}
+    """Print problems and warnings; return 1 if there is a problem, else 0.
+
+    With `everything`, print also what is in order.
+    """
+    findings = checks.examine()
+    counts = {level: sum(finding.level == level for finding in findings) for level in MARKS}
     if as_json:
-        print(json.dumps({**counts, "findings": [asdict(finding) for finding in found]}, indent=2))
+        print(json.dumps({**counts, "findings": [asdict(finding) for finding in findings]}, indent=2))
     else:
-        _print([finding for finding in found if everything or finding.level != "ok"])
-        print(_summed(counts))
+        _print([finding for finding in findings if everything or finding.level != "ok"])
+        print(_summary(counts))
     return 1 if counts["problem"] else 0
 
 
-def _summed(counts: dict[str, int]) -> str:
+def _summary(counts: dict[str, int]) -> str:
     if counts["problem"] or counts["warning"]:
-        said = f"{counts['problem']} problems, {counts['warning']} warnings, {counts['ok']} in order"
-        return f"{said}; each command mends what is above it, and then `retrace doctor` again"
-    return f"nothing is wrong: {counts['ok']} in order; `retrace doctor --all` lists them"
+        numbers = f"{counts['problem']} problems, {counts['warning']} warnings, {counts['ok']} in order"
+        return f"{numbers}; each command repairs the line above it, and then `retrace doctor` again"
+    return f"no problems: {counts['ok']} in order; `retrace doctor --all` lists them"
 
 
 def _print(findings: Sequence[Finding]) -> None:
-    """Coloured on a terminal; as plain lines where rich is among what is broken. A command is never wrapped."""
+    """Print in colour on a terminal, without if rich is broken. Commands are never wrapped."""
     width = max((len(finding.check) for finding in findings), default=0)
     lines = []
     for finding in findings:
@@ -44,7 +67,7 @@ def _print(findings: Sequence[Finding]) -> None:
         print(*(line for line, _ in lines), sep="\n")
         return
     console = Console(markup=False, emoji=False, highlight=False, soft_wrap=True)
-    with console.capture() as captured:  # and printed by Python, for the end of a pipe is answered elsewhere
+    with console.capture() as captured:  # Python prints it, so that a closed pipe ends in cli.main
         for line, style in lines:
             console.print(line, style=style)
     sys.stdout.write(captured.get())

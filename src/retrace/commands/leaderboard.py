@@ -1,155 +1,52 @@
-"""`retrace leaderboard`: the experiments on a data set, the best first; those that differ in their seed are one row.
+"""`retrace leaderboard`: print the experiments on a data set, best first."""
 
-A row is all that ran with the same parameters, but for `seed` and the settings of pictures. The same seed again, as
-after a change of the code, counts once: its newest run. What did not finish counts nowhere.
-"""
+from __future__ import annotations
 
-import gc
 import json
-import math
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from statistics import fmean, median, stdev
-from typing import Any
+from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-from retrace import metrics, overrides, params
-from retrace.errors import RetraceError
-from retrace.redaction import redacted
-from retrace.terminal import plain, show, table
-from retrace.tracking import store
+from retrace import metrics, usage
 
-UNCOUNTED = ("seed", "figures.")  # beginnings of parameters' names that do not tell one row from another
-TRAINED = ("retrace.cached.train", "retrace.run.train")  # tags of an experiment: the run that trained its network
-ASKED = 500  # ids in a question
-ALLOCATED = 1_000_000  # objects, before Python looks for garbage: of MLflow's many rows, that took most of the time
+if TYPE_CHECKING:
+    from retrace.leaderboard import Board, Row
+
+GROUP = "look"
+SUMMARY = "list the experiments on a data set, best first: seeds, mean, spread, seconds of training"
+EXAMPLES = (
+    "retrace leaderboard          on params.yaml's data set, by test accuracy",
+    "retrace leaderboard digits --metric val_loss --top 5",
+    "retrace leaderboard --json   with all parameters and ids, for a script",
+)
 
 
-@dataclass(frozen=True)
-class Row:
-    """Runs that differ in their seed, with the metric of each; the newest run of each seed, oldest seed first."""
-
-    runs: Sequence[store.Run]
-    values: Sequence[float]
-    train_s: float | None = None  # median, in seconds
-
-    @property
-    def mean(self) -> float:
-        return fmean(self.values)
-
-    @property
-    def std(self) -> float | None:
-        return stdev(self.values) if len(self.values) > 1 else None
-
-    @property
-    def newest(self) -> datetime:
-        return datetime.fromtimestamp(max(run.info.start_time for run in self.runs) / 1000, UTC)
-
-    def changes(self, here: Mapping[str, Any]) -> dict[str, str]:
-        """Its parameters that are others than those of params.yaml `here`, flat."""
-        own = {key: value for key, value in self.runs[0].data.params.items() if not key.startswith(UNCOUNTED)}
-        return {key: value for key, value in own.items() if key != "dataset" and value != redacted(str(here.get(key)))}
+def add_arguments(parser: ArgumentParser) -> None:
+    usage.add_json(parser)
+    parser.add_argument("dataset", nargs="?", metavar="DATASET", help="none: the one in params.yaml")
+    parser.add_argument("--metric", default="test_accuracy", help="to sort by; %(default)s")
+    parser.add_argument("--top", type=int, default=20, metavar="N", help="rows shown; %(default)s")
 
 
-@dataclass(frozen=True)
-class Board:
-    """The first of `n_rows` rows, how many runs are in none, by the reason, and params.yaml as it is here, flat."""
-
-    dataset: str
-    metric: str
-    rows: Sequence[Row]
-    n_rows: int
-    left_out: Mapping[str, int]
-    here: Mapping[str, Any]
+def run(args: Namespace) -> None:
+    lead(args.dataset, args.metric, args.top, as_json=args.json)
 
 
-@store.answering()
 def lead(dataset: str | None, metric: str, top: int, *, as_json: bool) -> None:
-    """Print the `top` rows by `metric`. Raises RetraceError where there are no such runs, and where nobody has the
-    metric.
-    """
-    if top < 1:
-        raise RetraceError(f"--top is {top}; should be 1 or more")
-    values = params.read()
-    dataset = dataset or str(values["dataset"])
-    client = _client()
-    experiment = _experiment(client, dataset)
-    parents = _parents(client, experiment)
-    finished = [run for run in parents if run.info.status == "FINISHED"]
-    rows = ranked(finished, metric)
-    if not rows:
-        raise RetraceError(f"--metric is {metric!r}, which no finished run on {dataset} has; {_there(finished)}")
-    left_out = Counter(run.info.status for run in parents if run.info.status != "FINISHED")
-    left_out |= Counter({f"without {metric}": sum(not _has(run, metric) for run in finished)})
-    shown = _timed(client, experiment, rows[:top])
-    board = Board(dataset, metric, shown, len(rows), left_out, overrides.flatten(values))
+    """Print the `top` rows by `metric`. Raises RetraceError as `leaderboard.board` does."""
+    from retrace import leaderboard
+
+    board = leaderboard.board(dataset, metric, top)
     if as_json:
-        print(json.dumps(_as_json(board), indent=2, allow_nan=False))
+        print(json.dumps(_document(board), indent=2, allow_nan=False))
     else:
         _print(board)
 
 
-def ranked(runs: Iterable[store.Run], metric: str) -> list[Row]:
-    """The best first; a run without the metric, or with one that is no number, is in no row."""
-    groups: defaultdict[tuple[tuple[str, str], ...], dict[str, store.Run]] = defaultdict(dict)
-    for run in sorted(runs, key=lambda run: run.info.start_time):
-        if _has(run, metric):
-            own = tuple(sorted((k, v) for k, v in run.data.params.items() if not k.startswith(UNCOUNTED)))
-            groups[own][run.data.params.get("seed", "")] = run
-    rows = [Row([*group.values()], [run.data.metrics[metric] for run in group.values()]) for group in groups.values()]
-    return sorted(rows, key=lambda row: row.mean, reverse=not metrics.is_minimized(metric))
-
-
-def _has(run: store.Run, metric: str) -> bool:
-    return math.isfinite(run.data.metrics.get(metric, math.nan))
-
-
-def _client() -> store.MlflowClient:
-    if store.is_missing(store.address()):
-        raise RetraceError(f"{redacted(store.address())}: does not exist; `dvc repro` or `retrace sync` makes it")
-    return store.client()
-
-
-def _experiment(client: store.MlflowClient, dataset: str) -> str:
-    there = {each.name: each.experiment_id for each in client.search_experiments() if each.name != "Default"}
-    if dataset not in there:
-        known = f"there are runs on {', '.join(sorted(there))}" if there else "there are no runs; `dvc repro` makes one"
-        raise RetraceError(f"{dataset}: MLflow has no run on this data set; {known}")
-    return there[dataset]
-
-
-def _parents(client: store.MlflowClient, experiment: str) -> list[store.Run]:
-    usual = gc.get_threshold()
-    gc.set_threshold(ALLOCATED)
-    try:
-        return list(store.every(client, [experiment], "tags.`retrace.key` LIKE '%'"))
-    finally:
-        gc.set_threshold(*usual)
-
-
-def _there(runs: Sequence[store.Run]) -> str:
-    names = sorted({name for run in runs for name in run.data.metrics})
-    return f"there are {', '.join(names)}" if names else "none is finished; `mlflow ui` shows what there is"
-
-
-def _timed(client: store.MlflowClient, experiment: str, rows: Sequence[Row]) -> list[Row]:
-    """The rows with the seconds that training took, which train's own runs have."""
-    trained = [
-        [next((run.data.tags[tag] for tag in TRAINED if tag in run.data.tags), "") for run in row.runs] for row in rows
-    ]
-    ids = sorted({each for row in trained for each in row if each})
-    seconds: dict[str, float] = {}
-    for begin in range(0, len(ids), ASKED):
-        listed = ", ".join(f"'{each}'" for each in ids[begin : begin + ASKED])
-        found = store.every(client, [experiment], f"attributes.run_id IN ({listed})")
-        seconds |= {run.info.run_id: run.data.metrics["train_s"] for run in found if _has(run, "train_s")}
-    taken = [[seconds[each] for each in row if each in seconds] for row in trained]
-    return [replace(row, train_s=median(own) if own else None) for row, own in zip(rows, taken, strict=True)]
-
-
 def _print(board: Board) -> None:
-    top = ("", board.metric, "std", "least..most", "n", "training, s", "newest", "run", "not as in params.yaml")
+    from retrace.terminal import plain, show, table
+
+    top = ("", board.metric, "std", "min..max", "n", "training, s", "newest", "run", "unlike params.yaml")
     show(table(top, [_cells(rank, row, board.here) for rank, row in enumerate(board.rows, 1)], numbers=(0, 1, 2, 4, 5)))
     more = (
         f"; {board.n_rows - len(board.rows)} more rows: --top {board.n_rows}" if board.n_rows > len(board.rows) else ""
@@ -172,7 +69,8 @@ def _cells(rank: int, row: Row, here: Mapping[str, Any]) -> list[str]:
     return [str(rank), f"{row.mean:.6g}", spread, span, str(len(row.runs)), seconds, newest, run, changes]
 
 
-def _as_json(board: Board) -> dict[str, Any]:
+def _document(board: Board) -> dict[str, Any]:
+
     return {
         "dataset": board.dataset,
         "metric": board.metric,

@@ -1,93 +1,148 @@
-"""`retrace predict`: what a model says of pictures, with its probabilities."""
+"""`retrace predict`: classify images with a trained model, on the CPU in float32."""
+
+from __future__ import annotations
 
 import json
 import sys
 import warnings
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from retrace import paths, prediction
-from retrace.datasets.image_folder import shown
+from retrace import paths, usage
 from retrace.errors import RetraceError
-from retrace.prediction import Device, Predictor, Told
-from retrace.provenance import models
-from retrace.tracking import served, store
+
+if TYPE_CHECKING:
+    from retrace.prediction import Device, Prediction, Predictor
+
+GROUP = "use"
+SUMMARY = "classify images with a trained model, on the CPU in float32"
+EXAMPLES = (
+    "retrace predict models photo.png           what `dvc repro` has trained here",
+    "retrace predict 4f0c2d photo.png --top 3   a run's, the three likeliest",
+    "retrace predict models:/mnist@champion scans   all images in a folder",
+    "retrace predict models photo.png --invert  dark ink on white paper",
+)
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    usage.add_json(parser)
+    text = "models/model.safetensors, a folder with it and model.json, a run's id, or "
+    text += "models:/name@alias"
+    parser.add_argument("model", metavar="MODEL", help=text)
+    text = "PNG, JPEG, WEBP or BMP of any size: cropped to the middle and resized, as data/images "
+    text += "are; or a folder"
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help=text)
+    text = "classes a line, likeliest first; %(default)s"
+    parser.add_argument("--top", type=int, default=1, metavar="N", help=text)
+    text = "use the negatives of the images"
+    parser.add_argument("--invert", action="store_true", help=text)
+    text = "%(default)s, whatever params.yaml says"
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help=text)
+
+
+def run(args: Namespace) -> int:
+    options = {"top": args.top, "invert": args.invert, "device": args.device}
+    return predict(args.model, args.images, args.here, **options, as_json=args.json)
 
 
 def predict(
     model: str, images: Sequence[str], here: Path, *, top: int, invert: bool, device: Device, as_json: bool
 ) -> int:
-    """Print a line a picture, or a JSON document; 0 if each could be read, else 1, with the others' reasons on stderr.
+    """Print a line for each image, or a JSON document; return 1 if an image could not be read.
 
-    Paths are relative to `here`, and shown as they are given. Raises RetraceError where there is no such model.
+    The reasons are on stderr. Paths are relative to `here`, and printed as they were typed. Raises
+    RetraceError if there is no such model.
     """
+    from retrace import prediction
+
     if top < 1:
         raise RetraceError(f"--top is {top}; should be 1 or more")
     prediction.check(device)
     with warnings.catch_warnings(action="ignore"):  # of odd metadata, and of MLflow's own code
-        predictor = found(model, here, device)
-        files = (Path(file) for file in prediction.pictures(here / image for image in images))
-        told = prediction.told(predictor, files, invert=invert)
-        n, failed = (_print_json if as_json else _print_lines)(model, predictor, told, here, top)
-    for one in failed:
-        print(f"{_name(one.path, here)}: {shown(one.reason)}", file=sys.stderr)
+        predictor = load(model, here, device)
+        files = prediction.image_files(here / image for image in images)
+        results = prediction.predictions(predictor, files, invert=invert)
+        if as_json:
+            n, failed = _print_document(model, predictor, results, here)
+        else:
+            n, failed = _print_lines(predictor, results, here, top)
+    for result in failed:
+        print(f"{_name(result.path, here)}: {_printable(result.reason)}", file=sys.stderr)
     if failed:
         print(f"{len(failed):,} of {n + len(failed):,} can't be read", file=sys.stderr)
     return 1 if failed else 0
 
 
-def found(model: str, here: Path, device: Device) -> Predictor:
-    """The model that `model` names: a file or folder, a run, or an entry of MLflow's registry. Raises DataError where
-    the files are none, and RetraceError where MLflow has none, or does not answer.
+def load(model: str, here: Path, device: Device) -> Predictor:
+    """Load the model of a file or folder, a run, or an entry of MLflow's registry.
+
+    Raises DataError if the files are no model, and RetraceError if MLflow has none or does not
+    answer.
     """
+    from retrace import prediction
+    from retrace.provenance import models
+    from retrace.tracking import served, store
+
     path = here / model
     if not model.startswith(models.SCHEME) and path.exists():
         weights = path / paths.WEIGHTS.name if path.is_dir() else path
-        return prediction.of_files(weights, weights.with_suffix(".json"), device)
+        return prediction.from_files(weights, weights.with_suffix(".json"), device)
     with store.answering():
         return served.load(models.find(model).model_id, device)
 
 
-def _print_lines(_: str, predictor: Predictor, told: Iterable[Told], here: Path, top: int) -> tuple[int, list[Told]]:
-    """How many could be read, and those that could not."""
-    n, failed = 0, list[Told]()
-    for one in told:
-        if one.probabilities is None:
-            failed.append(one)
+def _print_lines(
+    predictor: Predictor, results: Iterable[Prediction], here: Path, top: int
+) -> tuple[int, list[Prediction]]:
+    """Print a line for each image; return how many could be read, and those that could not."""
+    n = 0
+    failed: list[Prediction] = []
+    for result in results:
+        if result.probabilities is None:
+            failed.append(result)
             continue
         n += 1
-        best = np.argsort(-one.probabilities, kind="stable")[:top]
-        pairs = (f"{shown(predictor.class_names[i])}  {one.probabilities[i]:.4f}" for i in best)
-        print(_name(one.path, here), *pairs, sep="  ")
+        best = (-result.probabilities).argsort(kind="stable")[:top]
+        pairs = (f"{_printable(predictor.class_names[i])}  {result.probabilities[i]:.4f}" for i in best)
+        print(_name(result.path, here), *pairs, sep="  ")
     return n, failed
 
 
-def _print_json(name: str, predictor: Predictor, told: Iterable[Told], here: Path, _: int) -> tuple[int, list[Told]]:
-    """The same, as one document that is written while it is made: a folder's may be long."""
-    n, failed = 0, list[Told]()
-    print(f'{{"model": {json.dumps(name)}, "predictions": [', end="")
-    for one in told:
-        if one.probabilities is None:
-            failed.append(one)
+def _print_document(
+    model: str, predictor: Predictor, results: Iterable[Prediction], here: Path
+) -> tuple[int, list[Prediction]]:
+    """Print the same as JSON, each image when it is done: a folder may have many."""
+    n = 0
+    failed: list[Prediction] = []
+    names = predictor.class_names
+    print(f'{{"model": {json.dumps(model)}, "predictions": [', end="")
+    for result in results:
+        if result.probabilities is None:
+            failed.append(result)
             continue
-        best = int(one.probabilities.argmax())
-        given = {name: float(value) for name, value in zip(predictor.class_names, one.probabilities, strict=True)}
-        said: dict[str, Any] = {"path": _relative(one.path, here), "label": predictor.class_names[best]}
-        said |= {"probability": float(one.probabilities[best]), "probabilities": given}
-        print("," if n else "", json.dumps(said), sep="\n", end="")
+        best = int(result.probabilities.argmax())
+        probabilities = dict(zip(names, map(float, result.probabilities), strict=True))
+        entry: dict[str, Any] = {"path": _relative(result.path, here), "label": names[best]}
+        entry |= {"probability": probabilities[names[best]], "probabilities": probabilities}
+        print("," if n else "", json.dumps(entry), sep="\n", end="")
         n += 1
-    lost = [{"path": _relative(one.path, here), "reason": one.reason} for one in failed]
-    print(f'\n], "failed": {json.dumps(lost)}}}')
+    unread = [{"path": _relative(result.path, here), "reason": result.reason} for result in failed]
+    print(f'\n], "failed": {json.dumps(unread)}}}')
     return n, failed
 
 
 def _name(path: Path, here: Path) -> str:
-    return shown(_relative(path, here))
+    return _printable(_relative(path, here))
+
+
+def _printable(text: str) -> str:
+    from retrace.datasets import image_folder
+
+    return image_folder.shown(text)
 
 
 def _relative(path: Path, here: Path) -> str:
-    """As it was typed, for the working directory is another by now."""
+    """Return a path as it was typed: the working directory is another by now."""
     return str(path.relative_to(here) if path.is_relative_to(here) else path)

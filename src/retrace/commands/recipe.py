@@ -1,15 +1,39 @@
-"""`retrace recipe`: a recipe as flags for `dvc exp run`, or all recipes."""
+"""`retrace recipe`: print a recipe as flags for `dvc exp run`, or list all recipes."""
 
 import json
 import sys
+from argparse import ArgumentParser, Namespace
 
-from retrace import recipes
+from retrace import usage
 
+GROUP = "run"
+SUMMARY = "print a recipe as flags for `dvc exp run`, or list all"
+EXAMPLES = (
+    "retrace recipe                                       all of them",
+    "dvc exp run $(retrace recipe mnist_fast)             one of them",
+    "dvc exp run $(retrace recipe cifar10_v3) -S lr=0.05  another learning rate",
+    "retrace recipe --json | jq -r '.[].name'             their names",
+)
 REFUSED = "-S refused-by-retrace-recipe"
 
 
+def add_arguments(parser: ArgumentParser) -> None:
+    usage.add_json(parser)
+    text = "a file in recipes/, without .yaml; none: list all"
+    parser.add_argument("name", nargs="?", metavar="RECIPE", help=text)
+
+
+def run(args: Namespace) -> None:
+    if args.name is None:
+        show(as_json=args.json)
+    else:
+        flags(args.name, as_json=args.json)
+
+
 def show(*, as_json: bool = False) -> None:
-    """Print each recipe's name and what it shows."""
+    """Print each recipe's name and title."""
+    from retrace import recipes
+
     titles = recipes.titles()
     if as_json:
         print(json.dumps([{"name": name, "shows": title} for name, title in titles.items()], indent=2))
@@ -17,16 +41,18 @@ def show(*, as_json: bool = False) -> None:
     width = max(map(len, titles), default=0)
     for name, title in titles.items():
         print(f"{name:{width}}  {title}")
-    sys.stdout.flush()  # or a reader that has left would be noticed after more was said
-    print("`dvc exp run $(retrace recipe NAME)` runs one", file=sys.stderr)  # not among the names, for a script
+    sys.stdout.flush()  # a closed pipe ends the command before the hint
+    print("`dvc exp run $(retrace recipe NAME)` runs one", file=sys.stderr)  # stdout has only recipes, for scripts
 
 
 def flags(name: str, *, as_json: bool = False) -> None:
-    """Print, in one line, the flags with which `dvc exp run $(retrace recipe <name>)` is that recipe.
+    """Print, in one line, the flags for `dvc exp run $(retrace recipe <name>)`.
 
-    Raises ParamsError, and then has printed a flag that DVC refuses: no shell looks at how a substituted command
-    ended, and without any flag DVC would run another experiment than the one asked for.
+    Raises ParamsError, after printing a flag that DVC refuses: a shell ignores the exit code of a
+    substituted command, and without any flag DVC would run another experiment.
     """
+    from retrace import recipes
+
     try:
         recipe = recipes.load(name)
         changes = recipes.changes(recipe.values)
@@ -40,4 +66,4 @@ def flags(name: str, *, as_json: bool = False) -> None:
         return
     print(*(f"-S {key}={value}" for key, value in changes.items()))
     if back:
-        print(f"{name}: sets back to the last commit's value: {', '.join(back)}", file=sys.stderr)
+        print(f"{name}: resets to the last commit's value: {', '.join(back)}", file=sys.stderr)

@@ -1,24 +1,39 @@
-"""`retrace reconcile`: DVC's queue after its workers or the machine went down, usable again."""
+"""`retrace reconcile`: repair DVC's queue after its workers or the machine went down."""
 
 import json
 import os
 import shutil
 import signal
+from argparse import ArgumentParser, Namespace
 from typing import Any
 
-import psutil
+from retrace import usage
 
-from retrace import dvc_internals, workers
+GROUP = "mend"
+SUMMARY = "put experiments back into DVC's queue whose worker is gone"
+EXAMPLES = (
+    "retrace reconcile && dvc queue start   after a crash, resume the queue",
+    "retrace reconcile --json               what was put back and removed",
+)
+ENDS_S = 30.0  # for an experiment without a worker to save itself and end
 
-ENDS_S = 30.0  # in which an experiment without a worker saves itself and ends
+
+def add_arguments(parser: ArgumentParser) -> None:
+    usage.add_json(parser)
+
+
+def run(args: Namespace) -> None:
+    reconcile(as_json=args.json)
 
 
 def reconcile(*, as_json: bool = False) -> None:
-    """No task of DVC's queue is Running that no worker has: it waits in the queue again, from its last checkpoint; what
-    is left of its folder is gone. A second time it changes nothing.
+    """Put each Running task that no worker has back into DVC's queue, and remove its folder.
 
-    DVC has no command for this, so it is done as its own code does it: a message, a result and a folder each.
+    It resumes from its last checkpoint. A second call changes nothing. DVC has no command for this,
+    so it is done as DVC's own code does it: a message, a result and a folder each.
     """
+    from retrace import dvc_internals, workers
+
     with dvc_internals.opened_queue() as queue:
         lost = workers.lost(queue)
         folders = []
@@ -27,10 +42,10 @@ def reconcile(*, as_json: bool = False) -> None:
             folder = dvc_internals.task_folder(queue, entry)
             folders += [folder] if folder else []
             dvc_internals.forget_process(queue, entry)
-            dvc_internals.queue_again(queue, entry)  # first: a kill between the two must not lose it
+            dvc_internals.queue_again(queue, entry)  # first: a kill in between must not lose it
             dvc_internals.forget_attempt(queue, message)
             if not as_json:
-                print(f"{_name(entry)}: had no worker, and waits in the queue again")
+                print(f"{_name(entry)}: had no worker; it is in the queue again")
         folders = list(dict.fromkeys(folders + workers.leftovers(dvc_internals.task_root(queue))))
         for folder in folders:
             shutil.rmtree(folder)
@@ -38,13 +53,13 @@ def reconcile(*, as_json: bool = False) -> None:
         names = [_name(task.entry) for task in lost]
         print(json.dumps({"put_back": names, "removed": list(map(str, folders))}, indent=2))
         return
-    print(f"put back: {_count(lost, 'experiment')}; removed: {_count(folders, 'folder')} that nobody uses")
+    print(f"put back: {_count(lost, 'experiment')}; removed: {_count(folders, 'folder')} not in use")
     if lost:
         print("`dvc queue start` runs them")
 
 
-def _count(found: list[Any], what: str) -> str:
-    return f"{len(found)} {what}{'s' * (len(found) != 1)}"
+def _count(items: list[Any], noun: str) -> str:
+    return f"{len(items)} {noun}{'s' * (len(items) != 1)}"
 
 
 def _name(entry: Any) -> str:
@@ -52,12 +67,16 @@ def _name(entry: Any) -> str:
 
 
 def _end(queue: Any, entry: Any) -> None:
-    """The experiment's own processes, which may have outlived their worker, are gone."""
+    """End the experiment's own processes, which may have outlived their worker."""
+    import psutil
+
+    from retrace import dvc_internals
+
     process = dvc_internals.task_process(queue, entry)
     if process is None:
         return
     family = [process, *process.children(recursive=True)]
-    os.kill(process.pid, signal.SIGKILL)  # DVC: its stage ends by itself then, saved
+    os.kill(process.pid, signal.SIGKILL)  # DVC: its stage then saves itself and ends
     _, left = psutil.wait_procs(family, timeout=ENDS_S)
     for each in left:
         each.kill()

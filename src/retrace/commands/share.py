@@ -1,83 +1,107 @@
-"""`retrace share`: DVC's remote has all that was made here, so that nobody else needs to make it.
+"""`retrace share`: send all results to DVC's remote, so that nobody else needs to compute them.
 
-`dvc push` sends what dvc.lock names and DVC caches. What other parameters made, and the metrics and pictures, which git
-has, it leaves out even with `--run-cache`; and it reads nothing of what it sends. So a stage whose parameters somebody
-else types again would run again, and a bit that flipped here would be everybody's.
+`dvc push` sends what dvc.lock names and DVC caches. Even with `--run-cache` it leaves out the
+results of other parameters, and the metrics and figures, which git has; and it does not check what
+it sends. So a stage would run again for somebody who types the same parameters, and a bit that
+flipped here would reach everybody.
 """
 
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.filesize import decimal
-
-from retrace import dvc_internals, integrity
-from retrace.dvc_internals import Remote
 from retrace.errors import RetraceError
-from retrace.integrity import Claim
 from retrace.redaction import redacted
 
+if TYPE_CHECKING:
+    from retrace.dvc_internals import Remote
+    from retrace.integrity import Claim
+
+GROUP = "share"
+SUMMARY = "send all results to DVC's remote for the team: each file is hashed before"
+EXAMPLES = (
+    "retrace share           before `dvc exp push origin NAME`, or `git push`",
+    "retrace share --check   is everything in the remote intact?",
+)
 AT_ONCE = 8  # files that are read from the remote
 
 
-def share(*, check: bool) -> None:
-    """The remote has each stage's run that DVC remembers here, with its files, every one hashed before; with `check`
-    those that the remote had are hashed too, and what is damaged there is replaced. A second time nothing is sent.
+def add_arguments(parser: ArgumentParser) -> None:
+    text = "hash what the remote has as well, and replace what is damaged there"
+    parser.add_argument("--check", action="store_true", help=text)
 
-    Raises RetraceError where there is no remote or it does not answer, and, all others being shared, where a file here
-    is damaged.
+
+def run(args: Namespace) -> None:
+    share(check=args.check)
+
+
+def share(*, check: bool) -> None:
+    """Send each stage's run in DVC's run cache, with its files, hashing every file before.
+
+    With `check`, hash the remote's files too and replace damaged ones. A second time nothing is
+    sent. Raises RetraceError if there is no remote or it does not answer; and, after sharing all
+    others, if a file here is damaged.
     """
+    from retrace import dvc_internals
+
     with _answering(), dvc_internals.opened() as repo, repo.lock:
-        remote, entries = Remote(repo), _entries(repo)
+        remote = dvc_internals.Remote(repo)
+        entries = _entries(repo)
         found = _hashed(claim for claims in entries.values() for claim in claims)
         whole = {file: claims for file, claims in entries.items() if all(found[one] == one.md5 for one in claims)}
         files = list(dict.fromkeys(claim for claims in whole.values() for claim in claims))
         mended = _clear(remote, files) if check else 0
         sent = _send(remote, files)
         remote.push_runs(whole)  # after their files, without which they are worth nothing
-    _tell(remote, whole, sent, f", {mended} in place of damaged ones" if mended else "")
+    _report(remote, whole, sent, f", {mended} in place of damaged ones" if mended else "")
     damaged = {claim: md5 for claim, md5 in found.items() if md5 not in (None, claim.md5)}
     left_out = f"not shared: {len(entries) - len(whole)} runs of stages"
     if damaged:
         named = "\n".join(
             f"{claim.path}: its MD5 is {md5}, not what its name says; of {claim.of}" for claim, md5 in damaged.items()
         )
-        raise RetraceError(
-            f"{named}\n{left_out}, whose files are damaged here; remove these, and `dvc repro` makes them again"
-        )
+        raise RetraceError(f"{named}\n{left_out}, as their files are damaged here; remove these, then `dvc repro`")
     if len(entries) > len(whole):
         print(f"{left_out}, whose files are no more in DVC's cache")
 
 
-def _tell(remote: Remote, whole: dict[Path, list[Claim]], sent: list[Claim], mended: str) -> None:
-    """What is there now, and what to type next."""
+def _report(remote: Remote, whole: dict[Path, list[Claim]], sent: list[Claim], mended: str) -> None:
+    """Print what the remote has now, and what to type next."""
+    from rich.filesize import decimal
+
     place = redacted(f"{remote.name}, {remote.address}")
     size = decimal(sum(claim.path.stat().st_size for claim in sent))
     print(f"{place}: {len(whole)} runs of stages; sent: {len(sent)} files{mended}, {size}")
-    print(
-        "`dvc exp push origin NAME` passes an experiment on, `git push` a commit; `dvc repro --pull` then runs nothing"
-    )
+    print("to pass on an experiment: dvc exp push origin NAME; a commit: git push")
+    print("`dvc repro --pull` then runs nothing")
     if not remote.is_verified:
         said = f"`dvc remote modify {remote.name} verify true`, committed, has everybody's hash it"
         print(f"warning: DVC trusts whatever this remote sends; {said}")
 
 
 def _entries(repo: Any) -> dict[Path, list[Claim]]:
-    """By its file, each run of a stage in DVC's run cache, with what DVC's cache should have of its outputs."""
+    """Map each entry of DVC's run cache to the files that DVC's cache should have of it."""
+    from retrace import dvc_internals, integrity
+
     cache = dvc_internals.objects().absolute()
-    found = {
+    entries = {
         file: [claim for out in outs for claim in integrity.objects(cache, out["path"], out["md5"])]
         for file, outs in dvc_internals.cached_runs(repo)
     }
-    if not found:
+    if not entries:
         raise RetraceError("DVC's run cache: has no run of a stage; `dvc repro` makes some")
-    return found
+    return entries
 
 
 def _hashed(claims: Iterable[Claim]) -> dict[Claim, str | None]:
-    """The MD5 that each file has; None where it is no more."""
+    """Return the MD5 of each file, None if it is gone."""
+    from retrace import integrity
+
     each = list(dict.fromkeys(claims))
     with ThreadPoolExecutor() as threads:  # hashing lets other threads run
         return dict(
@@ -86,28 +110,28 @@ def _hashed(claims: Iterable[Claim]) -> dict[Claim, str | None]:
 
 
 def _clear(remote: Remote, files: list[Claim]) -> int:
-    """Nothing damaged is in the remote any more; returns how many files were."""
+    """Remove damaged files from the remote and return their number."""
     remote.clear_index()
     with ThreadPoolExecutor(AT_ONCE) as threads:
         return sum(threads.map(remote.remove_if_damaged, map(_oid, files)))
 
 
 def _send(remote: Remote, files: list[Claim]) -> list[Claim]:
-    """The remote has the files; returns those that it had not."""
+    """Send the files and return those that the remote lacked."""
     names, n_failed = remote.push(map(_oid, files))
     if n_failed:
-        raise RetraceError(f"{n_failed} files did not arrive, for what is said above; type this again for these")
+        raise RetraceError(f"{n_failed} files did not arrive, for the reasons above; type this again for these")
     return [claim for claim in files if _oid(claim) in names]
 
 
 def _oid(claim: Claim) -> str:
-    """DVC's name of a file in its cache."""
+    """Return DVC's name of a file in its cache."""
     return claim.path.parent.name + claim.path.name
 
 
 @contextmanager
 def _answering() -> Iterator[None]:
-    """What DVC or its remote fails with is a RetraceError, in one line."""
+    """Turn what DVC or its remote raises into a RetraceError of one line."""
     try:
         yield
     except RetraceError:

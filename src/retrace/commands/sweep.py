@@ -1,27 +1,75 @@
-"""`retrace sweep`: trials of an experiment, proposed by Optuna, run by DVC, shown in MLflow; and the best of them."""
+"""`retrace sweep`: run trials that Optuna proposes as DVC experiments, and print the best."""
+
+from __future__ import annotations
 
 import json
 import math
 import sys
 import time
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from optuna.trial import FrozenTrial
-from rich.console import Console
-from rich.table import Table
-
-from retrace import files, git, params
+from retrace import files, git, usage
 from retrace.errors import ParamsError, RetraceError
-from retrace.redaction import redacted
-from retrace.sweeps import runner, space, studies, trees
-from retrace.sweeps.runner import Runner
-from retrace.sweeps.studies import Asked, Sweep
-from retrace.tracking import sweeps as shown
 
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+    from rich.console import Console
+    from rich.table import Table
+
+    from retrace.sweeps.runner import Runner
+    from retrace.sweeps.studies import Asked, Sweep
+
+GROUP = "run"
+SUMMARY = "search parameters for the best validation metric: Optuna proposes trials, each a DVC experiment"
+EXAMPLES = (
+    "retrace sweep lr=log:1e-4..1e-1 model=cnn,lenet",
+    "retrace sweep lr=log:1e-4..1e-1 epochs=3 --trials 50 --metric val_loss",
+    "retrace sweep model=mlp models.mlp.hidden=[64],[128,64] --name hidden",
+)
 BEST = 5  # trials in the table at the end
-WIDTH = 120  # where there is no terminal
+WIDTH = 120  # if stdout is no terminal
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    usage.add_json(parser)
+    text = "KEY=LOW..HIGH, KEY=log:LOW..HIGH, KEY=LOW..HIGH:STEP, KEY=A,B,C (choices), "
+    text += "KEY=A (fixed in all trials)"
+    parser.add_argument("words", nargs="+", metavar="KEY=VALUES", help=text)
+    text = "in all, with those of earlier calls; %(default)s"
+    parser.add_argument("--trials", type=int, default=30, metavar="N", help=text)
+    text = "val_loss or val_accuracy; %(default)s"
+    parser.add_argument("--metric", default="val_accuracy", metavar="NAME", help=text)
+    text = "of the sweep and, with a number appended, of its experiments; default: the keys"
+    parser.add_argument("--name", help=text)
+    text = "trials at a time; %(default)s"
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help=text)
+    text = "seconds after which no trial starts"
+    parser.add_argument("--timeout", type=float, default=float("inf"), metavar="S", help=text)
+    text = "of Optuna's sampler; %(default)s"
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help=text)
+    text = "run hopeless trials to their end too"
+    parser.add_argument("--no-prune", action="store_true", help=text)
+    text = "a database shared by several machines, as postgresql+psycopg2://host/name; "
+    text += "default: RETRACE_SWEEP_STORAGE, or a file"
+    parser.add_argument("--storage", metavar="URL", help=text)
+
+
+def run(args: Namespace) -> None:
+    sweep(
+        args.words,
+        metric=args.metric,
+        trials=args.trials,
+        name=args.name,
+        storage=args.storage,
+        seed=args.seed,
+        jobs=args.jobs,
+        timeout=args.timeout,
+        prune=not args.no_prune,
+        as_json=args.json,
+    )
 
 
 def sweep(
@@ -37,11 +85,20 @@ def sweep(
     prune: bool,
     as_json: bool,
 ) -> None:
-    """The sweep has so many trials, with those of earlier calls and of other machines; the best are printed.
+    """Run the sweep until it has so many trials, with earlier calls' and other machines'; print the best.
 
-    Raises RetraceError, before anything runs, where a word or an option is not allowed, or the name is another sweep's;
-    and where the first trials all fail. Stopped by anything, the same call goes on.
+    If it is stopped, the same call resumes it.
+
+    Raises RetraceError, before anything runs, if a word or option is not allowed or the name is
+    another sweep's; and if the first trials all fail.
     """
+    from rich.console import Console
+
+    from retrace.redaction import redacted
+    from retrace.sweeps import studies, trees
+    from retrace.sweeps.runner import Runner
+    from retrace.sweeps.studies import Sweep
+
     for option, number in (("--trials", trials), ("--jobs", jobs), ("--timeout", timeout)):
         if not number > 0:
             raise ParamsError(f"{option} is {number:g}; should be above 0")
@@ -51,18 +108,22 @@ def sweep(
     held = Sweep(asked, place)
     if held.is_new and (others := _named(asked.name)):
         held.forget()
-        known = f"experiments of that name are there, {others[0]} for one, which {redacted(place)} does not know"
-        raise ParamsError(f"{asked.name}: {known}; `dvc exp remove` them, or take another: --name NAME")
+        known = f"there are experiments of that name, as {others[0]}, unknown to {redacted(place)}"
+        raise ParamsError(f"{asked.name}: {known}; `dvc exp remove` them, or choose another --name")
     is_shown = sys.stderr.isatty() if as_json else sys.stdout.isatty()
     say = Console(
         stderr=as_json, width=None if is_shown else WIDTH, highlight=False, markup=False, emoji=False, soft_wrap=True
     )
     running = Runner(held, jobs, time.monotonic() + timeout, say)
     running.run()
-    _tell(running, say, as_json=as_json)
+    _print_best(running, say, as_json=as_json)
 
 
 def _asked(words: Sequence[str], metric: str, trials: int, name: str | None, seed: int, *, prune: bool) -> Asked:
+    from retrace import params
+    from retrace.sweeps import space
+    from retrace.sweeps.studies import Asked
+
     direction = space.metric_of(metric)
     if not 0 <= seed < 2**32:
         raise ParamsError(f"--seed is {seed}; should be from 0 to {2**32 - 1}")
@@ -71,17 +132,20 @@ def _asked(words: Sequence[str], metric: str, trials: int, name: str | None, see
     searched = space.parsed(words, values)
     name = name or searched.name(metric)
     if not space.NAME.fullmatch(name):
-        raise ParamsError(f"--name is {name!r}; should be a letter, then letters, digits, _ and -, up to 51 in all")
+        raise ParamsError(f"--name is {name!r}; should be a letter, then letters, digits, _ and -, at most 51")
     return Asked(name, searched, metric, direction, trials, seed, prune)
 
 
 def _named(name: str) -> list[str]:
-    """The experiments that are called as the sweep's trials would be."""
+    """Return the experiments that have the names of the sweep's trials."""
     return [ref.name for ref in git.experiments() if ref.name.rpartition("-")[0] == name]
 
 
-def _tell(running: Runner, say: Console, *, as_json: bool) -> None:
-    """Report the best trials: a plot, a table, and commands."""
+def _print_best(running: Runner, say: Console, *, as_json: bool) -> None:
+    """Print the best trials as a table, with commands, and draw the plot."""
+    from retrace.sweeps import runner, trees
+    from retrace.tracking import sweeps as shown
+
     held = running.held
     complete = held.complete()
     if not complete:
@@ -101,8 +165,9 @@ def _tell(running: Runner, say: Console, *, as_json: bool) -> None:
     if experiment in {ref.name for ref in git.experiments()}:
         say.print(f"the best into the workspace: dvc exp apply {experiment}")
     else:
-        say.print(f"{experiment} was run on another machine; here: dvc exp run {flags}")
-    say.print(f"plot of all trials: {picture.relative_to(files.root())}; in MLflow they are below {held.asked.name}")
+        say.print(f"{experiment} ran on another machine; here: dvc exp run {flags}")
+    say.print(f"plot of all trials: {picture.relative_to(files.root())}")
+    say.print(f"in MLflow they are below the run {held.asked.name}")
 
 
 def _draw(held: Sweep, picture: Path) -> None:
@@ -112,6 +177,8 @@ def _draw(held: Sweep, picture: Path) -> None:
 
 
 def _table(held: Sweep, trials: Sequence[FrozenTrial]) -> Table:
+    from rich.table import Table
+
     keys = list(held.asked.space.axes)
     shown_in = Table("experiment", held.asked.metric, *keys, box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for each in trials:
@@ -122,7 +189,7 @@ def _table(held: Sweep, trials: Sequence[FrozenTrial]) -> Table:
 
 
 def _document(held: Sweep, complete: Sequence[FrozenTrial], picture: Path, flags: str) -> dict[str, Any]:
-    """All that is known of the sweep, for a script."""
+    """Return all that is known of the sweep, for a script."""
     asked = held.asked
     return {
         "sweep": asked.name,

@@ -1,40 +1,62 @@
-"""`retrace sync`: MLflow has what it missed, and nothing that is over seems to go on."""
+"""`retrace sync`: upload to MLflow what it missed, and close runs whose process is gone."""
 
 import json
 import sys
+from argparse import ArgumentParser, Namespace
 
-from retrace import journal, tracking
+from retrace import usage
 from retrace.errors import RetraceError
-from retrace.tracking import experiments, runs, store, upload
+
+GROUP = "mend"
+SUMMARY = "upload to MLflow what it missed: an outage, a killed stage, results from DVC's cache"
+EXAMPLES = (
+    "retrace sync            after a crash, an outage, `dvc exp run` from the cache",
+    "retrace sync --json     the numbers, for a script",
+)
 
 
-@store.answering()
+def add_arguments(parser: ArgumentParser) -> None:
+    usage.add_json(parser)
+
+
+def run(args: Namespace) -> None:
+    sync(as_json=args.json)
+
+
 def sync(*, as_json: bool = False) -> None:
-    """The journals are uploaded, runs without a process are closed, DVC's experiments have their rows. A second time
-    it changes nothing. Raises RetraceError where the store is away, and where a journal could not be uploaded.
+    """Upload the event logs, close runs without a process, add DVC's experiments.
+
+    A second call changes nothing. Raises RetraceError if the store does not answer, or if an event
+    log could not be uploaded.
     """
-    client = store.client()
-    told, running, failed = 0, list[str](), list[str]()
-    for path in journal.pending(tracking.folder()):
-        if not journal.is_over(path):
-            running.append(path.stem)
-            continue
-        uploaded, why = upload.tried(path)
-        told += uploaded
-        failed += [why] if why else []
-    closed, added = runs.close_abandoned(client), experiments.add_missing(client)
-    store.tidy(client.tracking_uri)
+    from retrace import journal, tracking
+    from retrace.tracking import experiments, runs, store, upload
+
+    with store.answering():
+        client = store.client()
+        uploaded = 0
+        running: list[str] = []
+        failed: list[str] = []
+        for path in journal.pending(tracking.folder()):
+            if not journal.is_over(path):
+                running.append(path.stem)
+                continue
+            is_uploaded, reason = upload.tried(path)
+            uploaded += is_uploaded
+            failed += [reason] if reason else []
+        closed = runs.close_abandoned(client)
+        added = experiments.add_missing(client)
+        store.tidy(client.tracking_uri)
+    counts = {"uploaded": uploaded, "closed": closed, "added": added}
     if as_json:
-        said = {"uploaded": told, "closed": closed, "added": added, "running": running, "failed": failed}
-        print(json.dumps(said, indent=2))
+        print(json.dumps(counts | {"running": running, "failed": failed}, indent=2))
     else:
-        print(*(f"{name}: still runs" for name in running), sep="\n", end="\n" if running else "")
-        print(
-            f"uploaded: {told} journals; closed: {closed} runs without a process; "
-            f"added or completed: {added} experiments"
-        )
-        if told or closed or added:
+        for name in running:
+            print(f"{name}: still runs")
+        print(f"uploaded: {uploaded} event logs; closed: {closed} runs without a process; ", end="")
+        print(f"added or completed: {added} experiments")
+        if any(counts.values()):
             print("`retrace ui` shows them")
     if failed:
         print(*failed, sep="\n", file=sys.stderr)
-        raise RetraceError(f"{len(failed)} journals are not in MLflow; they stay, and the next sync tries again")
+        raise RetraceError(f"{len(failed)} event logs are not in MLflow; the next sync tries again")

@@ -1,151 +1,127 @@
-"""`retrace verify`: whether a run can be made again, and how the second time compares to the first.
+"""`retrace verify`: reproduce a run and compare every output and metric with its record.
 
-Equal code, parameters and data on an equal machine give equal bytes. Another kind of device adds in another order:
-there, what is downloaded and preprocessed must still be equal, and what is measured equal within a tolerance.
+Equal code, parameters and data on an equal machine give equal bytes. Another kind of device adds
+in another order: there, downloads and preprocessed files must still be equal, and metrics within
+a tolerance.
 """
+
+from __future__ import annotations
 
 import json
 import math
 import sys
-import tempfile
-from collections.abc import Iterator
+from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-
-from retrace import graph, hashing, identity, params, paths
+from retrace import usage
 from retrace.errors import RetraceError
-from retrace.provenance import rebuild, verdicts
-from retrace.provenance import record as record_of
-from retrace.provenance.places import PATCH
-from retrace.provenance.rebuild import Origin
-from retrace.provenance.record import Record
-from retrace.provenance.verdicts import Row
-from retrace.tracking import links, store
 
-CODE = ("src/", "stages/")
-WIDTH = 120  # of the table where there is no terminal
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from retrace.provenance.verdicts import Row
+
+GROUP = "trust"
+SUMMARY = (
+    "reproduce a run and compare every bit, or hash all files: the same code, parameters and raw "
+    "data, in a folder of its own, without any cache; exit code 1 if something differs"
+)
+EXAMPLES = (
+    "retrace verify 4f0c2d                    a run, by the first digits of its id",
+    "retrace verify 4f0c2d --tolerance 0.01   if it ran on another kind of device",
+    "retrace verify --cache                   hash all files that dvc.lock names",
+)
+WIDTH = 120  # of the table, if stdout is no terminal
 
 
-@store.answering()
+def add_arguments(parser: ArgumentParser) -> None:
+    usage.add_json(parser)
+    target = parser.add_mutually_exclusive_group(required=True)
+    text = "MLflow's id of a run, or its first digits"
+    target.add_argument("run", nargs="?", metavar="RUN_ID", help=text)
+    text = "hash every file that dvc.lock names, here and in DVC's cache"
+    target.add_argument("--cache", action="store_true", help=text)
+    text = "for metrics, if the device is of another kind; %(default)s"
+    parser.add_argument("--tolerance", type=float, default=0.005, help=text)
+
+
+def run(args: Namespace) -> int:
+    if args.cache:
+        from retrace.commands import cache
+
+        return cache.check(as_json=args.json)
+    return check(args.run, args.tolerance, as_json=args.json)
+
+
 def check(run_id: str, tolerance: float, *, as_json: bool = False) -> int:
-    """Print how the run whose id begins so, made again, compares to its record; 0 if it is equal, else 1.
+    """Reproduce the run whose id begins so, print how it compares; return 0 if it is equal, else 1.
 
-    `tolerance`, absolute, is for scores on another kind of device, and for nothing else. Raises RetraceError where
-    the run is not known or cannot be made again.
+    `tolerance`, absolute, is for metrics on another kind of device, and for nothing else. Raises
+    RetraceError if the run is unknown or cannot be reproduced.
     """
+    from rich.console import Console
+
+    from retrace import graph, params, paths
+    from retrace.provenance import rebuild, restore, verdicts
+    from retrace.provenance import record as records
+    from retrace.tracking import store
+
     if not 0 <= tolerance < math.inf:
         raise RetraceError(f"tolerance is {tolerance}; should be a number from 0 on, such as 0.005")
-    client = store.client()
-    record = record_of.find(run_id)
-    with rebuild.folder() as tree:
-        origin = restore(client, record, tree)
-        out = sys.stderr if as_json else sys.stdout
-        print(f"{_name(record)}: {', '.join(record.stages)} from {origin}, in {tree}", file=out)
-        rebuild.repro(tree, record.stages, sys.stderr if as_json else None)
-        told = rebuild.journals(tree)
-        stages = graph.stages(params.read(tree / paths.PARAMS), tree)
-        then = record_of.made(client, record, graph.makers(stages))
-        now = record_of.remade(record, stages, told, tree)
-    devices = record_of.other_device(record, told, verdicts.EXACT)
+    with store.answering():
+        client = store.client()
+        record = records.find(run_id)
+        with rebuild.folder() as tree:
+            origin = restore.restore(client, record, tree)
+            out = sys.stderr if as_json else sys.stdout
+            print(f"{record.name}: {', '.join(record.stages)} from {origin}, in {tree}", file=out)
+            rebuild.repro(tree, record.stages, sys.stderr if as_json else None)
+            logs = rebuild.journals(tree)
+            stages = graph.stages(params.read(tree / paths.PARAMS), tree)
+            then = records.made(client, record, graph.makers(stages))
+            now = records.remade(record, stages, logs, tree)
+    devices = records.other_device(record, logs, verdicts.EXACT)
     rows = verdicts.compared(then, now, tolerance if devices else None)
-    verified, said = all(row.is_equal for row in rows), sentence(rows, tolerance, devices)
+    verified = all(row.is_equal for row in rows)
+    verdict = sentence(rows, tolerance, devices)
+    run_id = record.run.info.run_id
     if as_json:
         facts = [asdict(row) | {"equal": row.is_equal} for row in rows]
-        print(json.dumps({"run": record.run.info.run_id, "verified": verified, "said": said, "rows": facts}, indent=2))
+        document = {"run": run_id, "verified": verified, "said": verdict, "rows": facts}
+        print(json.dumps(document, indent=2))
     else:
         Console(width=None if sys.stdout.isatty() else WIDTH).print(table(rows))
-        print(f"{_name(record)}: {said}")
+        print(f"{record.name}: {verdict}")
         if not verified:
-            print(f"`retrace trace {record.run.info.run_id[:8]}` says how it was made, and where what it made is")
+            print(f"`retrace trace {run_id[:8]}` shows how it was made, and where its outputs are")
     return 0 if verified else 1
 
 
 def table(rows: list[Row]) -> Table:
-    """The rows, for a terminal."""
-    shown = Table("stage", "what", "then", "now", "verdict", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    """Return the rows as a table for the terminal."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    top = ("stage", "what", "then", "now", "verdict")
+    table = Table(*top, box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for row in rows:
         verdict = f"{row.verdict} ({row.where})" if row.where else row.verdict
         cells = (row.stage, row.what, row.then or "-", row.now or "-", verdict)
-        shown.add_row(*map(escape, cells), style="" if row.is_equal else "bold red")
-    return shown
+        table.add_row(*map(escape, cells), style="" if row.is_equal else "bold red")
+    return table
 
 
 def sentence(rows: list[Row], tolerance: float, devices: tuple[str, str] | None) -> str:
-    """What the rows come to; `devices` are the kinds then and now, if they are two."""
+    """Summarize the rows; `devices` are the kinds then and now, if they differ."""
+    from retrace.provenance import verdicts
+
     unequal = [row.what for row in rows if not row.is_equal]
-    asked = "all were to be the same"
+    rule = "all must be equal"
     if devices:
-        asked = f"made on {devices[0]}, made again on {devices[1]}: last scores were to be within {tolerance:g}"
-        asked += f", and {' and '.join(verdicts.EXACT)} the same"
+        rule = f"ran on {devices[0]}, reproduced on {devices[1]}: last scores must be within "
+        rule += f"{tolerance:g}, and {' and '.join(verdicts.EXACT)} equal"
     if unequal:
-        return f"{len(unequal)} of {len(rows)} outputs and metrics are not as they were: {', '.join(unequal)} ({asked})"
-    return f"verified: {len(rows)} outputs and metrics are as they were ({asked})"
-
-
-def restore(client: store.MlflowClient, record: Record, tree: Path) -> Origin:
-    """`tree` holds the code, the parameters and the images of the run, to the byte; from where, is returned.
-
-    Raises RetraceError where nothing that is left of them has the experiment's key.
-    """
-    failed: list[str] = []
-    for origin in dict.fromkeys(_origins(client, record)):
-        try:
-            rebuild.check_out(tree, origin)
-            values = params.read(tree / paths.PARAMS)
-            read = links.hashes(record.made_by["download"], "deps") if "download" in record.made_by else {}
-            if values.get("dataset") == "image_folder" and str(paths.IMAGES) in read:
-                rebuild.put_images(tree, read[str(paths.IMAGES)])
-        except RetraceError as error:
-            failed.append(str(error))
-            continue
-        if identity.key(values, tree) == record.parent.data.tags["retrace.key"]:
-            return origin
-        others = ", ".join(_others(record, values, tree)) or "a file that no stage depends on"
-        kept = "what was neither committed nor kept with the run cannot be rebuilt"
-        failed.append(f"{origin} is not what it ran, by {others}; {kept}")
-    nowhere = "has no commit, since it ran outside git; nothing says what its code was"
-    raise RetraceError(f"{_name(record)}: {failed[0] if failed else nowhere}")
-
-
-def _origins(client: store.MlflowClient, record: Record) -> Iterator[Origin]:
-    """Where the code may be had, the likeliest place first."""
-    for run in record.own():
-        if commit := run.data.tags.get("mlflow.source.git.commit"):
-            yield Origin(commit, _patch(client, run.info.run_id))
-    for tag in ("dvc.exp_rev", "mlflow.source.git.commit"):
-        if commit := record.parent.data.tags.get(tag):
-            yield Origin(commit)
-
-
-def _patch(client: store.MlflowClient, run: str) -> bytes:
-    if PATCH not in {file.path for file in client.list_artifacts(run)}:
-        return b""
-    with tempfile.TemporaryDirectory() as folder:
-        return Path(client.download_artifacts(run, PATCH, folder)).read_bytes()
-
-
-def _others(record: Record, values: params.Values, tree: Path) -> list[str]:
-    """The code files and the parameters that are others in `tree` than the experiment's own runs say."""
-    said = {path: md5 for run in record.own() for path, md5 in links.hashes(run, "deps").items()}
-    files = [
-        path
-        for path, md5 in sorted(said.items())
-        if path.startswith(CODE) and not ((tree / path).exists() and hashing.md5(tree / path) == md5)
-    ]
-    chosen = sorted(record.parent.data.params.items())
-    return files + [f"{paths.PARAMS} ({key})" for key, value in chosen if str(_at(values, key)) != value]
-
-
-def _at(values: Any, key: str) -> Any:
-    for part in key.split("."):
-        values = values.get(part) if isinstance(values, dict) else None
-    return values
-
-
-def _name(record: Record) -> str:
-    return f"run {record.run.info.run_id[:8]}"
+        names = ", ".join(unequal)
+        return f"{len(unequal)} of {len(rows)} outputs and metrics differ: {names} ({rule})"
+    return f"verified: {len(rows)} outputs and metrics are equal ({rule})"

@@ -5,8 +5,9 @@ import re
 from retrace import paths
 from retrace.errors import RetraceError
 from retrace.provenance.origins import Origins
-from retrace.tracking import folds, links, registry, served, store
-from retrace.tracking.served import LoggedModel
+from retrace.tracking import folds, links, registry, store
+from retrace.tracking import models as logged
+from retrace.tracking.models import LoggedModel
 
 SCHEME = "models:/"
 NAMED = re.compile(rf"{SCHEME}(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[0-9]+))")
@@ -35,16 +36,16 @@ def of_run(origins: Origins, run: store.Run) -> LoggedModel:
     if folds.SUMMARY in run.data.tags:
         raise RetraceError(f"{name}: sums up folds; name one of the runs below it, one a fold")
     md5 = next(filter(None, map(_weights, _of_train(origins, run))), None)
-    model = served.of_weights(origins.client, run.info.experiment_id, md5) if md5 else None
+    model = logged.by_weights(origins.client, run.info.experiment_id, md5) if md5 else None
     if model is None:
         todo = "`retrace sync` uploads what was trained here, `dvc repro --force train` trains it"
         raise RetraceError(f"{name} ({run.info.run_name}): MLflow has no model of it; {todo}")
-    return served.whole(origins.client, model)
+    return logged.complete(origins.client, model)
 
 
 def evaluations(client: store.MlflowClient, model: LoggedModel) -> list[store.Run]:
     """The finished runs of `evaluate` that read these weights, newest first."""
-    asked = f"tags.`{EVALUATED}` = '{model.tags[served.MD5]}' and tags.`retrace.stage` = 'evaluate'"
+    asked = f"tags.`{EVALUATED}` = '{model.tags[logged.MD5]}' and tags.`retrace.stage` = 'evaluate'"
     runs = store.every(client, [model.experiment_id], f"{asked} and {links.FINISHED}")
     return sorted(runs, key=lambda run: run.info.start_time, reverse=True)
 
@@ -70,4 +71,4 @@ def _registered(origins: Origins, said: str) -> LoggedModel:
     model = registry.model_of(version)
     if model is None:
         raise RetraceError(f"{said}: no model of this pipeline is behind it; `retrace promote RUN` registers one")
-    return served.whole(origins.client, model)
+    return logged.complete(origins.client, model)

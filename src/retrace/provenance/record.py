@@ -29,6 +29,10 @@ class Record:
     stages: tuple[str, ...]
 
     @property
+    def name(self) -> str:
+        return f"run {self.run.info.run_id[:8]}"
+
+    @property
     def is_parent(self) -> bool:
         return self.run is self.parent
 

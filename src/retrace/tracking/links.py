@@ -8,7 +8,7 @@ from mlflow.entities import Metric, Run
 
 from retrace import identity
 from retrace.journal import Event
-from retrace.tracking import served, store
+from retrace.tracking import models, store
 from retrace.tracking.runs import Pair
 
 HEADLINE = "retrace.headline"  # of a child: the figures that its stage gave to the parent
@@ -67,7 +67,7 @@ def show(client: MlflowClient, parent: str, found: Mapping[str, Run]) -> None:
             tags=store.tagged({f"retrace.cached.{stage}": run.info.run_id}),
         )
         for model in run.outputs.model_outputs if run.outputs else []:
-            served.put_out(client, parent, model.model_id)
+            models.add_output(client, parent, model.model_id)
 
 
 def hashes(run: Run, kind: str) -> dict[str, str]:

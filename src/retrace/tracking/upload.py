@@ -15,7 +15,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
 from retrace import hashing, journal, paths, processes
 from retrace.journal import Event
 from retrace.redaction import redacted
-from retrace.tracking import folds, links, served, store
+from retrace.tracking import folds, links, models, store
 from retrace.tracking import runs as runs_of
 
 MAX_METRICS, MAX_PARAMS, MAX_TAGS = 1000, 100, 100  # a batch; MLflow's limits
@@ -103,12 +103,12 @@ class Upload:
         packaged = journal.copies(self.path) / "model"
         try:
             if not (packaged / "MLmodel").exists():
-                served.package(weights, card, packaged)
+                models.package(weights, card, packaged)
         except Exception as error:  # noqa: BLE001 - whatever torch can fail with
             self.refused = error
         else:
             with store.patient(ANSWER_S + weights.stat().st_size / STORED_PER_S):
-                served.log(client, runs, packaged, hashing.md5(weights))
+                models.log(client, runs, packaged, hashing.md5(weights))
 
     @property
     def _local(self) -> float:
@@ -131,7 +131,7 @@ class Upload:
     def _log_model_metrics(self, client: MlflowClient, runs: runs_of.Pair, end: Event) -> None:
         """What the stage measured of a model is the model's too, tied to the part that it was measured on."""
         md5 = (self.start["deps"] | end.get("outs", {})).get(str(paths.WEIGHTS))
-        model = served.of_weights(client, runs.experiment, md5) if md5 and self.headline else None
+        model = models.by_weights(client, runs.experiment, md5) if md5 and self.headline else None
         if model is None:
             return
         measured = []

@@ -1,0 +1,224 @@
+"""The history of a file or run as a tree: back to the raw data, and on to where its files are."""
+
+import json
+import os
+import re
+import shlex
+import sys
+from collections import defaultdict
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+
+from rich.console import Console
+from rich.tree import Tree
+
+from retrace import git, graph, hashing, journal, paths, tracking
+from retrace.errors import RetraceError
+from retrace.provenance import document, places
+from retrace.provenance.origins import MADE, Origins
+from retrace.provenance.places import Made
+from retrace.tracking import experiments, links, store
+
+MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")
+CODE = ("src/", "stages/")
+
+
+@store.answering()
+def show(target: str, *, as_json: bool = False) -> None:
+    """Print what made the file `target`, or the bytes with this MD5; or what the run `target` made,
+    where that is, and the commands that restore it.
+
+    Raises RetraceError if it is none of these, if no run made the file, or if the store does not
+    answer.
+    """
+    origins, file = Origins(), Path(target)
+    if os.path.exists(file):  # noqa: PTH110 - False of what is too long for a name
+        _show_file(origins, _inside(file), hashing.md5(file), as_json=as_json)
+    elif run := origins.run(target):
+        _show_run(origins, run, as_json=as_json)
+    elif MD5.fullmatch(target) and (makers := origins.makers(target)):
+        _show_file(origins, makers[0].data.tags[MADE + target], target, as_json=as_json)
+    else:
+        wanted = f"neither a file nor a run in {origins.place}; give a file, or at least 6 digits of a run's id"
+        raise RetraceError(f"{target}: {wanted}{_pending()}")
+
+
+class Account:
+    """Runs and their experiments in words, each in full once and then as above."""
+
+    def __init__(self, origins: Origins) -> None:
+        self.origins = origins
+        self.told: set[str] = set()
+
+    def grow(self, tree: Tree, run: store.Run, others: int = 0) -> None:
+        """The tree has the run, what it read, the runs that made that, and so on; `others` made the same."""
+        if run.info.run_id in self.told:
+            tree.add(f"{title(run)}, as above")
+            return
+        self.told.add(run.info.run_id)
+        node = tree.add(title(run))
+        if others:
+            node.add(f"{others} other run{'s' * (others > 1)} made the same bytes")
+        self.add_facts(node, run)
+        deps = links.hashes(run, "deps")
+        node.add(_code({path: md5 for path, md5 in deps.items() if path.startswith(CODE)}))
+        above, read = {}, defaultdict[str, list[str]](list)
+        for path, md5 in deps.items():
+            if path.startswith(CODE):
+                continue
+            maker = self.origins.maker(path, md5, run.data.tags.get("mlflow.parentRunId"))
+            above |= {maker.info.run_id: maker} if maker else {}
+            unknown = "" if path == str(paths.IMAGES) else ", made by no run that MLflow knows"
+            read[maker.info.run_id if maker else ""].append(f"read {path}  {md5}{unknown if maker is None else ''}")
+        for maker, files in read.items():
+            branch = node.add("\n".join(files))
+            if maker:
+                self.grow(branch, above[maker])
+
+    def add_facts(self, node: Tree, run: store.Run) -> None:
+        """The node says where a stage's run belongs, of what code and parameters, when, by whom and on what it ran."""
+        tags = run.data.tags
+        changed = ", with changes: its artifact code.patch" if places.has_patch(self.origins.client, run) else ""
+        node.add(self._experiment(run))
+        node.add(f"commit {tags.get('mlflow.source.git.commit', 'unknown')}{changed}")
+        node.add(_circumstances(run))
+        if run.data.params:
+            node.add("parameters " + ", ".join(f"{name}={value}" for name, value in run.data.params.items()))
+        if "retrace.error" in tags:
+            node.add(f"error {tags['retrace.error']}")
+        if "retrace.source" in tags:  # download's: where all ends
+            made = {path: tag.removeprefix(MADE) for tag, path in tags.items() if tag.startswith(MADE)}
+            files = [f"{path}  {md5}" for path, md5 in sorted(made.items()) if f"dvc.outs.{path}" not in tags]
+            node.add("\n".join([f"from {tags['retrace.source']}", *files]))
+
+    def standing(self, parent: store.Run) -> str:
+        """What an experiment is to MLflow, to us and to DVC."""
+        tags = parent.data.tags
+        said = [f"in MLflow under {self.origins.client.get_experiment(parent.info.experiment_id).name}"]
+        said += [f"key {tags['retrace.key']}"]
+        said += [f"DVC's {tags['dvc.exp_name']} on {tags.get('dvc.baseline_rev')}"] if "dvc.exp_name" in tags else []
+        return ", ".join(said + ([f"committed as {tags['dvc.exp_rev']}"] if "dvc.exp_rev" in tags else []))
+
+    def _experiment(self, run: store.Run) -> str:
+        parent = self.origins.parent(run)
+        if parent is None:
+            return f"of experiment run {run.data.tags.get('mlflow.parentRunId')}, which MLflow has no more"
+        said = f"of experiment {parent.info.run_name}, run {parent.info.run_id}"
+        if parent.info.run_id in self.told:
+            return f"{said}, as above"
+        self.told.add(parent.info.run_id)
+        return f"{said}\n{self.standing(parent)}"
+
+
+def title(run: store.Run) -> str:
+    return f"{run.info.run_name}, run {run.info.run_id}: {run.info.status}"
+
+
+def _show_file(origins: Origins, path: str, md5: str, *, as_json: bool) -> None:
+    """Print the file, the run that made it, what that read, and so on. Raises RetraceError where no run made it."""
+    run = origins.maker(path, md5)
+    if run is None:
+        raise RetraceError(_unknown(origins, path, md5))
+    if as_json:
+        print(json.dumps(document.of_file(origins, path, md5, run), indent=2))
+        return
+    tree = Tree(f"{path}  {md5}")
+    Account(origins).grow(tree, run, others=len(origins.makers(md5)) - 1)
+    here = experiments.read(Path()) if md5 in _locked().values() else None
+    own = store.first(origins.client, origins.experiments, {"retrace.key": here.key}) if here else None
+    if own and own.info.run_id != run.data.tags.get("mlflow.parentRunId"):
+        tree.add(f"the work tree has it as of experiment {own.info.run_name}, run {own.info.run_id}")
+    _print(tree)
+
+
+def _unknown(origins: Origins, path: str, md5: str) -> str:
+    said = f"{path}: no run in {origins.place} made these bytes, of MD5 {md5}"
+    for out, other in _locked().items():
+        if (path == out and md5 != other) or (path.startswith(f"{out}/") and hashing.md5(Path(out)) != other):
+            return f"{said}; dvc.lock has {out} with another, which `retrace trace {other}` traces{_pending()}"
+    if below := [out for out in _locked() if out.startswith(f"{path}/")]:
+        return f"{said}; trace what is in it: {', '.join(below)}"
+    return f"{said}; what a stage made can be traced{_pending()}"
+
+
+def _show_run(origins: Origins, run: store.Run, *, as_json: bool) -> None:
+    if not run.data.tags.keys() & {"retrace.key", "retrace.stage"}:
+        raise RetraceError(f"run {run.info.run_id}: is no experiment's and no stage's; trace one of the runs below it")
+    account, tree, script = Account(origins), Tree(title(run)), list[str]()
+    into = f"traced-{run.info.run_id[:8]}"
+    if as_json:
+        print(json.dumps(document.of_run(origins, run, into), indent=2))
+        return
+    if "retrace.key" in run.data.tags:
+        account.told.add(run.info.run_id)
+        tree.add(account.standing(run))
+    for stage in origins.stages(run):
+        node = tree if stage is run else tree.add(title(stage))
+        account.add_facts(node, stage)
+        script += _add_files(node, origins, stage, into)
+    _print(tree)
+    if script:
+        print(f"\n# To get them back, into {into}:", f"cd {shlex.quote(str(Path.cwd()))}", *script, sep="\n")
+    for ref in git.experiments():
+        if ref.rev == run.data.tags.get("dvc.exp_rev"):
+            print(f"# or all into the work tree, in place of what is there: dvc exp apply {shlex.quote(ref.name)}")
+
+
+def _add_files(node: Tree, origins: Origins, run: store.Run, into: str) -> list[str]:
+    """The node has the files of a stage's run and where they are; returns the commands that bring them back."""
+    parent, outs = origins.parent(run), links.hashes(run, "outs")
+    rev = parent.data.tags.get("dvc.exp_rev") if parent else None
+    script, lost = list[str](), list[str]()
+    if not outs:
+        node.add("no file of it is known")
+    for path, md5 in outs.items():
+        found = places.find(origins.client, Made(path, md5, run.info.run_id, rev), into)
+        node.add(f"{path}  {md5}  {', '.join(found.places) or 'nowhere'}")
+        script += found.commands
+        lost += [] if found.places else [path]
+    if lost:
+        commands = places.again(origins.client, run, rev)
+        said = "made again by:" if commands else "and as the commit of its code is gone, it cannot be made again"
+        script += [f"# nowhere: {', '.join(lost)}; {said}", *commands]
+    return script
+
+
+def _circumstances(run: store.Run) -> str:
+    """When and how long, by whom and on what a stage ran."""
+    tags, began = run.data.tags, datetime.fromtimestamp(run.info.start_time / 1000).astimezone()
+    said = [f"{began:%Y-%m-%d %H:%M:%S %z}"]
+    said += [f"{(run.info.end_time - run.info.start_time) / 1000:.1f} s"] if run.info.end_time else []
+    said += [f"by {tags.get('mlflow.user')} on {tags.get('retrace.machine')}"]
+    return ", ".join(said + ([tags["retrace.device"]] if "retrace.device" in tags else []))
+
+
+def _code(deps: Mapping[str, str]) -> str:
+    """How many dependencies are code, and which of them are others now."""
+    others = [path for path, md5 in deps.items() if not Path(path).exists() or hashing.md5(Path(path)) != md5]
+    return f"{len(deps)} files of code, " + (f"others here now: {', '.join(others)}" if others else "the same here")
+
+
+def _locked() -> dict[str, str]:
+    """What dvc.lock says that is here: MD5 by path."""
+    return {out: md5 for stage in graph.locked().values() for out, md5 in stage.outs.items()}
+
+
+def _inside(file: Path) -> str:
+    """The path as a run has it, relative to the repository."""
+    path = Path(os.path.normpath(file.absolute()))
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
+def _pending() -> str:
+    n = len(journal.pending(tracking.folder()))
+    return f"; MLflow lacks {n} journals: `retrace sync` uploads them, then trace again" if n else ""
+
+
+def _print(tree: Tree) -> None:
+    """In a pipe no line is broken. What is in brackets stays."""
+    width = None if sys.stdout.isatty() else 10_000
+    console = Console(width=width, markup=False, emoji=False, highlight=False)
+    with console.capture() as captured:  # and printed by Python, for the end of a pipe is answered elsewhere
+        console.print(tree)
+    print(captured.get(), end="")

@@ -1,0 +1,115 @@
+"""Give a run's model a name in MLflow's registry, unless the model that has the name is better."""
+
+import re
+
+from retrace import paths
+from retrace.errors import RetraceError
+from retrace.provenance import models
+from retrace.provenance.models import TESTED
+from retrace.provenance.origins import Origins
+from retrace.tracking import registry, store
+from retrace.tracking.models import LoggedModel
+
+WEIGHTS = f"dvc.outs.{paths.WEIGHTS}"
+ACCURACY = "test_accuracy"
+ALIAS = re.compile(r"(?!latest$)(?!v[0-9]+$)[A-Za-z][A-Za-z0-9_-]{0,99}", re.IGNORECASE)
+READ = (paths.TRAIN, paths.VALIDATION)
+
+
+@store.answering()
+def promote(run_id: str, alias: str, *, force: bool) -> None:
+    """Register the model of the run whose id begins so under its data set's name, with tags of its
+    origin, and set `alias` to it. A second time nothing changes.
+
+    Raises RetraceError if the run has not finished, has no model, or its model was not evaluated;
+    and, without `force`, if the model that has the alias is better on the same test split, or was
+    tested on another.
+    """
+    if not ALIAS.fullmatch(alias):
+        raise RetraceError(
+            f"--as is {alias!r}; should be a word such as champion, but not latest, v1 or another version"
+        )
+    origins = Origins()
+    run = _finished(origins, run_id)
+    model = models.of_run(origins, run)
+    name = origins.client.get_experiment(run.info.experiment_id).name
+    with store.lock():
+        present = registry.version(origins.client, name, alias=alias)
+        evaluated = _evaluated(origins, model, run, present.tags if present else {})
+        tags = _tags(origins, model, run, evaluated)
+        if fault := _fault(f"{name}@{alias}", present, tags):
+            if not force:
+                raise RetraceError(f"run {run.info.run_id[:8]}: {fault}; --force promotes it all the same")
+            print(f"forced: {fault}")
+        known = (one for one in registry.versions(origins.client, name) if _is_same(one, tags))
+        version = next(known, None) or registry.add(origins.client, name, model, tags)
+        said = f"models:/{name}@{alias} is version {version.version}"
+        said += f", of run {version.tags['retrace.run'][:8]}, test accuracy {float(tags[ACCURACY]):.2%}"
+        if present and present.version == version.version:
+            print(f"{said}; it was before, and nothing has changed")
+            return
+        origins.client.set_registered_model_alias(name, alias, str(version.version))
+    print(f"{said}; {f'before, it was version {present.version}' if present else 'the alias is new'}")
+    print(f"serve it: mlflow models serve -m models:/{name}@{alias} --env-manager local --port 5001")
+
+
+def _finished(origins: Origins, run_id: str) -> store.Run:
+    run = origins.run(run_id)
+    if run is None:
+        said = f"is no run's id in {origins.place}; give at least 6 of its digits, which `mlflow ui` shows"
+        raise RetraceError(f"run {run_id!r}: {said}")
+    if run.info.status != "FINISHED":
+        said = f"run {run.info.run_id[:8]} ({run.info.run_name}): is {run.info.status}"
+        raise RetraceError(f"{said}; only what FINISHED can be promoted")
+    return run
+
+
+def _evaluated(origins: Origins, model: LoggedModel, run: store.Run, present: dict[str, str]) -> store.Run:
+    """The run that tested the model: on the bytes that the `present` one was tested on, else the experiment's own, else
+    the newest.
+    """
+    found = models.evaluations(origins.client, model)
+    if not found:
+        said = f"run {run.info.run_id[:8]} ({run.info.run_name}): its model was not tested"
+        raise RetraceError(f"{said}; `dvc repro evaluate` does it")
+    own = (origins.experiment(run) or run).info.run_id
+
+    def fits(one: store.Run) -> tuple[bool, bool]:
+        tags = one.data.tags
+        return tags.get(TESTED) == present.get(TESTED), tags["mlflow.parentRunId"] == own
+
+    return max(found, key=fits)
+
+
+def _tags(origins: Origins, model: LoggedModel, run: store.Run, evaluated: store.Run) -> dict[str, str]:
+    """What the version says of where it comes from; by the names that runs have it under."""
+    trained = origins.client.get_run(str(model.source_run_id))
+    parent = origins.experiment(run) or run
+    tags = {f"dvc.deps.{part}": trained.data.tags.get(f"dvc.deps.{part}", "") for part in READ}
+    tags |= {WEIGHTS: trained.data.tags[WEIGHTS], TESTED: evaluated.data.tags[TESTED]}
+    tags |= {ACCURACY: repr(evaluated.data.metrics[ACCURACY])}
+    tags |= {"retrace.run": parent.info.run_id, "retrace.run.train": trained.info.run_id}
+    tags |= {"retrace.run.evaluate": evaluated.info.run_id}
+    for tag in ("retrace.key", "dvc.exp_name", "mlflow.source.git.commit"):
+        tags |= {tag: parent.data.tags[tag]} if tag in parent.data.tags else {}
+    return {name: value for name, value in tags.items() if value}
+
+
+def _fault(address: str, present: registry.ModelVersion | None, tags: dict[str, str]) -> str | None:
+    """Why the present version should stay, if it should."""
+    if present is None or _is_same(present, tags):
+        return None
+    there = f"{address} (version {present.version})"
+    if ACCURACY not in present.tags or TESTED not in present.tags:
+        return f"nothing says how good {there} is, which retrace did not promote"
+    if present.tags[TESTED] != tags[TESTED]:
+        return f"{there} was tested on other bytes ({present.tags[TESTED][:8]}, not {tags[TESTED][:8]})"
+    accuracy, best = float(tags[ACCURACY]), float(present.tags[ACCURACY])
+    if accuracy < best:
+        return f"its test accuracy is {accuracy:.2%}, that of {there} on the same test part {best:.2%}"
+    return None
+
+
+def _is_same(version: registry.ModelVersion, tags: dict[str, str]) -> bool:
+    """Whether the version is of these weights, tested on these bytes."""
+    return all(version.tags.get(tag) == tags[tag] for tag in (WEIGHTS, TESTED))

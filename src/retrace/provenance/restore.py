@@ -1,0 +1,76 @@
+"""Restore the code, parameters and images of a run into a folder, to the byte."""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from retrace import hashing, identity, params, paths
+from retrace.errors import RetraceError
+from retrace.provenance import rebuild
+from retrace.provenance.places import PATCH
+from retrace.provenance.rebuild import Origin
+from retrace.provenance.record import Record
+from retrace.tracking import links, store
+
+CODE = ("src/", "stages/")
+
+
+def restore(client: store.MlflowClient, record: Record, tree: Path) -> Origin:
+    """Write the code, parameters and images of the run into `tree`; return where they came from.
+
+    Raises RetraceError if nothing that is left of them has the experiment's key.
+    """
+    failed: list[str] = []
+    for origin in dict.fromkeys(_origins(client, record)):
+        try:
+            rebuild.check_out(tree, origin)
+            values = params.read(tree / paths.PARAMS)
+            read = links.hashes(record.made_by["download"], "deps") if "download" in record.made_by else {}
+            if values.get("dataset") == "image_folder" and str(paths.IMAGES) in read:
+                rebuild.put_images(tree, read[str(paths.IMAGES)])
+        except RetraceError as error:
+            failed.append(str(error))
+            continue
+        if identity.key(values, tree) == record.parent.data.tags["retrace.key"]:
+            return origin
+        others = ", ".join(_others(record, values, tree)) or "a file that no stage depends on"
+        kept = "what was neither committed nor kept with the run cannot be rebuilt"
+        failed.append(f"{origin} is not what it ran, by {others}; {kept}")
+    nowhere = "has no commit, since it ran outside git; nothing says what its code was"
+    raise RetraceError(f"{record.name}: {failed[0] if failed else nowhere}")
+
+
+def _origins(client: store.MlflowClient, record: Record) -> Iterator[Origin]:
+    """Yield the commits and patches that may have the code, the likeliest first."""
+    for run in record.own():
+        if commit := run.data.tags.get("mlflow.source.git.commit"):
+            yield Origin(commit, _patch(client, run.info.run_id))
+    for tag in ("dvc.exp_rev", "mlflow.source.git.commit"):
+        if commit := record.parent.data.tags.get(tag):
+            yield Origin(commit)
+
+
+def _patch(client: store.MlflowClient, run: str) -> bytes:
+    if PATCH not in {file.path for file in client.list_artifacts(run)}:
+        return b""
+    with tempfile.TemporaryDirectory() as folder:
+        return Path(client.download_artifacts(run, PATCH, folder)).read_bytes()
+
+
+def _others(record: Record, values: params.Values, tree: Path) -> list[str]:
+    """Return the code files and parameters that differ between `tree` and the experiment's runs."""
+    recorded = {path: md5 for run in record.own() for path, md5 in links.hashes(run, "deps").items()}
+    files = [
+        path
+        for path, md5 in sorted(recorded.items())
+        if path.startswith(CODE) and not ((tree / path).exists() and hashing.md5(tree / path) == md5)
+    ]
+    chosen = sorted(record.parent.data.params.items())
+    return files + [f"{paths.PARAMS} ({key})" for key, value in chosen if str(_at(values, key)) != value]
+
+
+def _at(values: Any, key: str) -> Any:
+    for part in key.split("."):
+        values = values.get(part) if isinstance(values, dict) else None
+    return values
