@@ -1,4 +1,4 @@
-"""data/raw/ holds the files of the chosen data set."""
+"""Download the files of the chosen data set to data/raw."""
 
 from retrace import tracking
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from retrace import memory, paths
+from retrace import memmap, paths
 from retrace.errors import ParamsError
 from retrace.samples import Samples
 from retrace.shapes import Inputs, Labels
@@ -22,7 +22,7 @@ class Part:
 
     inputs: Inputs
     labels: Labels
-    reader: memory.Reader | None = None  # where the inputs are in a file that memory has no room for
+    reader: memmap.Reader | None = None  # where the inputs are in a file that memory has no room for
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -34,8 +34,8 @@ def on_device(samples: Samples, device: torch.device) -> Part:
     """
     inputs, reader = samples.inputs, None
     if isinstance(inputs, np.memmap) and device.type == "cpu":
-        if memory.crowds(inputs.nbytes):
-            reader = memory.Reader(inputs)
+        if memmap.exceeds_memory(inputs.nbytes):
+            reader = memmap.Reader(inputs)
         else:
             inputs = np.array(inputs)
     try:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from retrace import memory, paths, stratified
+from retrace import memmap, paths, stratified
 from retrace.errors import DataError, ParamsError
 from retrace.params import Preprocess
 from retrace.samples import Parts, Samples
@@ -73,6 +73,6 @@ def _folded(train: Samples, validation: Samples | None, p: Preprocess) -> tuple[
 
 def _joined(first: Samples, second: Samples) -> Samples:
     names = None if first.names is None or second.names is None else np.concatenate([first.names, second.names])
-    inputs = memory.array((len(first) + len(second), *first.inputs.shape[1:]), first.inputs.dtype)
+    inputs = memmap.empty((len(first) + len(second), *first.inputs.shape[1:]), first.inputs.dtype)
     np.concatenate([first.inputs, second.inputs], out=inputs)
     return Samples(inputs, np.concatenate([first.labels, second.labels]), first.class_names, names, first.resize)

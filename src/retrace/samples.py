@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from retrace import memory
+from retrace import memmap
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Samples:
         if np.array_equal(indices, np.arange(len(self))):
             return self
         names = None if self.names is None else self.names[indices]
-        return Samples(memory.taken(self.inputs, indices), self.labels[indices], self.class_names, names, self.resize)
+        return Samples(memmap.take(self.inputs, indices), self.labels[indices], self.class_names, names, self.resize)
 
 
 class Skipped(NamedTuple):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import safetensors
 
-from retrace import files, memory
+from retrace import files, memmap
 from retrace.errors import DataError
 from retrace.samples import Samples
 
@@ -50,7 +50,7 @@ def save(path: Path, samples: Samples, scale: Scale | None = None) -> None:
     with files.atomic(path, size) as unfinished, unfinished.open("wb") as file:
         file.write(header)
         file.write(samples.labels.tobytes())
-        for block in memory.blocks(len(samples), samples.inputs[:1].nbytes):  # safetensors would copy all at once
+        for block in memmap.blocks(len(samples), samples.inputs[:1].nbytes):  # safetensors would copy all at once
             file.write(samples.inputs[block].tobytes())
 
 
@@ -86,7 +86,7 @@ def _mapped(path: Path, name: str) -> np.ndarray:
         length = int.from_bytes(file.read(8), "little")
         said = json.loads(file.read(length))[name]
     kind = {name: kind for kind, name in KINDS.items()}[said["dtype"]]
-    return memory.mapped(path, np.dtype(kind), 8 + length + said["data_offsets"][0], tuple(said["shape"]))
+    return memmap.from_file(path, np.dtype(kind), 8 + length + said["data_offsets"][0], tuple(said["shape"]))
 
 
 def _strings(names: Sequence[str]) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from statistics import fmean, median, stdev
 from typing import Any
 
-from retrace import graph, params
+from retrace import params_file
 from retrace.errors import RetraceError
 from retrace.redaction import redacted
 from retrace.terminal import plain, show, table
@@ -72,7 +72,7 @@ def lead(dataset: str | None, metric: str, top: int, *, as_json: bool) -> None:
     """
     if top < 1:
         raise RetraceError(f"--top is {top}; should be 1 or more")
-    values = params.read()
+    values = params_file.read()
     dataset = dataset or str(values["dataset"])
     client = _client()
     experiment = _experiment(client, dataset)
@@ -84,7 +84,7 @@ def lead(dataset: str | None, metric: str, top: int, *, as_json: bool) -> None:
     left_out = Counter(run.info.status for run in parents if run.info.status != "FINISHED")
     left_out |= Counter({f"without {metric}": sum(not _has(run, metric) for run in finished)})
     shown = _timed(client, experiment, rows[:top])
-    board = Board(dataset, metric, shown, len(rows), left_out, graph.flat(values))
+    board = Board(dataset, metric, shown, len(rows), left_out, params_file.flatten(values))
     if as_json:
         print(json.dumps(_as_json(board), indent=2, allow_nan=False))
     else:

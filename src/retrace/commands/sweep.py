@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial
 from rich.console import Console
 from rich.table import Table
 
-from retrace import files, lineage, params
+from retrace import files, lineage, params, params_file
 from retrace.errors import ParamsError, RetraceError
 from retrace.redaction import redacted
 from retrace.sweeps import runner, space, studies, trees
@@ -66,7 +66,7 @@ def _asked(words: Sequence[str], metric: str, trials: int, name: str | None, see
     direction = space.metric_of(metric)
     if not 0 <= seed < 2**32:
         raise ParamsError(f"--seed is {seed}; should be from 0 to {2**32 - 1}")
-    values = params.read()
+    values = params_file.read()
     params.checked(values)
     searched = space.parsed(words, values)
     name = name or searched.name(metric)

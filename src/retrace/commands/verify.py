@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from retrace import graph, lineage, params, paths
+from retrace import graph, lineage, params_file, paths
 from retrace.errors import RetraceError
 from retrace.provenance import rebuild, verdicts
 from retrace.provenance import record as record_of
@@ -48,7 +48,7 @@ def check(run_id: str, tolerance: float, *, as_json: bool = False) -> int:
         print(f"{_name(record)}: {', '.join(record.stages)} from {origin}, in {tree}", file=out)
         rebuild.repro(tree, record.stages, sys.stderr if as_json else None)
         told = rebuild.journals(tree)
-        stages = graph.stages(params.read(tree / paths.PARAMS), tree)
+        stages = graph.stages(params_file.read(tree / paths.PARAMS), tree)
         then = record_of.made(client, record, graph.makers(stages))
         now = record_of.remade(record, stages, told, tree)
     devices = record_of.other_device(record, told, verdicts.EXACT)
@@ -96,7 +96,7 @@ def restore(client: store.MlflowClient, record: Record, tree: Path) -> Origin:
     for origin in dict.fromkeys(_origins(client, record)):
         try:
             rebuild.check_out(tree, origin)
-            values = params.read(tree / paths.PARAMS)
+            values = params_file.read(tree / paths.PARAMS)
             read = links.hashes(record.made_by["download"], "deps") if "download" in record.made_by else {}
             if values.get("dataset") == "image_folder" and str(paths.IMAGES) in read:
                 rebuild.put_images(tree, read[str(paths.IMAGES)])
@@ -129,7 +129,7 @@ def _patch(client: store.MlflowClient, run: str) -> bytes:
         return Path(client.download_artifacts(run, PATCH, folder)).read_bytes()
 
 
-def _others(record: Record, values: params.Values, tree: Path) -> list[str]:
+def _others(record: Record, values: params_file.Values, tree: Path) -> list[str]:
     """The code files and the parameters that are others in `tree` than the experiment's own runs say."""
     said = {path: md5 for run in record.own() for path, md5 in links.hashes(run, "deps").items()}
     files = [

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from retrace import lineage, params, paths
+from retrace import lineage, params, params_file, paths
 from retrace.errors import ParamsError
 from retrace.redaction import redacted_all
 
@@ -69,6 +69,6 @@ def _metrics(commit: str) -> dict[str, float] | None:
 
 def _chosen(commit: str) -> dict[str, Any] | None:
     try:
-        return redacted_all(params.chosen(params.parsed(lineage.content(commit, paths.PARAMS) or b"")))
+        return redacted_all(params.chosen(params_file.parse(lineage.content(commit, paths.PARAMS) or b"")))
     except (ParamsError, LookupError, TypeError):
         return None

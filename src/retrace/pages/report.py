@@ -25,7 +25,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from retrace import files, params, paths
+from retrace import files, params, params_file, paths
 from retrace.figures import FIGURES
 from retrace.pages import answers, baseline, curves, images, wording
 from retrace.pages.baseline import Baseline
@@ -45,7 +45,7 @@ class Made:
     layers as text, and the kind of processor.
     """
 
-    values: params.Values
+    values: params_file.Values
     deps: Mapping[str, str]
     layers: str
     machine: str
@@ -149,7 +149,7 @@ def interval(share: float, n: int) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def _by_stage(values: params.Values) -> dict[str, dict[str, Any]]:
+def _by_stage(values: params_file.Values) -> dict[str, dict[str, Any]]:
     """The chosen parameters by the first stage that reads them, without secrets."""
     left, found = redacted_all(params.chosen(values)), {}
     for name, stage in params.STAGES.items():

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from retrace import graph, lineage, params, paths
+from retrace import graph, lineage, params, params_file, paths
 from retrace.errors import DataError, ParamsError, RetraceError
 from retrace.provenance import places
 from retrace.provenance.origins import Origins
@@ -104,7 +104,7 @@ class Names:
         if not locked:
             raise RetraceError(f"{name}: {said} has no {graph.LOCK}, so nothing was made there; `dvc repro` makes it")
         current = _current(locked)
-        ran = {key: value for entry in current.values() for key, value in graph.flat(entry.params).items()}
+        ran = {key: value for entry in current.values() for key, value in params_file.flatten(entry.params).items()}
         bare = Named(
             name,
             said,
@@ -167,10 +167,10 @@ def _notes(locked: Mapping[str, graph.Locked], current: Mapping[str, graph.Locke
     if old := [stage for stage in locked if stage not in current]:
         yield f"{', '.join(old)} did not run since a stage before made other files: left out; `dvc repro` runs the rest"
     try:
-        now = graph.flat(params.read(folder / paths.PARAMS))
+        now = params_file.flatten(params_file.read(folder / paths.PARAMS))
     except ParamsError:
         return
-    ran = [item for entry in current.values() for item in graph.flat(entry.params).items()]
+    ran = [item for entry in current.values() for item in params_file.flatten(entry.params).items()]
     if others := sorted({key for key, value in ran if now.get(key) != value}):
         yield f"{paths.PARAMS} has other values than what ran, which are shown: {', '.join(others)}"
 

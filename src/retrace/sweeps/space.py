@@ -20,9 +20,10 @@ from typing import Any, Literal
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import Trial
 
-from retrace import params, recipes
+from retrace import params, params_file, recipes
 from retrace.errors import ParamsError
-from retrace.params import TABLES, Choice, Values
+from retrace.params import TABLES, Choice
+from retrace.params_file import Values
 
 Direction = Literal["minimize", "maximize"]
 METRICS: dict[str, Direction] = {"val_loss": "minimize", "val_accuracy": "maximize"}  # of validation, each epoch
@@ -100,7 +101,7 @@ def parsed(words: Sequence[str], values: Values) -> Space:
     """The space that is typed in `words`, over params.yaml's `values`. Raises ParamsError, in one line, for what these
     do not allow.
     """
-    base = recipes.flat(values)
+    base = params_file.flatten(values, keep_empty=True)
     said = dict(_split(word, base) for word in words)
     if len(said) < len(words):
         keys = [word.partition("=")[0] for word in words]

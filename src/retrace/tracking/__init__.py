@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from retrace import files, graph, integrity, lineage, machine, params, processes
+from retrace import files, graph, integrity, lineage, machine, params, params_file, processes
 from retrace.errors import DataError, Terminated
 from retrace.journal import Journal
 from retrace.tracking import follower
@@ -41,7 +41,7 @@ def stage(name: str, beside: Follower | None = None) -> Iterator[Journal]:
     """
     gc.freeze()  # what was imported, which the collector would go through again and again
     gc.enable()
-    values = params.read()
+    values = params_file.read()
     stages = graph.stages(values)
     with _only(name):
         record = Journal(folder(), **_header(name, stages, values))
@@ -85,7 +85,7 @@ def _only(name: str) -> Iterator[None]:
         yield
 
 
-def _header(name: str, stages: Mapping[str, graph.Stage], values: params.Values) -> dict[str, Any]:
+def _header(name: str, stages: Mapping[str, graph.Stage], values: params_file.Values) -> dict[str, Any]:
     """What the first line of a journal says."""
     makers, deps = graph.makers(stages), _hashes(stages[name].deps)
     own_params = params.chosen(values, params.STAGES[name])
@@ -123,7 +123,7 @@ def _inside(outs: Iterable[str]) -> list[str]:
     return [str(file) for out in outs if Path(out).is_dir() for file in sorted(Path(out).rglob("*")) if file.is_file()]
 
 
-def _later(name: str, stages: Mapping[str, graph.Stage], values: params.Values) -> dict[str, Any]:
+def _later(name: str, stages: Mapping[str, graph.Stage], values: params_file.Values) -> dict[str, Any]:
     """Of each stage after this one what decides, beside the outputs of other stages, what it makes: MLflow may know a
     run that had just this, so that DVC will not run it again.
     """

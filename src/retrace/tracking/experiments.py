@@ -9,7 +9,7 @@ from pathlib import Path
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Run
 
-from retrace import graph, lineage, machine, params, paths
+from retrace import graph, lineage, machine, params, params_file, paths
 from retrace.errors import DataError, ParamsError
 from retrace.lineage import Ref
 from retrace.tracking import links, runs, store, upload
@@ -19,7 +19,7 @@ from retrace.tracking import links, runs, store, upload
 class Tree:
     """A folder in which dvc.lock says what the code and the parameters beside it made."""
 
-    values: params.Values
+    values: params_file.Values
     key: str
     locked: dict[str, graph.Locked]
     metrics: dict[str, float]  # as reports/metrics.json has them
@@ -28,7 +28,7 @@ class Tree:
 def read(folder: Path) -> Tree | None:
     """None where dvc.lock is not of this code and these parameters, or lacks a stage."""
     try:
-        values = params.read(folder / paths.PARAMS)
+        values = params_file.read(folder / paths.PARAMS)
         locked = graph.locked(folder)
         if not _is_settled(values, locked, folder):
             return None
@@ -111,14 +111,14 @@ def _parents(client: MlflowClient) -> Iterator[Run]:
     return store.every(client, store.experiments(client), "tags.`dvc.exp_rev` LIKE '%'")
 
 
-def _is_settled(values: params.Values, locked: Mapping[str, graph.Locked], folder: Path) -> bool:
+def _is_settled(values: params_file.Values, locked: Mapping[str, graph.Locked], folder: Path) -> bool:
     """Whether dvc.lock has each stage with these parameters and the files here, outputs being later dependencies."""
     made: dict[str, str] = {}
     for name, stage in graph.stages(values, folder).items():
         entry = locked.get(name)
         if entry is None or set(entry.deps) != set(stage.deps) or set(entry.outs) != set(stage.outs):
             return False
-        if graph.flat(entry.params) != params.chosen(values, params.STAGES[name]):
+        if params_file.flatten(entry.params) != params.chosen(values, params.STAGES[name]):
             return False
         for path, md5 in entry.deps.items():
             if made.get(path, _md5(folder / path) or md5) != md5:
