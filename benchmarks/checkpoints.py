@@ -12,7 +12,7 @@ import table
 from clones import Clone
 from table import Figure
 
-from retrace import errors, params
+from retrace import errors, params_file
 
 LIMIT = 2.0  # per cent of training
 
@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=5, help="trainings of each kind; %(default)s")
     n = parser.parse_args().n
     with table.place() as folder:
-        clone = Clone(folder / "clone", params.read()["dataset"])
+        clone = Clone(folder / "clone", params_file.read()["dataset"])
         clone.run("dvc", "repro", "--quiet", "preprocess")
         sys.exit(table.show(figures(clone, n)))
 

@@ -22,7 +22,7 @@ import requests
 from browser import Browser
 from PIL import Image
 
-from retrace import params
+from retrace import params_file
 
 DOCS = Path(__file__).parent
 GAP, GROUND = 24, "#8a929c"  # pixels between the pictures of a page, and what is seen there
@@ -44,7 +44,7 @@ def report(browser: Browser, path: Path) -> None:
 
 def mlflow(browser: Browser, path: Path) -> None:
     with served() as url:
-        name = {"experiment_name": params.read()["dataset"]}
+        name = {"experiment_name": params_file.read()["dataset"]}
         found = requests.get(f"{url}/api/2.0/mlflow/experiments/get-by-name", name, timeout=WITHIN_S).json()
         runs = f"{url}/#/experiments/{found['experiment']['experiment_id']}/runs"
         browser.look(1500, 640, scale=0.75)

@@ -1,6 +1,6 @@
 """Draw the figures and the report page from the results of evaluate; needs no torch."""
 
-from retrace import errors, params, paths, reports, splits, tracking
+from retrace import errors, params, params_file, paths, reports, splits, tracking
 from retrace.figures import FIGURES, style
 from retrace.pages import report
 
@@ -34,7 +34,7 @@ def main() -> None:
             run.artifact(path, headline=True)
             print(path)
         layers, machine = reports.load_summary(), run.header["machine"]
-        inputs = report.Inputs(params.read(), run.header["deps"], layers, machine)
+        inputs = report.Inputs(params_file.read(), run.header["deps"], layers, machine)
         report.save(paths.REPORT, results, metrics, inputs)
         run.artifact(paths.REPORT, headline=True)
         print(paths.REPORT)

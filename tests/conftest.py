@@ -13,7 +13,7 @@ import pytest
 import torch
 from repository import ROOT
 
-from retrace import params, paths
+from retrace import params, params_file, paths
 from retrace.classifier import Card
 from retrace.samples import Samples
 
@@ -45,9 +45,9 @@ def enter(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def values() -> params.Values:
+def values() -> params_file.Values:
     """The values of the repository's params.yaml."""
-    return params.read(ROOT / paths.PARAMS)
+    return params_file.read(ROOT / paths.PARAMS)
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def follow_here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def card_of(values: params.Values) -> Callable[[str, int], Card]:
+def card_of(values: params_file.Values) -> Callable[[str, int], Card]:
     """The card of a network of that name for grey images with that side, of two classes."""
 
     def card(model: str, side: int) -> Card:
@@ -101,7 +101,7 @@ Stage = TypeVar("Stage", bound=params.Strict)
 
 def typed(stage: type[Stage], **changed: object) -> Stage:
     """The parameters of a stage as the repository has them, but for what is `changed`."""
-    experiment = params.checked(params.read(ROOT / paths.PARAMS) | changed)
+    experiment = params.checked(params_file.read(ROOT / paths.PARAMS) | changed)
     return stage.model_construct(**{name: getattr(experiment, name) for name in stage.model_fields})
 
 

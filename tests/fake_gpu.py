@@ -25,7 +25,7 @@ from torch.optim.optimizer import _foreach_supported_types
 from torch.utils import _pytree, backend_registration
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from retrace import classifier, evaluation, params, recipes, seeding
+from retrace import classifier, evaluation, params, params_file, recipes, seeding
 from retrace.augmentations import AUGMENTATIONS
 from retrace.batches import Split
 from retrace.classifier import Card, Classifier
@@ -251,7 +251,7 @@ BROKEN = {"reads a number": reads, "picks samples": picks, "fetches labels": fet
 
 def cases() -> Iterator[tuple[str, str]]:
     """Every recipe; every entry of the tables, on the CNN's digits; and what is wrong on purpose."""
-    own = params.read(ROOT / "params.yaml")
+    own = params_file.read(ROOT / "params.yaml")
     for name in recipes.titles():
         yield f"recipe {name}", wrong(recipes.load(name).values)
     for table, key in (("losses", "loss"), ("optimizers", "optimizer"), ("augmentations", "augmentation")):
@@ -268,5 +268,5 @@ def cases() -> Iterator[tuple[str, str]]:
 
 if __name__ == "__main__":
     pretend()
-    seeding.configure(params.checked(params.read(ROOT / "params.yaml")), "float32")
+    seeding.configure(params.checked(params_file.read(ROOT / "params.yaml")), "float32")
     print(json.dumps(dict(cases())))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from retrace import params
+from retrace import params_file
 from retrace.augmentations import AUGMENTATIONS, crop_flip, cutout, shift
 from retrace.shapes import Images
 
@@ -20,7 +20,7 @@ def images() -> Images:
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)
 def test_every_augmentation_keeps_shape_and_type_and_is_seeded(
-    values: params.Values, images: Images, name: str
+    values: params_file.Values, images: Images, name: str
 ) -> None:
     augment, settings = AUGMENTATIONS[name], values["augmentations"][name]
     first, second, other = (augment(images, seeded(seed), **settings) for seed in (1, 1, 2))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from retrace import compared, graph, params, paths, svg
+from retrace import compared, graph, params, params_file, paths, svg
 from retrace.commands import compare
 from retrace.compared import Comparison, PairedTest
 from retrace.compared import page as pages
@@ -164,12 +164,12 @@ def test_many_experiments_and_long_curves_are_drawn() -> None:
 
 
 def test_what_a_stage_left_over_from_another_experiment_is_not_told(folder: Path) -> None:
-    stages = graph.stages(params.read())
+    stages = graph.stages(params_file.read())
     md5 = {out: f"{i:032}" for i, out in enumerate(out for stage in stages.values() for out in stage.outs)}
     lock = {
         name: {
             "deps": [{"path": dep, "md5": md5.get(dep, "code")} for dep in stage.deps],
-            "params": {"params.yaml": params.chosen(params.read(), params.STAGES[name])},
+            "params": {"params.yaml": params.chosen(params_file.read(), params.STAGES[name])},
             "outs": [{"path": out, "md5": md5[out]} for out in stage.outs],
         }
         for name, stage in stages.items()

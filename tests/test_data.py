@@ -10,7 +10,7 @@ from conftest import typed
 from sklearn.datasets import load_digits
 from sklearn.model_selection import StratifiedKFold, train_test_split
 
-from retrace import dealing, duplicates, params, paths, splits
+from retrace import dealing, duplicates, params, params_file, paths, splits
 from retrace.datasets import DATASETS, cifar10, circles, digits, fashion_mnist, mnist
 from retrace.errors import DataError, ParamsError
 from retrace.samples import Samples, Splits
@@ -37,7 +37,7 @@ def raw_digits(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder / "raw"
 
 
-def test_every_data_set_has_settings_and_they_fit(values: params.Values) -> None:
+def test_every_data_set_has_settings_and_they_fit(values: params_file.Values) -> None:
     readers = {name: dataset.read for name, dataset in DATASETS.items()}
     assert set(params.bind_all(readers, values["datasets"], "datasets")) == set(DATASETS)
 

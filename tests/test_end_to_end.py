@@ -25,7 +25,7 @@ from mlflow.entities import Run
 from PIL import Image
 from repository import BIN, Clone
 
-from retrace import params
+from retrace import params, params_file
 from retrace.figures import FIGURES
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("end to end")]
@@ -317,7 +317,7 @@ def test_a_recipe_is_an_experiment_and_leaves_nothing_to_the_next(clone: Clone) 
     assert (clone.path / "reports/figures/decision_boundary.png").is_file()
     assert not (clone.path / "reports/figures/filters.png").exists()
     clone.type("dvc exp run $(retrace recipe digits_tsne) -S seed=3")
-    values = params.read(clone.path / "params.yaml")
+    values = params_file.read(clone.path / "params.yaml")
     committed = params.YAML(typ="safe").load(clone.run("git", "show", "HEAD:params.yaml"))
     assert (values["model"], values["datasets"]["digits"]["side"], values["seed"]) == ("softmax", 8, 3)
     for key in ("lr", "optimizer", "batch_size", "split_seed"):

@@ -10,7 +10,7 @@ import torch
 from repository import ROOT, environment
 from torch import nn, optim
 
-from retrace import params
+from retrace import params_file
 from retrace.optimizers import OPTIMIZERS
 
 TRAIN = """
@@ -19,7 +19,7 @@ from retrace import params, seeding
 from retrace.optimizers import OPTIMIZERS
 seeding.configure(params.load(params.Evaluate), "float32")
 assert torch.are_deterministic_algorithms_enabled()
-for name, settings in params.read()["optimizers"].items():
+for name, settings in params_file.read()["optimizers"].items():
     weight = torch.nn.Parameter(torch.ones(3))
     optimizer = OPTIMIZERS[name]([weight], **settings)
     weight.sum().backward()
@@ -77,7 +77,7 @@ def test_the_debug_mode_is_still_needed() -> None:
     ],
 )
 def test_without_dynamo_gives_the_same_bits(
-    values: params.Values, name: str, original: Callable[..., optim.Optimizer]
+    values: params_file.Values, name: str, original: Callable[..., optim.Optimizer]
 ) -> None:
     results = []
     for create in (OPTIMIZERS[name], original):

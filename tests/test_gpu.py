@@ -13,7 +13,7 @@ from repository import ROOT
 from test_checkpoint import KINDS, Training, whole_and_gone_on
 from torch import Tensor, nn
 
-from retrace import batches, cuda_graph, params
+from retrace import batches, cuda_graph, params_file
 from retrace.cuda_graph import NOT_CAPTURED, StepFunction
 from retrace.errors import ParamsError
 from retrace.samples import Samples
@@ -150,7 +150,7 @@ def complaints() -> dict[str, str]:
 
 @pytest.mark.parametrize("table", ["recipe", "loss", "optimizer", "augmentation", "model"])
 def test_a_gpu_has_all_at_hand_waits_for_nothing_and_is_deterministic(
-    complaints: dict[str, str], values: params.Values, table: str
+    complaints: dict[str, str], values: params_file.Values, table: str
 ) -> None:
     of_table = {name: said for name, said in complaints.items() if name.startswith(f"{table} ")}
     entries = [file.stem for file in (ROOT / "recipes").iterdir()] if table == "recipe" else values[PLURALS[table]]

@@ -381,7 +381,7 @@ def test_what_is_no_file_of_the_folder_is_never_skipped(images: Path) -> None:
 def test_memory_is_that_of_two_images_and_of_what_is_kept(images: Path, colour: Any, mode: str) -> None:
     """Nine images of 24 megapixels take no more than two of them, where two are decoded at once."""
     large = encoded(Image.new(mode, (6_000, 4_000), colour), compress_level=1)
-    script = "from test_images import image_folder, read; image_folder.MOST_AT_ONCE = 2; read(); "
+    script = "from test_images import image_folder, read; image_folder.MAX_THREADS = 2; read(); "
     script += "print(open('/proc/self/status').read())"
 
     def peak(n: int) -> int:
@@ -526,7 +526,7 @@ def test_links_within_data_images_and_into_dvc_s_cache_are_followed(images: Path
 
 def test_a_file_that_is_too_large_is_not_read(images: Path) -> None:
     with (images / "cat" / "huge.bmp").open("wb") as file:
-        file.truncate(decoding.MOST_BYTES + 1)
+        file.truncate(decoding.MAX_BYTES + 1)
     assert faults()[1:] == ["data/images/cat/huge.bmp: 268,435,457 bytes, more than 268,435,456"]
 
 

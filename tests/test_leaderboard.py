@@ -12,7 +12,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 
-from retrace import params
+from retrace import params, params_file
 from retrace.commands import leaderboard
 from retrace.errors import RetraceError
 from retrace.tracking import folds
@@ -27,7 +27,7 @@ class Store:
     def __init__(self, place: Path) -> None:
         self.client = MlflowClient(f"sqlite:///{place}")
         self.experiment = self.client.create_experiment("mnist")
-        self.values, self.n = params.read(), 0
+        self.values, self.n = params_file.read(), 0
 
     def ran(self, status: str = "FINISHED", metrics: dict[str, float] | None = None, **changed: Any) -> str:
         """The id of an experiment with these parameters `changed`."""

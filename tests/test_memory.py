@@ -9,7 +9,7 @@ import pytest
 import safetensors.numpy
 import torch
 
-from retrace import batches, memory, paths, splits
+from retrace import batches, memmap, memory, paths, splits
 from retrace.errors import DataError
 from retrace.samples import Samples
 from retrace.splits import Scale
@@ -33,7 +33,7 @@ def samples() -> Samples:
 
 @pytest.mark.usefixtures("folder", "short")
 def test_an_array_that_would_crowd_the_memory_is_a_file_without_a_name() -> None:
-    small, large = memory.array((10, 100), BYTES), memory.array((11, 100), BYTES)
+    small, large = memmap.empty((10, 100), BYTES), memmap.empty((11, 100), BYTES)
     assert (type(small), type(large)) == (np.ndarray, np.memmap)
     large[:] = 7
     assert large.sum() == 7 * 1100
@@ -46,7 +46,7 @@ def test_an_array_that_the_disk_has_no_room_for_is_refused() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
     try:
         with pytest.raises(DataError, match=r"^data: no room for 10,001 bytes \(File too large\); make room for them$"):
-            memory.array((10_001,), BYTES)
+            memmap.empty((10_001,), BYTES)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
@@ -88,7 +88,7 @@ def test_what_is_taken_is_the_same_wherever_it_is(
 ) -> None:
     if is_short:
         monkeypatch.setattr(memory, "free", lambda: 4_000)
-        monkeypatch.setattr(memory, "BLOCK", 5_000)
+        monkeypatch.setattr(memmap, "BLOCK", 5_000)
     indices = np.random.default_rng(1).permutation(500)[:300]
     taken = samples.take(indices)
     assert isinstance(taken.inputs, np.memmap) == is_short
@@ -101,7 +101,7 @@ def test_what_is_taken_is_the_same_wherever_it_is(
 def test_a_part_is_written_as_safetensors_writes_it(
     samples: Samples, monkeypatch: pytest.MonkeyPatch, kind: type, block: int
 ) -> None:
-    monkeypatch.setattr(memory, "BLOCK", block)
+    monkeypatch.setattr(memmap, "BLOCK", block)
     inputs = samples.inputs if kind is np.uint8 else samples.inputs.reshape(500, -1).astype(kind)
     splits.save(paths.TRAIN, Samples(inputs, samples.labels, samples.class_names), SCALE)
     with safetensors.safe_open(paths.TRAIN, "numpy") as file:
@@ -131,7 +131,7 @@ def test_what_is_expected_of_a_file_is_within_it(samples: Samples) -> None:
     splits.save(paths.TRAIN, samples, SCALE)
     loaded, _ = splits.load(paths.TRAIN)
     assert isinstance(loaded.inputs, np.memmap)
-    reader = memory.Reader(loaded.inputs)
+    reader = memmap.Reader(loaded.inputs)
     reader.expect([0, 250, 499])
     with pytest.raises(ValueError, match="out of bounds"):
         reader.expect([10_000])

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
-from retrace import classifier, layers, params, paths, splits
+from retrace import classifier, layers, params, params_file, paths, splits
 from retrace.errors import DataError, ParamsError
 from retrace.models import MODELS, cnn, mlp
 from retrace.samples import Samples
@@ -18,7 +18,7 @@ from retrace.splits import Scale
 SHAPES = {"vgg16": (1, 32, 32)}  # the smallest that it takes
 
 
-def card_of(values: params.Values, model: str) -> classifier.Card:
+def card_of(values: params_file.Values, model: str) -> classifier.Card:
     return classifier.Card(
         model=model,
         settings=values["models"][model],
@@ -36,12 +36,12 @@ def some_images(n: int, model: str = "cnn") -> torch.Tensor:
     return torch.randint(0, 256, (n, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
-def test_every_model_has_settings_and_they_fit(values: params.Values) -> None:
+def test_every_model_has_settings_and_they_fit(values: params_file.Values) -> None:
     assert set(params.bind_all(MODELS, values["models"], "models")) == set(MODELS)
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_every_model_gives_a_logit_a_class_and_flat_features(values: params.Values, name: str) -> None:
+def test_every_model_gives_a_logit_a_class_and_flat_features(values: params_file.Values, name: str) -> None:
     model = classifier.build(card_of(values, name))
     features = model.features(some_images(3, name))
     assert features.ndim == 2
@@ -51,7 +51,7 @@ def test_every_model_gives_a_logit_a_class_and_flat_features(values: params.Valu
 
 @pytest.mark.parametrize("name", sorted(set(MODELS) - {"vgg16"}))  # half a gigabyte, and built as torchvision's are
 def test_every_model_comes_back_from_its_files_and_equal_weights_are_equal_bytes(
-    folder: Path, values: params.Values, name: str
+    folder: Path, values: params_file.Values, name: str
 ) -> None:
     def written() -> tuple[classifier.Classifier, bytes]:
         torch.manual_seed(1)
@@ -80,7 +80,7 @@ class Tutorial(nn.Module):
         return self.fc2(F.relu(self.fc1(x.view(x.size(0), -1))))
 
 
-def test_the_cnn_is_the_tutorial_s_network(values: params.Values) -> None:
+def test_the_cnn_is_the_tutorial_s_network(values: params_file.Values) -> None:
     theirs = Tutorial()
     trunk, head = cnn.build((1, 28, 28), 10, **values["models"]["cnn"])
     ours = nn.Sequential(trunk, head)
@@ -100,20 +100,20 @@ N_WEIGHTS = {  # counted by hand from the tutorials' layers, for images of shape
 
 
 @pytest.mark.parametrize(("name", "channels", "side"), N_WEIGHTS)
-def test_networks_have_the_tutorials_weights(values: params.Values, name: str, channels: int, side: int) -> None:
+def test_networks_have_the_tutorials_weights(values: params_file.Values, name: str, channels: int, side: int) -> None:
     trunk, head = MODELS[name]((channels, side, side), 10, **values["models"][name])
     n = sum(weight.numel() for layer in (trunk, head) for weight in layer.parameters())
     assert n == N_WEIGHTS[name, channels, side]
 
 
-def whitened(values: params.Values, images: torch.Tensor, **settings: object) -> classifier.Classifier:
+def whitened(values: params_file.Values, images: torch.Tensor, **settings: object) -> classifier.Classifier:
     card = card_of(values, "airbench")
     model = classifier.build(card.model_copy(update={"shape": (3, 32, 32), "settings": card.settings | settings}))
     model.initialize(images)
     return model
 
 
-def test_the_first_layer_of_airbench_whitens_the_patches_of_images(values: params.Values) -> None:
+def test_the_first_layer_of_airbench_whitens_the_patches_of_images(values: params_file.Values) -> None:
     noise = torch.randint(0, 256, (200, 3, 33, 33))
     images = ((noise[..., 1:, 1:] + noise[..., :-1, :-1]) / 2).to(torch.uint8)  # neighbours are alike
     model = whitened(values, images)
@@ -133,7 +133,7 @@ def moments(values: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("views", [1, 2, 6])
-def test_airbench_tells_an_image_by_its_views_when_training_is_over(values: params.Values, views: int) -> None:
+def test_airbench_tells_an_image_by_its_views_when_training_is_over(values: params_file.Values, views: int) -> None:
     images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
     model = whitened(values, images, views=views)
     single, mirrored = (whitened(values, images, views=n) for n in (1, 2))
@@ -149,7 +149,7 @@ def test_airbench_tells_an_image_by_its_views_when_training_is_over(values: para
     assert not torch.allclose(model(images), model(images.flip(3)), atol=1e-3)
 
 
-def test_airbench_learns_offsets_64_times_as_fast_and_no_factors(values: params.Values) -> None:
+def test_airbench_learns_offsets_64_times_as_fast_and_no_factors(values: params_file.Values) -> None:
     images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
     model = whitened(values, images).train()
     trunk: Any = model.trunk
@@ -164,14 +164,14 @@ def test_airbench_learns_offsets_64_times_as_fast_and_no_factors(values: params.
     assert torch.allclose(norm(maps).mean((0, 2, 3)), 64 * plain(maps).mean((0, 2, 3)), rtol=0.01, atol=1e-4)
 
 
-def test_airbench_has_the_paper_s_weights(values: params.Values) -> None:
+def test_airbench_has_the_paper_s_weights(values: params_file.Values) -> None:
     model = whitened(values, torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8))
     n_weights = sum(weight.numel() for weight in model.parameters())
     n_convolutions = 9 * (24 * 64 + 64 * 64 + 64 * 256 + 3 * 256 * 256)
     assert n_weights == 24 * 13 + n_convolutions + 4 * (64 + 2 * 256) + 2560
 
 
-def test_layers_that_are_not_learnt_are_left_as_they_are(values: params.Values) -> None:
+def test_layers_that_are_not_learnt_are_left_as_they_are(values: params_file.Values) -> None:
     model = classifier.build(card_of(values, "cnn"))
     before = [weight.clone() for weight in model.parameters()]
     model.initialize(some_images(4))
@@ -187,7 +187,7 @@ LAYERS = {
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_networks_have_the_tutorials_layers_in_their_order(values: params.Values, name: str) -> None:
+def test_networks_have_the_tutorials_layers_in_their_order(values: params_file.Values, name: str) -> None:
     trunk, head = MODELS[name]((3, 32, 32), 10, **values["models"][name])
     assert [type(layer).__name__ for layer in trunk.children()] == LAYERS[name]
     assert isinstance(head, nn.Linear)
@@ -240,7 +240,7 @@ def test_without_activation_an_mlp_is_a_linear_function(activation: layers.Activ
 @pytest.mark.parametrize("shape", [(2,), (1, 4, 4)])
 @pytest.mark.parametrize("name", ["cnn", "cifar_simple", "cifar_v3", "vgg16"])
 def test_a_network_for_other_inputs_is_refused_in_one_line(
-    values: params.Values, name: str, shape: tuple[int, ...]
+    values: params_file.Values, name: str, shape: tuple[int, ...]
 ) -> None:
     card = card_of(values, name).model_copy(update={"shape": shape})
     if (name, shape) == ("cnn", (1, 4, 4)):
@@ -263,7 +263,7 @@ def test_inputs_are_scaled_as_asked(stripes: Samples) -> None:
         classifier.scale_of("imagenet", stripes, measured)
 
 
-def test_an_even_kernel_is_refused(values: params.Values) -> None:
+def test_an_even_kernel_is_refused(values: params_file.Values) -> None:
     settings = values["models"]["cnn"] | {"kernel_size": 4}
     with pytest.raises(ParamsError, match="models.cnn.kernel_size is 4; should be odd"):
         params.bind(MODELS, params.Choice(name="cnn", settings=settings), "models")
@@ -276,19 +276,19 @@ def test_layers_may_write_to_what_they_are_given() -> None:
     assert inputs.tolist() == [[-1.0, 2.0]]
 
 
-def test_normalisation_is_inside(values: params.Values) -> None:
+def test_normalisation_is_inside(values: params_file.Values) -> None:
     model = classifier.build(card_of(values, "softmax"))
     expected = model.head((some_images(4).float().flatten(1) - 33) / 78)
     torch.testing.assert_close(model(some_images(4)), expected)
 
 
-def test_the_served_model_gives_probabilities(values: params.Values) -> None:
+def test_the_served_model_gives_probabilities(values: params_file.Values) -> None:
     served = classifier.Served(classifier.build(card_of(values, "cnn")))
     np.testing.assert_allclose(served(some_images(5)).sum(dim=1).detach(), 1, rtol=1e-6)
 
 
 @pytest.mark.parametrize("damage", ["cut", "missing", "other network", "no card", "unknown model"])
-def test_a_damaged_model_is_refused_with_what_makes_it(folder: Path, values: params.Values, damage: str) -> None:
+def test_a_damaged_model_is_refused_with_what_makes_it(folder: Path, values: params_file.Values, damage: str) -> None:
     card = card_of(values, "cnn")
     classifier.save(classifier.build(card), card)
     if damage == "cut":

@@ -11,7 +11,7 @@ from pydantic import Field
 from repository import ROOT
 from ruamel.yaml import YAML
 
-from retrace import params, paths
+from retrace import params, params_file, paths
 from retrace.errors import ParamsError
 
 
@@ -60,7 +60,7 @@ def test_every_stage_has_its_parameters_in_the_repository_s_file(stage: type[par
 )
 @pytest.mark.usefixtures("folder")
 def test_a_wrong_value_is_one_line_with_key_value_and_what_is_allowed(
-    values: params.Values, key: str, value: object, said: str
+    values: params_file.Values, key: str, value: object, said: str
 ) -> None:
     write({**values, key: value})
     with pytest.raises(ParamsError) as raised:
@@ -72,7 +72,7 @@ def test_a_wrong_value_is_one_line_with_key_value_and_what_is_allowed(
 
 @pytest.mark.parametrize("key", ["lr", "dataset", "seed", "models", "figures"])
 @pytest.mark.usefixtures("folder")
-def test_a_missing_key_is_named(values: params.Values, key: str) -> None:
+def test_a_missing_key_is_named(values: params_file.Values, key: str) -> None:
     del values[key]
     write(values)
     with pytest.raises(ParamsError, match=f": {key} is missing"):
@@ -122,7 +122,7 @@ SCALARS = [
 @pytest.mark.parametrize("scalar", SCALARS)
 def test_every_scalar_is_read_as_dvc_reads_it(folder: Path, scalar: str) -> None:
     (folder / paths.PARAMS).write_text(f"x: {scalar}\n")
-    ours, dvcs = params.read()["x"], load_yaml(str(folder / paths.PARAMS))["x"]
+    ours, dvcs = params_file.read()["x"], load_yaml(str(folder / paths.PARAMS))["x"]
     assert type(ours) is type(dvcs)
     assert repr(ours) == repr(dvcs)
 
@@ -170,7 +170,7 @@ def test_a_table_without_settings_for_an_entry_is_refused() -> None:
         params.bind_all({"a": lambda: 1, "b": lambda: 2}, {"a": {}}, "figures")
 
 
-def test_only_the_chosen_settings_are_part_of_an_experiment(values: params.Values) -> None:
+def test_only_the_chosen_settings_are_part_of_an_experiment(values: params_file.Values) -> None:
     chosen = params.chosen(values)
     assert chosen["models.cnn.hidden"] == 128
     assert not any("sgd" in key for key in chosen)
@@ -187,13 +187,13 @@ json_like = st.recursive(
 @settings(max_examples=100, deadline=None)
 @given(key=st.sampled_from(tuple(params.Experiment.model_fields)), value=json_like)
 def test_no_value_of_any_key_ends_in_a_traceback(key: str, value: object) -> None:
-    changed = {**params.read(ROOT / paths.PARAMS), key: value}
+    changed = {**params_file.read(ROOT / paths.PARAMS), key: value}
     with contextlib.suppress(ParamsError):
         assert isinstance(params.checked(changed), params.Experiment)
 
 
 BOMB = "&a [1, 1], b: &b [*a, *a], c: &c [*b, *b], d: [*c, *c]"
-WHOLE = params.read(ROOT / paths.PARAMS)
+WHOLE = params_file.read(ROOT / paths.PARAMS)
 raw = st.sampled_from(
     [
         "!!python/object/apply:os.system ['touch PWNED']",
@@ -234,7 +234,7 @@ def test_no_text_in_the_file_runs_hangs_or_ends_in_a_traceback(key: str, value: 
         file = Path(folder) / "params.yaml"
         file.write_text(f"{key}: {value}", encoding="utf-8", errors="replace")
         with contextlib.suppress(ParamsError):
-            params.checked(WHOLE | params.read(file))
+            params.checked(WHOLE | params_file.read(file))
         assert [left.name for left in Path(folder).iterdir()] == ["params.yaml"]
     assert not Path("PWNED").exists()
 
@@ -253,4 +253,4 @@ def test_an_alias_is_named_by_its_key(folder: Path, value: str) -> None:
 def test_a_key_that_is_no_text_is_named(folder: Path, text: str, said: str) -> None:
     (folder / paths.PARAMS).write_text(text)
     with pytest.raises(ParamsError, match=f"^params.yaml: {said}in it; every key should be text"):
-        params.read()
+        params_file.read()

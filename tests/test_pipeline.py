@@ -12,7 +12,7 @@ import yaml
 from pydantic import create_model
 from repository import BIN, ROOT
 
-from retrace import graph, imports, params
+from retrace import graph, imports, params, params_file
 from retrace.augmentations import AUGMENTATIONS
 from retrace.datasets import DATASETS
 from retrace.errors import DataError
@@ -122,7 +122,7 @@ def test_a_parameter_that_nothing_reads_is_found() -> None:
 
 
 @pytest.mark.parametrize("table", BY_FOLDER)
-def test_an_entry_is_its_file_its_key_and_its_settings(table: str, values: params.Values) -> None:
+def test_an_entry_is_its_file_its_key_and_its_settings(table: str, values: params_file.Values) -> None:
     assert contract.misnamed_entries(table, BY_FOLDER[table], files_in(table), values[table]) == []
 
 
@@ -132,7 +132,7 @@ def test_a_misnamed_entry_is_found() -> None:
 
 
 @pytest.mark.parametrize("table", FUNCTIONS)
-def test_every_function_of_a_table_has_settings_and_no_default(table: str, values: params.Values) -> None:
+def test_every_function_of_a_table_has_settings_and_no_default(table: str, values: params_file.Values) -> None:
     assert set(values[table]) == set(FUNCTIONS[table])
     assert contract.settings_with_defaults(FUNCTIONS[table]) == []
 

@@ -12,7 +12,7 @@ import yaml
 from PIL import Image
 from repository import BIN, ROOT
 
-from retrace import cli, imports, params, usage
+from retrace import cli, imports, params, params_file, usage
 from retrace.errors import ParamsError
 
 FILES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
@@ -163,7 +163,7 @@ def test_accuracy_is_the_committed_one() -> None:
 
 
 @pytest.mark.parametrize(("key", "value"), [("lr", "abc"), ("epochs", 0), ("dataset", "mnits"), ("lr", None)])
-def test_messages_are_word_for_word(values: params.Values, key: str, value: object) -> None:
+def test_messages_are_word_for_word(values: params_file.Values, key: str, value: object) -> None:
     wrong = {**values, key: value} if value is not None else {k: v for k, v in values.items() if k != key}
     with pytest.raises(ParamsError) as raised:
         params.checked(wrong)

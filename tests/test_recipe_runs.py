@@ -17,7 +17,7 @@ from repository import ROOT, stage
 from ruamel.yaml import YAML
 from sklearn.datasets import load_digits
 
-from retrace import params, paths, recipes
+from retrace import params, params_file, paths, recipes
 from retrace.datasets import cifar10, fashion_mnist, mnist
 from retrace.figures import FIGURES
 
@@ -73,7 +73,7 @@ def collected(write: Callable[[Path], None]) -> Callable[[Path], str]:
     return collect
 
 
-def drawable(values: params.Values) -> set[str]:
+def drawable(values: params_file.Values) -> set[str]:
     """The pictures that such an experiment has, but for `CHANCE`."""
     lacking = set(CHANCE)
     if values["dataset"] == "circles":

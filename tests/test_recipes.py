@@ -18,7 +18,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from repository import BIN, ROOT, environment
 
-from retrace import overrides, params, paths, recipes
+from retrace import overrides, params, params_file, paths, recipes
 from retrace.augmentations import AUGMENTATIONS
 from retrace.commands import recipe as command
 from retrace.datasets import DATASETS
@@ -168,7 +168,7 @@ def test_every_recipe_after_another_is_exactly_itself() -> None:
     for name in [*NAMES, *reversed(NAMES)]:
         values = recipes.load(name).values
         apply(words_of(values))
-        assert same(params.read(), values), name
+        assert same(params_file.read(), values), name
         assert recipes.changes(values) == {}
 
 
@@ -191,7 +191,7 @@ def test_a_recipe_is_what_the_tutorial_says(name: str) -> None:
 
 @pytest.mark.usefixtures("repository")
 def test_the_default_recipe_is_params_yaml() -> None:
-    assert same(recipes.load("mnist_cnn").values, params.read())
+    assert same(recipes.load("mnist_cnn").values, params_file.read())
 
 
 @pytest.mark.usefixtures("repository")

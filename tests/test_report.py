@@ -16,7 +16,7 @@ from browser import Browser
 from dvc.utils.hydra import apply_overrides
 from repository import ROOT
 
-from retrace import git, params, paths
+from retrace import git, params, params_file, paths
 from retrace.figures import FIGURES
 from retrace.pages import baseline, curves, report, wording
 from retrace.pages.baseline import Change
@@ -79,7 +79,7 @@ KINDS: dict[str, Callable[[], Results]] = {
 
 
 @pytest.fixture
-def written(folder: Path, values: params.Values) -> Callable[..., Path]:
+def written(folder: Path, values: params_file.Values) -> Callable[..., Path]:
     """Writes the page of `results` in an empty folder."""
     values["figures"]["tsne"]["samples"] = 100
 
@@ -261,7 +261,7 @@ def history(folder: Path) -> Callable[..., str]:
 
 
 def chosen() -> dict[str, Any]:
-    return params.chosen(params.read())
+    return params.chosen(params_file.read())
 
 
 def test_the_baseline_is_the_last_commit_with_others_and_stays_so_when_more_is_committed(
@@ -333,7 +333,7 @@ def test_metrics_of_other_data_are_neither_better_nor_worse(
 
 
 def test_the_command_makes_dvc_s_parameters_what_they_were(
-    browser: Browser, written: Callable[..., Path], values: params.Values, folder: Path
+    browser: Browser, written: Callable[..., Path], values: params_file.Values, folder: Path
 ) -> None:
     odd = "a 'folder'/with \"quotes\" and $HOME-12345678.safetensors"
     ran = values | {"lr": 1e-05, "class_shares": [0.5, 1.0], "freeze_trunk": True, "model": "mlp", "pretrained": odd}
@@ -346,7 +346,7 @@ def test_the_command_makes_dvc_s_parameters_what_they_were(
     assert words[:2] == ["exp", "run"]
     assert set(words[2::2]) == {"-S"}
     apply_overrides(folder / paths.PARAMS, words[3::2])
-    assert params.chosen(params.read()) == params.chosen(ran)
+    assert params.chosen(params_file.read()) == params.chosen(ran)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from sklearn.manifold import trustworthiness
 from sklearn.model_selection import cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
 
-from retrace import params, paths, progress, reports
+from retrace import params, params_file, paths, progress, reports
 from retrace.errors import DataError
 from retrace.figures import FIGURES, style, tsne
 from retrace.reports import Grid, History, Predictions, Results, Views, diagnosis
@@ -38,7 +38,7 @@ SMALL = {"rows": 2, "columns": 3, "samples": 60, "channels": 2}
 
 
 @pytest.fixture
-def settings(values: params.Values) -> params.Table:
+def settings(values: params_file.Values) -> params.Table:
     return values["figures"]
 
 

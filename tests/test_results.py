@@ -15,7 +15,7 @@ from mlflow.entities import Metric, Param
 from repository import ROOT
 from results import Result
 
-from retrace import params, paths, recipes
+from retrace import params, params_file, paths, recipes
 from retrace.errors import RetraceError
 from retrace.params import Values
 
@@ -174,7 +174,7 @@ def test_an_experiment_is_dvc_s_with_the_recipe_s_values_and_the_seed(folder: Pa
     typed = parse_args(words[words.index("run") - 1 : -1])
     assert (typed.name, typed.tmp_dir, typed.force) == ("result-cifar10_v3_fast-7", True, True)
     apply_overrides(paths.PARAMS, typed.set_param)
-    assert params.read() == values
+    assert params_file.read() == values
 
 
 def test_a_picture_goes_to_docs_and_no_result_is_lost(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:

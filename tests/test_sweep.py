@@ -14,7 +14,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 from PIL import Image
 
-from retrace import params, processes
+from retrace import params_file, processes
 from retrace.commands import sweep
 from retrace.errors import ParamsError, RetraceError
 from retrace.sweeps import picture, space, studies
@@ -119,12 +119,12 @@ def test_without_a_commit_there_can_be_no_experiments(folder: Path) -> None:
         ("models.cnn.channels=[8,16],[16,32]", CategoricalDistribution(("[8,16]", "[16,32]"))),
     ],
 )
-def test_a_word_is_an_axis(values: params.Values, word: str, axis: object) -> None:
+def test_a_word_is_an_axis(values: params_file.Values, word: str, axis: object) -> None:
     found = space.parsed([word], values)
     assert found.axes == {word.partition("=")[0]: axis}
 
 
-def test_values_are_what_dvc_would_read_and_the_rest_is_the_same_in_all_trials(values: params.Values) -> None:
+def test_values_are_what_dvc_would_read_and_the_rest_is_the_same_in_all_trials(values: params_file.Values) -> None:
     found = space.parsed(["model=mlp", "models.mlp.hidden=[64],[128,64]", "freeze_trunk=false,true"], values)
     changes = found.changes({"models.mlp.hidden": "[128,64]", "freeze_trunk": "true"})
     assert changes == {"model": "mlp", "models.mlp.hidden": [128, 64], "freeze_trunk": True}
@@ -132,7 +132,7 @@ def test_values_are_what_dvc_would_read_and_the_rest_is_the_same_in_all_trials(v
     assert found.values(changes)["lr"] == values["lr"]
 
 
-def test_a_setting_is_searched_only_where_its_choice_is_taken(values: params.Values) -> None:
+def test_a_setting_is_searched_only_where_its_choice_is_taken(values: params_file.Values) -> None:
     found = space.parsed(["models.cnn.hidden=32,64", "model=cnn,lenet", "batch_size=16..32:16"], values)
     assert list(found.axes) == ["model", "models.cnn.hidden", "batch_size"]
     all_trials = found.all_trials(6)
@@ -146,7 +146,7 @@ def test_a_setting_is_searched_only_where_its_choice_is_taken(values: params.Val
     assert space.parsed(["lr=0.1..0.5"], values).all_trials(10**6) is None
 
 
-def test_a_name_is_of_the_keys_and_the_same_for_the_same_search(values: params.Values) -> None:
+def test_a_name_is_of_the_keys_and_the_same_for_the_same_search(values: params_file.Values) -> None:
     named = [
         space.parsed(words, values).name(metric)
         for words, metric in [
@@ -175,13 +175,13 @@ Opened = Callable[..., Sweep]
 
 
 @pytest.fixture
-def opened(folder: Path, values: params.Values, empty_trials: Path) -> Opened:
+def opened(folder: Path, values: params_file.Values, empty_trials: Path) -> Opened:
     """The sweep called s, made or gone on with."""
     place = folder / "trials.db"
     place.write_bytes(empty_trials.read_bytes())
 
     def sweep_of(*words: str, trials: int = 3, prune: bool = True, metric: str = "val_accuracy") -> Sweep:
-        found = space.parsed(words or SPACE, params.read())
+        found = space.parsed(words or SPACE, params_file.read())
         asked = Asked("s", found, metric, space.metric_of(metric), trials, 0, prune)
         return Sweep(asked, f"sqlite:///{place}")
 
@@ -373,7 +373,7 @@ def test_code_that_no_stage_runs_may_change(opened: Opened) -> None:
 )
 def test_a_database_that_is_none_is_a_line_without_its_password(folder: Path, address: str, said: str) -> None:
     (folder / "broken.db").write_bytes(b"no database" * 1000)
-    asked = Asked("s", space.parsed(SPACE, params.read()), "val_loss", "minimize", 3, 0, prune=True)
+    asked = Asked("s", space.parsed(SPACE, params_file.read()), "val_loss", "minimize", 3, 0, prune=True)
     with pytest.raises(RetraceError) as raised:
         Sweep(asked, studies.address(address))
     assert said in str(raised.value)
@@ -383,7 +383,7 @@ def test_a_database_that_is_none_is_a_line_without_its_password(folder: Path, ad
 
 
 def _claims(place: str, told: Any) -> None:
-    asked = Asked("s", space.parsed(SPACE, params.read()), "val_loss", "minimize", 12, 0, prune=True)
+    asked = Asked("s", space.parsed(SPACE, params_file.read()), "val_loss", "minimize", 12, 0, prune=True)
     held, taken = Sweep(asked, place), []
     while claimed := held.claim():
         taken.append((claimed.number, str(claimed.changes)))

@@ -16,7 +16,7 @@ from mlflow.protos import databricks_pb2 as mlflow_errors
 from repository import ROOT
 from sqlalchemy.exc import OperationalError
 
-from retrace import errors, graph, hashing, journal, params, paths, processes, tracking
+from retrace import errors, graph, hashing, journal, params, params_file, paths, processes, tracking
 from retrace.commands import sync
 from retrace.journal import EventLog
 from retrace.tracking import store as tracking_store
@@ -54,7 +54,7 @@ def commit(message: str) -> str:
 
 def run(*stages: str) -> None:
     """The stages make their files: what is in them depends on their parameters and on what they read."""
-    values = params.read()
+    values = params_file.read()
     for name in stages:
         declared = graph.stages(values)[name]
         read = [hashing.md5(Path(dep)) for dep in declared.deps if Path(dep).exists() and dep.split("/")[0] != "src"]
@@ -69,7 +69,7 @@ def run(*stages: str) -> None:
 
 def lock() -> None:
     """dvc.lock is as DVC leaves it."""
-    values = params.read()
+    values = params_file.read()
     stages = {
         name: {
             "deps": [{"path": dep, "md5": hashing.md5(Path(dep))} for dep in stage.deps],
@@ -83,7 +83,7 @@ def lock() -> None:
 
 def set_lr(lr: str) -> None:
     text = paths.PARAMS.read_text()
-    paths.PARAMS.write_text(text.replace(f"\nlr: {params.read()['lr']}", f"\nlr: {lr}"))
+    paths.PARAMS.write_text(text.replace(f"\nlr: {params_file.read()['lr']}", f"\nlr: {lr}"))
 
 
 def parents(store: mlflow.MlflowClient) -> list[Run]:

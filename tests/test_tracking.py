@@ -27,6 +27,7 @@ from retrace import (
     journal,
     machine,
     params,
+    params_file,
     paths,
     redaction,
     tracking,
@@ -399,7 +400,7 @@ def test_a_number_that_json_does_not_know_is_read_back_from_a_journal(tmp_path: 
 
 
 @pytest.mark.usefixtures("folder")
-def test_the_key_changes_with_parameters_and_code_and_with_nothing_else(values: params.Values) -> None:
+def test_the_key_changes_with_parameters_and_code_and_with_nothing_else(values: params_file.Values) -> None:
     Path("stages").mkdir()
     Path("stages/train.py").write_text("1")
     key = identity.key(values)
@@ -411,7 +412,7 @@ def test_the_key_changes_with_parameters_and_code_and_with_nothing_else(values: 
 
 
 @pytest.mark.usefixtures("folder")
-def test_the_key_changes_with_your_own_images_where_they_are_the_data_set(values: params.Values) -> None:
+def test_the_key_changes_with_your_own_images_where_they_are_the_data_set(values: params_file.Values) -> None:
     paths.IMAGES.mkdir(parents=True)
     own = values | {"dataset": "image_folder"}
     before = identity.key(values), identity.key(own)
@@ -446,7 +447,7 @@ def test_folds_are_summed_up_in_a_run_above_theirs(store: mlflow.MlflowClient) -
 
 
 @pytest.mark.usefixtures("folder")
-def test_the_files_of_a_stage_are_dvc_s_with_its_choices_filled_in(values: params.Values) -> None:
+def test_the_files_of_a_stage_are_dvc_s_with_its_choices_filled_in(values: params_file.Values) -> None:
     train = graph.stages(values | {"model": "softmax"})["train"]
     assert "src/retrace/models/softmax.py" in train.deps
     made = (paths.WEIGHTS, paths.CARD, paths.HISTORY, paths.STEPS, paths.SUMMARY, paths.BATCH)

@@ -12,7 +12,7 @@ from conftest import typed
 from sklearn.utils.class_weight import compute_class_weight
 from torch import nn, optim
 
-from retrace import batches, classifier, dealing, evaluation, losses, params, seeding, splits, training
+from retrace import batches, classifier, dealing, evaluation, losses, params, params_file, seeding, splits, training
 from retrace.augmentations import AUGMENTATIONS, none
 from retrace.errors import DivergedError, ParamsError
 from retrace.losses import LOSSES, cross_entropy, cross_entropy_scratch, focal, mse
@@ -27,13 +27,13 @@ EVEN = torch.tensor([10, 10, 10])  # samples of each class
 
 
 @pytest.mark.parametrize("kind", TABLES)
-def test_every_entry_has_settings_and_they_fit(values: params.Values, kind: str) -> None:
+def test_every_entry_has_settings_and_they_fit(values: params_file.Values, kind: str) -> None:
     table: dict[str, Callable[..., object]] = dict(TABLES[kind])
     assert set(params.bind_all(table, values[kind], kind)) == set(table)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_every_optimizer_goes_down_a_bowl(values: params.Values, name: str) -> None:
+def test_every_optimizer_goes_down_a_bowl(values: params_file.Values, name: str) -> None:
     weight = nn.Parameter(torch.tensor([3.0, -2.0]))
     optimizer = OPTIMIZERS[name]([weight], **values["optimizers"][name])
     for group in optimizer.param_groups:
@@ -46,7 +46,7 @@ def test_every_optimizer_goes_down_a_bowl(values: params.Values, name: str) -> N
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_every_schedule_stays_between_zero_and_one_and_reaches_one(values: params.Values, name: str) -> None:
+def test_every_schedule_stays_between_zero_and_one_and_reaches_one(values: params_file.Values, name: str) -> None:
     settings, moments = values["schedules"][name], [Moment(i / 1000, i // 100, [1.0] * (i // 100)) for i in range(1000)]
     factors = [SCHEDULES[name](at, **settings) for at in moments]
     assert min(factors) >= 0
@@ -104,7 +104,7 @@ def test_cross_entropy_with_weights_and_smoothing_is_torch_s_where_a_gpu_would_w
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("n", [1, 30])
 def test_every_loss_and_its_gradient_are_those_of_logits_that_lie_class_by_class(
-    values: params.Values, name: str, n: int
+    values: params_file.Values, name: str, n: int
 ) -> None:
     settings = values["losses"][name] | ({"label_smoothing": 0.1, "class_weights": [1.0, 2.0, 3.0]} if n > 1 else {})
     loss = LOSSES[name](EVEN, **(settings if name == "cross_entropy" else values["losses"][name]))
@@ -117,7 +117,7 @@ def test_every_loss_and_its_gradient_are_those_of_logits_that_lie_class_by_class
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_every_loss_is_lower_where_the_true_class_is_surer(values: params.Values, name: str) -> None:
+def test_every_loss_is_lower_where_the_true_class_is_surer(values: params_file.Values, name: str) -> None:
     loss = LOSSES[name](EVEN, **values["losses"][name])
     right = F.one_hot(LABELS, 3).float()
     assert loss(right, LABELS) < loss(LOGITS, LABELS)
@@ -161,7 +161,7 @@ def test_a_weight_for_each_class_is_asked_for() -> None:
         focal(EVEN, gamma=2.0, alpha=[1.0, 1.0])
 
 
-def test_softmax_regression_from_scratch_is_the_library_s(values: params.Values) -> None:
+def test_softmax_regression_from_scratch_is_the_library_s(values: params_file.Values) -> None:
     torch.manual_seed(0)
     images, labels = torch.rand(512, 1, 28, 28), torch.randint(10, (512,))
     ours = nn.Sequential(*softmax_scratch.build((1, 28, 28), 10, **values["models"]["softmax_scratch"]))
@@ -386,7 +386,10 @@ def test_a_class_never_there_and_never_said_scores_zero() -> None:
 
 
 def test_outputs_are_in_the_part_s_order_whatever_the_batch(
-    parts: tuple[batches.Split, batches.Split], stripes: Samples, monkeypatch: pytest.MonkeyPatch, values: params.Values
+    parts: tuple[batches.Split, batches.Split],
+    stripes: Samples,
+    monkeypatch: pytest.MonkeyPatch,
+    values: params_file.Values,
 ) -> None:
     choice = params.Choice(name="softmax", settings={})
     model = classifier.build(classifier.card_of(choice, stripes, splits.scale(stripes)))

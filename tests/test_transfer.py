@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from retrace import classifier, params, paths, pretrained, transfer
+from retrace import classifier, params_file, paths, pretrained, transfer
 from retrace.classifier import Card, Classifier
 from retrace.errors import ParamsError
 from retrace.layers import AveragePool
@@ -19,7 +19,7 @@ from retrace.layers import AveragePool
 SMALL, OFFICIAL = "squeezenet1_1", "squeezenet1_1-b8a52dc0.pth"
 
 
-def card(values: params.Values, model: str = "torchvision", **settings: Any) -> Card:
+def card(values: params_file.Values, model: str = "torchvision", **settings: Any) -> Card:
     return Card(
         model=model,
         settings=values["models"][model] | settings,
@@ -57,7 +57,7 @@ def test_every_family_has_a_trunk_and_a_head_for_our_classes(name: str) -> None:
         assert head(trunk.eval()(torch.empty(2, 3, 224, 224))).shape == (2, 5)
 
 
-def test_a_head_is_replaced_or_appended(values: params.Values) -> None:
+def test_a_head_is_replaced_or_appended(values: params_file.Values) -> None:
     replaced, appended = (
         classifier.build(card(values, name="squeezenet1_1", head=head)) for head in ("replace", "append")
     )
@@ -67,7 +67,7 @@ def test_a_head_is_replaced_or_appended(values: params.Values) -> None:
     assert [layer.weight.shape for layer in appended.head] == [(1000, 512), (2, 1000)]
 
 
-def test_grey_images_are_taken_as_coloured(values: params.Values) -> None:
+def test_grey_images_are_taken_as_coloured(values: params_file.Values) -> None:
     torch.manual_seed(0)
     coloured = classifier.build(card(values, name="squeezenet1_1"))
     grey = torch.randint(0, 256, (2, 1, 40, 40), dtype=torch.uint8)
@@ -83,7 +83,7 @@ def test_grey_images_are_taken_as_coloured(values: params.Values) -> None:
     ],
 )
 def test_a_network_that_is_not_there_or_does_not_fit_is_one_line(
-    values: params.Values, changed: dict[str, str], said: str
+    values: params_file.Values, changed: dict[str, str], said: str
 ) -> None:
     with pytest.raises(ParamsError, match=said) as raised:
         classifier.build(card(values, **changed))
@@ -91,7 +91,7 @@ def test_a_network_that_is_not_there_or_does_not_fit_is_one_line(
 
 
 @pytest.fixture
-def small(values: params.Values) -> Classifier:
+def small(values: params_file.Values) -> Classifier:
     torch.manual_seed(0)
     return classifier.build(card(values, name=SMALL))
 
@@ -135,7 +135,7 @@ def test_torchvision_s_weights_become_the_trunk_s_and_the_head_stays_new(
 
 @pytest.mark.usefixtures("folder")
 def test_an_appended_head_begins_with_torchvision_s_last_layer(
-    values: params.Values, theirs: dict[str, torch.Tensor]
+    values: params_file.Values, theirs: dict[str, torch.Tensor]
 ) -> None:
     model = classifier.build(card(values, name=SMALL, head="append"))
     pretrained.load_into(model, saved(theirs, ".pth"))
@@ -145,7 +145,7 @@ def test_an_appended_head_begins_with_torchvision_s_last_layer(
 @pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize(("name", "old"), [("resnet18", (r"^$", "")), ("densenet121", (r"(norm|conv)(\d)", r"\1.\2"))])
 def test_weights_as_torchvision_published_them_years_ago_fit(
-    values: params.Values, name: str, old: tuple[str, str]
+    values: params_file.Values, name: str, old: tuple[str, str]
 ) -> None:
     """Without batch norm's counters; DenseNet's layers by another name."""
     model = classifier.build(card(values, name=name))
@@ -160,7 +160,7 @@ def test_weights_as_torchvision_published_them_years_ago_fit(
 
 
 @pytest.mark.usefixtures("folder")
-def test_our_own_weights_are_a_start_too(values: params.Values, small: Classifier) -> None:
+def test_our_own_weights_are_a_start_too(values: params_file.Values, small: Classifier) -> None:
     classifier.save(small, card(values, name=SMALL))
     torch.manual_seed(2)
     other = classifier.build(card(values, name=SMALL))
@@ -198,7 +198,7 @@ def test_a_checkpoint_with_more_than_weights_is_refused(small: Classifier, conte
 
 @pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize(("model", "said"), [("cnn", "trunk.0.weight is missing"), ("softmax", "no name or shape is")])
-def test_another_network_s_weights_are_refused(values: params.Values, model: str, said: str) -> None:
+def test_another_network_s_weights_are_refused(values: params_file.Values, model: str, said: str) -> None:
     ours = classifier.build(card(values, model))
     with pytest.raises(ParamsError, match=f"are not this model's: {said}"):
         pretrained.load_into(ours, saved({"layer.weight": torch.zeros(3)}, ".safetensors"))
@@ -256,13 +256,13 @@ def test_default_weights_that_are_there_are_taken(
     assert torch.equal(small.state_dict()["trunk.network.features.0.weight"], theirs["features.0.weight"])
 
 
-def test_default_is_for_torchvision_s_networks(values: params.Values) -> None:
+def test_default_is_for_torchvision_s_networks(values: params_file.Values) -> None:
     model = classifier.build(card(values, "cnn"))
     with pytest.raises(ParamsError, match="'DEFAULT', which torchvision's models have"):
         pretrained.load_into(model, "DEFAULT")
 
 
-def test_one_sample_at_a_time_is_too_few_for_batch_norm_of_single_pixels(values: params.Values) -> None:
+def test_one_sample_at_a_time_is_too_few_for_batch_norm_of_single_pixels(values: params_file.Values) -> None:
     fits = {name: card(values, name=name) for name in (SMALL, "resnet18")}
     taken = {name: classifier.takes_one(classifier.build(said), said) for name, said in fits.items()}
     assert taken == {SMALL: True, "resnet18": True}

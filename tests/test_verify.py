@@ -14,7 +14,7 @@ import pytest
 from mlflow.entities import Run
 from repository import Clone
 
-from retrace import graph, hashing, identity, params, paths
+from retrace import graph, hashing, identity, params_file, paths
 from retrace.commands import verify
 from retrace.errors import RetraceError
 from retrace.provenance import rebuild, record, restore, verdicts
@@ -239,7 +239,7 @@ def commit(message: str) -> str:
 
 
 def test_code_is_taken_from_any_place_that_has_it(client: mlflow.MlflowClient) -> None:
-    values = params.read()
+    values = params_file.read()
     parent = recorded(client, retrace__key=identity.key(values))
     gone = recorded(client, retrace__stage="train", mlflow__parentRunId=parent, mlflow__source__git__commit="0" * 40)
     client.set_tag(parent, "retrace.run.train", gone)

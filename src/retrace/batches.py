@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from retrace import memory, paths
+from retrace import memmap, paths
 from retrace.errors import ParamsError
 from retrace.samples import Samples
 from retrace.shapes import Inputs, Labels
@@ -22,7 +22,7 @@ class Split:
 
     inputs: Inputs
     labels: Labels
-    reader: memory.Reader | None = None  # if the inputs stay in a file, too large for memory
+    reader: memmap.Reader | None = None  # if the inputs stay in a file, too large for memory
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -35,8 +35,8 @@ def on_device(samples: Samples, device: torch.device) -> Split:
     """
     inputs, reader = samples.inputs, None
     if isinstance(inputs, np.memmap) and device.type == "cpu":
-        if memory.crowds(inputs.nbytes):
-            reader = memory.Reader(inputs)
+        if memmap.exceeds_memory(inputs.nbytes):
+            reader = memmap.Reader(inputs)
         else:
             inputs = np.array(inputs)
     labels = torch.from_numpy(samples.labels)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from sklearn.model_selection import StratifiedKFold, train_test_split
 
-from retrace import memory, paths
+from retrace import memmap, paths
 from retrace.errors import DataError, ParamsError
 from retrace.params import Preprocess
 from retrace.samples import Samples, Splits
@@ -86,7 +86,7 @@ def _concatenate(first: Samples, second: Samples) -> Samples:
     if first.names is not None and second.names is not None:
         names = np.concatenate([first.names, second.names])
     shape = (len(first) + len(second), *first.inputs.shape[1:])
-    inputs = memory.array(shape, first.inputs.dtype)
+    inputs = memmap.empty(shape, first.inputs.dtype)
     np.concatenate([first.inputs, second.inputs], out=inputs)
     labels = np.concatenate([first.labels, second.labels])
     return Samples(inputs, labels, first.class_names, names, first.resize)

@@ -1,6 +1,16 @@
-"""What can go wrong that a user can mend, and how a stage says so: one line on stderr and an exit code.
+"""Errors that a user can fix, and signals: one line on stderr and an exit code.
 
-Anything that is not a `RetraceError` is a defect of ours and keeps its traceback.
+    Exception
+    └── RetraceError          exit code 2, no traceback
+        ├── ParamsError       params.yaml, or another parameter
+        ├── FetchError        a download
+        ├── DataError         a file that a stage reads or writes
+        └── DivergedError     a loss that is not a number
+    BaseException
+    ├── KeyboardInterrupt     SIGINT: exit code 130
+    └── Terminated            SIGTERM, SIGHUP: exit code 143
+
+Any other exception is a bug and keeps its traceback.
 """
 
 import errno
@@ -12,41 +22,43 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Self
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no room for a file
-CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM)  # a file, to this user
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk or a quota is full
+CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM)  # this user may not read or write a file
 
 
 class RetraceError(Exception):
-    """The user can mend this. The message names the thing, its value, what is allowed and what to do."""
+    """An error that the user can fix. The message says what is wrong and what to do."""
 
 
 class ParamsError(RetraceError):
-    """params.yaml does not say what an experiment needs."""
+    """A parameter is missing, unknown or not allowed."""
 
 
 class FetchError(RetraceError):
-    """No source gave a file with the pinned digest."""
+    """No source has a file with the pinned digests."""
 
 
 class DataError(RetraceError):
-    """A file that a stage reads is missing or not what it should be."""
+    """A file is missing, damaged, or can't be written."""
 
 
 class DivergedError(RetraceError):
-    """Training reached a loss that is not a number."""
+    """The loss of a training is not a number."""
 
 
 class Terminated(BaseException):
-    """SIGTERM or SIGHUP arrived. Like KeyboardInterrupt it passes through `except Exception`."""
+    """SIGTERM or SIGHUP arrived. Like KeyboardInterrupt, `except Exception` does not catch it."""
 
 
-IMPATIENT_S = 2.0  # the same signal sooner is the same call: a group's, DVC's and the terminal's come together
+# One Ctrl-C can send several signals: the terminal's, the process group's and DVC's. Within this
+# time they count as one.
+IMPATIENT_S = 2.0
 
-_waiting: dict[int, float] | None = None  # signals that arrived where they are deferred, and when
+_deferred: dict[int, float] | None = None  # signals that wait for an answer: when each arrived
 
 
 def run(main: Callable[[], None]) -> None:
-    """The process ends as a shell expects: 0, 2 for a user's error, 130 for SIGINT, 143 for SIGTERM and SIGHUP."""
+    """Run `main` and exit: 0, 2 for a user's error, 130 for SIGINT, 143 for SIGTERM and SIGHUP."""
     listen()
     try:
         main()
@@ -56,8 +68,9 @@ def run(main: Callable[[], None]) -> None:
     except OSError as error:
         if error.errno not in FULL and not (error.filename and error.errno in CLOSED):
             raise
-        todo = "make room" if error.errno in FULL else "see that it can be read and written"
-        print(f"{error.filename or 'the disk'}: {error.strerror}; {todo}, and type the same again", file=sys.stderr)
+        remedy = "make room" if error.errno in FULL else "see that it can be read and written"
+        name = error.filename or "the disk"
+        print(f"{name}: {error.strerror}; {remedy}, and type the same again", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -68,12 +81,13 @@ def run(main: Callable[[], None]) -> None:
 
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)  # Python would take torch apart for a second
+    os._exit(0)  # without Python's clean-up, which takes a second with torch loaded
 
 
 def listen() -> None:
-    """SIGINT is KeyboardInterrupt from here on, SIGTERM and SIGHUP are Terminated, unless they are `Deferred`, or
-    ignored, as by nohup.
+    """Raise KeyboardInterrupt at SIGINT and Terminated at SIGTERM and SIGHUP.
+
+    A signal that is ignored, as by nohup, stays ignored.
     """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
@@ -81,30 +95,35 @@ def listen() -> None:
 
 
 class Deferred:
-    """A signal that arrives within is answered when `answer` is called, and at the end. The same one again, seconds
-    later, ends the process at once, for what hangs.
+    """A context in which signals wait until `answer` is called, or until its end.
+
+    The same signal again, seconds later, ends the process at once.
     """
 
     def __enter__(self) -> Self:
-        global _waiting  # noqa: PLW0603 - signals are the process's
-        _waiting = self.arrived = dict[int, float]()
+        global _deferred  # noqa: PLW0603 - signals are the process's
+        self.arrived: dict[int, float] = {}
+        _deferred = self.arrived
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        global _waiting  # noqa: PLW0603
-        _waiting = None
+        global _deferred  # noqa: PLW0603
+        _deferred = None
         if kind is None:
             self.answer()
 
     def answer(self) -> None:
+        """Raise the exception of a signal that has arrived, if one has."""
         for number in self.arrived:
             _raise(number)
 
 
 def _arrived(number: int, _: FrameType | None) -> None:
-    if _waiting is None:
+    if _deferred is None:
         _raise(number)
-    elif time.monotonic() - _waiting.setdefault(number, time.monotonic()) > IMPATIENT_S:
+        return
+    now = time.monotonic()
+    if now - _deferred.setdefault(number, now) > IMPATIENT_S:
         os._exit(128 + (signal.SIGINT if number == signal.SIGINT else signal.SIGTERM))
 
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the field's own name for it
 from torch import Tensor
 
-from retrace import memory
+from retrace import memmap
 from retrace.batches import Split
 from retrace.classifier import Classifier
 from retrace.shapes import Features, Labels, Logits, Loss
@@ -71,7 +71,7 @@ def _features(model: Classifier, part: Split) -> Iterator[Features]:
 def _room(shape: tuple[int, ...], device: torch.device) -> Features:
     """For float32 numbers; on the disk, where memory has none."""
     if device.type == "cpu":
-        return torch.from_numpy(memory.array(shape, np.dtype(np.float32)))
+        return torch.from_numpy(memmap.empty(shape, np.dtype(np.float32)))
     return torch.empty(shape, device=device)
 
 

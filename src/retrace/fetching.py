@@ -1,7 +1,7 @@
 """Download a data set's files from the first source that has them, and keep them in a cache.
 
-The cache is outside the repository. No source is trusted: each file's size, MD5 and SHA-256 are compared with the
-pinned ones.
+The cache is outside the repository. No source is trusted: the size, MD5 and SHA-256 of each file
+are compared with the pinned ones.
 """
 
 import shutil
@@ -17,8 +17,8 @@ from retrace.sources import RawFile, Source
 def fetch(dataset: str, raw_files: Sequence[RawFile], sources: Mapping[str, Source], folder: Path) -> str:
     """Fill `folder` with exactly these files, verified, and return the name of their source.
 
-    No files stand for a data set that is generated when it is read. Raises FetchError, with a line for each source and
-    why it failed, if none has the files.
+    A data set without files is generated when it is read. Raises FetchError, with one line for
+    each source and why it failed, if none has the files.
     """
     cache = paths.cache(dataset)
     source = "the cache" if raw_files else "generated here"

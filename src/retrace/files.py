@@ -12,7 +12,7 @@ from retrace.errors import FULL, DataError
 
 
 def root() -> Path:
-    """The main repository, absolute. What must outlive a queued or `--temp` experiment goes below it."""
+    """The main repository, absolute, also within a queued or `--temp` experiment."""
     return Path(os.environ.get("DVC_ROOT") or Path.cwd()).resolve()
 
 
@@ -37,7 +37,8 @@ def atomic(path: Path, size: int | None = None) -> Iterator[Path]:
         needed = f"more than {written:,} bytes" if size is None else f"{size:,} bytes"
         free = f"{shutil.disk_usage(path.parent).free:,} are free"
         reason = getattr(error, "strerror", None) or error
-        raise DataError(f"{path}: {needed} can't be written ({reason}; {free}); make room for it") from None
+        problem = f"{needed} can't be written ({reason}; {free})"
+        raise DataError(f"{path}: {problem}; make room for it") from None
     finally:
         unfinished.unlink(missing_ok=True)
 

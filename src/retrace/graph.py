@@ -1,4 +1,4 @@
-"""The graph as DVC has it: dvc.yaml with its parameters filled in, and what dvc.lock says was made."""
+"""The pipeline as DVC declares it in dvc.yaml and records it in dvc.lock."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -14,7 +14,7 @@ from retrace import paths
 from retrace.errors import DataError
 
 LOCK = Path("dvc.lock")
-DEEPEST = 10_000  # brackets of a file, or characters of a line: libyaml dies of some ten thousand levels
+MAX_DEPTH = 10_000  # brackets of a file or characters of a line: libyaml crashes beyond
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Locked:
-    """A stage of dvc.lock: the MD5 of what it read and made, and the parameters that it ran with, by their keys in
-    params.yaml.
-    """
+    """A stage of dvc.lock: the MD5 of its deps and outs by path, and its parameters by key."""
 
     deps: Mapping[str, str]
     outs: Mapping[str, str]
@@ -37,11 +35,12 @@ class Locked:
 
 
 def stages(values: Mapping[str, Any], folder: Path = Path()) -> dict[str, Stage]:
-    """The stages of `folder`'s dvc.yaml in its order, with `${...}` filled in from `values`. Raises DataError where it
-    is not as DVC has it.
+    """The stages of dvc.yaml in its order, with each `${...}` replaced by its value.
+
+    Raises DataError if dvc.yaml is not valid.
     """
-    written = declared(folder)
-    with _dvc_s(folder / paths.GRAPH):
+    declarations = declared(folder)
+    with _validated(folder / paths.GRAPH):
         return {
             name: Stage(
                 deps=tuple(_filled(dep, values) for dep in stage.get("deps", [])),
@@ -51,30 +50,31 @@ def stages(values: Mapping[str, Any], folder: Path = Path()) -> dict[str, Stage]
                     for out in stage.get(kind, [])
                 ),
             )
-            for name, stage in written.items()
+            for name, stage in declarations.items()
         }
 
 
 def declared(folder: Path = Path()) -> dict[str, dict[str, Any]]:
-    """The stages of `folder`'s dvc.yaml as they are written there, with its `${...}`. Raises DataError."""
+    """The stages of dvc.yaml as written, with each `${...}`. Raises DataError."""
     file = folder / paths.GRAPH
-    with _dvc_s(file):
+    with _validated(file):
         return _parsed(file.read_text(encoding="utf-8"))["stages"]
 
 
 def makers(graph: Mapping[str, Stage]) -> dict[str, str]:
-    """Which stage makes a file, by path."""
+    """The stage that writes each output, by path."""
     return {out: name for name, stage in graph.items() for out in stage.outs}
 
 
 def locked(folder: Path = Path()) -> dict[str, Locked]:
-    """The stages of `folder`'s dvc.lock; none where there is no dvc.lock. Raises DataError where it is not as DVC has
-    it, as after a merge.
+    """The stages of dvc.lock; none without the file.
+
+    Raises DataError if it is not valid, as after a merge with conflicts.
     """
     file = folder / LOCK
     if not file.exists():
         return {}
-    with _dvc_s(file):
+    with _validated(file):
         return {
             name: Locked(
                 deps={dep["path"]: dep["md5"] for dep in stage.get("deps", [])},
@@ -86,26 +86,30 @@ def locked(folder: Path = Path()) -> dict[str, Locked]:
 
 
 def _parsed(text: str) -> Any:
-    """What `yaml.safe_load` gives, plain values and no objects, ten times as fast: its loader, in C.
+    """Parse plain values, as `yaml.safe_load` does, with the loader in C, ten times as fast.
 
-    Raises YAMLError where it could be nested so deeply that the process would end without a word.
+    Raises YAMLError also if the text could be nested so deeply that libyaml would crash.
     """
-    if max(text.count("[") + text.count("{"), *map(len, text.split("\n"))) > DEEPEST:
-        raise yaml.YAMLError(f"more than {DEEPEST:,} brackets, or characters in a line")
+    n_brackets = text.count("[") + text.count("{")
+    longest_line = max(map(len, text.split("\n")))
+    if max(n_brackets, longest_line) > MAX_DEPTH:
+        raise yaml.YAMLError(f"more than {MAX_DEPTH:,} brackets, or characters in a line")
     return yaml.load(text, CSafeLoader)
 
 
 @contextmanager
-def _dvc_s(file: Path) -> Iterator[None]:
+def _validated(file: Path) -> Iterator[None]:
+    """Turn errors of parsing `file`, or of missing entries, into DataError."""
     try:
         yield
-    except (yaml.YAMLError, UnicodeDecodeError, AttributeError, TypeError, LookupError, RecursionError) as error:
-        said = " ".join(str(error).split())
-        raise DataError(f"{file}: not as DVC has it: {said}; `git diff {file}` shows what changed") from None
+    except (yaml.YAMLError, ValueError, AttributeError, TypeError, LookupError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        message = f"{file}: not as DVC has it: {reason}; `git diff {file}` shows what changed"
+        raise DataError(message) from None
 
 
 def _filled(path: str, values: Mapping[str, Any]) -> str:
-    """The path, with the parameters that it names by `${...}`."""
+    """`path` with each `${...}` replaced by its value."""
     return re.sub(r"\$\{([\w.]+)\}", lambda name: str(_looked_up(values, name[1])), path)
 
 

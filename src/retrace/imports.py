@@ -1,7 +1,7 @@
-"""What dvc.yaml says that a stage depends on, against what its script imports and is given.
+"""Compare the deps and params that dvc.yaml declares with what a stage imports and reads.
 
-DVC does not follow imports and does not know which parameters a script reads, so a graph written by hand goes stale
-without a sign.
+DVC does not follow imports and does not know which parameters a script reads, so what is written
+by hand goes out of date unnoticed.
 """
 
 import ast
@@ -12,14 +12,16 @@ from typing import NamedTuple
 from retrace import params
 
 ROOT = Path(__file__).parents[2]
-WATCHERS = ("retrace.journal", "retrace.tracking", "retrace.progress")  # they change nothing that a stage makes
-TABLES = {"datasets": "dataset", "models": "model", "figures": None}  # folder -> the choice, if one of it is chosen
+# They change no output of a stage.
+WATCHERS = ("retrace.journal", "retrace.tracking", "retrace.progress")
+# Folder -> the parameter that chooses one of its modules; None if all are used.
+TABLES = {"datasets": "dataset", "models": "model", "figures": None}
 
 Graph = Mapping[str, Iterable[str]]  # module -> the modules that it imports
 
 
 class Stale(NamedTuple):
-    """An entry of dvc.yaml that is not as it should be: one that a stage `lacks`, or one that it `has` too much."""
+    """An entry of dvc.yaml that a stage `lacks`, or that it `has` without need."""
 
     stage: str
     key: str  # deps or params
@@ -27,12 +29,14 @@ class Stale(NamedTuple):
     entry: str
 
     def __str__(self) -> str:
-        idle = {"deps": ", which it does not import", "params": ", which it does not read"}[self.key]
-        return f"{self.stage}: {self.key} {self.fault} {self.entry}{idle if self.fault == 'has' else ''}"
+        text = f"{self.stage}: {self.key} {self.fault} {self.entry}"
+        if self.fault == "lacks":
+            return text
+        return f"{text}, which it does not {'import' if self.key == 'deps' else 'read'}"
 
 
 def imports_of(package: str = "retrace") -> Graph:
-    """Who imports whom in the package, as it is on disk."""
+    """The imports between the modules of a package, read from disk."""
     import grimp
 
     graph = grimp.build_graph(package, cache_dir=None)
@@ -40,19 +44,23 @@ def imports_of(package: str = "retrace") -> Graph:
 
 
 def imports_of_script(source: str, graph: Graph) -> set[str]:
-    """The modules of the package that a script names."""
-    found = set()
+    """The modules of the package that a script imports."""
+    modules: set[str] = set()
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "retrace":
-            named = {f"{node.module}.{alias.name}" for alias in node.names}
-            found |= {module for module in named if module in graph} or {node.module}
-            found |= {node.module} if named - set(graph) else set()
-    return found - {"retrace"}
+        if not isinstance(node, ast.ImportFrom) or not node.module:
+            continue
+        if node.module.split(".")[0] == "retrace":
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            modules |= names & set(graph)
+            if names - set(graph):  # a function or class of the module
+                modules.add(node.module)
+    return modules - {"retrace"}
 
 
 def reached(start: Iterable[str], graph: Graph) -> set[str]:
-    """All that is imported from `start` on, transitively, but for the watchers and what only they import."""
-    seen, left = set(), [module for module in start if module not in WATCHERS]
+    """The modules that `start` imports, directly or not, except through WATCHERS."""
+    seen: set[str] = set()
+    left = [module for module in start if module not in WATCHERS]
     while left:
         module = left.pop()
         if module not in seen:
@@ -62,7 +70,7 @@ def reached(start: Iterable[str], graph: Graph) -> set[str]:
 
 
 def file_of(module: str) -> str | None:
-    """The file that a stage depends on for `module`; None for a table's __init__.py, which only names the entries."""
+    """The dep of a stage that imports `module`; None for the __init__.py of a table."""
     parts = module.split(".")
     path = Path("src", *parts)
     if len(parts) == 1 or (len(parts) == 2 and parts[1] in TABLES):
@@ -73,19 +81,21 @@ def file_of(module: str) -> str | None:
 
 
 def stale_deps(stage: str, declared: Iterable[str], source: str, graph: Graph) -> list[Stale]:
-    """What dvc.yaml's `deps:` of a stage lacks or has too much, against what the stage's script imports."""
-    files = {file for module in reached(imports_of_script(source, graph), graph) if (file := file_of(module))}
-    needed = files | {f"stages/{stage}.py"}
+    """The deps that a stage lacks or has without need, by what its script imports."""
+    modules = reached(imports_of_script(source, graph), graph)
+    needed = {file for file in map(file_of, modules) if file} | {f"stages/{stage}.py"}
     code = {dep for dep in declared if dep.startswith(("src/", "stages/"))}
     folders = {dep for dep in code if not dep.endswith(".py")}
-    missing = {file for file in needed - code if not any(file.startswith(f"{folder}/") for folder in folders)}
+    in_folder = {file for file in needed if any(file.startswith(f"{dep}/") for dep in folders)}
+    missing = needed - code - in_folder
     idle = {dep for dep in code - needed if not any(file.startswith(f"{dep}/") for file in needed)}
     lacks = [Stale(stage, "deps", "lacks", file) for file in sorted(missing)]
     return lacks + [Stale(stage, "deps", "has", file) for file in sorted(idle)]
 
 
 def stale_params(stage: str, declared: Iterable[str]) -> list[Stale]:
-    """What dvc.yaml's `params:` of a stage lacks or has too much, against the stage's typed parameters."""
-    needed, said = set(params.keys_of(params.STAGES[stage])), set(declared)
-    lacks = [Stale(stage, "params", "lacks", key) for key in sorted(needed - said)]
-    return lacks + [Stale(stage, "params", "has", key) for key in sorted(said - needed)]
+    """The params that a stage lacks or has without need, by its typed parameters."""
+    needed = set(params.keys_of(params.STAGES[stage]))
+    present = set(declared)
+    lacks = [Stale(stage, "params", "lacks", key) for key in sorted(needed - present)]
+    return lacks + [Stale(stage, "params", "has", key) for key in sorted(present - needed)]

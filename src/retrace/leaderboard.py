@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from statistics import fmean, median, stdev
 from typing import Any
 
-from retrace import metrics, overrides, params
+from retrace import metrics, overrides, params_file
 from retrace.errors import RetraceError
 from retrace.redaction import redacted
 from retrace.tracking import store
@@ -72,7 +72,7 @@ def board(dataset: str | None, metric: str, top: int) -> Board:
     """
     if top < 1:
         raise RetraceError(f"--top is {top}; should be 1 or more")
-    values = params.read()
+    values = params_file.read()
     dataset = dataset or str(values["dataset"])
     with store.answering():
         client = _client()

@@ -1,8 +1,8 @@
-"""params.yaml as one frozen, strictly typed object a stage.
+"""The schema of params.yaml: one frozen, strictly typed object per stage.
 
-Every value lives in params.yaml and nowhere else: no field here has a default. A *choice* (`model: cnn`) names an
-entry of a table (`models:`) that holds its settings; what the settings may be is said by the keyword-only arguments
-of the function that the choice stands for, so that a new entry touches no line of this module.
+params.yaml is the only source of values: no field has a default. A *choice* (`model: cnn`) names
+an entry of a table (`models:`) with its settings. The keyword-only arguments of the chosen
+function are the schema of those settings, so a new entry needs no change here.
 """
 
 import difflib
@@ -22,10 +22,11 @@ from pydantic import (
     create_model,
     field_validator,
 )
-from ruamel.yaml import YAML, YAMLError
+from pydantic_core import ErrorDetails
 
 from retrace import overrides, paths
 from retrace.errors import ParamsError
+from retrace.params_file import Values, read, shorten
 
 TABLES = {
     "dataset": "datasets",
@@ -37,15 +38,12 @@ TABLES = {
 }
 
 Table = dict[str, dict[str, Any]]
-Values = dict[str, Any]
-
-
 Precision = Literal["auto", "float32", "bfloat16"]
 Scaling = Literal["standard", "unit", "imagenet"]
 
 
 class Strict(BaseModel):
-    settings_unread: ClassVar[tuple[str, ...]] = ()  # choices of which the name alone matters
+    settings_unread: ClassVar[tuple[str, ...]] = ()  # choices whose settings the stage ignores
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
 
@@ -70,7 +68,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 class Download(Strict):
     dataset: Chosen
-    settings_unread: ClassVar = ("dataset",)  # they say how files are read, which changes no file
+    settings_unread: ClassVar = ("dataset",)  # they configure how the files are read later
 
 
 class Preprocess(Strict):
@@ -118,14 +116,14 @@ class Evaluate(Hardware):
 
 
 class Visualize(Download, Preprocess, Train, Evaluate):
-    """All that was chosen, which the page shows."""
+    """All parameters but the settings that were not chosen: the report shows them."""
 
     settings_unread: ClassVar = ()
     figures: Table
 
 
 class Experiment(Visualize):
-    """The whole file, which every stage checks before its work; a table's settings are checked by who uses them."""
+    """The whole file, which every stage validates. `bind` validates the settings of a table."""
 
     datasets: Table
     models: Table
@@ -147,95 +145,64 @@ Stage = TypeVar("Stage", bound=Strict)
 Built = TypeVar("Built")
 
 
-def read(path: Path = paths.PARAMS) -> Values:
-    """The values of params.yaml as DVC reads them: the same parser, hence the same YAML 1.2 scalars."""
-    try:
-        return parsed(path.read_bytes(), path)
-    except FileNotFoundError:
-        raise ParamsError(f"{path}: no such file; run this in the repository's root") from None
-
-
-def parsed(content: bytes, path: Path = paths.PARAMS) -> Values:
-    """The values in what `path` holds, or once held. Raises ParamsError where it is not a table."""
-    try:
-        values = YAML(typ="safe").load(content.decode())
-    except (YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise ParamsError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict):
-        raise ParamsError(f"{path}: should be a table of keys and values")
-    for key, value in values.items():
-        if fault := _fault(key, value):
-            raise ParamsError(f"{path}: {key} {fault}")
-    return values
-
-
-def _fault(key: object, value: object) -> str | None:
-    """What YAML allows and parameters do not: an alias, by which a few lines can stand for billions; a key that is no
-    text.
-    """
-    seen: set[int] = set()
-    left = [{key: value}]
-    while left:
-        inner = left.pop()
-        if id(inner) in seen:
-            return "has an alias (*name) in it; write the values out, each in its own place"
-        seen.add(id(inner))
-        if isinstance(inner, dict) and (odd := [name for name in inner if not isinstance(name, str)]):
-            return f"has the key {_short(odd[0])} in it; every key should be text, as in quotes"
-        below = inner.values() if isinstance(inner, dict) else inner
-        left += [each for each in below if isinstance(each, dict | list)]
-    return None
-
-
 def load(stage: type[Stage], path: Path = paths.PARAMS) -> Stage:
-    """The parameters of one stage, after the whole file has been checked. Raises ParamsError, a line a fault."""
+    """Load the parameters of one stage and validate the whole file.
+
+    Raises ParamsError with one line for each problem.
+    """
     experiment = checked(read(path))
     return stage.model_construct(**{name: getattr(experiment, name) for name in stage.model_fields})
 
 
 def checked(values: Values) -> Experiment:
-    """All of params.yaml's values, typed. Raises ParamsError, a line a fault."""
-    tables = {table: values[table] if isinstance(values.get(table), dict) else {} for table in TABLES.values()}
+    """Validate all values of params.yaml. Raises ParamsError with one line for each problem."""
+    tables = {table: values.get(table) for table in TABLES.values()}
+    tables = {name: table if isinstance(table, dict) else {} for name, table in tables.items()}
     try:
         return Experiment.model_validate(values, context=tables)
     except ValidationError as error:
-        raise ParamsError(_explained(error, str(paths.PARAMS), tuple(Experiment.model_fields))) from None
+        message = _message(error, f"{paths.PARAMS}: ", tuple(Experiment.model_fields))
+        raise ParamsError(message) from None
 
 
 def bind(table: Mapping[str, Callable[..., Built]], choice: Choice, kind: str) -> Callable[..., Built]:
-    """The function of `table` that `choice` names, its settings bound to its keyword-only arguments.
+    """Bind the settings of `choice` to the keyword-only arguments of its function in `table`.
 
-    `kind` is the table's name in params.yaml. Raises ParamsError where a setting is missing, unknown, or not what
-    the argument's annotation allows.
+    `kind` is the table's name in params.yaml. Raises ParamsError if a setting is missing, unknown
+    or not allowed by the argument's annotation.
     """
+    prefix = f"{paths.PARAMS}: {kind}.{choice.name}"
     if choice.name not in table:
-        raise ParamsError(f"{paths.PARAMS}: {kind}.{choice.name} has no code; should be one of {', '.join(table)}")
+        raise ParamsError(f"{prefix} has no code; should be one of {', '.join(table)}")
     arguments = inspect.signature(table[choice.name], eval_str=True).parameters.values()
-    fields: dict[str, Any] = {a.name: (a.annotation, ...) for a in arguments if a.kind is a.KEYWORD_ONLY}
+    settings = [argument for argument in arguments if argument.kind is argument.KEYWORD_ONLY]
+    fields: dict[str, Any] = {setting.name: (setting.annotation, ...) for setting in settings}
+    schema = create_model("Settings", __base__=Strict, **fields)
     try:
-        settings = create_model("Settings", __base__=Strict, **fields).model_validate(choice.settings)
+        values = schema.model_validate(choice.settings)
     except ValidationError as error:
-        prefix = f"{paths.PARAMS}: {kind}.{choice.name}"
-        raise ParamsError(_explained(error, prefix, tuple(fields), joint=".")) from None
-    return partial(table[choice.name], **settings.model_dump())
+        raise ParamsError(_message(error, f"{prefix}.", tuple(fields))) from None
+    return partial(table[choice.name], **values.model_dump())
 
 
 def bind_all(table: Mapping[str, Callable[..., Built]], settings: Table, kind: str) -> dict[str, Callable[..., Built]]:
-    """Every function of `table` with its settings bound, by name. Raises ParamsError as `bind` does."""
-    if faults := set(table) ^ set(settings):
-        raise ParamsError(f"{paths.PARAMS}: {kind} should have settings for {', '.join(table)}; look at {min(faults)}")
+    """Bind the settings of every function in `table`. Raises ParamsError as `bind` does."""
+    if odd := set(table) ^ set(settings):
+        expected = ", ".join(table)
+        message = f"{kind} should have settings for {expected}; look at {min(odd)}"
+        raise ParamsError(f"{paths.PARAMS}: {message}")
     return {name: bind(table, Choice(name=name, settings=settings[name]), kind) for name in table}
 
 
 def keys_of(stage: type[Strict]) -> list[str]:
-    """The keys of params.yaml that `stage` reads, as dvc.yaml names them: of a table, the chosen entry alone."""
-    choices = [field for field in stage.model_fields if field in TABLES and field not in stage.settings_unread]
-    tables = [f"{TABLES[choice]}.${{{choice}}}" for choice in choices]
-    return [*(field for field in stage.model_fields if field not in TABLES.values()), *tables]
+    """The keys that `stage` reads, as in dvc.yaml: of a table only the chosen entry."""
+    keys = [field for field in stage.model_fields if field not in TABLES.values()]
+    choices = [key for key in keys if key in TABLES and key not in stage.settings_unread]
+    return keys + [f"{TABLES[choice]}.${{{choice}}}" for choice in choices]
 
 
 def chosen(values: Values, stage: type[Strict] = Experiment) -> dict[str, Any]:
-    """The values that matter to `stage`, flat (`models.cnn.hidden`): settings not chosen are left out."""
+    """The values that `stage` reads, flat (`models.cnn.hidden`), without settings not chosen."""
     kept = {key: values[key] for key in stage.model_fields if key not in TABLES.values()}
     for choice, table in TABLES.items():
         if choice in kept and choice not in stage.settings_unread:
@@ -243,22 +210,18 @@ def chosen(values: Values, stage: type[Strict] = Experiment) -> dict[str, Any]:
     return overrides.flatten(kept)
 
 
-def _explained(error: ValidationError, prefix: str, known: tuple[str, ...], joint: str = ": ") -> str:
-    lines = []
-    for fault in error.errors():
-        key = ".".join(str(part) for part in fault["loc"])
-        if fault["type"] == "missing":
-            said = "is missing; every key must have a value"
-        elif fault["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(key, known, n=1)
-            said = f"is not a key; {f'did you mean {near[0]}?' if near else 'known are ' + ', '.join(known)}"
-        else:
-            allowed = fault["msg"].removeprefix("Value error, ").replace("Input should", "should")
-            said = f"is {_short(fault['input'])}; {allowed}"
-        lines.append(f"{prefix}{joint}{key} {said}")
-    return "\n".join(lines)
+def _message(error: ValidationError, prefix: str, known: tuple[str, ...]) -> str:
+    """One line for each problem: its key, its value and what is allowed."""
+    return "\n".join(f"{prefix}{_problem(details, known)}" for details in error.errors())
 
 
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+def _problem(details: ErrorDetails, known: tuple[str, ...]) -> str:
+    key = ".".join(map(str, details["loc"]))
+    if details["type"] == "missing":
+        return f"{key} is missing; every key must have a value"
+    if details["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(key, known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+        return f"{key} is not a key; {hint}"
+    allowed = details["msg"].removeprefix("Value error, ").replace("Input should", "should")
+    return f"{key} is {shorten(details['input'])}; {allowed}"

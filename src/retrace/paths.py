@@ -36,5 +36,5 @@ REPORT = Path("reports/report.html")
 
 
 def cache(name: str) -> Path:
-    """Where files of a data set, or `weights`, outlive every clone: in RETRACE_CACHE, or the user's cache folder."""
+    """The folder for downloads, outside all clones: in RETRACE_CACHE or the user's cache."""
     return Path(os.environ.get("RETRACE_CACHE") or platformdirs.user_cache_path("retrace")) / name

@@ -1,46 +1,52 @@
-"""Named experiments: recipes/<name>.yaml, a part of params.yaml with other values under a header of comments.
+"""Named experiments: recipes/<name>.yaml has some keys of params.yaml with other values.
 
-A recipe is a whole experiment, not a change of whatever the workspace holds: all that it does not name is as in the
-last commit. So the recipe run before it leaves nothing behind, although `dvc exp run -S` edits params.yaml in place.
+A recipe is a complete experiment: keys that it does not name have their values of the last commit,
+not those of the workspace, which `dvc exp run -S` edits in place.
 
-To add one: the file, whose first line says what the experiment shows, then `from:`, `takes:` and `reached:`.
+To add one, write the file: its first line says what the experiment shows, then come `from:`,
+`takes:` and `reached:`, as comments.
 """
 
 import difflib
 from dataclasses import dataclass
 from pathlib import Path
 
-from retrace import git, overrides, params, paths
+from retrace import git, overrides, params, params_file, paths
 from retrace.errors import ParamsError
-from retrace.params import Values
+from retrace.params_file import Values
 
 FOLDER = Path("recipes")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """An experiment with every value that it needs."""
+    """A complete experiment."""
 
-    own: frozenset[str]  # the keys that its file names
+    own: frozenset[str]  # keys in the recipe's file
     values: Values
 
 
 def titles() -> dict[str, str]:
-    """What each recipe shows, by name, in alphabetical order."""
-    files = sorted(FOLDER.glob("*.yaml"))
-    return {
-        file.stem: file.read_text(encoding="utf-8", errors="replace").partition("\n")[0].lstrip("# ") for file in files
-    }
+    """The first line of each recipe, by name, in alphabetical order."""
+    titles = {}
+    for file in sorted(FOLDER.glob("*.yaml")):
+        text = file.read_text(encoding="utf-8", errors="replace")
+        titles[file.stem] = text.partition("\n")[0].lstrip("# ")
+    return titles
 
 
 def load(name: str) -> Recipe:
-    """The recipe called `name`, over params.yaml as last committed. Raises ParamsError, a line a fault."""
-    if name not in (known := sorted(file.stem for file in FOLDER.glob("*.yaml"))):
+    """Load a recipe over the params.yaml of the last commit.
+
+    Raises ParamsError with one line for each problem.
+    """
+    known = sorted(file.stem for file in FOLDER.glob("*.yaml"))
+    if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
         raise ParamsError(f"recipe {name!r} is not in {FOLDER}/; {hint}known are {', '.join(known) or 'none'}")
     file = FOLDER / f"{name}.yaml"
-    own = overrides.flatten(params.read(file), keep_empty=True)
+    own = overrides.flatten(params_file.read(file), keep_empty=True)
     committed = overrides.flatten(_committed(), keep_empty=True)
     for key in sorted(own.keys() - committed.keys()):
         near = difflib.get_close_matches(key, committed, n=1)
@@ -55,13 +61,13 @@ def load(name: str) -> Recipe:
 
 
 def changes(values: Values) -> dict[str, str]:
-    """What makes the workspace's params.yaml be `values`: the keys that differ, each with its value as `-S` takes it.
+    """The keys by which the workspace's params.yaml differs from `values`, as arguments of `-S`.
 
-    Raises ParamsError where `-S` cannot do it: it neither adds nor removes a key, and the shell, which takes off no
-    quotes from what a command printed, lets only plain words pass.
+    Raises ParamsError if `-S` can't set a value: it neither adds nor removes a key, and takes only
+    plain words, since a shell does not remove quotes from what a command printed.
     """
     target = overrides.flatten(values, keep_empty=True)
-    present = overrides.flatten(params.read(), keep_empty=True)
+    present = overrides.flatten(params_file.read(), keep_empty=True)
     if odd := sorted(target.keys() ^ present.keys()):
         has = "lacks" if odd[0] in target else "has"
         advice = f"-S neither adds nor removes a key: commit {paths.PARAMS} first, or restore it"
@@ -73,4 +79,4 @@ def changes(values: Values) -> dict[str, str]:
 def _committed() -> Values:
     """params.yaml as the last commit has it; as it is, where nothing is committed."""
     content = git.read_file("HEAD", paths.PARAMS)
-    return params.read() if content is None else params.parsed(content)
+    return params_file.read() if content is None else params_file.parse(content)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from retrace import memory
+from retrace import memmap
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Samples:
         if np.array_equal(indices, np.arange(len(self))):
             return self
         names = None if self.names is None else self.names[indices]
-        inputs = memory.taken(self.inputs, indices)
+        inputs = memmap.take(self.inputs, indices)
         return Samples(inputs, self.labels[indices], self.class_names, names, self.resize)
 
 

@@ -1,4 +1,4 @@
-"""The shapes of the tensors that travel between modules; the tests check them at every call."""
+"""Shapes of the tensors that modules exchange. Tests check them at every call."""
 
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor

@@ -124,7 +124,7 @@ def debian(package: str, members: Mapping[str, str]) -> Source:
 
 
 def installed(package: str, members: Mapping[str, str]) -> Source:
-    """Files that an installed Python package contains. It is not imported; `.gz` is decompressed."""
+    """Files of an installed Python package, which is not imported; `.gz` is decompressed."""
 
     def write(files: Sequence[File], folder: Path) -> None:
         spec = importlib.util.find_spec(package)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import safetensors
 
-from retrace import files, memory
+from retrace import files, memmap
 from retrace.errors import DataError
 from retrace.samples import Samples
 
@@ -57,7 +57,7 @@ def save(path: Path, samples: Samples, scale: Scale | None = None) -> None:
         file.write(header)
         file.write(samples.labels.tobytes())
         # safetensors would copy all inputs at once.
-        for block in memory.blocks(len(samples), samples.inputs[:1].nbytes):
+        for block in memmap.blocks(len(samples), samples.inputs[:1].nbytes):
             file.write(samples.inputs[block].tobytes())
 
 
@@ -100,7 +100,7 @@ def _map_array(path: Path, name: str) -> np.ndarray:
     dtypes = {name: dtype for dtype, name in DTYPES.items()}
     dtype = np.dtype(dtypes[entry["dtype"]])
     offset = 8 + length + entry["data_offsets"][0]
-    return memory.mapped(path, dtype, offset, tuple(entry["shape"]))
+    return memmap.from_file(path, dtype, offset, tuple(entry["shape"]))
 
 
 def _strings(names: Sequence[str]) -> tuple[str, ...]:

@@ -32,6 +32,7 @@ from retrace import (
     integrity,
     journal,
     params,
+    params_file,
     paths,
     pretrained,
     recipes,
@@ -386,7 +387,7 @@ SAMPLES = Samples(np.zeros((20, 1, 8, 8), np.uint8), np.arange(20) % 2, ("cat", 
 )
 @pytest.mark.usefixtures("nothing_ran")
 def test_a_parameter_is_never_a_command(folder: Path, key: str, stage: str, value: str) -> None:
-    paths.PARAMS.write_text(json.dumps(params.read() | {"dataset": "digits", "epochs": 1, key: value}))
+    paths.PARAMS.write_text(json.dumps(params_file.read() | {"dataset": "digits", "epochs": 1, key: value}))
     for name in ("src", "stages", "data/images"):
         shutil.copytree(ROOT / name, folder / name)
     env = environment(folder)

@@ -17,7 +17,7 @@ from repository import ROOT, Clone, Tree, environment
 
 from faults.servers import Server, Ssh, Weed, rows
 from faults.stages import found
-from retrace import graph, hashing, params, paths
+from retrace import graph, hashing, params, params_file, paths
 
 PAGE = (ROOT / "docs/team.md").read_text()
 OURS, _, THEIRS = PAGE.partition("## Take a result over")
@@ -148,7 +148,7 @@ def parent(team: Team, name: str) -> list[Run]:
 
 def outs(tree: Tree) -> dict[str, str]:
     """The MD5 of all that the pipeline makes, as it is there."""
-    declared = graph.stages(params.read(tree.path / paths.PARAMS), tree.path)
+    declared = graph.stages(params_file.read(tree.path / paths.PARAMS), tree.path)
     return {out: hashing.md5(tree.path / out) for stage in declared.values() for out in stage.outs}
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from retrace import dvc_cli, graph, imports, params
+from retrace import dvc_cli, graph, imports, params, params_file
 from retrace.checks.findings import REBUILD, Check, Finding, ok, problem, some, warning
 from retrace.errors import RetraceError
 
@@ -17,7 +17,7 @@ STATUS_S = 15.0  # in which DVC says what has changed, unless it has to hash gig
 def parameters() -> Iterator[Finding]:
     """params.yaml is what stages accept."""
     try:
-        params.checked(params.read())
+        params.checked(params_file.read())
         yield ok("what stages accept")
     except RetraceError as error:
         yield problem(str(error).partition("\n")[0], "git restore --source=HEAD params.yaml")
@@ -26,7 +26,7 @@ def parameters() -> Iterator[Finding]:
 def lock() -> Iterator[Finding]:
     """dvc.lock and dvc.yaml are as DVC has them."""
     try:
-        values = params.read()
+        values = params_file.read()
     except RetraceError:
         return  # told by `parameters`
     for file, read in (("dvc.yaml", lambda: graph.stages(values)), ("dvc.lock", graph.locked)):

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retrace import files, git, usage
+from retrace import files, git, params_file, usage
 from retrace.errors import ParamsError, RetraceError
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def _asked(words: Sequence[str], metric: str, trials: int, name: str | None, see
     direction = space.metric_of(metric)
     if not 0 <= seed < 2**32:
         raise ParamsError(f"--seed is {seed}; should be from 0 to {2**32 - 1}")
-    values = params.read()
+    values = params_file.read()
     params.checked(values)
     searched = space.parsed(words, values)
     name = name or searched.name(metric)

@@ -14,7 +14,7 @@ from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from retrace import usage
+from retrace import params_file, usage
 from retrace.errors import RetraceError
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def check(run_id: str, tolerance: float, *, as_json: bool = False) -> int:
     """
     from rich.console import Console
 
-    from retrace import graph, params, paths
+    from retrace import graph, paths
     from retrace.provenance import rebuild, restore, verdicts
     from retrace.provenance import record as records
     from retrace.tracking import store
@@ -78,7 +78,7 @@ def check(run_id: str, tolerance: float, *, as_json: bool = False) -> int:
             print(f"{record.name}: {', '.join(record.stages)} from {origin}, in {tree}", file=out)
             rebuild.repro(tree, record.stages, sys.stderr if as_json else None)
             logs = rebuild.journals(tree)
-            stages = graph.stages(params.read(tree / paths.PARAMS), tree)
+            stages = graph.stages(params_file.read(tree / paths.PARAMS), tree)
             then = records.made(client, record, graph.makers(stages))
             now = records.remade(record, stages, logs, tree)
     devices = records.other_device(record, logs, verdicts.EXACT)

@@ -1,7 +1,7 @@
-"""Your own images: a folder for each class in data/images, inside train, val and test or not.
+"""Your own images in data/images: a folder for each class, with train, val and test folders or not.
 
-Collecting packs the files unchanged into one archive. Reading decodes every image completely, in
-parallel, so that files that cannot be used are reported, with path and reason, before training.
+`collect` packs the files as they are into one archive. `read` decodes all of them, so that every
+unusable image is reported, with its path and the reason, before anything is trained.
 """
 
 import hashlib
@@ -10,69 +10,75 @@ import re
 import shutil
 import warnings
 import zipfile
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field
 
-from retrace import decoding, files, memory, paths
+from retrace import decoding, files, memmap, memory, paths
 from retrace.errors import DataError, ParamsError
 from retrace.samples import Samples, Skipped, Splits
 
 SPLITS = ("train", "val", "test")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 ARCHIVE = "images.zip"
-MOST_LINES = 20  # of an error message
-MOST_AT_ONCE = 8  # images being decoded
-DECODING = 1 << 31  # bytes that decoding an image may take
-DVC_CACHE = re.compile(r"/files/md5/[0-9a-f]{2}/[0-9a-f]{30}$")  # a link of DVC's
+MAX_LINES = 20  # of a message
+MAX_THREADS = 8
+DECODING_BYTES = 1 << 31  # of memory, to decode one image
+WINDOW = 1024  # images
+DVC_CACHE = re.compile(r"/files/md5/[0-9a-f]{2}/[0-9a-f]{30}$")  # to which DVC may link a file
 
 Edge = Annotated[int, Field(ge=1, le=2048)]  # pixels
-Faults = dict[Path, str]  # the reason why each file cannot be used
+Problems = dict[Path, str]  # unusable files and folders, and why
 
 
 class Listing(NamedTuple):
-    """The content of data/images, without hidden files and the README."""
+    """The content of data/images without hidden files and the README."""
 
-    images: dict[str, Path]  # by path in data/images: class/... or split/class/...
-    others: list[Path]  # files without an image's suffix
-    faults: Faults
+    images: dict[str, Path]  # by the path in data/images: class/... or split/class/...
+    others: list[Path]  # files without the suffix of an image
+    problems: Problems
 
 
 def collect(folder: Path) -> str:
-    """Pack all images into images.zip, the only file in `folder`, and return what was packed.
+    """Pack data/images into images.zip in `folder`, and return a summary.
 
-    The same images give the same bytes. Raises DataError, with a line for each fault, if a file
-    cannot be read or has no class; then `folder` is empty.
+    Equal images give equal bytes. Raises DataError with one line for each file that can't be read
+    or has no class; then `folder` is empty.
     """
     shutil.rmtree(folder, ignore_errors=True)
-    images, others, faults = _list_images(paths.IMAGES)
-    with files.atomic(folder / ARCHIVE) as unfinished, zipfile.ZipFile(unfinished, "w") as archive:
+    images, others, problems = _list(paths.IMAGES)
+    with (
+        files.atomic(folder / ARCHIVE) as unfinished,
+        zipfile.ZipFile(unfinished, "w") as archive,
+    ):
         for name, path in sorted(images.items()):
             try:
                 content = _content(path)
             except DataError as error:
-                faults[path] = str(error)
+                problems[path] = str(error)
                 continue
-            if not faults:
+            if not problems:
                 archive.writestr(_member(name), content)
-        if faults:
-            raise DataError(_message("to fix or remove", faults))
+        if problems:
+            raise DataError(_message("to mend or remove", problems))
     n_classes = len({_split_and_class(name)[1] for name in images})
+    summary = f"{paths.IMAGES}, {len(images):,} images of {n_classes} classes"
     suffixes = Counter(path.suffix.lower() or "without suffix" for path in others)
-    left_out = ", ".join(f"{count} {shown(suffix)}" for suffix, count in sorted(suffixes.items()))
-    return f"{paths.IMAGES}, {len(images):,} images of {n_classes} classes" + (left_out and f"; left out: {left_out}")
+    left_out = [f"{count} {printable(suffix)}" for suffix, count in sorted(suffixes.items())]
+    return f"{summary}; left out: {', '.join(left_out)}" if left_out else summary
 
 
 def read(folder: Path, *, resize: Edge, crop: Edge, on_bad: Literal["fail", "skip"]) -> Splits:
-    """Read the images (n, 3, crop, crop) of each split; without splits all are for training.
+    """Decode the samples of each split, images of shape (n, 3, crop, crop).
 
-    An image's shorter edge is resized to `resize` pixels, and a square of `crop` pixels is cut from
-    its centre. Images that cannot be decoded are skipped, or raise DataError with a line for each.
+    Without folders for splits all are for training. The shorter edge of an image is resized to
+    `resize` pixels, then the center is cropped. Images that can't be decoded are skipped, or raise
+    DataError with one line for each.
     """
     if crop > resize:
         raise ParamsError(
@@ -80,27 +86,29 @@ def read(folder: Path, *, resize: Edge, crop: Edge, on_bad: Literal["fail", "ski
         )
     try:
         with zipfile.ZipFile(folder / ARCHIVE) as archive:
-            return _read(archive, resize, crop, skip=on_bad == "skip")
+            return _decode_all(archive, resize, crop, skip=on_bad == "skip")
     except (OSError, EOFError, LookupError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
-        raise DataError(f"{folder / ARCHIVE}: {error}; `dvc repro download` writes it") from None
+        message = f"{folder / ARCHIVE}: {error}; `dvc repro download` makes it"
+        raise DataError(message) from None
 
 
-def _read(archive: zipfile.ZipFile, resize: int, crop: int, *, skip: bool) -> Splits:
-    names = [_check(info) for info in archive.infolist()]
+def _decode_all(archive: zipfile.ZipFile, resize: int, crop: int, *, skip: bool) -> Splits:
+    names = [_name(info) for info in archive.infolist()]
     classes = tuple(sorted({_split_and_class(name)[1] for name in names}))
-    splits = {}
-    skipped = list[Skipped]()
+    splits: dict[str, Samples] = {}
+    skipped: list[Skipped] = []
     for split in SPLITS:
-        own = _interleave([name for name in names if _split_and_class(name)[0] == split])
+        own = [name for name in names if _split_and_class(name)[0] == split]
         if own:
-            splits[split] = _decode(archive, own, classes, resize, crop, skipped)
+            splits[split] = _decode(archive, _alternating(own), classes, resize, crop, skipped)
     if skipped and not skip:
-        faults = {Path(bad.file): bad.reason for bad in skipped}
-        raise DataError(_message("to fix or remove, or else -S datasets.image_folder.on_bad=skip", faults))
+        problems = {Path(image.file): image.reason for image in skipped}
+        remedy = "to mend or remove, or else -S datasets.image_folder.on_bad=skip"
+        raise DataError(_message(remedy, problems))
     for split, samples in splits.items():
         missing = np.setdiff1d(np.arange(len(classes)), samples.labels)
         if len(missing):
-            name = shown(classes[missing[0]])
+            name = printable(classes[missing[0]])
             raise DataError(f"{paths.IMAGES}: no image of class {name} can be used for {split}")
     return Splits(splits["train"], splits.get("val"), splits.get("test"), tuple(skipped))
 
@@ -113,91 +121,89 @@ def _decode(
     crop: int,
     skipped: list[Skipped],
 ) -> Samples:
-    """Decode the images called `names`; those that fail are added to `skipped`."""
-    images, left = memory.array((len(names), 3, crop, crop), np.dtype(np.uint8)), iter(range(len(names)))
+    """Decode images in threads. Those that can't be decoded are added to `skipped`."""
+    images = memmap.empty((len(names), 3, crop, crop), np.dtype(np.uint8))
 
-    def decode() -> dict[int, Skipped]:
-        bad = {}
-        for number in left:  # shared by the threads; a task for each image takes longer
-            content = archive.read(names[number])
-            try:
-                images[number] = decoding.pixels(content, images.shape[1:], resize)
-            except DataError as error:
-                file, digest = str(paths.IMAGES / names[number]), hashlib.sha256(content).hexdigest()
-                bad[number] = Skipped(file, digest, str(error))
-        return bad
-
-    at_once = min(os.cpu_count() or 1, MOST_AT_ONCE, max(1, memory.free() // DECODING))
-    bad = dict[int, Skipped]()
-    # Pillow warns of odd metadata.
-    with warnings.catch_warnings(action="ignore"), ThreadPoolExecutor(at_once) as pool:
+    def decode(number: int) -> Skipped | None:
+        """Decode one image into its row of `images`; return it if that is impossible."""
+        content = archive.read(names[number])
         try:
-            decoders = [pool.submit(decode) for _ in range(at_once)]
-            wait(decoders, return_when=FIRST_EXCEPTION)
-        finally:
-            deque(left, maxlen=0)  # after a failure or an interrupt, the other threads end
-        for each in decoders:
-            bad |= each.result()
-    skipped += (bad[number] for number in sorted(bad))
-    kept = np.setdiff1d(np.arange(len(names)), list(bad))
+            images[number] = decoding.pixels(content, images.shape[1:], resize)
+        except DataError as error:
+            digest = hashlib.sha256(content).hexdigest()
+            return Skipped(str(paths.IMAGES / names[number]), digest, str(error))
+        return None
+
+    n_threads = min(os.cpu_count() or 1, MAX_THREADS, max(1, memory.free() // DECODING_BYTES))
+    failures: list[Skipped | None] = []
+    # Odd metadata causes warnings. A window at a time, so that few tasks wait in memory.
+    with warnings.catch_warnings(action="ignore"), ThreadPoolExecutor(n_threads) as pool:
+        for first in range(0, len(names), WINDOW):
+            window = range(first, min(first + WINDOW, len(names)))
+            failures += pool.map(decode, window)
+    skipped += [failure for failure in failures if failure]
+    kept = np.flatnonzero([failure is None for failure in failures])
     labels = np.array([classes.index(_split_and_class(name)[1]) for name in names], np.int64)
-    files = np.array([str(paths.IMAGES / name) for name in names], dtype=object)
-    return Samples(images, labels, classes, files, resize).take(kept)
+    image_paths = np.array([str(paths.IMAGES / name) for name in names], dtype=object)
+    return Samples(images, labels, classes, image_paths, resize).take(kept)
 
 
-def _interleave(names: Sequence[str]) -> list[str]:
-    """Order the first of each class, the second of each, and so on.
+def _alternating(names: Sequence[str]) -> list[str]:
+    """The first image of each class, then the second of each, and so on.
 
-    Figures show the first samples of a split, which should be of all classes.
+    Figures show the first samples of a split.
     """
-    rank = {}
-    seen = Counter[str]()
+    positions: dict[str, int] = {}
+    counts = Counter[str]()
     for name in names:
-        label = _split_and_class(name)[1]
-        seen[label] += 1
-        rank[name] = seen[label]
-    return sorted(names, key=rank.__getitem__)
+        _, class_name = _split_and_class(name)
+        counts[class_name] += 1
+        positions[name] = counts[class_name]
+    return sorted(names, key=positions.__getitem__)
 
 
 def _split_and_class(name: str) -> tuple[str, str]:
-    """Return the split and the class of an image, by its path in data/images."""
+    """The split and the class of an image, by its path in data/images."""
     first, second = name.split("/")[:2]
     return (first, second) if first in SPLITS else ("train", first)
 
 
-def _check(info: zipfile.ZipInfo) -> str:
-    """Return the member's name. Raises ValueError for another writer's, such as a zip bomb."""
-    if info.compress_type != zipfile.ZIP_STORED or info.file_size > decoding.MOST_BYTES:
-        raise ValueError(f"{shown(info.filename)}: not as it was packed")
+def _name(info: zipfile.ZipInfo) -> str:
+    """The name of a member. Raises ValueError if `collect` did not write it: it may be a bomb."""
+    if info.compress_type != zipfile.ZIP_STORED or info.file_size > decoding.MAX_BYTES:
+        raise ValueError(f"{printable(info.filename)}: not as it was packed")
     return info.filename
 
 
-def _list_images(root: Path) -> Listing:
-    """List all files below `root`. Raises DataError where there are none."""
+def _list(root: Path) -> Listing:
+    """List the images below `root`. Raises DataError if there is nothing."""
     splits = [split for split in SPLITS if (root / split).is_dir()]
     folders = {split: root / split for split in splits} or {"train": root}
-    images, others, faults = listing = Listing({}, [], {})
+    listing = Listing({}, [], {})
     for path in files_below(root):
-        below = path.relative_to(root).parts
-        name = "/".join(below)
+        parts = path.relative_to(root).parts
+        name = "/".join(parts)
         if path.is_dir():
-            faults[path] = "a link to a folder; put the folder itself here"
+            listing.problems[path] = "a link to a folder; put the folder itself here"
         elif path.suffix.lower() not in SUFFIXES:
-            others.extend([] if below == ("README.md",) else [path])
-        elif len(below) < (3 if splits else 2):
-            faults[path] = "in no class's folder"
+            listing.others.extend([] if name == "README.md" else [path])
+        elif len(parts) < (3 if splits else 2):
+            listing.problems[path] = "in no class's folder"
         elif not _is_utf8(name):
-            faults[path] = "its name is not UTF-8"
+            listing.problems[path] = "its name is not UTF-8"
         else:
-            images[name] = path
-    faults |= _misplaced(root, folders) | _missing(root, folders, images) | faults
-    if not images and not faults:
-        raise DataError(f"{root}: no images; its README.md describes the layout")
+            listing.images[name] = path
+    of_folders = _misplaced(root, folders) | _empty(root, folders, listing.images)
+    for path, problem in of_folders.items():
+        listing.problems.setdefault(path, problem)
+    if not listing.images and not listing.problems:
+        hint = "its README.md says how to lay them out, and which ones a copy sees"
+        raise DataError(f"{root}: no images; {hint}")
     return listing
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """Yield all files below `folder` that are not hidden, sorted, and links to folders."""
+    """Yield all files below `folder` that are not hidden, sorted; a link to a folder is one too."""
     for path in _visible(folder):
         if path.is_dir() and not path.is_symlink():
             yield from files_below(path)
@@ -215,31 +221,36 @@ def _visible(folder: Path) -> list[Path]:
         raise DataError(f"{folder}: {error.strerror}") from None
 
 
-def _misplaced(root: Path, folders: Mapping[str, Path]) -> Faults:
-    """Return folders that make it ambiguous which folders are splits and which are classes."""
-    others = [path for path in _visible(root) if path.is_dir() and path.name not in SPLITS]
-    beside = f"beside {', '.join(folders)}"
-    faults = {}
-    if root not in folders.values():
-        faults |= dict.fromkeys(others, f"a folder {beside}")
-    for path in others:
+def _misplaced(root: Path, folders: Mapping[str, Path]) -> Problems:
+    """Folders that may be either a split or a class, and a missing train folder."""
+    problems: Problems = {}
+    has_splits = root not in folders.values()
+    for path in _visible(root):
+        if not path.is_dir() or path.name in SPLITS:
+            continue
         if path.name.lower() in SPLITS:
-            faults[path] = f"should be called {path.name.lower()}"
+            problems[path] = f"should be called {path.name.lower()}"
+        elif has_splits:
+            problems[path] = f"a folder beside {', '.join(folders)}"
     if "train" not in folders:
-        faults[root / "train"] = f"missing {beside}"
-    return faults
+        problems[root / "train"] = f"missing beside {', '.join(folders)}"
+    return problems
 
 
-def _missing(root: Path, folders: Mapping[str, Path], names: Iterable[str]) -> Faults:
-    """Return splits without images of a class; each folder is a class."""
-    seen = {_split_and_class(name) for name in names}
-    visible = [path for folder in folders.values() for path in _visible(folder)]
-    classes = {path.name for path in visible if path.is_dir()}
-    needed = [(split, name) for split in folders for name in sorted(classes)]
-    faults = {folders[split] / name: "no images in it" for split, name in needed if (split, name) not in seen}
+def _empty(root: Path, folders: Mapping[str, Path], names: Iterable[str]) -> Problems:
+    """Classes without images in a split. Every folder is a class, and there must be two of them."""
+    present = {_split_and_class(name) for name in names}
+    inside = [path for folder in folders.values() for path in _visible(folder)]
+    classes = {path.name for path in inside if path.is_dir()}
+    problems = {
+        folder / name: "no images in it"
+        for split, folder in folders.items()
+        for name in sorted(classes)
+        if (split, name) not in present
+    }
     if len(classes) == 1:
-        faults[root] = f"one class, {classes.pop()}; needs two or more"
-    return faults
+        problems[root] = f"one class, {classes.pop()}; needs two or more"
+    return problems
 
 
 def _is_utf8(name: str) -> bool:
@@ -251,27 +262,33 @@ def _is_utf8(name: str) -> bool:
 
 
 def _content(path: Path) -> bytes:
-    """Read a file. Raises DataError for a link to a file outside, unless it is in DVC's cache."""
+    """Read an image's file. Raises DataError if it is a link out of data/images."""
     content = decoding.content(path)
     target = path.resolve()
     is_inside = target.is_relative_to(paths.IMAGES.resolve())
     if not is_inside and not DVC_CACHE.search(target.as_posix()):
-        raise DataError(f"a link to a file outside of {paths.IMAGES}, {target}")
+        raise DataError(f"a link that leads out of {paths.IMAGES}, to {target}")
     return content
 
 
 def _member(name: str) -> zipfile.ZipInfo:
+    """A member of the archive without anything that differs between machines."""
     info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
-    info.create_system, info.external_attr = 3, 0o644 << 16
+    info.create_system = 3  # Unix
+    info.external_attr = 0o644 << 16
     return info
 
 
-def _message(what: str, faults: Faults) -> str:
-    lines = [f"\n  {shown(str(path))}: {shown(reason)}" for path, reason in sorted(faults.items())]
-    more = f"\n  and {len(lines) - MOST_LINES:,} more" if len(lines) > MOST_LINES else ""
-    return f"{paths.IMAGES}: {len(lines):,} {what}:{''.join(lines[:MOST_LINES])}{more}"
+def _message(remedy: str, problems: Problems) -> str:
+    """A line for each problem, up to MAX_LINES."""
+    lines = [f"{printable(str(path))}: {printable(why)}" for path, why in sorted(problems.items())]
+    text = "".join(f"\n  {line}" for line in lines[:MAX_LINES])
+    if len(lines) > MAX_LINES:
+        text += f"\n  and {len(lines) - MAX_LINES:,} more"
+    return f"{paths.IMAGES}: {len(lines):,} {remedy}:{text}"
 
 
-def shown(text: str) -> str:
-    """Return `text` on one line, with control characters escaped."""
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+def printable(text: str) -> str:
+    """`text` on one line, with other characters escaped."""
+    letters = (letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+    return "".join(letters)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from retrace import git, params, paths
+from retrace import git, params, params_file, paths
 from retrace.errors import ParamsError
 from retrace.metrics import parse_metrics
 from retrace.redaction import redacted_all
@@ -70,6 +70,6 @@ def _metrics(commit: str) -> dict[str, float] | None:
 
 def _chosen(commit: str) -> dict[str, Any] | None:
     try:
-        return redacted_all(params.chosen(params.parsed(git.read_file(commit, paths.PARAMS) or b"")))
+        return redacted_all(params.chosen(params_file.parse(git.read_file(commit, paths.PARAMS) or b"")))
     except (ParamsError, LookupError, TypeError):
         return None

@@ -25,7 +25,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from retrace import files, params, paths, svg
+from retrace import files, params, params_file, paths, svg
 from retrace.figures import FIGURES
 from retrace.pages import answers, baseline, curves, images, wording
 from retrace.pages.baseline import Baseline
@@ -54,7 +54,7 @@ class Inputs:
     layers as text, and the processor.
     """
 
-    values: params.Values
+    values: params_file.Values
     deps: Mapping[str, str]
     layers: str
     machine: str
@@ -171,7 +171,7 @@ def interval(share: float, n: int) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def _by_stage(values: params.Values) -> dict[str, dict[str, Any]]:
+def _by_stage(values: params_file.Values) -> dict[str, dict[str, Any]]:
     """Return the chosen parameters by the first stage that reads them, without secrets."""
     left = redacted_all(params.chosen(values))
     by_stage = {}

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from retrace import git, graph, hashing, overrides, params, paths
+from retrace import git, graph, hashing, overrides, params, params_file, paths
 from retrace.errors import DataError, ParamsError, RetraceError
 from retrace.metrics import parse_metrics
 from retrace.provenance import places
@@ -166,7 +166,7 @@ def _notes(locked: Mapping[str, graph.Locked], current: Mapping[str, graph.Locke
     if old := [stage for stage in locked if stage not in current]:
         yield f"{', '.join(old)} did not run since a stage before made other files: left out; `dvc repro` runs the rest"
     try:
-        now = overrides.flatten(params.read(folder / paths.PARAMS))
+        now = overrides.flatten(params_file.read(folder / paths.PARAMS))
     except ParamsError:
         return
     ran = [item for entry in current.values() for item in overrides.flatten(entry.params).items()]

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from retrace import hashing, identity, params, paths
+from retrace import hashing, identity, params_file, paths
 from retrace.errors import RetraceError
 from retrace.provenance import rebuild
 from retrace.provenance.places import PATCH
@@ -25,7 +25,7 @@ def restore(client: store.MlflowClient, record: Record, tree: Path) -> Origin:
     for origin in dict.fromkeys(_origins(client, record)):
         try:
             rebuild.check_out(tree, origin)
-            values = params.read(tree / paths.PARAMS)
+            values = params_file.read(tree / paths.PARAMS)
             read = links.hashes(record.made_by["download"], "deps") if "download" in record.made_by else {}
             if values.get("dataset") == "image_folder" and str(paths.IMAGES) in read:
                 rebuild.put_images(tree, read[str(paths.IMAGES)])
@@ -58,7 +58,7 @@ def _patch(client: store.MlflowClient, run: str) -> bytes:
         return Path(client.download_artifacts(run, PATCH, folder)).read_bytes()
 
 
-def _others(record: Record, values: params.Values, tree: Path) -> list[str]:
+def _others(record: Record, values: params_file.Values, tree: Path) -> list[str]:
     """Return the code files and parameters that differ between `tree` and the experiment's runs."""
     recorded = {path: md5 for run in record.own() for path, md5 in links.hashes(run, "deps").items()}
     files = [

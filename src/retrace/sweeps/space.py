@@ -24,7 +24,8 @@ from retrace import metrics, overrides, params
 from retrace.errors import ParamsError
 from retrace.metrics import Direction
 from retrace.overrides import Flat
-from retrace.params import TABLES, Choice, Values
+from retrace.params import TABLES, Choice
+from retrace.params_file import Values
 
 METRICS = ("val_loss", "val_accuracy")  # measured on the validation split after each epoch
 NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"

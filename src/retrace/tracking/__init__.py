@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from retrace import files, git, graph, hashing, identity, integrity, machine, params, processes
+from retrace import files, git, graph, hashing, identity, integrity, machine, params, params_file, processes
 from retrace.errors import DataError, Terminated
 from retrace.journal import EventLog
 from retrace.tracking import follower
@@ -28,7 +28,7 @@ def stage(name: str) -> Iterator[EventLog]:
     Raises DataError, before there is a run, if an input is not as dvc.lock says, or if another
     process runs this stage here.
     """
-    values = params.read()
+    values = params_file.read()
     stages = graph.stages(values)
     with _locked(name):
         log = EventLog(folder(), **_header(name, stages, values))
@@ -77,7 +77,7 @@ def _locked(name: str) -> Iterator[None]:
         yield
 
 
-def _header(name: str, stages: Mapping[str, graph.Stage], values: params.Values) -> dict[str, Any]:
+def _header(name: str, stages: Mapping[str, graph.Stage], values: params_file.Values) -> dict[str, Any]:
     """Return the first line of the stage's event log."""
     makers = graph.makers(stages)
     deps = _hashes(stages[name].deps)
@@ -117,7 +117,7 @@ def _files_in(outs: Iterable[str]) -> list[str]:
     return [str(file) for out in folders for file in sorted(out.rglob("*")) if file.is_file()]
 
 
-def _later(name: str, stages: Mapping[str, graph.Stage], values: params.Values) -> dict[str, Any]:
+def _later(name: str, stages: Mapping[str, graph.Stage], values: params_file.Values) -> dict[str, Any]:
     """Return the parameters and known inputs of each stage after this one.
 
     With the outputs of the stages before it they decide its result. If MLflow has a run of just

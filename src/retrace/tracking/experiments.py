@@ -8,7 +8,7 @@ from pathlib import Path
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Run
 
-from retrace import git, graph, hashing, identity, machine, overrides, params, paths
+from retrace import git, graph, hashing, identity, machine, overrides, params, params_file, paths
 from retrace.errors import DataError, ParamsError
 from retrace.git import ExperimentRef
 from retrace.metrics import parse_metrics
@@ -19,7 +19,7 @@ from retrace.tracking import links, runs, store, upload
 class Tree:
     """A folder in which dvc.lock says what the code and the parameters beside it made."""
 
-    values: params.Values
+    values: params_file.Values
     key: str
     locked: dict[str, graph.Locked]
     metrics: dict[str, float]  # as reports/metrics.json has them
@@ -28,7 +28,7 @@ class Tree:
 def read(folder: Path) -> Tree | None:
     """None where dvc.lock is not of this code and these parameters, or lacks a stage."""
     try:
-        values = params.read(folder / paths.PARAMS)
+        values = params_file.read(folder / paths.PARAMS)
         locked = graph.locked(folder)
         if not _is_settled(values, locked, folder):
             return None
@@ -111,7 +111,7 @@ def _parents(client: MlflowClient) -> Iterator[Run]:
     return store.every(client, store.experiments(client), "tags.`dvc.exp_rev` LIKE '%'")
 
 
-def _is_settled(values: params.Values, locked: Mapping[str, graph.Locked], folder: Path) -> bool:
+def _is_settled(values: params_file.Values, locked: Mapping[str, graph.Locked], folder: Path) -> bool:
     """Whether dvc.lock has each stage with these parameters and the files here, outputs being later dependencies."""
     made: dict[str, str] = {}
     for name, stage in graph.stages(values, folder).items():
