@@ -130,7 +130,7 @@ def test_what_did_not_finish_or_was_not_measured_is_counted_and_nothing_else(
     leaderboard.lead("mnist", "test_accuracy", 20, as_json=False)
     said = capsys.readouterr().out
     assert "\nleft out: 2 FAILED, 1 KILLED, 1 RUNNING, 2 without test_accuracy\n" in said
-    assert said.startswith("   test_accuracy  std  least..most  n  training, s  newest      run")
+    assert said.startswith("   test_accuracy  std  min..max  n  training, s  newest      run")
     assert "\n1            0.5                    1" in said
     assert "\n2  " not in said
 

@@ -202,6 +202,6 @@ def test_the_name_of_experiments_that_are_there_is_not_taken_again(clone: Clone)
     clone.type(f"git update-ref refs/exps/{head[:2]}/{head[2:]}/taken-0 {head}")
     for _ in range(2):
         said = clone.run("retrace", "sweep", "lr=0.001,0.02", "--name", "taken", code=2)
-        assert said.startswith("taken: experiments of that name are there, taken-0 for one, which sqlite:///")
+        assert said.startswith("taken: there are experiments of that name, as taken-0, unknown to sqlite:///")
         assert len(said.splitlines()) == 1
     assert named(clone, "taken") == ["taken-0"]

@@ -86,7 +86,7 @@ def test_the_sentence_names_what_differs_and_both_devices_if_there_are_two(devic
     good, bad = Row("train", "val_loss", "1", "1", "same"), Row("train", "lost.txt", "1", "", "missing")
     assert verify.sentence([good], 0.005, devices).startswith("verified: 1 outputs and metrics")
     said = verify.sentence([good, bad], 0.005, devices)
-    assert said.startswith("1 of 2 outputs and metrics are not as they were: lost.txt")
+    assert said.startswith("1 of 2 outputs and metrics differ: lost.txt")
     for word in ("cpu, then", "gpu, now", "0.005"):
         assert (word in said) == (devices is not None)
 
@@ -346,7 +346,7 @@ def test_an_experiment_is_made_again_to_the_bit_and_its_code_with_it(made: Made)
     said = made.verify(parent)
     assert "download, preprocess, train, evaluate, visualize from commit" in said
     assert "and its code.patch" in said
-    assert "outputs and metrics are as they were" in said
+    assert "outputs and metrics are equal" in said
     for what in ("data/raw", "models/model.safetensors", "reports/figures", "val_loss", "test_accuracy"):
         assert verdict(said, what) == "same"
     for stage in ("download", "preprocess", "train", "evaluate", "visualize"):
@@ -375,7 +375,7 @@ def test_a_record_that_is_not_what_was_made_is_told(made: Made) -> None:
     made.store.set_tag(child.info.run_id, "retrace.machine", "another processor")  # no excuse for this stage
     said = made.verify(child, code=1)
     assert (verdict(said, "data/raw"), verdict(said, "raw_bytes")) == ("differs", "differs")
-    assert "2 of 2 outputs and metrics are not as they were: data/raw, raw_bytes" in said
+    assert "2 of 2 outputs and metrics differ: data/raw, raw_bytes" in said
     assert "Running stage 'preprocess'" not in said
 
 

@@ -118,8 +118,8 @@ def test_a_queue_whose_worker_was_killed_is_put_right(clone: Clone) -> None:
     until(partial(is_over, start["process"]), 30, "the end of the stage")
     assert "Running" in clone.queue()
     said = clone.type("retrace reconcile")
-    assert "crashed: had no worker, and waits in the queue again" in said
-    assert "put back: 1 experiment; removed: 1 folder that" in said
+    assert "crashed: had no worker; it is in the queue again" in said
+    assert "put back: 1 experiment; removed: 1 folder not in use" in said
     assert "put back: 0 experiments; removed: 0 folders" in clone.type("retrace reconcile")
     status = clone.queue()
     assert ("Queued" in status, "Running" in status, "Failed" in status) == (True, False, False)

@@ -47,16 +47,21 @@ def _print(board: Board) -> None:
     from retrace.terminal import plain, show, table
 
     top = ("", board.metric, "std", "min..max", "n", "training, s", "newest", "run", "unlike params.yaml")
-    show(table(top, [_cells(rank, row, board.here) for rank, row in enumerate(board.rows, 1)], numbers=(0, 1, 2, 4, 5)))
-    more = (
-        f"; {board.n_rows - len(board.rows)} more rows: --top {board.n_rows}" if board.n_rows > len(board.rows) else ""
-    )
-    order = "least" if metrics.is_minimized(board.metric) else "greatest"
-    print(f"\n{board.dataset}, by the mean of {plain(board.metric)} over n seeds, the {order} first{more}")
+    rows = [_cells(rank, row, board.here) for rank, row in enumerate(board.rows, 1)]
+    show(table(top, rows, numbers=(0, 1, 2, 4, 5)))
+    n_more = board.n_rows - len(rows)
+    more = f"; {n_more} more rows: --top {board.n_rows}" if n_more else ""
+    order = "lowest" if metrics.is_minimized(board.metric) else "highest"
+    mean = f"mean of {plain(board.metric)} over n seeds"
+    print(f"\n{board.dataset}, by the {mean}, {order} first{more}")
     if board.left_out:
-        print("left out: " + ", ".join(f"{n} {plain(why)}" for why, n in sorted(board.left_out.items())))
+        reasons = (f"{n} {plain(reason)}" for reason, n in sorted(board.left_out.items()))
+        print(f"left out: {', '.join(reasons)}")
     ids = [row.runs[-1].info.run_id[:8] for row in board.rows[:2]]
-    print(f"side by side: retrace compare {' '.join(ids)}" if len(ids) > 1 else f"what made it: retrace trace {ids[0]}")
+    if len(ids) > 1:
+        print(f"side by side: retrace compare {' '.join(ids)}")
+    else:
+        print(f"what made it: retrace trace {ids[0]}")
 
 
 def _cells(rank: int, row: Row, here: Mapping[str, Any]) -> list[str]:
