@@ -136,7 +136,7 @@ def ours(what: str, n: int, seed: int) -> None:
         print(json.dumps(told), flush=True)
         os._exit(0)
 
-    Trainer.train = watched
+    Trainer.train = watched  # pyright: ignore[reportAttributeAccessIssue]
     evaluation.features = past_the_trunk
     runpy.run_path("stages/train.py", run_name="__main__")
 
