@@ -1,8 +1,8 @@
-"""How a batch of training images is changed at random, by the name in params.yaml: whole-batch tensor code.
+"""Augmentations of a batch of training images, by the name in params.yaml.
 
-To add one: a function here that takes the batch, a generator and, as keyword-only arguments, its settings, and
-returns images of the same shape; a line in the table; its settings under `augmentations:`. Draws come from the
-generator alone, which lives on the CPU.
+To add one: a function here that takes the batch, a generator and, as keyword-only arguments, its
+settings, and returns images of the same shape; a line in the table; its settings under
+`augmentations:`. It draws from the generator only, which is on the CPU.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ def none(inputs: Inputs, random: torch.Generator) -> Inputs:  # noqa: ARG001 - a
 
 
 def crop_flip(images: Images, random: torch.Generator, *, padding: Padding, flip: bool) -> Images:
-    """A random window of the old size in the image with a black margin (seeds/002, 12.3: RandomCrop and flip)."""
+    """Pad with black, crop at random to the old size, and flip half of the images (seeds/002, 12.3)."""
     n, channels, height, width = images.shape
     left, top, right, bottom = padding
     # A pixel's channels side by side: the result is channels last, as convolutions want it.
@@ -47,12 +47,12 @@ def crop_flip(images: Images, random: torch.Generator, *, padding: Padding, flip
 
 
 def shift(images: Images, random: torch.Generator, *, pixels: Pixels) -> Images:
-    """Moved by up to `pixels` in each direction; what comes in is black."""
+    """Shift by up to `pixels` in each direction, and fill with black."""
     return crop_flip(images, random, padding=[pixels] * 4, flip=False)
 
 
 def cutout(images: Images, random: torch.Generator, *, size: Side) -> Images:
-    """A square is blanked, its middle anywhere in the image (DeVries and Taylor 2017, arXiv:1708.04552)."""
+    """Blank a square centered anywhere in the image (DeVries and Taylor 2017, arXiv:1708.04552)."""
     n, _, *sides = images.shape
     places = [torch.arange(side, device=images.device) for side in sides]
     starts = [_below(side, n, random, images.device) - size // 2 for side in sides]
@@ -61,12 +61,12 @@ def cutout(images: Images, random: torch.Generator, *, size: Side) -> Images:
 
 
 def crop_flip_cutout(images: Images, random: torch.Generator, *, padding: Padding, flip: bool, size: Side) -> Images:
-    """Both, one after the other."""
+    """Apply crop_flip, then cutout."""
     return cutout(crop_flip(images, random, padding=padding, flip=flip), random, size=size)
 
 
 def _below(end: int, n: int, random: torch.Generator, device: torch.device) -> Draws:
-    """A number in 0..end-1 for each image: drawn on the CPU, where equal seeds draw alike, and sent, not waited for."""
+    """Draw a number in 0..end-1 for each image on the CPU, so that every device gets the same."""
     return torch.randint(end, (n, 1), generator=random).to(device, non_blocking=True)
 
 

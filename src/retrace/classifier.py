@@ -1,4 +1,4 @@
-"""A network with the normalisation it was trained with: raw inputs in, logits out; saved and loaded without pickle."""
+"""A network with its input normalization: raw inputs in, logits out. Saved without pickle."""
 
 import copy
 from pathlib import Path
@@ -21,7 +21,7 @@ IMAGENET = Scale(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))  #
 
 
 class Card(Strict):
-    """All that it takes to build the network again and to read its output: models/model.json."""
+    """All that it takes to build the network again and to name its outputs: models/model.json."""
 
     model: str
     settings: dict[str, Any]
@@ -35,7 +35,10 @@ class Card(Strict):
 
 
 class Classifier(nn.Module):
-    """`trunk` turns normalised inputs into features, `head` turns features into logits."""
+    """A backbone, from normalized inputs to features, and a head, from features to logits.
+
+    The backbone is called `trunk` here because saved weights have that name.
+    """
 
     mean: torch.Tensor
     std: torch.Tensor
@@ -62,7 +65,7 @@ class Classifier(nn.Module):
         return any(hasattr(layer, "initialize") for layer in self.trunk.modules())
 
     def normalised(self, inputs: Inputs) -> torch.Tensor:
-        """A tensor of its own, which the network's layers may write to."""
+        """Return normalized inputs, in a new tensor that layers may write to."""
         scaled = inputs.to(torch.float32)
         scaled = scaled - self.mean if self._is_shifted else scaled
         scaled = scaled / self.std if self._is_scaled else scaled
@@ -76,12 +79,12 @@ class Classifier(nn.Module):
         return self.head(self.features(inputs))
 
     def freeze_trunk(self) -> None:
-        """Training changes the head alone: neither weights nor running statistics of the trunk."""
+        """Freeze the backbone's weights and running statistics, so that only the head is trained."""
         self.trunk_is_frozen = True
         self.trunk.requires_grad_(requires_grad=False)
 
     def head_alone(self) -> "Classifier":
-        """The same head, of which a step changes the very same weights, for features in the place of inputs."""
+        """Return a classifier of features that shares the head's weights."""
         return Classifier(nn.Identity(), self.head, Scale((0.0,), (1.0,)), (1,)).to(self.mean.device)
 
     def train(self, mode: bool = True) -> "Classifier":
@@ -95,7 +98,7 @@ class Classifier(nn.Module):
 
 
 def scale_of(scaling: Scaling, samples: Samples, measured: Scale) -> Scale:
-    """What inputs are normalised by; `measured` is the training part's. Raises ParamsError where it does not fit."""
+    """Return the scale of inputs; `measured` is the train split's. Raises ParamsError if it does not fit."""
     n = len(measured.mean)
     if scaling == "imagenet":
         if not samples.are_images or n != len(IMAGENET.mean):
@@ -107,7 +110,7 @@ def scale_of(scaling: Scaling, samples: Samples, measured: Scale) -> Scale:
 
 
 def card_of(model: Choice, samples: Samples, scale: Scale) -> Card:
-    """The card of the chosen network for data like `samples`, before any epoch."""
+    """Return the config of the chosen network for data like `samples`, before any epoch."""
     return Card(
         model=model.name,
         settings=model.settings,
@@ -122,9 +125,9 @@ def card_of(model: Choice, samples: Samples, scale: Scale) -> Card:
 
 
 def build(card: Card) -> Classifier:
-    """The network of `card` with new weights, drawn from torch's generator; convolutions run channels last.
+    """Return a network with new weights, drawn from torch's generator, in channels-last format.
 
-    Raises ParamsError where the network takes no inputs of that shape.
+    Raises ParamsError if the network takes no inputs of that shape.
     """
     try:
         trunk, head = MODELS[card.model](card.shape, len(card.class_names), **card.settings)
@@ -133,13 +136,14 @@ def build(card: Card) -> Classifier:
             model(example(card, 1))
     except (ValueError, RuntimeError, AssertionError, IndexError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        said = f"{paths.PARAMS}: model is {card.model!r}, which takes no inputs of shape {card.shape}: {reason}"
-        raise ParamsError(said) from None
+        raise ParamsError(
+            f"{paths.PARAMS}: model is {card.model!r}, which takes no inputs of shape {card.shape}: {reason}"
+        ) from None
     return model.to(memory_format=torch.channels_last)
 
 
 def takes_one(model: Classifier, card: Card) -> bool:
-    """Whether `model` can be trained with one sample at a time; batch norm of a single value has no deviation."""
+    """Return whether the model can be trained with batches of one sample; batch norm may fail."""
     with torch.no_grad(), torch.random.fork_rng():
         try:
             copy.deepcopy(model).train()(example(card, 1))
@@ -149,13 +153,13 @@ def takes_one(model: Classifier, card: Card) -> bool:
 
 
 def example(card: Card, n: int) -> Inputs:
-    """`n` inputs of the kind that the network takes, all zeros."""
+    """Return `n` inputs of the type that the network takes, all zeros."""
     kind = torch.uint8 if len(card.shape) == 3 else torch.float32
     return torch.zeros(n, *card.shape, dtype=kind)
 
 
 def save(model: Classifier, card: Card) -> None:
-    """The weights and the card are on disk; equal weights give equal bytes."""
+    """Write weights and config; equal weights give equal bytes."""
     weights = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
     with files.atomic(paths.WEIGHTS) as unfinished:
         save_file(weights, unfinished)
@@ -164,7 +168,10 @@ def save(model: Classifier, card: Card) -> None:
 
 
 def load(weights: Path = paths.WEIGHTS, card: Path = paths.CARD) -> tuple[Classifier, Card]:
-    """The trained network, in evaluation mode on the CPU, and its card. Raises DataError where they do not fit."""
+    """Return the trained network, in evaluation mode on the CPU, and its config.
+
+    Raises DataError if they cannot be loaded or do not fit.
+    """
     try:
         said = Card.model_validate_json(card.read_bytes())
         model = build(said)
@@ -176,7 +183,7 @@ def load(weights: Path = paths.WEIGHTS, card: Path = paths.CARD) -> tuple[Classi
 
 
 class Served(nn.Module):
-    """What a user of the model calls: raw inputs in, a probability a class out."""
+    """The model as it is served: raw inputs in, a probability for each class out."""
 
     def __init__(self, model: Classifier) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What several networks are made of, and what their settings may be."""
+"""Layers that several networks share, and the types of their settings."""
 
 from typing import Annotated, Literal
 
@@ -22,7 +22,7 @@ def activation(name: Activation, *, inplace: bool = True) -> nn.Module:
 
 
 def n_pixels(height: int, width: int, halvings: int) -> int:
-    """Of a map after so many poolings by two. Raises ValueError where none is left."""
+    """Return the pixels of a map after so many poolings by two. Raises ValueError if none is left."""
     left = (height >> halvings) * (width >> halvings)
     if not left:
         raise ValueError(f"the image should have {2**halvings} pixels a side or more")
@@ -30,8 +30,9 @@ def n_pixels(height: int, width: int, halvings: int) -> int:
 
 
 class Linear(nn.Linear):
-    """The same within rounding, as W X + b of columns, which leaves a row a feature: where there are few features, its
-    products and what comes after them go through many samples at once, and take a half to a fifth of the time.
+    """A linear layer whose output is stored feature by feature; equal to nn.Linear within rounding.
+
+    With few features, it and the layers after it take a half to a fifth of the time.
     """
 
     def forward(self, input: Vectors) -> Vectors:  # noqa: A002 - torch's own name
@@ -39,8 +40,9 @@ class Linear(nn.Linear):
 
 
 class MaxPool(nn.Module):
-    """The largest of each two by two values; the same as `nn.MaxPool2d(2)`, which also notes for the gradient where it
-    was: where there is none to come, on a CPU, that is left out, and this takes a third of the time.
+    """The same as `nn.MaxPool2d(2)`, in a third of the time on a CPU without gradients.
+
+    That layer also stores the index of each maximum, which only the gradient needs.
     """
 
     def forward(self, maps: Maps) -> Pooled:
@@ -52,7 +54,7 @@ class MaxPool(nn.Module):
 
 
 class AveragePool(nn.Module):
-    """`nn.AdaptiveAvgPool2d` as two products with fixed matrices, since its gradient has no deterministic kernel.
+    """`nn.AdaptiveAvgPool2d` as two matrix products: its own gradient is not deterministic on a GPU.
 
     Equal to it within rounding, for every input size.
     """
@@ -67,7 +69,7 @@ class AveragePool(nn.Module):
 
 
 def _shares(n: int, to: int, like: Tensor) -> Tensor:
-    """The weight of each of `n` places in each of `to` means, shape (to, n), of the device and type of `like`."""
+    """Return the weight of each of `n` pixels in each of `to` means, of shape (to, n)."""
     row, place = torch.arange(to, device=like.device)[:, None], torch.arange(n, device=like.device)
     first, last = row * n // to, -(-(row + 1) * n // to)
     inside = (place >= first) & (place < last)

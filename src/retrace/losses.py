@@ -1,7 +1,8 @@
-"""What training minimises, by the name in params.yaml.
+"""Losses, by the name in params.yaml.
 
-To add one: a function here that takes the number of training samples of each class and, as keyword-only arguments,
-its settings, and returns `loss(logits, labels)`; a line in the table; its settings under `losses:`.
+To add one: a function here that takes the number of training samples of each class and, as
+keyword-only arguments, its settings, and returns `loss(logits, labels)`; a line in the table;
+its settings under `losses:`.
 """
 
 from collections.abc import Callable
@@ -26,8 +27,9 @@ Weights = Literal["none", "balanced"] | Annotated[list[Annotated[float, Field(gt
 def cross_entropy(
     counts: Counts, *, label_smoothing: Annotated[float, Field(ge=0, lt=1)], class_weights: Weights
 ) -> LossFunction:
-    """The mean negative log-likelihood, in nats; smoothing as in Szegedy et al. 2016 (arXiv:1512.00567).
+    """Return the mean negative log-likelihood, in nats.
 
+    Smoothing is that of Szegedy et al. 2016 (arXiv:1512.00567).
     With class weights, the mean is weighted by them (seeds/003).
     """
     weights = _weights(counts, class_weights, "cross_entropy.class_weights")
@@ -41,27 +43,28 @@ def cross_entropy(
 
 
 def _smoothed(logits: Logits, labels: Labels, weights: ClassWeights, smoothing: float) -> Loss:
-    """As torch's own, which makes a GPU wait to know how many samples there are."""
+    """Compute the same as torch's own function, which synchronizes a GPU in this case."""
     log_p = F.log_softmax(logits, dim=1)
     spread = -(log_p @ weights).sum() / weights[labels].sum()
     return (1 - smoothing) * F.nll_loss(log_p, labels, weights) + smoothing / len(weights) * spread
 
 
 def _in_rows(logits: Logits, labels: Labels) -> tuple[Tensor, Tensor]:
-    """Both as of an image with a pixel a sample, if logits lie class by class: then a CPU takes many at once."""
+    """View samples as the pixels of one image if logits are stored by class; faster on a CPU."""
     if logits.is_contiguous() or not logits.T.is_contiguous() or logits.is_cuda:
         return logits, labels
     return logits.T.view(1, -1, len(labels), 1), labels.view(1, -1, 1)
 
 
 def cross_entropy_scratch(counts: Counts) -> LossFunction:  # noqa: ARG001 - a loss takes them
-    """Cross-entropy spelt out: powers, their share of the sum, the logarithm of the true class's (seeds/004).
+    """Return cross-entropy as tensor code: softmax, then the true class's logarithm (seeds/004).
 
-    Infinite where that share is 0 in float32, some 87 nats below the largest: the library's has no such end.
+    Infinite where that probability is 0 in float32, some 87 nats below the largest; the library's
+    is not.
     """
 
     def loss(logits: Logits, labels: Labels) -> Loss:
-        # Without the largest, which cancels out, in the gradient too, the powers of a sure network would overflow.
+        # Subtracting the largest logit cancels out, and avoids overflow.
         powers = torch.exp(logits - logits.detach().amax(dim=1, keepdim=True))
         probabilities = powers / powers.sum(dim=1, keepdim=True)
         return -torch.log(probabilities.gather(1, labels[:, None])).mean()
@@ -70,8 +73,10 @@ def cross_entropy_scratch(counts: Counts) -> LossFunction:  # noqa: ARG001 - a l
 
 
 def focal(counts: Counts, *, gamma: Annotated[float, Field(ge=0, le=20)], alpha: Weights) -> LossFunction:
-    """Cross-entropy in which a sample counts (1 - p)^gamma, p being the probability of its class, and alpha of its
-    class (Lin et al. 2017, arXiv:1708.02002; seeds/003). The mean is over all samples, as there.
+    """Return focal loss (Lin et al. 2017, arXiv:1708.02002; seeds/003).
+
+    Cross-entropy, weighted by (1 - p)^gamma, where p is the probability of the sample's class, and
+    by the class's alpha. The mean is over all samples, as there.
     """
     weights = _weights(counts, alpha, "focal.alpha")
 
@@ -85,7 +90,7 @@ def focal(counts: Counts, *, gamma: Annotated[float, Field(ge=0, le=20)], alpha:
 
 
 def mse(counts: Counts) -> LossFunction:
-    """The mean squared difference of the logits from 1 for the true class and 0 for the others (seeds/000, 003)."""
+    """Return the mean squared difference of logits and one-hot labels (seeds/000, 003)."""
 
     def loss(logits: Logits, labels: Labels) -> Loss:
         return F.mse_loss(logits, F.one_hot(labels, len(counts)).to(logits.dtype))
@@ -94,14 +99,16 @@ def mse(counts: Counts) -> LossFunction:
 
 
 def _weights(counts: Counts, weights: str | list[float], setting: str) -> ClassWeights | None:
-    """A weight a class; balanced ones are inverse to the class's share and 1 where all classes are equal."""
+    """Return a weight for each class; balanced ones are inverse to the class's share."""
     if weights == "none":
         return None
     if weights == "balanced":
         return len(counts) ** -1 * counts.sum() / counts.clamp(min=1).float()
     if len(weights) != len(counts):
-        said = f"{paths.PARAMS}: losses.{setting} has {len(weights)} numbers"
-        raise ParamsError(f"{said}; should be none, balanced, or a number for each of the {len(counts)} classes")
+        raise ParamsError(
+            f"{paths.PARAMS}: losses.{setting} has {len(weights)} numbers; "
+            f"should be none, balanced, or a number for each of the {len(counts)} classes"
+        )
     return torch.tensor(weights, dtype=torch.float32, device=counts.device)
 
 

@@ -1,8 +1,8 @@
-"""Weights from elsewhere to start from: torchvision's, by its own name for them, or a file's.
+"""Pretrained weights: torchvision's, or those of a file.
 
-A file's name ends in the first digits of its SHA-256, as torchvision's do, and is held against them: other bytes have
-another name, so that params.yaml says which weights an experiment started from. torchvision's files are pickles; they
-are read by torch's restricted reader, which makes tensors and nothing else.
+A file's name ends in the first digits of its SHA-256, as torchvision's do, and must match them, so
+that params.yaml identifies the weights an experiment started from. torchvision's files are pickles;
+torch's restricted reader loads nothing but tensors from them.
 """
 
 from pathlib import Path
@@ -23,10 +23,10 @@ Weights = dict[str, Tensor]
 
 
 def load_into(model: Classifier, pretrained: str) -> str:
-    """`model` starts from these weights; returns the SHA-256 of their file.
+    """Load the weights into the model, and return the SHA-256 of their file.
 
-    A head for other classes keeps its new weights. Raises ParamsError where the file is missing or not what its name
-    says, or the network's trunk is not what it holds.
+    A head for other classes keeps its new weights. Raises ParamsError if the file is missing, does
+    not match its name, or has no weights for the model's backbone.
     """
     path = _default(model) if pretrained == "DEFAULT" else Path(pretrained)
     if not path.is_file():
@@ -53,12 +53,12 @@ def load_into(model: Classifier, pretrained: str) -> str:
 
 
 def _is_counter(name: str) -> bool:
-    """Batch norm's count of batches, which torchvision's older files lack and nothing here uses."""
+    """Return whether it is batch norm's unused counter, which torchvision's older files lack."""
     return name.endswith(".num_batches_tracked")
 
 
 def _default(model: Classifier) -> Path:
-    """The best weights that torchvision has of the network, in the user's cache; fetched if they are not there yet."""
+    """Return the path of torchvision's best weights in the user's cache; download them if missing."""
     if not isinstance(model.trunk, Backbone):
         raise ParamsError("params.yaml: pretrained is 'DEFAULT', which torchvision's models have; give a file or none")
     from torchvision import models
@@ -80,8 +80,8 @@ def _default(model: Classifier) -> Path:
 
 
 def _is_named_after(digest: str, path: Path) -> bool:
-    said = path.stem.rsplit("-", 1)[-1]
-    return len(said) >= DIGITS and digest.startswith(said)
+    digits = path.stem.rsplit("-", 1)[-1]
+    return len(digits) >= DIGITS and digest.startswith(digits)
 
 
 def _read(path: Path) -> Weights:

@@ -1,4 +1,4 @@
-"""How far training is: a bar in a terminal, a line an epoch elsewhere."""
+"""Progress of training: a bar in a terminal, a line for each epoch elsewhere."""
 
 import sys
 import time
@@ -10,14 +10,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 
 from retrace.state import Epoch, Step
 
-MAX_LINES = 30  # of epochs, and the first and the last
+MAX_LINES = 30  # for epochs, besides the first and the last
 EVERY_S = 0.2  # reading a loss waits for the device
 
 
 class Lines:
-    """A line an epoch, for logs; of many epochs, some. `images_per_s` is the last epoch's, its validation included.
+    """A line for each epoch, or for some of many.
 
-    `n_images` and `seconds` are this epoch's so far.
+    `images_per_s` is the last epoch's, with its validation; `n_images` and `seconds` are this
+    epoch's so far.
     """
 
     def __init__(self, epochs: int) -> None:
@@ -30,7 +31,7 @@ class Lines:
         return time.perf_counter() - self._since
 
     def resume(self, n_images: int, seconds: float) -> None:
-        """The epoch is as far as it was in another process."""
+        """Set how far this epoch was when training was interrupted."""
         self.n_images, self._since = n_images, time.perf_counter() - seconds
 
     def step(self, step: Step) -> None:
@@ -41,24 +42,24 @@ class Lines:
         self.resume(0, 0.0)
         if epoch.epoch % -(-self.epochs // MAX_LINES) and epoch.epoch not in (1, self.epochs):
             return
-        self._say(
+        self._print(
             f"epoch {epoch.epoch}/{self.epochs}  "
             f"train loss {epoch.train_loss:.4f} accuracy {epoch.train_accuracy:.2%}  "
             f"validation loss {epoch.val_loss:.4f} accuracy {epoch.val_accuracy:.2%}  "
             f"{self.images_per_s:,.0f} images/s"
         )
 
-    def _say(self, line: str) -> None:
+    def _print(self, line: str) -> None:
         print(line, flush=True)
 
 
 class Bar(Lines):
-    """In a terminal: steps done, loss and accuracy of the last step, images a second, time left."""
+    """A bar with steps, loss and accuracy of the last step, images a second, and time left."""
 
     def __init__(self, epochs: int, total_steps: int, bar: Progress) -> None:
         super().__init__(epochs)
         self.bar = bar
-        self.task = bar.add_task("train", total=total_steps, told="")
+        self.task = bar.add_task("train", total=total_steps, metrics="")
         self._drawn = 0.0
 
     def step(self, step: Step) -> None:
@@ -67,31 +68,32 @@ class Bar(Lines):
         if now - self._drawn < EVERY_S:
             return
         self._drawn = now
-        accuracy, speed = step.n_correct.item() / step.n_images, self.n_images / self.seconds
-        told = f"loss {step.loss.item():.4f}  accuracy {accuracy:6.1%}  {speed:,.0f} images/s"
-        self.bar.update(self.task, completed=step.step, told=told, refresh=True)
+        accuracy = step.n_correct.item() / step.n_images
+        speed = self.n_images / self.seconds
+        metrics = f"loss {step.loss.item():.4f}  accuracy {accuracy:6.1%}  {speed:,.0f} images/s"
+        self.bar.update(self.task, completed=step.step, metrics=metrics, refresh=True)
 
-    def _say(self, line: str) -> None:
+    def _print(self, line: str) -> None:
         self.bar.console.print(line, highlight=False)
 
 
 @contextmanager
 def follow(epochs: int, total_steps: int) -> Iterator[Lines]:
-    """Yield what shows the progress of `total_steps` steps on standard output."""
+    """Yield the listener that shows progress on standard output."""
     if not sys.stdout.isatty():
         yield Lines(epochs)
         return
-    # No thread of its own to redraw: it would take a core from training.
+    # Without a thread that redraws: it would take a core from training.
     with Progress(*columns(), console=Console(), auto_refresh=False, transient=True) as bar:
         yield Bar(epochs, total_steps, bar)
 
 
 def columns() -> tuple[ProgressColumn, ...]:
-    """Of the bar, from left to right."""
+    """Return the bar's columns, from left to right."""
     return (
         MofNCompleteColumn(),
         BarColumn(bar_width=24),
-        TextColumn("{task.fields[told]}", style="none"),
+        TextColumn("{task.fields[metrics]}", style="none"),
         TimeRemainingColumn(),
         TextColumn("left"),
     )

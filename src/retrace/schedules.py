@@ -1,7 +1,7 @@
-"""The factor on the peak learning rate at a moment of training, by the name in params.yaml.
+"""Learning rate schedules, by the name in params.yaml: factors on the peak learning rate.
 
-To add one: a pure function of the moment here, with its settings as keyword-only arguments; a line in the table; its
-settings under `schedules:`. A schedule keeps no state: a resumed training needs none of it.
+To add one: a pure function of the moment here, with its settings as keyword-only arguments; a line
+in the table; its settings under `schedules:`. A schedule has no state that a checkpoint would need.
 """
 
 import math
@@ -24,29 +24,35 @@ class Moment(NamedTuple):
 
 
 def constant(at: Moment) -> float:  # noqa: ARG001 - a schedule is a function of it
-    """1."""
+    """Return 1."""
     return 1.0
 
 
 def multistep(at: Moment, *, milestones: list[Epochs], gamma: Fraction) -> float:
-    """Multiplied by `gamma` after each of the epochs named (seeds/002, 12.3: MultiStepLR)."""
+    """Multiply by `gamma` after each of the epochs named (seeds/002, 12.3: MultiStepLR)."""
     return gamma ** sum(milestone <= at.epoch for milestone in milestones)
 
 
 def one_cycle(at: Moment, *, warmup_fraction: Fraction) -> float:
-    """Up in a line from 0 to 1 for `warmup_fraction`, then down half a cosine to 0 (Smith 2018, arXiv:1803.09820)."""
+    """Rise linearly from 0 to 1 during warm-up, then fall to 0 along half a cosine.
+
+    Smith 2018, arXiv:1803.09820.
+    """
     if at.done < warmup_fraction:
         return at.done / warmup_fraction
     return (1 + math.cos(math.pi * (at.done - warmup_fraction) / (1 - warmup_fraction))) / 2
 
 
 def cosine(at: Moment) -> float:
-    """Down half a cosine from 1 to 0 (Loshchilov and Hutter 2017, arXiv:1608.03983, without restarts)."""
+    """Fall from 1 to 0 along half a cosine.
+
+    Loshchilov and Hutter 2017, arXiv:1608.03983, without restarts.
+    """
     return (1 + math.cos(math.pi * at.done)) / 2
 
 
 def plateau(at: Moment, *, patience: Epochs, factor: Fraction) -> float:
-    """Multiplied by `factor` whenever `patience` epochs have passed without a validation loss lower than all before."""
+    """Multiply by `factor` after every `patience` epochs without a new lowest validation loss."""
     lowest, waited, cuts = math.inf, 0, 0
     for loss in at.val_losses:
         waited = 0 if loss < lowest else waited + 1

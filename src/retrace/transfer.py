@@ -1,6 +1,6 @@
-"""torchvision's classifiers as trunk and head.
+"""torchvision's classifiers as backbone and head.
 
-torchvision is imported by what chooses it alone: it costs more than torch itself.
+torchvision is imported only if it is chosen: its import takes longer than torch's.
 """
 
 import re
@@ -22,7 +22,7 @@ DENSENET_S_OLD_NAMES = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
 
 
 class Backbone(nn.Module):
-    """All of a torchvision classifier but its last linear layer; grey images are taken as coloured."""
+    """A torchvision classifier without its last linear layer; gray images are repeated as color."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class Backbone(nn.Module):
         return self.network(images.expand(-1, 3, -1, -1)).flatten(1)
 
     def renamed(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Torchvision's weights by the names that they have in a Classifier with a head that was appended."""
+        """Return torchvision's weights, by their names in a Classifier with an appended head."""
         last = {f"{self.last}.{kind}": f"head.0.{kind}" for kind in ("weight", "bias")}
         names = {name: DENSENET_S_OLD_NAMES.sub(r"\1\2.", name) for name in weights}
         return {
@@ -47,7 +47,7 @@ class Backbone(nn.Module):
 
 
 def build(name: str, shape: Shape, n_classes: int, head: Head) -> Built:
-    """The network of that name; its last layer is replaced, or one more is appended. Raises ParamsError."""
+    """Return a network whose last layer is replaced, or one more appended. Raises ParamsError."""
     if len(shape) != 3 or shape[0] not in (1, 3):
         raise ParamsError(f"{paths.PARAMS}: model {name} takes images of one or three channels, not shape {shape}")
     trunk = Backbone(name)
@@ -70,11 +70,13 @@ def _network(name: str) -> nn.Module:
 
 
 def _last_layer(network: nn.Module) -> tuple[str, int, int]:
-    """Its place, inputs and outputs. SqueezeNet ends in a convolution of single pixels, then ReLU: here ReLU comes
-    before, and the layer that takes the convolution's place is linear.
+    """Return the last layer's name and its numbers of inputs and outputs.
+
+    SqueezeNet ends in a 1x1 convolution, then ReLU: here ReLU comes first, and a linear layer
+    replaces the convolution.
     """
-    found = [(place, layer) for place, layer in network.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
-    place, layer = found[-1]
+    layers = [(name, layer) for name, layer in network.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
+    name, layer = layers[-1]
     if isinstance(layer, nn.Linear):
-        return place, layer.in_features, layer.out_features
-    return place, layer.in_channels, layer.out_channels
+        return name, layer.in_features, layer.out_features
+    return name, layer.in_channels, layer.out_channels
