@@ -153,7 +153,7 @@ def test_a_head_that_was_taken_off_its_branch_and_one_that_went_elsewhere(clone:
     clone.type("git switch --quiet --detach")
     assert wrong(repository.head) == []
     clone.type("git switch --quiet main && git checkout --quiet $(git rev-parse HEAD)")  # as DVC does
-    mended(clone, repository.head, "HEAD was taken off main")
+    mended(clone, repository.head, "HEAD was detached from main")
     clone.type("git checkout --quiet $(git rev-parse HEAD)")
     clone.commit("on no branch")
     assert wrong(repository.head) == []
@@ -265,7 +265,7 @@ def test_objects_that_were_written_to(clone: Clone) -> None:
     whole, damaged, *_ = (file for file in places_of(clone) if not file.name.endswith(".dir"))
     whole.chmod(0o644)
     found = only(cache.objects)
-    assert (found.level, "1 objects in DVC's cache can be written to; none has changed yet") == (
+    assert (found.level, "1 objects in DVC's cache are writable; none has changed yet") == (
         "warning",
         found.what.partition(": ")[0],
     )
@@ -466,7 +466,7 @@ def test_a_server_that_never_answers_is_waited_for_so_long(clone: Clone, monkeyp
 def test_a_journal_that_mlflow_does_not_have(clone: Clone) -> None:
     done = next((clone.path / ".retrace/journal/uploaded").glob("*.jsonl"))
     done.rename(done.parent.parent / done.name)
-    mended(clone, left.journals, "MLflow lacks some of 1 stages that are over")
+    mended(clone, left.journals, "MLflow lacks events of 1 stages that are over")
 
 
 def test_a_training_that_was_interrupted(clone: Clone) -> None:
