@@ -153,7 +153,7 @@ def test_a_head_that_was_taken_off_its_branch_and_one_that_went_elsewhere(clone:
     clone.type("git switch --quiet --detach")
     assert wrong(repository.head) == []
     clone.type("git switch --quiet main && git checkout --quiet $(git rev-parse HEAD)")  # as DVC does
-    mended(clone, repository.head, "HEAD was taken off main")
+    mended(clone, repository.head, "HEAD was detached from main")
     clone.type("git checkout --quiet $(git rev-parse HEAD)")
     clone.commit("on no branch")
     assert wrong(repository.head) == []
@@ -173,7 +173,7 @@ def test_edits_that_an_interrupted_exp_run_left_in_the_stash(clone: Clone) -> No
     with (clone.path / "params.yaml").open("a") as file:
         file.write("# an edit\n")
     clone.run("python", "-c", KILLED, code=-signal.SIGKILL)
-    mended(clone, repository.head, "by a `dvc exp run` that was interrupted")
+    mended(clone, repository.head, "by an interrupted `dvc exp run`")
     assert "first commit or restore what else is changed" in only(repository.stash).what
     clone.type("git restore --staged --worktree .")
     mended(clone, repository.stash, "an interrupted `dvc exp run` did")
@@ -209,7 +209,7 @@ def test_nobody_s_commits(clone: Clone, monkeypatch: pytest.MonkeyPatch) -> None
 def test_what_dvc_worked_with_when_it_was_killed(clone: Clone) -> None:
     for name in ("EXEC_HEAD", "EXEC_BASELINE", "EXEC_MERGE"):
         clone.type(f"git update-ref refs/exps/exec/{name} HEAD")
-    mended(clone, experiments.refs, "EXEC_BASELINE, EXEC_MERGE of a `dvc exp run` that was interrupted")
+    mended(clone, experiments.refs, "EXEC_BASELINE, EXEC_MERGE of an interrupted `dvc exp run`")
     clone.type("git update-ref refs/exps/exec/EXEC_HEAD HEAD")
     assert wrong(experiments.refs) == []  # as every run leaves it
 
@@ -223,13 +223,13 @@ def test_files_that_a_dead_dvc_holds(clone: Clone, holder: str) -> None:
         entry["pid"] = psutil.Process().parents()[-1].pid  # has the number by now, and is no DVC
         experiments.RWLOCK.write_text(json.dumps({"write": {"/models": entry}}))
     assert only(experiments.locks).level == ("warning" if holder == "gone" else "problem")
-    mended(clone, experiments.locks, f"holds files for process {entry['pid']} (dvc repro), which is gone")
+    mended(clone, experiments.locks, f"locks files for process {entry['pid']} (dvc repro), which is gone")
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"write": {"a": 3}}'])
 def test_a_list_of_locks_that_is_none(clone: Clone, content: str) -> None:
     experiments.RWLOCK.write_text(content)
-    mended(clone, experiments.locks, "is no list of locks any more")
+    mended(clone, experiments.locks, "is damaged, and DVC refuses to run")
     clone.type("dvc status")
 
 
@@ -240,7 +240,7 @@ def test_experiments_whose_baseline_no_branch_has(clone: Clone) -> None:
         clone.type(f"git update-ref refs/exps/{rev[:2]}/{rev[2:]}/{name} HEAD")
     assert wrong(experiments.baselines) == []
     clone.type("git reset --quiet --hard HEAD~1")
-    mended(clone, experiments.baselines, "2 experiments start from commits that no branch leads to any more")
+    mended(clone, experiments.baselines, "2 experiments have baselines that no branch has")
 
 
 def test_folders_that_nobody_uses(clone: Clone) -> None:
@@ -265,7 +265,7 @@ def test_objects_that_were_written_to(clone: Clone) -> None:
     whole, damaged, *_ = (file for file in places_of(clone) if not file.name.endswith(".dir"))
     whole.chmod(0o644)
     found = only(cache.objects)
-    assert (found.level, "1 objects in DVC's cache can be written to; none has changed yet") == (
+    assert (found.level, "1 objects in DVC's cache are writable; none has changed yet") == (
         "warning",
         found.what.partition(": ")[0],
     )
@@ -348,7 +348,7 @@ def test_a_dvc_lock_and_a_dvc_yaml_that_are_none(clone: Clone) -> None:
 def test_what_was_not_made_with_what_is_here(clone: Clone) -> None:
     file = clone.path / "params.yaml"
     file.write_text(file.read_text().replace("\nepochs: 1", "\nepochs: 2"))
-    mended(clone, pipeline.status, "not made with what is here: train (params.yaml)")
+    mended(clone, pipeline.status, "not up to date: train (params.yaml)")
 
 
 def test_a_dvc_that_hashes_for_minutes_is_not_waited_for(clone: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -369,7 +369,7 @@ def test_a_database_of_an_older_mlflow(clone: Clone) -> None:
     InitialBase.metadata.create_all(engine)
     engine.dispose()
     command.upgrade(_get_alembic_config(place), older(head))
-    mended(clone, store.schema, f"of an older MLflow; {mlflow.__version__} works with {head}")
+    mended(clone, store.schema, f"of an older MLflow; {mlflow.__version__} needs {head}")
 
 
 def older(head: str) -> str:
@@ -393,7 +393,7 @@ def test_a_database_of_a_newer_mlflow(clone: Clone) -> None:
     with closing(sqlite3.connect(DATABASE)) as database:
         database.execute("UPDATE alembic_version SET version_num = 'feedfacecafe'")
         database.commit()
-    mended(clone, store.schema, f"feedfacecafe, which MLflow {mlflow.__version__} does not know: a newer one made it")
+    mended(clone, store.schema, f"feedfacecafe of a newer MLflow than {mlflow.__version__}")
     assert list((clone.path / ".retrace").glob("mlflow.db-*/mlflow.db"))
 
 
@@ -419,7 +419,7 @@ def test_files_of_runs_that_are_where_the_repository_was_before(clone: Clone, tm
     shutil.move(clone.path, tmp_path / "moved")
     clone.path = tmp_path / "moved"
     os.chdir(clone.path)
-    mended(clone, store.artifacts, "the repository was there before")
+    mended(clone, store.artifacts, "the repository moved")
     client = mlflow.MlflowClient(f"sqlite:///{clone.path / DATABASE}")
     (run,) = [run for run in client.search_runs(["1"]) if run.info.run_name == "evaluate"]
     assert Path(client.download_artifacts(run.info.run_id, str(paths.METRICS), str(tmp_path))).is_file()
@@ -427,7 +427,7 @@ def test_files_of_runs_that_are_where_the_repository_was_before(clone: Clone, tm
 
 def test_files_of_runs_that_are_gone(clone: Clone) -> None:
     shutil.rmtree(clone.path / "mlruns")
-    mended(clone, store.artifacts, "are gone; new ones will be put there")
+    mended(clone, store.artifacts, "are gone; new ones will be written there")
 
 
 def test_a_large_file_of_changes_beside_the_database(clone: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -466,7 +466,7 @@ def test_a_server_that_never_answers_is_waited_for_so_long(clone: Clone, monkeyp
 def test_a_journal_that_mlflow_does_not_have(clone: Clone) -> None:
     done = next((clone.path / ".retrace/journal/uploaded").glob("*.jsonl"))
     done.rename(done.parent.parent / done.name)
-    mended(clone, left.journals, "MLflow lacks some of 1 stages that are over")
+    mended(clone, left.journals, "MLflow lacks events of 1 stages that are over")
 
 
 def test_a_training_that_was_interrupted(clone: Clone) -> None:
@@ -531,10 +531,10 @@ def test_a_gpu_and_none(monkeypatch: pytest.MonkeyPatch) -> None:
     (found,) = environment.gpu()
     assert found.what == f"NVIDIA H100, 70 of 80 GB free; driver 580.1, torch for CUDA {torch.version.cuda}"
     with_gpu(monkeypatch, 12020)
-    assert "driver 580.1 knows CUDA 12.2, and torch was built for 13" in only(environment.gpu).what
+    assert "driver 580.1 supports CUDA 12.2, torch was built for 13" in only(environment.gpu).what
     with_gpu(monkeypatch)
     monkeypatch.setattr(environment, "_cuda_of_torch", lambda: None)
-    assert "it is a build for processors" in only(environment.gpu).what
+    assert "it is a CPU build" in only(environment.gpu).what
 
 
 @pytest.mark.parametrize(

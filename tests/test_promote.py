@@ -154,10 +154,10 @@ def test_the_registry_has_what_is_better_and_says_where_it_comes_from(
 
 def test_what_was_tested_on_other_bytes_is_no_rival(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     promotion.promote(world.parents["good"], "champion", force=False)
-    assert "mnist@champion (version 1) was tested on other bytes (" in refused(world.parents["elsewhere"])
+    assert "mnist@champion (version 1) was tested on other data (" in refused(world.parents["elsewhere"])
     promotion.promote(world.parents["elsewhere"], "champion", force=True)
-    assert "forced: mnist@champion (version 1) was tested on other bytes" in capsys.readouterr().out
-    assert "was tested on other bytes" in refused(world.parents["good"])
+    assert "forced: mnist@champion (version 1) was tested on other data" in capsys.readouterr().out
+    assert "was tested on other data" in refused(world.parents["good"])
 
 
 def test_what_was_tested_on_both_is_compared_on_the_same(world: World) -> None:
@@ -227,7 +227,7 @@ def test_a_version_that_somebody_else_registered_is_neither_loaded_nor_a_rival(w
     client.set_registered_model_alias("mnist", "champion", "1")
     with pytest.raises(RetraceError, match="no model of this pipeline is behind it"):
         predict.load(ADDRESS, Path.cwd(), "cpu")
-    assert "nothing says how good mnist@champion (version 1) is" in refused(world.parents["good"])
+    assert "mnist@champion (version 1) has no test accuracy" in refused(world.parents["good"])
 
 
 def test_a_model_that_was_deleted_is_told(world: World) -> None:

@@ -172,9 +172,9 @@ def test_code_that_has_changed_since_is_named(store: mlflow.MlflowClient, capsys
         Path(f"src/retrace/{name}.py").parent.mkdir(parents=True, exist_ok=True)
         Path(f"src/retrace/{name}.py").write_text("then")
     ran("train")
-    assert "2 files of code, the same here\n" in said(paths.WEIGHTS, capsys)
+    assert "2 code files, same here\n" in said(paths.WEIGHTS, capsys)
     Path("src/retrace/losses.py").write_text("now")
-    assert "2 files of code, others here now: src/retrace/losses.py\n" in said(paths.WEIGHTS, capsys)
+    assert "2 code files, changed here: src/retrace/losses.py\n" in said(paths.WEIGHTS, capsys)
 
 
 def test_a_file_changed_by_hand_leads_to_the_bytes_that_the_pipeline_made(
@@ -219,7 +219,7 @@ def test_what_mlflow_lacks_is_a_reason_to_sync(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     ran("train")
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    assert "MLflow lacks 1 journals: `retrace sync` uploads them" in refused(paths.WEIGHTS)
+    assert "MLflow lacks 1 event logs: `retrace sync` uploads them" in refused(paths.WEIGHTS)
 
 
 @pytest.mark.usefixtures("store")
@@ -250,7 +250,7 @@ def test_the_experiment_of_the_work_tree_is_named_where_another_one_made_the_fil
     here = experiments.Tree({}, own.data.tags["retrace.key"], graph.locked(), {})
     monkeypatch.setattr("retrace.tracking.experiments.read", lambda _: here)
     last = said(paths.WEIGHTS, capsys).splitlines()[-1]
-    assert last == f"└── the work tree has it as of experiment {own.info.run_name}, run {own.info.run_id}"
+    assert last == f"└── the workspace has it as of experiment {own.info.run_name}, run {own.info.run_id}"
 
 
 @pytest.mark.usefixtures("folder")
@@ -355,11 +355,11 @@ def test_what_is_nowhere_is_made_again_if_its_code_is_there(
     output = said(before, capsys)
     lost = f"{paths.WEIGHTS}, {paths.CARD}"
     assert line_of(output, paths.WEIGHTS) == "nowhere"
-    assert f"# nowhere: {lost}; and as the commit of its code is gone, it cannot be made again\n" in output
+    assert f"# nowhere: {lost}; the commit of its code is gone\n" in output
     tree = f"../again-{after[:8]}"
     patch = f"--run-id {after} --artifact-path code.patch --dst-path {tree} && git -C {tree} apply code.patch"
     assert commands(said(after, capsys)).splitlines()[-4:] == [
-        f"# nowhere: {lost}; made again by:",
+        f"# nowhere: {lost}; reproduced by:",
         f"git worktree add --detach {tree} {commit}",
         f"mlflow artifacts download {patch}",
         f"(cd {tree} && dvc repro train)",

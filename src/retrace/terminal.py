@@ -1,6 +1,4 @@
-"""Tables on a terminal or in Markdown, of text that anybody may have written: nothing in it is markup, nor moves the
-cursor.
-"""
+"""Tables on a terminal. Their text is untrusted: no markup, no control characters."""
 
 import re
 import sys
@@ -14,13 +12,15 @@ MARKUP = re.compile(r"[\\`*_~\[\]<>|&#@]")
 
 
 def table(top: Sequence[str], rows: Iterable[Sequence[str]], numbers: Iterable[int] = ()) -> Table:
-    """The rows below their heading; the columns at `numbers` are right-aligned."""
-    shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for at, name in enumerate(top):
-        shown.add_column(_cell(name), justify="right" if at in set(numbers) else "left", overflow="fold")
+    """Return a table; the columns at the indices `numbers` are right-aligned."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    right = set(numbers)
+    for index, name in enumerate(top):
+        justify = "right" if index in right else "left"
+        table.add_column(_cell(name), justify=justify, overflow="fold")
     for row in rows:
-        shown.add_row(*map(_cell, row))
-    return shown
+        table.add_row(*map(_cell, row))
+    return table
 
 
 def markdown(top: Sequence[str], rows: Iterable[Sequence[str]], numbers: Iterable[int] = ()) -> str:
@@ -37,16 +37,19 @@ def escape(text: str) -> str:
 
 
 def show(table: Table) -> None:
-    """Print it; in a pipe no line is broken."""
-    console = Console(width=None if sys.stdout.isatty() else 10_000, markup=False, emoji=False, highlight=False)
-    with console.capture() as captured:  # and printed by Python, for the end of a pipe is answered elsewhere
+    """Print a table; in a pipe no line is wrapped."""
+    width = None if sys.stdout.isatty() else 10_000
+    console = Console(width=width, markup=False, emoji=False, highlight=False)
+    with console.capture() as captured:  # Python prints it, so that a closed pipe ends in cli.main
         console.print(table)
     print("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
 def plain(text: str) -> str:
-    """In one line, with what can't be printed, such as a terminal's commands, as its code."""
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+    """Return the text in one line, with unprintable characters escaped."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
+    )
 
 
 def _cell(text: str) -> Text:

@@ -173,7 +173,7 @@ def test_a_bit_that_flips_is_refused_found_and_mended(clone: Clone, path: str, s
     clone.type("dvc checkout --quiet")
     listed = clone.type("retrace verify --cache", code=1)
     assert f"{path}: its MD5 is {bad}, dvc.lock says {good}, for {path}" in listed
-    (todo,) = [line.removeprefix("to make them again: ") for line in listed.splitlines() if "to make them" in line]
+    (todo,) = [line.removeprefix("to repair: ") for line in listed.splitlines() if "to repair" in line]
     assert path in shlex.split(todo)
     clone.type(todo)
     assert hashing.md5(clone.path / path) == good

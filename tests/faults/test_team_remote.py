@@ -278,7 +278,7 @@ def test_what_is_taken_without_verify_is_not_trained_on(team: Team, remote: Path
     assert "data/processed/train.safetensors: damaged" in said
     assert "epoch 1/1" not in said
     said = tree.run("retrace", "verify", "--cache", code=1)
-    mend = said.split("to make them again: ")[1]
+    mend = said.split("to repair: ")[1]
     tree.type(f"git restore . && {mend}")
     assert outs(tree) == locked(tree)
 

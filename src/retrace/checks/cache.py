@@ -1,4 +1,4 @@
-"""DVC's cache: whether what it trusts can be trusted, how files get out of it, and who else can write to it."""
+"""DVC's cache: whether its files are intact, how they are linked, and who else can write to it."""
 
 import os
 import shlex
@@ -10,13 +10,13 @@ from pathlib import Path
 from retrace import dvc_internals, hashing
 from retrace.checks.findings import Check, Finding, ok, problem, some, warning
 
-HASHED_S = 2.0  # of hashing; the next call goes on
+HASHED_S = 2.0  # of hashing; the next call continues
 SHOWN = 20  # of files in a command
 LINKS = "reflink,hardlink,symlink,copy"
 
 
 def objects() -> Iterator[Finding]:
-    """No object can be written to: DVC takes one that is read-only for what its name says, and never looks again."""
+    """All objects are read-only: DVC trusts these without hashing them again."""
     folder = dvc_internals.objects()
     files = [Path(entry) for entry in _files(folder)]
     loose = [file for file in files if file.stat().st_mode & 0o222]
@@ -24,22 +24,21 @@ def objects() -> Iterator[Finding]:
         yield ok(f"{len(files)} objects in DVC's cache, all read-only")
         return
     until = time.monotonic() + HASHED_S
-    damaged, whole = [], []
+    damaged: list[str] = []
+    intact: list[str] = []
     for file in loose:
         if time.monotonic() > until:
             break
-        (whole if _is_whole(file) else damaged).append(str(file))
+        (intact if _is_intact(file) else damaged).append(str(file))
     if damaged:
-        said = f"{len(damaged)} objects in DVC's cache were written to, and are not what their names say"
-        yield problem(f"{said}; `dvc repro` makes them again", f"rm -f {shlex.join(damaged[:SHOWN])}")
-    elif len(whole) == len(loose):
-        said = f"{len(loose)} objects in DVC's cache can be written to; none has changed yet"
+        said = f"{len(damaged)} objects in DVC's cache were overwritten: their MD5 is not their name"
+        yield problem(f"{said}; `dvc repro` reproduces them", f"rm -f {shlex.join(damaged[:SHOWN])}")
+    elif len(intact) == len(loose):
+        said = f"{len(loose)} objects in DVC's cache are writable; none has changed yet"
         yield warning(said, f"find {shlex.quote(str(folder))} -type f -perm /222 -exec chmod a-w {{}} +")
     else:
-        said = (
-            f"{len(loose)} objects in DVC's cache can be written to; {len(whole)} were looked at, and have not changed"
-        )
-        yield warning(f"{said}: the same again goes on", f"chmod a-w {shlex.join(whole)}")
+        said = f"{len(loose)} objects in DVC's cache are writable; {len(intact)} were hashed and are intact"
+        yield warning(f"{said}; the next call continues", f"chmod a-w {shlex.join(intact)}")
 
 
 def _files(folder: Path) -> Iterator[str]:
@@ -49,26 +48,26 @@ def _files(folder: Path) -> Iterator[str]:
                 yield from (entry.path for entry in os.scandir(above.path) if entry.is_file())
 
 
-def _is_whole(file: Path) -> bool:
-    """Whether the bytes have the MD5 that the object is named after."""
+def _is_intact(file: Path) -> bool:
+    """Return whether the MD5 of the bytes is the object's name."""
     return hashing.md5(file) == file.parent.name + file.name.removesuffix(".dir")
 
 
 def links() -> Iterator[Finding]:
-    """Files come out of the cache as links where the file system can, not as copies that take the room twice."""
+    """Outputs are links to the cache if the file system has links, not copies."""
     kinds = dvc_internals.config()["cache"].get("type") or []
     there = next(each for each in (dvc_internals.cache(), *dvc_internals.cache().absolute().parents) if each.exists())
     if set(kinds) <= {"copy", "reflink"}:
-        said = "outputs are copies of the cache's files, which take the room twice where there are no reflinks"
+        said = "outputs are copies of the cache's files: twice the space, unless there are reflinks"
         yield warning(said, f"dvc config cache.type {LINKS}")
     elif there.stat().st_dev != Path().stat().st_dev:
-        yield ok(f"DVC's cache is on another file system, so that outputs are symbolic links: {', '.join(kinds)}")
+        yield ok(f"DVC's cache is on another file system, so outputs are symbolic links: {', '.join(kinds)}")
     else:
         yield ok(f"outputs are links into DVC's cache: {', '.join(kinds)}")
 
 
 def site() -> Iterator[Finding]:
-    """Nobody else can write where DVC unpickles (CVE-2025-69872)."""
+    """Nobody else can write to the folder that DVC unpickles from (CVE-2025-69872)."""
     folder = dvc_internals.site_cache()
     private = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "retrace" / "dvc"
     if folder.parts[:2] == ("/", "var") or folder.parts[:2] == ("/", "Library"):  # DVC's own choice

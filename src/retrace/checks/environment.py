@@ -21,7 +21,7 @@ PIN = re.compile(r"^([\w.-]+)==([^ ;\\]+) *(?:; *([^\\\n]*[^\\\s]))?", re.MULTIL
 
 
 def python() -> Iterator[Finding]:
-    """Python is one of those that pyproject.toml allows."""
+    """pyproject.toml allows this Python."""
     from packaging.specifiers import SpecifierSet
 
     allowed = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]["requires-python"]
@@ -33,7 +33,7 @@ def python() -> Iterator[Finding]:
 
 
 def packages() -> Iterator[Finding]:
-    """The packages are those of requirements.txt."""
+    """The installed packages are those of requirements.txt."""
     from packaging.markers import Marker
     from packaging.utils import canonicalize_name
     from packaging.version import Version
@@ -57,8 +57,8 @@ def packages() -> Iterator[Finding]:
 
 def code() -> Iterator[Finding]:
     """The command runs the code of the repository that it is called in."""
-    own, wanted = Path(retrace.__file__).resolve().parent, Path("src/retrace").resolve()
-    if own == wanted:
+    own = Path(retrace.__file__).resolve().parent
+    if own == Path("src/retrace").resolve():
         yield ok("`retrace` runs the code in src/")
     else:
         yield problem(f"`retrace` runs the code in {own}, not this repository's", "make env && . .venv/bin/activate")
@@ -71,12 +71,12 @@ def gpu() -> Iterator[Finding]:
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:
-        made = vars(pynvml)  # where pynvml puts its classes of errors when it is imported
-        absent = made["NVMLError_LibraryNotFound"], made["NVMLError_DriverNotLoaded"]
+        classes = vars(pynvml)  # pynvml defines its error classes when it is imported
+        absent = classes["NVMLError_LibraryNotFound"], classes["NVMLError_DriverNotLoaded"]
         if isinstance(error, absent):
-            yield ok("no GPU: training runs on the processor")
+            yield ok("no GPU: training runs on the CPU")
         else:
-            yield warning(f"the GPU's driver says: {error}; after an update of it, the machine has to start anew")
+            yield warning(f"the GPU's driver fails: {error}; after updating it, restart the machine")
         return
     try:
         names = [_gpu(pynvml, number) for number in range(pynvml.nvmlDeviceGetCount())]
@@ -85,12 +85,13 @@ def gpu() -> Iterator[Finding]:
         pynvml.nvmlShutdown()
     built = _cuda_of_torch()
     if not names:
-        yield ok("a GPU's driver, and no GPU: training runs on the processor")
+        yield ok("a GPU driver but no GPU: training runs on the CPU")
     elif built is None:
-        yield problem(f"{', '.join(names)}, which torch cannot use: it is a build for processors", REBUILD)
+        yield problem(f"{', '.join(names)}, which torch cannot use: it is a CPU build", REBUILD)
     elif known // 1000 < int(built.split(".")[0]):
-        said = f"driver {driver} knows CUDA {known // 1000}.{known % 1000 // 10}, and torch was built for {built}"
-        yield problem(f"{', '.join(names)}, which torch cannot use: {said}; update the driver, or use -S device=cpu")
+        newest = f"{known // 1000}.{known % 1000 // 10}"
+        reason = f"driver {driver} supports CUDA {newest}, torch was built for {built}"
+        yield problem(f"{', '.join(names)}, which torch cannot use: {reason}; update the driver, or use -S device=cpu")
     elif os.environ.get("CUDA_VISIBLE_DEVICES") == "":
         yield warning(f"{', '.join(names)}, hidden by an empty CUDA_VISIBLE_DEVICES", "unset CUDA_VISIBLE_DEVICES")
     else:
@@ -104,20 +105,20 @@ def _gpu(pynvml: Any, number: int) -> str:
 
 
 def _cuda_of_torch() -> str | None:
-    """The CUDA that torch was built for, read from its file: its import takes seconds."""
-    found = find_spec("torch")
-    if found is None or found.origin is None:
+    """Return the CUDA version of torch's build, read from its file: its import takes seconds."""
+    spec = find_spec("torch")
+    if spec is None or spec.origin is None:
         raise ModuleNotFoundError("torch is not installed")
-    said = Path(found.origin).with_name("version.py").read_text(encoding="utf-8")
-    built = re.search(r"^cuda\b.*= *'([\d.]+)'", said, re.MULTILINE)
+    text = Path(spec.origin).with_name("version.py").read_text(encoding="utf-8")
+    built = re.search(r"^cuda\b.*= *'([\d.]+)'", text, re.MULTILINE)
     return built[1] if built else None
 
 
 def processor() -> Iterator[Finding]:
-    """How many processors this may use, and whether they multiply bfloat16."""
+    """The number of CPUs that this process may use, and whether they multiply bfloat16."""
     flags = set(re.findall(r"\w+", CPU_FLAGS.read_text(encoding="utf-8"))) if CPU_FLAGS.exists() else set[str]()
-    native = "bfloat16 is native" if flags & BFLOAT16 else "no native bfloat16, so training takes float32"
-    yield ok(f"{len(os.sched_getaffinity(0))} processors, {native}")
+    native = "bfloat16 is native" if flags & BFLOAT16 else "no native bfloat16, so training uses float32"
+    yield ok(f"{len(os.sched_getaffinity(0))} CPUs, {native}")
 
 
 CHECKS: dict[str, Check] = {

@@ -1,4 +1,4 @@
-"""DVC's experiments and its queue: what processes that are gone have left behind."""
+"""DVC's experiments and queue: what dead processes left behind."""
 
 import json
 import shlex
@@ -13,26 +13,30 @@ from retrace.checks.findings import Check, Finding, ok, problem, some, warning
 
 RWLOCK = dvc_internals.DVC / "tmp" / "rwlock"
 EXEC = "refs/exps/exec/"
+KEEPING = ("refs/heads", "refs/tags", "refs/remotes")
 DROP = f"git for-each-ref --format='delete %(refname)' {EXEC} | git update-ref --stdin"
 
 
 def locks() -> Iterator[Finding]:
-    """DVC's list of who reads and writes which file names no process that is gone, or another by now."""
+    """DVC's list of locks names no dead process."""
     if not RWLOCK.exists():
         return
     try:
         holders = _holders(json.loads(RWLOCK.read_text(encoding="utf-8")))
     except (ValueError, LookupError, TypeError, AttributeError):
-        yield problem(f"{RWLOCK} is no list of locks any more, and DVC refuses to run", f"rm {RWLOCK}")
+        yield problem(f"{RWLOCK} is damaged, and DVC refuses to run", f"rm {RWLOCK}")
         return
     gone = {pid: command for pid, command in holders.items() if not _is_dvc(pid)}
     if gone:
-        said = some([f"process {pid} ({command})" for pid, command in gone.items()])
-        # DVC passes over a number that no process has, and waits in vain for another process that has it by now.
-        tell = problem if any(map(psutil.pid_exists, gone)) else warning
-        yield tell(f"{RWLOCK} holds files for {said}, which is gone", f"rm {RWLOCK}")
+        # DVC ignores a PID that no process has, and waits in vain for another process that reuses it.
+        level = problem if any(map(psutil.pid_exists, gone)) else warning
+        yield level(f"{RWLOCK} locks files for {_processes(gone)}, which is gone", f"rm {RWLOCK}")
     elif holders:
-        yield ok(f"DVC is at work: {some([f'process {pid} ({command})' for pid, command in holders.items()])}")
+        yield ok(f"DVC is running: {_processes(holders)}")
+
+
+def _processes(commands: dict[int, str]) -> str:
+    return some([f"process {pid} ({command})" for pid, command in commands.items()])
 
 
 def _holders(lock: dict[str, Any]) -> dict[int, str]:
@@ -44,7 +48,7 @@ def _holders(lock: dict[str, Any]) -> dict[int, str]:
 
 
 def _is_dvc(pid: int) -> bool:
-    """Whether that process lives, and may be the one that was meant: numbers are given again."""
+    """Return whether the process is alive and may be DVC: PIDs are reused."""
     try:
         return any("dvc" in word for word in psutil.Process(pid).cmdline())
     except psutil.NoSuchProcess:
@@ -54,16 +58,16 @@ def _is_dvc(pid: int) -> bool:
 
 
 def refs() -> Iterator[Finding]:
-    """No interrupted `dvc exp run` has left what it worked with in git's refs."""
+    """No interrupted `dvc exp run` has left its refs in git."""
     names = (git.output("for-each-ref", "--format=%(refname)", EXEC) or "").split()
-    left = [name.removeprefix(EXEC) for name in names if not name.endswith("/EXEC_HEAD")]  # which each run leaves
-    at_work = any("dvc" in command and "exp" in command for command in _commands_here())
-    if left and not at_work:
-        yield warning(f"{EXEC} has {some(left)} of a `dvc exp run` that was interrupted", DROP)
+    left = [name.removeprefix(EXEC) for name in names if not name.endswith("/EXEC_HEAD")]  # every run leaves this one
+    is_running = any("dvc" in command and "exp" in command for command in _commands_here())
+    if left and not is_running:
+        yield warning(f"{EXEC} has {some(left)} of an interrupted `dvc exp run`", DROP)
 
 
 def _commands_here() -> Iterator[list[str]]:
-    """The command lines, word by word and without folders, of the processes in this repository."""
+    """Yield the command lines of the processes in this repository, words without folders."""
     for process in psutil.process_iter():
         try:
             if Path(process.cwd()) == Path.cwd():
@@ -73,29 +77,27 @@ def _commands_here() -> Iterator[list[str]]:
 
 
 def baselines() -> Iterator[Finding]:
-    """Each experiment starts from a commit that a branch or a tag leads to; `dvc exp show` hides the others."""
+    """Each experiment's baseline is on a branch or tag; `dvc exp show` hides the others."""
     lost = []
     kept: dict[str, bool] = {}
     experiments = git.experiments()
-    for each in experiments:
-        if each.baseline not in kept:
-            leads = git.output(
-                "for-each-ref", "--count=1", f"--contains={each.baseline}", "refs/heads", "refs/tags", "refs/remotes"
-            )
-            kept[each.baseline] = (
-                bool(leads) or git.output("merge-base", "--is-ancestor", each.baseline, "HEAD") is not None
-            )
-        if not kept[each.baseline]:
-            lost.append(each.name)
+    for experiment in experiments:
+        baseline = experiment.baseline
+        if baseline not in kept:
+            branches = git.output("for-each-ref", "--count=1", f"--contains={baseline}", *KEEPING)
+            is_ancestor = git.output("merge-base", "--is-ancestor", baseline, "HEAD") is not None
+            kept[baseline] = bool(branches) or is_ancestor
+        if not kept[baseline]:
+            lost.append(experiment.name)
     if lost:
-        said = f"{len(lost)} experiments start from commits that no branch leads to any more: {some(lost)}"
-        yield warning(f"{said}; `dvc exp branch NAME BRANCH` keeps one", f"dvc exp remove {shlex.join(lost)}")
+        state = f"{len(lost)} experiments have baselines that no branch has: {some(lost)}"
+        yield warning(f"{state}; `dvc exp branch NAME BRANCH` keeps one", f"dvc exp remove {shlex.join(lost)}")
     elif experiments:
         yield ok(f"{len(experiments)} experiments")
 
 
 def queue() -> Iterator[Finding]:
-    """No task is Running that no worker has."""
+    """Each Running task has a worker."""
     if not any((dvc_internals.EXPERIMENTS / "celery" / "broker" / "processed").glob("*")):
         return  # the queue was never used
     with dvc_internals.opened_queue() as celery_queue:
@@ -105,13 +107,11 @@ def queue() -> Iterator[Finding]:
 
 
 def folders() -> Iterator[Finding]:
-    """No folder of an experiment is left that nobody uses."""
+    """No unused folder of an experiment is left."""
     if left := workers.leftovers(dvc_internals.EXPERIMENTS):
         size = sum(file.lstat().st_size for folder in left for file in folder.rglob("*") if not file.is_dir())
-        said = (
-            f"{len(left)} folders of experiments in {dvc_internals.EXPERIMENTS}, {size / 1e6:,.0f} MB, that nobody uses"
-        )
-        yield warning(said, "retrace reconcile")
+        state = f"{len(left)} unused folders of experiments in {dvc_internals.EXPERIMENTS}, {size / 1e6:,.0f} MB"
+        yield warning(state, "retrace reconcile")
 
 
 CHECKS: dict[str, Check] = {

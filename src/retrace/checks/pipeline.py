@@ -1,4 +1,4 @@
-"""params.yaml, dvc.yaml and dvc.lock against one another and against the code."""
+"""Whether params.yaml, dvc.yaml, dvc.lock and the code agree."""
 
 import json
 import re
@@ -11,11 +11,11 @@ from retrace import dvc_cli, graph, imports, params, params_file
 from retrace.checks.findings import REBUILD, Check, Finding, ok, problem, some, warning
 from retrace.errors import RetraceError
 
-STATUS_S = 15.0  # in which DVC says what has changed, unless it has to hash gigabytes first
+STATUS_S = 15.0  # for `dvc status`, unless it has to hash gigabytes
 
 
 def parameters() -> Iterator[Finding]:
-    """params.yaml is what stages accept."""
+    """The stages accept params.yaml."""
     try:
         params.checked(params_file.read())
         yield ok("what stages accept")
@@ -24,11 +24,11 @@ def parameters() -> Iterator[Finding]:
 
 
 def lock() -> Iterator[Finding]:
-    """dvc.lock and dvc.yaml are as DVC has them."""
+    """dvc.lock and dvc.yaml are well-formed."""
     try:
         values = params_file.read()
     except RetraceError:
-        return  # told by `parameters`
+        return  # reported by `parameters`
     for file, read in (("dvc.yaml", lambda: graph.stages(values)), ("dvc.lock", graph.locked)):
         try:
             read()
@@ -37,21 +37,22 @@ def lock() -> Iterator[Finding]:
 
 
 def declared() -> Iterator[Finding]:
-    """What dvc.yaml says that a stage depends on is what it imports and is given."""
+    """The deps and params of a stage in dvc.yaml are what it imports and reads."""
     if Path(imports.__file__).resolve().parents[1] != Path("src").resolve():
-        return  # it is another repository's code that would be compared
-    modules, stale = imports.imports_of(), list[imports.Stale]()
+        return  # the installed code is another repository's
+    modules = imports.imports_of()
+    stale: list[imports.Stale] = []
     for name, stage in graph.declared().items():
         source = Path(f"stages/{name}.py").read_text(encoding="utf-8")
         stale += imports.stale_deps(name, stage["deps"], source, modules)
         stale += imports.stale_params(name, stage["params"])
-    for each in stale:
-        yield problem(f"{each}; what DVC skips and runs again goes by it", _mended(each))
+    for entry in stale:
+        yield problem(f"{entry}; DVC reruns stages by it", _repair(entry))
     if not stale:
-        yield ok("each stage depends on what it imports and is given")
+        yield ok("each stage declares what it imports and reads")
 
 
-def _mended(stale: imports.Stale) -> str:
+def _repair(stale: imports.Stale) -> str:
     if stale.fault == "lacks":
         change = rf"s|^    {stale.key}:|&\n      - {stale.entry}|"
     else:
@@ -60,24 +61,27 @@ def _mended(stale: imports.Stale) -> str:
 
 
 def status() -> Iterator[Finding]:
-    """What is here is what dvc.lock says, of the parameters and the code that are here."""
+    """All files are up to date with dvc.lock, the parameters and the code."""
     try:
-        asked = dvc_cli.run("status", "--json", timeout=STATUS_S)
+        ended = dvc_cli.run("status", "--json", timeout=STATUS_S)
     except subprocess.TimeoutExpired:
-        yield warning(f"DVC has not said within {STATUS_S:.0f} s what has changed: it hashes large files", "dvc status")
+        yield warning(f"`dvc status` takes more than {STATUS_S:.0f} s: it hashes large files", "dvc status")
         return
-    if asked.returncode:
-        lines = asked.stderr.split("\n\n")[0].strip().splitlines() or [f"it ended with {asked.returncode}"]
-        said = next((line for line in lines if line.startswith("ERROR")), lines[-1])
-        broken = re.search(r"\b(ImportError|ModuleNotFoundError|No module named)\b", asked.stderr)
-        yield problem(f"`dvc status` fails: {said}", REBUILD if broken else None)
-    elif changed := json.loads(asked.stdout or "{}"):
-        yield warning(f"not made with what is here: {some([_told(*each) for each in changed.items()], 5)}", "dvc repro")
+    if ended.returncode:
+        lines = ended.stderr.split("\n\n")[0].strip().splitlines()
+        lines = lines or [f"exit code {ended.returncode}"]
+        reason = next((line for line in lines if line.startswith("ERROR")), lines[-1])
+        broken = re.search(r"\b(ImportError|ModuleNotFoundError|No module named)\b", ended.stderr)
+        yield problem(f"`dvc status` fails: {reason}", REBUILD if broken else None)
+    elif changed := json.loads(ended.stdout or "{}"):
+        stages = some([_changed(stage, changes) for stage, changes in changed.items()], 5)
+        yield warning(f"not up to date: {stages}", "dvc repro")
     else:
-        yield ok("all that dvc.lock names is here, made with this code and these parameters")
+        yield ok("all stages are up to date")
 
 
-def _told(stage: str, changes: list[Any]) -> str:
+def _changed(stage: str, changes: list[Any]) -> str:
+    """Name a stage and what has changed of it."""
     paths = {path for change in changes if isinstance(change, dict) for kind in change.values() for path in kind}
     return f"{stage} ({some(sorted(paths))})" if paths else stage
 

@@ -1,4 +1,4 @@
-"""`retrace verify --cache`: every byte that dvc.lock names, in the work tree and in DVC's cache, hashed anew."""
+"""`retrace verify --cache`: hash every file that dvc.lock names, here and in DVC's cache."""
 
 import json
 import shlex
@@ -6,28 +6,37 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from retrace import dvc_internals, graph, integrity
+from retrace import graph, integrity
 from retrace.errors import DataError
 
 
 def check(*, as_json: bool = False) -> int:
-    """Each file that is not what it should be has a line, and one says what to type. Exit code 0 if there is none."""
-    cache = dvc_internals.objects().absolute()
-    claims, began = integrity.claims(cache), time.perf_counter()
+    """Print each damaged file, and the command that repairs them; return 1 if there is one, else 0."""
+    from dvc.repo import Repo
+
+    with Repo(".") as repo:
+        cache = Path(repo.cache.local.path)
+    claims = integrity.claims(cache)
     if not claims:
-        raise DataError("dvc.lock: names nothing that is here; `dvc repro` makes it")
+        raise DataError("dvc.lock: names nothing that is here; run `dvc repro`")
+    began = time.perf_counter()
     with ThreadPoolExecutor() as threads:  # hashing lets other threads run
-        found = list(threads.map(integrity.actual, claims))
+        hashes = list(threads.map(integrity.actual, claims))
     seconds = time.perf_counter() - began
-    there = {claim.of for claim in claims}
-    absent = [out for stage in graph.locked().values() for out in stage.outs if out not in there]
-    damaged = {claim: md5 for claim, md5 in zip(claims, found, strict=True) if md5 != claim.md5}
-    # The work tree's file too, which may be a link to the cache's, and whose time of change DVC trusts.
-    gone = dict.fromkeys(path for claim in damaged for path in (_shown(claim.path), claim.of))
-    repair = f"rm -rf {shlex.join(gone)} && dvc repro" if damaged else None
+    present = {claim.of for claim in claims}
+    outs = [out for stage in graph.locked().values() for out in stage.outs]
+    absent = [out for out in outs if out not in present]
+    damaged = {claim: md5 for claim, md5 in zip(claims, hashes, strict=True) if md5 != claim.md5}
+    # Remove the file here too: it may be a link to the cache's, and DVC trusts its time of change.
+    paths = dict.fromkeys(path for claim in damaged for path in (_shown(claim.path), claim.of))
+    repair = f"rm -rf {shlex.join(paths)} && dvc repro" if damaged else None
     if as_json:
-        facts = [{"path": str(c.path), "md5": md5, "expected": c.md5, "of": c.of} for c, md5 in damaged.items()]
-        print(json.dumps({"checked": len(claims), "damaged": facts, "absent": absent, "repair": repair}, indent=2))
+        files = [
+            {"path": str(claim.path), "md5": md5, "expected": claim.md5, "of": claim.of}
+            for claim, md5 in damaged.items()
+        ]
+        document = {"checked": len(claims), "damaged": files, "absent": absent, "repair": repair}
+        print(json.dumps(document, indent=2))
         return 1 if damaged else 0
     for claim, md5 in damaged.items():
         print(f"{_shown(claim.path)}: its MD5 is {md5}, dvc.lock says {claim.md5}, for {claim.of}")
@@ -42,7 +51,7 @@ def check(*, as_json: bool = False) -> int:
     if not damaged:
         print("all are what dvc.lock says")
         return 0
-    print(f"to make them again: {repair}")
+    print(f"to repair: {repair}")
     return 1
 
 

@@ -153,7 +153,7 @@ def _print_best(running: Runner, say: Console, *, as_json: bool) -> None:
     picture = trees.folder(held.asked.name).with_suffix(".png")
     _draw(held, picture)
     name, changes = runner.best(held)
-    running.show(shown.told, running.dataset, held.asked.name, held.n_over, name, changes, picture)
+    running.show(shown.update, running.dataset, held.asked.name, held.n_over, name, changes, picture)
     if running.lacking:
         print(f"warning: MLflow lacks some of this: {running.lacking}", file=sys.stderr)
     flags = " ".join(f"-S {key}={value}" for key, value in changes.items())

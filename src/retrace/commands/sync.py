@@ -41,7 +41,7 @@ def sync(*, as_json: bool = False) -> None:
             if not journal.is_over(path):
                 running.append(path.stem)
                 continue
-            is_uploaded, reason = upload.tried(path)
+            is_uploaded, reason = upload.try_finish(path)
             uploaded += is_uploaded
             failed += [reason] if reason else []
         closed = runs.close_abandoned(client)

@@ -45,39 +45,43 @@ def show(target: str, *, as_json: bool = False) -> None:
 
 
 class Account:
-    """Runs and their experiments in words, each in full once and then as above."""
+    """A tree of runs and their experiments, each described once, then "as above"."""
 
     def __init__(self, origins: Origins) -> None:
         self.origins = origins
-        self.told: set[str] = set()
+        self.described: set[str] = set()
 
     def grow(self, tree: Tree, run: store.Run, others: int = 0) -> None:
-        """The tree has the run, what it read, the runs that made that, and so on; `others` made the same."""
-        if run.info.run_id in self.told:
+        """Add the run, its dependencies, the runs that made those, and so on.
+
+        `others` is the number of other runs that made the same bytes.
+        """
+        if run.info.run_id in self.described:
             tree.add(f"{title(run)}, as above")
             return
-        self.told.add(run.info.run_id)
+        self.described.add(run.info.run_id)
         node = tree.add(title(run))
         if others:
             node.add(f"{others} other run{'s' * (others > 1)} made the same bytes")
         self.add_facts(node, run)
         deps = links.hashes(run, "deps")
         node.add(_code({path: md5 for path, md5 in deps.items() if path.startswith(CODE)}))
-        above, read = {}, defaultdict[str, list[str]](list)
+        makers: dict[str, store.Run] = {}
+        read = defaultdict[str, list[str]](list)
         for path, md5 in deps.items():
             if path.startswith(CODE):
                 continue
             maker = self.origins.maker(path, md5, run.data.tags.get("mlflow.parentRunId"))
-            above |= {maker.info.run_id: maker} if maker else {}
+            makers |= {maker.info.run_id: maker} if maker else {}
             unknown = "" if path == str(paths.IMAGES) else ", made by no run that MLflow knows"
             read[maker.info.run_id if maker else ""].append(f"read {path}  {md5}{unknown if maker is None else ''}")
         for maker, files in read.items():
             branch = node.add("\n".join(files))
             if maker:
-                self.grow(branch, above[maker])
+                self.grow(branch, makers[maker])
 
     def add_facts(self, node: Tree, run: store.Run) -> None:
-        """The node says where a stage's run belongs, of what code and parameters, when, by whom and on what it ran."""
+        """Add the run's experiment, code, parameters, time, user and machine to the node."""
         tags = run.data.tags
         changed = ", with changes: its artifact code.patch" if places.has_patch(self.origins.client, run) else ""
         node.add(self._experiment(run))
@@ -87,28 +91,28 @@ class Account:
             node.add("parameters " + ", ".join(f"{name}={value}" for name, value in run.data.params.items()))
         if "retrace.error" in tags:
             node.add(f"error {tags['retrace.error']}")
-        if "retrace.source" in tags:  # download's: where all ends
-            made = {path: tag.removeprefix(MADE) for tag, path in tags.items() if tag.startswith(MADE)}
-            files = [f"{path}  {md5}" for path, md5 in sorted(made.items()) if f"dvc.outs.{path}" not in tags]
+        if "retrace.source" in tags:  # of download
+            hashes = {path: tag.removeprefix(MADE) for tag, path in tags.items() if tag.startswith(MADE)}
+            files = [f"{path}  {md5}" for path, md5 in sorted(hashes.items()) if f"dvc.outs.{path}" not in tags]
             node.add("\n".join([f"from {tags['retrace.source']}", *files]))
 
     def standing(self, parent: store.Run) -> str:
-        """What an experiment is to MLflow, to us and to DVC."""
+        """Return the experiment's names in MLflow, retrace and DVC."""
         tags = parent.data.tags
-        said = [f"in MLflow under {self.origins.client.get_experiment(parent.info.experiment_id).name}"]
-        said += [f"key {tags['retrace.key']}"]
-        said += [f"DVC's {tags['dvc.exp_name']} on {tags.get('dvc.baseline_rev')}"] if "dvc.exp_name" in tags else []
-        return ", ".join(said + ([f"committed as {tags['dvc.exp_rev']}"] if "dvc.exp_rev" in tags else []))
+        names = [f"in MLflow under {self.origins.client.get_experiment(parent.info.experiment_id).name}"]
+        names += [f"key {tags['retrace.key']}"]
+        names += [f"DVC's {tags['dvc.exp_name']} on {tags.get('dvc.baseline_rev')}"] if "dvc.exp_name" in tags else []
+        return ", ".join(names + ([f"committed as {tags['dvc.exp_rev']}"] if "dvc.exp_rev" in tags else []))
 
     def _experiment(self, run: store.Run) -> str:
         parent = self.origins.parent(run)
         if parent is None:
             return f"of experiment run {run.data.tags.get('mlflow.parentRunId')}, which MLflow has no more"
-        said = f"of experiment {parent.info.run_name}, run {parent.info.run_id}"
-        if parent.info.run_id in self.told:
-            return f"{said}, as above"
-        self.told.add(parent.info.run_id)
-        return f"{said}\n{self.standing(parent)}"
+        name = f"of experiment {parent.info.run_name}, run {parent.info.run_id}"
+        if parent.info.run_id in self.described:
+            return f"{name}, as above"
+        self.described.add(parent.info.run_id)
+        return f"{name}\n{self.standing(parent)}"
 
 
 def title(run: store.Run) -> str:
@@ -116,7 +120,10 @@ def title(run: store.Run) -> str:
 
 
 def _show_file(origins: Origins, path: str, md5: str, *, as_json: bool) -> None:
-    """Print the file, the run that made it, what that read, and so on. Raises RetraceError where no run made it."""
+    """Print the file, the run that made it, its dependencies, and so on.
+
+    Raises RetraceError if no run made it.
+    """
     run = origins.maker(path, md5)
     if run is None:
         raise RetraceError(_unknown(origins, path, md5))
@@ -128,7 +135,7 @@ def _show_file(origins: Origins, path: str, md5: str, *, as_json: bool) -> None:
     here = experiments.read(Path()) if md5 in _locked().values() else None
     own = store.first(origins.client, origins.experiments, {"retrace.key": here.key}) if here else None
     if own and own.info.run_id != run.data.tags.get("mlflow.parentRunId"):
-        tree.add(f"the work tree has it as of experiment {own.info.run_name}, run {own.info.run_id}")
+        tree.add(f"the workspace has it as of experiment {own.info.run_name}, run {own.info.run_id}")
     _print(tree)
 
 
@@ -145,13 +152,15 @@ def _unknown(origins: Origins, path: str, md5: str) -> str:
 def _show_run(origins: Origins, run: store.Run, *, as_json: bool) -> None:
     if not run.data.tags.keys() & {"retrace.key", "retrace.stage"}:
         raise RetraceError(f"run {run.info.run_id}: is no experiment's and no stage's; trace one of the runs below it")
-    account, tree, script = Account(origins), Tree(title(run)), list[str]()
+    account = Account(origins)
+    tree = Tree(title(run))
+    script: list[str] = []
     into = f"traced-{run.info.run_id[:8]}"
     if as_json:
         print(json.dumps(document.of_run(origins, run, into), indent=2))
         return
     if "retrace.key" in run.data.tags:
-        account.told.add(run.info.run_id)
+        account.described.add(run.info.run_id)
         tree.add(account.standing(run))
     for stage in origins.stages(run):
         node = tree if stage is run else tree.add(title(stage))
@@ -162,63 +171,66 @@ def _show_run(origins: Origins, run: store.Run, *, as_json: bool) -> None:
         print(f"\n# To get them back, into {into}:", f"cd {shlex.quote(str(Path.cwd()))}", *script, sep="\n")
     for ref in git.experiments():
         if ref.rev == run.data.tags.get("dvc.exp_rev"):
-            print(f"# or all into the work tree, in place of what is there: dvc exp apply {shlex.quote(ref.name)}")
+            print(f"# or all into the workspace: dvc exp apply {shlex.quote(ref.name)}")
 
 
 def _add_files(node: Tree, origins: Origins, run: store.Run, into: str) -> list[str]:
-    """The node has the files of a stage's run and where they are; returns the commands that bring them back."""
-    parent, outs = origins.parent(run), links.hashes(run, "outs")
+    """Add the files of a stage's run and their locations; return the commands that restore them."""
+    parent = origins.parent(run)
+    outs = links.hashes(run, "outs")
     rev = parent.data.tags.get("dvc.exp_rev") if parent else None
-    script, lost = list[str](), list[str]()
+    script: list[str] = []
+    lost: list[str] = []
     if not outs:
         node.add("no file of it is known")
     for path, md5 in outs.items():
-        found = places.find(origins.client, Made(path, md5, run.info.run_id, rev), into)
-        node.add(f"{path}  {md5}  {', '.join(found.places) or 'nowhere'}")
-        script += found.commands
-        lost += [] if found.places else [path]
+        locations = places.find(origins.client, Made(path, md5, run.info.run_id, rev), into)
+        node.add(f"{path}  {md5}  {', '.join(locations.places) or 'nowhere'}")
+        script += locations.commands
+        lost += [] if locations.places else [path]
     if lost:
         commands = places.again(origins.client, run, rev)
-        said = "made again by:" if commands else "and as the commit of its code is gone, it cannot be made again"
-        script += [f"# nowhere: {', '.join(lost)}; {said}", *commands]
+        remedy = "reproduced by:" if commands else "the commit of its code is gone"
+        script += [f"# nowhere: {', '.join(lost)}; {remedy}", *commands]
     return script
 
 
 def _circumstances(run: store.Run) -> str:
-    """When and how long, by whom and on what a stage ran."""
-    tags, began = run.data.tags, datetime.fromtimestamp(run.info.start_time / 1000).astimezone()
-    said = [f"{began:%Y-%m-%d %H:%M:%S %z}"]
-    said += [f"{(run.info.end_time - run.info.start_time) / 1000:.1f} s"] if run.info.end_time else []
-    said += [f"by {tags.get('mlflow.user')} on {tags.get('retrace.machine')}"]
-    return ", ".join(said + ([tags["retrace.device"]] if "retrace.device" in tags else []))
+    """Return when, how long, by whom and on what a stage ran."""
+    tags = run.data.tags
+    began = datetime.fromtimestamp(run.info.start_time / 1000).astimezone()
+    facts = [f"{began:%Y-%m-%d %H:%M:%S %z}"]
+    facts += [f"{(run.info.end_time - run.info.start_time) / 1000:.1f} s"] if run.info.end_time else []
+    facts += [f"by {tags.get('mlflow.user')} on {tags.get('retrace.machine')}"]
+    return ", ".join(facts + ([tags["retrace.device"]] if "retrace.device" in tags else []))
 
 
 def _code(deps: Mapping[str, str]) -> str:
-    """How many dependencies are code, and which of them are others now."""
-    others = [path for path, md5 in deps.items() if not Path(path).exists() or hashing.md5(Path(path)) != md5]
-    return f"{len(deps)} files of code, " + (f"others here now: {', '.join(others)}" if others else "the same here")
+    """Return the number of code files, and which of them have changed."""
+    changed = [path for path, md5 in deps.items() if not Path(path).exists() or hashing.md5(Path(path)) != md5]
+    return f"{len(deps)} code files, " + (f"changed here: {', '.join(changed)}" if changed else "same here")
 
 
 def _locked() -> dict[str, str]:
-    """What dvc.lock says that is here: MD5 by path."""
+    """Return the MD5 of each output in dvc.lock, by path."""
     return {out: md5 for stage in graph.locked().values() for out, md5 in stage.outs.items()}
 
 
 def _inside(file: Path) -> str:
-    """The path as a run has it, relative to the repository."""
+    """Return the path as runs have it, relative to the repository."""
     path = Path(os.path.normpath(file.absolute()))
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def _pending() -> str:
     n = len(journal.pending(tracking.folder()))
-    return f"; MLflow lacks {n} journals: `retrace sync` uploads them, then trace again" if n else ""
+    return f"; MLflow lacks {n} event logs: `retrace sync` uploads them, then try again" if n else ""
 
 
 def _print(tree: Tree) -> None:
-    """In a pipe no line is broken. What is in brackets stays."""
+    """Print the tree; in a pipe no line is wrapped, and no text is markup."""
     width = None if sys.stdout.isatty() else 10_000
     console = Console(width=width, markup=False, emoji=False, highlight=False)
-    with console.capture() as captured:  # and printed by Python, for the end of a pipe is answered elsewhere
+    with console.capture() as captured:  # Python prints it, so that a closed pipe ends in cli.main
         console.print(tree)
     print(captured.get(), end="")

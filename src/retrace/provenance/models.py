@@ -68,7 +68,7 @@ def _registered(origins: Origins, said: str) -> LoggedModel:
     if version is None:
         there = ", ".join(registry.addresses(origins.client)) or "none yet"
         raise RetraceError(f"{said}: not in {origins.place}, which has {there}; `retrace promote RUN` adds one")
-    model = registry.model_of(version)
+    model = registry.model_id(version)
     if model is None:
         raise RetraceError(f"{said}: no model of this pipeline is behind it; `retrace promote RUN` registers one")
     return logged.complete(origins.client, model)

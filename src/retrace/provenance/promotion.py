@@ -65,24 +65,25 @@ def _finished(origins: Origins, run_id: str) -> store.Run:
 
 
 def _evaluated(origins: Origins, model: LoggedModel, run: store.Run, present: dict[str, str]) -> store.Run:
-    """The run that tested the model: on the bytes that the `present` one was tested on, else the experiment's own, else
-    the newest.
+    """Return the run that tested the model.
+
+    It is one on the data of the `present` version, else the experiment's own, else the newest.
     """
-    found = models.evaluations(origins.client, model)
-    if not found:
+    evaluations = models.evaluations(origins.client, model)
+    if not evaluations:
         said = f"run {run.info.run_id[:8]} ({run.info.run_name}): its model was not tested"
         raise RetraceError(f"{said}; `dvc repro evaluate` does it")
     own = (origins.experiment(run) or run).info.run_id
 
-    def fits(one: store.Run) -> tuple[bool, bool]:
-        tags = one.data.tags
+    def priority(run: store.Run) -> tuple[bool, bool]:
+        tags = run.data.tags
         return tags.get(TESTED) == present.get(TESTED), tags["mlflow.parentRunId"] == own
 
-    return max(found, key=fits)
+    return max(evaluations, key=priority)
 
 
 def _tags(origins: Origins, model: LoggedModel, run: store.Run, evaluated: store.Run) -> dict[str, str]:
-    """What the version says of where it comes from; by the names that runs have it under."""
+    """Return the version's tags of its origin, named as those of runs."""
     trained = origins.client.get_run(str(model.source_run_id))
     parent = origins.experiment(run) or run
     tags = {f"dvc.deps.{part}": trained.data.tags.get(f"dvc.deps.{part}", "") for part in READ}
@@ -96,20 +97,20 @@ def _tags(origins: Origins, model: LoggedModel, run: store.Run, evaluated: store
 
 
 def _fault(address: str, present: registry.ModelVersion | None, tags: dict[str, str]) -> str | None:
-    """Why the present version should stay, if it should."""
+    """Return why the present version should stay, if it should."""
     if present is None or _is_same(present, tags):
         return None
-    there = f"{address} (version {present.version})"
+    current = f"{address} (version {present.version})"
     if ACCURACY not in present.tags or TESTED not in present.tags:
-        return f"nothing says how good {there} is, which retrace did not promote"
+        return f"{current} has no test accuracy, as retrace did not promote it"
     if present.tags[TESTED] != tags[TESTED]:
-        return f"{there} was tested on other bytes ({present.tags[TESTED][:8]}, not {tags[TESTED][:8]})"
+        return f"{current} was tested on other data ({present.tags[TESTED][:8]}, not {tags[TESTED][:8]})"
     accuracy, best = float(tags[ACCURACY]), float(present.tags[ACCURACY])
     if accuracy < best:
-        return f"its test accuracy is {accuracy:.2%}, that of {there} on the same test part {best:.2%}"
+        return f"its test accuracy is {accuracy:.2%}, that of {current} on the same test split {best:.2%}"
     return None
 
 
 def _is_same(version: registry.ModelVersion, tags: dict[str, str]) -> bool:
-    """Whether the version is of these weights, tested on these bytes."""
+    """Return whether the version has these weights, tested on these data."""
     return all(version.tags.get(tag) == tags[tag] for tag in (WEIGHTS, TESTED))

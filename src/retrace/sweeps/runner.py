@@ -134,7 +134,7 @@ class Runner:
         ended = self.held.end(claimed, state, value, **facts)
         self.say.print(self._line(ended))
         if state is TrialState.COMPLETE:
-            self.show(shown.told, self.dataset, self.asked.name, self.held.n_over, *best(self.held), None)
+            self.show(shown.update, self.dataset, self.asked.name, self.held.n_over, *best(self.held), None)
 
     def _line(self, trial: FrozenTrial) -> str:
         took = f"{trial.user_attrs['seconds']} s" if "seconds" in trial.user_attrs else "the same as an earlier trial"

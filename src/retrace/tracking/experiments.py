@@ -1,4 +1,4 @@
-"""DVC's experiments, and the workspace, as rows of MLflow, also where all came from DVC's cache and no stage ran."""
+"""DVC's experiments and the workspace as runs in MLflow, even if no stage ran for them."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -17,36 +17,39 @@ from retrace.tracking import links, runs, store, upload
 
 @dataclass(frozen=True)
 class Tree:
-    """A folder in which dvc.lock says what the code and the parameters beside it made."""
+    """A folder whose dvc.lock is up to date with its code and parameters."""
 
     values: params_file.Values
     key: str
     locked: dict[str, graph.Locked]
-    metrics: dict[str, float]  # as reports/metrics.json has them
+    metrics: dict[str, float]  # of reports/metrics.json
 
 
 def read(folder: Path) -> Tree | None:
-    """None where dvc.lock is not of this code and these parameters, or lacks a stage."""
+    """Read a folder; None if dvc.lock is of other code or parameters, or lacks a stage."""
     try:
         values = params_file.read(folder / paths.PARAMS)
         locked = graph.locked(folder)
-        if not _is_settled(values, locked, folder):
+        if not _is_up_to_date(values, locked, folder):
             return None
     except (ParamsError, DataError, KeyError, OSError):
         return None
     images = locked["download"].deps.get(str(paths.IMAGES))
     file = folder / paths.METRICS
-    held = file.exists() and hashing.md5(file) == locked["evaluate"].outs.get(str(paths.METRICS))
-    return Tree(values, identity.key(values, folder, images), locked, parse_metrics(file.read_bytes()) if held else {})
+    is_locked = file.exists() and hashing.md5(file) == locked["evaluate"].outs.get(str(paths.METRICS))
+    metrics = parse_metrics(file.read_bytes()) if is_locked else {}
+    return Tree(values, identity.key(values, folder, images), locked, metrics)
 
 
 def add_missing(client: MlflowClient) -> int:
-    """Each of DVC's experiments, and what is in the workspace, has its parent run, linked to the runs that made its
-    bytes, and `dvc.exp_rev`; returns how many runs were added or completed.
+    """Add a parent run for each DVC experiment and the workspace; return how many were changed.
+
+    Each gets `dvc.exp_rev` and links to the runs that made its files.
     """
     refs = git.experiments()
     known = {run.data.tags["dvc.exp_rev"]: run for run in _parents(client) if "dvc.exp_rev" in run.data.tags}
-    trees, named = {}, defaultdict[str, list[ExperimentRef]](list)
+    trees: dict[str, Tree] = {}
+    named = defaultdict[str, list[ExperimentRef]](list)
     for ref in refs:
         if ref.rev not in known:
             with git.export(ref.rev) as folder:
@@ -55,16 +58,17 @@ def add_missing(client: MlflowClient) -> int:
                     named[tree.key].append(ref)
     if here := read(Path()):
         trees.setdefault(here.key, here)
-    return sum(_added(client, tree, named[key], {ref.rev for ref in refs}) for key, tree in trees.items())
+    return sum(_add(client, tree, named[key], {ref.rev for ref in refs}) for key, tree in trees.items())
 
 
-def _added(client: MlflowClient, tree: Tree, refs: list[ExperimentRef], revs: set[str]) -> bool:
+def _add(client: MlflowClient, tree: Tree, refs: list[ExperimentRef], revs: set[str]) -> bool:
+    """Add or complete the parent run of a tree; return False if it was complete."""
     with store.lock():
         experiment = store.experiment_of(client, tree.values["dataset"])
-        found = store.first(client, [experiment], {"retrace.key": tree.key})
-        ref = _ref_of(found, refs)
-        own = {stage: links.made_by(client, experiment, stage, entry.outs) for stage, entry in tree.locked.items()}
-        if found and _is_whole(found, own) and (ref is None or found.data.tags.get("dvc.exp_rev") in revs):
+        run = store.first(client, [experiment], {"retrace.key": tree.key})
+        ref = _ref(run, refs)
+        makers = {stage: links.maker(client, experiment, stage, entry.outs) for stage, entry in tree.locked.items()}
+        if run and _is_complete(run, makers) and (ref is None or run.data.tags.get("dvc.exp_rev") in revs):
             return False
         at = ref.time if ref else git.commit_time("HEAD")
         start = {
@@ -77,32 +81,37 @@ def _added(client: MlflowClient, tree: Tree, refs: list[ExperimentRef], revs: se
             "time": at,
             "params": params.chosen(tree.values),
         }
-        parent = found.info.run_id if found else runs.parent(client, experiment, start)
+        parent = run.info.run_id if run else runs.parent(client, experiment, start)
         upload.log_params(client, parent, start["params"])
+        metrics = [Metric(name, value, at, 0) for name, value in tree.metrics.items()]
         client.log_batch(
             parent,
-            metrics=[] if own["evaluate"] else [Metric(name, value, at, 0) for name, value in tree.metrics.items()],
+            metrics=[] if makers["evaluate"] else metrics,
             tags=store.tagged({"dvc.exp_rev": ref.rev} | start["experiment"] if ref else {}),
         )
-        links.show(client, parent, {stage: run for stage, run in own.items() if run})
-        if found is None:
+        links.link(client, parent, {stage: maker for stage, maker in makers.items() if maker})
+        if run is None:
             client.set_terminated(parent, "FINISHED", at)
     return True
 
 
-def _ref_of(parent: Run | None, refs: list[ExperimentRef]) -> ExperimentRef | None:
-    """That of DVC's experiments here which the parent is to be named after. None where it has the name of one that is
-    in another clone only: two that share a store would else take turns, for ever.
+def _ref(parent: Run | None, refs: list[ExperimentRef]) -> ExperimentRef | None:
+    """Return the DVC experiment to name the parent after.
+
+    None if it has the name of one that only another clone has: two clones that share a store would
+    rename it in turns, forever.
     """
     tags = parent.data.tags if parent else {}
-    name, rev = tags.get("dvc.exp_name"), tags.get("dvc.exp_rev")
+    name = tags.get("dvc.exp_name")
+    rev = tags.get("dvc.exp_rev")
     ref = next((ref for ref in refs if ref.name == name), refs[0] if refs else None)
-    is_another_s = not git.has_commit(rev) if rev else name is not None and ref is not None and ref.name != name
-    return None if is_another_s else ref
+    if rev:
+        return ref if git.has_commit(rev) else None
+    return ref if name is None or ref is None or ref.name == name else None
 
 
-def _is_whole(parent: Run, makers: Mapping[str, Run | None]) -> bool:
-    """Whether the parent knows a run of each stage that MLflow knows a maker of."""
+def _is_complete(parent: Run, makers: Mapping[str, Run | None]) -> bool:
+    """Return whether the parent has a run of each stage that MLflow has a maker of."""
     tags = parent.data.tags.keys()
     return all(tags & {f"retrace.run.{stage}", f"retrace.cached.{stage}"} for stage, run in makers.items() if run)
 
@@ -111,9 +120,9 @@ def _parents(client: MlflowClient) -> Iterator[Run]:
     return store.every(client, store.experiments(client), "tags.`dvc.exp_rev` LIKE '%'")
 
 
-def _is_settled(values: params_file.Values, locked: Mapping[str, graph.Locked], folder: Path) -> bool:
-    """Whether dvc.lock has each stage with these parameters and the files here, outputs being later dependencies."""
-    made: dict[str, str] = {}
+def _is_up_to_date(values: params_file.Values, locked: Mapping[str, graph.Locked], folder: Path) -> bool:
+    """Return whether dvc.lock has each stage with these parameters and files."""
+    outs: dict[str, str] = {}
     for name, stage in graph.stages(values, folder).items():
         entry = locked.get(name)
         if entry is None or set(entry.deps) != set(stage.deps) or set(entry.outs) != set(stage.outs):
@@ -121,9 +130,9 @@ def _is_settled(values: params_file.Values, locked: Mapping[str, graph.Locked], 
         if overrides.flatten(entry.params) != params.chosen(values, params.STAGES[name]):
             return False
         for path, md5 in entry.deps.items():
-            if made.get(path, _md5(folder / path) or md5) != md5:
+            if outs.get(path, _md5(folder / path) or md5) != md5:
                 return False
-        made |= entry.outs
+        outs |= entry.outs  # dependencies of later stages
     return True
 
 

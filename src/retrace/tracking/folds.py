@@ -1,4 +1,4 @@
-"""k-fold cross-validation as one run in MLflow: mean and spread of the folds that are done, above their own runs."""
+"""Cross-validation as one run in MLflow: mean and spread over the folds that are done."""
 
 from statistics import fmean, stdev
 
@@ -12,14 +12,16 @@ SUMMARY = "retrace.folds.summary"  # of the run above them
 
 
 def summarize(client: MlflowClient, experiment: str, start: Event) -> None:
-    """The run above the folds of this experiment has `<metric>_mean` and `<metric>_spread` (the standard deviation),
-    with the number of folds done as the step; the folds' runs are its children.
+    """Log `<metric>_mean` and `<metric>_spread`, the standard deviation, of the folds to their summary run.
+
+    The step is the number of folds done. The folds' runs become children of the summary run.
     """
-    found = client.search_runs([experiment], f"tags.`{TAG}` = '{start['folds']}'", order_by=["start_time ASC"])
-    done = [run for run in found if "test_accuracy" in run.data.metrics]
+    query = f"tags.`{TAG}` = '{start['folds']}'"
+    runs = client.search_runs([experiment], query, order_by=["start_time ASC"])
+    done = [run for run in runs if "test_accuracy" in run.data.metrics]
     if not done:
         return
-    now = max(run.info.end_time or run.info.start_time for run in done)  # the same, whichever fold is told again
+    now = max(run.info.end_time or run.info.start_time for run in done)  # equal, whichever fold is uploaded again
     summary = _summary(client, experiment, start)
     for run in done:
         client.set_tag(run.info.run_id, "mlflow.parentRunId", summary)
@@ -32,9 +34,10 @@ def summarize(client: MlflowClient, experiment: str, start: Event) -> None:
 
 
 def _summary(client: MlflowClient, experiment: str, start: Event) -> str:
-    found: list[Run] = list(client.search_runs([experiment], f"tags.`{SUMMARY}` = '{start['folds']}'", max_results=1))
-    if found:
-        return found[0].info.run_id
+    query = f"tags.`{SUMMARY}` = '{start['folds']}'"
+    runs: list[Run] = list(client.search_runs([experiment], query, max_results=1))
+    if runs:
+        return runs[0].info.run_id
     tags = {SUMMARY: start["folds"], "mlflow.user": start["user"], "mlflow.source.name": "dvc.yaml"}
     name = f"{start['params']['folds']} folds"
     run = client.create_run(experiment, start["time"], tags, name).info.run_id

@@ -1,22 +1,22 @@
-"""Where MLflow's runs are, found without MLflow, whose import takes a second or two."""
+"""The address of MLflow's store, without importing MLflow, which takes a second or two."""
 
 import os
 
 from retrace import files
 
-ANSWER_S = 4  # in which a server must answer
+ANSWER_S = 4  # for a server
 SQLITE = "sqlite:///"
 
 
 def address() -> str:
-    """MLFLOW_TRACKING_URI, or a database in the main repository.
+    """Return MLFLOW_TRACKING_URI, or a database in the main repository.
 
-    A file is absolute, so that a queued experiment, which runs in a folder of its own, finds it.
+    A file is absolute, for a queued experiment runs in a folder of its own.
     """
-    place = os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}mlflow.db"
-    if place.startswith(SQLITE):
-        return f"{SQLITE}{files.root() / place.removeprefix(SQLITE)}"
-    return place
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}mlflow.db"
+    if uri.startswith(SQLITE):
+        return f"{SQLITE}{files.root() / uri.removeprefix(SQLITE)}"
+    return uri
 
 
 def is_served(place: str) -> bool:

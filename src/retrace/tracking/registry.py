@@ -1,4 +1,4 @@
-"""MLflow's model registry: the versions of a model, and the aliases that people call them by."""
+"""MLflow's model registry: the versions of a model and their aliases."""
 
 import json
 import re
@@ -12,14 +12,14 @@ from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
 from retrace.tracking import store
 
-MODEL = re.compile(r"models:/(m-[0-9a-f]{32})")  # where a version says that its files are
-ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")  # how MLflow says that there is none
+MODEL = re.compile(r"models:/(m-[0-9a-f]{32})")  # source of a version
+ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")  # error codes for a missing version
 
 
 def version(
     client: MlflowClient, name: str, *, alias: str | None = None, number: str | None = None
 ) -> ModelVersion | None:
-    """The version of `name` with that alias, or that number, if there is one."""
+    """Return the version of `name` with that alias or number, if there is one."""
     try:
         return client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, str(number))
     except MlflowException as error:
@@ -29,7 +29,7 @@ def version(
 
 
 def versions(client: MlflowClient, name: str) -> Iterator[ModelVersion]:
-    """All of them, a page at a time."""
+    """Yield all versions of a model, page by page."""
     token: str | None = None
     while True:
         page = client.search_model_versions(f"name = '{name}'", max_results=1000, page_token=token)
@@ -39,27 +39,28 @@ def versions(client: MlflowClient, name: str) -> Iterator[ModelVersion]:
             return
 
 
-def model_of(version: ModelVersion) -> str | None:
-    """MLflow's id of the model that the version is; None where it is one that no stage has logged."""
-    found = MODEL.fullmatch(version.source or "")
-    return found[1] if found else None
+def model_id(version: ModelVersion) -> str | None:
+    """Return the id of the version's model, None if no stage logged it."""
+    match = MODEL.fullmatch(version.source or "")
+    return match[1] if match else None
 
 
 def addresses(client: MlflowClient) -> list[str]:
-    """Of all aliases, as `mlflow models serve` takes them."""
+    """Return the addresses of all aliases, as `mlflow models serve` takes them."""
     return [f"models:/{model.name}@{alias}" for model in client.search_registered_models() for alias in model.aliases]
 
 
 def add(client: MlflowClient, name: str, model: LoggedModel, tags: Mapping[str, str]) -> ModelVersion:
-    """A new version of `name`, which is made if it is not there; call it under the store's lock."""
+    """Add a version to `name`, creating the name if needed. Call it under the store's lock."""
     try:
         client.create_registered_model(name)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    place = f"models:/{model.model_id}"
+    source = f"models:/{model.model_id}"
     with store.known():
-        made = client.create_model_version(name, place, model.source_run_id, dict(tags), model_id=model.model_id)
-    listed = [*json.loads(model.tags.get(MLFLOW_MODEL_VERSIONS, "[]")), {"name": name, "version": made.version}]
-    client.set_logged_model_tags(model.model_id, {MLFLOW_MODEL_VERSIONS: json.dumps(listed)})  # what its page shows
-    return made
+        version = client.create_model_version(name, source, model.source_run_id, dict(tags), model_id=model.model_id)
+    listed = [*json.loads(model.tags.get(MLFLOW_MODEL_VERSIONS, "[]")), {"name": name, "version": version.version}]
+    # The model's page shows this tag.
+    client.set_logged_model_tags(model.model_id, {MLFLOW_MODEL_VERSIONS: json.dumps(listed)})
+    return version

@@ -1,4 +1,4 @@
-"""One parent run an experiment, one child run an attempt at a stage; each is looked for by its tags, then made."""
+"""One parent run for each experiment, one child run for each attempt at a stage, found by tags."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,26 +14,27 @@ from retrace.tracking import folds, store, sweeps
 
 @dataclass(frozen=True)
 class Pair:
-    """The two runs that a stage is shown in, and the MLflow experiment that they are in."""
+    """The two runs that show a stage, and their MLflow experiment."""
 
     experiment: str
     parent: str
     child: str
 
-    def of(self, event: Event) -> tuple[str, ...]:
+    def targets(self, event: Event) -> tuple[str, ...]:
+        """Return the runs that show an event: the parent only if it is a summary."""
         return (self.child, self.parent) if event.get("headline") else (self.child,)
 
 
 def pair(client: MlflowClient, start: Event) -> Pair:
-    """The runs of a journal, found or made; the lock keeps two stages from making the same parent."""
+    """Find or create the runs of an event log, under the lock: two stages may share a parent."""
     with store.lock():
         experiment = store.experiment_of(client, start["dataset"])
-        above = parent(client, experiment, start)
+        parent_id = parent(client, experiment, start)
         child = store.first(client, [experiment], {"retrace.journal": start["id"]})
         if child is None:
-            attempt = len(children(client, experiment, above, start["stage"])) + 1
+            attempt = len(children(client, experiment, parent_id, start["stage"])) + 1
             tags = {
-                "mlflow.parentRunId": above,
+                "mlflow.parentRunId": parent_id,
                 "retrace.journal": start["id"],
                 "retrace.stage": start["stage"],
                 "retrace.attempt": str(attempt),
@@ -44,97 +45,102 @@ def pair(client: MlflowClient, start: Event) -> Pair:
             tags |= {f"dvc.deps.{dep}": md5 for dep, md5 in start["deps"].items()}
             name = start["stage"] if attempt == 1 else f"{start['stage']} ({attempt})"
             child = client.create_run(experiment, start["time"], tags, name)
-            settle(client, experiment, above)
-    return Pair(experiment, above, child.info.run_id)
+            update_status(client, experiment, parent_id)
+    return Pair(experiment, parent_id, child.info.run_id)
 
 
 def parent(client: MlflowClient, experiment: str, start: Event) -> str:
-    """The id of the experiment's run; call it under the store's lock."""
-    found = store.first(client, [experiment], {"retrace.key": start["key"]})
+    """Find or create the experiment's run and return its id. Call it under the store's lock."""
+    run = store.first(client, [experiment], {"retrace.key": start["key"]})
     named = start["experiment"].get("dvc.exp_name")
-    if found is None:
+    if run is None:
         tags = {"retrace.key": start["key"]} | _origin(start, "dvc.yaml")
         tags |= {folds.TAG: start["folds"]} if start["folds"] else {}
         name = named or f"repro-{start['key'][:7]}"
-        found = client.create_run(experiment, start["time"], tags, name)
-    elif named and named != found.data.tags.get("dvc.exp_name"):  # a new name, by which people look for it
+        run = client.create_run(experiment, start["time"], tags, name)
+    elif named and named != run.data.tags.get("dvc.exp_name"):  # DVC gave it another name
         tags = {"mlflow.runName": named} | start["experiment"]
-        client.log_batch(found.info.run_id, tags=store.tagged(tags))
-        if "dvc.exp_rev" in found.data.tags:
-            client.delete_tag(found.info.run_id, "dvc.exp_rev")
+        client.log_batch(run.info.run_id, tags=store.tagged(tags))
+        if "dvc.exp_rev" in run.data.tags:
+            client.delete_tag(run.info.run_id, "dvc.exp_rev")
     if sweep := start.get("sweep"):
-        sweeps.adopt(client, experiment, found.info.run_id, sweep, start["user"], start["time"])
-    return found.info.run_id
+        sweeps.adopt(client, experiment, run.info.run_id, sweep, start["user"], start["time"])
+    return run.info.run_id
 
 
 def children(client: MlflowClient, experiment: str, parent: str, stage: str = "") -> list[Run]:
-    """The attempts at the stages of a parent, or at one `stage`, oldest first."""
-    asked = f"tags.`mlflow.parentRunId` = '{parent}'" + (f" and tags.`retrace.stage` = '{stage}'" if stage else "")
-    found = client.search_runs([experiment], asked, order_by=["start_time ASC"])
-    return [run for run in found if "retrace.stage" in run.data.tags]
+    """Return the attempts at the stages of a parent, or at one `stage`, oldest first."""
+    query = f"tags.`mlflow.parentRunId` = '{parent}'"
+    query += f" and tags.`retrace.stage` = '{stage}'" if stage else ""
+    runs = client.search_runs([experiment], query, order_by=["start_time ASC"])
+    return [run for run in runs if "retrace.stage" in run.data.tags]
 
 
-def settle(client: MlflowClient, experiment: str, parent: str) -> None:
-    """The parent says what its children say, in whatever order they were told: RUNNING while one is, else the newest
-    one's status; and, for each stage, which run made what is there: the newest that finished, which takes the place of
-    a link to another parent's run, else the newest.
+def update_status(client: MlflowClient, experiment: str, parent: str) -> None:
+    """Set the parent's status from its children: RUNNING if any runs, else that of the newest.
+
+    Set `retrace.run.<stage>` to the newest run that finished the stage, else to the newest. A
+    finished run replaces the link to another parent's run.
     """
-    told = children(client, experiment, parent)
-    if not told:
+    attempts = children(client, experiment, parent)
+    if not attempts:
         return
-    if any(run.info.status == "RUNNING" for run in told):
+    if any(run.info.status == "RUNNING" for run in attempts):
         client.update_run(parent, "RUNNING")
     else:
-        ended = max(run.info.end_time or 0 for run in told)
-        client.set_terminated(parent, told[-1].info.status, ended)
-    made = _of_stages(told)
-    client.log_batch(parent, tags=store.tagged({f"retrace.run.{name}": run.info.run_id for name, run in made.items()}))
+        ended = max(run.info.end_time or 0 for run in attempts)
+        client.set_terminated(parent, attempts[-1].info.status, ended)
+    by_stage = _latest(attempts)
+    tags = {f"retrace.run.{name}": run.info.run_id for name, run in by_stage.items()}
+    client.log_batch(parent, tags=store.tagged(tags))
     linked = client.get_run(parent).data.tags
-    for name, run in made.items():
+    for name, run in by_stage.items():
         if run.info.status == "FINISHED" and f"retrace.cached.{name}" in linked:
             client.delete_tag(parent, f"retrace.cached.{name}")
 
 
 def close_abandoned(client: MlflowClient) -> int:
-    """No run of this machine is RUNNING whose process is gone; returns how many were."""
+    """Close the RUNNING runs of this machine whose process is gone; return their number."""
     return sum(_close(client, run) for run in abandoned(client))
 
 
 def abandoned(client: MlflowClient) -> list[Run]:
-    """The runs of this machine that are RUNNING, and whose process is gone."""
-    asked = "attributes.status = 'RUNNING' and tags.`retrace.process` LIKE '%'"
+    """Return the RUNNING runs of this machine whose process is gone."""
+    query = "attributes.status = 'RUNNING' and tags.`retrace.process` LIKE '%'"
     return [
         run
-        for run in store.every(client, store.experiments(client), asked)
+        for run in store.every(client, store.experiments(client), query)
         if not processes.alive(processes.read(run.data.tags["retrace.process"]))
     ]
 
 
 def _close(client: MlflowClient, run: Run) -> bool:
-    """Whether the run is KILLED now; not if it is another member's, who closes it with a sync of their own."""
+    """Set the run to KILLED; return False if it is another member's, whose own sync closes it."""
     try:
-        client.set_tag(run.info.run_id, "retrace.error", "its process is gone, and its journal as well")
+        client.set_tag(run.info.run_id, "retrace.error", "its process is gone, and its event log as well")
     except MlflowException as error:
         if error.error_code != "PERMISSION_DENIED":
             raise
         return False
     client.set_terminated(run.info.run_id, "KILLED")
     with store.lock():
-        settle(client, run.info.experiment_id, run.data.tags["mlflow.parentRunId"])
+        update_status(client, run.info.experiment_id, run.data.tags["mlflow.parentRunId"])
     return True
 
 
-def _of_stages(told: Iterable[Run]) -> dict[str, Run]:
+def _latest(attempts: Iterable[Run]) -> dict[str, Run]:
+    """Return the newest finished attempt by stage, else the newest."""
     chosen: dict[str, Run] = {}
-    for run in told:
+    for run in attempts:
         stage = run.data.tags["retrace.stage"]
-        if stage not in chosen or run.info.status == "FINISHED" or chosen[stage].info.status != "FINISHED":
+        is_finished = run.info.status == "FINISHED"
+        if stage not in chosen or is_finished or chosen[stage].info.status != "FINISHED":
             chosen[stage] = run
     return chosen
 
 
 def _origin(start: Event, source: str) -> dict[str, str]:
-    """Tags that say where a run comes from."""
+    """Return the tags of a run's origin."""
     tags = {"mlflow.source.type": "LOCAL", "mlflow.source.name": source, "mlflow.user": start["user"]}
     tags |= start["experiment"]
     return tags | ({"mlflow.source.git.commit": start["commit"]} if start["commit"] else {})
