@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sklearn.model_selection import StratifiedKFold, train_test_split
 from conftest import typed
 from sklearn.datasets import load_digits
+from sklearn.model_selection import StratifiedKFold, train_test_split
 
 from retrace import dealing, duplicates, params, paths, splits
 from retrace.datasets import DATASETS, cifar10, circles, digits, fashion_mnist, mnist
