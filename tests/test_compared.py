@@ -54,7 +54,7 @@ RIGHT, WRONG = "actual,predicted\n" + "a,a\n" * 40, "actual,predicted\n" + "a,b\
 
 
 @pytest.mark.usefixtures("folder")
-def test_several_are_corrected_for_being_several_and_those_that_cannot_be_tested_do_not_count() -> None:
+def test_tests_are_corrected_for_their_number() -> None:
     one, other, torn = named("one"), named("other"), named("torn")
     elsewhere, never = named("elsewhere", test="u"), replace(named("never"), deps={})
     files = Files({"one": RIGHT, "other": WRONG, "third": RIGHT, "elsewhere": RIGHT, "torn": "actual\na\n"})
@@ -76,7 +76,7 @@ def test_several_are_corrected_for_being_several_and_those_that_cannot_be_tested
 
 
 @pytest.mark.usefixtures("folder")
-def test_files_that_one_did_not_need_do_not_differ_and_those_that_changed_do() -> None:
+def test_files_differ_only_where_both_use_them() -> None:
     one, other = named("one", lr="1"), named("other", lr="1", momentum="2")
     other = replace(other, deps={**other.deps, "src/retrace/losses.py": "b", "src/retrace/models/cnn.py": "c"})
     found = compared.compare(Files({}), [one, other])
@@ -88,9 +88,7 @@ HOSTILE = "</title><script>alert(1)</script>[red]x[/red]\x1b[31m\n&"
 
 
 @pytest.mark.usefixtures("folder")
-def test_text_is_shown_as_it_is_and_never_as_markup(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_text_is_never_markup(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     both = [named(HOSTILE, lr=HOSTILE), named("other", lr="1")]
     monkeypatch.setattr(Names, "find", lambda _, name: both[name == "other"])
     compare.compare([HOSTILE, "other"], Path("page.html"), as_json=False)
@@ -151,19 +149,19 @@ def test_chart_has_every_finite_value(rows: list[list[float]]) -> None:
     assert all(0 <= marker.y <= svg.HEIGHT for marker in markers)
 
 
-def test_experiments_without_curves_have_a_page_without_charts() -> None:
+def test_page_without_curves() -> None:
     page = pages.page(told_of([], [], names=["a", "b"]))
     assert "<svg" not in page
     assert "b against a: not tested, because so" in page
 
 
-def test_many_experiments_and_long_curves_are_drawn() -> None:
+def test_chart_of_many_experiments() -> None:
     (chart,) = pages.charts([str(i) for i in range(10)], told_of(*[[1.0 / (i + 1) for i in range(200)]] * 10).histories)
     assert [line.colour for line in chart.lines] == [*range(8), 0, 1]
     assert not any(line.markers for line in chart.lines)
 
 
-def test_what_a_stage_left_over_from_another_experiment_is_not_told(folder: Path) -> None:
+def test_workspace_ignores_stale_outputs(folder: Path) -> None:
     stages = graph.stages(params_file.read())
     md5 = {out: f"{i:032}" for i, out in enumerate(out for stage in stages.values() for out in stage.outs)}
     lock = {

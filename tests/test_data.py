@@ -37,20 +37,20 @@ def raw_digits(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder / "raw"
 
 
-def test_every_data_set_has_settings_and_they_fit(values: params_file.Values) -> None:
+def test_data_sets_have_valid_settings(values: params_file.Values) -> None:
     readers = {name: dataset.read for name, dataset in DATASETS.items()}
     assert set(params.bind_all(readers, values["datasets"], "datasets")) == set(DATASETS)
 
 
 @pytest.mark.parametrize(("dataset", "last"), [(mnist, "9"), (fashion_mnist, "ankle boot")])
-def test_mnist_and_its_like_are_read_from_their_four_files(raw_mnist: Path, dataset: ModuleType, last: str) -> None:
+def test_mnist_is_read_from_its_four_files(raw_mnist: Path, dataset: ModuleType, last: str) -> None:
     train, validation, test, _ = dataset.read(raw_mnist)
     assert (train.inputs.shape, train.inputs.dtype, validation) == ((7, 1, 28, 28), np.uint8, None)
     assert (len(test), test.labels.dtype, test.class_names[9]) == (2, np.int64, last)
 
 
 @pytest.mark.parametrize("damage", [b"", b"\0\0\x08", b"<html>no</html>", b"\0\0\x09\x01\0\0\0\x01\0"])
-def test_a_damaged_idx_file_is_named(raw_mnist: Path, damage: bytes) -> None:
+def test_idx_file_damaged(raw_mnist: Path, damage: bytes) -> None:
     (raw_mnist / mnist.TEST_LABELS.name).write_bytes(damage)
     with pytest.raises(DataError, match="t10k-labels-idx1-ubyte: not an IDX file"):
         mnist.read(raw_mnist)
@@ -65,7 +65,7 @@ def raw_cifar10(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_cifar10_is_read_in_the_order_of_its_six_files(raw_cifar10: Path) -> None:
+def test_cifar10_is_read_in_file_order(raw_cifar10: Path) -> None:
     train, validation, test, _ = cifar10.read(raw_cifar10)
     assert (train.inputs.shape, train.inputs.dtype, validation) == ((10, 3, 32, 32), np.uint8, None)
     assert train.labels.tolist() == [0, 9, 1, 9, 2, 9, 3, 9, 4, 9]
@@ -75,14 +75,14 @@ def test_cifar10_is_read_in_the_order_of_its_six_files(raw_cifar10: Path) -> Non
 
 
 @pytest.mark.parametrize("damage", [b"", b"short", bytes(3074)])
-def test_a_damaged_cifar10_file_is_named(raw_cifar10: Path, damage: bytes) -> None:
+def test_cifar10_file_damaged(raw_cifar10: Path, damage: bytes) -> None:
     (raw_cifar10 / "data_batch_3.bin").write_bytes(damage)
     with pytest.raises(DataError, match=r"data_batch_3\.bin: not rows of 3073 bytes; .*dvc repro download"):
         cifar10.read(raw_cifar10)
 
 
 @pytest.mark.parametrize(("zoom", "side"), [(1, 28), (2, 28), (3, 28), (1, 8), (2, 17)])
-def test_digits_are_scikit_learn_s_in_the_middle_of_a_black_frame(raw_digits: Path, zoom: int, side: int) -> None:
+def test_digits_are_sklearns_centred_on_black(raw_digits: Path, zoom: int, side: int) -> None:
     samples, *others = digits.read(raw_digits, classes=10, zoom=zoom, side=side)
     expected, targets = load_digits(return_X_y=True)
     assert others == [None, None, ()]
@@ -94,19 +94,19 @@ def test_digits_are_scikit_learn_s_in_the_middle_of_a_black_frame(raw_digits: Pa
     assert samples.inputs[:, :, :margin].sum() + samples.inputs[:, :, margin + 8 * zoom :].sum() == 0
 
 
-def test_the_first_digits_alone_are_taken(raw_digits: Path) -> None:
+def test_digits_of_the_first_classes(raw_digits: Path) -> None:
     samples = digits.read(raw_digits, classes=3, zoom=1, side=8).train
     targets = load_digits(return_X_y=True)[1]
     assert (len(samples), samples.class_names) == ((targets < 3).sum(), ("0", "1", "2"))
     assert set(samples.labels) == {0, 1, 2}
 
 
-def test_digits_larger_than_their_frame_are_refused(folder: Path) -> None:
+def test_digits_larger_than_their_frame(folder: Path) -> None:
     with pytest.raises(ParamsError, match=r"datasets\.digits\.side is 16; should be at least 8 \* zoom, which is 24$"):
         digits.read(folder, classes=10, zoom=3, side=16)
 
 
-def test_circles_lie_in_one_another_and_need_no_file(folder: Path) -> None:
+def test_circles_are_concentric(folder: Path) -> None:
     assert circles.collect(folder / "raw") == "generated here"
     assert list((folder / "raw").iterdir()) == []
     samples, *others = circles.read(folder / "raw", samples=100, noise=0.0, random_state=1)
@@ -143,14 +143,14 @@ def settings(**changed: object) -> params.Preprocess:
 
 
 @pytest.mark.parametrize("n", [2, 3])
-def test_a_class_too_rare_for_every_part_is_named(n: int) -> None:
+def test_split_names_a_class_too_rare(n: int) -> None:
     labels = np.array([0] * 300 + [1] * n)
     rare = Samples(np.zeros((300 + n, 2), dtype=np.float32), labels, ("cat", "dog"))
     with pytest.raises(DataError, match="cannot be set apart by class: "):
         dealing.split(Splits(rare), settings())
 
 
-def test_parts_are_disjoint_complete_stratified_and_seeded(stripes: Samples) -> None:
+def test_splits_are_disjoint_stratified_seeded(stripes: Samples) -> None:
     parts = dealing.split(Splits(numbered(stripes)), settings())
     assert [len(part) for part in parts] == [216, 24, 60]
     assert numbers(*parts) == list(range(300))
@@ -160,7 +160,7 @@ def test_parts_are_disjoint_complete_stratified_and_seeded(stripes: Samples) -> 
 
 
 @pytest.mark.parametrize("changed", [{}, {"folds": 5, "fold": 2}, {"class_shares": [1.0, 0.5, 0.5]}])
-def test_a_poisoned_test_part_changes_no_bit_of_what_is_trained_on(stripes: Samples, changed: dict[str, Any]) -> None:
+def test_test_split_never_changes_training(stripes: Samples, changed: dict[str, Any]) -> None:
     poison = Samples(255 - stripes.inputs, stripes.labels[::-1].copy(), stripes.class_names)
     (train, validation, _), (same_train, same_validation, _) = (
         dealing.split(Splits(stripes, test=test), settings(**changed)) for test in (stripes, poison)
@@ -171,13 +171,13 @@ def test_a_poisoned_test_part_changes_no_bit_of_what_is_trained_on(stripes: Samp
     assert splits.scale(train) == splits.scale(same_train)
 
 
-def test_a_data_set_s_own_parts_are_left_alone(stripes: Samples) -> None:
+def test_own_splits_are_kept(stripes: Samples) -> None:
     own = stripes.take(np.arange(30))
     assert dealing.split(Splits(stripes, test=own), settings())[2] is own
     assert dealing.split(Splits(stripes, own, own), settings()) == (stripes, own, own)
 
 
-def test_folds_are_disjoint_and_complete_and_none_is_the_test_part_s(stripes: Samples) -> None:
+def test_folds_are_disjoint_and_complete(stripes: Samples) -> None:
     dealt = [dealing.split(Splits(numbered(stripes)), settings(folds=5, fold=fold)) for fold in range(5)]
     assert {tuple(numbers(test)) for _, _, test in dealt} == {tuple(numbers(dealt[0][2]))}
     assert numbers(*(validation for _, validation, _ in dealt), dealt[0][2]) == list(range(300))
@@ -198,12 +198,12 @@ def test_fold_is_stratified_k_fold(stripes: Samples) -> None:
     assert [numbers(train), numbers(validation)] == [kept.tolist(), taken.tolist()]
 
 
-def test_more_folds_than_samples_of_a_class_are_refused(stripes: Samples) -> None:
+def test_folds_need_enough_samples_of_a_class(stripes: Samples) -> None:
     with pytest.raises(DataError, match="class top has 4 samples, fewer than the 5 folds; lower folds"):
         dealing.split(Splits(stripes.take(np.arange(12)), test=stripes), settings(folds=5, fold=0))
 
 
-def test_classes_are_thinned_by_their_shares_in_the_training_part_alone(stripes: Samples) -> None:
+def test_class_shares_thin_the_training_split(stripes: Samples) -> None:
     train, validation, test = dealing.split(Splits(stripes, stripes, stripes), settings(class_shares=[1.0, 0.5, 0.001]))
     assert np.bincount(train.labels).tolist() == [100, 50, 1]
     assert (len(validation), len(test)) == (300, 300)
@@ -211,17 +211,17 @@ def test_classes_are_thinned_by_their_shares_in_the_training_part_alone(stripes:
         dealing.split(Splits(stripes), settings(class_shares=[1.0, 0.5]))
 
 
-def test_a_fraction_too_small_for_the_classes_is_explained(stripes: Samples) -> None:
+def test_fraction_too_small_for_the_classes(stripes: Samples) -> None:
     with pytest.raises(DataError, match="cannot be set apart by class"):
         dealing.split(Splits(stripes, test=stripes), settings(validation_fraction=0.001))
 
 
-def test_scale_of_features_is_each_one_s() -> None:
+def test_scale_by_feature() -> None:
     points = np.array([[1, 5], [3, 5]], np.float32)
     assert splits.scale(Samples(points, np.zeros(2, np.int64), ("a",))) == splits.Scale((2.0, 5.0), (1.0, 1.0))
 
 
-def test_scale_is_the_mean_and_deviation_of_each_channel() -> None:
+def test_scale_by_channel() -> None:
     images = np.random.default_rng(0).integers(0, 256, (20, 2, 5, 5), dtype=np.uint8)
     images[:, 1] = 7
     scale = splits.scale(Samples(images, np.zeros(20, dtype=np.int64), ("a",)))
@@ -229,7 +229,7 @@ def test_scale_is_the_mean_and_deviation_of_each_channel() -> None:
     assert scale.std == pytest.approx((images[:, 0].std(), 1))
 
 
-def test_a_part_comes_back_from_its_file_and_equal_parts_are_equal_files(tmp_path: Path, stripes: Samples) -> None:
+def test_split_file_round_trip(tmp_path: Path, stripes: Samples) -> None:
     scale = splits.scale(stripes)
     for name in "ab":
         splits.save(tmp_path / name, stripes, scale)
@@ -241,7 +241,7 @@ def test_a_part_comes_back_from_its_file_and_equal_parts_are_equal_files(tmp_pat
 
 
 @pytest.mark.parametrize("keep", [0, 4, 200, -1])
-def test_a_file_cut_short_is_refused_with_what_makes_it(tmp_path: Path, stripes: Samples, keep: int) -> None:
+def test_split_file_truncated(tmp_path: Path, stripes: Samples, keep: int) -> None:
     part = tmp_path / "part.safetensors"
     splits.save(part, stripes, splits.scale(stripes))
     part.write_bytes(part.read_bytes()[:keep])
@@ -249,12 +249,12 @@ def test_a_file_cut_short_is_refused_with_what_makes_it(tmp_path: Path, stripes:
         splits.load(part)
 
 
-def test_a_missing_part_is_refused_with_what_makes_it() -> None:
+def test_split_file_missing() -> None:
     with pytest.raises(DataError, match="dvc repro preprocess"):
         splits.load(paths.PROCESSED / "nothing")
 
 
-def test_samples_of_two_parts_are_told_with_the_first_that_equals_them(stripes: Samples) -> None:
+def test_duplicates_name_the_first_equal_sample(stripes: Samples) -> None:
     train, test = stripes.take(np.arange(5)), stripes.take(np.array([7, 3, 8, 3]))
     named = Samples(test.inputs, (test.labels + 1) % 3, test.class_names, np.array(["a", "b", "c", "d"], object))
     found = duplicates.across({"train": train, "validation": stripes.take(np.array([9])), "test": named})
@@ -265,6 +265,6 @@ def test_samples_of_two_parts_are_told_with_the_first_that_equals_them(stripes: 
     assert duplicates.across({"train": named}) == []
 
 
-def test_features_are_compared_too() -> None:
+def test_duplicates_of_features() -> None:
     points = Samples(np.array([[1, 2], [3, 4]], np.float32), np.array([0, 1]), ("a", "b"))
     assert len(duplicates.across({"train": points, "test": points.take(np.array([1]))})) == 1

@@ -17,7 +17,7 @@ def right(n: int, only_first: int, only_second: int) -> tuple[np.ndarray, np.nda
 
 
 @pytest.mark.parametrize(("b", "c"), [(0, 1), (5, 16), (10, 10), (3, 30), (40, 41)])
-def test_the_p_value_is_the_share_of_coin_tosses_at_least_as_uneven(b: int, c: int) -> None:
+def test_mcnemar_p_is_the_binomial_tail(b: int, c: int) -> None:
     tail = sum(comb(b + c, k) for k in range(min(b, c) + 1)) / 2 ** (b + c)
     pairs = paired.mcnemar(*right(1000, b, c))
     assert pairs.p == pytest.approx(min(1.0, 2 * tail))
@@ -28,18 +28,18 @@ def test_the_p_value_is_the_share_of_coin_tosses_at_least_as_uneven(b: int, c: i
 
 
 @pytest.mark.parametrize(("b", "c", "is_one"), [(25, 35, False), (25, 55, True), (100, 110, False), (0, 10, True)])
-def test_a_tenth_of_a_percent_is_a_difference_only_where_networks_hardly_disagree(b: int, c: int, is_one: bool) -> None:
+def test_mcnemar_depends_on_the_discordant_samples(b: int, c: int, is_one: bool) -> None:
     assert (paired.mcnemar(*right(10_000, b, c)).p < paired.SIGNIFICANT) == is_one
 
 
-def test_networks_that_are_right_on_the_same_samples_do_not_differ() -> None:
+def test_mcnemar_without_discordant_samples() -> None:
     pairs = paired.mcnemar(*right(100, 0, 0))
     assert (pairs.p, pairs.difference) == (1.0, 0.0)
     assert pairs.interval[0] < 0 < pairs.interval[1]
 
 
 @pytest.mark.parametrize(("lost", "won"), [(0.02, 0.02), (0.01, 0.05), (0.0, 0.1)])
-def test_the_interval_has_the_true_difference_in_it_19_times_of_20(lost: float, won: float) -> None:
+def test_interval_covers_the_true_difference(lost: float, won: float) -> None:
     rng, hits, turns = np.random.default_rng(0), 0, 1000
     for _ in range(turns):
         drawn = rng.random(300)
@@ -59,5 +59,5 @@ def test_the_interval_has_the_true_difference_in_it_19_times_of_20(lost: float, 
         ([0.9, 0.8], [1.0, 1.0]),
     ],
 )
-def test_several_tests_are_corrected_as_holm_says(ps: list[float], corrected: list[float]) -> None:
+def test_holm_correction(ps: list[float], corrected: list[float]) -> None:
     assert paired.corrected(ps) == pytest.approx(corrected)

@@ -95,7 +95,7 @@ def written(folder: Path, values: params_file.Values) -> Callable[..., Path]:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("width", "dark"), [(1200, False), (390, True)])
-def test_every_section_is_there_and_fits_the_window_without_an_error(
+def test_page_has_every_section_and_fits(
     browser: Browser, written: Callable[..., Path], kind: str, width: int, dark: bool
 ) -> None:
     browser.look(width, 800, dark=dark)
@@ -116,7 +116,7 @@ def test_every_section_is_there_and_fits_the_window_without_an_error(
 
 
 @pytest.mark.parametrize("script", [True, False])
-def test_names_are_text_and_never_markup(browser: Browser, written: Callable[..., Path], script: bool) -> None:
+def test_names_are_never_markup(browser: Browser, written: Callable[..., Path], script: bool) -> None:
     browser.look(1200, 800, script=script)
     page = written(KINDS["evil"](), pretrained=EVIL)
     browser.open(page)
@@ -128,7 +128,7 @@ def test_names_are_text_and_never_markup(browser: Browser, written: Callable[...
     assert "&lt;/style&gt;&lt;/svg&gt;" in text
 
 
-def test_a_script_that_is_not_the_page_s_own_does_not_run(browser: Browser, written: Callable[..., Path]) -> None:
+def test_foreign_script_does_not_run(browser: Browser, written: Callable[..., Path]) -> None:
     page = written(KINDS["digits"]())
     page.write_text(page.read_text().replace("</main>", "<script>document.title = 'run'</script></main>"))
     browser.look(1200, 800)
@@ -137,7 +137,7 @@ def test_a_script_that_is_not_the_page_s_own_does_not_run(browser: Browser, writ
     assert browser.run("document.title") != "run"
 
 
-def test_without_javascript_all_is_there_but_the_hovering(browser: Browser, written: Callable[..., Path]) -> None:
+def test_page_without_javascript(browser: Browser, written: Callable[..., Path]) -> None:
     browser.look(1200, 800, script=False)
     browser.open(written(KINDS["digits"]()))
     assert browser.faults == []
@@ -147,9 +147,7 @@ def test_without_javascript_all_is_there_but_the_hovering(browser: Browser, writ
 
 
 @pytest.mark.parametrize("kind", ["digits", "colours", "points"])
-def test_the_point_under_the_mouse_shows_its_image_and_its_label(
-    browser: Browser, written: Callable[..., Path], kind: str
-) -> None:
+def test_tsne_point_shows_image_and_label(browser: Browser, written: Callable[..., Path], kind: str) -> None:
     browser.look(1200, 900)
     of = KINDS[kind]()
     browser.open(written(of))
@@ -175,7 +173,7 @@ def test_the_point_under_the_mouse_shows_its_image_and_its_label(
     assert browser.run("document.querySelector('.peek').hidden") is True
 
 
-def test_the_arrow_keys_go_from_point_to_point(browser: Browser, written: Callable[..., Path]) -> None:
+def test_tsne_arrow_keys(browser: Browser, written: Callable[..., Path]) -> None:
     browser.look(1200, 900)
     browser.open(written(KINDS["digits"]()))
     browser.run("document.querySelector('svg.tsne').focus()")
@@ -188,7 +186,7 @@ def test_the_arrow_keys_go_from_point_to_point(browser: Browser, written: Callab
     assert browser.run("document.querySelector('.peek').hidden") is True
 
 
-def test_the_sheet_has_the_very_pixels_of_grey_images(browser: Browser, written: Callable[..., Path]) -> None:
+def test_sheet_is_lossless_for_grey_images(browser: Browser, written: Callable[..., Path]) -> None:
     of = KINDS["digits"]()
     browser.look(1200, 900)
     browser.open(written(of))
@@ -205,7 +203,7 @@ def test_the_sheet_has_the_very_pixels_of_grey_images(browser: Browser, written:
     np.testing.assert_array_equal(second, of.samples.inputs[1, 0])
 
 
-def test_equal_results_give_equal_bytes_without_time_or_place(written: Callable[..., Path], folder: Path) -> None:
+def test_page_repeats_without_time_or_path(written: Callable[..., Path], folder: Path) -> None:
     first = written(KINDS["digits"]()).read_bytes()
     assert written(KINDS["digits"]()).read_bytes() == first
     assert str(folder).encode() not in first
@@ -220,7 +218,7 @@ def test_equal_results_give_equal_bytes_without_time_or_place(written: Callable[
         ("recall", {"predictions": "one class"}),
     ],
 )
-def test_what_an_experiment_does_not_have_is_absent(
+def test_page_leaves_out_absent_sections(
     browser: Browser, written: Callable[..., Path], absent: str, change: dict[str, str]
 ) -> None:
     of, kind = KINDS["digits"](), change["predictions"]
@@ -264,7 +262,7 @@ def chosen() -> dict[str, Any]:
     return params.chosen(params_file.read())
 
 
-def test_the_baseline_is_the_last_commit_with_others_and_stays_so_when_more_is_committed(
+def test_baseline_is_the_last_different_commit(
     history: Callable[..., str],
 ) -> None:
     assert baseline.find(chosen(), {"test_accuracy": 0.9}) is None
@@ -284,7 +282,7 @@ def test_the_baseline_is_the_last_commit_with_others_and_stays_so_when_more_is_c
     assert baseline.find(chosen(), {"test_accuracy": 0.9}) == found
 
 
-def test_a_baseline_that_cannot_be_read_is_passed_over_or_compared_by_its_metrics(history: Callable[..., str]) -> None:
+def test_baseline_that_is_unreadable(history: Callable[..., str]) -> None:
     first = history("good", {"test_accuracy": 0.7})
     kept = paths.PARAMS.read_text()
     paths.METRICS.write_text("{")
@@ -298,9 +296,7 @@ def test_a_baseline_that_cannot_be_read_is_passed_over_or_compared_by_its_metric
     assert (found.commit, found.params, found.metrics) == (last, None, {"test_accuracy": 0.6})
 
 
-def test_the_page_names_its_baseline_and_what_changed(
-    browser: Browser, written: Callable[..., Path], history: Callable[..., str]
-) -> None:
+def test_page_names_its_baseline(browser: Browser, written: Callable[..., Path], history: Callable[..., str]) -> None:
     of = KINDS["digits"]()
     commit = history(EVIL, {**of.metrics, "test_accuracy": 0.5}, lr="0.004")
     browser.look(1200, 800)
@@ -319,7 +315,7 @@ def test_the_page_names_its_baseline_and_what_changed(
     assert change in browser.run("document.querySelector('#summary').innerText")
 
 
-def test_metrics_of_other_data_are_neither_better_nor_worse(
+def test_metrics_of_another_data_set(
     browser: Browser, written: Callable[..., Path], history: Callable[..., str]
 ) -> None:
     of = KINDS["digits"]()
@@ -332,7 +328,7 @@ def test_metrics_of_other_data_are_neither_better_nor_worse(
     assert "worse" not in text
 
 
-def test_the_command_makes_dvc_s_parameters_what_they_were(
+def test_command_reproduces_the_parameters(
     browser: Browser, written: Callable[..., Path], values: params_file.Values, folder: Path
 ) -> None:
     odd = "a 'folder'/with \"quotes\" and $HOME-12345678.safetensors"
@@ -362,26 +358,24 @@ def test_the_command_makes_dvc_s_parameters_what_they_were(
         ("test_loss", 0.5, None, "gone"),
     ],
 )
-def test_a_change_says_how_much_and_whether_it_is_better(
-    name: str, then: float | None, now: float | None, said: str
-) -> None:
+def test_change_of_a_metric(name: str, then: float | None, now: float | None, said: str) -> None:
     assert wording.change(Change(name, then, now)) == said
 
 
-def test_the_interval_is_wilson_s() -> None:
+def test_interval_is_wilsons() -> None:
     assert report.interval(0.5, 100) == pytest.approx((0.4038, 0.5962), abs=1e-4)
     assert report.interval(1.0, 100) == pytest.approx((0.9630, 1.0), abs=1e-4)
     assert report.interval(0.0, 10)[0] == 0
 
 
-def test_the_epochs_of_a_long_training_are_thinned_to_a_table_that_one_reads() -> None:
+def test_history_is_thinned() -> None:
     rows = [{"epoch": float(i)} for i in range(1500)]
     shown = curves.thinned(rows)
     assert (len(shown), shown[0], shown[-1]) == (curves.ROWS, rows[0], rows[-1])
     assert curves.thinned(rows[:3]) == rows[:3]
 
 
-def test_every_picture_that_is_not_drawn_by_the_page_is_on_it(written: Callable[..., Path]) -> None:
+def test_page_embeds_the_other_figures(written: Callable[..., Path]) -> None:
     assert set(FIGURES) > report.DRAWN
     assert "ROC" in written(KINDS["digits"]()).read_text()
 
@@ -412,7 +406,7 @@ def mixed(one: str, other: str, share: float) -> str:
 
 
 @pytest.mark.parametrize("theme", [0, 1])
-def test_what_is_written_and_drawn_can_be_told_from_what_is_behind_it(theme: int) -> None:
+def test_colours_have_contrast(theme: int) -> None:
     colours = themes()[theme]
     for ink, ground in itertools.product(("ink", "soft", "link"), ("paper", "card")):
         assert contrast(colours[ink], colours[ground]) >= 4.5, (ink, ground)

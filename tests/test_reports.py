@@ -104,7 +104,7 @@ def legend(figure: Figure) -> list[str]:
     return [text.get_text() for text in figure.legends[0].get_texts()]
 
 
-def test_every_figure_has_settings_and_they_fit(settings: params.Table) -> None:
+def test_figures_have_valid_settings(settings: params.Table) -> None:
     assert set(params.bind_all(FIGURES, settings, "figures")) == set(FIGURES)
 
 
@@ -120,7 +120,7 @@ ABSENT = {
 
 @pytest.mark.parametrize("name", FIGURES)
 @pytest.mark.parametrize("kind", ["results", "plane"])
-def test_every_figure_is_a_picture_with_equal_bytes_or_a_reason(
+def test_figure_is_a_png_or_a_reason(
     tmp_path: Path, settings: params.Table, request: pytest.FixtureRequest, kind: str, name: str
 ) -> None:
     chosen = {key: SMALL.get(key, value) for key, value in settings[name].items()}
@@ -137,7 +137,7 @@ def test_every_figure_is_a_picture_with_equal_bytes_or_a_reason(
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
-def test_drawing_needs_no_torch() -> None:
+def test_figures_do_not_import_torch() -> None:
     code = (
         "import sys; from retrace import figures, params, reports, splits, tracking; sys.exit('torch' in sys.modules)"
     )
@@ -145,13 +145,13 @@ def test_drawing_needs_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, check=False).returncode == 0
 
 
-def test_no_mistake_is_a_reason(results: Results) -> None:
+def test_mistakes_of_a_perfect_classifier(results: Results) -> None:
     perfect = dataclasses.replace(results.predictions, logits=np.eye(12, dtype=np.float32)[results.samples.labels])
     figure = FIGURES["mistakes"](dataclasses.replace(results, predictions=perfect), rows=3, columns=8)
     assert figure == "all 60 test samples are correctly classified"
 
 
-def test_the_worst_mistake_comes_first(results: Results) -> None:
+def test_mistakes_begin_with_the_worst(results: Results) -> None:
     logits = np.full((60, 12), -9.0, dtype=np.float32)
     logits[np.arange(60), results.samples.labels] = 9
     logits[7, 1], logits[20, 2] = 50, 10
@@ -160,7 +160,7 @@ def test_the_worst_mistake_comes_first(results: Results) -> None:
     assert titles == ["true class 7\npredicted class 1 (100%)", "true class 8\npredicted class 2 (73%)"]
 
 
-def test_mistakes_stand_out_among_the_samples(results: Results) -> None:
+def test_samples_show_misclassified_in_red(results: Results) -> None:
     logits = np.eye(12, dtype=np.float32)[results.samples.labels]
     logits[1, 5] = 2
     wrong = dataclasses.replace(results, predictions=dataclasses.replace(results.predictions, logits=logits))
@@ -170,13 +170,13 @@ def test_mistakes_stand_out_among_the_samples(results: Results) -> None:
     np.testing.assert_array_equal(cells[2].images[0].get_array(), results.samples.inputs[2].transpose(1, 2, 0))
 
 
-def test_a_batch_is_shown_as_it_came_with_its_labels(results: Results) -> None:
+def test_augmented_batch_has_labels(results: Results) -> None:
     cells = drawn("augmented_batch", results, rows=2, columns=2).axes
     assert [axes.get_title() for axes in cells] == ["class 0", "class 1", "class 2", "class 3"]
     np.testing.assert_array_equal(cells[3].images[0].get_array(), results.batch[0][3].transpose(1, 2, 0))
 
 
-def test_axes_are_named_with_units_and_the_headline_is_the_diagnosis(results: Results) -> None:
+def test_learning_curves_have_units_and_diagnosis(results: Results) -> None:
     figure = drawn("learning_curves", results)
     loss, accuracy = figure.axes
     assert (loss.get_xlabel(), loss.get_ylabel()) == ("epoch", "loss (cross-entropy, nats)")
@@ -185,12 +185,12 @@ def test_axes_are_named_with_units_and_the_headline_is_the_diagnosis(results: Re
     assert figure.get_suptitle().replace("\n", " ") == diagnosis(HISTORY)
 
 
-def test_epochs_are_whole_even_if_there_is_one(results: Results) -> None:
+def test_epochs_are_integers(results: Results) -> None:
     for axes in drawn("learning_curves", dataclasses.replace(results, history=HISTORY[:1])).axes:
         assert [tick for tick in axes.get_xticks() if 0.5 <= tick <= 1.5] == [1]
 
 
-def test_the_learning_rate_is_drawn_over_the_steps(results: Results) -> None:
+def test_learning_rate_by_step(results: Results) -> None:
     rate, loss = drawn("learning_rate", results).axes
     assert rate.lines[0].get_xydata() == pytest.approx(np.array([[s["step"], s["learning_rate"]] for s in STEPS]))
     assert loss.lines[0].get_xydata() == pytest.approx(np.array([[s["step"], s["loss"]] for s in STEPS]))
@@ -199,7 +199,7 @@ def test_the_learning_rate_is_drawn_over_the_steps(results: Results) -> None:
     assert zero.get_yscale() == "linear"
 
 
-def test_a_confusion_has_its_count_in_its_cell(plane: Results) -> None:
+def test_confusion_matrix_cells(plane: Results) -> None:
     told = answered(plane, np.eye(2)[[0, 1, 1, 1, 1]], [0, 0, 0, 1, 1])
     axes = drawn("confusion_matrix", told).axes[0]
     assert {text.get_position(): text.get_text() for text in axes.texts} == {(0, 0): "1", (1, 0): "2", (1, 1): "2"}
@@ -207,7 +207,7 @@ def test_a_confusion_has_its_count_in_its_cell(plane: Results) -> None:
 
 
 @pytest.mark.parametrize("n", [21, 1000])
-def test_of_many_classes_a_confusion_matrix_has_no_names(results: Results, n: int) -> None:
+def test_confusion_matrix_of_many_classes(results: Results, n: int) -> None:
     labels = np.arange(n)
     many = Samples(np.zeros((n, 1, 2, 2), np.uint8), labels, tuple(f"a long name {i}" for i in labels))
     told = dataclasses.replace(results, samples=many, predictions=Predictions(np.eye(n), np.eye(n), labels))
@@ -217,14 +217,14 @@ def test_of_many_classes_a_confusion_matrix_has_no_names(results: Results, n: in
     assert all(label.get_text().isdigit() for label in axes.get_xticklabels() if 0 <= label.get_position()[0] < n)
 
 
-def test_long_names_are_cut() -> None:
+def test_short_cuts_names() -> None:
     assert [style.short(name, 6) for name in ("poodle", "poodles")] == ["poodle", "poodl…"]
 
 
 RANKED = np.array([[0, 4], [0, 3], [0, 2], [0, 1.0]])  # surest of "yes" first
 
 
-def test_average_precision_is_that_of_the_ranking(results: Results) -> None:
+def test_average_precision_by_hand(results: Results) -> None:
     # Found in order: right, wrong, right. Precision is 1 at the first half of recall, 2/3 at the second.
     figure = drawn("precision_recall", answered(results, RANKED, [1, 0, 1, 0]), classes=10)
     assert legend(figure) == ["no  0.8333", "yes  0.8333"]
@@ -233,7 +233,7 @@ def test_average_precision_is_that_of_the_ranking(results: Results) -> None:
     assert [curve[-1], [0.5, 1], [1, 0.667]] == [point for point in curve[::-1] if point[1] > 0.5]
 
 
-def test_a_perfect_classifier_has_full_precision_and_area(results: Results) -> None:
+def test_curves_of_a_perfect_classifier(results: Results) -> None:
     perfect = answered(results, RANKED, [1, 1, 0, 0])
     figure = drawn("precision_recall", perfect, classes=10)
     assert legend(figure) == ["no  1.0000", "yes  1.0000"]
@@ -242,7 +242,7 @@ def test_a_perfect_classifier_has_full_precision_and_area(results: Results) -> N
     assert legend(drawn("roc", perfect, classes=10, scale="log"))[:2] == ["no  1.0000", "yes  1.0000"]
 
 
-def test_the_area_under_roc_is_the_share_of_pairs_in_order(results: Results) -> None:
+def test_roc_area_is_the_share_of_ordered_pairs(results: Results) -> None:
     told = answered(results, RANKED, [1, 0, 1, 0])  # of the four pairs of a yes and a no, one is the wrong way round
     figure = drawn("roc", told, classes=10, scale="linear")
     assert legend(figure) == ["no  0.7500", "yes  0.7500", "guessing  0.5"]
@@ -250,13 +250,13 @@ def test_the_area_under_roc_is_the_share_of_pairs_in_order(results: Results) -> 
     assert curve.tolist() == [[0, 0], [0, 0.5], [0.5, 0.5], [0.5, 1], [1, 1]]
 
 
-def test_a_logarithmic_roc_begins_at_one_sample(results: Results) -> None:
+def test_roc_log_axis_begins_at_one_sample(results: Results) -> None:
     (axes,) = drawn("roc", answered(results, RANKED, [1, 0, 1, 0]), classes=10, scale="log").axes
     assert (axes.get_xscale(), axes.get_xlim()[0]) == ("log", 0.25)
     assert np.asarray(axes.lines[1].get_xdata()).min() == 0.25
 
 
-def test_a_logarithmic_axis_has_numbers_and_no_markup(tmp_path: Path) -> None:
+def test_log_axis_has_plain_numbers(tmp_path: Path) -> None:
     figure = Figure()
     wide, narrow, small = figure.subplots(1, 3)
     wide.set(yscale="log", ylim=(1e-4, 1e4))
@@ -269,7 +269,7 @@ def test_a_logarithmic_axis_has_numbers_and_no_markup(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["precision_recall", "roc"])
-def test_of_many_classes_the_worst_are_drawn(results: Results, settings: params.Table, name: str) -> None:
+def test_curves_of_the_worst_classes(results: Results, settings: params.Table, name: str) -> None:
     logits = 9 * np.eye(12)[results.samples.labels]
     logits[:, 5] *= -1
     bad = dataclasses.replace(results, predictions=dataclasses.replace(results.predictions, logits=logits))
@@ -280,13 +280,13 @@ def test_of_many_classes_the_worst_are_drawn(results: Results, settings: params.
     assert FIGURES[name](answered(results, RANKED, [1] * 4), **settings[name]) == "all test samples are of one class"
 
 
-def test_probabilities_near_one_are_still_ranked(results: Results) -> None:
+def test_probabilities_near_one_are_ranked(results: Results) -> None:
     logits = np.array([[0, 18], [0, 20]], dtype=np.float32)
     first, second = answered(results, logits, [0, 1]).probabilities[:, 1]
     assert first < second < 1
 
 
-def test_the_calibration_error_is_the_gap_weighted_by_samples(results: Results, logged: dict[str, float]) -> None:
+def test_calibration_error_by_hand(results: Results, logged: dict[str, float]) -> None:
     # Ten samples 75 % sure and ten 55 % sure, six right of each: (0.15 + 0.05) / 2.
     logits = np.log([[3, 1]] * 10 + [[11, 9]] * 10)
     figure = drawn("calibration", answered(results, logits, ([0] * 6 + [1] * 4) * 2), bins=10)
@@ -297,7 +297,7 @@ def test_the_calibration_error_is_the_gap_weighted_by_samples(results: Results, 
     assert [bar.get_height() for bar in below] == [10, 10]
 
 
-def test_the_plane_has_the_colour_of_the_class_said_there(plane: Results) -> None:
+def test_decision_boundary_has_class_colours(plane: Results) -> None:
     plane.predictions.logits[:3] *= -1
     figure = drawn("decision_boundary", plane)
     (axes,) = figure.axes
@@ -312,7 +312,7 @@ def test_the_plane_has_the_colour_of_the_class_said_there(plane: Results) -> Non
     assert np.asarray(line.get_paths()[0].vertices)[:, 0] == pytest.approx(np.zeros(5), abs=1e-6)
 
 
-def test_samples_in_the_plane_have_their_class_s_colour_and_mistakes_a_ring(plane: Results) -> None:
+def test_decision_boundary_circles_misclassified(plane: Results) -> None:
     plane.predictions.logits[:3] *= -1
     figure = drawn("decision_boundary", plane)
     scattered = {artist.get_label(): np.asarray(artist.get_offsets()) for artist in figure.axes[0].collections}
@@ -322,7 +322,7 @@ def test_samples_in_the_plane_have_their_class_s_colour_and_mistakes_a_ring(plan
     assert legend(figure) == ["left", "right", "misclassified"]
 
 
-def test_filters_of_one_channel_are_white_at_zero_and_on_one_scale(results: Results) -> None:
+def test_filters_of_one_channel(results: Results) -> None:
     weights = np.zeros((5, 1, 2, 2), dtype=np.float32)
     weights[1, 0, 0, 1] = -2
     one = dataclasses.replace(results, views=dataclasses.replace(results.views, filters=weights))
@@ -333,7 +333,7 @@ def test_filters_of_one_channel_are_white_at_zero_and_on_one_scale(results: Resu
     np.testing.assert_array_equal(cells[1].images[0].get_array(), weights[1, 0])
 
 
-def test_filters_of_three_channels_are_grey_at_zero(results: Results) -> None:
+def test_filters_of_three_channels(results: Results) -> None:
     weights = np.zeros((2, 3, 2, 2), dtype=np.float32)
     weights[1, :2, 0, 1] = -2, 1
     three = dataclasses.replace(results, views=dataclasses.replace(results.views, filters=weights))
@@ -345,7 +345,7 @@ def test_filters_of_three_channels_are_grey_at_zero(results: Results) -> None:
     assert FIGURES["filters"](two, rows=4, columns=8) == "the first layer's weights have 2 channels, neither 1 nor 3"
 
 
-def test_feature_maps_are_a_row_a_layer_beside_the_image(results: Results) -> None:
+def test_feature_maps_are_a_row_for_each_layer(results: Results) -> None:
     image, *cells = drawn("feature_maps", results, channels=2).axes
     np.testing.assert_array_equal(image.images[0].get_array(), results.samples.inputs[0].transpose(1, 2, 0))
     labels = [cell.get_ylabel() for cell in cells]
@@ -354,14 +354,14 @@ def test_feature_maps_are_a_row_a_layer_beside_the_image(results: Results) -> No
         np.testing.assert_array_equal(cell.images[0].get_array(), results.views.maps[f"convolution {name}"][channel])
 
 
-def test_a_map_of_samples_tells_how_far_it_is_from_them(results: Results, logged: dict[str, float]) -> None:
+def test_tsne_logs_its_divergence(results: Results, logged: dict[str, float]) -> None:
     figure = drawn("tsne", results, of="features", samples=500, perplexity=5.0)
     assert set(logged) == {"tsne_kl_divergence"}
     assert f"of 60 test samples' features (KL divergence {logged['tsne_kl_divergence']:.2f})" in figure.get_suptitle()
     assert legend(figure) == [f"class {i}" for i in range(12)]
 
 
-def test_a_map_has_a_dot_a_sample_in_its_class_s_colour_and_a_ring_a_mistake(results: Results) -> None:
+def test_tsne_dots_and_circles(results: Results) -> None:
     *dots, rings = drawn("tsne", results, of="features", samples=500, perplexity=5.0).axes[0].collections
     places = np.empty((60, 2))
     for i, dot in enumerate(dots):
@@ -372,7 +372,7 @@ def test_a_map_has_a_dot_a_sample_in_its_class_s_colour_and_a_ring_a_mistake(res
     np.testing.assert_array_equal(rings.get_offsets(), places[wrong])
 
 
-def test_a_map_is_of_features_or_of_pixels(results: Results) -> None:
+def test_tsne_of_features_or_pixels(results: Results) -> None:
     for features in (np.zeros((60, 5)), np.arange(60.0).reshape(-1, 1)):
         dead = dataclasses.replace(results.predictions, features=features.astype(np.float32))
         same = dataclasses.replace(results, predictions=dead)
@@ -381,7 +381,7 @@ def test_a_map_is_of_features_or_of_pixels(results: Results) -> None:
     assert "60 test samples' pixels" in drawn("tsne", same, of="pixels", samples=500, perplexity=5.0).get_suptitle()
 
 
-def test_samples_without_pixels_are_mapped_as_they_are(plane: Results) -> None:
+def test_tsne_of_raw_features(plane: Results) -> None:
     dead = dataclasses.replace(plane, predictions=dataclasses.replace(plane.predictions, features=np.zeros((40, 1))))
     assert "raw features" in drawn("tsne", dead, of="pixels", samples=40, perplexity=5.0).get_suptitle()
 
@@ -426,7 +426,7 @@ def test_tsne_of_few_samples(digits: tuple[np.ndarray, np.ndarray], n: int) -> N
     assert np.isfinite(divergence)
 
 
-def test_classes_with_short_names_are_written_into_the_map(plane: Results) -> None:
+def test_tsne_writes_short_names(plane: Results) -> None:
     short = dataclasses.replace(plane, samples=dataclasses.replace(plane.samples, class_names=("0", "1")))
     (axes,) = drawn("tsne", short, of="features", samples=10, perplexity=3.0).axes
     assert [text.get_text() for text in axes.texts] == [str(label) for label in plane.samples.labels[:10]]
@@ -487,12 +487,12 @@ def epochs(*rows: tuple[float, float, float, float]) -> History:
         ),
     ],
 )
-def test_a_history_is_diagnosed(history: History, beginning: str) -> None:
+def test_diagnosis_of_a_history(history: History, beginning: str) -> None:
     assert diagnosis(history).startswith(beginning)
 
 
 @pytest.mark.usefixtures("folder")
-def test_reports_come_back_as_they_were_written(results: Results) -> None:
+def test_reports_round_trip(results: Results) -> None:
     reports.save_table(paths.HISTORY, results.history)
     reports.save_table(paths.STEPS, results.steps)
     reports.save_metrics(results.metrics)
@@ -509,7 +509,7 @@ def test_reports_come_back_as_they_were_written(results: Results) -> None:
 
 
 @pytest.mark.usefixtures("folder")
-def test_views_come_back_in_the_network_s_order(results: Results, plane: Results) -> None:
+def test_views_keep_the_networks_order(results: Results, plane: Results) -> None:
     maps = {f"layer.{i}": np.full((2, i, i), i, dtype=np.float32) for i in range(12, 0, -1)}
     for views in (dataclasses.replace(results.views, maps=maps), plane.views):
         reports.save_views(views)
@@ -523,7 +523,7 @@ def test_views_come_back_in_the_network_s_order(results: Results, plane: Results
 
 
 @pytest.mark.usefixtures("folder")
-def test_the_confusion_table_names_classes() -> None:
+def test_confusion_table_has_class_names() -> None:
     reports.save_confusion(np.array([0, 1]), np.array([0, 0]), ("cat", "dog, wet"))
     assert paths.CONFUSION.read_text() == 'actual,predicted\ncat,cat\n"dog, wet",cat\n'
 
@@ -547,9 +547,7 @@ def test_the_confusion_table_names_classes() -> None:
         (paths.VIEWS, None, reports.load_views, "evaluate"),
     ],
 )
-def test_a_damaged_report_is_named_with_the_stage_that_makes_it(
-    path: Path, content: str | None, load: type, stage: str
-) -> None:
+def test_report_damaged_names_its_stage(path: Path, content: str | None, load: type, stage: str) -> None:
     path.parent.mkdir(exist_ok=True)
     if content is not None:
         path.write_text(content)
@@ -561,7 +559,7 @@ EPOCH = Epoch(1, 0.5, 0.75, 0.4, 0.8)
 STEP = Step(30, 64, 0.1, torch.tensor(0.25), torch.tensor(48))
 
 
-def test_a_log_gets_a_line_an_epoch(capsys: pytest.CaptureFixture[str]) -> None:
+def test_log_has_a_line_for_each_epoch(capsys: pytest.CaptureFixture[str]) -> None:
     with progress.follow(2, 60) as follower:
         follower.step(STEP)
         follower.epoch(EPOCH)
@@ -571,7 +569,7 @@ def test_a_log_gets_a_line_an_epoch(capsys: pytest.CaptureFixture[str]) -> None:
     assert follower.images_per_s > 0
 
 
-def test_of_many_epochs_a_log_gets_the_first_some_and_the_last(capsys: pytest.CaptureFixture[str]) -> None:
+def test_log_of_many_epochs_is_thinned(capsys: pytest.CaptureFixture[str]) -> None:
     with progress.follow(500, 500) as follower:
         for epoch in range(1, 501):
             follower.epoch(EPOCH._replace(epoch=epoch))
@@ -580,7 +578,7 @@ def test_of_many_epochs_a_log_gets_the_first_some_and_the_last(capsys: pytest.Ca
     assert len(told) <= 32
 
 
-def test_a_terminal_gets_a_bar_with_loss_accuracy_speed_and_time_left() -> None:
+def test_progress_bar_on_a_terminal() -> None:
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=120)
     with Progress(*progress.columns(), console=console, auto_refresh=False, transient=True) as drawn:

@@ -17,7 +17,7 @@ def model_for(values: params_file.Values, name: str, samples: Samples) -> classi
     return classifier.build(classifier.card_of(choice, samples, splits.scale(samples)))
 
 
-def test_maps_are_what_each_convolution_makes_of_the_first_image(values: params_file.Values, stripes: Samples) -> None:
+def test_feature_maps_are_the_convolutions_outputs(values: params_file.Values, stripes: Samples) -> None:
     model = model_for(values, "cnn", stripes)
     maps = views.collect(model, batches.on_device(stripes, CPU)).maps
     assert list(maps) == ["convolution 1", "convolution 2"]
@@ -27,15 +27,13 @@ def test_maps_are_what_each_convolution_makes_of_the_first_image(values: params_
     assert maps["convolution 2"].shape == (16, 4, 4)
 
 
-def test_maps_are_those_before_a_relu_that_writes_over_them(values: params_file.Values, stripes: Samples) -> None:
+def test_feature_maps_before_an_inplace_relu(values: params_file.Values, stripes: Samples) -> None:
     maps = views.collect(model_for(values, "cifar_v3", stripes), batches.on_device(stripes, CPU)).maps
     assert len(maps) == 6
     assert all(map_.min() < 0 for map_ in maps.values())
 
 
-def test_maps_are_of_the_image_itself_where_the_network_looks_at_it_several_times(
-    values: params_file.Values, stripes: Samples
-) -> None:
+def test_feature_maps_of_the_image_not_its_views(values: params_file.Values, stripes: Samples) -> None:
     values["models"]["airbench"] |= {"widths": [4, 4], "views": 6}
     model = model_for(values, "airbench", stripes)
     maps = views.collect(model, batches.on_device(stripes, CPU)).maps
@@ -45,7 +43,7 @@ def test_maps_are_of_the_image_itself_where_the_network_looks_at_it_several_time
 
 
 @pytest.mark.parametrize(("name", "shape"), [("cnn", (16, 1, 5, 5)), ("softmax", (3, 1, 8, 8))])
-def test_filters_are_the_first_layer_s_weights(
+def test_filters_are_the_first_layers_weights(
     values: params_file.Values, stripes: Samples, name: str, shape: tuple[int, ...]
 ) -> None:
     model = model_for(values, name, stripes)
@@ -55,7 +53,7 @@ def test_filters_are_the_first_layer_s_weights(
     np.testing.assert_array_equal(filters.ravel(), next(model.parameters()).detach().numpy().ravel())
 
 
-def test_filters_of_softmax_from_scratch_are_a_picture_a_class(values: params_file.Values, stripes: Samples) -> None:
+def test_filters_of_softmax_from_scratch(values: params_file.Values, stripes: Samples) -> None:
     model = model_for(values, "softmax_scratch", stripes)
     filters = views.collect(model, batches.on_device(stripes, CPU)).filters
     assert filters is not None
@@ -63,7 +61,7 @@ def test_filters_of_softmax_from_scratch_are_a_picture_a_class(values: params_fi
     np.testing.assert_array_equal(filters[1].ravel(), model.head.weight[1].detach())
 
 
-def test_the_grid_holds_the_logits_at_its_points(values: params_file.Values) -> None:
+def test_grid_has_the_logits_at_its_points(values: params_file.Values) -> None:
     points = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
     samples = Samples(points, np.arange(50) % 2, ("in", "out"))
     model = model_for(values, "mlp", samples)

@@ -56,9 +56,8 @@ def _thin(samples: Samples, indices: np.ndarray, shares: Sequence[float], seed: 
         return indices
     n_classes = len(samples.class_names)
     if len(shares) != n_classes:
-        raise ParamsError(
-            f"{paths.PARAMS}: class_shares has {len(shares)} numbers; should have one a class, {n_classes}"
-        )
+        needed = f"should have one a class, {n_classes}"
+        raise ParamsError(f"{paths.PARAMS}: class_shares has {len(shares)} numbers; {needed}")
     random = np.random.default_rng(seed)
     labels = samples.labels[indices]
     kept = []

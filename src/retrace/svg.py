@@ -64,7 +64,7 @@ class Axis:
     high: float
     log: bool = False
     percent: bool = False
-    whole: bool = False
+    integer: bool = False
 
     def positions(self, values: Iterable[float]) -> np.ndarray:
         """Scale `values` to 0 at `low` and 1 at `high`."""
@@ -85,7 +85,7 @@ class Axis:
         smallest = (self.high - self.low) / TICKS
         power = 10.0 ** math.floor(math.log10(smallest))
         step = next(times * power for times in STEPS if times * power >= 0.999 * smallest)
-        if self.whole:
+        if self.integer:
             step = max(1.0, math.ceil(step))
         first = math.ceil(self.low / step - 1e-9)
         last = math.floor(self.high / step + 1e-9)
@@ -147,7 +147,7 @@ def fit_axis(
     log: bool = False,
     most: float = math.inf,
     percent: bool = False,
-    whole: bool = False,
+    integer: bool = False,
 ) -> Axis:
     """Return an axis with room around all `values`, up to `most`.
 
@@ -157,11 +157,11 @@ def fit_axis(
     low, high = float(shown.min()), float(shown.max())
     if log and low > 0:
         room = (high / low) ** MARGIN if high > low else 2.0
-        return Axis(label, low / room, high * room, log=True, percent=percent, whole=whole)
+        return Axis(label, low / room, high * room, log=True, percent=percent, integer=integer)
     room = (high - low) * MARGIN
     if not room:
-        room = 0.5 if whole else abs(high) / 10 or 1.0
-    return Axis(label, low - room, min(most, high + room), percent=percent, whole=whole)
+        room = 0.5 if integer else abs(high) / 10 or 1.0
+    return Axis(label, low - room, min(most, high + room), percent=percent, integer=integer)
 
 
 def points(x: Axis, xs: Iterable[float], y: Axis, ys: Iterable[float]) -> np.ndarray:

@@ -185,7 +185,8 @@ def _untestable(first: Named, second: Named, ours: Predicted | None, theirs: Pre
         return f"they were evaluated on other samples: {test} is not the same file"
     for each, predicted in ((first, ours), (second, theirs)):
         if predicted is None:
-            return f"the predictions of {each.name} are neither in DVC's cache nor in MLflow; run it again"
+            missing = "are neither in DVC's cache nor in MLflow; run it again"
+            return f"the predictions of {each.name} {missing}"
     if ours and theirs and ours[0] != theirs[0]:
         return f"their predictions are of other samples: the classes in {paths.CONFUSION} differ"
     return ""

@@ -57,7 +57,7 @@ def charts(names: Sequence[str], histories: Sequence[History]) -> Iterator[Chart
             continue
         epochs = [row["epoch"] for row in rows if any(_has(row, metric) for metric in metrics)]
         is_share = what == "accuracy"
-        x = svg.fit_axis(epochs, "epoch", whole=True)
+        x = svg.fit_axis(epochs, "epoch", integer=True)
         y = svg.fit_axis(values, what, log=not is_share, most=1.0 if is_share else math.inf)
         lines = [
             _line(history, metric, name, number % COLOURS, x, y, dashed=dashed)

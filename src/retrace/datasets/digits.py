@@ -42,9 +42,8 @@ def read(
     Each pixel becomes a square of `zoom` by `zoom` pixels, centred on black.
     """
     if side < 8 * zoom:
-        raise ParamsError(
-            f"{paths.PARAMS}: datasets.digits.side is {side}; should be at least 8 * zoom, which is {8 * zoom}"
-        )
+        allowed = f"should be at least 8 * zoom, which is {8 * zoom}"
+        raise ParamsError(f"{paths.PARAMS}: datasets.digits.side is {side}; {allowed}")
     table = np.loadtxt(folder / CSV.name, delimiter=",", dtype=np.uint8)
     table = table[table[:, 64] < classes]
     shades = table[:, :64].reshape(-1, 8, 8)

@@ -10,8 +10,8 @@ from retrace.layers import Activation, Built, Shape
 
 
 def build(shape: Shape, n_classes: int, *, activation: Activation) -> Built:
-    """Build it. CIFAR: (batch, 3, 32, 32) -> (batch, 32, 16, 16) -> (batch, 32, 8, 8) -> (batch, 64, 4, 4) ->
-    (batch, 64).
+    """Build it. CIFAR: (batch, 3, 32, 32) -> (batch, 32, 16, 16) -> (batch, 32, 8, 8) ->
+    (batch, 64, 4, 4) -> (batch, 64).
     """
     depth, height, width = shape
     backbone = nn.Sequential()

@@ -11,8 +11,8 @@ SIDE = 32  # pixels
 
 
 def build(shape: Shape, n_classes: int) -> Built:
-    """Build it: (batch, channels, 32, 32) -> (batch, 6, 14, 14) -> (batch, 16, 5, 5) -> (batch, 120) ->
-    (batch, 84).
+    """Build it: (batch, channels, 32, 32) -> (batch, 6, 14, 14) -> (batch, 16, 5, 5) ->
+    (batch, 120) -> (batch, 84).
     """
     depth, *sides = shape
     margins = [max(SIDE - side, 0) for side in sides]

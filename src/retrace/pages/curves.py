@@ -43,7 +43,7 @@ def _by_epoch(results: Results, metric: str) -> Chart:
     curves = {split: [row[f"{split}_{metric}"] for row in history] for split in SPLITS}
     test = results.metrics[f"test_{metric}"]
     is_share = metric == "accuracy"
-    x = svg.fit_axis(epochs, "epoch", whole=True)
+    x = svg.fit_axis(epochs, "epoch", integer=True)
     values = [*curves["train"], *curves["val"], test]
     y = svg.fit_axis(values, label, most=1.0 if is_share else np.inf, percent=is_share)
     lines = [Line(svg.path(x, epochs, y, curve), i, SPLITS[split]) for i, (split, curve) in enumerate(curves.items())]
@@ -57,7 +57,7 @@ def _by_step(results: Results, column: str, label: str, *, colour: int) -> Chart
     """Return the learning rate or the loss of each step."""
     steps = [row["step"] for row in results.steps]
     values = [row[column] for row in results.steps]
-    x = svg.fit_axis(steps, "step", whole=True)
+    x = svg.fit_axis(steps, "step", integer=True)
     y = svg.fit_axis(values, label, log=column == "loss")
     ends = f"from {values[0]:.3g} to {values[-1]:.3g}"
     description = f"{label} over {steps[-1]:,.0f} steps: {ends}, {max(values):.3g} at most"
