@@ -102,7 +102,7 @@ ROWS = (
     Row("cifar_simple, training", SAME_RECIPE, "cifar10_simple", "cifar_simple", "steps 150", "steps 300", 2, 3),
     Row("Fashion-MNIST softmax, 10 epochs", SAME_RECIPE, "fashion_softmax", "fashion_softmax", "epochs 1", "loop 1",
         30, 50, n=3, epochs=10),
-    Row("VGG16 with a frozen trunk, 10 epochs", SAME_RECIPE, "cifar10_vgg16", "vgg16", "steps 4", "all 1", 15, 25,
+    Row("VGG16 with a frozen backbone, 10 epochs", SAME_RECIPE, "cifar10_vgg16", "vgg16", "steps 4", "all 1", 15, 25,
         n=1, changes=FEW, epochs=10),
     Row("t-SNE of 500 images", SAME_RECIPE, "mnist_tutorial", "tsne", "map 500", "map 500", 2, 10),
     Row("the test of 10,000 images", SAME_RECIPE, "mnist_tutorial", "mnist", "tests 2", "tests 5", 5, 10),
