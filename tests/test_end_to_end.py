@@ -317,8 +317,8 @@ def test_a_recipe_is_an_experiment_and_leaves_nothing_to_the_next(clone: Clone) 
     assert (clone.path / "reports/figures/decision_boundary.png").is_file()
     assert not (clone.path / "reports/figures/filters.png").exists()
     clone.type("dvc exp run $(retrace recipe digits_tsne) -S seed=3")
-    values = params_file.read(clone.path / "params.yaml")
-    committed = params.YAML(typ="safe").load(clone.run("git", "show", "HEAD:params.yaml"))
+    values = params.read(clone.path / "params.yaml")
+    committed = params_file.parse(clone.run("git", "show", "HEAD:params.yaml").encode())
     assert (values["model"], values["datasets"]["digits"]["side"], values["seed"]) == ("softmax", 8, 3)
     for key in ("lr", "optimizer", "batch_size", "split_seed"):
         assert values[key] == committed[key]

@@ -3,6 +3,7 @@
 import io
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import Any
 from urllib.parse import urlsplit
 
 import pooch
@@ -41,8 +42,9 @@ def retrieve(address: str, folder: Path, max_bytes: int) -> Path:
         urls={name: address},
         retry_if_failed=ATTEMPTS - 1,
     )
+    downloader: Any = partial(_download, max_bytes=max_bytes)
     try:
-        return Path(client.fetch(name, downloader=partial(_download, max_bytes=max_bytes)))
+        return Path(client.fetch(name, downloader=downloader))
     except (requests.RequestException, FetchError) as error:
         raise FetchError(f"{shown}: {_reason(error)}") from None
 
@@ -65,7 +67,7 @@ class _BoundedFile(io.FileIO):
 
     max_bytes: int
 
-    def write(self, block: bytes, /) -> int:
+    def write(self, block: Any, /) -> int:
         if self.tell() + len(block) > self.max_bytes:
             raise FetchError(f"{self.max_bytes + 1} bytes or more, expected {self.max_bytes}")
         return super().write(block)

@@ -42,6 +42,7 @@ class RawFile(File):
     sha256: str
 
 
+Stream = IO[bytes] | gzip.GzipFile
 Source = Callable[[Sequence[File], Path], None]
 
 
@@ -175,7 +176,7 @@ def _explained(name: str) -> Iterator[None]:
         raise FetchError(f"{name}: {error}") from None
 
 
-def _unpack(archive: IO[bytes], files: Sequence[File], members: Mapping[str, str], folder: Path) -> None:
+def _unpack(archive: Stream, files: Sequence[File], members: Mapping[str, str], folder: Path) -> None:
     """Write `files` from a tar archive into `folder`, under their own names.
 
     Paths of the archive are never written to, links and devices are skipped, and reading ends at
@@ -206,7 +207,7 @@ def _max_bytes(files: Sequence[File]) -> int:
 class _Bounded:
     """A stream of which at most `max_bytes` can be read: an archive may be a bomb."""
 
-    def __init__(self, stream: IO[bytes], max_bytes: int) -> None:
+    def __init__(self, stream: Stream, max_bytes: int) -> None:
         self.stream = stream
         self.max_bytes = max_bytes
         self.n_bytes = 0
@@ -229,11 +230,11 @@ def _copy(source: Path, target: Path, size: int) -> None:
         _write(_decompressed(content, source.name), target, size)
 
 
-def _decompressed(content: IO[bytes], name: str) -> IO[bytes]:
+def _decompressed(content: Stream, name: str) -> Stream:
     return gzip.GzipFile(fileobj=content) if name.endswith(".gz") else content
 
 
-def _write(content: IO[bytes], target: Path, size: int) -> None:
+def _write(content: Stream, target: Path, size: int) -> None:
     """Write at most `size` + 1 bytes, which shows that there are too many and fills no disk."""
     left = size + 1
     with target.open("wb") as file:

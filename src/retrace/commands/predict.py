@@ -140,7 +140,7 @@ def _name(path: Path, here: Path) -> str:
 def _printable(text: str) -> str:
     from retrace.datasets import image_folder
 
-    return image_folder.shown(text)
+    return image_folder.printable(text)
 
 
 def _relative(path: Path, here: Path) -> str:

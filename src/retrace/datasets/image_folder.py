@@ -81,8 +81,8 @@ def read(folder: Path, *, resize: Edge, crop: Edge, on_bad: Literal["fail", "ski
     DataError with one line for each.
     """
     if crop > resize:
-        allowed = f"should be at most resize, which is {resize}"
-        raise ParamsError(f"{paths.PARAMS}: datasets.image_folder.crop is {crop}; {allowed}")
+        limit = f"should be at most resize, which is {resize}"
+        raise ParamsError(f"{paths.PARAMS}: datasets.image_folder.crop is {crop}; {limit}")
     try:
         with zipfile.ZipFile(folder / ARCHIVE) as archive:
             return _decode_all(archive, resize, crop, skip=on_bad == "skip")
