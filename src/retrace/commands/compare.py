@@ -8,7 +8,7 @@ from pathlib import Path
 from retrace import compared, paths
 from retrace.compared import Comparison, change, sentence, shown
 from retrace.errors import RetraceError
-from retrace.provenance.named import WANTED, Names
+from retrace.provenance.named import WANTED, Resolver
 from retrace.terminal import plain, show, table
 
 
@@ -18,8 +18,8 @@ def compare(given: Sequence[str], page: Path | None, *, as_json: bool) -> None:
     """
     if len(given) < 2:
         raise RetraceError(f"{given[0]}: is one name; give two or more: {WANTED}")
-    names = Names()
-    comparison = compared.of(names, [names.find(name) for name in given])
+    names = Resolver()
+    comparison = compared.of(names, [names.resolve(name) for name in given])
     if page:
         _write(page, comparison)
     if as_json:

@@ -64,7 +64,7 @@ def probe(model: str, url: str, load: Load, *, as_json: bool) -> int:
     """
     address = checked(url, load)
     with store.answering():
-        known = models.find(model)
+        known = models.resolve_model(model)
         questions = asked(served.load(known.model_id, "cpu").probabilities, known.model_id, load)
     _first(address, questions[0])
     measured = measure(address, questions, load)

@@ -17,7 +17,7 @@ from retrace.errors import ParamsError, RetraceError
 from retrace.redaction import redacted
 from retrace.sweeps import runner, space, studies, trees
 from retrace.sweeps.runner import Runner
-from retrace.sweeps.studies import Asked, Sweep
+from retrace.sweeps.studies import Sweep, SweepSettings
 from retrace.tracking import sweeps as shown
 
 BEST = 5  # trials in the table at the end
@@ -46,8 +46,8 @@ def sweep(
         if not number > 0:
             raise ParamsError(f"{option} is {number:g}; should be above 0")
     asked = _asked(words, metric, trials, name, seed, prune=prune)
-    place = studies.address(storage)
-    trees.origin()
+    place = studies.storage_address(storage)
+    trees.current_origin()
     held = Sweep(asked, place)
     if held.is_new and (others := _named(asked.name)):
         held.forget()
@@ -62,17 +62,19 @@ def sweep(
     _tell(running, say, as_json=as_json)
 
 
-def _asked(words: Sequence[str], metric: str, trials: int, name: str | None, seed: int, *, prune: bool) -> Asked:
-    direction = space.metric_of(metric)
+def _asked(
+    words: Sequence[str], metric: str, trials: int, name: str | None, seed: int, *, prune: bool
+) -> SweepSettings:
+    direction = space.sweep_direction(metric)
     if not 0 <= seed < 2**32:
         raise ParamsError(f"--seed is {seed}; should be from 0 to {2**32 - 1}")
     values = params.read()
     params.checked(values)
-    searched = space.parsed(words, values)
+    searched = space.parse_space(words, values)
     name = name or searched.name(metric)
     if not space.NAME.fullmatch(name):
         raise ParamsError(f"--name is {name!r}; should be a letter, then letters, digits, _ and -, up to 51 in all")
-    return Asked(name, searched, metric, direction, trials, seed, prune)
+    return SweepSettings(name, searched, metric, direction, trials, seed, prune)
 
 
 def _named(name: str) -> list[str]:
@@ -82,11 +84,11 @@ def _named(name: str) -> list[str]:
 
 def _tell(running: Runner, say: Console, *, as_json: bool) -> None:
     """What is best, as a picture, a table, and commands."""
-    held = running.held
+    held = running.sweep
     complete = held.complete()
     if not complete:
         raise RetraceError(f"{held.asked.name}: no trial ran to its end; each has its reason above")
-    picture = trees.folder(held.asked.name).with_suffix(".png")
+    picture = trees.sweep_folder(held.asked.name).with_suffix(".png")
     _draw(held, picture)
     name, changes = runner.best(held)
     running.show(shown.told, running.dataset, held.asked.name, held.n_over, name, changes, picture)

@@ -16,8 +16,8 @@ from rich.tree import Tree
 from retrace import git, graph, hashing, journal, paths, tracking
 from retrace.errors import RetraceError
 from retrace.provenance import document, places
-from retrace.provenance.origins import MADE, Origins
-from retrace.provenance.places import Made
+from retrace.provenance.origins import MADE, RunIndex
+from retrace.provenance.places import Output
 from retrace.tracking import experiments, links, store
 
 MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")
@@ -31,7 +31,7 @@ def show(target: str, *, as_json: bool = False) -> None:
 
     Raises RetraceError where it is none of these, where no run made the file, and where the store is away.
     """
-    origins, file = Origins(), Path(target)
+    origins, file = RunIndex(), Path(target)
     if os.path.exists(file):  # noqa: PTH110 - False of what is too long for a name
         _show_file(origins, _inside(file), hashing.md5(file), as_json=as_json)
     elif run := origins.run(target):
@@ -39,14 +39,14 @@ def show(target: str, *, as_json: bool = False) -> None:
     elif MD5.fullmatch(target) and (makers := origins.makers(target)):
         _show_file(origins, makers[0].data.tags[MADE + target], target, as_json=as_json)
     else:
-        wanted = f"neither a file nor a run in {origins.place}; give a file, or at least 6 digits of a run's id"
+        wanted = f"neither a file nor a run in {origins.address}; give a file, or at least 6 digits of a run's id"
         raise RetraceError(f"{target}: {wanted}{_pending()}")
 
 
 class Account:
     """Runs and their experiments in words, each in full once and then as above."""
 
-    def __init__(self, origins: Origins) -> None:
+    def __init__(self, origins: RunIndex) -> None:
         self.origins = origins
         self.told: set[str] = set()
 
@@ -114,13 +114,13 @@ def title(run: store.Run) -> str:
     return f"{run.info.run_name}, run {run.info.run_id}: {run.info.status}"
 
 
-def _show_file(origins: Origins, path: str, md5: str, *, as_json: bool) -> None:
+def _show_file(origins: RunIndex, path: str, md5: str, *, as_json: bool) -> None:
     """Print the file, the run that made it, what that read, and so on. Raises RetraceError where no run made it."""
     run = origins.maker(path, md5)
     if run is None:
         raise RetraceError(_unknown(origins, path, md5))
     if as_json:
-        print(json.dumps(document.of_file(origins, path, md5, run), indent=2))
+        print(json.dumps(document.file_document(origins, path, md5, run), indent=2))
         return
     tree = Tree(f"{path}  {md5}")
     Account(origins).grow(tree, run, others=len(origins.makers(md5)) - 1)
@@ -131,8 +131,8 @@ def _show_file(origins: Origins, path: str, md5: str, *, as_json: bool) -> None:
     _print(tree)
 
 
-def _unknown(origins: Origins, path: str, md5: str) -> str:
-    said = f"{path}: no run in {origins.place} made these bytes, of MD5 {md5}"
+def _unknown(origins: RunIndex, path: str, md5: str) -> str:
+    said = f"{path}: no run in {origins.address} made these bytes, of MD5 {md5}"
     for out, other in _locked().items():
         if (path == out and md5 != other) or (path.startswith(f"{out}/") and hashing.md5(Path(out)) != other):
             return f"{said}; dvc.lock has {out} with another, which `retrace trace {other}` traces{_pending()}"
@@ -141,13 +141,13 @@ def _unknown(origins: Origins, path: str, md5: str) -> str:
     return f"{said}; what a stage made can be traced{_pending()}"
 
 
-def _show_run(origins: Origins, run: store.Run, *, as_json: bool) -> None:
+def _show_run(origins: RunIndex, run: store.Run, *, as_json: bool) -> None:
     if not run.data.tags.keys() & {"retrace.key", "retrace.stage"}:
         raise RetraceError(f"run {run.info.run_id}: is no experiment's and no stage's; trace one of the runs below it")
     account, tree, script = Account(origins), Tree(title(run)), list[str]()
     into = f"traced-{run.info.run_id[:8]}"
     if as_json:
-        print(json.dumps(document.of_run(origins, run, into), indent=2))
+        print(json.dumps(document.run_document(origins, run, into), indent=2))
         return
     if "retrace.key" in run.data.tags:
         account.told.add(run.info.run_id)
@@ -164,7 +164,7 @@ def _show_run(origins: Origins, run: store.Run, *, as_json: bool) -> None:
             print(f"# or all into the work tree, in place of what is there: dvc exp apply {shlex.quote(ref.name)}")
 
 
-def _add_files(node: Tree, origins: Origins, run: store.Run, into: str) -> list[str]:
+def _add_files(node: Tree, origins: RunIndex, run: store.Run, into: str) -> list[str]:
     """The node has the files of a stage's run and where they are; returns the commands that bring them back."""
     parent, outs = origins.parent(run), links.hashes(run, "outs")
     rev = parent.data.tags.get("dvc.exp_rev") if parent else None
@@ -172,12 +172,12 @@ def _add_files(node: Tree, origins: Origins, run: store.Run, into: str) -> list[
     if not outs:
         node.add("no file of it is known")
     for path, md5 in outs.items():
-        found = places.find(origins.client, Made(path, md5, run.info.run_id, rev), into)
-        node.add(f"{path}  {md5}  {', '.join(found.places) or 'nowhere'}")
-        script += found.commands
-        lost += [] if found.places else [path]
+        locations = places.locate(origins.client, Output(path, md5, run.info.run_id, rev), into)
+        node.add(f"{path}  {md5}  {', '.join(locations.names) or 'nowhere'}")
+        script += locations.commands
+        lost += [] if locations.names else [path]
     if lost:
-        commands = places.again(origins.client, run, rev)
+        commands = places.reproduce_commands(origins.client, run, rev)
         said = "made again by:" if commands else "and as the commit of its code is gone, it cannot be made again"
         script += [f"# nowhere: {', '.join(lost)}; {said}", *commands]
     return script

@@ -24,7 +24,7 @@ from retrace.provenance import record as record_of
 from retrace.provenance.places import PATCH
 from retrace.provenance.rebuild import Origin
 from retrace.provenance.record import Record
-from retrace.provenance.verdicts import Row
+from retrace.provenance.verdicts import OutputDiff
 from retrace.tracking import links, store
 
 CODE = ("src/", "stages/")
@@ -41,18 +41,18 @@ def check(run_id: str, tolerance: float, *, as_json: bool = False) -> int:
     if not 0 <= tolerance < math.inf:
         raise RetraceError(f"tolerance is {tolerance}; should be a number from 0 on, such as 0.005")
     client = store.client()
-    record = record_of.find(run_id)
-    with rebuild.folder() as tree:
+    record = record_of.find_record(run_id)
+    with rebuild.temporary_repository() as tree:
         origin = restore(client, record, tree)
         out = sys.stderr if as_json else sys.stdout
         print(f"{_name(record)}: {', '.join(record.stages)} from {origin}, in {tree}", file=out)
         rebuild.repro(tree, record.stages, sys.stderr if as_json else None)
-        told = rebuild.journals(tree)
+        told = rebuild.event_logs(tree)
         stages = graph.stages(params.read(tree / paths.PARAMS), tree)
-        then = record_of.made(client, record, graph.makers(stages))
-        now = record_of.remade(record, stages, told, tree)
-    devices = record_of.other_device(record, told, verdicts.EXACT)
-    rows = verdicts.compared(then, now, tolerance if devices else None)
+        then = record_of.recorded_facts(client, record, graph.makers(stages))
+        now = record_of.reproduced_facts(record, stages, told, tree)
+    devices = record_of.device_change(record, told, verdicts.EXACT)
+    rows = verdicts.compare_facts(then, now, tolerance if devices else None)
     verified, said = all(row.is_equal for row in rows), sentence(rows, tolerance, devices)
     if as_json:
         facts = [asdict(row) | {"equal": row.is_equal} for row in rows]
@@ -65,7 +65,7 @@ def check(run_id: str, tolerance: float, *, as_json: bool = False) -> int:
     return 0 if verified else 1
 
 
-def table(rows: list[Row]) -> Table:
+def table(rows: list[OutputDiff]) -> Table:
     """The rows, for a terminal."""
     shown = Table("stage", "what", "then", "now", "verdict", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for row in rows:
@@ -75,7 +75,7 @@ def table(rows: list[Row]) -> Table:
     return shown
 
 
-def sentence(rows: list[Row], tolerance: float, devices: tuple[str, str] | None) -> str:
+def sentence(rows: list[OutputDiff], tolerance: float, devices: tuple[str, str] | None) -> str:
     """What the rows come to; `devices` are the kinds then and now, if they are two."""
     unequal = [row.what for row in rows if not row.is_equal]
     asked = "all were to be the same"
@@ -95,11 +95,11 @@ def restore(client: store.MlflowClient, record: Record, tree: Path) -> Origin:
     failed: list[str] = []
     for origin in dict.fromkeys(_origins(client, record)):
         try:
-            rebuild.check_out(tree, origin)
+            rebuild.check_out_origin(tree, origin)
             values = params.read(tree / paths.PARAMS)
             read = links.hashes(record.made_by["download"], "deps") if "download" in record.made_by else {}
             if values.get("dataset") == "image_folder" and str(paths.IMAGES) in read:
-                rebuild.put_images(tree, read[str(paths.IMAGES)])
+                rebuild.restore_images(tree, read[str(paths.IMAGES)])
         except RetraceError as error:
             failed.append(str(error))
             continue

@@ -13,7 +13,7 @@ import numpy as np
 
 from retrace import paired, paths
 from retrace.paired import SIGNIFICANT, Paired
-from retrace.provenance.named import Named, Names
+from retrace.provenance.named import NamedExperiment, Resolver
 
 READ = ("src/", "stages/", "data/")  # what decides a result, beside the parameters
 PICTURES = "figures."  # parameters that an experiment lacks where nobody has drawn its pictures yet
@@ -50,7 +50,7 @@ class Comparison:
     lacks the first experiment.
     """
 
-    experiments: Sequence[Named]
+    experiments: Sequence[NamedExperiment]
     params: Mapping[str, Sequence[str | None]]
     files: Mapping[str, Sequence[str | None]]
     metrics: Mapping[str, Sequence[float | None]]
@@ -59,7 +59,7 @@ class Comparison:
     notes: Sequence[str]
 
 
-def of(names: Names, experiments: Sequence[Named]) -> Comparison:
+def of(names: Resolver, experiments: Sequence[NamedExperiment]) -> Comparison:
     """The experiments, which `names` has found, side by side."""
     told = [_read(names, each, paths.CONFUSION, _told) for each in experiments]
     histories = [_read(names, each, paths.HISTORY, _history) for each in experiments]
@@ -142,7 +142,7 @@ def _test_as_json(test: Against) -> dict[str, Any]:
     return said | vars(test.pairs) | {"p_corrected": test.p}
 
 
-def _tests(experiments: Sequence[Named], told: Sequence[Told | None]) -> list[Against]:
+def _tests(experiments: Sequence[NamedExperiment], told: Sequence[Told | None]) -> list[Against]:
     """Every other experiment against the first, after Holm."""
     first, found = experiments[0], dict[int, Paired]()
     why = {at: _untestable(experiments[at], first, told[at], told[0]) for at in range(1, len(experiments))}
@@ -154,7 +154,7 @@ def _tests(experiments: Sequence[Named], told: Sequence[Told | None]) -> list[Ag
     return [Against(experiments[at].name, first.name, found.get(at), ps.get(at, 1.0), said) for at, said in why.items()]
 
 
-def _untestable(one: Named, first: Named, told: Told | None, told_first: Told | None) -> str:
+def _untestable(one: NamedExperiment, first: NamedExperiment, told: Told | None, told_first: Told | None) -> str:
     """Why two experiments can't be tested in pairs; nothing where they can."""
     test = str(paths.TEST)
     for each in (first, one):
@@ -174,10 +174,10 @@ def _right(told: Told) -> np.ndarray:
     return np.array([actual == predicted for actual, predicted in zip(*told, strict=True)], dtype=bool)
 
 
-def _read(names: Names, named: Named, path: Path, read: Callable[[Path], Any]) -> Any:
+def _read(names: Resolver, named: NamedExperiment, path: Path, read: Callable[[Path], Any]) -> Any:
     """What `read` makes of the file; None where it is nowhere, or not what we write."""
     try:
-        return names.content(named, path, read)
+        return names.read_output(named, path, read)
     except (ValueError, LookupError, csv.Error):
         return None
 

@@ -89,7 +89,7 @@ def _header(name: str, stages: Mapping[str, graph.Stage], values: params.Values)
     """What the first line of a journal says."""
     makers, deps = graph.makers(stages), _hashes(stages[name].deps)
     own_params = params.chosen(values, params.STAGES[name])
-    integrity.check(deps, makers)
+    integrity.check_inputs(deps, makers)
     return {
         "stage": name,
         "dataset": values["dataset"],
