@@ -19,7 +19,8 @@ LIMIT = 2.0  # per cent of training
 # The stage itself, which tells at its end how long training took, and the seconds that each save took of it.
 SCRIPT = """
 import json, math, runpy, sys, time
-from retrace import checkpoint, recorder
+from retrace import checkpoint
+from retrace import recorder
 
 saves = []
 save = recorder.Recorder.save

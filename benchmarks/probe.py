@@ -76,7 +76,7 @@ def probe(model: str, url: str, load: Load, *, as_json: bool) -> int:
     """
     address = endpoint(url, load)
     with store.answering():
-        known = models.find(model)
+        known = models.resolve_model(model)
         questions = test_questions(served.load(known.model_id, "cpu").probabilities, known.model_id, load)
     warm_up(address, questions[0])
     measured = measure(address, questions, load)

@@ -2,19 +2,7 @@
 
 from dataclasses import asdict
 
-from retrace import (
-    batches,
-    classifier,
-    errors,
-    evaluation,
-    params,
-    paths,
-    reports,
-    seeding,
-    splits,
-    tracking,
-    views,
-)
+from retrace import batches, classifier, errors, evaluation, params, paths, reports, seeding, splits, tracking, views
 
 
 def main() -> None:

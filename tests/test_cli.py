@@ -183,6 +183,6 @@ def test_each_shell_s_completion_names_every_command(shell: str) -> None:
 
 
 def test_help_imports_nothing_heavy() -> None:
-    source = "import sys; from retrace import cli, usage; usage.parser(cli._commands([])); print(*sys.modules)"
+    source = "import sys; from retrace import cli; from retrace import usage; usage.parser(cli._commands([])); print(*sys.modules)"
     asked = subprocess.run([sys.executable, "-c", source], cwd=ROOT, capture_output=True, text=True, check=True)
     assert not {"torch", "numpy", "mlflow", "dvc", "shtab", "rich", "pydantic"} & set(asked.stdout.split())

@@ -14,7 +14,7 @@ from retrace.commands import compare
 from retrace.compared import Comparison, PairedTest
 from retrace.compared import page as pages
 from retrace.errors import RetraceError
-from retrace.provenance.named import Named, Names
+from retrace.provenance.named import NamedExperiment, Resolver
 
 
 def refused(*names: str) -> str:
@@ -24,9 +24,9 @@ def refused(*names: str) -> str:
     return str(error.value)
 
 
-def named(name: str, test: str = "t", **values: str) -> Named:
+def named(name: str, test: str = "t", **values: str) -> NamedExperiment:
     deps = {str(paths.TEST): test, "src/retrace/losses.py": "a"}
-    return Named(name, "an experiment", values, {"test_accuracy": 0.5}, deps, {})
+    return NamedExperiment(name, "an experiment", values, {"test_accuracy": 0.5}, deps, {})
 
 
 def told_of(*rows: Sequence[float], names: Sequence[str] = ()) -> Comparison:
@@ -37,13 +37,13 @@ def told_of(*rows: Sequence[float], names: Sequence[str] = ()) -> Comparison:
     return Comparison(experiments, {}, {}, {}, tests, histories, [])
 
 
-class Files(Names):
-    """Names of experiments whose predictions are these, by the experiment's name."""
+class Files(Resolver):
+    """Resolver of experiments whose predictions are these, by the experiment's name."""
 
     def __init__(self, told: Mapping[str, str]) -> None:
         self.told, self.away = told, ""
 
-    def content(self, named: Named, path: Path, read: Callable[[Path], Any]) -> Any:
+    def read_output(self, named: NamedExperiment, path: Path, read: Callable[[Path], Any]) -> Any:
         if path != paths.CONFUSION or named.name not in self.told:
             return None
         Path("told.csv").write_text(self.told[named.name])
@@ -90,7 +90,7 @@ HOSTILE = "</title><script>alert(1)</script>[red]x[/red]\x1b[31m\n&"
 @pytest.mark.usefixtures("folder")
 def test_text_is_never_markup(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     both = [named(HOSTILE, lr=HOSTILE), named("other", lr="1")]
-    monkeypatch.setattr(Names, "find", lambda _, name: both[name == "other"])
+    monkeypatch.setattr(Resolver, "resolve", lambda _, name: both[name == "other"])
     compare.compare([HOSTILE, "other"], Path("page.html"), as_json=False)
     said, page = capsys.readouterr().out, Path("page.html").read_text()
     assert "</script>[red]x[/red]\\x1b[31m\\n&" in said
@@ -105,7 +105,7 @@ def test_markdown_is_a_table_without_markup(
 ) -> None:
     hostile = "|a|<b>`c`\n# d [e](f) *g* @h"
     both = [named("one", lr="1"), named("other", lr=hostile)]
-    monkeypatch.setattr(Names, "find", lambda _, name: both[name == "other"])
+    monkeypatch.setattr(Resolver, "find", lambda _, name: both[name == "other"])
     compare.compare(["one", "other"], None, as_markdown=True)
     blocks = capsys.readouterr().out.split("\n\n")
     rows = [line.split(" | ") for line in blocks[1].splitlines()]
@@ -120,7 +120,7 @@ def test_markdown_is_a_table_without_markup(
 
 @pytest.mark.usefixtures("folder")
 def test_markdown_without_differences(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(Names, "find", lambda _, name: named(name, lr="1"))
+    monkeypatch.setattr(Resolver, "find", lambda _, name: named(name, lr="1"))
     compare.compare(["one", "other"], Path("page.html"), as_markdown=True)
     printed = capsys.readouterr()
     assert printed.out.split("\n\n")[1] == "no parameter differs"
@@ -174,9 +174,11 @@ def test_workspace_ignores_stale_outputs(folder: Path) -> None:
     }
     graph.LOCK.write_text(yaml.safe_dump({"schema": "2.0", "stages": lock}))
     lock["train"]["outs"][0]["md5"] = "another network's"
-    assert Names().find("workspace").notes == (f"what evaluate made as {paths.METRICS} is nowhere: no figures of it",)
+    assert Resolver().resolve("workspace").notes == (
+        f"what evaluate made as {paths.METRICS} is nowhere: no figures of it",
+    )
     graph.LOCK.write_text(yaml.safe_dump({"schema": "2.0", "stages": lock}))
-    found = Names().find("workspace")
+    found = Resolver().resolve("workspace")
     assert found.notes == (
         "evaluate, visualize did not run since a stage before made other files: left out; `dvc repro` runs the rest",
     )

@@ -15,7 +15,8 @@ from retrace.optimizers import OPTIMIZERS
 
 TRAIN = """
 import sys, torch
-from retrace import params, seeding
+from retrace import params
+from retrace import seeding
 from retrace.optimizers import OPTIMIZERS
 seeding.configure(params.load(params.Evaluate), "float32")
 assert torch.are_deterministic_algorithms_enabled()

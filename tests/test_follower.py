@@ -16,7 +16,9 @@ from faults.stages import check_complete, journals, pending, surroundings
 STAGE = """
 import glob, os, signal, sys, time
 import psutil
-from retrace import errors, paths, tracking
+from retrace import errors
+from retrace import paths
+from retrace import tracking
 
 def main():
     with tracking.stage(sys.argv[1]) as run:

@@ -26,7 +26,11 @@ def test_metrics_file_is_flattened_to_numbers() -> None:
     assert metrics.parse_metrics(content) == {"test.loss": 0.5, "n": 3}
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff"])
-def test_metrics_file_of_something_else(content: bytes) -> None:
+def test_metrics_file_without_a_table_has_none() -> None:
+    assert metrics.parse_metrics(b"[1]") == {}
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff"])
+def test_metrics_file_that_is_no_json(content: bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - of several kinds
         metrics.parse_metrics(content)

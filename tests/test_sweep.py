@@ -18,7 +18,7 @@ from retrace import params_file, processes
 from retrace.commands import sweep
 from retrace.errors import ParamsError, RetraceError
 from retrace.sweeps import picture, space, studies
-from retrace.sweeps.studies import Asked, Sweep
+from retrace.sweeps.studies import Sweep, SweepSettings
 
 SPACE = ["lr=log:1e-4..1e-1", "model=cnn,lenet"]
 
@@ -120,12 +120,12 @@ def test_without_a_commit_there_can_be_no_experiments(folder: Path) -> None:
     ],
 )
 def test_a_word_is_an_axis(values: params_file.Values, word: str, axis: object) -> None:
-    found = space.parsed([word], values)
+    found = space.parse_space([word], values)
     assert found.axes == {word.partition("=")[0]: axis}
 
 
 def test_values_are_what_dvc_would_read_and_the_rest_is_the_same_in_all_trials(values: params_file.Values) -> None:
-    found = space.parsed(["model=mlp", "models.mlp.hidden=[64],[128,64]", "freeze_trunk=false,true"], values)
+    found = space.parse_space(["model=mlp", "models.mlp.hidden=[64],[128,64]", "freeze_trunk=false,true"], values)
     changes = found.changes({"models.mlp.hidden": "[128,64]", "freeze_trunk": "true"})
     assert changes == {"model": "mlp", "models.mlp.hidden": [128, 64], "freeze_trunk": True}
     assert found.values(changes)["models"]["mlp"]["hidden"] == [128, 64]
@@ -133,7 +133,7 @@ def test_values_are_what_dvc_would_read_and_the_rest_is_the_same_in_all_trials(v
 
 
 def test_a_setting_is_searched_only_where_its_choice_is_taken(values: params_file.Values) -> None:
-    found = space.parsed(["models.cnn.hidden=32,64", "model=cnn,lenet", "batch_size=16..32:16"], values)
+    found = space.parse_space(["models.cnn.hidden=32,64", "model=cnn,lenet", "batch_size=16..32:16"], values)
     assert list(found.axes) == ["model", "models.cnn.hidden", "batch_size"]
     all_trials = found.all_trials(6)
     assert all_trials is not None
@@ -143,12 +143,12 @@ def test_a_setting_is_searched_only_where_its_choice_is_taken(values: params_fil
         {"model": "lenet", "batch_size": 32},
     ]
     assert found.all_trials(5) is None
-    assert space.parsed(["lr=0.1..0.5"], values).all_trials(10**6) is None
+    assert space.parse_space(["lr=0.1..0.5"], values).all_trials(10**6) is None
 
 
 def test_a_name_is_of_the_keys_and_the_same_for_the_same_search(values: params_file.Values) -> None:
     named = [
-        space.parsed(words, values).name(metric)
+        space.parse_space(words, values).name(metric)
         for words, metric in [
             (SPACE, "val_loss"),
             (SPACE[::-1], "val_loss"),
@@ -181,8 +181,8 @@ def opened(folder: Path, values: params_file.Values, empty_trials: Path) -> Open
     place.write_bytes(empty_trials.read_bytes())
 
     def sweep_of(*words: str, trials: int = 3, prune: bool = True, metric: str = "val_accuracy") -> Sweep:
-        found = space.parsed(words or SPACE, params_file.read())
-        asked = Asked("s", found, metric, space.metric_of(metric), trials, 0, prune)
+        found = space.parse_space(words or SPACE, params_file.read())
+        asked = SweepSettings("s", found, metric, space.sweep_direction(metric), trials, 0, prune)
         return Sweep(asked, f"sqlite:///{place}")
 
     return sweep_of
@@ -344,7 +344,7 @@ def test_another_sweep_under_the_same_name_is_refused(
     words = change()
     with pytest.raises(ParamsError) as raised:
         opened(*words)
-    assert str(raised.value) == f"{said}; put that back to go on, or begin another: --name NAME"
+    assert str(raised.value) == f"{said}; restore that to continue, or start another: --name NAME"
 
 
 def edited(file: str, old: str, new: str) -> list[str]:
@@ -373,9 +373,9 @@ def test_code_that_no_stage_runs_may_change(opened: Opened) -> None:
 )
 def test_a_database_that_is_none_is_a_line_without_its_password(folder: Path, address: str, said: str) -> None:
     (folder / "broken.db").write_bytes(b"no database" * 1000)
-    asked = Asked("s", space.parsed(SPACE, params_file.read()), "val_loss", "minimize", 3, 0, prune=True)
+    asked = SweepSettings("s", space.parse_space(SPACE, params_file.read()), "val_loss", "minimize", 3, 0, prune=True)
     with pytest.raises(RetraceError) as raised:
-        Sweep(asked, studies.address(address))
+        Sweep(asked, studies.storage_address(address))
     assert said in str(raised.value)
     assert "secret-word" not in str(raised.value)
     assert "\n" not in str(raised.value)
@@ -383,7 +383,7 @@ def test_a_database_that_is_none_is_a_line_without_its_password(folder: Path, ad
 
 
 def _claims(place: str, told: Any) -> None:
-    asked = Asked("s", space.parsed(SPACE, params_file.read()), "val_loss", "minimize", 12, 0, prune=True)
+    asked = SweepSettings("s", space.parse_space(SPACE, params_file.read()), "val_loss", "minimize", 12, 0, prune=True)
     held, taken = Sweep(asked, place), []
     while claimed := held.claim():
         taken.append((claimed.number, str(claimed.changes)))
@@ -394,7 +394,7 @@ def _claims(place: str, told: Any) -> None:
 def test_processes_that_begin_together_make_one_database_and_share_its_trials(folder: Path) -> None:
     together = multiprocessing.get_context("fork")
     told: Any = together.Queue()
-    started = [together.Process(target=_claims, args=(studies.address(None), told)) for _ in range(3)]
+    started = [together.Process(target=_claims, args=(studies.storage_address(None), told)) for _ in range(3)]
     for process in started:
         process.start()
     taken = [each for _ in started for each in told.get(timeout=60)]

@@ -144,7 +144,7 @@ def test_a_sweep_that_is_killed_or_interrupted_goes_on_with_the_trial_it_was_at(
         process.send_signal(signal.SIGINT)
         said, _ = process.communicate(timeout=120)
     assert process.returncode == 130
-    assert "killed: 1 of 2 trials are done, 1 stopped half-way; the same command goes on" in said
+    assert "killed: 1 of 2 trials are done, 1 stopped half-way; the same command resumes" in said
     assert not list((clone.path / ".retrace/sweeps/killed").glob("tree-*"))
     assert "killed: 1 of 2 trials are done" in clone.run("retrace", "sweep", *words)
     first, second = trials(clone, "killed")

@@ -18,7 +18,7 @@ from retrace import graph, hashing, identity, params_file, paths
 from retrace.commands import verify
 from retrace.errors import RetraceError
 from retrace.provenance import rebuild, record, restore, verdicts
-from retrace.provenance.verdicts import Fact, Row
+from retrace.provenance.verdicts import Fact, OutputDiff
 
 LOSS = ("train", "val_loss")
 
@@ -27,7 +27,7 @@ def verdict_of(
     then: Fact | None, now: Fact | None, tolerance: float | None = None, name: tuple[str, str] = LOSS
 ) -> str:
     one, other = ({} if value is None else {name: value} for value in (then, now))
-    (row,) = verdicts.compared(one, other, tolerance)
+    (row,) = verdicts.compare_facts(one, other, tolerance)
     return row.verdict
 
 
@@ -76,14 +76,14 @@ def test_on_another_kind_last_scores_may_differ_by_the_tolerance(
 
 
 def test_a_row_shows_the_first_point_that_differs_in_digits_that_tell_it_apart() -> None:
-    (row,) = verdicts.compared({LOSS: {1: 0.5, 2: 0.25}}, {LOSS: {1: 0.5, 2: 0.25000000000000006}})
+    (row,) = verdicts.compare_facts({LOSS: {1: 0.5, 2: 0.25}}, {LOSS: {1: 0.5, 2: 0.25000000000000006}})
     assert (row.then, row.now, row.where) == ("0.25", "0.25000000000000006", "step 2")
     assert not row.is_equal
 
 
 @pytest.mark.parametrize("devices", [None, ("cpu, then", "gpu, now")])
 def test_the_sentence_names_what_differs_and_both_devices_if_there_are_two(devices: tuple[str, str] | None) -> None:
-    good, bad = Row("train", "val_loss", "1", "1", "same"), Row("train", "lost.txt", "1", "", "missing")
+    good, bad = OutputDiff("train", "val_loss", "1", "1", "same"), OutputDiff("train", "lost.txt", "1", "", "missing")
     assert verify.sentence([good], 0.005, devices).startswith("verified: 1 outputs and metrics")
     said = verify.sentence([good, bad], 0.005, devices)
     assert said.startswith("1 of 2 outputs and metrics differ: lost.txt")
@@ -182,13 +182,13 @@ def test_outputs_are_what_their_own_stage_said_and_of_other_stages_what_was_read
     client.set_tag(parent, "retrace.run.train", train)
     client.set_tag(parent, "retrace.cached.evaluate", evaluate)
     makers = {WEIGHTS: "train"}
-    assert record.made(client, record.find(parent), makers) == {
+    assert record.recorded_facts(client, record.find_record(parent), makers) == {
         ("train", WEIGHTS): "made",
         ("train", "val_loss"): {1: 0.1, 2: 0.3},
         ("evaluate", "test_loss"): {"headline": 1.5, "experiment": 1.25},
     }
-    alone = record.find(evaluate[:8])
-    assert record.made(client, alone, makers) == {
+    alone = record.find_record(evaluate[:8])
+    assert record.recorded_facts(client, alone, makers) == {
         ("train", WEIGHTS): "read",
         ("evaluate", "test_loss"): {"headline": 1.5},
     }
@@ -197,7 +197,7 @@ def test_outputs_are_what_their_own_stage_said_and_of_other_stages_what_was_read
     (folder / WEIGHTS).write_bytes(b"")
     told = [{"kind": "metrics", "step": 0, "values": {"test_loss": 1.5, "train_s": 2.0}}, {"kind": "headline"}]
     told[1]["values"] = {"test_loss": 1.5}
-    assert record.remade(alone, stages, {"evaluate": told}, folder) == {
+    assert record.reproduced_facts(alone, stages, {"evaluate": told}, folder) == {
         ("train", WEIGHTS): "d41d8cd98f00b204e9800998ecf8427e",
         ("evaluate", "test_loss"): {0: 1.5, "headline": 1.5},
     }
@@ -225,9 +225,9 @@ def test_the_device_is_another_kind_where_training_was_on_another(
         "train": [{"kind": "start", "machine": machine}, {"kind": "tags", "values": {"retrace.device": device}}],
     }
     for run in (parent, train, evaluate):
-        assert record.other_device(record.find(run), told, verdicts.EXACT) == kinds
+        assert record.device_change(record.find_record(run), told, verdicts.EXACT) == kinds
     del told["train"]
-    assert record.other_device(record.find(download), told, verdicts.EXACT) is None
+    assert record.device_change(record.find_record(download), told, verdicts.EXACT) is None
 
 
 def commit(message: str) -> str:
@@ -246,15 +246,15 @@ def test_code_is_taken_from_any_place_that_has_it(client: mlflow.MlflowClient) -
     right = commit("what it ran")
     paths.GRAPH.write_text(f"{paths.GRAPH.read_text()}# another\n")
     wrong = commit("another graph")
-    with rebuild.folder() as tree:
+    with rebuild.temporary_repository() as tree:
         client.set_tag(parent, "dvc.exp_rev", wrong)
         with pytest.raises(RetraceError, match="commit 0000.* is not in this repository"):
-            restore.restore(client, record.find(parent), tree)
+            restore.restore(client, record.find_record(parent), tree)
         client.set_tag(gone, "mlflow.source.git.commit", wrong)
         with pytest.raises(RetraceError, match="is not what it ran, by a file that no stage depends on;"):
-            restore.restore(client, record.find(parent), tree)
+            restore.restore(client, record.find_record(parent), tree)
         client.set_tag(parent, "dvc.exp_rev", right)
-        assert restore.restore(client, record.find(parent), tree) == rebuild.Origin(right)
+        assert restore.restore(client, record.find_record(parent), tree) == rebuild.Origin(right)
         assert "# another" not in (tree / paths.GRAPH).read_text()
     assert not tree.exists()
 
@@ -265,19 +265,19 @@ def test_images_are_the_commit_s_or_the_work_tree_s_and_never_others() -> None:
     (paths.IMAGES / "README.md").write_text("images go here")
     committed, rev = hashing.md5(paths.IMAGES), commit("no image")
     (paths.IMAGES / "cat.png").write_bytes(b"cat")
-    with rebuild.folder() as tree:
-        rebuild.check_out(tree, rebuild.Origin(rev))
-        rebuild.put_images(tree, committed)
+    with rebuild.temporary_repository() as tree:
+        rebuild.check_out_origin(tree, rebuild.Origin(rev))
+        rebuild.restore_images(tree, committed)
         assert hashing.md5(tree / paths.IMAGES) == committed
-        rebuild.put_images(tree, hashing.md5(paths.IMAGES))
+        rebuild.restore_images(tree, hashing.md5(paths.IMAGES))
         assert (tree / paths.IMAGES / "cat.png").read_bytes() == b"cat"
         with pytest.raises(RetraceError, match="data/images: is not what the run read, which had the MD5 0000"):
-            rebuild.put_images(tree, "0" * 32)
+            rebuild.restore_images(tree, "0" * 32)
 
 
 @pytest.mark.usefixtures("folder")
 def test_outside_git_there_is_nothing_to_rebuild() -> None:
-    with pytest.raises(RetraceError, match="is no git repository"), rebuild.folder():
+    with pytest.raises(RetraceError, match="is no git repository"), rebuild.temporary_repository():
         pass
 
 

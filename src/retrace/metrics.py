@@ -28,9 +28,10 @@ def direction(name: str) -> Direction:
 
 
 def parse_metrics(content: bytes | str) -> dict[str, float]:
-    """Return the numbers of a JSON metrics file by dotted keys. Raises ValueError if it is none."""
+    """Return the numbers of a JSON metrics file by dotted keys; none where it holds no table.
+
+    Raises ValueError where it is no JSON.
+    """
     values = json.loads(content)
-    if not isinstance(values, dict):
-        raise ValueError("a metrics file should hold a table")
-    flat = overrides.flatten(values)
+    flat = overrides.flatten(values) if isinstance(values, dict) else {}
     return {key: value for key, value in flat.items() if isinstance(value, int | float)}

@@ -20,7 +20,10 @@ from retrace import journal
 
 SCRIPT = """
 import sys
-from retrace import errors, files, paths, tracking
+from retrace import errors
+from retrace import files
+from retrace import paths
+from retrace import tracking
 
 def main():
     with tracking.stage(sys.argv[1]) as run:

@@ -29,7 +29,11 @@ MADE = ("models/model.safetensors", "models/model.json", "reports/history.csv", 
 SCRIPT = """
 import os, runpy, signal, sys, time
 from contextlib import contextmanager
-from retrace import checkpoint, evaluation, files, state, tracking
+from retrace import checkpoint
+from retrace import evaluation
+from retrace import files
+from retrace import state
+from retrace import tracking
 
 checkpoint.EVERY_S, checkpoint.SHARE, tracking.ENDS_S = 0.1, 1.0, 1.0
 moment, at, number = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])

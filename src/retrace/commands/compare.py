@@ -47,12 +47,12 @@ def compare(given: Sequence[str], page: Path | None, *, as_json: bool = False, a
     """
     from retrace import compared
     from retrace.compared import tables
-    from retrace.provenance.named import WANTED, Names
+    from retrace.provenance.named import WANTED, Resolver
 
     if len(given) < 2:
         raise RetraceError(f"{given[0]}: is one name; give two or more: {WANTED}")
-    names = Names()
-    comparison = compared.compare(names, [names.find(name) for name in given])
+    names = Resolver()
+    comparison = compared.compare(names, [names.resolve(name) for name in given])
     if page:
         _write(page, comparison)
     if as_json:

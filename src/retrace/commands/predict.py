@@ -90,7 +90,7 @@ def load(model: str, here: Path, device: Device) -> Predictor:
         weights = path / paths.WEIGHTS.name if path.is_dir() else path
         return prediction.from_files(weights, weights.with_suffix(".json"), device)
     with store.answering():
-        return served.load(models.find(model).model_id, device)
+        return served.load(models.resolve_model(model).model_id, device)
 
 
 def _print_lines(

@@ -63,7 +63,8 @@ def share(*, check: bool) -> None:
     left_out = f"not shared: {len(entries) - len(whole)} runs of stages"
     if damaged:
         named = "\n".join(
-            f"{claim.path}: its MD5 is {md5}, not what its name says; of {claim.of}" for claim, md5 in damaged.items()
+            f"{claim.path}: its MD5 is {md5}, not what its name says; of {claim.output}"
+            for claim, md5 in damaged.items()
         )
         raise RetraceError(f"{named}\n{left_out}, as their files are damaged here; remove these, then `dvc repro`")
     if len(entries) > len(whole):
@@ -90,7 +91,7 @@ def _entries(repo: Any) -> dict[Path, list[Claim]]:
 
     cache = dvc_internals.objects().absolute()
     entries = {
-        file: [claim for out in outs for claim in integrity.objects(cache, out["path"], out["md5"])]
+        file: [claim for out in outs for claim in integrity.cached_claims(cache, out["path"], out["md5"])]
         for file, outs in dvc_internals.cached_runs(repo)
     }
     if not entries:
@@ -105,7 +106,11 @@ def _hashed(claims: Iterable[Claim]) -> dict[Claim, str | None]:
     each = list(dict.fromkeys(claims))
     with ThreadPoolExecutor() as threads:  # hashing lets other threads run
         return dict(
-            zip(each, threads.map(lambda one: integrity.actual(one) if one.path.exists() else None, each), strict=True)
+            zip(
+                each,
+                threads.map(lambda one: integrity.actual_md5(one) if one.path.exists() else None, each),
+                strict=True,
+            )
         )
 
 

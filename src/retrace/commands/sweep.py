@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from retrace import files, git, params_file, usage
 from retrace.errors import ParamsError, RetraceError
+from retrace.sweeps.studies import Sweep
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from retrace.sweeps.runner import Runner
-    from retrace.sweeps.studies import Asked, Sweep
+    from retrace.sweeps.studies import Sweep
+    from retrace.sweeps.studies import SweepSettings as Asked
 
 GROUP = "run"
 SUMMARY = "search parameters for the best validation metric: Optuna proposes trials, each a DVC experiment"
@@ -103,8 +105,8 @@ def sweep(
         if not number > 0:
             raise ParamsError(f"{option} is {number:g}; should be above 0")
     asked = _asked(words, metric, trials, name, seed, prune=prune)
-    place = studies.address(storage)
-    trees.origin()
+    place = studies.storage_address(storage)
+    trees.current_origin()
     held = Sweep(asked, place)
     if held.is_new and (others := _named(asked.name)):
         held.forget()
@@ -122,14 +124,14 @@ def sweep(
 def _asked(words: Sequence[str], metric: str, trials: int, name: str | None, seed: int, *, prune: bool) -> Asked:
     from retrace import params
     from retrace.sweeps import space
-    from retrace.sweeps.studies import Asked
+    from retrace.sweeps.studies import SweepSettings as Asked
 
-    direction = space.metric_of(metric)
+    direction = space.sweep_direction(metric)
     if not 0 <= seed < 2**32:
         raise ParamsError(f"--seed is {seed}; should be from 0 to {2**32 - 1}")
     values = params_file.read()
     params.checked(values)
-    searched = space.parsed(words, values)
+    searched = space.parse_space(words, values)
     name = name or searched.name(metric)
     if not space.NAME.fullmatch(name):
         raise ParamsError(f"--name is {name!r}; should be a letter, then letters, digits, _ and -, at most 51")
@@ -146,11 +148,11 @@ def _print_best(running: Runner, say: Console, *, as_json: bool) -> None:
     from retrace.sweeps import runner, trees
     from retrace.tracking import sweeps as shown
 
-    held = running.held
+    held = running.sweep
     complete = held.complete()
     if not complete:
         raise RetraceError(f"{held.asked.name}: no trial ran to its end; each has its reason above")
-    picture = trees.folder(held.asked.name).with_suffix(".png")
+    picture = trees.sweep_folder(held.asked.name).with_suffix(".png")
     _draw(held, picture)
     name, changes = runner.best(held)
     running.show(shown.update, running.dataset, held.asked.name, held.n_over, name, changes, picture)

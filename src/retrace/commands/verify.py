@@ -20,7 +20,7 @@ from retrace.errors import RetraceError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from retrace.provenance.verdicts import Row
+    from retrace.provenance.verdicts import OutputDiff as Row
 
 GROUP = "trust"
 SUMMARY = (
@@ -71,18 +71,18 @@ def check(run_id: str, tolerance: float, *, as_json: bool = False) -> int:
         raise RetraceError(f"tolerance is {tolerance}; should be a number from 0 on, such as 0.005")
     with store.answering():
         client = store.client()
-        record = records.find(run_id)
-        with rebuild.folder() as tree:
+        record = records.find_record(run_id)
+        with rebuild.temporary_repository() as tree:
             origin = restore.restore(client, record, tree)
             out = sys.stderr if as_json else sys.stdout
             print(f"{record.name}: {', '.join(record.stages)} from {origin}, in {tree}", file=out)
             rebuild.repro(tree, record.stages, sys.stderr if as_json else None)
-            logs = rebuild.journals(tree)
+            logs = rebuild.event_logs(tree)
             stages = graph.stages(params_file.read(tree / paths.PARAMS), tree)
-            then = records.made(client, record, graph.makers(stages))
-            now = records.remade(record, stages, logs, tree)
-    devices = records.other_device(record, logs, verdicts.EXACT)
-    rows = verdicts.compared(then, now, tolerance if devices else None)
+            then = records.recorded_facts(client, record, graph.makers(stages))
+            now = records.reproduced_facts(record, stages, logs, tree)
+    devices = records.device_change(record, logs, verdicts.EXACT)
+    rows = verdicts.compare_facts(then, now, tolerance if devices else None)
     verified = all(row.is_equal for row in rows)
     verdict = sentence(rows, tolerance, devices)
     run_id = record.run.info.run_id

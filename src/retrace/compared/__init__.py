@@ -13,7 +13,7 @@ import numpy as np
 
 from retrace import paired, paths
 from retrace.paired import SIGNIFICANT, Paired
-from retrace.provenance.named import Named, Names
+from retrace.provenance.named import NamedExperiment, Resolver
 
 FILES = ("src/", "stages/", "data/")  # which decide a result, beside the parameters
 FIGURES = "figures."  # parameters that an experiment lacks before its figures are drawn
@@ -53,7 +53,7 @@ class Comparison:
     only some experiments use does not differ. `tests` are of all experiments but the first.
     """
 
-    experiments: Sequence[Named]
+    experiments: Sequence[NamedExperiment]
     params: Mapping[str, Sequence[str | None]]
     files: Mapping[str, Sequence[str | None]]
     metrics: Mapping[str, Sequence[float | None]]
@@ -62,7 +62,7 @@ class Comparison:
     notes: Sequence[str]
 
 
-def compare(names: Names, experiments: Sequence[Named]) -> Comparison:
+def compare(names: Resolver, experiments: Sequence[NamedExperiment]) -> Comparison:
     """Compare experiments that were looked up in `names`."""
     predicted = [_read(names, each, paths.CONFUSION, _read_predicted) for each in experiments]
     histories = [_read(names, each, paths.HISTORY, _read_history) for each in experiments]
@@ -159,7 +159,7 @@ def _test_as_json(test: PairedTest) -> dict[str, Any]:
     return document | vars(test.pairs) | {"p_corrected": test.p}
 
 
-def _tests(experiments: Sequence[Named], predicted: Sequence[Predicted | None]) -> list[PairedTest]:
+def _tests(experiments: Sequence[NamedExperiment], predicted: Sequence[Predicted | None]) -> list[PairedTest]:
     """Test every other experiment against the first, corrected after Holm."""
     first = experiments[0]
     reasons = {}
@@ -175,7 +175,9 @@ def _tests(experiments: Sequence[Named], predicted: Sequence[Predicted | None]) 
     ]
 
 
-def _untestable(first: Named, second: Named, ours: Predicted | None, theirs: Predicted | None) -> str:
+def _untestable(
+    first: NamedExperiment, second: NamedExperiment, ours: Predicted | None, theirs: Predicted | None
+) -> str:
     """Return why two experiments cannot be tested in pairs, or an empty string."""
     test = str(paths.TEST)
     for each in (first, second):
@@ -197,10 +199,10 @@ def _is_correct(predicted: Predicted) -> np.ndarray:
     return np.array([true == other for true, other in zip(*predicted, strict=True)], dtype=bool)
 
 
-def _read(names: Names, named: Named, path: Path, read: Callable[[Path], Any]) -> Any:
+def _read(names: Resolver, named: NamedExperiment, path: Path, read: Callable[[Path], Any]) -> Any:
     """Read an experiment's file, or return None where it is missing or malformed."""
     try:
-        return names.content(named, path, read)
+        return names.read_output(named, path, read)
     except (ValueError, LookupError, csv.Error):
         return None
 

@@ -16,8 +16,8 @@ from rich.tree import Tree
 from retrace import git, graph, hashing, journal, paths, tracking
 from retrace.errors import RetraceError
 from retrace.provenance import document, places
-from retrace.provenance.origins import MADE, Origins
-from retrace.provenance.places import Made
+from retrace.provenance.names import Output
+from retrace.provenance.origins import MADE, RunIndex
 from retrace.tracking import experiments, links, store
 
 MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")
@@ -32,7 +32,7 @@ def show(target: str, *, as_json: bool = False) -> None:
     Raises RetraceError if it is none of these, if no run made the file, or if the store does not
     answer.
     """
-    origins, file = Origins(), Path(target)
+    origins, file = RunIndex(), Path(target)
     if os.path.exists(file):  # noqa: PTH110 - False of what is too long for a name
         _show_file(origins, _inside(file), hashing.md5(file), as_json=as_json)
     elif run := origins.run(target):
@@ -40,14 +40,14 @@ def show(target: str, *, as_json: bool = False) -> None:
     elif MD5.fullmatch(target) and (makers := origins.makers(target)):
         _show_file(origins, makers[0].data.tags[MADE + target], target, as_json=as_json)
     else:
-        wanted = f"neither a file nor a run in {origins.place}; give a file, or at least 6 digits of a run's id"
+        wanted = f"neither a file nor a run in {origins.address}; give a file, or at least 6 digits of a run's id"
         raise RetraceError(f"{target}: {wanted}{_pending()}")
 
 
 class Account:
     """A tree of runs and their experiments, each described once, then "as above"."""
 
-    def __init__(self, origins: Origins) -> None:
+    def __init__(self, origins: RunIndex) -> None:
         self.origins = origins
         self.described: set[str] = set()
 
@@ -119,7 +119,7 @@ def title(run: store.Run) -> str:
     return f"{run.info.run_name}, run {run.info.run_id}: {run.info.status}"
 
 
-def _show_file(origins: Origins, path: str, md5: str, *, as_json: bool) -> None:
+def _show_file(origins: RunIndex, path: str, md5: str, *, as_json: bool) -> None:
     """Print the file, the run that made it, its dependencies, and so on.
 
     Raises RetraceError if no run made it.
@@ -128,7 +128,7 @@ def _show_file(origins: Origins, path: str, md5: str, *, as_json: bool) -> None:
     if run is None:
         raise RetraceError(_unknown(origins, path, md5))
     if as_json:
-        print(json.dumps(document.of_file(origins, path, md5, run), indent=2))
+        print(json.dumps(document.file_document(origins, path, md5, run), indent=2))
         return
     tree = Tree(f"{path}  {md5}")
     Account(origins).grow(tree, run, others=len(origins.makers(md5)) - 1)
@@ -139,8 +139,8 @@ def _show_file(origins: Origins, path: str, md5: str, *, as_json: bool) -> None:
     _print(tree)
 
 
-def _unknown(origins: Origins, path: str, md5: str) -> str:
-    said = f"{path}: no run in {origins.place} made these bytes, of MD5 {md5}"
+def _unknown(origins: RunIndex, path: str, md5: str) -> str:
+    said = f"{path}: no run in {origins.address} made these bytes, of MD5 {md5}"
     for out, other in _locked().items():
         if (path == out and md5 != other) or (path.startswith(f"{out}/") and hashing.md5(Path(out)) != other):
             return f"{said}; dvc.lock has {out} with another, which `retrace trace {other}` traces{_pending()}"
@@ -149,7 +149,7 @@ def _unknown(origins: Origins, path: str, md5: str) -> str:
     return f"{said}; what a stage made can be traced{_pending()}"
 
 
-def _show_run(origins: Origins, run: store.Run, *, as_json: bool) -> None:
+def _show_run(origins: RunIndex, run: store.Run, *, as_json: bool) -> None:
     if not run.data.tags.keys() & {"retrace.key", "retrace.stage"}:
         raise RetraceError(f"run {run.info.run_id}: is no experiment's and no stage's; trace one of the runs below it")
     account = Account(origins)
@@ -157,7 +157,7 @@ def _show_run(origins: Origins, run: store.Run, *, as_json: bool) -> None:
     script: list[str] = []
     into = f"traced-{run.info.run_id[:8]}"
     if as_json:
-        print(json.dumps(document.of_run(origins, run, into), indent=2))
+        print(json.dumps(document.run_document(origins, run, into), indent=2))
         return
     if "retrace.key" in run.data.tags:
         account.described.add(run.info.run_id)
@@ -174,7 +174,7 @@ def _show_run(origins: Origins, run: store.Run, *, as_json: bool) -> None:
             print(f"# or all into the workspace: dvc exp apply {shlex.quote(ref.name)}")
 
 
-def _add_files(node: Tree, origins: Origins, run: store.Run, into: str) -> list[str]:
+def _add_files(node: Tree, origins: RunIndex, run: store.Run, into: str) -> list[str]:
     """Add the files of a stage's run and their locations; return the commands that restore them."""
     parent = origins.parent(run)
     outs = links.hashes(run, "outs")
@@ -184,12 +184,12 @@ def _add_files(node: Tree, origins: Origins, run: store.Run, into: str) -> list[
     if not outs:
         node.add("no file of it is known")
     for path, md5 in outs.items():
-        locations = places.find(origins.client, Made(path, md5, run.info.run_id, rev), into)
-        node.add(f"{path}  {md5}  {', '.join(locations.places) or 'nowhere'}")
+        locations = places.locate(origins.client, Output(path, md5, run.info.run_id, rev), into)
+        node.add(f"{path}  {md5}  {', '.join(locations.names) or 'nowhere'}")
         script += locations.commands
-        lost += [] if locations.places else [path]
+        lost += [] if locations.names else [path]
     if lost:
-        commands = places.again(origins.client, run, rev)
+        commands = places.reproduce_commands(origins.client, run, rev)
         remedy = "reproduced by:" if commands else "the commit of its code is gone"
         script += [f"# nowhere: {', '.join(lost)}; {remedy}", *commands]
     return script

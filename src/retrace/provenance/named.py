@@ -17,8 +17,8 @@ from retrace import git, graph, hashing, overrides, params, params_file, paths
 from retrace.errors import DataError, ParamsError, RetraceError
 from retrace.metrics import parse_metrics
 from retrace.provenance import places
-from retrace.provenance.origins import Origins
-from retrace.provenance.places import Made
+from retrace.provenance.origins import RunIndex
+from retrace.provenance.places import Output
 from retrace.redaction import redacted
 from retrace.tracking import folds, links, store
 
@@ -34,7 +34,7 @@ Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
-class Named:
+class NamedExperiment:
     """An experiment under the `name` that was typed; `said` is what that is, `notes` are what is not as it should be.
 
     Parameters are flat (`models.cnn.hidden`) and text, as MLflow has them. `deps` and `outs` are MD5s by path.
@@ -49,8 +49,8 @@ class Named:
     notes: tuple[str, ...] = ()
 
 
-class Names:
-    """Names are looked up here. `away` says why MLflow has no answer, if that is so."""
+class Resolver:
+    """Resolver are looked up here. `away` says why MLflow has no answer, if that is so."""
 
     def __init__(self) -> None:
         self.away, self._origins = "", None
@@ -59,42 +59,42 @@ class Names:
             return
         try:
             with store.answering():
-                self._origins = Origins()
+                self._origins = RunIndex()
         except store.AwayError as error:
             self.away = str(error)
 
-    def find(self, name: str) -> Named:
+    def resolve(self, name: str) -> NamedExperiment:
         """Raises RetraceError where nothing is called so, or more than one thing is."""
         if name == WORKSPACE:
             return self._of_tree(name, "the workspace", Path())
         revs = {ref.rev: f"DVC's experiment, commit {ref.rev[:12]}" for ref in git.experiments() if ref.name == name}
         if commit := git.resolve_commit(name):
             revs.setdefault(commit, f"commit {commit[:12]}")
-        run = self._ask(lambda origins: origins.run(name) or (None if revs else _called(name, origins)))
+        run = self._ask(lambda index: index.run(name) or (None if revs else _called(name, index)))
         if len(found := [*revs.values(), *([f"run {run.info.run_id}"] if run else [])]) > 1:
             raise RetraceError(f"{name}: may be {' or '.join(found)}; give the commit, or more digits of the run's id")
         for rev, said in revs.items():
             with git.export(rev) as folder:
                 return self._of_tree(name, said, folder)
-        known = run and self._ask(lambda origins: _of_run(name, run, origins))
+        known = run and self._ask(lambda index: _of_run(name, run, index))
         if not known:
             raise RetraceError(f"{name}: {self._unknown(name)}")
         return known
 
-    def content(self, named: Named, path: Path, read: Callable[[Path], Answer]) -> Answer | None:
+    def read_output(self, named: NamedExperiment, path: Path, read: Callable[[Path], Answer]) -> Answer | None:
         """What `read` makes of a file that the experiment made; None where neither the work tree, nor DVC's cache, nor
         MLflow's artifacts have it whole.
         """
         md5 = named.outs.get(str(path))
         if md5 is None:
             return None
-        if found := places.local(str(path), md5):
+        if found := places.local_copy(str(path), md5):
             return read(found)
         with tempfile.TemporaryDirectory() as folder:
-            got = self._ask(lambda origins: _artifact(origins, str(path), md5, folder))
+            got = self._ask(lambda index: _artifact(index, str(path), md5, folder))
             return read(got) if got else None
 
-    def _of_tree(self, name: str, said: str, folder: Path) -> Named:
+    def _of_tree(self, name: str, said: str, folder: Path) -> NamedExperiment:
         """What dvc.lock in `folder` says was made there. Raises RetraceError where it says nothing."""
         try:
             locked = graph.locked(folder)
@@ -104,7 +104,7 @@ class Names:
             raise RetraceError(f"{name}: {said} has no {graph.LOCK}, so nothing was made there; `dvc repro` makes it")
         current = _current(locked)
         ran = {key: value for entry in current.values() for key, value in overrides.flatten(entry.params).items()}
-        bare = Named(
+        bare = NamedExperiment(
             name,
             said,
             params={key: redacted(str(value)) for key, value in ran.items()},
@@ -115,22 +115,22 @@ class Names:
         )
         return self._with_metrics(bare, folder / paths.METRICS)
 
-    def _with_metrics(self, named: Named, file: Path) -> Named:
+    def _with_metrics(self, named: NamedExperiment, file: Path) -> NamedExperiment:
         """Its figures from `file`, where that is what evaluate made, or from wherever that is now."""
         said, notes = named.outs.get(str(paths.METRICS)), named.notes
         if said and file.exists() and hashing.md5(file) == said:
             metrics = _loaded(file)
         else:
-            metrics = self.content(named, paths.METRICS, _loaded) or {}
+            metrics = self.read_output(named, paths.METRICS, _loaded) or {}
         if said and not metrics:
             notes = (*notes, f"what evaluate made as {paths.METRICS} is nowhere: no figures of it")
         for path in TOLD:
             if md5 := named.outs.get(path):
-                told = _told(self._ask(lambda origins, path=path, md5=md5: origins.maker(path, md5)))
+                told = _told(self._ask(lambda index, path=path, md5=md5: index.maker(path, md5)))
                 metrics |= {name: value for name, value in told.items() if name not in metrics}
         return replace(named, metrics=metrics, notes=notes)
 
-    def _ask(self, question: Callable[[Origins], Answer]) -> Answer | None:
+    def _ask(self, question: Callable[[RunIndex], Answer]) -> Answer | None:
         """MLflow's answer; None where it is away, now or since another question."""
         if self._origins is None:
             return None
@@ -174,14 +174,14 @@ def _notes(locked: Mapping[str, graph.Locked], current: Mapping[str, graph.Locke
         yield f"{paths.PARAMS} has other values than what ran, which are shown: {', '.join(others)}"
 
 
-def _of_run(name: str, run: store.Run, origins: Origins) -> Named:
+def _of_run(name: str, run: store.Run, index: RunIndex) -> NamedExperiment:
     """An experiment as MLflow has it. Raises RetraceError where the run is none, nor a stage of one."""
-    parent = run if "retrace.key" in run.data.tags else origins.parent(run)
+    parent = run if "retrace.key" in run.data.tags else index.parent(run)
     if parent is None or "retrace.key" not in parent.data.tags:
         what = "sums up folds; name a run below it" if folds.SUMMARY in run.data.tags else "is no experiment's"
         raise RetraceError(f"{name}: run {run.info.run_id} {what}; `retrace leaderboard` lists experiments")
-    stages = {stage.data.tags["retrace.stage"]: stage for stage in origins.stages(parent)}
-    return Named(
+    stages = {stage.data.tags["retrace.stage"]: stage for stage in index.stages(parent)}
+    return NamedExperiment(
         name,
         said=f"{parent.info.status} in MLflow as {parent.info.run_name}, run {parent.info.run_id}",
         params=parent.data.params,
@@ -191,23 +191,21 @@ def _of_run(name: str, run: store.Run, origins: Origins) -> Named:
     )
 
 
-def _called(name: str, origins: Origins) -> store.Run | None:
+def _called(name: str, index: RunIndex) -> store.Run | None:
     """The experiment's run of this name. Raises RetraceError where there are several."""
     if not name or "'" in name:  # what MLflow's filter can't ask for
         return None
     asked = f"attributes.run_name = '{name}' and tags.`retrace.key` LIKE '%'"
-    found = list(store.every(origins.client, origins.experiments, asked))
+    found = list(store.every(index.client, index.experiments, asked))
     if len(found) > 1:
         ids = ", ".join(run.info.run_id for run in found)
         raise RetraceError(f"{name}: so are called {len(found)} runs of MLflow's, {ids}; give the id of one")
     return found[0] if found else None
 
 
-def _artifact(origins: Origins, path: str, md5: str, folder: str) -> Path | None:
+def _artifact(index: RunIndex, path: str, md5: str, folder: str) -> Path | None:
     """The file of these bytes out of any run's artifacts, put into `folder`."""
-    got = (
-        places.downloaded(origins.client, Made(path, md5, run.info.run_id, None), folder) for run in origins.makers(md5)
-    )
+    got = (places.download(index.client, Output(path, md5, run.info.run_id, None), folder) for run in index.makers(md5))
     return next(filter(None, got), None)
 
 

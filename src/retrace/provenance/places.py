@@ -1,7 +1,7 @@
-"""Where the bytes that a run made are now, and the shell commands that bring them back.
+"""Where a run's outputs are now, and the shell commands that bring them back.
 
-A place is named only where the bytes have been read and have the right MD5, for DVC and MLflow trust what they find;
-but DVC's remote, which is slow to ask, is a "perhaps" where nothing nearer has them.
+A location is named only after its bytes were read and had the right MD5: DVC and MLflow trust what
+they have. DVC's remote is slow to ask, so it is a "perhaps" where nothing nearer has the bytes.
 """
 
 import json
@@ -19,12 +19,15 @@ from retrace.errors import DataError
 from retrace.redaction import redacted
 from retrace.tracking import store
 
-PATCH = "code.patch"  # the artifact that holds what differed from the commit
+PATCH = "code.patch"  # the artifact with what differed from the commit
 
 
 @dataclass(frozen=True)
-class Made:
-    """A file or folder that a run made; and the commit of the run's experiment, where DVC made one."""
+class Output:
+    """A file or folder that a run made.
+
+    `rev` is the commit of the run's experiment, where DVC made one.
+    """
 
     path: str
     md5: str
@@ -33,49 +36,50 @@ class Made:
 
 
 @dataclass(frozen=True)
-class Found:
-    """Where bytes are, in words, and the commands that bring them back; both empty where they are nowhere."""
+class Locations:
+    """Where bytes are, in words, and the commands that bring them back; empty where they are nowhere."""
 
-    places: list[str]
+    names: list[str]
     commands: list[str]
 
 
-def find(client: store.MlflowClient, made: Made, into: str) -> Found:
-    """All places of what was made, and the commands by which the surest of them puts it into the folder `into`."""
-    commit, objects, out = _commit(made), _objects(made.md5), f"{into}/{made.path}"
-    get = shlex.join(["dvc", "get", ".", made.path, "--rev", str(commit)[:12], "--out", out])
+def locate(client: store.MlflowClient, output: Output, into: str) -> Locations:
+    """Return all locations of an output, and the commands that copy it from the best into `into`."""
+    commit, objects, out = _commit(output), _objects(output.md5), f"{into}/{output.path}"
+    get = shlex.join(["dvc", "get", ".", output.path, "--rev", str(commit)[:12], "--out", out])
     ways: dict[str, list[str]] = {}
-    if commit and (objects or _is_in_git(commit, made)):
+    if commit and (objects or _is_in_git(commit, output)):
         ways[f"commit {commit[:12]}"] = [get]
     if objects:
         ways["DVC's cache"] = [_copy(source, Path(out) / inside) for inside, source in objects.items()]
-    if _is_artifact(client, made):
-        ways["MLflow's artifacts"] = [_download(made.run, made.path, str(Path(out).parent))]
-    if Path(made.path).exists() and hashing.md5(Path(made.path)) == made.md5:
-        ways["the work tree"] = [_copy(Path(made.path), Path(out))]
+    if _is_artifact(client, output):
+        ways["MLflow's artifacts"] = [_download(output.run, output.path, str(Path(out).parent))]
+    if Path(output.path).exists() and hashing.md5(Path(output.path)) == output.md5:
+        ways["the work tree"] = [_copy(Path(output.path), Path(out))]
     if commit and not ways and dvc_internals.config()["remote"]:
         ways["DVC's remote, perhaps"] = [get]
-    return Found(list(ways), next(iter(ways.values()), []))
+    return Locations(list(ways), next(iter(ways.values()), []))
 
 
-def local(path: str, md5: str) -> Path | None:
-    """Where a file of these bytes is on this machine: in the work tree, else in DVC's cache."""
+def local_copy(path: str, md5: str) -> Path | None:
+    """Return a file with this MD5 on this machine: the work tree's at `path`, else DVC's cache's."""
     here = Path(path)
     return here if here.is_file() and hashing.md5(here) == md5 else _object(md5)
 
 
-def downloaded(client: store.MlflowClient, made: Made, into: str) -> Path | None:
-    """What was made, out of its run's artifacts; None where they do not have it whole."""
-    above = None if "/" not in made.path else str(Path(made.path).parent)
-    if made.path not in {artifact.path for artifact in client.list_artifacts(made.run, above)}:
+def download(client: store.MlflowClient, output: Output, into: str) -> Path | None:
+    """What was output, out of its run's artifacts; None where they do not have it whole."""
+    above = None if "/" not in output.path else str(Path(output.path).parent)
+    if output.path not in {artifact.path for artifact in client.list_artifacts(output.run, above)}:
         return None
-    got = Path(client.download_artifacts(made.run, made.path, into))
-    return got if hashing.md5(got) == made.md5 else None
+    got = Path(client.download_artifacts(output.run, output.path, into))
+    return got if hashing.md5(got) == output.md5 else None
 
 
-def again(client: store.MlflowClient, run: store.Run, rev: str | None) -> list[str]:
-    """The commands that make the outputs of a stage's run again, in a work tree beside this one; none where the commit
-    of its code is gone.
+def reproduce_commands(client: store.MlflowClient, run: store.Run, rev: str | None) -> list[str]:
+    """Return the commands that reproduce a stage's run in a work tree beside this one.
+
+    There are none where the commit of its code is gone.
     """
     tags, tree = run.data.tags, f"../again-{run.info.run_id[:8]}"
     commit = next((at for at in (rev, tags.get("mlflow.source.git.commit")) if at and git.has_commit(at)), None)
@@ -89,18 +93,18 @@ def again(client: store.MlflowClient, run: store.Run, rev: str | None) -> list[s
 
 
 def has_patch(client: store.MlflowClient, run: store.Run) -> bool:
-    """Whether code or parameters of a run differed from its commit."""
+    """Return whether code or parameters of a run differed from its commit."""
     return PATCH in {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
 
 
-def _commit(made: Made) -> str | None:
+def _commit(output: Output) -> str | None:
     """Return a commit whose dvc.lock has these bytes: the experiment's own, else the newest."""
 
     def candidates() -> Iterator[str]:
-        yield from [made.rev] if made.rev else []
-        yield from git.commits_with(made.md5, graph.LOCK)
+        yield from [output.rev] if output.rev else []
+        yield from git.commits_with(output.md5, graph.LOCK)
 
-    return next((each for each in candidates() if _outs(each).get(made.path) == made.md5), None)
+    return next((each for each in candidates() if _outs(each).get(output.path) == output.md5), None)
 
 
 @cache
@@ -110,10 +114,10 @@ def _outs(commit: str) -> Mapping[str, str]:
     return {}
 
 
-def _is_in_git(commit: str, made: Made) -> bool:
-    with git.export(commit, made.path) as folder:
-        file = folder / made.path
-        return file.exists() and hashing.md5(file) == made.md5
+def _is_in_git(commit: str, output: Output) -> bool:
+    with git.export(commit, output.path) as folder:
+        file = folder / output.path
+        return file.exists() and hashing.md5(file) == output.md5
 
 
 def _objects(md5: str) -> dict[str, Path]:
@@ -142,9 +146,9 @@ def _cache(folder: Path) -> Path:
     return folder / dvc_internals.objects()
 
 
-def _is_artifact(client: store.MlflowClient, made: Made) -> bool:
+def _is_artifact(client: store.MlflowClient, output: Output) -> bool:
     with tempfile.TemporaryDirectory() as folder:
-        return downloaded(client, made, folder) is not None
+        return download(client, output, folder) is not None
 
 
 def _download(run: str, artifact: str, into: str) -> str:

@@ -6,7 +6,7 @@ from retrace import paths
 from retrace.errors import RetraceError
 from retrace.provenance import models
 from retrace.provenance.models import TESTED
-from retrace.provenance.origins import Origins
+from retrace.provenance.origins import RunIndex
 from retrace.tracking import registry, store
 from retrace.tracking.models import LoggedModel
 
@@ -29,9 +29,9 @@ def promote(run_id: str, alias: str, *, force: bool) -> None:
         raise RetraceError(
             f"--as is {alias!r}; should be a word such as champion, but not latest, v1 or another version"
         )
-    origins = Origins()
+    origins = RunIndex()
     run = _finished(origins, run_id)
-    model = models.of_run(origins, run)
+    model = models.model_of_run(origins, run)
     name = origins.client.get_experiment(run.info.experiment_id).name
     with store.lock():
         present = registry.version(origins.client, name, alias=alias)
@@ -53,10 +53,10 @@ def promote(run_id: str, alias: str, *, force: bool) -> None:
     print(f"serve it: mlflow models serve -m models:/{name}@{alias} --env-manager local --port 5001")
 
 
-def _finished(origins: Origins, run_id: str) -> store.Run:
+def _finished(origins: RunIndex, run_id: str) -> store.Run:
     run = origins.run(run_id)
     if run is None:
-        said = f"is no run's id in {origins.place}; give at least 6 of its digits, which `mlflow ui` shows"
+        said = f"is no run's id in {origins.address}; give at least 6 of its digits, which `mlflow ui` shows"
         raise RetraceError(f"run {run_id!r}: {said}")
     if run.info.status != "FINISHED":
         said = f"run {run.info.run_id[:8]} ({run.info.run_name}): is {run.info.status}"
@@ -64,7 +64,7 @@ def _finished(origins: Origins, run_id: str) -> store.Run:
     return run
 
 
-def _evaluated(origins: Origins, model: LoggedModel, run: store.Run, present: dict[str, str]) -> store.Run:
+def _evaluated(origins: RunIndex, model: LoggedModel, run: store.Run, present: dict[str, str]) -> store.Run:
     """Return the run that tested the model.
 
     It is one on the data of the `present` version, else the experiment's own, else the newest.
@@ -82,7 +82,7 @@ def _evaluated(origins: Origins, model: LoggedModel, run: store.Run, present: di
     return max(evaluations, key=priority)
 
 
-def _tags(origins: Origins, model: LoggedModel, run: store.Run, evaluated: store.Run) -> dict[str, str]:
+def _tags(origins: RunIndex, model: LoggedModel, run: store.Run, evaluated: store.Run) -> dict[str, str]:
     """Return the version's tags of its origin, named as those of runs."""
     trained = origins.client.get_run(str(model.source_run_id))
     parent = origins.experiment(run) or run

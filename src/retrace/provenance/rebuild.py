@@ -1,8 +1,8 @@
-"""A run's code, parameters and own images in a temporary folder, and the pipeline run there as if for the first time.
+"""Reproduce a run in a temporary repository, from its code, parameters and own images.
 
-Nothing is taken over from the repository but git's objects, the images, and the downloads, which are pinned by digest:
-no cache of DVC's, no store of MLflow's, no variable of theirs. Nothing in the repository changes, and whatever ends
-this, no file and no process is left.
+Only git's objects, the images and the downloads, which are pinned by digest, come from the
+repository: no cache of DVC, no store of MLflow, none of their variables. The repository does not
+change, and however this ends, no file and no process stays behind.
 """
 
 import shutil
@@ -38,7 +38,7 @@ CONFIG = """\
 
 @dataclass(frozen=True)
 class Origin:
-    """Where code and parameters may be had from: a commit, and as a patch what was changed since."""
+    """Where code and parameters come from: a commit, and a patch with what was changed since."""
 
     commit: str
     patch: bytes = b""
@@ -48,8 +48,11 @@ class Origin:
 
 
 @contextmanager
-def folder() -> Iterator[Path]:
-    """Yield the root of an empty repository that shares the objects of the one at hand; afterwards it is gone."""
+def temporary_repository() -> Iterator[Path]:
+    """Yield the root of a repository without commits that shares the objects of the one at hand.
+
+    It is deleted afterwards.
+    """
     with _interrupted_once():
         tree = Path(tempfile.mkdtemp(prefix="retrace-verify-")).resolve()
         try:
@@ -68,13 +71,25 @@ def share_objects(tree: Path) -> None:
         raise RetraceError(f"{files.root()}: is no git repository; there is no code to reproduce a run from") from None
 
 
-def check_out(tree: Path, origin: Origin) -> None:
-    """Make `tree` hold the code and parameters of `origin`, whatever it held before."""
-    git.check_out(tree, origin.commit, origin.patch, _environment())
+def check_out_origin(tree: Path, origin: Origin) -> None:
+    """Make `tree` hold the code and parameters of `origin`, whatever it held before.
+
+    Raises RetraceError where the commit is gone or the patch does not apply.
+    """
+    environment = _environment()
+    try:
+        git.run("cat-file", "-e", f"{origin.commit}^{{commit}}", folder=tree, env=environment)
+    except RetraceError:
+        reason = "it was never fetched, or `git gc` has deleted it; fetch it from another clone"
+        raise RetraceError(f"commit {origin.commit} is not in this repository: {reason}") from None
+    git.check_out(tree, origin.commit, origin.patch, environment)
 
 
-def put_images(tree: Path, md5: str) -> None:
-    """`tree` has the images with this hash. Raises RetraceError where neither its commit nor the work tree has them."""
+def restore_images(tree: Path, md5: str) -> None:
+    """Make `tree` have the images with this hash, from its commit or the work tree.
+
+    Raises RetraceError where neither has them.
+    """
     wanted, here = tree / paths.IMAGES, files.root() / paths.IMAGES
     if wanted.exists() and hashing.md5(wanted) == md5:
         return
@@ -85,8 +100,9 @@ def put_images(tree: Path, md5: str) -> None:
 
 
 def repro(tree: Path, stages: Iterable[str], out: IO[str] | None = None) -> None:
-    """`stages`, and those that they need, have run in `tree`, saying so on stdout, or on `out`. Raises
-    RetraceError where one of them failed.
+    """Run `stages` and those that they need in `tree`. What they print goes to stdout, or to `out`.
+
+    Raises RetraceError where one of them fails.
     """
     (tree / ".dvc/config.local").write_text(CONFIG.format(folder=tree), encoding="utf-8")
     (tree / graph.LOCK).unlink(missing_ok=True)
@@ -105,10 +121,10 @@ def repro(tree: Path, stages: Iterable[str], out: IO[str] | None = None) -> None
         raise RetraceError(f"`dvc repro` ended with {code} in the rebuilt folder, as said above: nothing to compare")
 
 
-def journals(tree: Path) -> dict[str, list[Event]]:
-    """What the stages that ran in `tree` told, by stage."""
-    told = [journal.read(path) for path in (tree / ".retrace/journal").rglob("*.jsonl")]
-    return {events[0]["stage"]: events for events in told if events}
+def event_logs(tree: Path) -> dict[str, list[Event]]:
+    """Return the event logs of the stages that ran in `tree`, by stage."""
+    logs = [journal.read(path) for path in (tree / ".retrace/journal").rglob("*.jsonl")]
+    return {events[0]["stage"]: events for events in logs if events}
 
 
 def _environment() -> dict[str, str]:
@@ -117,7 +133,7 @@ def _environment() -> dict[str, str]:
 
 
 def _end(tree: Path) -> None:
-    """No process that was started in `tree` is left, in whatever session or below whatever parent it is."""
+    """Kill every process that was started in `tree`, in whatever session or below whatever parent."""
     while left := [process for process in psutil.process_iter() if _is_of(process, tree)]:
         for process in left:
             process.kill()
@@ -126,9 +142,7 @@ def _end(tree: Path) -> None:
 
 @contextmanager
 def _interrupted_once() -> Iterator[None]:
-    """The first signal does what it does; those after it, such as from an impatient Ctrl-C, do nothing in here, where
-    what the first one left is cleared away.
-    """
+    """Handle the first signal as usual and ignore later ones, such as more Ctrl-C, during cleanup."""
     handlers = {number: old for number in SIGNALS if callable(old := signal.getsignal(number))}
 
     def first(number: int, frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""What MLflow knows of a run to verify, and the same of its second making, both as facts to compare."""
+"""What MLflow has recorded of a run to verify, and the same of its reproduction, as facts to compare."""
 
 import json
 import re
@@ -10,17 +10,18 @@ from typing import Any
 from retrace import graph, hashing, params
 from retrace.errors import RetraceError
 from retrace.journal import Event
-from retrace.provenance.origins import Origins
+from retrace.provenance.origins import RunIndex
 from retrace.provenance.verdicts import Facts
 from retrace.tracking import folds, links, store
 
-TIMED = re.compile(r"train_s|images_per_s|system/.*")  # metrics of the clock and the machine, which are never compared
+TIMED = re.compile(r"train_s|images_per_s|system/.*")  # of the clock and the machine: never compared
 
 
 @dataclass(frozen=True)
 class Record:
-    """A run; its experiment's run, which may be itself; by stage the runs that made what the experiment has; and the
-    stages to verify: all of the experiment, or the run's own.
+    """A run to verify, its experiment's run `parent` (maybe itself), and the runs of its stages.
+
+    `stages` are those to verify: all of the experiment, or the run's own.
     """
 
     run: store.Run
@@ -37,28 +38,31 @@ class Record:
         return self.run is self.parent
 
     def own(self) -> list[store.Run]:
-        """The experiment's own runs, which all had its code; train's first, but for the run itself."""
+        """Return the experiment's own runs, which all had its code: the run itself, then train's."""
         parent = self.parent.info.run_id
         found = [run for run in self.made_by.values() if run.data.tags.get("mlflow.parentRunId") == parent]
         return sorted(found, key=lambda run: (run is not self.run, run is not self.made_by.get("train")))
 
 
-def find(run_id: str) -> Record:
-    """The record of the run whose id begins so. Raises RetraceError unless it is a finished one of this pipeline."""
-    origins = Origins()
-    run = origins.run(run_id)
+def find_record(run_id: str) -> Record:
+    """Return the record of the run whose id begins with `run_id`.
+
+    Raises RetraceError unless it is a finished run of this pipeline.
+    """
+    index = RunIndex()
+    run = index.run(run_id)
     if run is None:
-        said = f"is no run's id in {origins.place}; give at least 6 of its digits, which `mlflow ui` shows"
+        said = f"is no run's id in {index.address}; give at least 6 of its digits, which `mlflow ui` shows"
         raise RetraceError(f"run {run_id!r}: {said}")
     tags = run.data.tags
     if folds.SUMMARY in tags:
         raise RetraceError(f"run {run_id}: sums up folds; verify the runs below it, one a fold")
     if "retrace.key" not in tags and "retrace.stage" not in tags:
         raise RetraceError(f"run {run_id}: is none of this pipeline's; `mlflow ui` shows those that are")
-    parent = origins.experiment(run)
+    parent = index.experiment(run)
     if parent is None:
-        raise RetraceError(f"run {run_id}: its experiment's run is no more in {origins.place}, and with it the key")
-    made_by = {made.data.tags["retrace.stage"]: made for made in origins.stages(parent)}
+        raise RetraceError(f"run {run_id}: its experiment's run is no more in {index.address}, and with it the key")
+    made_by = {made.data.tags["retrace.stage"]: made for made in index.stages(parent)}
     stages = tuple(stage for stage in params.STAGES if stage in made_by)
     if parent is not run:
         stages = (tags["retrace.stage"],)
@@ -72,8 +76,8 @@ def find(run_id: str) -> Record:
     return Record(run, parent, made_by, stages)
 
 
-def made(client: store.MlflowClient, record: Record, makers: Mapping[str, str]) -> Facts:
-    """What the run made and measured, and what it had read of stages that are not to verify."""
+def recorded_facts(client: store.MlflowClient, record: Record, makers: Mapping[str, str]) -> Facts:
+    """Return what the run made and measured, and what it read of stages that are not verified."""
     facts: dict[tuple[str, str], Any] = {}
     headlines: dict[str, str] = {}
     for stage in record.stages:
@@ -94,8 +98,10 @@ def made(client: store.MlflowClient, record: Record, makers: Mapping[str, str]) 
     return facts
 
 
-def remade(record: Record, stages: Mapping[str, graph.Stage], told: Mapping[str, list[Event]], tree: Path) -> Facts:
-    """The same of what is in `tree` and of what the stages have `told` there."""
+def reproduced_facts(
+    record: Record, stages: Mapping[str, graph.Stage], logs: Mapping[str, list[Event]], tree: Path
+) -> Facts:
+    """Return the same of the reproduction in `tree`, whose event logs are `logs` by stage."""
     facts: dict[tuple[str, str], Any] = {}
     makers = graph.makers(stages)
     shown = ("headline", "experiment") if record.is_parent else ("headline",)
@@ -104,21 +110,24 @@ def remade(record: Record, stages: Mapping[str, graph.Stage], told: Mapping[str,
         for path in (*read, *stages[stage].outs):
             if (tree / path).exists():
                 facts[makers[path], path] = hashing.md5(tree / path)
-        for event in told.get(stage, []):
+        for event in logs.get(stage, []):
             places = {"metrics": [event.get("step")], "headline": shown}.get(event["kind"], ())
             for name in filter(_is_compared, event["values"] if places else ()):
                 facts.setdefault((stage, name), {}).update(dict.fromkeys(places, event["values"][name]))
     return facts
 
 
-def other_device(record: Record, told: Mapping[str, list[Event]], exact: tuple[str, ...]) -> tuple[str, str] | None:
-    """The kind of device then and now, if a stage but the `exact` ones had another, or the training behind it."""
+def device_change(record: Record, logs: Mapping[str, list[Event]], exact: tuple[str, ...]) -> tuple[str, str] | None:
+    """Return the kinds of device then and now where a stage, or its training, had another one.
+
+    Stages in `exact` give equal bytes on all devices and do not count.
+    """
     for stage in dict.fromkeys((*record.stages, "train")):
-        if stage in exact or stage not in told or stage not in record.made_by:
+        if stage in exact or stage not in logs or stage not in record.made_by:
             continue
         then = record.made_by[stage].data.tags
         now: dict[str, str] = {}
-        for event in told[stage]:
+        for event in logs[stage]:
             now |= event["values"] if event["kind"] == "tags" else {}
             now |= {"retrace.machine": event["machine"]} if event["kind"] == "start" else {}
         kinds = [tag for tag in ("retrace.device", "retrace.machine") if tag in then and tag in now]

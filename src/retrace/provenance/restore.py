@@ -24,11 +24,11 @@ def restore(client: store.MlflowClient, record: Record, tree: Path) -> Origin:
     failed: list[str] = []
     for origin in dict.fromkeys(_origins(client, record)):
         try:
-            rebuild.check_out(tree, origin)
+            rebuild.check_out_origin(tree, origin)
             values = params_file.read(tree / paths.PARAMS)
             read = links.hashes(record.made_by["download"], "deps") if "download" in record.made_by else {}
             if values.get("dataset") == "image_folder" and str(paths.IMAGES) in read:
-                rebuild.put_images(tree, read[str(paths.IMAGES)])
+                rebuild.restore_images(tree, read[str(paths.IMAGES)])
         except RetraceError as error:
             failed.append(str(error))
             continue

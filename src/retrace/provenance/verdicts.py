@@ -1,4 +1,4 @@
-"""What a run made and measured against what it made and measured the second time: pure comparisons, a verdict each."""
+"""A run's outputs and metrics against those of its reproduction: a verdict for each."""
 
 import math
 import re
@@ -7,18 +7,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 SCORE = re.compile(r"(train|val|test)_.*")  # metrics of the network
-EXACT = ("download", "preprocess")  # stages in which no device adds anything
+EXACT = ("download", "preprocess")  # stages whose bytes are equal on all devices
 
 SAME, DIFFERS, MISSING, UNASKED = "same", "differs", "missing", "may differ"
 
-Points = Mapping[int | str, float]  # a metric, by step; under a name what stands elsewhere, such as in the headline
+Points = Mapping[int | str, float]  # a metric, by step; by name where it has no step, as a summary metric
 Fact = str | Points  # the MD5 of a file, or a metric
 Facts = Mapping[tuple[str, str], Fact]  # (stage, path) -> MD5, (stage, metric) -> points
 
 
 @dataclass(frozen=True)
-class Row:
-    """One output or metric of a stage. `where` names the point of a metric at which it differs first."""
+class OutputDiff:
+    """One output or metric of a stage. `where` is the step at which a metric differs first."""
 
     stage: str
     what: str
@@ -29,44 +29,45 @@ class Row:
 
     @property
     def is_equal(self) -> bool:
-        """Whether it is as it was, or near enough where no more can be asked."""
+        """Return whether it was reproduced, or may differ on another device."""
         return self.verdict not in (DIFFERS, MISSING)
 
 
-def compared(then: Facts, now: Facts, tolerance: float | None = None) -> list[Row]:
-    """A row for all that either side has. `tolerance` is for another kind of device; None means the same kind.
+def compare_facts(then: Facts, now: Facts, tolerance: float | None = None) -> list[OutputDiff]:
+    """Compare all that either side has. `tolerance` is for another kind of device, None for the same.
 
-    On another kind, what the stages after preprocess wrote may differ, and so may their curves; each last value and
-    headline figure of a score may by `tolerance`.
+    On another kind, files and curves of the stages after preprocess may differ, and the last values
+    and summary metrics of scores by `tolerance`.
     """
     rows = []
     for stage, what in dict.fromkeys([*then, *now]):
-        one, other = then.get((stage, what)), now.get((stage, what))
-        eased = None if stage in EXACT else tolerance
+        one = then.get((stage, what))
+        other = now.get((stage, what))
+        allowed = None if stage in EXACT else tolerance
         if isinstance(one, str) or isinstance(other, str):
-            rows.append(_file(stage, what, str(one or ""), str(other or ""), eased))
+            rows.append(_file(stage, what, str(one or ""), str(other or ""), allowed))
         else:
-            rows.append(_metric(stage, what, one or {}, other or {}, eased))
+            rows.append(_metric(stage, what, one or {}, other or {}, allowed))
     return rows
 
 
-def _file(stage: str, path: str, then: str, now: str, tolerance: float | None) -> Row:
+def _file(stage: str, path: str, then: str, now: str, tolerance: float | None) -> OutputDiff:
     if not then or not now:
         verdict = MISSING
     elif then == now:
         verdict = SAME
     else:
         verdict = DIFFERS if tolerance is None else UNASKED
-    return Row(stage, path, then[:12], now[:12], verdict)
+    return OutputDiff(stage, path, then[:12], now[:12], verdict)
 
 
-def _metric(stage: str, name: str, then: Points, now: Points, tolerance: float | None) -> Row:
+def _metric(stage: str, name: str, then: Points, now: Points, tolerance: float | None) -> OutputDiff:
     if tolerance is not None:
         then, now = _final(then), _final(now)
     points = list(dict.fromkeys([*then, *now]))
-    lacking = [point for point in points if point not in then or point not in now]
-    apart = [point for point in points if point not in lacking and not _is_same(then[point], now[point])]
-    if lacking:
+    missing = [point for point in points if point not in then or point not in now]
+    apart = [point for point in points if point not in missing and not _is_same(then[point], now[point])]
+    if missing:
         verdict = MISSING
     elif not apart:
         verdict = SAME
@@ -77,14 +78,14 @@ def _metric(stage: str, name: str, then: Points, now: Points, tolerance: float |
     else:
         near = all(abs(then[point] - now[point]) <= tolerance for point in apart)
         verdict = f"within {tolerance:g}" if near else DIFFERS
-    shown = next(iter(lacking + apart), points[-1])
+    shown = next(iter(missing + apart), points[-1])
     where = f"step {shown}" if isinstance(shown, int) else shown
     one, other = _shown(then.get(shown), now.get(shown))
-    return Row(stage, name, one, other, verdict, where if verdict != SAME and len(points) > 1 else "")
+    return OutputDiff(stage, name, one, other, verdict, where if verdict != SAME and len(points) > 1 else "")
 
 
 def _final(points: Points) -> Points:
-    """The last step, under one name: on another device training may stop after another epoch."""
+    """Return the last step under one name: on another device training may stop at another epoch."""
     last = max((point for point in points if isinstance(point, int)), default=None)
     final: dict[int | str, float] = {} if last is None else {"last": points[last]}
     return final | {point: value for point, value in points.items() if isinstance(point, str)}
@@ -97,12 +98,12 @@ def _is_same(one: float, other: float) -> bool:
 
 
 def _finite(value: float) -> float:
-    """As MLflow keeps it: infinity as the largest number."""
+    """Return a number as MLflow stores it: infinity as the largest number."""
     return max(-sys.float_info.max, min(sys.float_info.max, value))
 
 
 def _shown(one: float | None, other: float | None) -> tuple[str, str]:
-    """Both in six digits, or in all where six do not tell them apart."""
+    """Return both in six digits, or in all digits where six are equal and the numbers are not."""
     short = tuple("" if value is None else f"{value:.6g}" for value in (one, other))
     if short[0] == short[1] and one is not None and other is not None and not _is_same(one, other):
         return str(one), str(other)

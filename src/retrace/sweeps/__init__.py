@@ -1,4 +1,4 @@
-"""Sweeps: trials proposed by Optuna, each run by DVC as an experiment, watched by its journal.
+"""Sweeps: Optuna proposes trials, DVC runs each as an experiment, its event log shows progress.
 
-space (what is searched) -> studies (the trials, in a database) -> trials (DVC's processes) -> picture
+space (what is searched) -> studies (trials in a database) -> attempts (DVC processes) -> picture
 """

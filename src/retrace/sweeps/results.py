@@ -1,4 +1,4 @@
-"""What a trial came to, taken from the experiment that DVC made of it, whether it ran or came from DVC's cache."""
+"""A trial's result, from its DVC experiment, whether it ran or came from DVC's cache."""
 
 import csv
 import io
@@ -12,15 +12,18 @@ from retrace.tracking import experiments, store, sweeps
 
 @dataclass(frozen=True)
 class Result:
-    """The metric of the weights that were kept, and by epoch; and the experiment's key."""
+    """The metric of the kept weights, the metric by epoch, and the experiment's key."""
 
     value: float
     curve: dict[int, float]
     key: str
 
 
-def read(commit: str, metric: str, cache: Path) -> Result:
-    """Of the experiment with that commit. Raises DataError where it has no such metric."""
+def read_result(commit: str, metric: str, cache: Path) -> Result:
+    """Return the result of the experiment with this commit.
+
+    Raises DataError where it does not have the metric.
+    """
     with git.export(commit) as folder:
         tree = experiments.read(folder)
     if tree is None or metric not in tree.metrics:
@@ -28,8 +31,8 @@ def read(commit: str, metric: str, cache: Path) -> Result:
     return Result(tree.metrics[metric], _curve(tree, metric, cache), tree.key)
 
 
-def show(dataset: str, sweep: str, key: str, at: int) -> None:
-    """The trial has its row in MLflow, also where no stage of it ran, and the row is the sweep's."""
+def add_to_sweep(dataset: str, sweep: str, key: str, at: int) -> None:
+    """Put the trial's run below the sweep's in MLflow; create it where no stage of the trial ran."""
     client = store.client()
     with store.lock():
         experiment = store.experiment_of(client, dataset)
@@ -42,7 +45,7 @@ def show(dataset: str, sweep: str, key: str, at: int) -> None:
 
 
 def _curve(tree: experiments.Tree, metric: str, cache: Path) -> dict[int, float]:
-    """Empty where DVC's cache has lost it."""
+    """Return the metric by epoch; empty where DVC's cache has lost the history."""
     md5 = tree.locked["train"].outs[str(paths.HISTORY)]
     kept = hashing.object_path(cache / "files" / "md5", md5)
     if not kept.is_file() or hashing.md5(kept) != md5:

@@ -1,8 +1,9 @@
-"""What a sweep searches, as it is typed: `lr=log:1e-4..1e-1 model=cnn,lenet epochs=3`.
+"""The search space of a sweep, as it is typed: `lr=log:1e-4..1e-1 model=cnn,lenet epochs=3`.
 
-`..` is a range, of whole numbers where params.yaml has one, `log:` before it makes it even in the logarithm, `:16`
-behind it gives steps; commas are choices; a single value is the same in all trials. All of it is held against
-params.yaml before anything runs, and values are what `dvc exp run -S` would read.
+`..` is a range, of whole numbers where params.yaml has one. `log:` before it makes it uniform in
+the logarithm, `:16` after it gives steps. Commas are choices. A single value is the same in all
+trials. Everything is checked against params.yaml before anything runs; values are read as
+`dvc exp run -S` reads them.
 """
 
 import difflib
@@ -30,8 +31,8 @@ from retrace.params_file import Values
 METRICS = ("val_loss", "val_accuracy")  # measured on the validation split after each epoch
 NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 RANGE = re.compile(rf"(log:)?({NUMBER}?)\.\.({NUMBER})(?::({NUMBER}))?")
-NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,50}", re.ASCII)  # DVC's, with the number behind it, and a file's
-LONGEST = 30  # of the keys' part of a name
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,50}", re.ASCII)  # valid for DVC with a number after it, and for a file
+LONGEST = 30  # part of a name that is made of keys
 OTHER_DATA = (
     "dataset", "datasets", "validation_fraction", "test_fraction", "split_seed", "folds", "fold",
 )  # fmt: skip
@@ -41,7 +42,7 @@ Axis = CategoricalDistribution | FloatDistribution | IntDistribution
 
 @dataclass(frozen=True)
 class Space:
-    """The axes by key, what is the same in all trials, and params.yaml's values under them."""
+    """The axes by key, what is the same in all trials, and params.yaml's other values."""
 
     axes: Mapping[str, Axis]
     choices: Mapping[str, Mapping[str, Any]]  # of an axis of choices: each value, by its word
@@ -49,11 +50,11 @@ class Space:
     base: Flat
 
     def all_trials(self, most: int) -> list[dict[str, Any]] | None:
-        """Every trial that there can be, as Optuna has them; None where those are more than so many."""
+        """Return every possible trial as Optuna has it; None where there are more than `most`."""
         if any(isinstance(axis, FloatDistribution) and axis.step is None for axis in self.axes.values()):
             return None
-        found = list(islice(self._below({}, list(self.axes)), most + 1))
-        return found if len(found) <= most else None
+        trials = list(islice(self._below({}, list(self.axes)), most + 1))
+        return trials if len(trials) <= most else None
 
     def _below(self, taken: dict[str, Any], left: Sequence[str]) -> Iterator[dict[str, Any]]:
         if not left:
@@ -65,7 +66,10 @@ class Space:
                 yield from self._below(taken | {left[0]: value}, left[1:])
 
     def suggested(self, trial: Trial) -> Flat:
-        """What the trial changes of params.yaml: settings of a choice only where it is chosen."""
+        """Let Optuna suggest a trial; return its changes to params.yaml.
+
+        Settings of an entry are suggested only where it is chosen.
+        """
         taken: dict[str, Any] = {}
         for key, axis in self.axes.items():
             if self._is_read(key, taken):
@@ -73,40 +77,41 @@ class Space:
         return self.changes(taken)
 
     def changes(self, taken: Mapping[str, Any]) -> Flat:
-        """The same of what Optuna says that a trial is."""
+        """Return the changes to params.yaml of a trial's parameters in Optuna."""
         return self.fixed | {
             key: self.choices[key][value] if key in self.choices else value for key, value in taken.items()
         }
 
     def values(self, changes: Flat) -> Values:
-        """All of params.yaml, as a trial with these changes has it."""
+        """Return params.yaml with these changes."""
         return overrides.nest(self.base | changes)
 
-    def said(self) -> dict[str, str]:
-        """Each axis in a word, the same for equal ones."""
-        return {key: _said(axis) for key, axis in self.axes.items()}
+    def described(self) -> dict[str, str]:
+        """Return each axis as text, equal for equal axes."""
+        return {key: _axis_text(axis) for key, axis in self.axes.items()}
 
     def name(self, metric: str) -> str:
-        """What the sweep is called where nobody says it."""
+        """Return the sweep's default name."""
         keys = "-".join(key.rpartition(".")[2] for key in self.axes)[:LONGEST].rstrip("-")
-        of = json.dumps([self.said(), self.fixed, metric], sort_keys=True)
-        return f"{keys}-{hashlib.sha256(of.encode()).hexdigest()[:4]}"
+        content = json.dumps([self.described(), self.fixed, metric], sort_keys=True)
+        return f"{keys}-{hashlib.sha256(content.encode()).hexdigest()[:4]}"
 
     def _is_read(self, key: str, taken: Mapping[str, Any]) -> bool:
         choice, entry = _owner(key)
         return choice is None or {**self.base, **self.changes(taken)}[choice] == entry
 
 
-def parsed(words: Sequence[str], values: Values) -> Space:
-    """The space that is typed in `words`, over params.yaml's `values`. Raises ParamsError, in one line, for what these
-    do not allow.
+def parse_space(words: Sequence[str], values: Values) -> Space:
+    """Parse the space typed in `words`, over params.yaml's `values`.
+
+    Raises ParamsError, in one line, for what these do not allow.
     """
     base = overrides.flatten(values, keep_empty=True)
-    said = dict(_split(word, base) for word in words)
-    if len(said) < len(words):
+    texts = dict(_split(word, base) for word in words)
+    if len(texts) < len(words):
         keys = [word.partition("=")[0] for word in words]
         raise ParamsError(f"{next(key for key in keys if keys.count(key) > 1)}: is given twice")
-    read = {key: _read(key, text, base) for key, text in said.items()}
+    read = {key: _read(key, text, base) for key, text in texts.items()}
     fixed = {key: many[0] for key, many in read.items() if isinstance(many, list) and len(many) == 1}
     swept = {key: many for key, many in read.items() if key not in fixed}
     choices = {
@@ -126,14 +131,17 @@ def parsed(words: Sequence[str], values: Values) -> Space:
     return space
 
 
-def metric_of(name: str) -> Direction:
-    """The direction in which `name` is better. Raises ParamsError where a sweep must not choose by it."""
+def sweep_direction(name: str) -> Direction:
+    """Return the direction in which a metric is better.
+
+    Raises ParamsError where a sweep must not choose by it.
+    """
     if name in METRICS:
         return metrics.direction(name)
     part, _, _ = name.partition("_")
     why = {
-        "test": "choosing by the test part spoils it: it would measure the choice too",
-        "train": "choosing by the training part chooses what overfits",
+        "test": "choosing by the test split spoils it: it would measure the choice too",
+        "train": "choosing by the training split chooses what overfits",
     }.get(part, "no stage measures it by epoch")
     raise ParamsError(f"--metric is {name!r}; should be one of {', '.join(METRICS)}: {why}")
 
@@ -151,9 +159,10 @@ def _split(word: str, base: Flat) -> tuple[str, str]:
 
 
 def _read(key: str, text: str, base: Flat) -> Axis | list[Any]:
-    """A range, or the values."""
-    if found := RANGE.fullmatch(text):
-        return _range(key, text, found, whole=not isinstance(base[key], float))
+    """Return a range, or the values."""
+    match = RANGE.fullmatch(text)
+    if match:
+        return _range(key, text, match, whole=not isinstance(base[key], float))
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.core.override_parser.types import ChoiceSweep, QuotedString, Sweep
     from hydra.errors import HydraException
@@ -171,8 +180,8 @@ def _read(key: str, text: str, base: Flat) -> Axis | list[Any]:
     return read
 
 
-def _range(key: str, text: str, found: re.Match[str], *, whole: bool) -> Axis:
-    log, *ends = found.groups()
+def _range(key: str, text: str, match: re.Match[str], *, whole: bool) -> Axis:
+    log, *ends = match.groups()
     whole = whole and all(end is None or re.fullmatch(r"[-+]?\d+", end) for end in ends)
     low, high, step = (None if end is None else int(end) if whole else float(end) for end in ends)
     assert low is not None  # noqa: S101 - the expression has both ends
@@ -191,8 +200,9 @@ def _range(key: str, text: str, found: re.Match[str], *, whole: bool) -> Axis:
 
 
 def _check(space: Space) -> None:
-    """Each value at both ends, and each choice, is what params.yaml allows, is read by training, and leaves the data
-    as they are. The rest is as params.yaml has it.
+    """Check both ends of each range and each choice, the rest as params.yaml has it.
+
+    Each must be allowed, be read by training, and leave the data as they are.
     """
     for key in space.axes:
         if key.partition(".")[0] in OTHER_DATA:
@@ -223,7 +233,7 @@ def _check_values(space: Space, changes: Flat) -> Values:
 
 
 def _owner(key: str) -> tuple[str | None, str]:
-    """The choice whose setting `key` is, and the entry that it is of."""
+    """Return the choice and the entry whose setting `key` is."""
     table, _, rest = key.partition(".")
     choice = next((choice for choice, name in TABLES.items() if name == table), None)
     return choice, rest.partition(".")[0]
@@ -253,7 +263,7 @@ def _values(axis: Axis) -> Iterator[Any]:
             yield from (axis.low + number * step for number in range(round((axis.high - axis.low) / step) + 1))
 
 
-def _said(axis: Axis) -> str:
+def _axis_text(axis: Axis) -> str:
     if isinstance(axis, CategoricalDistribution):
         return ",".join(map(str, axis.choices))
     step = "" if axis.step in (None, 1) and not (isinstance(axis, FloatDistribution) and axis.step) else f":{axis.step}"

@@ -1,8 +1,8 @@
-"""A sweep's trials in Optuna's database, from which any process goes on, here or on another machine.
+"""A sweep's trials in Optuna's database, which any process can continue, here or elsewhere.
 
-A trial is one process's at a time: it has that process's name, and its sign of life. One whose process is gone is
-taken over as it is, with its parameters and its number, so that training goes on from its checkpoint. Nothing in the
-database is a pickle.
+A trial belongs to one process at a time: it has that process's identity and heartbeat. A trial whose
+process is gone is taken over with its parameters and number, so that training resumes from its
+checkpoint. Nothing in the database is a pickle.
 """
 
 import json
@@ -47,8 +47,8 @@ optuna.logging.set_verbosity(logging.WARNING)
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What one wants of a sweep."""
+class SweepSettings:
+    """The settings of a sweep."""
 
     name: str
     space: Space
@@ -60,8 +60,8 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Claimed:
-    """A trial that is this process's: what it changes of params.yaml, and the epochs that are reported already."""
+class ClaimedTrial:
+    """A trial of this process: its changes to params.yaml, and the epochs reported already."""
 
     trial: Trial
     changes: Flat
@@ -73,11 +73,11 @@ class Claimed:
 
 
 class Sweep:
-    """The trials of a sweep, which is made, or gone on with."""
+    """The trials of a sweep, new or continued."""
 
-    def __init__(self, asked: Asked, address: str) -> None:
+    def __init__(self, asked: SweepSettings, address: str) -> None:
         self.asked, self.address = asked, address
-        with _lock(), answering(address):
+        with _lock(), storage_errors(address):
             self.storage = _storage(address)
             self.study, self.is_new = self._opened()
             if all_trials := asked.space.all_trials(asked.trials):
@@ -85,10 +85,13 @@ class Sweep:
                     self.study.enqueue_trial(each, skip_if_exists=True)
             self.n_trials = len(all_trials) if all_trials else asked.trials
 
-    def claim(self) -> Claimed | None:
-        """A trial to run: one that was left, or a new one; None where all are run, or others are at the last ones."""
-        with _lock(), answering(self.address), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Optuna's, of signs of life outside its own loop
+    def claim(self) -> ClaimedTrial | None:
+        """Return a trial to run: an abandoned one or a new one.
+
+        None where all have run, or other processes run the last ones.
+        """
+        with _lock(), storage_errors(self.address), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Optuna's, about heartbeats outside its own loop
             trials = self.trials()
             left = next((each for each in trials if each.state is TrialState.RUNNING and self._is_left(each)), None)
             if left is None and sum(each.state is not TrialState.WAITING for each in trials) >= self.n_trials:
@@ -99,50 +102,51 @@ class Sweep:
             # By its number: equal sweeps have equal trials, whenever they were stopped.
             self.study.sampler = TPESampler(seed=(self.asked.seed * 1_000_003 + trial.number) % 2**32)
             changes = self.asked.space.suggested(trial)
-        return Claimed(trial, changes, frozenset(left.intermediate_values if left else ()))
+        return ClaimedTrial(trial, changes, frozenset(left.intermediate_values if left else ()))
 
-    def is_hopeless(self, claimed: Claimed, epoch: int, value: float) -> bool:
-        """Whether the trial may end: its best so far is worse than that of three in four after as many epochs. The
-        value is on record afterwards.
+    def is_hopeless(self, claimed: ClaimedTrial, epoch: int, value: float) -> bool:
+        """Report an epoch's value; return whether the trial can be pruned.
+
+        That is so where its best is worse than that of three in four after as many epochs.
         """
         epochs = self.asked.space.values(claimed.changes)["epochs"]
-        with answering(self.address):
+        with storage_errors(self.address):
             if epoch not in claimed.reported:
                 claimed.trial.report(value, epoch)
             self.study.pruner = self._pruner(epochs)
             return epoch < epochs and claimed.trial.should_prune()
 
-    def learn(self, claimed: Claimed, curve: Mapping[int, float]) -> None:
-        """The epochs are on record that nobody has told, as of a training that DVC took from its cache."""
-        with answering(self.address):
+    def learn(self, claimed: ClaimedTrial, curve: Mapping[int, float]) -> None:
+        """Report the epochs that are not yet known, as of a training from DVC's cache."""
+        with storage_errors(self.address):
             known = optuna_internals.reported(self.storage, claimed.trial)
             for epoch in sorted(curve.keys() - known.keys()):
                 claimed.trial.report(curve[epoch], epoch)
 
-    def alive(self, claimed: Claimed) -> None:
-        """Others see that the trial is at work."""
-        with answering(self.address):
+    def alive(self, claimed: ClaimedTrial) -> None:
+        """Record a heartbeat, so that other processes see that the trial runs."""
+        with storage_errors(self.address):
             optuna_internals.record_heartbeat(self.storage, claimed.trial)
 
-    def leave(self, claimed: Claimed) -> None:
-        """The trial is nobody's, and whoever goes on with the sweep goes on with it."""
-        with answering(self.address):
+    def leave(self, claimed: ClaimedTrial) -> None:
+        """Give the trial up; whoever continues the sweep continues it."""
+        with storage_errors(self.address):
             claimed.trial.set_user_attr(PROCESS, "")
 
-    def end(self, claimed: Claimed, state: TrialState, value: float | None = None, **facts: str) -> FrozenTrial:
-        """The trial is over, and these facts about it are known."""
-        with answering(self.address):
+    def end(self, claimed: ClaimedTrial, state: TrialState, value: float | None = None, **facts: str) -> FrozenTrial:
+        """Record that the trial has ended, with these attributes."""
+        with storage_errors(self.address):
             for name, fact in facts.items():
                 claimed.trial.set_user_attr(name, fact)
             return self.study.tell(claimed.trial, value, state, skip_if_finished=True)
 
-    def twin(self, claimed: Claimed) -> FrozenTrial | None:
-        """A trial with the same parameters that is complete."""
+    def twin(self, claimed: ClaimedTrial) -> FrozenTrial | None:
+        """Return a complete trial with the same parameters."""
         params = claimed.trial.params
         return next((each for each in self.complete() if each.params == params), None)
 
     def experiment(self, number: int) -> str:
-        """DVC's name of a trial."""
+        """Return the name of a trial's DVC experiment."""
         return f"{self.asked.name}-{number}"
 
     @property
@@ -150,15 +154,15 @@ class Sweep:
         return sum(each.state in OVER for each in self.trials())
 
     def forget(self) -> None:
-        """Nothing of the sweep is in the database."""
-        with answering(self.address):
+        """Delete the sweep from the database."""
+        with storage_errors(self.address):
             optuna.delete_study(study_name=self.asked.name, storage=self.storage)
 
     def trials(self) -> list[FrozenTrial]:
         return self.study.get_trials(deepcopy=False)
 
     def complete(self) -> list[FrozenTrial]:
-        """The trials that ran to their end, the best first."""
+        """Return the complete trials, the best first."""
         found = [each for each in self.trials() if each.state is TrialState.COMPLETE and each.value is not None]
         sign = -1 if self.asked.direction == "maximize" else 1
         return sorted(found, key=lambda each: (sign * (each.value or 0.0), each.number))
@@ -177,7 +181,7 @@ class Sweep:
         return study, True
 
     def _is_left(self, trial: FrozenTrial) -> bool:
-        """Whether the process is gone that was at the trial."""
+        """Return whether the trial's process is gone."""
         who = trial.user_attrs.get(PROCESS)
         return not who or not processes.alive(processes.read(who)) or self._is_stale(trial)
 
@@ -189,18 +193,18 @@ class Sweep:
 
 
 @contextmanager
-def answering(address: str) -> Iterator[None]:
-    """What the database fails with is a RetraceError, in one line."""
+def storage_errors(address: str) -> Iterator[None]:
+    """Turn the database's errors into RetraceError, in one line."""
     try:
         yield
     except (OptunaError, sqlalchemy.exc.SQLAlchemyError, ImportError) as error:
         cause = error.__cause__ or error
         said = " ".join(str(getattr(cause, "orig", None) or cause).split())[:200]
-        raise RetraceError(redacted(f"{address}: {said}; see to it, and type the same again")) from None
+        raise RetraceError(redacted(f"{address}: {said}; fix that, and type the same again")) from None
 
 
-def address(given: str | None) -> str:
-    """Where the trials are: what is `given`, or named in RETRACE_SWEEP_STORAGE, or a file in the main repository.
+def storage_address(given: str | None) -> str:
+    """Return the database's address: `given`, RETRACE_SWEEP_STORAGE, or a file in the repository.
 
     Raises ParamsError where it is no address of a database.
     """
@@ -213,7 +217,7 @@ def address(given: str | None) -> str:
 
 
 def _storage(address: str) -> RDBStorage:
-    """The database, made if it is a missing file: aside, since two processes that make one break it."""
+    """Open the database. A missing file is created under another name: two creators would break it."""
     file = Path(address.removeprefix(SQLITE)) if address.startswith(SQLITE) else None
     if file and not file.exists():
         with files.atomic(file) as unfinished:
@@ -222,7 +226,7 @@ def _storage(address: str) -> RDBStorage:
 
 
 def _connected(address: str, times: int = MADE_TIMES) -> RDBStorage:
-    """Another machine may make a server's tables at the same moment: which of the two it was is seen a second later."""
+    """Open a database, again after a second where another machine creates its tables just now."""
     try:
         return _opened(address)
     except (sqlalchemy.exc.IntegrityError, sqlalchemy.exc.ProgrammingError, OptunaError):
@@ -240,17 +244,17 @@ def _opened(address: str) -> RDBStorage:
 
 
 def _lock() -> FileLock:
-    """Held while a trial is looked for, and made if none is left, by one process of the machine at a time."""
+    """Return the lock under which one process of the machine at a time claims a trial."""
     file = files.root() / ".retrace" / "sweeps.lock"
     file.parent.mkdir(exist_ok=True)
     return FileLock(file, timeout=LOCK_S)
 
 
-def _about(asked: Asked) -> dict[str, Any]:
-    """All by which two sweeps are the same one: what is searched, and what under it stays as it is."""
+def _about(asked: SweepSettings) -> dict[str, Any]:
+    """Return all by which two sweeps are the same: the space, the metric, other parameters, code."""
     swept = dict.fromkeys(asked.space.axes)
     about = {
-        "space": asked.space.said(),
+        "space": asked.space.described(),
         "metric": asked.metric,
         "params": {key: value for key, value in (asked.space.base | asked.space.fixed).items() if key not in swept},
         "code": _code(asked.space),
@@ -259,7 +263,7 @@ def _about(asked: Asked) -> dict[str, Any]:
 
 
 def _code(space: Space) -> dict[str, str]:
-    """The MD5 of what the stages of any trial depend on, and no stage makes."""
+    """Return the MD5 of all that any trial's stages depend on and no stage makes."""
     found: dict[str, str] = {str(paths.GRAPH): hashing.md5(paths.GRAPH)}
     for changes in [{}, *({key: value} for key, many in space.choices.items() for value in many.values())]:
         stages = graph.stages(space.values(space.fixed | changes))
@@ -269,7 +273,7 @@ def _code(space: Space) -> dict[str, str]:
 
 
 def _compare(name: str, held: dict[str, Any], asked: dict[str, Any]) -> None:
-    """Raises ParamsError where the sweep called `name` is another one, with the first of the differences."""
+    """Raise ParamsError with the first difference where the sweep `name` is another one."""
     for kind, what in (("space", "searches"), ("metric", "goes by"), ("params", "has"), ("code", "began with")):
         if (then := held[kind]) == (now := asked[kind]):
             continue
@@ -281,4 +285,4 @@ def _compare(name: str, held: dict[str, Any], asked: dict[str, Any]) -> None:
             said = f"{key}={then[key]}, not {now.get(key, 'nothing')}" if key in then else f"no {key}"
         else:
             said = f"{then}, not {now}"
-        raise ParamsError(f"sweep {name} {what} {said}; put that back to go on, or begin another: --name NAME")
+        raise ParamsError(f"sweep {name} {what} {said}; restore that to continue, or start another: --name NAME")

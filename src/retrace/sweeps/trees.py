@@ -1,9 +1,9 @@
-"""Where trials run: a repository of their own, with the code and parameters of when the sweep began.
+"""Repositories that trials run in, with the code and parameters of the sweep's start.
 
-DVC sets up an experiment in the repository's own work tree, which it changes, stashes and resets for that. A sweep does
-it some thirty times, for hours, while somebody works there; and a kill in such a moment leaves their changes in a
-stash. So each trial has a repository aside, with the same objects and the same cache, and brings back what it made.
-Whatever ends a trial, all that is left of it is in there.
+DVC sets up an experiment in the repository's own work tree, which it changes, stashes and resets.
+A sweep does that some thirty times, for hours, while somebody works there; a kill in between leaves
+their changes in a stash. So each trial has its own repository, with the same objects and the same
+cache, from which its experiment is fetched. However a trial ends, what it leaves is in there.
 """
 
 import os
@@ -22,16 +22,16 @@ from retrace.provenance.rebuild import Origin
 
 FOLDER = Path(".retrace/sweeps")
 SHARED = ("journal", "checkpoints", "programs", "mlflow.lock")  # in .retrace: what outlives a trial, and its lock
-ENDS_S = 30.0  # in which a stage is over that was told to end
+ENDS_S = 30.0  # for a stage to end on SIGTERM
 
 
-def folder(sweep: str) -> Path:
-    """Of a sweep: its trees, and what those trials said that failed."""
+def sweep_folder(sweep: str) -> Path:
+    """Return the folder of a sweep, with its repositories and the output of failed trials."""
     return files.root() / FOLDER / sweep
 
 
-def origin() -> Origin:
-    """The code and parameters here and now. Raises RetraceError where there is no commit to make experiments of."""
+def current_origin() -> Origin:
+    """Return the code and parameters as they are now. Raises RetraceError without a commit."""
     commit = git.head_commit()
     if commit is None:
         raise RetraceError(f"{files.root()}: has no commit yet, which an experiment needs; commit, and type this again")
@@ -39,36 +39,36 @@ def origin() -> Origin:
 
 
 @contextmanager
-def grown(name: str, sweep: str, origin: Origin, cache: Path) -> Iterator[Path]:
-    """Yield a repository for one trial; afterwards it is gone, and so is every process in it."""
-    tree = folder(sweep) / f"tree-{name}-{os.getpid()}"
+def trial_repository(name: str, sweep: str, origin: Origin, cache: Path) -> Iterator[Path]:
+    """Yield a repository for one trial; afterwards delete it and end every process in it."""
+    tree = sweep_folder(sweep) / f"tree-{name}-{os.getpid()}"
     tree.mkdir(parents=True)
     with processes.try_lock(tree):
         try:
             rebuild.share_objects(tree)
-            rebuild.check_out(tree, origin)
-            git.run("add", "--all", folder=tree)  # a new file too is of the experiment
+            rebuild.check_out_origin(tree, origin)
+            git.run("add", "--all", folder=tree)  # new files belong to the experiment too
             _configure(tree, cache)
             yield tree
         finally:
-            _fell(tree)
+            _delete(tree)
 
 
-def clear(sweep: str) -> None:
-    """The trees of processes that were killed are gone. What still works in them has saved itself before."""
-    for tree in folder(sweep).glob("tree-*/"):
+def remove_leftovers(sweep: str) -> None:
+    """Delete the repositories of killed processes; what still runs in them may save itself first."""
+    for tree in sweep_folder(sweep).glob("tree-*/"):
         with processes.try_lock(tree) as free:
             if free:
-                _fell(tree)
+                _delete(tree)
 
 
-def bring(tree: Path, name: str) -> str | None:
+def fetch(tree: Path, name: str) -> str | None:
     """Copy the experiment `name` into the repository at hand; return its commit, None without one."""
     return git.fetch_experiment(name, tree, files.root())
 
 
 def _configure(tree: Path, cache: Path) -> None:
-    """DVC has the user's settings and cache there; stages tell and save themselves where all do."""
+    """Give the repository the user's DVC settings and cache, and the shared folders of .retrace."""
     local = Path(".dvc/config.local")
     if local.exists():
         shutil.copy(local, tree / local)
@@ -81,7 +81,7 @@ def _configure(tree: Path, cache: Path) -> None:
         there.symlink_to(here)
 
 
-def _fell(tree: Path) -> None:
+def _delete(tree: Path) -> None:
     until = time.monotonic() + ENDS_S
     while left := [process for process in psutil.process_iter() if _is_in(process, tree)]:
         if time.monotonic() > until:

@@ -82,7 +82,7 @@ def _header(name: str, stages: Mapping[str, graph.Stage], values: params_file.Va
     makers = graph.makers(stages)
     deps = _hashes(stages[name].deps)
     own_params = params.chosen(values, params.STAGES[name])
-    integrity.check(deps, makers)
+    integrity.check_inputs(deps, makers)
     return {
         "stage": name,
         "dataset": values["dataset"],

@@ -110,7 +110,7 @@ def finish_earlier(folder: Path, key: str, link: Link) -> None:
     deadline = time.monotonic() + EARLIER_S
     for path in filter(journal.is_over, journal.pending(folder)):
         while _key(path) == key and link.send(within=EARLIER_S):
-            is_done, why = upload.tried(path, link.allow)
+            is_done, why = upload.try_finish(path, link.allow)
             if why is None and time.monotonic() > deadline:
                 why = f"{path} is still being uploaded"
             if why:
