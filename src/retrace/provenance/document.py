@@ -35,9 +35,9 @@ def run_document(index: RunIndex, run: store.Run, into: str) -> Document:
         rev = parent.data.tags.get("dvc.exp_rev") if parent else None
         files = []
         for path, md5 in links.hashes(stage, "outs").items():
-            locations = places.locate(index.client, Output(path, md5, stage.info.run_id, rev), into)
-            files.append({"path": path, "md5": md5, "places": locations.names})
-            commands += locations.commands
+            copies = places.locate(index.client, Output(path, md5, stage.info.run_id, rev), into)
+            files.append({"path": path, "md5": md5, "places": copies.names})
+            commands += copies.commands
         stages.append(run_facts(stage) | {"files": files})
     return run_facts(run) | {"stages": stages, "commands": commands}
 

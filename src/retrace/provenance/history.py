@@ -184,10 +184,10 @@ def _add_files(node: Tree, origins: RunIndex, run: store.Run, into: str) -> list
     if not outs:
         node.add("no file of it is known")
     for path, md5 in outs.items():
-        locations = places.locate(origins.client, Output(path, md5, run.info.run_id, rev), into)
-        node.add(f"{path}  {md5}  {', '.join(locations.names) or 'nowhere'}")
-        script += locations.commands
-        lost += [] if locations.names else [path]
+        copies = places.locate(origins.client, Output(path, md5, run.info.run_id, rev), into)
+        node.add(f"{path}  {md5}  {', '.join(copies.names) or 'nowhere'}")
+        script += copies.commands
+        lost += [] if copies.names else [path]
     if lost:
         commands = places.reproduce_commands(origins.client, run, rev)
         remedy = "reproduced by:" if commands else "the commit of its code is gone"
