@@ -9,7 +9,7 @@ import untracked
 
 def main() -> None:
     untracked.replace()
-    from retrace import params
+    from lab import params
 
     for name in params.STAGES:
         spec = importlib.util.spec_from_file_location(name, Path("stages") / f"{name}.py")

@@ -23,8 +23,10 @@ from clones import Clone
 from side import Told
 from table import head, line, place, replace
 
-from retrace import errors, git, recipes
+from lab import recipes
+from retrace import errors
 from retrace.errors import RetraceError
+from retrace.pipeline import git
 
 BUSY = 20.0  # per cent of one core, taken by others
 PAGE = Path("docs/speed.md")
@@ -178,7 +180,7 @@ def draw(found: dict[str, Measured]) -> None:
     """The ratios as bars, each with its target."""
     from matplotlib.figure import Figure
 
-    from retrace.figures import style
+    from lab.report.figures import style
 
     rows = [row for row in reversed(ROWS) if row.name in found]
     figure = Figure(figsize=(8.5, 0.45 * len(rows) + 1.2), layout="constrained")

@@ -12,7 +12,8 @@ import table
 from clones import Clone
 from table import Figure
 
-from retrace import errors, params_file
+from retrace import errors
+from retrace.pipeline import params_file
 
 LIMIT = 2.0  # per cent of training
 
@@ -20,7 +21,7 @@ LIMIT = 2.0  # per cent of training
 SCRIPT = """
 import json, math, runpy, sys, time
 from retrace import checkpoint
-from retrace import recorder
+from lab.training import recorder
 
 saves = []
 save = recorder.Recorder.save

@@ -7,8 +7,9 @@ import subprocess
 import time
 from pathlib import Path
 
-from retrace import dvc_cli, git, paths
+from lab import paths
 from retrace.errors import RetraceError
+from retrace.pipeline import dvc_cli, git
 
 
 class Clone:

@@ -18,8 +18,10 @@ from bench import commit
 from clones import Clone
 from table import head, line, place, replace
 
-from retrace import errors, files, recipes
+from lab import recipes
+from retrace import errors
 from retrace.errors import RetraceError
+from retrace.system import files
 
 PAGE, RECORD = Path("docs/gpu.md"), Path("benchmarks/gpu.json")
 BEGIN, END = "<!-- gpu -->\n", "<!-- /gpu -->"
@@ -89,7 +91,7 @@ def prepared(folder: Path, row: Row) -> Clone:
 
 def measure(clone: Clone, row: Row) -> Measured:
     """One row."""
-    from retrace.cuda_graph import NOT_CAPTURED
+    from lab.training.cuda_graph import NOT_CAPTURED
 
     side = ("python", "benchmarks/side.py", "ours", "-")
     said = clone.run(*side, "again", str(TIMES), "0")

@@ -14,7 +14,8 @@ from bench import demand_quiet
 from clones import Clone
 from table import Figure
 
-from retrace import errors, params, paths
+from lab import params, paths
+from retrace import errors
 from retrace.errors import RetraceError
 
 GIB = 1 << 20  # in the kibibytes that the system counts in

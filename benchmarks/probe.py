@@ -23,10 +23,14 @@ import requests
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, Metric, Param
 
-from retrace import errors, machine, paths, splits
+from lab import paths
+from lab.data import storage
+from lab.serving import package
+from retrace import errors
 from retrace.errors import RetraceError
 from retrace.provenance import models
-from retrace.tracking import served, store
+from retrace.store import backend
+from retrace.system import machine
 
 HERE = ("127.0.0.1", "localhost", "::1")
 MOST = {"requests": 10_000, "clients": 8, "seconds": 120, "images": 100}  # load, at most
@@ -75,15 +79,15 @@ def probe(model: str, url: str, load: Load, *, as_json: bool) -> int:
     Raises RetraceError if it is on another machine, does not answer, or if `load` exceeds `MOST`.
     """
     address = endpoint(url, load)
-    with store.answering():
+    with backend.answering():
         known = models.resolve_model(model)
-        questions = test_questions(served.load(known.model_id, "cpu").probabilities, known.model_id, load)
+        questions = test_questions(package.load(known.model_id, "cpu").probabilities, known.model_id, load)
     warm_up(address, questions[0])
     measured = measure(address, questions, load)
     run = None
     if measured.answers and measured.largest_difference <= TOLERANCE:
-        with store.answering():
-            run = log(store.client(), known, asdict(load), asdict(measured))
+        with backend.answering():
+            run = log(backend.client(), known, asdict(load), asdict(measured))
     if as_json:
         print(json.dumps({"model": model, "url": url, "run": run} | asdict(load) | asdict(measured)))
     else:
@@ -115,7 +119,7 @@ def test_questions(probabilities: Probabilities, name: str, load: Load) -> list[
 
     Raises RetraceError if the model takes no such inputs.
     """
-    samples, _ = splits.load(paths.TEST)
+    samples, _ = storage.load(paths.TEST)
     questions = []
     for first in range(0, len(samples), load.images)[: min(N_BODIES, load.requests)]:
         inputs = np.array(samples.inputs[first : first + load.images])
@@ -225,7 +229,7 @@ def _lines(model: str, load: Load, measured: Measured) -> Iterator[str]:
 def log(client: MlflowClient, model: LoggedModel, load: Mapping[str, int], measured: Mapping[str, float]) -> str:
     """Log the measurement as a run below the model's experiment, and for the model; return its id."""
     parent = client.get_run(str(model.source_run_id)).data.tags.get("mlflow.parentRunId")
-    tags = {PROBED: model.model_id, "retrace.machine": machine.processor(), "mlflow.user": machine.user()}
+    tags = {PROBED: model.model_id, "retrace.system.machine": machine.processor(), "mlflow.user": machine.user()}
     tags |= {"mlflow.parentRunId": parent} if parent else {}
     now = int(time.time() * 1000)
     run = client.create_run(model.experiment_id, now, tags, "probe").info.run_id

@@ -21,9 +21,12 @@ from tempfile import TemporaryDirectory
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from retrace import errors, files, git, params, recipes
+from lab import params, recipes
+from lab.params import Values
+from retrace import errors
 from retrace.errors import RetraceError
-from retrace.params import Values
+from retrace.pipeline import git
+from retrace.system import files
 
 SEEDS: dict[str, tuple[int, ...]] = dict.fromkeys(("cifar10_airbench", "cifar10_v3", "cifar10_v3_fast"), (0,))
 OTHER_SEEDS = (0, 1, 2)  # of a recipe that is not in SEEDS

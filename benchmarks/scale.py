@@ -24,8 +24,9 @@ from overhead import PEAK, edited
 from PIL import Image
 from table import Figure
 
-from retrace import errors, paths
-from retrace.datasets import mnist
+from lab import paths
+from lab.data.datasets import mnist
+from retrace import errors
 
 GROUPS = Path("/sys/fs/cgroup")
 SIZES = (1_000, 10_000, 100_000, 1_000_000)  # samples

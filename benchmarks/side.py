@@ -61,12 +61,13 @@ def taught(name: str, what: str, n: int, seed: int) -> Told:
     """The tutorial's own loop: so many steps; or so many epochs, each with its test; or so many tests."""
     import torch
 
-    from retrace import paths, splits
+    from lab import paths
+    from lab.data import storage
 
     torch.manual_seed(seed)
     torch.set_num_threads(os.cpu_count() or 1)
     watched = paths.TEST if what == "tests" else paths.VALIDATION  # after each epoch, as ours
-    (train, _), (test, _) = splits.load(paths.TRAIN), splits.load(watched)
+    (train, _), (test, _) = storage.load(paths.TRAIN), storage.load(watched)
     tutorial = import_module(f"tutorials.{name}").Tutorial(train, test)
     gc.freeze()  # as ours: by chance, or not, the collector takes up to a third of a tutorial's time
     if what == "steps":
@@ -95,10 +96,12 @@ def ours(what: str, n: int, seed: int) -> None:
     untracked.replace()
     text = Path("params.yaml").read_text(encoding="utf-8")
     Path("params.yaml").write_text(re.sub(r"(?m)^seed: \d+", f"seed: {seed}", text), encoding="utf-8")
-    from retrace import batches, evaluation, paths, splits
-    from retrace.training import Trainer
+    from lab import paths
+    from lab.data import batches, storage
+    from lab.evaluation import inference
+    from lab.training.loop import Trainer
 
-    train, features, began = Trainer.train, evaluation.features, 0.0
+    train, features, began = Trainer.train, inference.features, 0.0
 
     def past_the_trunk(*given: Any) -> Any:
         nonlocal began
@@ -107,13 +110,13 @@ def ours(what: str, n: int, seed: int) -> None:
 
     def watched(trainer: Trainer, *_: object) -> None:
         state = trainer.state
-        samples, _scale = splits.load(paths.TEST)
+        samples, _scale = storage.load(paths.TEST)
         test = batches.on_device(samples, state.device)
 
         def tested() -> float:
-            logits = evaluation.outputs(state.model, test).logits
-            evaluation.loss(logits, test.labels)
-            return evaluation.accuracy(logits, test.labels)
+            logits = inference.outputs(state.model, test).logits
+            inference.loss(logits, test.labels)
+            return inference.accuracy(logits, test.labels)
 
         def trained(on_step: Callable[[Any], None] = lambda _: None) -> float:
             train(trainer, on_step, on_epoch=lambda _: None)
@@ -137,7 +140,7 @@ def ours(what: str, n: int, seed: int) -> None:
         os._exit(0)
 
     Trainer.train = watched  # pyright: ignore[reportAttributeAccessIssue]
-    evaluation.features = past_the_trunk
+    inference.features = past_the_trunk
     runpy.run_path("stages/train.py", run_name="__main__")
 
 
@@ -147,7 +150,7 @@ def again(trainer: Any, trained: Callable[[], float], tested: Callable[[], float
     """
     import torch
 
-    from retrace import cuda_graph
+    from lab.training import cuda_graph
 
     state = trainer.state
     start = {key: value.clone() if hasattr(value, "clone") else value for key, value in state.state_dict().items()}
@@ -185,10 +188,11 @@ def mapped(which: str, n: int) -> Told:
     """A map of `n` test samples by t-SNE, of their pixels."""
     from tutorials import tsne
 
-    from retrace import paths, splits
-    from retrace.figures import tsne as own
+    from lab import paths
+    from lab.data import storage
+    from lab.report.figures import tsne as own
 
-    samples, _ = splits.load(paths.TEST)
+    samples, _ = storage.load(paths.TEST)
     vectors = samples.inputs[:n].reshape(n, -1).astype("float32")
     began = time.perf_counter()
     _, divergence = tsne.embedded(vectors) if which == "taught" else own.embed(vectors, 30, 0)

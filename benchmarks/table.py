@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from retrace import files
+from retrace.system import files
 
 TOP = ("figure", "target", "measured", "n")
 

@@ -23,9 +23,9 @@ import table
 from clones import Clone
 from table import Figure
 
-from retrace import errors, journal
+from retrace import errors, event_log
 from retrace.errors import RetraceError
-from retrace.journal import Event, EventLog
+from retrace.event_log import Event, EventLog
 
 N = {"metric": 20_000, "many": 10_000, "stage": 5, "sync": 1}  # calls, runs, repetitions, pairs of syncs
 N_TIMES = 20  # that a start or an upload is repeated
@@ -33,7 +33,7 @@ STAGES = ("preprocess", "train", "evaluate")
 EPOCH = {"train_loss": 0.1234567, "train_accuracy": 0.9753086, "val_loss": 0.2345678, "val_accuracy": 0.9629629}
 JOURNALS = Path(".retrace/journal")
 DEAD = "http://127.0.0.1:9"  # a port that nobody listens on
-SYNC = "from retrace.commands import sync; sync.sync()"
+SYNC = "from retrace.cli.main import sync; sync.sync()"
 PARENTS = "tags.`retrace.key` LIKE '%'"
 
 
@@ -79,13 +79,13 @@ def stage(clone: Clone, name: str, n: int) -> list[Figure]:
 
 def many(folder: Path, made: Path, n_runs: int, n_times: int = N_TIMES) -> list[Figure]:
     """A store with `n_runs` against the store in `made`, in which the pipeline ran once and whose journals are used."""
-    from retrace.tracking import store
+    from retrace.store import backend
 
     few, lots = folder / "few", folder / "lots"
     for each in (few, lots):
         stores.copy(made / "mlflow.db", each / "mlflow.db")
     stores.grow(lots / "mlflow.db", n_runs)
-    store.tidy(f"{store.SQLITE}{lots / 'mlflow.db'}")  # as at the end of every stage
+    backend.tidy(f"{backend.SQLITE}{lots / 'mlflow.db'}")  # as at the end of every stage
     n_few, n_lots = (f"{stores.runs(each / 'mlflow.db'):,}" for each in (few, lots))
     told = []
     for what, once in {**_starts(made), "the whole upload of a small journal": _upload(made)}.items():
@@ -107,13 +107,13 @@ def many(folder: Path, made: Path, n_runs: int, n_times: int = N_TIMES) -> list[
 
 def _starts(made: Path) -> dict[str, Callable[[Path], float]]:
     """Seconds that it takes to start a run in the store of a folder: with its parent, or below one that is there."""
-    from retrace.tracking import runs, store
+    from retrace.store import backend, runs
 
     first, later = _events(made, "download")[0], _events(made, "evaluate")[0]
 
     def start(folder: Path, key: str, event: Event) -> float:
         with _root(folder):
-            client = store.client()
+            client = backend.client()
             return _seconds(lambda: runs.pair(client, event | _own(key)))
 
     def joining(folder: Path) -> float:
@@ -129,7 +129,7 @@ def _starts(made: Path) -> dict[str, Callable[[Path], float]]:
 
 def _upload(made: Path) -> Callable[[Path], float]:
     """Seconds that it takes until the store of a folder has all of a journal of evaluate, but for its artifacts."""
-    from retrace.tracking.upload import Upload
+    from retrace.store.upload import Upload
 
     events = _events(made, "evaluate")
 
@@ -143,7 +143,7 @@ def _upload(made: Path) -> Callable[[Path], float]:
 
 def _tops(folder: Path, n_times: int) -> list[Figure]:
     """The best of a store, as MLflow's page lists them: experiments alone, and all runs."""
-    from retrace.tracking import store
+    from retrace.store import backend
 
     def listed(which: str) -> float:
         found: list[Any] = []
@@ -154,8 +154,8 @@ def _tops(folder: Path, n_times: int) -> list[Figure]:
         return taken
 
     with _root(folder):
-        client = store.client()
-        every = store.experiments(client)
+        client = backend.client()
+        every = backend.experiments(client)
         lists = {"the top 50 experiments by test accuracy": PARENTS, "the top 50 runs by test accuracy": ""}
         times = {name: median(listed(which) for _ in range(n_times)) for name, which in lists.items()}
     return [Figure(name, seconds, "s", n_times, target=0.2) for name, seconds in times.items()]
@@ -164,7 +164,7 @@ def _tops(folder: Path, n_times: int) -> list[Figure]:
 def sync(clone: Clone) -> list[Figure]:
     """What a sync changes after an outage, a kill and an experiment out of DVC's cache; and what a second one does."""
     clone.run("python", "stages/preprocess.py", MLFLOW_TRACKING_URI=DEAD)
-    lost = journal.read(journal.pending(clone.path / JOURNALS)[-1])
+    lost = event_log.read(event_log.pending(clone.path / JOURNALS)[-1])
     _journal(clone.path, lost[:-1], lost[0]["key"])  # without its end, as of a stage that was killed
     clone.run("dvc", "exp", "run", "--quiet", "--name", "cached")
     states = [stores.rows(clone.path / "mlflow.db")]
@@ -187,7 +187,7 @@ def _events(made: Path, name: str) -> list[Event]:
     found = sorted((made / JOURNALS / "uploaded").glob(f"*-{name}-*.jsonl"))
     if not found:
         raise RetraceError(f"{made}: has no uploaded journal of {name}; its stages did not reach MLflow")
-    return journal.read(found[0])
+    return event_log.read(found[0])
 
 
 def _journal(folder: Path, events: list[Event], key: str) -> Path:

@@ -28,8 +28,8 @@ def stage(*_: object) -> Iterator[EventLog]:
 def replace() -> None:
     """A stage that is run in this process is not tracked."""
     replaced: dict[str, dict[str, object]] = {
-        "retrace.tracking": {"stage": stage},
-        "retrace.journal": {"EventLog": EventLog, "now": lambda: 0},
+        "retrace.tracking.stage": {"stage": stage},
+        "retrace.event_log": {"EventLog": EventLog, "now": lambda: 0},
     }
     for name, held in replaced.items():
         sys.modules[name] = ModuleType(name)  # in the place of the real one, whose imports are a part of its cost

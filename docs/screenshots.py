@@ -22,7 +22,7 @@ import requests
 from browser import Browser
 from PIL import Image
 
-from retrace import params_file
+from retrace.pipeline import params_file
 
 DOCS = Path(__file__).parent
 GAP, GROUND = 24, "#8a929c"  # pixels between the pictures of a page, and what is seen there

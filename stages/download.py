@@ -1,13 +1,15 @@
 """Download the files of the chosen data set into data/raw/."""
 
-from retrace import errors, params, paths, tracking
-from retrace.datasets import DATASETS
+import retrace
+from lab import params, paths
+from lab.data.datasets import DATASETS
+from retrace import errors
 
 
 def main() -> None:
     p = params.load(params.Download)
     params.bind({name: entry.read for name, entry in DATASETS.items()}, p.dataset, "datasets")
-    with tracking.stage("download") as run:
+    with retrace.stage("download") as run:
         origin = DATASETS[p.dataset.name].collect(paths.RAW)
         sizes = {path: path.stat().st_size for path in sorted(paths.RAW.iterdir())}
         run.tags(**{"retrace.source": origin})

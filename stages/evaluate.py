@@ -2,32 +2,38 @@
 
 from dataclasses import asdict
 
-from retrace import batches, classifier, errors, evaluation, params, paths, reports, seeding, splits, tracking, views
+import retrace
+from lab import params, paths
+from lab.data import batches, storage
+from lab.evaluation import artifacts, inference, introspection
+from lab.models import classifier
+from lab.training import device
+from retrace import errors
 
 
 def main() -> None:
-    compute = seeding.configure(params.load(params.Evaluate), "float32")
+    compute = device.configure(params.load(params.Evaluate), "float32")
     model, card = classifier.load()
-    samples, _ = splits.load(paths.TEST)
-    trained = reports.load_history()[card.epoch - 1]
+    samples, _ = storage.load(paths.TEST)
+    trained = artifacts.load_history()[card.epoch - 1]
 
-    with tracking.stage("evaluate") as run:
+    with retrace.stage("evaluate") as run:
         split = batches.on_device(samples, compute.device)
-        outputs = evaluation.outputs(model.to(compute.device), split)
+        outputs = inference.outputs(model.to(compute.device), split)
         logits = outputs.logits.cpu().numpy()
-        predictions = reports.Predictions(logits, outputs.features.cpu().numpy(), samples.labels)
-        classes = evaluation.by_class(predictions.predicted, samples.labels, card.class_names)
+        predictions = artifacts.Predictions(logits, outputs.features.cpu().numpy(), samples.labels)
+        classes = inference.by_class(predictions.predicted, samples.labels, card.class_names)
         tested = {
-            "test_loss": evaluation.loss(outputs.logits, split.labels),
-            "test_accuracy": evaluation.accuracy(outputs.logits, split.labels),
-            **evaluation.averaged(classes),
+            "test_loss": inference.loss(outputs.logits, split.labels),
+            "test_accuracy": inference.accuracy(outputs.logits, split.labels),
+            **inference.averaged(classes),
         }
         trained = {name: value for name, value in trained.items() if name != "epoch"}
-        reports.save_metrics(trained | tested)
-        reports.save_table(paths.CLASSES, map(asdict, classes))
-        reports.save_confusion(samples.labels, predictions.predicted, card.class_names)
-        reports.save_predictions(predictions)
-        reports.save_views(views.collect(model, split))
+        artifacts.save_metrics(trained | tested)
+        artifacts.save_table(paths.CLASSES, map(asdict, classes))
+        artifacts.save_confusion(samples.labels, predictions.predicted, card.class_names)
+        artifacts.save_predictions(predictions)
+        artifacts.save_views(introspection.collect(model, split))
 
         run.metrics(tested)
         run.headline(tested)

@@ -3,24 +3,27 @@
 import sys
 from collections.abc import Sequence
 
-from retrace import dealing, duplicates, errors, params, paths, splits, tracking
-from retrace.datasets import DATASETS
-from retrace.duplicates import Duplicate
-from retrace.journal import EventLog
-from retrace.samples import Skipped
+import retrace
+from lab import params, paths
+from lab.data import duplicates, split, storage
+from lab.data.datasets import DATASETS
+from lab.data.duplicates import Duplicate
+from lab.data.samples import Skipped
+from retrace import errors
+from retrace.event_log import EventLog
 
 
 def main() -> None:
     p = params.load(params.Preprocess)
     read = params.bind({name: entry.read for name, entry in DATASETS.items()}, p.dataset, "datasets")
-    with tracking.stage("preprocess") as run:
+    with retrace.stage("preprocess") as run:
         raw = read(paths.RAW)
         files = (paths.TRAIN, paths.VALIDATION, paths.TEST)
-        by_file = dict(zip(files, dealing.split(raw, p), strict=True))
+        by_file = dict(zip(files, split.split(raw, p), strict=True))
         skipped = raw.skipped
         del raw  # as large as all splits together
         for path, samples in by_file.items():
-            splits.save(path, samples, splits.scale(samples) if path == paths.TRAIN else None)
+            storage.save(path, samples, storage.scale(samples) if path == paths.TRAIN else None)
             run.metrics({f"{path.stem}_samples": len(samples)})
             print(f"{path}: {len(samples):,} samples of {len(samples.class_names)} classes")
         by_name = {path.stem: samples for path, samples in by_file.items()}

@@ -1,40 +1,31 @@
 """Train the classifier on the train split. The validation split only chooses the epoch."""
 
-from retrace import (
-    batches,
-    checkpoint,
-    classifier,
-    errors,
-    initialization,
-    params,
-    paths,
-    recorder,
-    seeding,
-    splits,
-    summary,
-    tracking,
-    training,
-)
+import retrace
+from lab import params, paths
+from lab.data import batches, storage
+from lab.models import classifier, initialization, summary
+from lab.training import device, loop, recorder
+from retrace import checkpoint, errors
 
 
 def main() -> None:
     p = params.load(params.Train)
-    compute = seeding.configure(p, p.precision)
-    samples, scale = splits.load(paths.TRAIN)
-    validation_samples, _ = splits.load(paths.VALIDATION)
+    compute = device.configure(p, p.precision)
+    samples, scale = storage.load(paths.TRAIN)
+    validation_samples, _ = storage.load(paths.VALIDATION)
     model, config = initialization.build(p, samples, scale)
     train_split = batches.on_device(samples, compute.device)
     validation_split = batches.on_device(validation_samples, compute.device)
     n_classes = len(config.class_names)
-    trainer = training.create(p, compute, model, train_split, validation_split, n_classes)
+    trainer = loop.create(p, compute, model, train_split, validation_split, n_classes)
 
-    with tracking.stage("train") as run, checkpoint.locked(recorder.fingerprint(run, compute)) as checkpoints:
+    with retrace.stage("train") as run, checkpoint.locked(recorder.fingerprint(run, compute)) as checkpoints:
         run.tags(**{"retrace.device": str(compute)})
         summary.save(model, config)
         recorder.save_first_batch(trainer)
 
         record = recorder.Recorder(run, checkpoints, trainer)
-        with seeding.enough_memory(p.batch_size):
+        with device.enough_memory(p.batch_size):
             trainer.precompute_features()
             with record.recording():
                 kept = trainer.train(record.on_step, record.on_epoch)

@@ -1,28 +1,33 @@
 """Draw the figures and the report page from the results of evaluate; needs no torch."""
 
-from retrace import errors, params, params_file, paths, reports, splits, tracking
-from retrace.figures import FIGURES, style
-from retrace.pages import report
+import retrace
+from lab import params, paths
+from lab.data import storage
+from lab.evaluation import artifacts
+from lab.report.figures import FIGURES, style
+from lab.report.html import page
+from retrace import errors
+from retrace.pipeline import params_file
 
 
 def main() -> None:
     p = params.load(params.Visualize)
     drawings = params.bind_all(FIGURES, p.figures, "figures")
-    samples, _ = splits.load(paths.TEST)
+    samples, _ = storage.load(paths.TEST)
     metrics: dict[str, float] = {}
-    results = reports.Results(
-        history=reports.load_history(),
-        steps=reports.load_steps(),
-        metrics=reports.load_metrics(),
-        predictions=reports.load_predictions(),
+    results = artifacts.Results(
+        history=artifacts.load_history(),
+        steps=artifacts.load_steps(),
+        metrics=artifacts.load_metrics(),
+        predictions=artifacts.load_predictions(),
         samples=samples,
-        batch=reports.load_batch(),
-        views=reports.load_views(),
+        batch=artifacts.load_batch(),
+        views=artifacts.load_views(),
         seed=p.seed,
         log_metric=metrics.__setitem__,
     )
 
-    with tracking.stage("visualize") as run:
+    with retrace.stage("visualize") as run:
         paths.FIGURES.mkdir(parents=True, exist_ok=True)
         for name, draw in drawings.items():
             figure = draw(results)
@@ -33,9 +38,9 @@ def main() -> None:
             style.save(figure, path)
             run.artifact(path, headline=True)
             print(path)
-        layers, machine = reports.load_summary(), run.header["machine"]
-        inputs = report.Inputs(params_file.read(), run.header["deps"], layers, machine)
-        report.save(paths.REPORT, results, metrics, inputs)
+        layers, machine = artifacts.load_summary(), run.header["machine"]
+        inputs = page.Inputs(params_file.read(), run.header["deps"], layers, machine)
+        page.save(paths.REPORT, results, metrics, inputs)
         run.artifact(paths.REPORT, headline=True)
         print(paths.REPORT)
         run.metrics(metrics)

@@ -13,9 +13,10 @@ import pytest
 import torch
 from repository import ROOT
 
-from retrace import params, params_file, paths
-from retrace.classifier import Card
-from retrace.samples import Samples
+from lab import params, paths
+from lab.data.samples import Samples
+from lab.models.classifier import Card
+from retrace.pipeline import params_file
 
 torch.set_num_threads(1)  # two workers share two cores
 for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
@@ -58,9 +59,9 @@ def beside(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def follow_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same where a fixture outlives a test."""
-    from retrace.tracking import follower, following
+    from retrace.tracking import uploader, uploader_client
 
-    class Link(following.Link):
+    class Link(uploader.Link):
         def __init__(self) -> None:
             self.over = threading.Event()
             self.over.set()
@@ -70,16 +71,16 @@ def follow_here(monkeypatch: pytest.MonkeyPatch) -> None:
             self.lacking = str(message["lacking"]) if "lacking" in message else self.lacking
             return True
 
-    class Here(follower.Uploader):
+    class Here(uploader_client.Uploader):
         def __init__(self, path: Path) -> None:
             self.path = path
 
         def _lacking(self) -> str | None:
             link = Link()
-            following.mirror(self.path, link)
+            uploader.mirror(self.path, link)
             return link.lacking
 
-    monkeypatch.setattr(follower, "Uploader", Here)
+    monkeypatch.setattr(uploader_client, "Uploader", Here)
 
 
 @pytest.fixture

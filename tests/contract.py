@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from retrace import params
+from lab import params
 
 
 def unread_params(stage: type[params.Strict], sources: Iterable[str]) -> list[str]:

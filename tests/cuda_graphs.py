@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils import _pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from retrace.seeding import Compute
+from lab.training.device import Compute
 
 WAITS = torch.ops.aten._local_scalar_dense.default
 

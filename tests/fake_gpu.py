@@ -25,18 +25,22 @@ from torch.optim.optimizer import _foreach_supported_types
 from torch.utils import _pytree, backend_registration
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from retrace import classifier, evaluation, params, params_file, recipes, seeding
-from retrace.augmentations import AUGMENTATIONS
-from retrace.batches import Split
-from retrace.classifier import Card, Classifier
-from retrace.cuda_graph import CapturedStep
-from retrace.losses import LOSSES, LossFunction
-from retrace.models import MODELS
-from retrace.optimizers import OPTIMIZERS
-from retrace.params import Values
-from retrace.seeding import Compute
-from retrace.state import PendingLoss, State, Step
-from retrace.training import Trainer
+from lab import params, recipes
+from lab.data.batches import Split
+from lab.evaluation import inference
+from lab.models import classifier
+from lab.models.classifier import Card, Classifier
+from lab.models.networks import MODELS
+from lab.params import Values
+from lab.training import device
+from lab.training.augmentations import AUGMENTATIONS
+from lab.training.cuda_graph import CapturedStep
+from lab.training.device import Compute
+from lab.training.loop import Trainer
+from lab.training.losses import LOSSES, LossFunction
+from lab.training.optimizers import OPTIMIZERS
+from lab.training.state import PendingLoss, State, Step
+from retrace.pipeline import params_file
 
 CUDA, META = torch.device("cuda", 0), torch.device("meta")
 SHAPES = {"circles": (2,), "cifar10": (3, 32, 32), "image_folder": (3, 64, 64), "digits": (1, 8, 8)}
@@ -173,7 +177,7 @@ def trained(values: Values, model: Classifier, change: Callable[[Classifier, Los
     if p.freeze_trunk:
         model.freeze_trunk()
         with compute.autocast():
-            learner, learnt = model.head_alone(), evaluation.features(model, part)
+            learner, learnt = model.head_alone(), inference.features(model, part)
         augment = None
     trainer = Trainer(
         state=State(learner, params.bind(OPTIMIZERS, p.optimizer, "optimizers")(learner.trainable()), CUDA),
@@ -197,9 +201,9 @@ def trained(values: Values, model: Classifier, change: Callable[[Classifier, Los
             watch.alone = False
             state.totals.add(result := Step(1, len(labels), 0.1, loss, n_correct))
             PendingLoss(result)
-        logits = evaluation.outputs(learner, learnt).logits
-        evaluation.mean_loss(logits, learnt.labels)
-        evaluation.n_correct(logits, learnt.labels)
+        logits = inference.outputs(learner, learnt).logits
+        inference.mean_loss(logits, learnt.labels)
+        inference.n_correct(logits, learnt.labels)
     held = [*learner.state_dict().values(), *tensors(state.optimizer.state_dict())]
     if left := [tensor.shape for tensor in held if tensor.device != CUDA]:
         raise WrongError(f"of shapes {left}: not on the GPU")
@@ -268,5 +272,5 @@ def cases() -> Iterator[tuple[str, str]]:
 
 if __name__ == "__main__":
     pretend()
-    seeding.configure(params.checked(params_file.read(ROOT / "params.yaml")), "float32")
+    device.configure(params.checked(params_file.read(ROOT / "params.yaml")), "float32")
     print(json.dumps(dict(cases())))

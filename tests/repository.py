@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
-from retrace import dvc_cli, git, paths
+from lab import paths
+from retrace.pipeline import dvc_cli, git
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent

@@ -11,8 +11,9 @@ from pydantic import Field
 from repository import ROOT
 from ruamel.yaml import YAML
 
-from retrace import params, params_file, paths
+from lab import params, paths
 from retrace.errors import ParamsError
+from retrace.pipeline import params_file
 
 
 def write(values: object) -> None:

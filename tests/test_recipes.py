@@ -18,17 +18,18 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from repository import BIN, ROOT, environment
 
-from retrace import overrides, params, params_file, paths, recipes
-from retrace.augmentations import AUGMENTATIONS
-from retrace.commands import recipe as command
-from retrace.datasets import DATASETS
+from lab import params, paths, recipes
+from lab.cli import recipe as command
+from lab.data.datasets import DATASETS
+from lab.models.networks import MODELS
+from lab.params import Values
+from lab.report.figures import FIGURES
+from lab.training.augmentations import AUGMENTATIONS
+from lab.training.losses import LOSSES
+from lab.training.optimizers import OPTIMIZERS
+from lab.training.schedules import SCHEDULES
 from retrace.errors import ParamsError
-from retrace.figures import FIGURES
-from retrace.losses import LOSSES
-from retrace.models import MODELS
-from retrace.optimizers import OPTIMIZERS
-from retrace.params import Values
-from retrace.schedules import SCHEDULES
+from retrace.pipeline import overrides, params_file
 
 NAMES = sorted(file.stem for file in (ROOT / recipes.FOLDER).glob("*.yaml"))
 FUNCTIONS: dict[str, dict[str, Any]] = {
@@ -428,7 +429,7 @@ def test_a_reader_that_leaves_ends_the_program_without_a_word(repository: Path, 
 
 
 def test_help_and_a_list_need_no_heavy_import(repository: Path) -> None:
-    source = "import sys; from retrace import cli; cli._call(); print(*sys.modules, file=sys.stderr)"
+    source = "import sys; from retrace.cli.main import main; main._call(); print(*sys.modules, file=sys.stderr)"
     for arguments, absent in (([], {"pydantic", "ruamel"}), (["recipe"], {"torch", "mlflow", "dvc", "numpy"})):
         asked = subprocess.run(
             [sys.executable, "-c", source, *arguments], cwd=repository, capture_output=True, text=True, check=True

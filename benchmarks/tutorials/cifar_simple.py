@@ -4,7 +4,7 @@ from torch import nn, optim
 from torch.utils.data import DataLoader
 from torchvision import transforms
 
-from retrace.samples import Samples
+from lab.data.samples import Samples
 from tutorials.cifar import Loops
 from tutorials.pictures import Pictures
 

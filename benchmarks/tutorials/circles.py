@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn, optim
 
-from retrace.samples import Samples
+from lab.data.samples import Samples
 
 EPOCHS = 500
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision import transforms
 
-from retrace.samples import Samples
+from lab.data.samples import Samples
 from tutorials.pictures import Pictures
 
 EPOCHS = 10

@@ -8,7 +8,7 @@ from torch import Tensor, nn, optim
 from torch.utils.data import DataLoader
 from torchvision import transforms
 
-from retrace.samples import Samples
+from lab.data.samples import Samples
 from tutorials.pictures import Pictures
 
 EPOCHS = 20

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from retrace.samples import Samples
+from lab.data.samples import Samples
 
 
 class Pictures(Dataset[tuple[Tensor, int]]):

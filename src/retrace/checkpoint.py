@@ -10,18 +10,16 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import safetensors
-import safetensors.torch
-from torch import Tensor
 
-from retrace import files, processes
 from retrace.errors import DataError
+from retrace.system import files, processes
 
 FOLDER = Path(".retrace/checkpoints")
 KEPT = 2
@@ -29,7 +27,7 @@ EVERY_S = 10.0  # between two checkpoints, at least
 SHARE = 0.01  # of the training time that saving may take
 ENDS_S = 5.0  # an interrupted training ends within so many seconds
 
-Values = dict[str, Any]  # tensors, and what JSON can hold
+Loaded = TypeVar("Loaded")
 
 
 class Checkpoints:
@@ -47,23 +45,23 @@ class Checkpoints:
         """Whether it is time to save the next one."""
         return time.monotonic() >= self._due
 
-    def newest(self) -> Values | None:
+    def newest(self, load: Callable[[Path], Loaded]) -> Loaded | None:
         """Load the newest intact checkpoint. Delete damaged ones, with a warning on stderr."""
         for path in reversed(in_folder(self.folder)):
             with suppress(safetensors.SafetensorError, LookupError, TypeError, ValueError):  # intact, but not ours
                 if files.is_intact(path):
-                    return safetensors.torch.load_file(path) | facts(path)
+                    return load(path)
             print(f"warning: {path}: damaged, so the checkpoint before it is taken", file=sys.stderr)
             path.unlink()
         return None
 
-    def save(self, step: int, values: Values) -> None:
-        """Write a checkpoint and delete the oldest. If the disk is full, warn and keep the others."""
+    def save(self, step: int, encode: Callable[[], bytes]) -> None:
+        """Write a checkpoint and delete the oldest. If the disk is full, warn and keep the others.
+
+        `encode` returns a safetensors file whose metadata have JSON under `facts`.
+        """
         started = time.monotonic()
-        tensors = {name: value.contiguous() for name, value in values.items() if isinstance(value, Tensor)}
-        # One metadata key: safetensors writes several in random order.
-        facts = json.dumps({name: value for name, value in values.items() if name not in tensors})
-        content = safetensors.torch.save(tensors, {"facts": facts})
+        content = encode()
         path = self.folder / f"{step:012}-{hashlib.sha256(content).hexdigest()}.safetensors"
         try:
             with files.atomic(path, len(content)) as unfinished:
@@ -117,7 +115,7 @@ def in_folder(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.safetensors"))
 
 
-def facts(path: Path) -> Values:
+def facts(path: Path) -> dict[str, Any]:
     """Return what a checkpoint holds beside its tensors."""
     with safetensors.safe_open(path, framework="numpy") as file:
         return json.loads(file.metadata()["facts"])

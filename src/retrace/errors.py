@@ -3,9 +3,7 @@
     Exception
     └── RetraceError          exit code 2, no traceback
         ├── ParamsError       params.yaml, or another parameter
-        ├── FetchError        a download
-        ├── DataError         a file that a stage reads or writes
-        └── DivergedError     a loss that is not a number
+        └── DataError         a file that a stage reads or writes
     BaseException
     ├── KeyboardInterrupt     SIGINT: exit code 130
     └── Terminated            SIGTERM, SIGHUP: exit code 143
@@ -34,16 +32,8 @@ class ParamsError(RetraceError):
     """A parameter is missing, unknown or not allowed."""
 
 
-class FetchError(RetraceError):
-    """No source has a file with the pinned digests."""
-
-
 class DataError(RetraceError):
     """A file is missing, damaged, or can't be written."""
-
-
-class DivergedError(RetraceError):
-    """The loss of a training is not a number."""
 
 
 class Terminated(BaseException):

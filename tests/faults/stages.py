@@ -16,17 +16,17 @@ from mlflow.entities import Run
 from repository import ROOT, environment
 
 from faults.servers import until
-from retrace import journal
+from retrace import event_log
 
 SCRIPT = """
 import sys
 from retrace import errors
-from retrace import files
-from retrace import paths
-from retrace import tracking
+from retrace.system import files
+from lab import paths
+from retrace.tracking.stage import stage
 
 def main():
-    with tracking.stage(sys.argv[1]) as run:
+    with stage.stage(sys.argv[1]) as run:
         print("ready", flush=True)
         for line in sys.stdin:
             word, _, rest = line.strip().partition(" ")
@@ -74,7 +74,7 @@ class Stage:
         self.follower = next(
             child
             for child in psutil.Process(self.process.pid).children()
-            if "retrace.tracking.following" in child.cmdline()
+            if "retrace.tracking.uploader" in child.cmdline()
         )
 
     @property
@@ -136,7 +136,7 @@ class Stage:
         self.process.wait()
 
     def _is_own(self, path: Path) -> bool:
-        begun = journal.read(path)[:1]  # nothing yet, of one that starts at the same time
+        begun = event_log.read(path)[:1]  # nothing yet, of one that starts at the same time
         return bool(begun) and begun[0].get("process", {}).get("pid") == self.process.pid
 
 
@@ -162,18 +162,20 @@ def journals(folder: Path) -> list[Path]:
 
 
 def pending(folder: Path) -> list[str]:
-    return [path.name for path in journal.pending(folder / ".retrace/journal")]
+    return [path.name for path in event_log.pending(folder / ".retrace/journal")]
 
 
-def told(folder: Path, name: str) -> list[journal.Event]:
+def told(folder: Path, name: str) -> list[event_log.Event]:
     """The events of the journal called `name`, wherever it is by now."""
     (path,) = [path for path in journals(folder) if path.name == name]
-    return journal.read(path)
+    return event_log.read(path)
 
 
-def readings(path: Path) -> list[journal.Event]:
+def readings(path: Path) -> list[event_log.Event]:
     """What the meter read so far."""
-    return [event for event in journal.read(path) if "system/system_memory_usage_percentage" in event.get("values", {})]
+    return [
+        event for event in event_log.read(path) if "system/system_memory_usage_percentage" in event.get("values", {})
+    ]
 
 
 def sync(folder: Path, **env: str) -> str:
@@ -217,7 +219,7 @@ def child(store: str, path: Path) -> Run:
 
 def parents(store: str, folder: Path) -> list[Run]:
     """The parent runs of the experiments that the journals of `folder` tell of."""
-    keys = dict.fromkeys(journal.read(path)[0]["key"] for path in journals(folder))
+    keys = dict.fromkeys(event_log.read(path)[0]["key"] for path in journals(folder))
     return [run for key in keys for run in found(store, key=key)]
 
 

@@ -17,7 +17,9 @@ from repository import Clone
 
 from faults.servers import until
 from faults.stages import found, journals
-from retrace import hashing, journal, processes
+from retrace import event_log
+from retrace.pipeline import hashing
+from retrace.system import processes
 
 WEIGHTS = "models/model.safetensors"
 ROUNDS = int(os.environ.get("RETRACE_REPEAT", "2"))
@@ -43,13 +45,13 @@ def is_over(stage: processes.Identity) -> bool:
 def training(clone: Clone) -> dict[str, Any]:
     """The start of the journal of the training that runs, which has had some epochs."""
 
-    def newest() -> list[journal.Event]:
-        read = [journal.read(path) for path in journals(clone.path)]
+    def newest() -> list[event_log.Event]:
+        read = [event_log.read(path) for path in journals(clone.path)]
         trainings = [events for events in read if events[0]["stage"] == "train"]
         return max(trainings, key=lambda events: events[0]["time"])
 
     def is_at_work() -> bool:
-        return not journal.end_of(newest()) and sum("val_loss" in event.get("values", {}) for event in newest()) > 3
+        return not event_log.end_of(newest()) and sum("val_loss" in event.get("values", {}) for event in newest()) > 3
 
     until(is_at_work, what="some epochs")
     return newest()[0]

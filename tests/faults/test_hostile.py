@@ -22,30 +22,18 @@ import torch
 import yaml
 from repository import ROOT, environment
 
-from retrace import (
-    checkpoint,
-    classifier,
-    errors,
-    fetching,
-    graph,
-    hashing,
-    integrity,
-    journal,
-    params,
-    params_file,
-    paths,
-    pretrained,
-    recipes,
-    reports,
-    sources,
-    splits,
-)
-from retrace.classifier import Card
-from retrace.datasets import DATASETS, cifar10, fashion_mnist, image_folder, mnist
+from lab import params, paths, recipes
+from lab.data import download, offline_sources, storage
+from lab.data.datasets import DATASETS, cifar10, fashion_mnist, image_folder, mnist
+from lab.data.offline_sources import RawFile
+from lab.data.samples import Samples
+from lab.evaluation import artifacts
+from lab.models import classifier, pretrained
+from lab.models.classifier import Card
+from retrace import checkpoint, errors, event_log
 from retrace.errors import RetraceError
-from retrace.samples import Samples
-from retrace.sources import RawFile
-from retrace.tracking import store, upload
+from retrace.pipeline import graph, hashing, integrity, params_file
+from retrace.store import backend, upload
 
 MARKER = "code-ran"
 
@@ -163,14 +151,14 @@ READERS: dict[str, Reader] = {
         paths.RAW / "images.zip", lambda: image_folder.read(paths.RAW, resize=8, crop=8, on_bad="skip")
     ),
     "an image": Reader(paths.IMAGES / "cat/a.png", images),
-    "a part": Reader(paths.TRAIN, lambda: splits.load(paths.TRAIN)),
+    "a part": Reader(paths.TRAIN, lambda: storage.load(paths.TRAIN)),
     "weights": Reader(paths.WEIGHTS, classifier.load),
     "a card": Reader(paths.CARD, classifier.load),
-    "a batch": Reader(paths.BATCH, reports.load_batch),
-    "predictions": Reader(paths.PREDICTIONS, reports.load_predictions),
-    "views": Reader(paths.VIEWS, reports.load_views),
-    "metrics": Reader(paths.METRICS, reports.load_metrics),
-    "a history": Reader(paths.HISTORY, reports.load_history),
+    "a batch": Reader(paths.BATCH, artifacts.load_batch),
+    "predictions": Reader(paths.PREDICTIONS, artifacts.load_predictions),
+    "views": Reader(paths.VIEWS, artifacts.load_views),
+    "metrics": Reader(paths.METRICS, artifacts.load_metrics),
+    "a history": Reader(paths.HISTORY, artifacts.load_history),
     "params.yaml": Reader(paths.PARAMS, lambda: params.load(params.Train)),
     "a recipe": Reader(Path("recipes/trap.yaml"), lambda: recipes.load("trap")),
     "dvc.yaml": Reader(paths.GRAPH, lambda: graph.stages({})),
@@ -234,7 +222,7 @@ def test_a_trap_as_a_journal_is_passed_over(folder: Path, forms: dict[str, bytes
     path = Path(".retrace/journal/20260101T000000-train-00000000.jsonl")
     path.parent.mkdir(parents=True)
     path.write_bytes(forms[form] + b"\n")
-    assert all(isinstance(event, dict) for event in journal.read(path))
+    assert all(isinstance(event, dict) for event in event_log.read(path))
     upload.leftovers(path.parent, stop=lambda: False)
 
 
@@ -243,7 +231,7 @@ def test_a_pickled_model_is_not_loaded_where_we_have_set_mlflow_up(
     folder: Path, local: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "true")  # whatever the user's shell says
-    store.client()
+    backend.client()
     model = Path("model")
     model.mkdir()
     (model / "python_model.pkl").write_bytes(pickle.dumps(Trap()))
@@ -358,7 +346,7 @@ def test_a_hostile_archive_writes_nothing_and_ends_with_2(
     before = {file for file in folder.rglob("*") if file.is_file()}
 
     def fetch() -> None:
-        fetching.fetch("some", [FILE], {"npm": sources.npm("some@1", WANTED)}, paths.RAW)
+        download.fetch("some", [FILE], {"npm": offline_sources.npm("some@1", WANTED)}, paths.RAW)
 
     with pytest.raises(SystemExit) as ended:
         errors.run(fetch)
@@ -372,7 +360,7 @@ def test_a_hostile_archive_writes_nothing_and_ends_with_2(
 def test_an_archive_with_the_file_after_links_and_folders_is_taken(folder: Path) -> None:
     members = [member("package", type=tarfile.DIRTYPE), member("../x", type=tarfile.SYMTYPE, linkname="/")]
     content = packed(iter([*members, member(WANTED["file.bin"], b"hello")]))
-    sources._unpack(gzip.GzipFile(fileobj=io.BytesIO(content)), [FILE], WANTED, folder)
+    offline_sources._unpack(gzip.GzipFile(fileobj=io.BytesIO(content)), [FILE], WANTED, folder)
     assert [(path.name, path.read_bytes()) for path in folder.rglob("file*")] == [("file.bin", b"hello")]
 
 
@@ -394,7 +382,7 @@ def test_a_parameter_is_never_a_command(folder: Path, key: str, stage: str, valu
     subprocess.run(["dvc", "init", "--no-scm", "--quiet"], env=env, check=True)
     for path in (paths.TRAIN, paths.VALIDATION):
         path.parent.mkdir(parents=True, exist_ok=True)
-        splits.save(path, SAMPLES, splits.scale(SAMPLES))
+        storage.save(path, SAMPLES, storage.scale(SAMPLES))
     command = ["dvc", "repro", "--single-item", stage]
     ended = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert ended.returncode == 255

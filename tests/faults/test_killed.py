@@ -15,7 +15,8 @@ from repository import Clone
 
 from faults.servers import until
 from faults.stages import Stage, check_complete, child, found, parents, pending, sync, told
-from retrace import journal, processes
+from retrace import event_log
+from retrace.system import processes
 
 WORDLESS = "its process ended without a word: SIGKILL, out of memory, or the power failed"
 SOON_S = 30.0  # in which nothing runs any more whose DVC is gone
@@ -129,7 +130,7 @@ def test_a_reading_of_the_meter_after_the_end_does_not_change_it(folder: Path, l
     with Stage(folder, MLFLOW_TRACKING_URI="http://127.0.0.1:9") as stage:
         stage.end()
     late = {"kind": "metrics", "time": told(folder, stage.journal.name)[-1]["time"], "step": 9, "values": {"late": 1.0}}
-    journal.append(stage.journal, late)
+    event_log.append(stage.journal, late)
     sync(folder)
     assert child(local, stage.journal).info.status == "FINISHED"
     assert child(local, stage.journal).data.metrics["late"] == 1.0
@@ -156,7 +157,7 @@ def training(clone: Clone) -> list[psutil.Process]:
     for process in psutil.process_iter(["cmdline", "environ"]):
         words, env = process.info["cmdline"] or [], process.info["environ"] or {}
         ours = env.get("DVC_ROOT") == str(clone.path)
-        if ours and {"stages/train.py", "retrace.tracking.following"} & set(words):
+        if ours and {"stages/train.py", "retrace.tracking.uploader"} & set(words):
             theirs.append(process)
     return theirs
 
@@ -165,7 +166,7 @@ def check_nothing_runs(clone: Clone, before: int) -> None:
     """Soon nothing trains for the clone, and MLflow says KILLED of the run that was."""
     began = time.monotonic()
     until(lambda: not training(clone), SOON_S, "the end of training")
-    until(lambda: not journal.pending(clone.path / ".retrace/journal"), SOON_S, "the end of the upload")
+    until(lambda: not event_log.pending(clone.path / ".retrace/journal"), SOON_S, "the end of the upload")
     assert time.monotonic() - began <= SOON_S
     store = f"sqlite:///{clone.path / 'mlflow.db'}"
     runs = of_train(clone)

@@ -18,7 +18,7 @@ from repository import ROOT
 
 from faults.servers import until
 from faults.stages import another, found, surroundings
-from retrace import files
+from retrace.system import files
 
 pytestmark = pytest.mark.xdist_group("resumed")
 
@@ -30,12 +30,12 @@ SCRIPT = """
 import os, runpy, signal, sys, time
 from contextlib import contextmanager
 from retrace import checkpoint
-from retrace import evaluation
-from retrace import files
-from retrace import state
-from retrace import tracking
+from lab.evaluation import inference
+from retrace.system import files
+from lab.training import state
+from retrace.tracking.stage import stage
 
-checkpoint.EVERY_S, checkpoint.SHARE, tracking.ENDS_S = 0.1, 1.0, 1.0
+checkpoint.EVERY_S, checkpoint.SHARE, stage.ENDS_S = 0.1, 1.0, 1.0
 moment, at, number = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 calls = 0
 
@@ -69,11 +69,11 @@ def half(path, size=None):
 if moment == "step":
     before(state.State, "add_step")
 elif moment == "validation":
-    before(evaluation, "outputs")
+    before(inference, "outputs")
 elif moment == "save":
     files.atomic = half
 elif moment == "warm-up":
-    from retrace import summary
+    from lab.models import summary
     before(summary, "save")
 sys.argv = [sys.argv[4]]
 runpy.run_path(sys.argv[0], run_name="__main__")

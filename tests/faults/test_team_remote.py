@@ -17,7 +17,8 @@ from repository import ROOT, Clone, Tree, environment
 
 from faults.servers import Server, Ssh, Weed, rows
 from faults.stages import found
-from retrace import graph, hashing, params, params_file, paths
+from lab import params, paths
+from retrace.pipeline import graph, hashing, params_file
 
 PAGE = (ROOT / "docs/team.md").read_text()
 OURS, _, THEIRS = PAGE.partition("## Take a result over")
@@ -91,13 +92,13 @@ def team(place: tuple[str, dict[str, str]], store: str, tmp_path_factory: pytest
     remote, sets = place
     env = WHO | sets | {"MLFLOW_TRACKING_URI": store}
     (folder / "ann").mkdir()
-    ann, origin = Clone(folder / "ann", folder / "ann/.retrace", SMALL), folder / "retrace.git"
+    ann, origin = Clone(folder / "ann", folder / "ann/.retrace", SMALL), folder / "retrace.pipeline.git"
     ann.env |= env
     ann.type(f"git branch --move main && git init --quiet --bare --initial-branch main {origin}")
     ann.run("git", "remote", "add", "origin", str(origin))
     team = Team(store, remote, env, ann, origin, Tree(folder / "retrace", folder / "retrace/.retrace"))
     team.ben.env |= env
-    substitutes = {"/srv/retrace": remote, "git@example.org:retrace.git": str(origin)}
+    substitutes = {"/srv/retrace": remote, "git@example.org:retrace.pipeline.git": str(origin)}
     team.said["ann"] = typed(OURS, ann, substitutes, lambda: user_of(ann, sets))
     team.before = rows(database_of(team))
     above = Tree(folder, folder / "retrace/.retrace")

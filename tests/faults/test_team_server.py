@@ -24,7 +24,8 @@ from repository import ROOT, Clone, environment
 
 from faults.servers import Postgres, rows, until, unused_port
 from faults.stages import Stage, another, artifact, check_complete, found, parents, pending, sync
-from retrace import params, processes
+from lab import params
+from retrace.system import processes
 
 pytestmark = [pytest.mark.faults, pytest.mark.xdist_group("team server")]
 

@@ -25,9 +25,11 @@ from faults.stages import (
     sync,
     syncing,
 )
-from retrace import classifier, journal, paths, tracking
-from retrace.classifier import Card
-from retrace.tracking import follower
+from lab import paths
+from lab.models import classifier
+from lab.models.classifier import Card
+from retrace import event_log
+from retrace.tracking import stage, uploader_client
 
 EPOCHS = 150  # of each stage that is synced: some hundred points
 SWEEP = 12
@@ -46,7 +48,7 @@ class Nobody:
 @pytest.fixture
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stages in this process leave their journals to sync."""
-    monkeypatch.setattr(follower, "Uploader", Nobody)
+    monkeypatch.setattr(uploader_client, "Uploader", Nobody)
 
 
 def leave(folder: Path, n_experiments: int) -> list[Path]:
@@ -57,7 +59,7 @@ def leave(folder: Path, n_experiments: int) -> list[Path]:
     for number in range(n_experiments):
         another(folder, batch_size=str(number + 16))
         for name in ("train", "evaluate"):
-            with tracking.stage(name) as run:
+            with stage.stage(name) as run:
                 for epoch in range(1, EPOCHS + 1):
                     run.metrics({"train_loss": 1 / epoch, "val_loss": 2 / epoch, "val_accuracy": 0.5}, epoch)
                 run.artifact(paths.HISTORY, headline=True)
@@ -156,11 +158,11 @@ def test_a_model_that_was_half_packaged_when_its_upload_was_killed(
     folder: Path, local: str, card_of: Callable[[str, int], Card]
 ) -> None:
     card = card_of("mlp", 8)
-    with tracking.stage("train") as run:
+    with stage.stage("train") as run:
         classifier.save(classifier.build(card), card)
         run.model(paths.WEIGHTS, paths.CARD)
-    (journal.copies(run.path) / "model/data").mkdir(parents=True)
-    (journal.copies(run.path) / "model/data/model.pt2").write_bytes(b"half")
+    (event_log.copies(run.path) / "model/data").mkdir(parents=True)
+    (event_log.copies(run.path) / "model/data/model.pt2").write_bytes(b"half")
     sync(folder)
     (child,) = found(local, journal=run.path.stem)
     assert child.info.status == "FINISHED"
@@ -205,7 +207,7 @@ def test_a_sweep_of_twelve_on_four_workers_is_twelve_whole_rows(clone: Clone, tu
     for run in stages:
         if run.data.tags["retrace.stage"] == "train":
             assert artifact(store, run, HISTORY).count(b"\n") == 3
-    assert journal.pending(clone.path / ".retrace/journal") == []
+    assert event_log.pending(clone.path / ".retrace/journal") == []
     assert integrity(clone.path / "mlflow.db") == "ok"
 
 

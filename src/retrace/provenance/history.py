@@ -13,18 +13,19 @@ from pathlib import Path
 from rich.console import Console
 from rich.tree import Tree
 
-from retrace import git, graph, hashing, journal, paths, tracking
+from retrace import event_log, settings
 from retrace.errors import RetraceError
-from retrace.provenance import document, places
+from retrace.pipeline import git, graph, hashing
+from retrace.provenance import locations, trace_document
 from retrace.provenance.names import Output
-from retrace.provenance.origins import MADE, RunIndex
-from retrace.tracking import experiments, links, store
+from retrace.provenance.run_index import MADE, RunIndex
+from retrace.store import backend, cached_stages, experiments
 
 MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")
 CODE = ("src/", "stages/")
 
 
-@store.answering()
+@backend.answering()
 def show(target: str, *, as_json: bool = False) -> None:
     """Print what made the file `target`, or the bytes with this MD5; or what the run `target` made,
     where that is, and the commands that restore it.
@@ -51,7 +52,7 @@ class Account:
         self.origins = origins
         self.described: set[str] = set()
 
-    def grow(self, tree: Tree, run: store.Run, others: int = 0) -> None:
+    def grow(self, tree: Tree, run: backend.Run, others: int = 0) -> None:
         """Add the run, its dependencies, the runs that made those, and so on.
 
         `others` is the number of other runs that made the same bytes.
@@ -64,26 +65,26 @@ class Account:
         if others:
             node.add(f"{others} other run{'s' * (others > 1)} made the same bytes")
         self.add_facts(node, run)
-        deps = links.hashes(run, "deps")
+        deps = cached_stages.hashes(run, "deps")
         node.add(_code({path: md5 for path, md5 in deps.items() if path.startswith(CODE)}))
-        makers: dict[str, store.Run] = {}
+        makers: dict[str, backend.Run] = {}
         read = defaultdict[str, list[str]](list)
         for path, md5 in deps.items():
             if path.startswith(CODE):
                 continue
             maker = self.origins.maker(path, md5, run.data.tags.get("mlflow.parentRunId"))
             makers |= {maker.info.run_id: maker} if maker else {}
-            unknown = "" if path == str(paths.IMAGES) else ", made by no run that MLflow knows"
+            unknown = "" if path == str(settings.IMAGES) else ", made by no run that MLflow knows"
             read[maker.info.run_id if maker else ""].append(f"read {path}  {md5}{unknown if maker is None else ''}")
         for maker, files in read.items():
             branch = node.add("\n".join(files))
             if maker:
                 self.grow(branch, makers[maker])
 
-    def add_facts(self, node: Tree, run: store.Run) -> None:
+    def add_facts(self, node: Tree, run: backend.Run) -> None:
         """Add the run's experiment, code, parameters, time, user and machine to the node."""
         tags = run.data.tags
-        changed = ", with changes: its artifact code.patch" if places.has_patch(self.origins.client, run) else ""
+        changed = ", with changes: its artifact code.patch" if locations.has_patch(self.origins.client, run) else ""
         node.add(self._experiment(run))
         node.add(f"commit {tags.get('mlflow.source.git.commit', 'unknown')}{changed}")
         node.add(_circumstances(run))
@@ -96,7 +97,7 @@ class Account:
             files = [f"{path}  {md5}" for path, md5 in sorted(hashes.items()) if f"dvc.outs.{path}" not in tags]
             node.add("\n".join([f"from {tags['retrace.source']}", *files]))
 
-    def standing(self, parent: store.Run) -> str:
+    def standing(self, parent: backend.Run) -> str:
         """Return the experiment's names in MLflow, retrace and DVC."""
         tags = parent.data.tags
         names = [f"in MLflow under {self.origins.client.get_experiment(parent.info.experiment_id).name}"]
@@ -104,7 +105,7 @@ class Account:
         names += [f"DVC's {tags['dvc.exp_name']} on {tags.get('dvc.baseline_rev')}"] if "dvc.exp_name" in tags else []
         return ", ".join(names + ([f"committed as {tags['dvc.exp_rev']}"] if "dvc.exp_rev" in tags else []))
 
-    def _experiment(self, run: store.Run) -> str:
+    def _experiment(self, run: backend.Run) -> str:
         parent = self.origins.parent(run)
         if parent is None:
             return f"of experiment run {run.data.tags.get('mlflow.parentRunId')}, which MLflow has no more"
@@ -115,7 +116,7 @@ class Account:
         return f"{name}\n{self.standing(parent)}"
 
 
-def title(run: store.Run) -> str:
+def title(run: backend.Run) -> str:
     return f"{run.info.run_name}, run {run.info.run_id}: {run.info.status}"
 
 
@@ -128,12 +129,12 @@ def _show_file(origins: RunIndex, path: str, md5: str, *, as_json: bool) -> None
     if run is None:
         raise RetraceError(_unknown(origins, path, md5))
     if as_json:
-        print(json.dumps(document.file_document(origins, path, md5, run), indent=2))
+        print(json.dumps(trace_document.file_document(origins, path, md5, run), indent=2))
         return
     tree = Tree(f"{path}  {md5}")
     Account(origins).grow(tree, run, others=len(origins.makers(md5)) - 1)
     here = experiments.read(Path()) if md5 in _locked().values() else None
-    own = store.first(origins.client, origins.experiments, {"retrace.key": here.key}) if here else None
+    own = backend.first(origins.client, origins.experiments, {"retrace.key": here.key}) if here else None
     if own and own.info.run_id != run.data.tags.get("mlflow.parentRunId"):
         tree.add(f"the workspace has it as of experiment {own.info.run_name}, run {own.info.run_id}")
     _print(tree)
@@ -149,7 +150,7 @@ def _unknown(origins: RunIndex, path: str, md5: str) -> str:
     return f"{said}; what a stage made can be traced{_pending()}"
 
 
-def _show_run(origins: RunIndex, run: store.Run, *, as_json: bool) -> None:
+def _show_run(origins: RunIndex, run: backend.Run, *, as_json: bool) -> None:
     if not run.data.tags.keys() & {"retrace.key", "retrace.stage"}:
         raise RetraceError(f"run {run.info.run_id}: is no experiment's and no stage's; trace one of the runs below it")
     account = Account(origins)
@@ -157,7 +158,7 @@ def _show_run(origins: RunIndex, run: store.Run, *, as_json: bool) -> None:
     script: list[str] = []
     into = f"traced-{run.info.run_id[:8]}"
     if as_json:
-        print(json.dumps(document.run_document(origins, run, into), indent=2))
+        print(json.dumps(trace_document.run_document(origins, run, into), indent=2))
         return
     if "retrace.key" in run.data.tags:
         account.described.add(run.info.run_id)
@@ -174,34 +175,34 @@ def _show_run(origins: RunIndex, run: store.Run, *, as_json: bool) -> None:
             print(f"# or all into the workspace: dvc exp apply {shlex.quote(ref.name)}")
 
 
-def _add_files(node: Tree, origins: RunIndex, run: store.Run, into: str) -> list[str]:
+def _add_files(node: Tree, origins: RunIndex, run: backend.Run, into: str) -> list[str]:
     """Add the files of a stage's run and their locations; return the commands that restore them."""
     parent = origins.parent(run)
-    outs = links.hashes(run, "outs")
+    outs = cached_stages.hashes(run, "outs")
     rev = parent.data.tags.get("dvc.exp_rev") if parent else None
     script: list[str] = []
     lost: list[str] = []
     if not outs:
         node.add("no file of it is known")
     for path, md5 in outs.items():
-        copies = places.locate(origins.client, Output(path, md5, run.info.run_id, rev), into)
+        copies = locations.locate(origins.client, Output(path, md5, run.info.run_id, rev), into)
         node.add(f"{path}  {md5}  {', '.join(copies.names) or 'nowhere'}")
         script += copies.commands
         lost += [] if copies.names else [path]
     if lost:
-        commands = places.reproduce_commands(origins.client, run, rev)
+        commands = locations.reproduce_commands(origins.client, run, rev)
         remedy = "reproduced by:" if commands else "the commit of its code is gone"
         script += [f"# nowhere: {', '.join(lost)}; {remedy}", *commands]
     return script
 
 
-def _circumstances(run: store.Run) -> str:
+def _circumstances(run: backend.Run) -> str:
     """Return when, how long, by whom and on what a stage ran."""
     tags = run.data.tags
     began = datetime.fromtimestamp(run.info.start_time / 1000).astimezone()
     facts = [f"{began:%Y-%m-%d %H:%M:%S %z}"]
     facts += [f"{(run.info.end_time - run.info.start_time) / 1000:.1f} s"] if run.info.end_time else []
-    facts += [f"by {tags.get('mlflow.user')} on {tags.get('retrace.machine')}"]
+    facts += [f"by {tags.get('mlflow.user')} on {tags.get('retrace.system.machine')}"]
     return ", ".join(facts + ([tags["retrace.device"]] if "retrace.device" in tags else []))
 
 
@@ -223,7 +224,7 @@ def _inside(file: Path) -> str:
 
 
 def _pending() -> str:
-    n = len(journal.pending(tracking.folder()))
+    n = len(event_log.pending(event_log.folder()))
     return f"; MLflow lacks {n} event logs: `retrace sync` uploads them, then try again" if n else ""
 
 

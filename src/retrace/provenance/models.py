@@ -2,17 +2,17 @@
 
 import re
 
-from retrace import paths
+from retrace import settings
 from retrace.errors import RetraceError
-from retrace.provenance.origins import RunIndex
-from retrace.tracking import folds, links, registry, store
-from retrace.tracking import models as logged
-from retrace.tracking.models import LoggedModel
+from retrace.provenance.run_index import RunIndex
+from retrace.store import backend, cached_stages, groups, registry
+from retrace.store import models as logged
+from retrace.store.models import LoggedModel
 
 SCHEME = "models:/"
 NAMED = re.compile(rf"{SCHEME}(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[0-9]+))")
-EVALUATED = f"dvc.deps.{paths.WEIGHTS}"  # tag of a run with the MD5 of the weights that it read
-TESTED = f"dvc.deps.{paths.TEST}"  # the same of the test split
+EVALUATED = f"dvc.deps.{settings.WEIGHTS}"  # tag of a run with the MD5 of the weights that it read
+TESTED = f"dvc.deps.{settings.TEST}"  # the same of the test split
 
 
 def resolve_model(name: str) -> LoggedModel:
@@ -31,13 +31,13 @@ def resolve_model(name: str) -> LoggedModel:
     return model_of_run(index, run)
 
 
-def model_of_run(index: RunIndex, run: store.Run) -> LoggedModel:
+def model_of_run(index: RunIndex, run: backend.Run) -> LoggedModel:
     """Return the model of an experiment, or the one that a stage's run made or read.
 
     Raises RetraceError where there is none.
     """
     name = f"run {run.info.run_id[:8]}"
-    if folds.SUMMARY in run.data.tags:
+    if groups.SUMMARY in run.data.tags:
         raise RetraceError(f"{name}: sums up folds; name one of the runs below it, one a fold")
     md5 = next(filter(None, map(_weights, _train_runs(index, run))), None)
     model = logged.by_weights(index.client, run.info.experiment_id, md5) if md5 else None
@@ -47,19 +47,21 @@ def model_of_run(index: RunIndex, run: store.Run) -> LoggedModel:
     return logged.complete(index.client, model)
 
 
-def evaluations(client: store.MlflowClient, model: LoggedModel) -> list[store.Run]:
+def evaluations(client: backend.MlflowClient, model: LoggedModel) -> list[backend.Run]:
     """Return the finished runs of `evaluate` that read these weights, newest first."""
     asked = f"tags.`{EVALUATED}` = '{model.tags[logged.MD5]}' and tags.`retrace.stage` = 'evaluate'"
-    runs = store.every(client, [model.experiment_id], f"{asked} and {links.FINISHED}")
+    runs = backend.every(client, [model.experiment_id], f"{asked} and {cached_stages.FINISHED}")
     return sorted(runs, key=lambda run: run.info.start_time, reverse=True)
 
 
-def _train_runs(index: RunIndex, run: store.Run) -> list[store.Run]:
+def _train_runs(index: RunIndex, run: backend.Run) -> list[backend.Run]:
     return [one for one in index.stages(run) if one is run or one.data.tags["retrace.stage"] == "train"]
 
 
-def _weights(run: store.Run) -> str | None:
-    return links.hashes(run, "outs").get(str(paths.WEIGHTS)) or links.hashes(run, "deps").get(str(paths.WEIGHTS))
+def _weights(run: backend.Run) -> str | None:
+    return cached_stages.hashes(run, "outs").get(str(settings.WEIGHTS)) or cached_stages.hashes(run, "deps").get(
+        str(settings.WEIGHTS)
+    )
 
 
 def _registered(index: RunIndex, name: str) -> LoggedModel:

@@ -2,21 +2,21 @@
 
 import re
 
-from retrace import paths
+from retrace import settings
 from retrace.errors import RetraceError
 from retrace.provenance import models
 from retrace.provenance.models import TESTED
-from retrace.provenance.origins import RunIndex
-from retrace.tracking import registry, store
-from retrace.tracking.models import LoggedModel
+from retrace.provenance.run_index import RunIndex
+from retrace.store import backend, registry
+from retrace.store.models import LoggedModel
 
-WEIGHTS = f"dvc.outs.{paths.WEIGHTS}"
+WEIGHTS = f"dvc.outs.{settings.WEIGHTS}"
 ACCURACY = "test_accuracy"
 ALIAS = re.compile(r"(?!latest$)(?!v[0-9]+$)[A-Za-z][A-Za-z0-9_-]{0,99}", re.IGNORECASE)
-READ = (paths.TRAIN, paths.VALIDATION)
+READ = (settings.TRAIN, settings.VALIDATION)
 
 
-@store.answering()
+@backend.answering()
 def promote(run_id: str, alias: str, *, force: bool) -> None:
     """Register the model of the run whose id begins so under its data set's name, with tags of its
     origin, and set `alias` to it. A second time nothing changes.
@@ -33,7 +33,7 @@ def promote(run_id: str, alias: str, *, force: bool) -> None:
     run = _finished(origins, run_id)
     model = models.model_of_run(origins, run)
     name = origins.client.get_experiment(run.info.experiment_id).name
-    with store.lock():
+    with backend.lock():
         present = registry.version(origins.client, name, alias=alias)
         evaluated = _evaluated(origins, model, run, present.tags if present else {})
         tags = _tags(origins, model, run, evaluated)
@@ -53,7 +53,7 @@ def promote(run_id: str, alias: str, *, force: bool) -> None:
     print(f"serve it: mlflow models serve -m models:/{name}@{alias} --env-manager local --port 5001")
 
 
-def _finished(origins: RunIndex, run_id: str) -> store.Run:
+def _finished(origins: RunIndex, run_id: str) -> backend.Run:
     run = origins.run(run_id)
     if run is None:
         said = f"is no run's id in {origins.address}; give at least 6 of its digits, which `mlflow ui` shows"
@@ -64,7 +64,7 @@ def _finished(origins: RunIndex, run_id: str) -> store.Run:
     return run
 
 
-def _evaluated(origins: RunIndex, model: LoggedModel, run: store.Run, present: dict[str, str]) -> store.Run:
+def _evaluated(origins: RunIndex, model: LoggedModel, run: backend.Run, present: dict[str, str]) -> backend.Run:
     """Return the run that tested the model.
 
     It is one on the data of the `present` version, else the experiment's own, else the newest.
@@ -75,14 +75,14 @@ def _evaluated(origins: RunIndex, model: LoggedModel, run: store.Run, present: d
         raise RetraceError(f"{said}; `dvc repro evaluate` does it")
     own = (origins.experiment(run) or run).info.run_id
 
-    def priority(run: store.Run) -> tuple[bool, bool]:
+    def priority(run: backend.Run) -> tuple[bool, bool]:
         tags = run.data.tags
         return tags.get(TESTED) == present.get(TESTED), tags["mlflow.parentRunId"] == own
 
     return max(evaluations, key=priority)
 
 
-def _tags(origins: RunIndex, model: LoggedModel, run: store.Run, evaluated: store.Run) -> dict[str, str]:
+def _tags(origins: RunIndex, model: LoggedModel, run: backend.Run, evaluated: backend.Run) -> dict[str, str]:
     """Return the version's tags of its origin, named as those of runs."""
     trained = origins.client.get_run(str(model.source_run_id))
     parent = origins.experiment(run) or run

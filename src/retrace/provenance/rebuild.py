@@ -19,9 +19,11 @@ from typing import IO
 
 import psutil
 
-from retrace import dvc_cli, files, git, graph, hashing, journal, paths
+from retrace import event_log, settings
 from retrace.errors import RetraceError
-from retrace.journal import Event
+from retrace.event_log import Event
+from retrace.pipeline import dvc_cli, git, graph, hashing
+from retrace.system import files
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 MARK = "RETRACE_REBUILT_IN"  # in the environment of every process that is started here
@@ -90,11 +92,13 @@ def restore_images(tree: Path, md5: str) -> None:
 
     Raises RetraceError where neither has them.
     """
-    wanted, here = tree / paths.IMAGES, files.root() / paths.IMAGES
+    wanted, here = tree / settings.IMAGES, files.root() / settings.IMAGES
     if wanted.exists() and hashing.md5(wanted) == md5:
         return
     if not here.exists() or hashing.md5(here) != md5:
-        raise RetraceError(f"{paths.IMAGES}: is not what the run read, which had the MD5 {md5}; put those images back")
+        raise RetraceError(
+            f"{settings.IMAGES}: is not what the run read, which had the MD5 {md5}; put those images back"
+        )
     shutil.rmtree(wanted, ignore_errors=True)
     shutil.copytree(here, wanted)
 
@@ -123,7 +127,7 @@ def repro(tree: Path, stages: Iterable[str], out: IO[str] | None = None) -> None
 
 def event_logs(tree: Path) -> dict[str, list[Event]]:
     """Return the event logs of the stages that ran in `tree`, by stage."""
-    logs = [journal.read(path) for path in (tree / ".retrace/journal").rglob("*.jsonl")]
+    logs = [event_log.read(path) for path in (tree / ".retrace/journal").rglob("*.jsonl")]
     return {events[0]["stage"]: events for events in logs if events}
 
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from retrace import graph, hashing, params
 from retrace.errors import RetraceError
-from retrace.journal import Event
-from retrace.provenance.origins import RunIndex
-from retrace.provenance.verdicts import Facts
-from retrace.tracking import folds, links, store
+from retrace.event_log import Event
+from retrace.pipeline import graph, hashing
+from retrace.provenance.diff import Facts
+from retrace.provenance.run_index import RunIndex
+from retrace.store import backend, cached_stages, groups
 
 TIMED = re.compile(r"train_s|images_per_s|system/.*")  # of the clock and the machine: never compared
 
@@ -24,9 +24,9 @@ class Record:
     `stages` are those to verify: all of the experiment, or the run's own.
     """
 
-    run: store.Run
-    parent: store.Run
-    made_by: Mapping[str, store.Run]
+    run: backend.Run
+    parent: backend.Run
+    made_by: Mapping[str, backend.Run]
     stages: tuple[str, ...]
 
     @property
@@ -37,7 +37,7 @@ class Record:
     def is_parent(self) -> bool:
         return self.run is self.parent
 
-    def own(self) -> list[store.Run]:
+    def own(self) -> list[backend.Run]:
         """Return the experiment's own runs, which all had its code: the run itself, then train's."""
         parent = self.parent.info.run_id
         found = [run for run in self.made_by.values() if run.data.tags.get("mlflow.parentRunId") == parent]
@@ -55,7 +55,7 @@ def find_record(run_id: str) -> Record:
         said = f"is no run's id in {index.address}; give at least 6 of its digits, which `mlflow ui` shows"
         raise RetraceError(f"run {run_id!r}: {said}")
     tags = run.data.tags
-    if folds.SUMMARY in tags:
+    if groups.SUMMARY in tags:
         raise RetraceError(f"run {run_id}: sums up folds; verify the runs below it, one a fold")
     if "retrace.key" not in tags and "retrace.stage" not in tags:
         raise RetraceError(f"run {run_id}: is none of this pipeline's; `mlflow ui` shows those that are")
@@ -63,7 +63,7 @@ def find_record(run_id: str) -> Record:
     if parent is None:
         raise RetraceError(f"run {run_id}: its experiment's run is no more in {index.address}, and with it the key")
     made_by = {made.data.tags["retrace.stage"]: made for made in index.stages(parent)}
-    stages = tuple(stage for stage in params.STAGES if stage in made_by)
+    stages = tuple(stage for stage in graph.names() if stage in made_by)
     if parent is not run:
         stages = (tags["retrace.stage"],)
         made_by |= {tags["retrace.stage"]: run}
@@ -76,20 +76,20 @@ def find_record(run_id: str) -> Record:
     return Record(run, parent, made_by, stages)
 
 
-def recorded_facts(client: store.MlflowClient, record: Record, makers: Mapping[str, str]) -> Facts:
+def recorded_facts(client: backend.MlflowClient, record: Record, makers: Mapping[str, str]) -> Facts:
     """Return what the run made and measured, and what it read of stages that are not verified."""
     facts: dict[tuple[str, str], Any] = {}
     headlines: dict[str, str] = {}
     for stage in record.stages:
         run = record.made_by[stage]
-        for path, md5 in links.hashes(run, "deps").items():
+        for path, md5 in cached_stages.hashes(run, "deps").items():
             if makers.get(path, stage) not in record.stages:
                 facts[makers[path], path] = md5
-        facts |= {(stage, path): md5 for path, md5 in links.hashes(run, "outs").items()}
+        facts |= {(stage, path): md5 for path, md5 in cached_stages.hashes(run, "outs").items()}
         for name in filter(_is_compared, run.data.metrics):
             history = sorted(client.get_metric_history(run.info.run_id, name), key=lambda point: point.timestamp)
             facts[stage, name] = {point.step: point.value for point in history}
-        for name, value in json.loads(run.data.tags.get(links.HEADLINE, "{}")).items():
+        for name, value in json.loads(run.data.tags.get(cached_stages.HEADLINE, "{}")).items():
             facts.setdefault((stage, name), {})["headline"] = value
             headlines[name] = stage
     if record.is_parent:
@@ -129,8 +129,8 @@ def device_change(record: Record, logs: Mapping[str, list[Event]], exact: tuple[
         now: dict[str, str] = {}
         for event in logs[stage]:
             now |= event["values"] if event["kind"] == "tags" else {}
-            now |= {"retrace.machine": event["machine"]} if event["kind"] == "start" else {}
-        kinds = [tag for tag in ("retrace.device", "retrace.machine") if tag in then and tag in now]
+            now |= {"retrace.system.machine": event["machine"]} if event["kind"] == "start" else {}
+        kinds = [tag for tag in ("retrace.device", "retrace.system.machine") if tag in then and tag in now]
         if any(then[tag] != now[tag] for tag in kinds):
             return ", ".join(then[tag] for tag in kinds), ", ".join(now[tag] for tag in kinds)
     return None

@@ -5,18 +5,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from retrace import hashing, identity, params_file, paths
+from retrace import settings
 from retrace.errors import RetraceError
+from retrace.pipeline import hashing, identity, params_file
 from retrace.provenance import rebuild
-from retrace.provenance.places import PATCH
+from retrace.provenance.locations import PATCH
 from retrace.provenance.rebuild import Origin
 from retrace.provenance.record import Record
-from retrace.tracking import links, store
+from retrace.store import backend, cached_stages
 
 CODE = ("src/", "stages/")
 
 
-def restore(client: store.MlflowClient, record: Record, tree: Path) -> Origin:
+def restore(client: backend.MlflowClient, record: Record, tree: Path) -> Origin:
     """Write the code, parameters and images of the run into `tree`; return where they came from.
 
     Raises RetraceError if nothing that is left of them has the experiment's key.
@@ -25,10 +26,10 @@ def restore(client: store.MlflowClient, record: Record, tree: Path) -> Origin:
     for origin in dict.fromkeys(_origins(client, record)):
         try:
             rebuild.check_out_origin(tree, origin)
-            values = params_file.read(tree / paths.PARAMS)
-            read = links.hashes(record.made_by["download"], "deps") if "download" in record.made_by else {}
-            if values.get("dataset") == "image_folder" and str(paths.IMAGES) in read:
-                rebuild.restore_images(tree, read[str(paths.IMAGES)])
+            values = params_file.read(tree / settings.PARAMS)
+            read = cached_stages.hashes(record.made_by["download"], "deps") if "download" in record.made_by else {}
+            if values.get("dataset") == "image_folder" and str(settings.IMAGES) in read:
+                rebuild.restore_images(tree, read[str(settings.IMAGES)])
         except RetraceError as error:
             failed.append(str(error))
             continue
@@ -41,7 +42,7 @@ def restore(client: store.MlflowClient, record: Record, tree: Path) -> Origin:
     raise RetraceError(f"{record.name}: {failed[0] if failed else nowhere}")
 
 
-def _origins(client: store.MlflowClient, record: Record) -> Iterator[Origin]:
+def _origins(client: backend.MlflowClient, record: Record) -> Iterator[Origin]:
     """Yield the commits and patches that may have the code, the likeliest first."""
     for run in record.own():
         if commit := run.data.tags.get("mlflow.source.git.commit"):
@@ -51,7 +52,7 @@ def _origins(client: store.MlflowClient, record: Record) -> Iterator[Origin]:
             yield Origin(commit)
 
 
-def _patch(client: store.MlflowClient, run: str) -> bytes:
+def _patch(client: backend.MlflowClient, run: str) -> bytes:
     if PATCH not in {file.path for file in client.list_artifacts(run)}:
         return b""
     with tempfile.TemporaryDirectory() as folder:
@@ -60,14 +61,14 @@ def _patch(client: store.MlflowClient, run: str) -> bytes:
 
 def _others(record: Record, values: params_file.Values, tree: Path) -> list[str]:
     """Return the code files and parameters that differ between `tree` and the experiment's runs."""
-    recorded = {path: md5 for run in record.own() for path, md5 in links.hashes(run, "deps").items()}
+    recorded = {path: md5 for run in record.own() for path, md5 in cached_stages.hashes(run, "deps").items()}
     files = [
         path
         for path, md5 in sorted(recorded.items())
         if path.startswith(CODE) and not ((tree / path).exists() and hashing.md5(tree / path) == md5)
     ]
     chosen = sorted(record.parent.data.params.items())
-    return files + [f"{paths.PARAMS} ({key})" for key, value in chosen if str(_at(values, key)) != value]
+    return files + [f"{settings.PARAMS} ({key})" for key, value in chosen if str(_at(values, key)) != value]
 
 
 def _at(values: Any, key: str) -> Any:

@@ -5,9 +5,11 @@ import io
 from dataclasses import dataclass
 from pathlib import Path
 
-from retrace import git, hashing, machine, paths
+from retrace import settings
 from retrace.errors import DataError
-from retrace.tracking import experiments, store, sweeps
+from retrace.pipeline import git, hashing
+from retrace.store import backend, experiments, sweep_runs
+from retrace.system import machine
 
 
 @dataclass(frozen=True)
@@ -27,26 +29,26 @@ def read_result(commit: str, metric: str, cache: Path) -> Result:
     with git.export(commit) as folder:
         tree = experiments.read(folder)
     if tree is None or metric not in tree.metrics:
-        raise DataError(f"commit {commit[:10]}: its {paths.METRICS} is not what its code and parameters made")
+        raise DataError(f"commit {commit[:10]}: its {settings.METRICS} is not what its code and parameters made")
     return Result(tree.metrics[metric], _curve(tree, metric, cache), tree.key)
 
 
 def add_to_sweep(dataset: str, sweep: str, key: str, at: int) -> None:
     """Put the trial's run below the sweep's in MLflow; create it where no stage of the trial ran."""
-    client = store.client()
-    with store.lock():
-        experiment = store.experiment_of(client, dataset)
-        known = store.first(client, [experiment], {"retrace.key": key})
+    client = backend.client()
+    with backend.lock():
+        experiment = backend.experiment_of(client, dataset)
+        known = backend.first(client, [experiment], {"retrace.key": key})
     if known is None:
         experiments.add_missing(client)
-    with store.lock():
-        if run := known or store.first(client, [experiment], {"retrace.key": key}):
-            sweeps.adopt(client, experiment, run.info.run_id, sweep, machine.user(), at)
+    with backend.lock():
+        if run := known or backend.first(client, [experiment], {"retrace.key": key}):
+            sweep_runs.adopt(client, experiment, run.info.run_id, sweep, machine.user(), at)
 
 
 def _curve(tree: experiments.Tree, metric: str, cache: Path) -> dict[int, float]:
     """Return the metric by epoch; empty where DVC's cache has lost the history."""
-    md5 = tree.locked["train"].outs[str(paths.HISTORY)]
+    md5 = tree.locked["train"].outs[str(settings.HISTORY)]
     kept = hashing.object_path(cache / "files" / "md5", md5)
     if not kept.is_file() or hashing.md5(kept) != md5:
         return {}

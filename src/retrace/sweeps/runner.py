@@ -9,13 +9,14 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
-from retrace import dvc_internals, errors, journal, overrides
+from retrace import errors, event_log
 from retrace.errors import DataError, RetraceError
-from retrace.sweeps import results, studies, trees
-from retrace.sweeps.attempts import TrialProcess
-from retrace.sweeps.studies import OVER, ClaimedTrial, Sweep
-from retrace.tracking import store
-from retrace.tracking import sweeps as shown
+from retrace.pipeline import dvc_internals, overrides
+from retrace.store import backend
+from retrace.store import sweep_runs as shown
+from retrace.sweeps import results, study, worktree
+from retrace.sweeps.study import OVER, ClaimedTrial, Sweep
+from retrace.sweeps.trial import TrialProcess
 
 POLL_S = 0.3
 TRIED = 3  # a sweep stops when so many first trials have all failed
@@ -39,10 +40,10 @@ class Runner:
         self.sweep, self.asked, self.jobs, self.until, self.say = sweep, sweep.asked, jobs, until, say
         self.dataset = (self.asked.space.base | self.asked.space.fixed)["dataset"]
         self.origin, self.cache, self.store, self.began = (
-            trees.current_origin(),
+            worktree.current_origin(),
             dvc_internals.cache().absolute(),
-            store.address(),
-            journal.now(),
+            backend.address(),
+            event_log.now(),
         )
         self.running: list[Running] = []
         self.lacking: str | None = None  # why MLflow does not have all, if it has not
@@ -52,7 +53,7 @@ class Runner:
 
         A signal stops the running ones; they resume when the sweep does.
         """
-        trees.remove_leftovers(self.asked.name)
+        worktree.remove_leftovers(self.asked.name)
         self.show(shown.begin, self.dataset, self.asked.name, self.asked.space.described(), self.began)
         self._print_count("")
         try:
@@ -70,7 +71,7 @@ class Runner:
     def show(self, tell: Callable[..., None], *what: Any) -> None:
         """Update MLflow; where it does not answer, keep the reason: no trial waits for a server."""
         try:
-            with store.answering():
+            with backend.answering():
                 tell(*what)
         except RetraceError as error:
             self.lacking = str(error)
@@ -86,7 +87,7 @@ class Runner:
             return True
         name = self.sweep.experiment(claimed.number)
         with ExitStack() as tree:
-            grown = tree.enter_context(trees.trial_repository(name, self.asked.name, self.origin, self.cache))
+            grown = tree.enter_context(worktree.trial_repository(name, self.asked.name, self.origin, self.cache))
             attempt = TrialProcess(name, self.asked.name, claimed.changes, grown, self.store)
             self.running.append(Running(claimed, attempt, tree.pop_all()))
         return True
@@ -97,7 +98,7 @@ class Runner:
         for epoch, value in attempt.epochs(self.asked.metric):
             if self.sweep.is_hopeless(each.claimed, epoch, value) and not over:
                 why = f"after epoch {epoch}, with {self.asked.metric} {value:.4f}: worse than three in four were then"
-        if time.monotonic() - each.signed > studies.ALIVE_S:
+        if time.monotonic() - each.signed > study.ALIVE_S:
             self.sweep.alive(each.claimed)
             each.signed = time.monotonic()
         why = None if attempt.is_trained else why  # too late to save anything
@@ -125,7 +126,7 @@ class Runner:
         elif pruned:
             self._end(claimed, TrialState.PRUNED, reason=pruned, seconds=took)
         else:
-            reason = f"{attempt.reason()}; {attempt.log.relative_to(trees.sweep_folder('').parent.parent)}"
+            reason = f"{attempt.reason()}; {attempt.log.relative_to(worktree.sweep_folder('').parent.parent)}"
             self._end(claimed, TrialState.FAIL, reason=reason, seconds=took)
             return
         attempt.log.unlink(missing_ok=True)

@@ -8,7 +8,6 @@ trials. Everything is checked against params.yaml before anything runs; values a
 
 import difflib
 import hashlib
-import importlib
 import json
 import math
 import re
@@ -21,13 +20,13 @@ from typing import Any
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import Trial
 
-from retrace import metrics, overrides, params
 from retrace.errors import ParamsError
-from retrace.metrics import Direction
-from retrace.overrides import Flat
-from retrace.params import TABLES, Choice
-from retrace.params_file import Values
+from retrace.pipeline import graph, metrics, overrides, params_file
+from retrace.pipeline.metrics import Direction
+from retrace.pipeline.overrides import Flat
+from retrace.pipeline.params_file import Values
 
+TRAIN = "train"  # the stage whose metrics a sweep optimizes
 METRICS = ("val_loss", "val_accuracy")  # measured on the validation split after each epoch
 NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 RANGE = re.compile(rf"(log:)?({NUMBER}?)\.\.({NUMBER})(?::({NUMBER}))?")
@@ -48,6 +47,7 @@ class Space:
     choices: Mapping[str, Mapping[str, Any]]  # of an axis of choices: each value, by its word
     fixed: Flat
     base: Flat
+    tables: Mapping[str, str]  # by the parameter that chooses an entry: `models` by `model`
 
     def all_trials(self, most: int) -> list[dict[str, Any]] | None:
         """Return every possible trial as Optuna has it; None where there are more than `most`."""
@@ -97,7 +97,7 @@ class Space:
         return f"{keys}-{hashlib.sha256(content.encode()).hexdigest()[:4]}"
 
     def _is_read(self, key: str, taken: Mapping[str, Any]) -> bool:
-        choice, entry = _owner(key)
+        choice, entry = _owner(key, self.tables)
         return choice is None or {**self.base, **self.changes(taken)}[choice] == entry
 
 
@@ -107,7 +107,8 @@ def parse_space(words: Sequence[str], values: Values) -> Space:
     Raises ParamsError, in one line, for what these do not allow.
     """
     base = overrides.flatten(values, keep_empty=True)
-    texts = dict(_split(word, base) for word in words)
+    tables = graph.choices()
+    texts = dict(_split(word, base, tables) for word in words)
     if len(texts) < len(words):
         keys = [word.partition("=")[0] for word in words]
         raise ParamsError(f"{next(key for key in keys if keys.count(key) > 1)}: is given twice")
@@ -121,9 +122,9 @@ def parse_space(words: Sequence[str], values: Values) -> Space:
     }
     axes = {
         key: CategoricalDistribution(tuple(choices[key])) if isinstance(many, list) else many
-        for key, many in sorted(swept.items(), key=lambda item: item[0] not in TABLES)  # settings after their choice
+        for key, many in sorted(swept.items(), key=lambda item: item[0] not in tables)  # settings after their choice
     }
-    space = Space(axes, choices, fixed, base)
+    space = Space(axes, choices, fixed, base, tables)
     _check_values(space, fixed)
     if not axes:
         raise ParamsError("nothing varies: give a range (lr=log:1e-4..1e-1) or choices (model=cnn,lenet)")
@@ -146,13 +147,14 @@ def sweep_direction(name: str) -> Direction:
     raise ParamsError(f"--metric is {name!r}; should be one of {', '.join(METRICS)}: {why}")
 
 
-def _split(word: str, base: Flat) -> tuple[str, str]:
+def _split(word: str, base: Flat, tables: Mapping[str, str]) -> tuple[str, str]:
     key, equals, text = word.partition("=")
     if not equals or not text:
         raise ParamsError(f"{word!r}: should be KEY=VALUES, as lr=log:1e-4..1e-1, model=cnn,lenet or epochs=3")
     if key not in base:
-        near = [] if key in TABLES.values() else difflib.get_close_matches(key, base, n=1)
-        known = [other for other in base if other.startswith(f"{key}.")] or list(params.Train.model_fields)
+        near = [] if key in tables.values() else difflib.get_close_matches(key, base, n=1)
+        settings = [other for other in base if other.startswith(f"{key}.")]
+        known = settings or [param for param in graph.declared()[TRAIN]["params"] if "." not in param]
         hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
         raise ParamsError(f"params.yaml: {key} is not a key of a value; {hint}")
     return key, text
@@ -209,33 +211,28 @@ def _check(space: Space) -> None:
             why = "scores on other data do not compare"
             raise ParamsError(f"{key}: can't be swept, for {why}; `dvc exp run --queue -S '{key}=...'` runs them all")
     for key, axis in space.axes.items():
-        choice, entry = _owner(key)
+        choice, entry = _owner(key, space.tables)
         chosen = {}
         if choice and choice in space.choices and entry in space.choices[choice]:
             chosen = {choice: entry}
         for value in _ends(axis):
             changes = space.changes({**chosen, key: value})
             values = _check_values(space, changes)
-            if key not in params.chosen(values, params.Train):
+            if key not in overrides.select(values, graph.stages(values)[TRAIN].params):
                 why = f"{choice} is {values[choice]}" if choice else "training does not read it"
                 raise ParamsError(f"{key}: changes no trial, for {why}; leave it out")
 
 
 def _check_values(space: Space, changes: Flat) -> Values:
     values = space.values(changes)
-    params.checked(values)
-    for choice, table in TABLES.items():
-        touched = choice in changes or any(key.startswith(f"{table}.") for key in changes)
-        if touched and choice != "dataset":  # settings say by whose code they are read what they may be
-            entries = getattr(importlib.import_module(f"retrace.{table}"), table.upper())
-            params.bind(entries, Choice(name=values[choice], settings=values[table][values[choice]]), table)
+    params_file.check(values, changes)
     return values
 
 
-def _owner(key: str) -> tuple[str | None, str]:
+def _owner(key: str, tables: Mapping[str, str]) -> tuple[str | None, str]:
     """Return the choice and the entry whose setting `key` is."""
     table, _, rest = key.partition(".")
-    choice = next((choice for choice, name in TABLES.items() if name == table), None)
+    choice = next((choice for choice, name in tables.items() if name == table), None)
     return choice, rest.partition(".")[0]
 
 

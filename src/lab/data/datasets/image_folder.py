@@ -1,0 +1,295 @@
+"""Your own images in data/images: a folder for each class, with train, val and test folders or not.
+
+`collect` packs the files as they are into one archive. `read` decodes all of them, so that every
+unusable image is reported, with its path and the reason, before anything is trained.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+import warnings
+import zipfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple
+
+import numpy as np
+from pydantic import Field
+
+from lab import paths
+from lab.data import decoding, memmap
+from lab.data.samples import Samples, Skipped, Splits
+from retrace.errors import DataError, ParamsError
+from retrace.system import files, memory
+
+SPLITS = ("train", "val", "test")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+ARCHIVE = "images.zip"
+MAX_LINES = 20  # of a message
+MAX_THREADS = 8
+DECODING_BYTES = 1 << 31  # of memory, to decode one image
+WINDOW = 1024  # images
+DVC_CACHE = re.compile(r"/files/md5/[0-9a-f]{2}/[0-9a-f]{30}$")  # to which DVC may link a file
+
+Edge = Annotated[int, Field(ge=1, le=2048)]  # pixels
+Problems = dict[Path, str]  # unusable files and folders, and why
+
+
+class Listing(NamedTuple):
+    """The content of data/images without hidden files and the README."""
+
+    images: dict[str, Path]  # by the path in data/images: class/... or split/class/...
+    others: list[Path]  # files without the suffix of an image
+    problems: Problems
+
+
+def collect(folder: Path) -> str:
+    """Pack data/images into images.zip in `folder`, and return a summary.
+
+    Equal images give equal bytes. Raises DataError with one line for each file that can't be read
+    or has no class; then `folder` is empty.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    images, others, problems = _list(paths.IMAGES)
+    with (
+        files.atomic(folder / ARCHIVE) as unfinished,
+        zipfile.ZipFile(unfinished, "w") as archive,
+    ):
+        for name, path in sorted(images.items()):
+            try:
+                content = _content(path)
+            except DataError as error:
+                problems[path] = str(error)
+                continue
+            if not problems:
+                archive.writestr(_member(name), content)
+        if problems:
+            raise DataError(_message("to mend or remove", problems))
+    n_classes = len({_split_and_class(name)[1] for name in images})
+    summary = f"{paths.IMAGES}, {len(images):,} images of {n_classes} classes"
+    suffixes = Counter(path.suffix.lower() or "without suffix" for path in others)
+    left_out = [f"{count} {printable(suffix)}" for suffix, count in sorted(suffixes.items())]
+    return f"{summary}; left out: {', '.join(left_out)}" if left_out else summary
+
+
+def read(folder: Path, *, resize: Edge, crop: Edge, on_bad: Literal["fail", "skip"]) -> Splits:
+    """Decode the samples of each split, images of shape (n, 3, crop, crop).
+
+    Without folders for splits all are for training. The shorter edge of an image is resized to
+    `resize` pixels, then the center is cropped. Images that can't be decoded are skipped, or raise
+    DataError with one line for each.
+    """
+    if crop > resize:
+        limit = f"should be at most resize, which is {resize}"
+        raise ParamsError(f"{paths.PARAMS}: datasets.image_folder.crop is {crop}; {limit}")
+    try:
+        with zipfile.ZipFile(folder / ARCHIVE) as archive:
+            return _decode_all(archive, resize, crop, skip=on_bad == "skip")
+    except (OSError, EOFError, LookupError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
+        message = f"{folder / ARCHIVE}: {error}; `dvc repro download` makes it"
+        raise DataError(message) from None
+
+
+def _decode_all(archive: zipfile.ZipFile, resize: int, crop: int, *, skip: bool) -> Splits:
+    names = [_name(info) for info in archive.infolist()]
+    classes = tuple(sorted({_split_and_class(name)[1] for name in names}))
+    splits: dict[str, Samples] = {}
+    skipped: list[Skipped] = []
+    for split in SPLITS:
+        own = [name for name in names if _split_and_class(name)[0] == split]
+        if own:
+            splits[split] = _decode(archive, _alternating(own), classes, resize, crop, skipped)
+    if skipped and not skip:
+        problems = {Path(image.file): image.reason for image in skipped}
+        remedy = "to mend or remove, or else -S datasets.image_folder.on_bad=skip"
+        raise DataError(_message(remedy, problems))
+    for split, samples in splits.items():
+        missing = np.setdiff1d(np.arange(len(classes)), samples.labels)
+        if len(missing):
+            name = printable(classes[missing[0]])
+            raise DataError(f"{paths.IMAGES}: no image of class {name} can be used for {split}")
+    return Splits(splits["train"], splits.get("val"), splits.get("test"), tuple(skipped))
+
+
+def _decode(
+    archive: zipfile.ZipFile,
+    names: Sequence[str],
+    classes: tuple[str, ...],
+    resize: int,
+    crop: int,
+    skipped: list[Skipped],
+) -> Samples:
+    """Decode images in threads. Those that can't be decoded are added to `skipped`."""
+    images = memmap.empty((len(names), 3, crop, crop), np.dtype(np.uint8))
+
+    def decode(number: int) -> Skipped | None:
+        """Decode one image into its row of `images`; return it if that is impossible."""
+        content = archive.read(names[number])
+        try:
+            images[number] = decoding.pixels(content, images.shape[1:], resize)
+        except DataError as error:
+            digest = hashlib.sha256(content).hexdigest()
+            return Skipped(str(paths.IMAGES / names[number]), digest, str(error))
+        return None
+
+    n_threads = min(os.cpu_count() or 1, MAX_THREADS, max(1, memory.free() // DECODING_BYTES))
+    failures: list[Skipped | None] = []
+    # Odd metadata causes warnings. A window at a time, so that few tasks wait in memory.
+    with warnings.catch_warnings(action="ignore"), ThreadPoolExecutor(n_threads) as pool:
+        for first in range(0, len(names), WINDOW):
+            window = range(first, min(first + WINDOW, len(names)))
+            failures += pool.map(decode, window)
+    skipped += [failure for failure in failures if failure]
+    kept = np.flatnonzero([failure is None for failure in failures])
+    labels = np.array([classes.index(_split_and_class(name)[1]) for name in names], np.int64)
+    image_paths = np.array([str(paths.IMAGES / name) for name in names], dtype=object)
+    return Samples(images, labels, classes, image_paths, resize).take(kept)
+
+
+def _alternating(names: Sequence[str]) -> list[str]:
+    """The first image of each class, then the second of each, and so on.
+
+    Figures show the first samples of a split.
+    """
+    positions: dict[str, int] = {}
+    counts = Counter[str]()
+    for name in names:
+        _, class_name = _split_and_class(name)
+        counts[class_name] += 1
+        positions[name] = counts[class_name]
+    return sorted(names, key=positions.__getitem__)
+
+
+def _split_and_class(name: str) -> tuple[str, str]:
+    """The split and the class of an image, by its path in data/images."""
+    first, second = name.split("/")[:2]
+    return (first, second) if first in SPLITS else ("train", first)
+
+
+def _name(info: zipfile.ZipInfo) -> str:
+    """The name of a member. Raises ValueError if `collect` did not write it: it may be a bomb."""
+    if info.compress_type != zipfile.ZIP_STORED or info.file_size > decoding.MAX_BYTES:
+        raise ValueError(f"{printable(info.filename)}: not as it was packed")
+    return info.filename
+
+
+def _list(root: Path) -> Listing:
+    """List the images below `root`. Raises DataError if there is nothing."""
+    splits = [split for split in SPLITS if (root / split).is_dir()]
+    folders = {split: root / split for split in splits} or {"train": root}
+    listing = Listing({}, [], {})
+    for path in files_below(root):
+        parts = path.relative_to(root).parts
+        name = "/".join(parts)
+        if path.is_dir():
+            listing.problems[path] = "a link to a folder; put the folder itself here"
+        elif path.suffix.lower() not in SUFFIXES:
+            listing.others.extend([] if name == "README.md" else [path])
+        elif len(parts) < (3 if splits else 2):
+            listing.problems[path] = "in no class's folder"
+        elif not _is_utf8(name):
+            listing.problems[path] = "its name is not UTF-8"
+        else:
+            listing.images[name] = path
+    of_folders = _misplaced(root, folders) | _empty(root, folders, listing.images)
+    for path, problem in of_folders.items():
+        listing.problems.setdefault(path, problem)
+    if not listing.images and not listing.problems:
+        hint = "its README.md says how to lay them out, and which ones a copy sees"
+        raise DataError(f"{root}: no images; {hint}")
+    return listing
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """Yield all files below `folder` that are not hidden, sorted; a link to a folder is one too."""
+    for path in _visible(folder):
+        if path.is_dir() and not path.is_symlink():
+            yield from files_below(path)
+        else:
+            yield path
+
+
+def _visible(folder: Path) -> list[Path]:
+    """List what is not hidden, sorted."""
+    try:
+        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise DataError(f"{folder}: {error.strerror}") from None
+
+
+def _misplaced(root: Path, folders: Mapping[str, Path]) -> Problems:
+    """Folders that may be either a split or a class, and a missing train folder."""
+    problems: Problems = {}
+    has_splits = root not in folders.values()
+    for path in _visible(root):
+        if not path.is_dir() or path.name in SPLITS:
+            continue
+        if path.name.lower() in SPLITS:
+            problems[path] = f"should be called {path.name.lower()}"
+        elif has_splits:
+            problems[path] = f"a folder beside {', '.join(folders)}"
+    if "train" not in folders:
+        problems[root / "train"] = f"missing beside {', '.join(folders)}"
+    return problems
+
+
+def _empty(root: Path, folders: Mapping[str, Path], names: Iterable[str]) -> Problems:
+    """Classes without images in a split. Every folder is a class, and there must be two of them."""
+    present = {_split_and_class(name) for name in names}
+    inside = [path for folder in folders.values() for path in _visible(folder)]
+    classes = {path.name for path in inside if path.is_dir()}
+    problems = {
+        folder / name: "no images in it"
+        for split, folder in folders.items()
+        for name in sorted(classes)
+        if (split, name) not in present
+    }
+    if len(classes) == 1:
+        problems[root] = f"one class, {classes.pop()}; needs two or more"
+    return problems
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _content(path: Path) -> bytes:
+    """Read an image's file. Raises DataError if it is a link out of data/images."""
+    content = decoding.content(path)
+    target = path.resolve()
+    is_inside = target.is_relative_to(paths.IMAGES.resolve())
+    if not is_inside and not DVC_CACHE.search(target.as_posix()):
+        raise DataError(f"a link that leads out of {paths.IMAGES}, to {target}")
+    return content
+
+
+def _member(name: str) -> zipfile.ZipInfo:
+    """A member of the archive without anything that differs between machines."""
+    info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+    info.create_system = 3  # Unix
+    info.external_attr = 0o644 << 16
+    return info
+
+
+def _message(remedy: str, problems: Problems) -> str:
+    """A line for each problem, up to MAX_LINES."""
+    lines = [f"{printable(str(path))}: {printable(why)}" for path, why in sorted(problems.items())]
+    text = "".join(f"\n  {line}" for line in lines[:MAX_LINES])
+    if len(lines) > MAX_LINES:
+        text += f"\n  and {len(lines) - MAX_LINES:,} more"
+    return f"{paths.IMAGES}: {len(lines):,} {remedy}:{text}"
+
+
+def printable(text: str) -> str:
+    """`text` on one line, with other characters escaped."""
+    letters = (letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+    return "".join(letters)

@@ -1,0 +1,92 @@
+"""The train, validation and test splits of a data set, stratified by class."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from sklearn.model_selection import StratifiedKFold, train_test_split
+
+from lab import paths
+from lab.data import memmap
+from lab.data.samples import Samples, Splits
+from lab.params import Preprocess
+from retrace.errors import DataError, ParamsError
+
+
+def split(raw: Splits, p: Preprocess) -> tuple[Samples, Samples, Samples]:
+    """Return the train, validation and test split, in the order of the data set.
+
+    Splits that the data set already has are kept. Otherwise the test split is taken from train
+    first; then `class_shares` thins the rest; then validation is taken from it, one of `folds` or
+    a fraction. Folds cover train and the data set's own validation split together. Raises
+    DataError where a class has too few samples.
+    """
+    samples, validation, test, _ = raw
+    indices = np.arange(len(samples))
+    if test is None:
+        indices, taken = _set_apart(samples, indices, p.test_fraction, p.split_seed)
+        test = samples.take(taken)
+    indices = _thin(samples, indices, p.class_shares, p.split_seed)
+    if p.folds > 1:
+        train, validation = _fold(samples.take(indices), validation, p)
+        return train, validation, test
+    if validation is None:
+        indices, taken = _set_apart(samples, indices, p.validation_fraction, p.split_seed)
+        validation = samples.take(taken)
+    return samples.take(indices), validation, test
+
+
+def _set_apart(samples: Samples, indices: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Divide `indices` into the rest and `fraction` of them; both ascend."""
+    labels = samples.labels[indices]
+    cannot = f"{fraction} of {len(indices)} samples cannot be set apart by class"
+    try:
+        divided = train_test_split(indices, test_size=fraction, random_state=seed, stratify=labels)
+    except ValueError as error:
+        raise DataError(f"{cannot}: {error}") from None
+    rest, taken = map(np.sort, divided)
+    for side in (rest, taken):
+        if len(missing := np.setdiff1d(labels, samples.labels[side])):
+            name = samples.class_names[missing[0]]
+            raise DataError(f"{cannot}: class {name} has too few samples")
+    return rest, taken
+
+
+def _thin(samples: Samples, indices: np.ndarray, shares: Sequence[float], seed: int) -> np.ndarray:
+    """Keep a random share of each class, at least one sample."""
+    if not shares:
+        return indices
+    n_classes = len(samples.class_names)
+    if len(shares) != n_classes:
+        needed = f"should have one a class, {n_classes}"
+        raise ParamsError(f"{paths.PARAMS}: class_shares has {len(shares)} numbers; {needed}")
+    random = np.random.default_rng(seed)
+    labels = samples.labels[indices]
+    kept = []
+    for label, share in enumerate(shares):
+        members = np.flatnonzero(labels == label)
+        kept.append(random.permutation(members)[: max(1, round(share * len(members)))])
+    return indices[np.sort(np.concatenate(kept))]
+
+
+def _fold(train: Samples, validation: Samples | None, p: Preprocess) -> tuple[Samples, Samples]:
+    """Return all samples but those of fold `p.fold`, and those."""
+    samples = train if validation is None else _concatenate(train, validation)
+    counts = np.bincount(samples.labels, minlength=len(samples.class_names))
+    if (n := counts.min()) < p.folds:
+        name = samples.class_names[counts.argmin()]
+        raise DataError(f"class {name} has {n} samples, fewer than the {p.folds} folds; lower folds")
+    folds = StratifiedKFold(p.folds, shuffle=True, random_state=p.split_seed)
+    rest, taken = list(folds.split(samples.labels, samples.labels))[p.fold]
+    return samples.take(rest), samples.take(taken)
+
+
+def _concatenate(first: Samples, second: Samples) -> Samples:
+    """Return the samples of both."""
+    names = None
+    if first.names is not None and second.names is not None:
+        names = np.concatenate([first.names, second.names])
+    shape = (len(first) + len(second), *first.inputs.shape[1:])
+    inputs = memmap.empty(shape, first.inputs.dtype)
+    np.concatenate([first.inputs, second.inputs], out=inputs)
+    labels = np.concatenate([first.labels, second.labels])
+    return Samples(inputs, labels, first.class_names, names, first.resize)

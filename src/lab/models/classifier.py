@@ -1,0 +1,194 @@
+"""A network with its input normalization: raw inputs in, logits out. Saved without pickle."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from lab import paths
+from lab.data.samples import Samples
+from lab.data.storage import Scale
+from lab.models.networks import MODELS
+from lab.params import Choice, Scaling, Strict
+from lab.shapes import Features, Inputs, Logits
+from retrace.errors import DataError, ParamsError
+from retrace.system import files
+
+IMAGENET = Scale(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))  # of 0..255; torchvision's own
+
+
+class Card(Strict):
+    """All that it takes to build the network again and to name its outputs: models/model.json."""
+
+    model: str
+    settings: dict[str, Any]
+    shape: tuple[int, ...]  # of an input: channels, height, width; or features
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...]  # by channel, in units of a raw pixel; or by feature
+    std: tuple[float, ...]
+    pretrained: str | None  # SHA-256 of the weights that training started from
+    epoch: int  # that left these weights, from 1
+    resize: int | None = None  # pixels of a picture's shorter edge before its middle is cut out; None: of `shape`
+
+
+class Classifier(nn.Module):
+    """A backbone, from normalized inputs to features, and a head, from features to logits.
+
+    The backbone is called `trunk` here because saved weights have that name.
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, trunk: nn.Module, head: nn.Module, scale: Scale, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.head = head
+        self.trunk_is_frozen = False
+        for name, values in (("mean", scale.mean), ("std", scale.std)):
+            self.register_buffer(name, torch.tensor(values).view(-1, *(1 for _ in shape[1:])), persistent=False)
+        self._is_shifted, self._is_scaled = any(scale.mean), any(factor != 1 for factor in scale.std)
+
+    def initialize(self, inputs: Inputs) -> None:
+        """Initialize the layers that are computed from data, and not learned, from these inputs."""
+        for layer in self.trunk.modules():
+            initialize = getattr(layer, "initialize", None)
+            if initialize:
+                initialize(self.normalised(inputs))
+
+    @property
+    def needs_data(self) -> bool:
+        """Whether a layer is initialized from data."""
+        return any(hasattr(layer, "initialize") for layer in self.trunk.modules())
+
+    def normalised(self, inputs: Inputs) -> torch.Tensor:
+        """Return normalized inputs, in a new tensor that layers may write to."""
+        scaled = inputs.to(torch.float32)
+        scaled = scaled - self.mean if self._is_shifted else scaled
+        scaled = scaled / self.std if self._is_scaled else scaled
+        scaled = scaled.contiguous(memory_format=torch.channels_last) if scaled.ndim == 4 else scaled
+        return scaled.clone() if scaled is inputs else scaled
+
+    def features(self, inputs: Inputs) -> Features:
+        return self.trunk(self.normalised(inputs))
+
+    def forward(self, inputs: Inputs) -> Logits:
+        return self.head(self.features(inputs))
+
+    def freeze_trunk(self) -> None:
+        """Freeze the backbone's weights and running statistics, so that only the head is trained."""
+        self.trunk_is_frozen = True
+        self.trunk.requires_grad_(requires_grad=False)
+
+    def head_alone(self) -> "Classifier":
+        """Return a classifier of features that shares the head's weights."""
+        return Classifier(nn.Identity(), self.head, Scale((0.0,), (1.0,)), (1,)).to(self.mean.device)
+
+    def train(self, mode: bool = True) -> "Classifier":
+        super().train(mode)
+        if self.trunk_is_frozen:
+            self.trunk.eval()
+        return self
+
+    def trainable(self) -> list[nn.Parameter]:
+        return [weight for weight in self.parameters() if weight.requires_grad]
+
+
+def scale_of(scaling: Scaling, samples: Samples, measured: Scale) -> Scale:
+    """Return the scale of inputs; `measured` is the train split's. Raises ParamsError if it does not fit."""
+    n = len(measured.mean)
+    if scaling == "imagenet":
+        if not samples.are_images or n != len(IMAGENET.mean):
+            raise ParamsError(f"{paths.PARAMS}: scaling is 'imagenet', which is for images of three channels, not {n}")
+        return IMAGENET
+    if scaling == "unit":
+        return Scale((0.0,) * n, (255.0 if samples.are_images else 1.0,) * n)
+    return measured
+
+
+def card_of(model: Choice, samples: Samples, scale: Scale) -> Card:
+    """Return the config of the chosen network for data like `samples`, before any epoch."""
+    return Card(
+        model=model.name,
+        settings=model.settings,
+        shape=samples.inputs.shape[1:],
+        class_names=samples.class_names,
+        mean=scale.mean,
+        std=scale.std,
+        pretrained=None,
+        epoch=0,
+        resize=samples.resize,
+    )
+
+
+def build(card: Card) -> Classifier:
+    """Return a network with new weights, drawn from torch's generator, in channels-last format.
+
+    Raises ParamsError if the network takes no inputs of that shape.
+    """
+    try:
+        trunk, head = MODELS[card.model](card.shape, len(card.class_names), **card.settings)
+        model = Classifier(trunk, head, Scale(card.mean, card.std), card.shape).eval()
+        with torch.no_grad():
+            model(example(card, 1))
+    except (ValueError, RuntimeError, AssertionError, IndexError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ParamsError(
+            f"{paths.PARAMS}: model is {card.model!r}, which takes no inputs of shape {card.shape}: {reason}"
+        ) from None
+    return model.to(memory_format=torch.channels_last)
+
+
+def takes_one(model: Classifier, card: Card) -> bool:
+    """Return whether the model can be trained with batches of one sample; batch norm may fail."""
+    with torch.no_grad(), torch.random.fork_rng():
+        try:
+            copy.deepcopy(model).train()(example(card, 1))
+        except ValueError:
+            return False
+    return True
+
+
+def example(card: Card, n: int) -> Inputs:
+    """Return `n` inputs of the type that the network takes, all zeros."""
+    kind = torch.uint8 if len(card.shape) == 3 else torch.float32
+    return torch.zeros(n, *card.shape, dtype=kind)
+
+
+def save(model: Classifier, card: Card) -> None:
+    """Write weights and config; equal weights give equal bytes."""
+    weights = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
+    with files.atomic(paths.WEIGHTS) as unfinished:
+        save_file(weights, unfinished)
+    with files.atomic(paths.CARD) as unfinished:
+        unfinished.write_text(card.model_dump_json(indent=2, exclude_defaults=True) + "\n", encoding="utf-8")
+
+
+def load(weights: Path = paths.WEIGHTS, card: Path = paths.CARD) -> tuple[Classifier, Card]:
+    """Return the trained network, in evaluation mode on the CPU, and its config.
+
+    Raises DataError if they cannot be loaded or do not fit.
+    """
+    try:
+        said = Card.model_validate_json(card.read_bytes())
+        model = build(said)
+        model.load_state_dict(load_file(weights))
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ParamsError, SafetensorError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{weights}, {card}: not a trained model: {reason}; `dvc repro train` makes one") from None
+    return model.eval(), said
+
+
+class Served(nn.Module):
+    """The model as it is served: raw inputs in, a probability for each class out."""
+
+    def __init__(self, model: Classifier) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, inputs: Inputs) -> Logits:
+        return torch.softmax(self.model(inputs), dim=1)

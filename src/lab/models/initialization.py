@@ -1,0 +1,46 @@
+"""The classifier that training starts from."""
+
+import numpy as np
+import torch
+
+from lab import params
+from lab.data.samples import Samples
+from lab.data.storage import Scale
+from lab.models import classifier, pretrained
+from lab.models.classifier import Card, Classifier
+from lab.models.networks import MODELS
+from lab.params import Train
+from retrace.errors import ParamsError
+
+# Layers that are initialized from data see at most so many samples, with so many numbers in all.
+MAX_SAMPLES = 2000
+MAX_NUMBERS = 8_000_000
+
+
+def build(p: Train, samples: Samples, measured: Scale) -> tuple[Classifier, Card]:
+    """Return the classifier before training, and its config; `measured` is the train split's scale.
+
+    Seeds torch's generator. Raises ParamsError if the parameters do not fit the samples.
+    """
+    if not samples.are_images and p.augmentation.name != "none":
+        raise ParamsError(
+            f"params.yaml: augmentation is {p.augmentation.name!r}; should be none: the samples are not images"
+        )
+    params.bind(MODELS, p.model, "models")
+    scale = classifier.scale_of(p.scaling, samples, measured)
+    config = classifier.card_of(p.model, samples, scale)
+    torch.manual_seed(p.seed)
+    model = classifier.build(config)
+    if model.needs_data:
+        n = max(1, min(MAX_SAMPLES, MAX_NUMBERS // samples.inputs[0].size))
+        model.initialize(torch.from_numpy(np.array(samples.inputs[:n])))
+    if p.pretrained != "none":
+        digest = pretrained.load_into(model, p.pretrained)
+        config = config.model_copy(update={"pretrained": digest})
+    if p.freeze_trunk:
+        model.freeze_trunk()
+    elif min(p.batch_size, len(samples)) == 1 and not classifier.takes_one(model, config):
+        raise ParamsError(
+            f"params.yaml: batch_size is {p.batch_size}; should be 2 or more, for batch norm in this model"
+        )
+    return model, config

@@ -1,0 +1,36 @@
+"""The networks, by the name in params.yaml.
+
+To add a network: a file here with `build(shape, n_classes, *, settings...)`, which returns the
+backbone (normalized inputs of that shape to features) and the head (features to logits); a line in
+this table; its settings under `models:`. A layer's `initialize(inputs)` is called before the first step
+with some normalized training inputs.
+"""
+
+from collections.abc import Callable
+
+from lab.models.layers import Built
+from lab.models.networks import (
+    airbench,
+    cifar_simple,
+    cifar_v3,
+    cnn,
+    lenet,
+    mlp,
+    softmax,
+    softmax_scratch,
+    torchvision,
+    vgg16,
+)
+
+MODELS: dict[str, Callable[..., Built]] = {
+    "softmax": softmax.build,
+    "softmax_scratch": softmax_scratch.build,
+    "mlp": mlp.build,
+    "cnn": cnn.build,
+    "lenet": lenet.build,
+    "cifar_simple": cifar_simple.build,
+    "cifar_v3": cifar_v3.build,
+    "airbench": airbench.build,
+    "vgg16": vgg16.build,
+    "torchvision": torchvision.build,
+}

@@ -1,0 +1,83 @@
+"""Named experiments: recipes/<name>.yaml has some keys of params.yaml with other values.
+
+A recipe is a complete experiment: keys that it does not name have their values of the last commit,
+not those of the workspace, which `dvc exp run -S` edits in place.
+
+To add one, write the file: its first line says what the experiment shows, then come `from:`,
+`takes:` and `reached:`, as comments.
+"""
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab import params, paths
+from retrace.errors import ParamsError
+from retrace.pipeline import git, overrides, params_file
+from retrace.pipeline.params_file import Values
+
+FOLDER = Path("recipes")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A complete experiment."""
+
+    own: frozenset[str]  # keys in the recipe's file
+    values: Values
+
+
+def titles() -> dict[str, str]:
+    """The first line of each recipe, by name, in alphabetical order."""
+    titles = {}
+    for file in sorted(FOLDER.glob("*.yaml")):
+        text = file.read_text(encoding="utf-8", errors="replace")
+        titles[file.stem] = text.partition("\n")[0].lstrip("# ")
+    return titles
+
+
+def load(name: str) -> Recipe:
+    """Load a recipe over the params.yaml of the last commit.
+
+    Raises ParamsError with one line for each problem.
+    """
+    known = sorted(file.stem for file in FOLDER.glob("*.yaml"))
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise ParamsError(f"recipe {name!r} is not in {FOLDER}/; {hint}known are {', '.join(known) or 'none'}")
+    file = FOLDER / f"{name}.yaml"
+    own = overrides.flatten(params_file.read(file), keep_empty=True)
+    committed = overrides.flatten(_committed(), keep_empty=True)
+    for key in sorted(own.keys() - committed.keys()):
+        near = difflib.get_close_matches(key, committed, n=1)
+        hint = f"did you mean {near[0]}?" if near else "look there for those that are"
+        raise ParamsError(f"{file}: {key} is not a key of the last commit's {paths.PARAMS}; {hint}")
+    values = overrides.nest(committed | own)
+    try:
+        params.checked(values)
+    except ParamsError as error:
+        raise ParamsError(str(error).replace(f"{paths.PARAMS}: ", f"{file}: ")) from None
+    return Recipe(frozenset(own), values)
+
+
+def changes(values: Values) -> dict[str, str]:
+    """The keys by which the workspace's params.yaml differs from `values`, as arguments of `-S`.
+
+    Raises ParamsError if `-S` can't set a value: it neither adds nor removes a key, and takes only
+    plain words, since a shell does not remove quotes from what a command printed.
+    """
+    target = overrides.flatten(values, keep_empty=True)
+    present = overrides.flatten(params_file.read(), keep_empty=True)
+    if odd := sorted(target.keys() ^ present.keys()):
+        has = "lacks" if odd[0] in target else "has"
+        advice = f"-S neither adds nor removes a key: commit {paths.PARAMS} first, or restore it"
+        raise ParamsError(f"{paths.PARAMS}: {has} {odd[0]}, unlike the last commit's; {advice}")
+    # repr, because 1, 1.0 and true are equal to Python and three values to YAML.
+    return {key: overrides.word(key, value) for key, value in target.items() if repr(value) != repr(present[key])}
+
+
+def _committed() -> Values:
+    """params.yaml as the last commit has it; as it is, where nothing is committed."""
+    content = git.read_file("HEAD", paths.PARAMS)
+    return params_file.read() if content is None else params_file.parse(content)

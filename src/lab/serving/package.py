@@ -1,0 +1,93 @@
+"""The trained network as MLflow serves it: a pt2 program from raw inputs to probabilities."""
+
+import tempfile
+import uuid
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lab.serving import programs
+from retrace.errors import DataError
+from retrace.store import backend
+
+if TYPE_CHECKING:
+    from lab.serving.prediction import Device, Predictor
+
+REQUIREMENTS = ("torch", "numpy")
+
+
+def package(weights: Path, card: Path, folder: Path) -> None:
+    """Write the network to `folder` in MLflow's format: the entry point `retrace.packagers`.
+
+    Needs torch, and the code that the network was built with, unless the same network was packaged
+    before.
+    """
+    network = programs.of(card)
+    program = programs.kept(network)
+    if program:
+        programs.fill(program, weights, folder)
+        _renew(folder)
+    else:
+        export(weights, card, folder)
+        programs.keep(folder, network)
+
+
+def export(weights: Path, card: Path, folder: Path) -> None:
+    """Write the network to `folder` as a pt2 program with signature, example and requirements."""
+    import torch
+    from mlflow import pytorch
+    from mlflow.models import infer_signature
+
+    from lab.models import classifier
+
+    model, config = classifier.load(weights, card)
+    served = classifier.Served(model).eval().to(memory_format=torch.contiguous_format)
+    example = classifier.example(config, 2).numpy()  # two: one would fix the batch size
+    with torch.inference_mode():
+        signature = infer_signature(example, served(torch.from_numpy(example)).numpy())
+    pytorch.save_model(
+        served,
+        str(folder),
+        signature=signature,
+        input_example=example,
+        pip_requirements=[f"{package}=={version(package)}" for package in REQUIREMENTS],
+        metadata={"class_names": list(config.class_names), "resize": config.resize},
+    )
+
+
+def _renew(folder: Path) -> None:
+    """Give the model in `folder` an id and a time of its own."""
+    from mlflow.models import Model
+
+    config = Model.load(str(folder))
+    config.model_uuid = uuid.uuid4().hex
+    config.utc_time_created = str(datetime.now(UTC).replace(tzinfo=None))
+    config.save(str(folder / "MLmodel"))
+
+
+def load(model: str, device: "Device") -> "Predictor":
+    """Load the model with this id in MLflow, as a server does: only MLflow's own code, no pickle.
+
+    Raises DataError if it is no model of this pipeline.
+    """
+    from mlflow import artifacts, pyfunc
+    from mlflow.models import Model
+
+    from lab.serving.prediction import Predictor
+
+    with backend.known(), tempfile.TemporaryDirectory() as folder:
+        path = artifacts.download_artifacts(artifact_uri=f"models:/{model}", dst_path=folder)
+        config = Model.load(path)
+        loader = config.flavors.get(pyfunc.FLAVOR_NAME, {})
+        metadata = config.metadata or {}
+        is_ours = (
+            loader.get(pyfunc.MAIN) == "mlflow.pytorch"
+            and pyfunc.CODE not in loader
+            and Path(path, programs.PT2).exists()
+        )
+        if not is_ours or "class_names" not in metadata or config.signature is None:
+            raise DataError(f"model {model}: is not of this pipeline; `mlflow ui` shows what it is")
+        loaded = pyfunc.load_model(path, model_config={"device": device})
+    shape = config.signature.inputs.inputs[0].shape[1:]
+    return Predictor(shape, tuple(metadata["class_names"]), metadata.get("resize"), loaded.predict)

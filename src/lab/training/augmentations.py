@@ -1,0 +1,79 @@
+"""Augmentations of a batch of training images, by the name in params.yaml.
+
+To add one: a function here that takes the batch, a generator and, as keyword-only arguments, its
+settings, and returns images of the same shape; a line in the table; its settings under
+`augmentations:`. It draws from the generator only, which is on the CPU.
+"""
+
+from collections.abc import Callable
+from typing import Annotated
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the field's own name for it
+from jaxtyping import Int
+from pydantic import Field
+from torch import Tensor
+
+from lab.shapes import Images, Inputs
+
+Pixels = Annotated[int, Field(ge=0, le=1024)]
+Padding = Annotated[list[Pixels], Field(min_length=4, max_length=4)]
+Side = Annotated[int, Field(ge=1, le=1024)]
+Draws = Int[Tensor, "image 1"]
+
+
+def none(inputs: Inputs, random: torch.Generator) -> Inputs:  # noqa: ARG001 - an augmentation takes one
+    return inputs
+
+
+def crop_flip(images: Images, random: torch.Generator, *, padding: Padding, flip: bool) -> Images:
+    """Pad with black, crop at random to the old size, and flip half of the images (seeds/002, 12.3)."""
+    n, channels, height, width = images.shape
+    left, top, right, bottom = padding
+    # A pixel's channels side by side: the result is channels last, as convolutions want it.
+    padded = F.pad(images, (left, right, top, bottom)).permute(0, 2, 3, 1).contiguous()
+    first = _below(top + bottom + 1, n, random, images.device)
+    rows = first + torch.arange(height, device=images.device)
+    first = _below(left + right + 1, n, random, images.device)
+    columns = first + torch.arange(width, device=images.device)
+    if flip:
+        mirrored = torch.rand(n, 1, generator=random).to(images.device, non_blocking=True) < 0.5
+        columns = torch.where(mirrored, columns.flip(1), columns)
+    _, tall, wide, _ = padded.shape
+    image = torch.arange(n, device=images.device)[:, None, None]
+    places = (image * tall + rows[:, :, None]) * wide + columns[:, None, :]
+    pixels = padded.view(-1, channels).index_select(0, places.view(-1))
+    return pixels.view(n, height, width, channels).permute(0, 3, 1, 2)
+
+
+def shift(images: Images, random: torch.Generator, *, pixels: Pixels) -> Images:
+    """Shift by up to `pixels` in each direction, and fill with black."""
+    return crop_flip(images, random, padding=[pixels] * 4, flip=False)
+
+
+def cutout(images: Images, random: torch.Generator, *, size: Side) -> Images:
+    """Blank a square centered anywhere in the image (DeVries and Taylor 2017, arXiv:1708.04552)."""
+    n, _, *sides = images.shape
+    places = [torch.arange(side, device=images.device) for side in sides]
+    starts = [_below(side, n, random, images.device) - size // 2 for side in sides]
+    rows, columns = ((place >= start) & (place < start + size) for place, start in zip(places, starts, strict=True))
+    return images.masked_fill(rows[:, None, :, None] & columns[:, None, None, :], 0)
+
+
+def crop_flip_cutout(images: Images, random: torch.Generator, *, padding: Padding, flip: bool, size: Side) -> Images:
+    """Apply crop_flip, then cutout."""
+    return cutout(crop_flip(images, random, padding=padding, flip=flip), random, size=size)
+
+
+def _below(end: int, n: int, random: torch.Generator, device: torch.device) -> Draws:
+    """Draw a number in 0..end-1 for each image on the CPU, so that every device gets the same."""
+    return torch.randint(end, (n, 1), generator=random).to(device, non_blocking=True)
+
+
+AUGMENTATIONS: dict[str, Callable[..., Inputs]] = {
+    "none": none,
+    "crop_flip": crop_flip,
+    "shift": shift,
+    "cutout": cutout,
+    "crop_flip_cutout": crop_flip_cutout,
+}

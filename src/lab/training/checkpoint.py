@@ -1,0 +1,23 @@
+"""A training's state as a checkpoint file: tensors, and beside them what JSON can hold."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from torch import Tensor
+
+from retrace import checkpoint
+
+
+def encode(values: dict[str, Any]) -> bytes:
+    """Return a safetensors file of the tensors, with all other values in its metadata."""
+    tensors = {name: value.contiguous() for name, value in values.items() if isinstance(value, Tensor)}
+    # One metadata key: safetensors writes several in random order.
+    facts = json.dumps({name: value for name, value in values.items() if name not in tensors})
+    return safetensors.torch.save(tensors, {"facts": facts})
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Return the values of a checkpoint file."""
+    return safetensors.torch.load_file(path) | checkpoint.facts(path)

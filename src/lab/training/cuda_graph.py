@@ -1,0 +1,158 @@
+"""A training step as a CUDA graph: launched at once instead of kernel by kernel.
+
+The kernels of a small model's step run faster than the CPU launches them. A graph is replayed only
+if it gives the same bits as the step itself; otherwise training continues with plain steps.
+"""
+
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from lab.shapes import Inputs, Labels, Loss
+from lab.training.state import State
+
+WARM_UP = 2  # plain steps before capture: kernels are chosen, the optimizer creates its state
+NOT_CAPTURED = "steps are not captured as a CUDA graph, and so take longer"
+
+StepFunction = Callable[[Inputs, Labels], tuple[Loss, Tensor]]
+
+
+class CapturedStep:
+    """The same step, captured once for each shape of batch and replayed from then on."""
+
+    def __init__(self, step: StepFunction, state: State) -> None:
+        self.step = step
+        self.state = state
+        # A graph keeps the address of a tensor; a number would stay what it was at capture.
+        self.learning_rate = torch.zeros((), dtype=torch.float32, device=state.device)
+        self._last_rate = 0.0
+        self._steps: dict[object, StepFunction] = {}
+        self._n_plain = Counter[object]()
+        self._can_be_captured = True
+        _make_capturable(state.optimizer, state.device)
+
+    def __call__(self, inputs: Inputs, labels: Labels) -> tuple[Loss, Tensor]:
+        self._copy_learning_rate()
+        shape = inputs.shape, inputs.stride()
+        if shape in self._steps:
+            return self._steps[shape](inputs, labels)
+        result = self.step(inputs, labels)
+        self._n_plain[shape] += 1
+        if self._n_plain[shape] == WARM_UP:
+            self._steps[shape] = self._captured(inputs, labels)
+        return result
+
+    def _copy_learning_rate(self) -> None:
+        """Copy the number that the loop has set to where the graph reads it."""
+        for group in self.state.optimizer.param_groups:
+            if isinstance(group["lr"], float) and group["lr"] != self._last_rate:
+                self._last_rate = group["lr"]
+                self.learning_rate.fill_(self._last_rate)
+            group["lr"] = self.learning_rate
+
+    def _captured(self, inputs: Inputs, labels: Labels) -> StepFunction:
+        """Return the step's graph if it gives the same bits for other samples, else the step."""
+        if not self._can_be_captured:
+            return self.step
+        try:
+            others = inputs.flip(0), labels.roll(1)
+            with _forbidden_synchronization():
+                expected = self._outcome(self.step, *others)
+            with self._restored():
+                graph = capture(self.step, inputs, labels)
+            if equal(expected, self._outcome(graph, *others)):
+                return graph
+            reason = "the graph gives other bits"
+        except RuntimeError as error:
+            reason = str(error).partition("\n")[0]
+        print(f"{NOT_CAPTURED}: {reason}", flush=True)
+        self._can_be_captured = False
+        return self.step
+
+    def _outcome(self, step: StepFunction, inputs: Inputs, labels: Labels) -> list[Tensor]:
+        """Return all that one step computes and changes, and undo the step."""
+        with self._restored(), _side_stream(self.state.device):
+            result = step(inputs, labels)
+            return [tensor.clone() for tensor in (*result, *self._changed_tensors())]
+
+    @contextmanager
+    def _restored(self) -> Iterator[None]:
+        """Restore weights, optimizer and RNG state at the end."""
+        tensors = self._changed_tensors()
+        before = [tensor.clone() for tensor in tensors]
+        devices = [self.state.device] if self.state.device.type == "cuda" else []
+        try:
+            with torch.random.fork_rng(devices):
+                yield
+        finally:
+            self.state.optimizer.zero_grad()
+            with torch.no_grad():
+                for tensor, value in zip(tensors, before, strict=True):
+                    tensor.copy_(value)
+
+    def _changed_tensors(self) -> list[Tensor]:
+        """Return what a step changes: weights, running statistics, the optimizer's state."""
+        states = self.state.optimizer.state.values()
+        remembered = [value for state in states for value in state.values()]
+        tensors = [*self.state.model.state_dict().values(), *remembered]
+        return [tensor for tensor in tensors if isinstance(tensor, Tensor)]
+
+
+def capture(step: StepFunction, inputs: Inputs, labels: Labels) -> StepFunction:
+    """Capture a step. Its graph has the batch, and what it returns, at fixed addresses."""
+    static_inputs = inputs.clone()
+    static_labels = labels.clone()
+    graph = torch.cuda.CUDAGraph()
+    stream = torch.cuda.current_stream()
+    # The outer context makes sure that the stream is left where capture fails.
+    with torch.cuda.stream(stream), torch.cuda.graph(graph):
+        loss, n_correct = step(static_inputs, static_labels)
+
+    def replay(inputs: Inputs, labels: Labels) -> tuple[Loss, Tensor]:
+        static_inputs.copy_(inputs)
+        static_labels.copy_(labels)
+        graph.replay()
+        return loss.clone(), n_correct.clone()
+
+    return replay
+
+
+def equal(expected: Sequence[Tensor], computed: Sequence[Tensor]) -> bool:
+    """Return whether all tensors are equal to the bit."""
+    return all(map(torch.equal, expected, computed))
+
+
+def _make_capturable(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
+    """Let an optimizer's step be captured; a loaded state was saved with its counters on the CPU."""
+    for group in optimizer.param_groups:
+        if "capturable" in group:
+            group["capturable"] = True
+    for state in optimizer.state.values():
+        if "step" in state:
+            state["step"] = state["step"].to(device)
+
+
+@contextmanager
+def _forbidden_synchronization() -> Iterator[None]:
+    """Raise RuntimeError where an operation waits for the GPU, which would break a capture."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that the mode is a prototype
+            torch.cuda.set_sync_debug_mode("error")
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@contextmanager
+def _side_stream(device: torch.device) -> Iterator[None]:
+    """Use a stream of its own, in which no operation is left that a later capture would wait for."""
+    stream = torch.cuda.Stream(device)
+    stream.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(stream):
+        yield
+    torch.cuda.current_stream(device).wait_stream(stream)

@@ -1,0 +1,150 @@
+"""The training loop. Progress is reported through callbacks; nothing here knows who listens."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lab import params
+from lab.data import batches
+from lab.data.batches import Augment, Split
+from lab.evaluation import inference
+from lab.models.classifier import Classifier
+from lab.params import Train
+from lab.shapes import Inputs, Labels, Loss
+from lab.training import cuda_graph
+from lab.training.augmentations import AUGMENTATIONS
+from lab.training.device import Compute
+from lab.training.losses import LOSSES, LossFunction
+from lab.training.optimizers import OPTIMIZERS
+from lab.training.schedules import SCHEDULES, Moment
+from lab.training.state import Epoch, State, Step
+from retrace import errors
+
+
+@dataclass
+class Trainer:
+    """Everything one training needs. `train` is the loop, `step` is what it repeats."""
+
+    state: State  # the model, its optimizer and the epochs so far
+    train_split: Split
+    validation_split: Split
+    augment: Augment | None
+    loss: LossFunction
+    learning_rate: Callable[[Moment], float]
+    compute: Compute
+    p: Train
+
+    def train(self, on_step: Callable[[Step], None], on_epoch: Callable[[Epoch], None]) -> Epoch:
+        """Train until the last epoch or until patience ends. Return the epoch whose weights are kept.
+
+        A resumed state continues at its own step. Signals wait for the end of a step, so that the
+        state is consistent whenever this returns or raises; validation is interrupted at once.
+        Raises DivergedError at the latest one step after a loss that is not finite.
+        """
+        state = self.state
+        self.train_split = batches.laid_out(self.train_split, self.p.batch_size)
+        step = cuda_graph.CapturedStep(self.step, state) if self.compute.is_gpu else self.step
+        while not state.is_over(self.p):
+            state.model.train()
+            with errors.Deferred() as signals:
+                for inputs, labels in self.batches():
+                    learning_rate = self.set_learning_rate()
+                    loss, n_correct = step(inputs, labels)
+                    on_step(state.add_step(len(labels), learning_rate, loss, n_correct))
+                    signals.answer()
+
+            val_loss, val_accuracy = validate(state.model, self.validation_split)
+            with errors.Deferred():
+                on_epoch(state.add_epoch(val_loss, val_accuracy, self.p))
+        return state.finish(self.p)
+
+    def step(self, inputs: Inputs, labels: Labels) -> tuple[Loss, Tensor]:
+        """Update the weights once. Return the batch's loss and its number of correct predictions."""
+        model, optimizer = self.state.model, self.state.optimizer
+        with self.compute.autocast():
+            logits = model(inputs)
+        loss = self.loss(logits.float(), labels)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss.detach(), inference.n_correct(logits.detach(), labels)
+
+    def batches(self) -> Iterator[tuple[Inputs, Labels]]:
+        """Yield what is left of this epoch's batches: all of them, unless training was resumed."""
+        return batches.shuffled(
+            self.train_split,
+            self.p.batch_size,
+            self.augment,
+            self.state.generator,
+            seed=self.p.seed,
+            epoch=len(self.state.epochs),
+            after=self.state.totals.n_steps,
+        )
+
+    def set_learning_rate(self) -> float:
+        """Set the learning rate of the next step, and return it."""
+        state = self.state
+        progress = (state.step + 0.5) / self.total_steps
+        rate = self.learning_rate(Moment(progress, len(state.epochs), state.val_losses))
+        for group in state.optimizer.param_groups:
+            group["lr"] = rate
+        return rate
+
+    @property
+    def total_steps(self) -> int:
+        """The number of steps if patience never ends."""
+        return self.p.epochs * batches.count(self.train_split, self.p.batch_size)
+
+    def first_batch(self) -> tuple[Inputs, Labels]:
+        """Return the first batch of the first epoch, augmented, and leave the RNG state alone."""
+        generator = torch.Generator()
+        size, seed = self.p.batch_size, self.p.seed
+        return next(batches.shuffled(self.train_split, size, self.augment, generator, seed=seed, epoch=0))
+
+    def precompute_features(self) -> None:
+        """Replace inputs by a frozen backbone's features, if they are the same in every epoch.
+
+        From then on `state.model` is the head, which shares its weights with the whole model.
+        """
+        if not self.p.freeze_trunk or self.augment:
+            return
+        print("computing the frozen backbone's features of all samples, once", flush=True)
+        model = self.state.model
+        with self.compute.autocast():
+            self.train_split = inference.features(model, self.train_split)
+        self.validation_split = inference.features(model, self.validation_split)
+        self.state.model = model.head_alone()
+
+
+def create(
+    p: Train,
+    compute: Compute,
+    model: Classifier,
+    train_split: Split,
+    validation_split: Split,
+    n_classes: int,
+) -> Trainer:
+    """Return the trainer that the parameters name. Raises ParamsError for invalid settings."""
+    loss = params.bind(LOSSES, p.loss, "losses")
+    optimizer = params.bind(OPTIMIZERS, p.optimizer, "optimizers")
+    schedule = params.bind(SCHEDULES, p.schedule, "schedules")
+    augment = params.bind(AUGMENTATIONS, p.augmentation, "augmentations")
+    model = model.to(compute.device)
+    return Trainer(
+        state=State(model, optimizer(model.trainable()), compute.device),
+        train_split=train_split,
+        validation_split=validation_split,
+        augment=None if p.augmentation.name == "none" else augment,
+        loss=loss(train_split.labels.bincount(minlength=n_classes)),
+        learning_rate=lambda moment: p.lr * schedule(moment),
+        compute=compute,
+        p=p,
+    )
+
+
+def validate(model: Classifier, split: Split) -> tuple[float, float]:
+    """Return the mean cross-entropy of a split, in nats, and its accuracy, 0..1."""
+    logits = inference.outputs(model, split).logits
+    return inference.loss(logits, split.labels), inference.accuracy(logits, split.labels)

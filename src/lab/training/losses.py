@@ -1,0 +1,120 @@
+"""Losses, by the name in params.yaml.
+
+To add one: a function here that takes the number of training samples of each class and, as
+keyword-only arguments, its settings, and returns `loss(logits, labels)`; a line in the table;
+its settings under `losses:`.
+"""
+
+from collections.abc import Callable
+from typing import Annotated, Literal
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the field's own name for it
+from jaxtyping import Float, Int
+from pydantic import Field
+from torch import Tensor
+
+from lab import paths
+from lab.shapes import Labels, Logits, Loss
+from retrace.errors import ParamsError
+
+LossFunction = Callable[[Logits, Labels], Loss]
+Counts = Int[Tensor, " class"]
+ClassWeights = Float[Tensor, " class"]
+Weights = Literal["none", "balanced"] | Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=2)]
+
+
+def cross_entropy(
+    counts: Counts, *, label_smoothing: Annotated[float, Field(ge=0, lt=1)], class_weights: Weights
+) -> LossFunction:
+    """Return the mean negative log-likelihood, in nats.
+
+    Smoothing is that of Szegedy et al. 2016 (arXiv:1512.00567).
+    With class weights, the mean is weighted by them (seeds/003).
+    """
+    weights = _weights(counts, class_weights, "cross_entropy.class_weights")
+
+    def loss(logits: Logits, labels: Labels) -> Loss:
+        if logits.is_cuda and weights is not None and label_smoothing:
+            return _smoothed(logits, labels, weights, label_smoothing)
+        return F.cross_entropy(*_in_rows(logits, labels), weights, label_smoothing=label_smoothing)
+
+    return loss
+
+
+def _smoothed(logits: Logits, labels: Labels, weights: ClassWeights, smoothing: float) -> Loss:
+    """Compute the same as torch's own function, which synchronizes a GPU in this case."""
+    log_p = F.log_softmax(logits, dim=1)
+    spread = -(log_p @ weights).sum() / weights[labels].sum()
+    return (1 - smoothing) * F.nll_loss(log_p, labels, weights) + smoothing / len(weights) * spread
+
+
+def _in_rows(logits: Logits, labels: Labels) -> tuple[Tensor, Tensor]:
+    """View samples as the pixels of one image if logits are stored by class; faster on a CPU."""
+    if logits.is_contiguous() or not logits.T.is_contiguous() or logits.is_cuda:
+        return logits, labels
+    return logits.T.view(1, -1, len(labels), 1), labels.view(1, -1, 1)
+
+
+def cross_entropy_scratch(counts: Counts) -> LossFunction:  # noqa: ARG001 - a loss takes them
+    """Return cross-entropy as tensor code: softmax, then the true class's logarithm (seeds/004).
+
+    Infinite where that probability is 0 in float32, some 87 nats below the largest; the library's
+    is not.
+    """
+
+    def loss(logits: Logits, labels: Labels) -> Loss:
+        # Subtracting the largest logit cancels out, and avoids overflow.
+        powers = torch.exp(logits - logits.detach().amax(dim=1, keepdim=True))
+        probabilities = powers / powers.sum(dim=1, keepdim=True)
+        return -torch.log(probabilities.gather(1, labels[:, None])).mean()
+
+    return loss
+
+
+def focal(counts: Counts, *, gamma: Annotated[float, Field(ge=0, le=20)], alpha: Weights) -> LossFunction:
+    """Return focal loss (Lin et al. 2017, arXiv:1708.02002; seeds/003).
+
+    Cross-entropy, weighted by (1 - p)^gamma, where p is the probability of the sample's class, and
+    by the class's alpha. The mean is over all samples, as there.
+    """
+    weights = _weights(counts, alpha, "focal.alpha")
+
+    def loss(logits: Logits, labels: Labels) -> Loss:
+        log_p = F.log_softmax(logits, dim=1).gather(1, labels[:, None]).squeeze(1)
+        wrong = (1 - log_p.exp()).clamp(min=torch.finfo(log_p.dtype).eps)  # at 0 the power has no gradient
+        each = -(wrong**gamma) * log_p
+        return (each if weights is None else weights[labels] * each).mean()
+
+    return loss
+
+
+def mse(counts: Counts) -> LossFunction:
+    """Return the mean squared difference of logits and one-hot labels (seeds/000, 003)."""
+
+    def loss(logits: Logits, labels: Labels) -> Loss:
+        return F.mse_loss(logits, F.one_hot(labels, len(counts)).to(logits.dtype))
+
+    return loss
+
+
+def _weights(counts: Counts, weights: str | list[float], setting: str) -> ClassWeights | None:
+    """Return a weight for each class; balanced ones are inverse to the class's share."""
+    if weights == "none":
+        return None
+    if weights == "balanced":
+        return len(counts) ** -1 * counts.sum() / counts.clamp(min=1).float()
+    if len(weights) != len(counts):
+        raise ParamsError(
+            f"{paths.PARAMS}: losses.{setting} has {len(weights)} numbers; "
+            f"should be none, balanced, or a number for each of the {len(counts)} classes"
+        )
+    return torch.tensor(weights, dtype=torch.float32, device=counts.device)
+
+
+LOSSES: dict[str, Callable[..., LossFunction]] = {
+    "cross_entropy": cross_entropy,
+    "cross_entropy_scratch": cross_entropy_scratch,
+    "focal": focal,
+    "mse": mse,
+}

@@ -1,0 +1,156 @@
+"""The callbacks of training: they write to the event log, the terminal, reports/ and checkpoints."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import torch
+
+from lab import paths
+from lab.errors import DivergedError
+from lab.evaluation import artifacts
+from lab.training import checkpoint as state_file
+from lab.training import progress
+from lab.training.device import Compute
+from lab.training.loop import Trainer
+from lab.training.progress import Lines
+from lab.training.state import Epoch, Step, Values
+from retrace import checkpoint, errors, event_log
+from retrace.checkpoint import Checkpoints
+from retrace.errors import Terminated
+from retrace.event_log import EventLog
+
+MAX_STEPS = 1000  # rows of reports/steps.csv
+BATCH_SAMPLES = 64  # in reports/batch.safetensors, at most
+
+
+class Recorder:
+    """What is recorded of one training. Its clock starts with it."""
+
+    lines: Lines
+
+    def __init__(self, run: EventLog, checkpoints: Checkpoints, trainer: Trainer) -> None:
+        self.run = run
+        self.checkpoints = checkpoints
+        self.state = trainer.state
+        self.epochs = trainer.p.epochs
+        self.total_steps = trainer.total_steps
+        self.every = -(-trainer.total_steps // MAX_STEPS)
+        self.steps: artifacts.History = []
+        self._unread: list[Step] = []  # reading their losses waits for the device
+        self._epoch_times: list[tuple[int, float]] = []  # of each epoch: its end, images a second
+        self._started = time.perf_counter()
+
+    @property
+    def history(self) -> artifacts.History:
+        """The metrics of all epochs so far."""
+        return [epoch._asdict() for epoch in self.state.epochs]
+
+    @property
+    def diagnosis(self) -> str:
+        """One sentence on underfitting and overfitting."""
+        return artifacts.diagnosis(self.history)
+
+    @property
+    def seconds(self) -> float:
+        """How long training took so far, with the processes that were interrupted."""
+        return time.perf_counter() - self._started
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """Resume from the newest checkpoint, show progress, and save a checkpoint at the end.
+
+        SIGINT and SIGTERM end training with a checkpoint too.
+        """
+        with progress.follow(self.epochs, self.total_steps) as self.lines:
+            self._resume()
+            try:
+                yield
+            except (KeyboardInterrupt, Terminated):
+                with errors.Deferred(), suppress(DivergedError):
+                    self.save()
+                raise
+            self.save()
+
+    def on_step(self, step: Step) -> None:
+        """Record a step, and save a checkpoint if one is due."""
+        self.lines.step(step)
+        if (step.step - 1) % self.every == 0:
+            self._unread.append(step)
+        if self.checkpoints.is_due:
+            self.save()
+
+    def on_epoch(self, epoch: Epoch) -> None:
+        """Record an epoch."""
+        self.lines.epoch(epoch)
+        self._log(epoch, event_log.now(), self.lines.images_per_s)
+        self.run.sync()
+
+    def save(self) -> None:
+        """Save a checkpoint."""
+        self.checkpoints.save(
+            self.state.step,
+            lambda: state_file.encode(self.state.state_dict() | self._own_state()),
+        )
+
+    def finish(self, kept: Epoch) -> None:
+        """Log the summary metrics, those of the kept epoch, and write the tables in reports/."""
+        self.run.metrics({"train_s": self.seconds, "kept_epoch": kept.epoch})
+        self.run.headline(metrics(kept))
+        self.run.tags(**{"retrace.diagnosis": self.diagnosis})
+        artifacts.save_table(paths.HISTORY, self.history)
+        self._read_steps()
+        artifacts.save_table(paths.STEPS, self.steps)
+
+    def _resume(self) -> None:
+        """Load the newest checkpoint, if there is one, and log its epochs to this run."""
+        values = self.checkpoints.newest(state_file.load)
+        if values is None:
+            return
+        self.state.load_state_dict(values)
+        self.steps = values["steps"]
+        self._started = time.perf_counter() - values["seconds"]
+        self.lines.resume(values["n_images"], values["epoch_s"])
+        for epoch, (at, images_per_s) in zip(self.state.epochs, values["epoch_times"], strict=True):
+            self._log(epoch, at, images_per_s)
+        self.run.tags(**{"retrace.resumed": f"after step {self.state.step} of {values['run']}"})
+        print(f"resumed from step {self.state.step:,} of {self.total_steps:,}", flush=True)
+
+    def _own_state(self) -> Values:
+        self._read_steps()
+        return {
+            "run": self.run.id,
+            "of": " ".join([self.run.header["dataset"], *self.run.header["experiment"].values()][:2]),
+            "steps": self.steps,
+            "epoch_times": self._epoch_times,
+            "seconds": self.seconds,
+            "n_images": self.lines.n_images,
+            "epoch_s": self.lines.seconds,
+        }
+
+    def _read_steps(self) -> None:
+        for step in self._unread:
+            row = {"step": step.step, "learning_rate": step.learning_rate, "loss": step.loss.item()}
+            self.steps.append(row)
+        self._unread = []
+
+    def _log(self, epoch: Epoch, at: int, images_per_s: float) -> None:
+        self._epoch_times.append((at, images_per_s))
+        self.run.metrics(metrics(epoch) | {"images_per_s": images_per_s}, epoch.epoch, at)
+
+
+def metrics(epoch: Epoch) -> dict[str, float]:
+    """Return an epoch's metrics, by the names that they have everywhere."""
+    return {name: value for name, value in epoch._asdict().items() if name != "epoch"}
+
+
+def fingerprint(run: EventLog, compute: Compute) -> str:
+    """Return the fingerprint of all that decides the bits of the weights."""
+    header = run.header
+    return checkpoint.fingerprint(header["inputs"], header["machine"], str(compute), torch.__version__)
+
+
+def save_first_batch(trainer: Trainer) -> None:
+    """Write the first batch, as the model will see it, to reports/batch.safetensors."""
+    inputs, labels = trainer.first_batch()
+    artifacts.save_batch(inputs[:BATCH_SAMPLES].cpu().numpy(), labels[:BATCH_SAMPLES].cpu().numpy())

@@ -1,0 +1,56 @@
+"""`retrace verify --cache`: hash every file that dvc.lock names, here and in DVC's cache."""
+
+import json
+import shlex
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from retrace.errors import DataError
+from retrace.pipeline import dvc_internals, graph, integrity
+
+
+def check(*, as_json: bool = False) -> int:
+    """Print each damaged file, and the command that repairs them; return 1 if there is one, else 0."""
+    cache = dvc_internals.objects().absolute()
+    claims = integrity.claims(cache)
+    if not claims:
+        raise DataError("dvc.lock: names nothing that is here; run `dvc repro`")
+    began = time.perf_counter()
+    with ThreadPoolExecutor() as threads:  # hashing lets other threads run
+        hashes = list(threads.map(integrity.actual_md5, claims))
+    seconds = time.perf_counter() - began
+    present = {claim.output for claim in claims}
+    outs = [out for stage in graph.locked().values() for out in stage.outs]
+    absent = [out for out in outs if out not in present]
+    damaged = {claim: md5 for claim, md5 in zip(claims, hashes, strict=True) if md5 != claim.md5}
+    # Remove the file here too: it may be a link to the cache's, and DVC trusts its time of change.
+    paths = dict.fromkeys(path for claim in damaged for path in (_shown(claim.path), claim.output))
+    repair = f"rm -rf {shlex.join(paths)} && dvc repro" if damaged else None
+    if as_json:
+        files = [
+            {"path": str(claim.path), "md5": md5, "expected": claim.md5, "of": claim.output}
+            for claim, md5 in damaged.items()
+        ]
+        document = {"checked": len(claims), "damaged": files, "absent": absent, "repair": repair}
+        print(json.dumps(document, indent=2))
+        return 1 if damaged else 0
+    for claim, md5 in damaged.items():
+        print(f"{_shown(claim.path)}: its MD5 is {md5}, dvc.lock says {claim.md5}, for {claim.output}")
+    n_bytes = sum(map(integrity.n_bytes, claims))
+    n_cached = sum(claim.path.is_relative_to(cache) for claim in claims)
+    print(
+        f"{len(claims) - n_cached} files and folders here, {n_cached} files in DVC's cache: "
+        f"{n_bytes / 1e6:,.0f} MB, {n_bytes / 1e6 / seconds:,.0f} MB/s"
+    )
+    if absent:
+        print(f"neither here nor in the cache: {', '.join(absent)}")
+    if not damaged:
+        print("all are what dvc.lock says")
+        return 0
+    print(f"to repair: {repair}")
+    return 1
+
+
+def _shown(path: Path) -> str:
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

@@ -1,0 +1,103 @@
+"""`retrace leaderboard`: print the experiments on a data set, best first."""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from retrace.cli import arguments
+from retrace.pipeline import metrics
+
+if TYPE_CHECKING:
+    from retrace.compare.leaderboard import Board, Row
+
+GROUP = "look"
+SUMMARY = "list the experiments on a data set, best first: seeds, mean, spread, seconds of training"
+EXAMPLES = (
+    "retrace leaderboard          on params.yaml's data set, by test accuracy",
+    "retrace leaderboard digits --metric val_loss --top 5",
+    "retrace leaderboard --json   with all parameters and ids, for a script",
+)
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    arguments.add_json(parser)
+    parser.add_argument("dataset", nargs="?", metavar="DATASET", help="none: the one in params.yaml")
+    parser.add_argument("--metric", default="test_accuracy", help="to sort by; %(default)s")
+    parser.add_argument("--top", type=int, default=20, metavar="N", help="rows shown; %(default)s")
+
+
+def run(args: Namespace) -> None:
+    lead(args.dataset, args.metric, args.top, as_json=args.json)
+
+
+def lead(dataset: str | None, metric: str, top: int, *, as_json: bool) -> None:
+    """Print the `top` rows by `metric`. Raises RetraceError as `leaderboard.board` does."""
+    from retrace.compare import leaderboard
+
+    board = leaderboard.board(dataset, metric, top)
+    if as_json:
+        print(json.dumps(_document(board), indent=2, allow_nan=False))
+    else:
+        _print(board)
+
+
+def _print(board: Board) -> None:
+    from retrace.system.terminal import plain, show, table
+
+    top = ("", board.metric, "std", "min..max", "n", "training, s", "newest", "run", "unlike params.yaml")
+    rows = [_cells(rank, row, board.here) for rank, row in enumerate(board.rows, 1)]
+    show(table(top, rows, numbers=(0, 1, 2, 4, 5)))
+    n_more = board.n_rows - len(rows)
+    more = f"; {n_more} more rows: --top {board.n_rows}" if n_more else ""
+    order = "lowest" if metrics.is_minimized(board.metric) else "highest"
+    mean = f"mean of {plain(board.metric)} over n seeds"
+    print(f"\n{board.dataset}, by the {mean}, {order} first{more}")
+    if board.left_out:
+        reasons = (f"{n} {plain(reason)}" for reason, n in sorted(board.left_out.items()))
+        print(f"left out: {', '.join(reasons)}")
+    ids = [row.runs[-1].info.run_id[:8] for row in board.rows[:2]]
+    if len(ids) > 1:
+        print(f"side by side: retrace compare {' '.join(ids)}")
+    else:
+        print(f"what made it: retrace trace {ids[0]}")
+
+
+def _cells(rank: int, row: Row, here: Mapping[str, Any]) -> list[str]:
+    spread = "" if row.std is None else f"{row.std:.2g}"
+    span = f"{min(row.values):.6g}..{max(row.values):.6g}" if row.std is not None else ""
+    seconds = "" if row.train_s is None else f"{row.train_s:.1f}"
+    changes = ", ".join(f"{key}={value}" for key, value in row.changes(here).items())
+    newest = f"{row.newest.astimezone():%Y-%m-%d}"
+    run = row.runs[-1].info.run_id[:8]
+    return [str(rank), f"{row.mean:.6g}", spread, span, str(len(row.runs)), seconds, newest, run, changes]
+
+
+def _document(board: Board) -> dict[str, Any]:
+
+    return {
+        "dataset": board.dataset,
+        "metric": board.metric,
+        "better": "less" if metrics.is_minimized(board.metric) else "more",
+        "n_rows": board.n_rows,
+        "left_out": board.left_out,
+        "rows": [
+            {
+                "mean": row.mean,
+                "std": row.std,
+                "least": min(row.values),
+                "most": max(row.values),
+                "train_s": row.train_s,
+                "newest": row.newest.isoformat(),
+                "runs": [
+                    {"run_id": run.info.run_id, "seed": run.data.params.get("seed"), board.metric: value}
+                    for run, value in zip(row.runs, row.values, strict=True)
+                ],
+                "params": {key: value for key, value in row.runs[-1].data.params.items() if key != "seed"},
+                "changes": row.changes(board.here),
+            }
+            for row in board.rows
+        ],
+    }

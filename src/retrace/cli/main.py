@@ -1,0 +1,78 @@
+"""The `retrace` command: find the command that was typed, run it, exit with its code.
+
+Exit codes:
+- 0: done
+- 1: a check failed (verify, doctor), or part of the work could not be done (predict, sweep);
+  a defect of retrace, with its traceback
+- 2: refused, in one line on stderr that says what to do
+- 128 + n: ended by signal n: 130 by Ctrl-C, 141 by a closed pipe, 143 by SIGTERM or a lost terminal
+"""
+
+import os
+import signal
+import sys
+from importlib import import_module, metadata
+from pathlib import Path
+from typing import cast
+
+from retrace import errors, plugins, settings
+from retrace.cli import arguments
+from retrace.cli.arguments import Command
+from retrace.errors import ParamsError
+
+# Modules of retrace.commands; in the help, each group lists its commands in this order.
+BUILT_IN = (
+    *("sweep", "ui", "compare", "leaderboard", "promote", "share"),
+    *("trace", "verify", "doctor", "sync", "reconcile", "clean"),
+)
+
+
+def main() -> None:
+    """Run the typed command and exit with its code, silently with 141 if the pipe is closed."""
+    try:
+        try:
+            errors.run(_call)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # Python would flush again at exit, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
+
+
+def _call() -> None:
+    commands = _commands(sys.argv[1:])
+    parser = arguments.parser(commands)
+    args = parser.parse_args()
+    if args.version:
+        print(f"retrace {metadata.version('retrace')}")
+    elif args.print_completion:
+        print(arguments.completion(parser, args.print_completion))
+    elif args.command is None:
+        parser.print_help()
+    else:
+        args.here = Path.cwd()
+        os.chdir(_root())
+        code = commands[args.command].run(args)
+        if code:
+            sys.exit(code)
+
+
+def _commands(words: list[str]) -> dict[str, Command]:
+    """Return commands by name: the typed one if it is retrace's own, else all, plug-ins too."""
+    if words and words[0] in BUILT_IN:
+        return {words[0]: _built_in(words[0])}
+    return {name: _built_in(name) for name in BUILT_IN} | plugins.load("commands", required=arguments.ATTRIBUTES)
+
+
+def _built_in(name: str) -> Command:
+    return cast("Command", import_module(f"retrace.cli.{name}"))
+
+
+def _root() -> Path:
+    """Return the repository that contains the working directory."""
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / settings.DVC_YAML).is_file():
+            return folder
+    raise ParamsError(f"{here}: no {settings.DVC_YAML} here or above; run retrace in a repository that has one")

@@ -1,0 +1,129 @@
+"""`retrace verify`: reproduce a run and compare every output and metric with its record.
+
+Equal code, parameters and data on an equal machine give equal bytes. Another kind of device adds
+in another order: there, downloads and preprocessed files must still be equal, and metrics within
+a tolerance.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from argparse import ArgumentParser, Namespace
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from retrace import settings
+from retrace.cli import arguments
+from retrace.errors import RetraceError
+from retrace.pipeline import params_file
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from retrace.provenance.diff import OutputDiff as Row
+
+GROUP = "trust"
+SUMMARY = (
+    "reproduce a run and compare every bit, or hash all files: the same code, parameters and raw "
+    "data, in a folder of its own, without any cache; exit code 1 if something differs"
+)
+EXAMPLES = (
+    "retrace verify 4f0c2d                    a run, by the first digits of its id",
+    "retrace verify 4f0c2d --tolerance 0.01   if it ran on another kind of device",
+    "retrace verify --cache                   hash all files that dvc.lock names",
+)
+WIDTH = 120  # of the table, if stdout is no terminal
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    arguments.add_json(parser)
+    target = parser.add_mutually_exclusive_group(required=True)
+    text = "MLflow's id of a run, or its first digits"
+    target.add_argument("run", nargs="?", metavar="RUN_ID", help=text)
+    text = "hash every file that dvc.lock names, here and in DVC's cache"
+    target.add_argument("--cache", action="store_true", help=text)
+    text = "for metrics, if the device is of another kind; %(default)s"
+    parser.add_argument("--tolerance", type=float, default=0.005, help=text)
+
+
+def run(args: Namespace) -> int:
+    if args.cache:
+        from retrace.cli import cache
+
+        return cache.check(as_json=args.json)
+    return check(args.run, args.tolerance, as_json=args.json)
+
+
+def check(run_id: str, tolerance: float, *, as_json: bool = False) -> int:
+    """Reproduce the run whose id begins so, print how it compares; return 0 if it is equal, else 1.
+
+    `tolerance`, absolute, is for metrics on another kind of device, and for nothing else. Raises
+    RetraceError if the run is unknown or cannot be reproduced.
+    """
+    from rich.console import Console
+
+    from retrace.pipeline import graph
+    from retrace.provenance import diff, rebuild, restore
+    from retrace.provenance import record as records
+    from retrace.store import backend
+
+    if not 0 <= tolerance < math.inf:
+        raise RetraceError(f"tolerance is {tolerance}; should be a number from 0 on, such as 0.005")
+    with backend.answering():
+        client = backend.client()
+        record = records.find_record(run_id)
+        with rebuild.temporary_repository() as tree:
+            origin = restore.restore(client, record, tree)
+            out = sys.stderr if as_json else sys.stdout
+            print(f"{record.name}: {', '.join(record.stages)} from {origin}, in {tree}", file=out)
+            rebuild.repro(tree, record.stages, sys.stderr if as_json else None)
+            logs = rebuild.event_logs(tree)
+            stages = graph.stages(params_file.read(tree / settings.PARAMS), tree)
+            then = records.recorded_facts(client, record, graph.makers(stages))
+            now = records.reproduced_facts(record, stages, logs, tree)
+    devices = records.device_change(record, logs, diff.EXACT)
+    rows = diff.compare_facts(then, now, tolerance if devices else None)
+    verified = all(row.is_equal for row in rows)
+    verdict = sentence(rows, tolerance, devices)
+    run_id = record.run.info.run_id
+    if as_json:
+        facts = [asdict(row) | {"equal": row.is_equal} for row in rows]
+        document = {"run": run_id, "verified": verified, "said": verdict, "rows": facts}
+        print(json.dumps(document, indent=2))
+    else:
+        Console(width=None if sys.stdout.isatty() else WIDTH).print(table(rows))
+        print(f"{record.name}: {verdict}")
+        if not verified:
+            print(f"`retrace trace {run_id[:8]}` shows how it was made, and where its outputs are")
+    return 0 if verified else 1
+
+
+def table(rows: list[Row]) -> Table:
+    """Return the rows as a table for the terminal."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    top = ("stage", "what", "then", "now", "verdict")
+    table = Table(*top, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for row in rows:
+        verdict = f"{row.verdict} ({row.where})" if row.where else row.verdict
+        cells = (row.stage, row.what, row.then or "-", row.now or "-", verdict)
+        table.add_row(*map(escape, cells), style="" if row.is_equal else "bold red")
+    return table
+
+
+def sentence(rows: list[Row], tolerance: float, devices: tuple[str, str] | None) -> str:
+    """Summarize the rows; `devices` are the kinds then and now, if they differ."""
+    from retrace.provenance import diff
+
+    unequal = [row.what for row in rows if not row.is_equal]
+    rule = "all must be equal"
+    if devices:
+        rule = f"ran on {devices[0]}, reproduced on {devices[1]}: last scores must be within "
+        rule += f"{tolerance:g}, and {' and '.join(diff.EXACT)} equal"
+    if unequal:
+        names = ", ".join(unequal)
+        return f"{len(unequal)} of {len(rows)} outputs and metrics differ: {names} ({rule})"
+    return f"verified: {len(rows)} outputs and metrics are equal ({rule})"

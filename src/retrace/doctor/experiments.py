@@ -1,0 +1,123 @@
+"""DVC's experiments and queue: what dead processes left behind."""
+
+import json
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from retrace.doctor.findings import Check, Finding, ok, problem, some, warning
+from retrace.pipeline import dvc_internals, dvc_queue, git
+
+RWLOCK = dvc_internals.DVC / "tmp" / "rwlock"
+EXEC = "refs/exps/exec/"
+KEEPING = ("refs/heads", "refs/tags", "refs/remotes")
+DROP = f"git for-each-ref --format='delete %(refname)' {EXEC} | git update-ref --stdin"
+
+
+def locks() -> Iterator[Finding]:
+    """DVC's list of locks names no dead process."""
+    if not RWLOCK.exists():
+        return
+    try:
+        holders = _holders(json.loads(RWLOCK.read_text(encoding="utf-8")))
+    except (ValueError, LookupError, TypeError, AttributeError):
+        yield problem(f"{RWLOCK} is damaged, and DVC refuses to run", f"rm {RWLOCK}")
+        return
+    gone = {pid: command for pid, command in holders.items() if not _is_dvc(pid)}
+    if gone:
+        # DVC ignores a PID that no process has, and waits in vain for another process that reuses it.
+        level = problem if any(map(psutil.pid_exists, gone)) else warning
+        yield level(f"{RWLOCK} locks files for {_processes(gone)}, which is gone", f"rm {RWLOCK}")
+    elif holders:
+        yield ok(f"DVC is running: {_processes(holders)}")
+
+
+def _processes(commands: dict[int, str]) -> str:
+    return some([f"process {pid} ({command})" for pid, command in commands.items()])
+
+
+def _holders(lock: dict[str, Any]) -> dict[int, str]:
+    entries = [
+        *lock.get("write", {}).values(),
+        *(each for several in lock.get("read", {}).values() for each in several),
+    ]
+    return {int(entry["pid"]): str(entry["cmd"]) for entry in entries}
+
+
+def _is_dvc(pid: int) -> bool:
+    """Return whether the process is alive and may be DVC: PIDs are reused."""
+    try:
+        return any("dvc" in word for word in psutil.Process(pid).cmdline())
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.AccessDenied:
+        return True
+
+
+def refs() -> Iterator[Finding]:
+    """No interrupted `dvc exp run` has left its refs in git."""
+    names = (git.output("for-each-ref", "--format=%(refname)", EXEC) or "").split()
+    left = [name.removeprefix(EXEC) for name in names if not name.endswith("/EXEC_HEAD")]  # every run leaves this one
+    is_running = any("dvc" in command and "exp" in command for command in _commands_here())
+    if left and not is_running:
+        yield warning(f"{EXEC} has {some(left)} of an interrupted `dvc exp run`", DROP)
+
+
+def _commands_here() -> Iterator[list[str]]:
+    """Yield the command lines of the processes in this repository, words without folders."""
+    for process in psutil.process_iter():
+        try:
+            if Path(process.cwd()) == Path.cwd():
+                yield [Path(word).name for word in process.cmdline()]
+        except (psutil.Error, OSError):
+            continue
+
+
+def baselines() -> Iterator[Finding]:
+    """Each experiment's baseline is on a branch or tag; `dvc exp show` hides the others."""
+    lost = []
+    kept: dict[str, bool] = {}
+    experiments = git.experiments()
+    for experiment in experiments:
+        baseline = experiment.baseline
+        if baseline not in kept:
+            branches = git.output("for-each-ref", "--count=1", f"--contains={baseline}", *KEEPING)
+            is_ancestor = git.output("merge-base", "--is-ancestor", baseline, "HEAD") is not None
+            kept[baseline] = bool(branches) or is_ancestor
+        if not kept[baseline]:
+            lost.append(experiment.name)
+    if lost:
+        state = f"{len(lost)} experiments have baselines that no branch has: {some(lost)}"
+        yield warning(f"{state}; `dvc exp branch NAME BRANCH` keeps one", f"dvc exp remove {shlex.join(lost)}")
+    elif experiments:
+        yield ok(f"{len(experiments)} experiments")
+
+
+def queue() -> Iterator[Finding]:
+    """Each Running task has a worker."""
+    if not any((dvc_internals.EXPERIMENTS / "celery" / "broker" / "processed").glob("*")):
+        return  # the queue was never used
+    with dvc_internals.opened_queue() as celery_queue:
+        lost = [task.entry.name or task.entry.stash_rev[:7] for task in dvc_queue.lost(celery_queue)]
+    if lost:
+        yield problem(f"{some(lost)}: Running in the queue, but no worker has it", "retrace reconcile")
+
+
+def folders() -> Iterator[Finding]:
+    """No unused folder of an experiment is left."""
+    if left := dvc_queue.leftovers(dvc_internals.EXPERIMENTS):
+        size = sum(file.lstat().st_size for folder in left for file in folder.rglob("*") if not file.is_dir())
+        state = f"{len(left)} unused folders of experiments in {dvc_internals.EXPERIMENTS}, {size / 1e6:,.0f} MB"
+        yield warning(state, "retrace reconcile")
+
+
+CHECKS: dict[str, Check] = {
+    "DVC's locks": locks,
+    "DVC's refs": refs,
+    "experiments": baselines,
+    "queue": queue,
+    "folders": folders,
+}

@@ -1,0 +1,56 @@
+"""Free memory, and room on the disks."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from retrace.doctor.findings import Check, Finding, ok, problem, warning
+from retrace.pipeline import dvc_internals
+from retrace.system import files
+
+LEAST_MEMORY = 1.5e9  # bytes that suffice to train on MNIST
+LEAST_DISK = 1e9  # bytes
+LOW_DISK = 5e9
+LEAST_FILES = 10_000
+GC = "dvc gc --workspace --all-experiments"  # asks first; also removes what only other commits name
+
+
+def memory() -> Iterator[Finding]:
+    """Enough memory is free, within a container's limit too."""
+    from retrace.system import memory
+
+    free = memory.free()
+    state = f"{free / 1e9:.1f} GB of memory are free"
+    if free >= LEAST_MEMORY:
+        yield ok(state)
+    else:
+        yield warning(f"{state}; another process may have to end first")
+
+
+def disks() -> Iterator[Finding]:
+    """There is room for results, DVC's cache and downloads."""
+    seen: dict[int, str] = {}
+    for name, folder in {
+        "this repository": Path(),
+        "DVC's cache": dvc_internals.cache(),
+        "downloads": files.cache("x").parent,
+    }.items():
+        there = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
+        if there.stat().st_dev in seen:
+            continue
+        seen[there.stat().st_dev] = name
+        free = shutil.disk_usage(there).free
+        volume = os.statvfs(there)
+        said = f"{free / 1e9:,.1f} GB are free for {name}, in {there}"
+        if volume.f_files and volume.f_favail < LEAST_FILES:
+            yield problem(f"{volume.f_favail:,} more files fit for {name}, in {there}", GC)
+        if free < LEAST_DISK:
+            yield problem(said, GC)
+        elif free < LOW_DISK:
+            yield warning(said, GC)
+        else:
+            yield ok(said)
+
+
+CHECKS: dict[str, Check] = {"memory": memory, "disk": disks}

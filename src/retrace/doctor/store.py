@@ -1,0 +1,232 @@
+"""MLflow's store: whether it answers, is intact and has this MLflow's schema; stale runs and files.
+
+A database is read as a file, read-only and without MLflow, whose import takes seconds and which
+would change it.
+"""
+
+import re
+import shlex
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from functools import cache as once
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import quote, unquote, urlsplit
+
+from retrace.doctor.findings import Check, Finding, ok, problem, some, warning
+from retrace.store import location
+from retrace.system import files, processes
+from retrace.system.redaction import redacted
+
+INTEGRITY_S = 1.0  # of checking for damage, page by page
+BIG_WAL = 64e6  # bytes of a write-ahead log
+SYNC = "retrace sync"
+RUNNING = """
+SELECT coalesce(name, run_uuid), value FROM runs JOIN tags USING (run_uuid)
+WHERE status = 'RUNNING' AND lifecycle_stage = 'active' AND key = 'retrace.process'
+"""
+LOCATED = """
+SELECT name, artifact_location FROM experiments AS e WHERE lifecycle_stage = 'active'
+AND EXISTS (SELECT 1 FROM runs WHERE runs.experiment_id = e.experiment_id AND runs.lifecycle_stage = 'active')
+"""
+
+
+def database() -> Path | None:
+    """Return the file of the store, if it is one."""
+    address = location.address()
+    return Path(address.removeprefix(location.SQLITE)) if address.startswith(location.SQLITE) else None
+
+
+@contextmanager
+def opened(file: Path) -> Iterator[sqlite3.Connection]:
+    """Open the database without writing, not even the files beside it that a reader creates."""
+    options = "mode=ro" if Path(f"{file}-wal").exists() else "mode=ro&immutable=1"
+    with closing(sqlite3.connect(f"file:{quote(str(file))}?{options}", uri=True, timeout=2)) as connection:
+        yield connection
+
+
+def answers() -> Iterator[Finding]:
+    """The store exists and is readable."""
+    file = database()
+    if file is None:
+        yield from _server(location.address())
+    elif not file.exists():
+        yield ok(f"no {file.name} yet: the first run creates it")
+    elif file.stat().st_size == 0:
+        yield problem(f"{file.name} is empty: processes that start together would break it", f"rm {_q(file)}")
+    elif why := _damage(file):
+        yield problem(f"{file.name} is damaged ({why}); event logs restore the runs, without files", _restore(file))
+    else:
+        yield ok(f"{file.name}, {file.stat().st_size / 1e6:,.1f} MB")
+
+
+def _server(address: str) -> Iterator[Finding]:
+    shown = redacted(address)
+    if not location.is_served(address):
+        yield ok(f"MLFLOW_TRACKING_URI names {shown}, which is not checked")
+        return
+    import requests
+
+    try:
+        code = requests.get(f"{address.rstrip('/')}/health", timeout=location.ANSWER_S).status_code
+    except requests.RequestException as error:
+        state = f"{shown}, in MLFLOW_TRACKING_URI, does not answer ({type(error).__name__})"
+        yield problem(f"{state}; start it, or use mlflow.db here", "unset MLFLOW_TRACKING_URI")
+        return
+    if code != 200:
+        yield problem(f"{shown}, in MLFLOW_TRACKING_URI, answers with {code}", "unset MLFLOW_TRACKING_URI")
+    else:
+        yield from _abandoned(shown)
+
+
+def _abandoned(shown: str) -> Iterator[Finding]:
+    from retrace.errors import RetraceError
+    from retrace.store import backend, runs
+
+    try:
+        with backend.answering():
+            abandoned = runs.abandoned(backend.client())
+    except RetraceError as error:
+        yield problem(str(error))
+        return
+    if abandoned:
+        yield _stale([str(run.info.run_name) for run in abandoned])
+    else:
+        yield ok(f"{shown} answers")
+
+
+def _damage(file: Path) -> str | None:
+    """Return the first damage that SQLite finds within `INTEGRITY_S`."""
+    until = time.monotonic() + INTEGRITY_S
+    try:
+        with opened(file) as connection:
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            connection.set_progress_handler(lambda: time.monotonic() > until, 10_000)
+            (result,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    except sqlite3.DatabaseError as error:
+        return None if "interrupted" in str(error) or "locked" in str(error) else str(error)
+    return None if result == "ok" else str(result).splitlines()[0]
+
+
+def _restore(file: Path) -> str:
+    """Return commands that move the damaged files aside and upload all event logs again."""
+    aside = shlex.quote(f".retrace/{file.name}-{time.strftime('%Y%m%dT%H%M%S')}")
+    names = shlex.join(str(each) for each in (file, Path(f"{file}-wal"), Path(f"{file}-shm")) if each.exists())
+    done = ".retrace/journal/uploaded"
+    back = f" && mv {done}/*.jsonl .retrace/journal/" if any(Path(done).glob("*.jsonl")) else ""
+    return f"mkdir -p {aside} && mv {names} {aside}{back} && {SYNC}"
+
+
+def schema() -> Iterator[Finding]:
+    """The database has the schema of the installed MLflow."""
+    file = database()
+    tables = _rows("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'")
+    if file is None or tables is None:
+        return
+    row = next(iter(_rows("SELECT version_num FROM alembic_version") or []), None)
+    known, head = _revisions()
+    version = metadata.version("mlflow")
+    if row is None:
+        yield problem(f"{file.name} is no MLflow database", _restore(file))
+    elif row[0] == head:
+        yield ok(f"schema {head}, that of MLflow {version}")
+    elif row[0] in known:
+        state = f"{file.name} has the schema {row[0]} of an older MLflow; {version} needs {head}"
+        yield problem(state, f"mlflow db upgrade {shlex.quote(location.address())}")
+    else:
+        state = f"{file.name} has the schema {row[0]} of a newer MLflow than {version}"
+        yield problem(f"{state}; install that, or move the database aside", _restore(file))
+
+
+@once
+def _revisions() -> tuple[set[str], str]:
+    """Return the schemas that the installed MLflow knows, and the newest, read from its files."""
+    spec = find_spec("mlflow")
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError("mlflow is not installed")
+    texts = [
+        file.read_text(encoding="utf-8") for file in Path(spec.origin).parent.glob("store/db_migrations/versions/*.py")
+    ]
+    known = {name for text in texts for name in re.findall(r"^revision\b.*?= *['\"](\w+)", text, re.MULTILINE)}
+    below = {
+        name
+        for text in texts
+        for value in re.findall(r"^down_revision\b.*?= *(.*)", text, re.MULTILINE)
+        for name in re.findall(r"\w{8,}", value)
+    }
+    if not known:
+        raise ImportError(f"{spec.origin} has no schemas")
+    (head,) = known - below
+    return known, head
+
+
+def stale() -> Iterator[Finding]:
+    """No run is RUNNING whose process is gone."""
+    running = _rows(RUNNING) or []
+    if gone := [name for name, process in running if not processes.alive(processes.read(process))]:
+        yield _stale(gone)
+    elif running:
+        yield ok(f"{len(running)} runs are running")
+
+
+def _stale(names: list[str]) -> Finding:
+    return problem(f"{len(names)} runs are RUNNING whose process is gone: {some(names)}", SYNC)
+
+
+def artifacts() -> Iterator[Finding]:
+    """The files of runs are where the database has them, a location that never changes."""
+    located = _rows(LOCATED) or []
+    here = files.root() / "mlruns"
+    folders = {name: _folder(location) for name, location in located}
+    missing = {name: folder for name, folder in folders.items() if folder and not folder.exists()}
+    for name, folder in missing.items():
+        moved = folder.name == name and (here / name).is_dir()
+        if moved and not folder.parent.exists():
+            state = f"the files of experiment {name} are expected in {folder}: the repository moved"
+            repair = f"mkdir -p {_q(folder.parent.parent)} && ln -s {_q(here)} {_q(folder.parent)}"
+            yield problem(state, repair)
+        else:
+            state = f"the files of experiment {name}, in {folder}, are gone; new ones will be written there"
+            yield warning(state, f"mkdir -p {_q(folder)}")
+
+
+def _folder(location: str) -> Path | None:
+    """Return the folder of an address, None for a server's or a bucket's."""
+    parts = urlsplit(location)
+    return Path(unquote(parts.path)) if parts.scheme in ("", "file") else None
+
+
+def waiting() -> Iterator[Finding]:
+    """No large write-ahead log slows down the database."""
+    file = database()
+    wal = Path(f"{file}-wal")
+    if file and wal.exists() and wal.stat().st_size > BIG_WAL:
+        yield warning(f"{wal.stat().st_size / 1e6:,.0f} MB of changes wait beside {file.name}; end `retrace ui`", SYNC)
+
+
+def _rows(query: str) -> list[tuple[str, ...]] | None:
+    """Return the rows of a query, None without a readable database, which `answers` reports."""
+    file = database()
+    if file is None or not file.exists() or not file.stat().st_size:
+        return None
+    try:
+        with opened(file) as connection:
+            return connection.execute(query).fetchall()
+    except sqlite3.DatabaseError:
+        return None
+
+
+def _q(path: Path) -> str:
+    return shlex.quote(str(path))
+
+
+CHECKS: dict[str, Check] = {
+    "MLflow": answers,
+    "schema": schema,
+    "runs": stale,
+    "artifacts": artifacts,
+    "changes": waiting,
+}

@@ -1,0 +1,225 @@
+"""The event log of a stage: an append-only file of JSON lines that outlives process and server.
+
+The first line names the stage and its experiment; metrics, tags and artifacts follow as they are
+logged; the last line is the status. A killed stage leaves an event log without an end. A folder of
+the same name has copies of the artifacts, since the files may have changed when they are uploaded.
+Once MLflow has all of an event log, it is moved to `uploaded/` and its copies are deleted.
+"""
+
+import csv
+import io
+import json
+import os
+import shutil
+import sys
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from retrace.errors import DataError
+from retrace.system import files, processes
+from retrace.system.redaction import redacted_all
+
+Event = dict[str, Any]
+
+
+class EventLog:
+    """The event log of a running stage. Each event is one line, written at once.
+
+    Raises DataError if it cannot be created. When the disk fills up later, a warning is printed and
+    events are lost, but the stage goes on.
+    """
+
+    def __init__(self, folder: Path, **header: Any) -> None:
+        self.id = f"{time.strftime('%Y%m%dT%H%M%S')}-{header['stage']}-{uuid.uuid4().hex[:8]}"
+        self.path = folder / f"{self.id}.jsonl"
+        self.header = header
+        self._full = False
+        start = {"kind": "start", "time": now(), "id": self.id, "process": processes.identity()}
+        line = json.dumps(redacted_all(start | header)) + "\n"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            unfinished = folder / f".{self.id}"
+            self._file = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
+            _append(self._file, line)
+            os.fsync(self._file)
+            unfinished.rename(self.path)
+        except OSError as error:
+            (folder / f".{self.id}").unlink(missing_ok=True)
+            reason = f"no event log can be written there ({error.strerror})"
+            raise DataError(f"{folder}: {reason}; make room for it") from None
+
+    def metrics(self, values: Mapping[str, float], step: int = 0, at: int | None = None) -> None:
+        """Log metrics of a step, now or `at` a time in milliseconds since 1970."""
+        event: Event = {"step": step, "values": dict(values)}
+        self._write("metrics", event if at is None else event | {"time": at})
+
+    def headline(self, values: Mapping[str, float]) -> None:
+        """Log the summary metrics, by which whole pipelines are compared."""
+        self._write("headline", {"step": 0, "values": dict(values)})
+
+    def tags(self, **tags: str) -> None:
+        """Log facts about the run that are neither parameters nor metrics."""
+        self._write("tags", redacted_all({"values": tags}))
+
+    def artifact(self, path: Path, *, headline: bool = False) -> None:
+        """Log a file that the stage made; a `headline` one is shown in the parent run as well."""
+        self._copy(path, partial(shutil.copyfile, path))
+        self._write("artifact", {"path": str(path), "headline": headline})
+
+    def attach(self, name: str, content: bytes) -> None:
+        """Log an artifact that is no file of the stage."""
+        self._copy(Path(name), lambda copy: copy.write_bytes(content))
+        self._write("artifact", {"path": name, "headline": False})
+
+    def table(self, name: str, rows: Sequence[NamedTuple]) -> None:
+        """Log rows of one type as a CSV file; there is at least one."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(rows[0]._fields)
+        writer.writerows(rows)
+        self.attach(name, text.getvalue().encode())
+
+    def model(self, weights: Path, card: Path) -> None:
+        """Log the model that the stage made."""
+        for path in (weights, card):
+            self._copy(path, partial(shutil.copyfile, path))
+        self._write("model", {"weights": str(weights), "card": str(card)})
+
+    def end(self, status: str, **more: Any) -> None:
+        """Close the event log with a status of MLflow: FINISHED, FAILED or KILLED."""
+        self._write("end", redacted_all({"status": status} | more))
+        self.sync()
+        os.close(self._file)
+
+    def sync(self) -> None:
+        """Make all events so far durable."""
+        if not self._full:
+            os.fsync(self._file)
+
+    def _copy(self, path: Path, write: Callable[[Path], object]) -> None:
+        copy = copies(self.path) / path
+        try:
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            write(copy)
+        except OSError as error:
+            with suppress(OSError):
+                copy.unlink(missing_ok=True)  # half a copy would be taken for a complete one
+            print(
+                f"warning: {path}: no copy for MLflow could be made ({error.strerror})",
+                file=sys.stderr,
+            )
+
+    def _write(self, kind: str, event: Event) -> None:
+        if self._full:
+            return
+        try:
+            _append(self._file, json.dumps({"kind": kind, "time": now(), **event}) + "\n")
+        except OSError as error:
+            self._full = True
+            print(
+                f"warning: {self.path}: {error.strerror}; MLflow will lack what follows",
+                file=sys.stderr,
+            )
+
+
+def read(path: Path) -> list[Event]:
+    """Return the events of an event log, without lines that a kill or a full disk cut short."""
+    return read_from(path, 0)[0]
+
+
+def read_from(path: Path, position: int) -> tuple[list[Event], int]:
+    """Return the events from the byte `position` on, and the position after them.
+
+    A line that is not complete yet is left for the next call.
+    """
+    with path.open("rb") as file:
+        file.seek(position)
+        data = file.read()
+    complete = data[: data.rfind(b"\n") + 1]
+    events = [event for line in complete.splitlines() if (event := _parsed(line))]
+    return events, position + len(complete)
+
+
+def folder() -> Path:
+    """Return the folder of the event logs, in the main repository."""
+    return files.root() / ".retrace" / "journal"
+
+
+def copies(path: Path) -> Path:
+    """Return the folder that keeps the artifacts of an event log until they are uploaded."""
+    return path.with_suffix("")
+
+
+def close(path: Path) -> None:
+    """End the event log of a stage whose process is gone: KILLED, at the time of its last event."""
+    events = read(path)
+    if events and not end_of(events):
+        reason = "its process ended without a word: SIGKILL, out of memory, or the power failed"
+        append(path, {"kind": "end", "time": events[-1]["time"], "status": "KILLED", "error": reason})
+
+
+def end_of(events: list[Event]) -> Event | None:
+    """Return the event that says how the stage ended, if it has.
+
+    It need not be the last: other processes append events as well.
+    """
+    return next((event for event in events if event["kind"] == "end"), None)
+
+
+def is_over(path: Path) -> bool:
+    """Tell whether the stage of an event log has ended, in whatever way."""
+    try:
+        events = read(path)
+    except FileNotFoundError:  # uploaded just now, by another process
+        return True
+    if not events or events[0]["kind"] != "start" or end_of(events):
+        return True
+    return not processes.alive(events[0]["process"])
+
+
+def append(path: Path, event: Event) -> None:
+    """Append an event from another process than the stage's."""
+    torn = not path.read_bytes().endswith(b"\n")
+    file = os.open(path, os.O_WRONLY | os.O_APPEND)
+    try:
+        _append(file, ("\n" if torn else "") + json.dumps(event) + "\n")
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def pending(folder: Path) -> list[Path]:
+    """List the event logs that MLflow does not have in full, oldest first."""
+    return sorted(folder.glob("*.jsonl"))
+
+
+def uploaded(path: Path) -> None:
+    """Move an event log to `uploaded/` and delete its copies."""
+    shutil.rmtree(copies(path), ignore_errors=True)
+    done = path.parent / "uploaded"
+    done.mkdir(exist_ok=True)
+    path.rename(done / path.name)
+
+
+def _append(file: int, line: str) -> None:
+    data = line.encode()
+    if os.write(file, data) != len(data):
+        raise OSError(28, "No space left on device")
+
+
+def _parsed(line: bytes) -> Event | None:
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) and "kind" in event else None
+
+
+def now() -> int:
+    """Return the time in milliseconds since 1970, as events have it."""
+    return time.time_ns() // 1_000_000

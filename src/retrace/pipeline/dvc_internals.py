@@ -1,0 +1,197 @@
+"""All use of what DVC does not document: its configuration, its cache, its remotes and its queue.
+
+dvc.api (3.67) reads files, metrics, parameters and experiments. It has nothing for the folders of
+the cache, for the run cache and single files of a remote, or for tasks of the queue whose worker is
+gone (treeverse/dvc#8702, which still happens after a crash). tests/test_dvc_internals.py fails when that changes.
+"""
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from retrace.errors import RetraceError
+from retrace.pipeline import hashing
+
+DVC = Path(".dvc")
+EXPERIMENTS = DVC / "tmp" / "exps"
+ENTRY = re.compile(r"[0-9a-f]{64}")  # a run in the run cache; a file being written has another name
+
+Outputs = list[dict[str, Any]]  # of a stage in the run cache: path and md5 of each
+
+
+def config() -> dict[str, Any]:
+    """Return DVC's configuration: the repository's, the user's and the machine's in one.
+
+    It is read without opening the repository, which would write. Raises RetraceError where DVC
+    does not accept it.
+    """
+    from dvc.config import Config, ConfigError
+
+    try:
+        return dict(Config(dvc_dir=str(DVC.absolute())))
+    except ConfigError as error:
+        raise RetraceError(f"DVC's configuration: {' '.join(str(error).split())}") from None
+
+
+def set_cache(repository: Path, cache: Path) -> None:
+    """Make the repository in another folder use a cache, in its local configuration."""
+    from dvc.config import Config
+
+    with Config(dvc_dir=str(repository / DVC)).edit("local") as opened:
+        settings: Any = opened  # of DVC, which types do not know
+        settings.setdefault("cache", {})["dir"] = str(cache)
+
+
+def cache() -> Path:
+    """Return the folder of DVC's cache."""
+    return Path(config()["cache"].get("dir") or DVC / "cache")
+
+
+def objects() -> Path:
+    """Return the folder in DVC's cache that has files by their MD5; see hashing.object_path."""
+    return cache() / "files" / "md5"
+
+
+def site_cache() -> Path:
+    """Return the folder with the databases that DVC unpickles."""
+    from dvc.dirs import site_cache_dir
+
+    configured = config()["core"].get("site_cache_dir")
+    return Path(os.environ.get("DVC_SITE_CACHE_DIR") or site_cache_dir(configured))
+
+
+@contextmanager
+def opened() -> Iterator[Any]:
+    """Yield DVC's repository object of the current folder."""
+    from dvc.repo import Repo
+
+    with Repo(".") as repo:
+        yield repo
+
+
+@contextmanager
+def opened_queue() -> Iterator[Any]:
+    """Yield the queue of DVC's experiments."""
+    with opened() as repo:
+        yield repo.experiments.celery_queue
+
+
+def cached_runs(repo: Any) -> Iterator[tuple[Path, Outputs]]:
+    """Yield each run of a stage in DVC's run cache: its file, and its outputs."""
+    for file in sorted(Path(repo.stage_cache.cache_dir).glob("*/*/*")):
+        if ENTRY.fullmatch(file.name):
+            entry = repo.stage_cache._load_cache(file.parent.name, file.name)
+            if entry:
+                yield file, entry["outs"]
+
+
+class Remote:
+    """DVC's default remote. Raises RetraceError where there is none."""
+
+    def __init__(self, repo: Any) -> None:
+        from dvc.config import NoRemoteError
+
+        self._repo = repo
+        try:
+            self._remote = repo.cloud.get_remote()
+        except NoRemoteError:
+            advice = "`dvc remote add --default team ADDRESS` names one, such as a folder"
+            raise RetraceError(f"DVC has no remote; {advice}") from None
+        self.name: str = self._remote.name
+        self.address: str = self._remote.fs.unstrip_protocol(self._remote.path)
+        self.is_verified: bool = self._remote.odb.verify
+
+    def clear_index(self) -> None:
+        """Forget what DVC believes to be in the remote, such as the files of a folder."""
+        from dvc_data.hashfile.db import get_index
+
+        with closing(get_index(self._remote.odb)) as index:
+            index.clear()
+
+    def remove_if_damaged(self, oid: str) -> bool:
+        """Remove an object whose bytes do not have the MD5 in its name; return whether it was so."""
+        odb = self._remote.odb
+        path = odb.oid_to_path(oid)
+        if not odb.fs.exists(path):
+            return False
+        with odb.fs.open(path, "rb") as file:
+            is_intact = hashing.stream_digest(file, "md5") == oid.removesuffix(".dir")
+        if not is_intact:
+            odb.fs.remove(path)
+        return not is_intact
+
+    def push(self, oids: Iterable[str]) -> tuple[set[str], int]:
+        """Send objects; return those that the remote did not have, and how many did not arrive."""
+        from dvc_data.hashfile.hash_info import HashInfo
+
+        transferred, failed = self._repo.cloud.push({HashInfo("md5", oid) for oid in oids})
+        return {info.value for info in transferred}, len(failed)
+
+    def push_runs(self, files: Iterable[Path]) -> None:
+        """Send runs of stages to the remote's run cache."""
+        from dvc_objects.fs.generic import copy
+        from dvc_objects.fs.local import LocalFileSystem
+
+        odb, cache = self._remote.legacy_odb, Path(self._repo.cache.legacy.path)
+        folder = odb.fs.join(odb.path, "runs")
+        present = set(odb.fs.find(folder)) if odb.fs.exists(folder) else set()
+        for file in files:
+            target = odb.fs.join(odb.path, *file.relative_to(cache).parts)
+            if target not in present:
+                copy(LocalFileSystem(), str(file), odb.fs, target)
+
+
+def task_process(queue: Any, entry: Any) -> psutil.Process | None:
+    """Return the process of a task's experiment; None where it has ended."""
+    info = queue.proc.get(entry.stash_rev)
+    if info is None or info.returncode is not None or not psutil.pid_exists(info.pid):
+        return None
+    process = psutil.Process(info.pid)
+    return process if "exec-run" in process.cmdline() else None  # else another one has the number
+
+
+def task_folder(queue: Any, entry: Any) -> Path | None:
+    """Return the folder that a task's experiment runs in; None where it has none yet."""
+    try:
+        folder = Path(queue._load_info(entry.stash_rev).root_dir)
+    except (OSError, ValueError):
+        return None
+    return folder if folder.is_dir() else None
+
+
+def forget_process(queue: Any, entry: Any) -> None:
+    """Remove DVC's record of a task's process."""
+    del queue.proc[entry.stash_rev]
+
+
+def forget_attempt(queue: Any, message: Any) -> None:
+    """Remove a task's result and its message from the queue."""
+    from celery.result import AsyncResult
+
+    with suppress(FileNotFoundError):  # without a result
+        AsyncResult(message.headers["id"]).forget()
+    queue.celery.purge(message.delivery_tag)
+
+
+def queue_again(queue: Any, entry: Any) -> None:
+    """Put a task into the queue as if it were new.
+
+    That takes an entry in DVC's git stash, which has the baseline and the name, and a message.
+    """
+    from dvc.repo.experiments.queue.tasks import run_exp
+
+    about = {"baseline_rev": entry.baseline_rev, "name": entry.name, "branch": entry.branch}
+    message = queue.stash.format_message(entry.head_rev or entry.baseline_rev, **about)
+    queue.scm.set_ref(queue.stash.ref, entry.stash_rev, message=f"commit: {message}")
+    task: Any = run_exp  # of celery, which types do not know
+    queue.celery.signature(task.s(entry.asdict())).delay()
+
+
+def task_root(queue: Any) -> Path:
+    """Return the folder that has the folders of the queue's experiments."""
+    return Path(queue.wdir).parent

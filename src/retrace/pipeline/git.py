@@ -1,0 +1,210 @@
+"""All calls of git: commits and their files, uncommitted changes, DVC's experiment refs.
+
+Commands are plumbing where git has it. SETTINGS override a user's configuration where that would
+change what the other commands print or do.
+"""
+
+import io
+import os
+import re
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from retrace import settings
+from retrace.errors import RetraceError
+
+SETTINGS = (
+    f"core.hooksPath={os.devnull}",
+    "apply.ignoreWhitespace=no",
+    "i18n.logOutputEncoding=UTF-8",
+    "log.follow=false",
+    "log.showSignature=false",
+)
+CODE = ("src", "stages", str(settings.DVC_YAML), str(settings.PARAMS))  # of an experiment, in its patch
+EXPERIMENT = re.compile(r"(\w+) (\d+) refs/exps/(\w{2})/(\w{38})/(.+)")
+
+
+@dataclass(frozen=True)
+class ExperimentRef:
+    """A DVC experiment: its name, its baseline, its own commit and that commit's time.
+
+    The time is in milliseconds since 1970.
+    """
+
+    name: str
+    baseline: str
+    rev: str
+    time: int
+
+
+def run(
+    *command: str,
+    folder: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    stdin: bytes = b"",
+) -> bytes:
+    """Run git and return what it printed. Raises RetraceError with git's message."""
+    ended = _run(command, folder, env, stdin)
+    if ended.returncode:
+        message = " ".join(ended.stderr.decode(errors="replace").split())
+        raise RetraceError(f"git {command[0]} ended with {ended.returncode}: {message}")
+    return ended.stdout
+
+
+def output(*command: str) -> str | None:
+    """Return what git printed, stripped; None where it failed, as outside a repository."""
+    printed = raw_output(*command)
+    return None if printed is None else printed.decode(errors="replace").strip()
+
+
+def raw_output(*command: str, env: Mapping[str, str] | None = None) -> bytes | None:
+    """Return the bytes that git printed; None where it failed."""
+    ended = _run(command, None, env)
+    return None if ended.returncode else ended.stdout
+
+
+def head_commit() -> str | None:
+    """Return the commit that the work tree stands on.
+
+    A running experiment's own commit does not exist yet: DVC makes it after the stages.
+    """
+    return output("rev-parse", "--verify", "--quiet", "HEAD")
+
+
+def resolve_commit(name: str) -> str | None:
+    """Return the commit that git calls `name`: a branch, a tag, its first digits, HEAD~1."""
+    return output("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
+
+
+def has_commit(commit: str) -> bool:
+    """Return whether the repository has a commit, even where no branch leads to it."""
+    return raw_output("cat-file", "-e", f"{commit}^{{commit}}") is not None
+
+
+def commit_time(rev: str) -> int:
+    """Return when a commit was made, in milliseconds since 1970; 0 where there is none."""
+    return int(_format(rev, "%ct") or 0) * 1000
+
+
+def commit_message(rev: str) -> tuple[str, str]:
+    """Return a commit's date (year-month-day, its author's) and the first line of its message."""
+    date, _, subject = _format(rev, "%ad %s").partition(" ")
+    return date, subject
+
+
+def last_change(rev: str, *files: Path) -> str | None:
+    """Return the newest commit that changed one of `files`, from `rev` back by first parents."""
+    return output("rev-list", "-1", "--first-parent", rev, "--", *map(str, files)) or None
+
+
+def commits_with(text: str, file: Path) -> list[str]:
+    """Return the commits of all branches that added or removed `text` in `file`, newest first."""
+    searched = ("log", "--all", f"-S{text}", "--no-textconv", "--format=%H", "--", str(file))
+    return (output(*searched) or "").split()
+
+
+def read_file(rev: str, file: Path) -> bytes | None:
+    """Return what a file holds in a commit; None where the commit does not have it."""
+    return raw_output("cat-file", "blob", f"{rev}:./{file}")
+
+
+@contextmanager
+def export(rev: str, *names: Path | str) -> Iterator[Path]:
+    """Yield a temporary folder with the files and folders `names` of a commit, as far as it has them.
+
+    By default these are the code, the parameters, dvc.lock and the metrics.
+    """
+    wanted = names or (*CODE, settings.METRICS, "dvc.lock")
+    listed = raw_output("ls-tree", "-z", "--name-only", rev, "--", *map(str, wanted)) or b""
+    present = [os.fsdecode(name) for name in listed.split(b"\0") if name]
+    with tempfile.TemporaryDirectory() as folder:
+        # Without names git would archive the whole commit.
+        packed = raw_output("archive", rev, "--", *present) if present else None
+        if packed:
+            with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+                archive.extractall(folder, filter="data")
+        yield Path(folder)
+
+
+def uncommitted_patch() -> bytes:
+    """Return how code and parameters differ from the last commit, as a patch for `git apply`.
+
+    New files are in it. It is bytes, since a source file may hold any.
+    """
+    present = [name for name in CODE if Path(name).exists()]
+    with tempfile.TemporaryDirectory() as folder:
+        env = os.environ | {"GIT_INDEX_FILE": f"{folder}/index"}  # leaves the user's index alone
+        for command in (("read-tree", "HEAD"), ("add", "--all", "--", *present)):
+            if raw_output(*command, env=env) is None:
+                return b""
+        compare = ("diff-index", "--cached", "--patch", "--binary", "HEAD", "--", *present)
+        return raw_output(*compare, env=env) or b""
+
+
+def experiments() -> list[ExperimentRef]:
+    """Return DVC's experiments in this repository."""
+    form = "%(objectname) %(committerdate:unix) %(refname)"
+    lines = (output("for-each-ref", f"--format={form}", "refs/exps") or "").splitlines()
+    return [
+        ExperimentRef(match[5], match[3] + match[4], match[1], int(match[2]) * 1000)
+        for match in map(EXPERIMENT.fullmatch, lines)
+        if match
+    ]
+
+
+def init_sharing(folder: Path, origin: Path, env: Mapping[str, str] | None = None) -> None:
+    """Make `folder` a repository without commits that has all objects of `origin`'s.
+
+    Not a clone: a shallow one, as in CI, would lack the commits of DVC's experiments.
+    """
+    run("init", "--quiet", folder=folder, env=env)
+    where = ("rev-parse", "--path-format=absolute", "--git-path", "objects")
+    objects = run(*where, folder=origin, env=env)
+    (folder / ".git/objects/info/alternates").write_bytes(objects)
+
+
+def check_out(folder: Path, commit: str, patch: bytes = b"", env: Mapping[str, str] | None = None) -> None:
+    """Make `folder` hold a commit with a patch applied, and nothing else."""
+    run("checkout", "--quiet", "--force", "--detach", commit, folder=folder, env=env)
+    run("clean", "-ffdxq", folder=folder, env=env)
+    if patch:
+        run("apply", "--whitespace=nowarn", "-", folder=folder, env=env, stdin=patch)
+
+
+def fetch_experiment(name: str, source: Path, target: Path) -> str | None:
+    """Copy a DVC experiment from one repository to another; return its commit, None without one."""
+    pattern = f"refs/exps/*/*/{name}"
+    ref = run("for-each-ref", "--format=%(refname)", pattern, folder=source).decode().strip()
+    if not ref:
+        return None
+    options = ("--quiet", "--no-write-fetch-head", "--no-auto-gc")
+    run("fetch", *options, str(source), f"+{ref}:{ref}", folder=target)
+    return run("rev-parse", ref, folder=target).decode().strip()
+
+
+def _format(rev: str, form: str) -> str:
+    """Return a commit in git's format; empty where there is none. The first line repeats its hash."""
+    lines = output("rev-list", "-1", "--date=short", f"--format={form}", rev) or ""
+    return lines.partition("\n")[2]
+
+
+def _run(
+    command: tuple[str, ...],
+    folder: Path | None,
+    env: Mapping[str, str] | None,
+    stdin: bytes = b"",
+) -> subprocess.CompletedProcess[bytes]:
+    settings = [word for setting in SETTINGS for word in ("-c", setting)]
+    return subprocess.run(
+        ["git", *settings, *command],
+        cwd=folder,
+        env=env,
+        input=stdin,
+        capture_output=True,
+        check=False,
+    )

@@ -1,0 +1,145 @@
+"""The pipeline as DVC declares it in dvc.yaml and records it in dvc.lock."""
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from yaml import CSafeLoader
+
+from retrace import settings
+from retrace.errors import DataError
+from retrace.pipeline import overrides
+
+LOCK = Path("dvc.lock")
+CHOICE = re.compile(r"(?P<table>[\w.]+)\.\$\{(?P<choice>\w+)\}")
+MAX_DEPTH = 10_000  # brackets of a file or characters of a line: libyaml crashes beyond
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of dvc.yaml."""
+
+    deps: tuple[str, ...]
+    outs: tuple[str, ...]
+    params: tuple[str, ...]  # keys of params.yaml, some of them tables
+
+
+@dataclass(frozen=True)
+class Locked:
+    """A stage of dvc.lock: the MD5 of its deps and outs by path, and its parameters by key."""
+
+    deps: Mapping[str, str]
+    outs: Mapping[str, str]
+    params: Mapping[str, Any]
+
+
+def stages(values: Mapping[str, Any], folder: Path = Path()) -> dict[str, Stage]:
+    """The stages of dvc.yaml in its order, with each `${...}` replaced by its value.
+
+    Raises DataError if dvc.yaml is not valid.
+    """
+    declarations = declared(folder)
+    with _validated(folder / settings.DVC_YAML):
+        return {
+            name: Stage(
+                deps=tuple(_filled(dep, values) for dep in stage.get("deps", [])),
+                outs=tuple(
+                    _filled(out if isinstance(out, str) else next(iter(out)), values)
+                    for kind in ("outs", "metrics", "plots")
+                    for out in stage.get(kind, [])
+                ),
+                params=tuple(_filled(key, values) for key in stage.get("params", [])),
+            )
+            for name, stage in declarations.items()
+        }
+
+
+def declared(folder: Path = Path()) -> dict[str, dict[str, Any]]:
+    """The stages of dvc.yaml as written, with each `${...}`. Raises DataError."""
+    file = folder / settings.DVC_YAML
+    with _validated(file):
+        return _parsed(file.read_text(encoding="utf-8"))["stages"]
+
+
+def names(folder: Path = Path()) -> list[str]:
+    """The names of the stages, in dvc.yaml's order. Raises DataError."""
+    return list(declared(folder))
+
+
+def choices(folder: Path = Path()) -> dict[str, str]:
+    """The parameters that choose an entry of a table, with the table: `model` of `models`.
+
+    dvc.yaml has such a pair as `models.${model}`. Raises DataError.
+    """
+    keys = [key for stage in declared(folder).values() for key in stage.get("params", [])]
+    pairs = filter(None, map(CHOICE.fullmatch, keys))
+    return {pair["choice"]: pair["table"] for pair in pairs}
+
+
+def used_params(values: Mapping[str, Any], stages: Mapping[str, Stage]) -> overrides.Flat:
+    """The values that any of the stages reads, flat: settings that are not chosen are left out."""
+    keys = dict.fromkeys(key for stage in stages.values() for key in stage.params)
+    return overrides.select(values, keys)
+
+
+def makers(graph: Mapping[str, Stage]) -> dict[str, str]:
+    """The stage that writes each output, by path."""
+    return {out: name for name, stage in graph.items() for out in stage.outs}
+
+
+def locked(folder: Path = Path()) -> dict[str, Locked]:
+    """The stages of dvc.lock; none without the file.
+
+    Raises DataError if it is not valid, as after a merge with conflicts.
+    """
+    file = folder / LOCK
+    if not file.exists():
+        return {}
+    with _validated(file):
+        return {
+            name: Locked(
+                deps={dep["path"]: dep["md5"] for dep in stage.get("deps", [])},
+                outs={out["path"]: out["md5"] for out in stage.get("outs", [])},
+                params=stage.get("params", {}).get(str(settings.PARAMS), {}),
+            )
+            for name, stage in (_parsed(file.read_text(encoding="utf-8")) or {}).get("stages", {}).items()
+        }
+
+
+def _parsed(text: str) -> Any:
+    """Parse plain values, as `yaml.safe_load` does, with the loader in C, ten times as fast.
+
+    Raises YAMLError also if the text could be nested so deeply that libyaml would crash.
+    """
+    n_brackets = text.count("[") + text.count("{")
+    longest_line = max(map(len, text.split("\n")))
+    if max(n_brackets, longest_line) > MAX_DEPTH:
+        raise yaml.YAMLError(f"more than {MAX_DEPTH:,} brackets, or characters in a line")
+    return yaml.load(text, CSafeLoader)
+
+
+@contextmanager
+def _validated(file: Path) -> Iterator[None]:
+    """Turn errors of parsing `file`, or of missing entries, into DataError."""
+    try:
+        yield
+    except (yaml.YAMLError, ValueError, AttributeError, TypeError, LookupError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        message = f"{file}: not as DVC has it: {reason}; `git diff {file}` shows what changed"
+        raise DataError(message) from None
+
+
+def _filled(path: str, values: Mapping[str, Any]) -> str:
+    """`path` with each `${...}` replaced by its value."""
+    return re.sub(r"\$\{([\w.]+)\}", lambda name: str(_looked_up(values, name[1])), path)
+
+
+def _looked_up(values: Mapping[str, Any], name: str) -> Any:
+    value: Any = values
+    for part in name.split("."):
+        value = value[part]
+    return value

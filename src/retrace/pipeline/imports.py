@@ -1,0 +1,182 @@
+"""Which code a stage depends on: what its script imports, against the `deps:` in dvc.yaml.
+
+DVC does not follow imports, so deps that are written by hand go stale without a sign.
+`python -m retrace.pipeline.imports` writes them (`make deps`).
+
+retrace itself is no dependency: it watches a stage and decides no bit of what the stage makes.
+"""
+
+import ast
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+
+from retrace.pipeline import graph
+
+SOURCE = Path("src")
+ENGINE = "retrace"
+
+Imports = Mapping[str, Iterable[str]]  # module -> the modules that it imports
+
+
+class StaleDep(NamedTuple):
+    """An entry that the `deps:` of a stage lack, or that they have and the stage does not import."""
+
+    stage: str
+    entry: str
+    is_missing: bool
+
+    def __str__(self) -> str:
+        if self.is_missing:
+            return f"{self.stage}: deps lack {self.entry}"
+        return f"{self.stage}: deps have {self.entry}, which the stage does not import"
+
+
+def packages() -> list[str]:
+    """The packages under src/ whose modules are dependencies."""
+    found = sorted(init.parent.name for init in SOURCE.glob("*/__init__.py"))
+    return [name for name in found if name != ENGINE]
+
+
+def direct_imports(names: Iterable[str]) -> dict[str, set[str]]:
+    """For each module of these packages, the modules of theirs that it imports."""
+    import grimp
+
+    imports = grimp.build_graph(*names, cache_dir=None)
+    return {m: set(imports.find_modules_directly_imported_by(m)) for m in imports.modules}
+
+
+def imported_by(source: str, imports: Imports) -> set[str]:
+    """The modules that the text of a script imports, late imports included."""
+    modules = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            modules |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            modules |= {alias.name for alias in node.names}
+    return {module for module in modules if module in imports}
+
+
+def reachable(modules: Iterable[str], imports: Imports) -> set[str]:
+    """These modules and all that they import, directly or not."""
+    seen: set[str] = set()
+    left = list(modules)
+    while left:
+        module = left.pop()
+        if module not in seen:
+            seen.add(module)
+            left.extend(imports[module])
+    return seen
+
+
+def code_deps(script: str, declared: Iterable[str], imports: Imports) -> list[str]:
+    """The code that the stage of `script` depends on, as entries of `deps:`.
+
+    A folder or a path with `${...}` in `declared` stands for all files that it matches, as long
+    as the script reaches one of them: a templated path names the one file that is chosen.
+    """
+    source = Path(script).read_text(encoding="utf-8")
+    files = {_file(module) for module in reachable(imported_by(source, imports), imports)}
+    files = {file for file in files if not _is_empty_package(file)}
+    patterns = {
+        entry: re.sub(r"\$\{[^}]*\}", "*", entry) if "${" in entry else f"{entry}/*"
+        for entry in declared
+        if is_code(entry) and ("${" in entry or not entry.endswith(".py"))
+    }
+    kept = set()
+    for entry, pattern in patterns.items():
+        matched = {file for file in files if fnmatch(file, pattern)}
+        if matched:
+            kept.add(entry)
+            files -= matched
+    return [script, *sorted(kept | files)]
+
+
+def is_code(entry: str) -> bool:
+    """Tell whether an entry of `deps:` is code, and not data."""
+    return entry.startswith(f"{SOURCE}/") or entry.endswith(".py")
+
+
+def stale_deps(stage: str, declared: Iterable[str], needed: Iterable[str]) -> list[StaleDep]:
+    """How the code among a stage's `deps:` differs from what it needs."""
+    listed = {entry for entry in declared if is_code(entry)}
+    needed = set(needed)
+    missing = [StaleDep(stage, entry, is_missing=True) for entry in sorted(needed - listed)]
+    return missing + [StaleDep(stage, e, is_missing=False) for e in sorted(listed - needed)]
+
+
+def scripts(folder: Path = Path()) -> dict[str, tuple[str, list[str]]]:
+    """For each stage of dvc.yaml that runs a Python script: the script, and its `deps:`."""
+    stages = {}
+    for name, stage in graph.declared(folder).items():
+        words = str(stage["cmd"]).split()
+        script = next((word for word in words if word.endswith(".py")), None)
+        if script and (folder / script).exists():
+            stages[name] = (script, list(stage.get("deps", [])))
+    return stages
+
+
+def check() -> list[StaleDep]:
+    """All stale code deps of dvc.yaml in the working directory."""
+    imports = direct_imports(packages())
+    stale = []
+    for name, (script, declared) in scripts().items():
+        stale += stale_deps(name, declared, code_deps(script, declared, imports))
+    return stale
+
+
+def updated(text: str, imports: Imports) -> str:
+    """The text of dvc.yaml with the code deps of each stage as they should be, data deps last."""
+    lines = text.splitlines(keepends=True)
+    needed = {n: (code_deps(s, d, imports), d) for n, (s, d) in scripts().items()}
+    for name, first, last in reversed(list(_deps_lines(text))):
+        if name in needed:
+            code, declared = needed[name]
+            data = [entry for entry in declared if not is_code(entry)]
+            indent = lines[first].partition("-")[0]
+            lines[first:last] = [f"{indent}- {entry}\n" for entry in code + data]
+    return "".join(lines)
+
+
+def _deps_lines(text: str) -> Iterator[tuple[str, int, int]]:
+    """For each stage with `deps:`, its name and where its entries begin and end, as line numbers."""
+    document = yaml.compose(text, yaml.SafeLoader)
+    for name, stage in _items(_value(document, "stages")):
+        deps = _value(stage, "deps")
+        if deps is not None and deps.value:
+            yield name, deps.value[0].start_mark.line, deps.value[-1].end_mark.line + 1
+
+
+def _items(node: yaml.MappingNode) -> Iterator[tuple[str, yaml.Node]]:
+    return ((key.value, value) for key, value in node.value)
+
+
+def _value(node: yaml.Node, name: str) -> yaml.Node | None:
+    return next((value for key, value in _items(node) if key == name), None)
+
+
+def _file(module: str) -> str:
+    path = SOURCE.joinpath(*module.split("."))
+    return f"{path}/__init__.py" if path.is_dir() else f"{path}.py"
+
+
+def _is_empty_package(file: str) -> bool:
+    """Tell whether it is an `__init__.py` that runs nothing but its docstring."""
+    if not file.endswith("__init__.py"):
+        return False
+    return len(ast.parse(Path(file).read_text(encoding="utf-8")).body) <= 1
+
+
+def main() -> None:
+    """Write the code deps of each stage to dvc.yaml."""
+    file = Path("dvc.yaml")
+    text = file.read_text(encoding="utf-8")
+    file.write_text(updated(text, direct_imports(packages())), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""Whether files have the MD5 in dvc.lock: DVC hashes a file once, so it misses a bit that flips later."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from retrace.errors import DataError
+from retrace.pipeline import graph, hashing
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The file at `path` should have this MD5; it belongs to `output`."""
+
+    path: Path
+    md5: str
+    output: str
+
+
+def check_inputs(read: Mapping[str, str], makers: Mapping[str, str]) -> None:
+    """Check that a stage reads what other stages made, by the MD5 of each file that it reads.
+
+    Raises DataError where it does not. A stage that is run by hand may read anything. The hashes
+    are needed for tracking anyway.
+    """
+    if "DVC_STAGE" not in os.environ:
+        return
+    locked = graph.locked()
+    for path, md5 in read.items():
+        if path in makers and makers[path] in locked:
+            expected = locked[makers[path]].outs.get(path)
+            if expected not in (None, md5):
+                raise DataError(
+                    f"{path}: damaged, or changed since {makers[path]} made it: its MD5 is {md5}, "
+                    f"dvc.lock says {expected}; `retrace verify --cache` says how to repair it, "
+                    f"`dvc commit {makers[path]}` accepts a change"
+                )
+
+
+def claims(cache: Path) -> list[Claim]:
+    """Return what dvc.lock says of the outputs that are here, in the work tree and in DVC's cache.
+
+    `cache` is the cache's folder of objects.
+    """
+    claims = []
+    for stage in graph.locked().values():
+        for out, md5 in stage.outs.items():
+            claims += [Claim(Path(out), md5, out), *cached_claims(cache, out, md5)]
+    return [claim for claim in dict.fromkeys(claims) if claim.path.exists()]
+
+
+def cached_claims(cache: Path, out: str, md5: str) -> list[Claim]:
+    """Return what DVC's cache should have of an output: of a folder its listing and each file in it."""
+    claims = [Claim(hashing.object_path(cache, md5), md5.removesuffix(".dir"), out)]
+    if md5.endswith(".dir") and claims[0].path.exists():
+        claims += [Claim(hashing.object_path(cache, inside), inside, out) for inside in _listed(claims[0].path)]
+    return claims
+
+
+def actual_md5(claim: Claim) -> str:
+    """Return the MD5 that the file has, or why it cannot be read."""
+    try:
+        return hashing.md5(claim.path)
+    except OSError as error:
+        return str(error.strerror)
+
+
+def n_bytes(claim: Claim) -> int:
+    """Return the size of a file, or of all files in a folder, in bytes."""
+    files = [claim.path] if claim.path.is_file() else [file for file in claim.path.rglob("*") if file.is_file()]
+    return sum(file.stat().st_size for file in files)
+
+
+def _listed(listing: Path) -> list[str]:
+    """Return the MD5 of each file of a folder; none where the listing itself is damaged."""
+    try:
+        return [entry["md5"] for entry in json.loads(listing.read_text(encoding="utf-8"))]
+    except (ValueError, KeyError, TypeError):
+        return []

@@ -1,0 +1,97 @@
+"""Parameters as `dvc exp run -S key=value` takes them: flat keys, and values in Hydra's grammar."""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from retrace import settings
+from retrace.errors import ParamsError
+
+# A word that means the same to the shell, to Hydra's grammar and to YAML.
+WORD = re.compile(r"[A-Za-z_./][\w./+-]*", re.ASCII)
+NOT_WORDS = {"true", "false", "null", "nan", "inf"}  # in any case; no text to Hydra
+
+Flat = dict[str, Any]  # models.cnn.hidden -> 128
+
+
+def word(key: str, value: object) -> str:
+    """Return `value` in Hydra's grammar, without a character that means something to a shell.
+
+    Raises ParamsError where it would need quotes: a shell keeps those that a command printed.
+    """
+    if not _is_plain(value):
+        raise ParamsError(
+            f"{settings.PARAMS}: {key} is to be {value!r}, which -S cannot say unquoted; edit the file instead"
+        )
+    return literal(value)
+
+
+def literal(value: object) -> str:
+    """Return `value` in Hydra's grammar, in double quotes where it is text but no plain word."""
+    if isinstance(value, list):
+        return f"[{','.join(map(literal, value))}]"
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if not isinstance(value, str) or _is_plain(value):
+        return str(value)
+    # Hydra reads a backslash as an escape only before a quote.
+    escaped = re.sub(r'(\\*)("|$)', _escape, value)
+    return f'"{escaped}"'
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "", *, keep_empty: bool = False) -> Flat:
+    """Return every value by its dotted key; an empty table is dropped, or kept as a value."""
+    flat: Flat = {}
+    for key, value in values.items():
+        if isinstance(value, dict) and (value or not keep_empty):
+            flat |= flatten(value, f"{prefix}{key}.", keep_empty=keep_empty)
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def select(values: Mapping[str, Any], keys: Iterable[str]) -> Flat:
+    """Return the values at these keys, flat; a key may name a table. Raises KeyError."""
+    flat: Flat = {}
+    for key in keys:
+        value: Any = values
+        for name in key.split("."):
+            value = value[name]
+        flat |= flatten(value, f"{key}.") if isinstance(value, dict) else {key: value}
+    return flat
+
+
+def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values by dotted keys as nested tables."""
+    values: dict[str, Any] = {}
+    for key, value in flat.items():
+        *tables, last = key.split(".")
+        table = values
+        for name in tables:
+            table = table.setdefault(name, {})
+        table[last] = value
+    return values
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, list):
+        return all(map(_is_plain, value))
+    if not isinstance(value, str):
+        return value is None or isinstance(value, bool | int | float)
+    is_word = WORD.fullmatch(value) is not None and value.lower() not in NOT_WORDS
+    return is_word and not _is_number(value)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _escape(match: re.Match[str]) -> str:
+    backslashes, quote = match.groups()
+    return backslashes * 2 + ('\\"' if quote else "")

@@ -1,0 +1,73 @@
+"""Parameter files as DVC reads them: YAML 1.2, by the same parser."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML, YAMLError
+
+from retrace import plugins
+from retrace.errors import ParamsError
+
+PARAMS = Path("params.yaml")
+
+Values = dict[str, Any]
+
+
+def read(path: Path = PARAMS) -> Values:
+    """Read the values of a parameter file. Raises ParamsError."""
+    try:
+        return parse(path.read_bytes(), path)
+    except FileNotFoundError:
+        message = f"{path}: no such file; run this in the repository's root"
+        raise ParamsError(message) from None
+
+
+def parse(content: bytes, path: Path = PARAMS) -> Values:
+    """Parse the content of the file `path`. Raises ParamsError if it is not a table."""
+    try:
+        values = YAML(typ="safe").load(content.decode())
+    except (YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise ParamsError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise ParamsError(f"{path}: should be a table of keys and values")
+    for key, value in values.items():
+        if problem := _problem(key, value):
+            raise ParamsError(f"{path}: {key} {problem}")
+    return values
+
+
+def check(values: Values, changed: Iterable[str] = ()) -> None:
+    """Check the values with what is installed for that: the entry points `retrace.params`.
+
+    `changed` are keys whose tables are checked in depth. Raises ParamsError.
+    """
+    for function in plugins.load("params").values():
+        function(values, list(changed))
+
+
+def shorten(value: object) -> str:
+    """`value` as a message shows it, in at most 60 characters."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _problem(key: object, value: object) -> str | None:
+    """What YAML allows and parameters do not: aliases and keys that aren't text.
+
+    A few lines with aliases can stand for billions of values.
+    """
+    seen: set[int] = set()
+    left: list[Any] = [{key: value}]
+    while left:
+        node = left.pop()
+        if id(node) in seen:
+            return "has an alias (*name) in it; write the values out, each in its own place"
+        seen.add(id(node))
+        if isinstance(node, dict):
+            for name in node:
+                if not isinstance(name, str):
+                    return f"has the key {shorten(name)} in it; every key should be text, as in quotes"
+        children = node.values() if isinstance(node, dict) else node
+        left += [child for child in children if isinstance(child, dict | list)]
+    return None

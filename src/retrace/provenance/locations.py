@@ -1,0 +1,163 @@
+"""Where a run's outputs are now, and the shell commands that bring them back.
+
+A location is named only after its bytes were read and had the right MD5: DVC and MLflow trust what
+they have. DVC's remote is slow to ask, so it is a "perhaps" where nothing nearer has the bytes.
+"""
+
+import json
+import os
+import shlex
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from retrace.errors import DataError
+from retrace.pipeline import dvc_internals, git, graph, hashing
+from retrace.store import backend
+from retrace.system.redaction import redacted
+
+PATCH = "code.patch"  # the artifact with what differed from the commit
+
+
+@dataclass(frozen=True)
+class Output:
+    """A file or folder that a run made.
+
+    `rev` is the commit of the run's experiment, where DVC made one.
+    """
+
+    path: str
+    md5: str
+    run: str
+    rev: str | None
+
+
+@dataclass(frozen=True)
+class Locations:
+    """Where bytes are, in words, and the commands that bring them back; empty where they are nowhere."""
+
+    names: list[str]
+    commands: list[str]
+
+
+def locate(client: backend.MlflowClient, output: Output, into: str) -> Locations:
+    """Return all locations of an output, and the commands that copy it from the best into `into`."""
+    commit, objects, out = _commit(output), _objects(output.md5), f"{into}/{output.path}"
+    get = shlex.join(["dvc", "get", ".", output.path, "--rev", str(commit)[:12], "--out", out])
+    ways: dict[str, list[str]] = {}
+    if commit and (objects or _is_in_git(commit, output)):
+        ways[f"commit {commit[:12]}"] = [get]
+    if objects:
+        ways["DVC's cache"] = [_copy(source, Path(out) / inside) for inside, source in objects.items()]
+    if _is_artifact(client, output):
+        ways["MLflow's artifacts"] = [_download(output.run, output.path, str(Path(out).parent))]
+    if Path(output.path).exists() and hashing.md5(Path(output.path)) == output.md5:
+        ways["the work tree"] = [_copy(Path(output.path), Path(out))]
+    if commit and not ways and dvc_internals.config()["remote"]:
+        ways["DVC's remote, perhaps"] = [get]
+    return Locations(list(ways), next(iter(ways.values()), []))
+
+
+def local_copy(path: str, md5: str) -> Path | None:
+    """Return a file with this MD5 on this machine: the work tree's at `path`, else DVC's cache's."""
+    here = Path(path)
+    return here if here.is_file() and hashing.md5(here) == md5 else _object(md5)
+
+
+def download(client: backend.MlflowClient, output: Output, into: str) -> Path | None:
+    """What was output, out of its run's artifacts; None where they do not have it whole."""
+    above = None if "/" not in output.path else str(Path(output.path).parent)
+    if output.path not in {artifact.path for artifact in client.list_artifacts(output.run, above)}:
+        return None
+    got = Path(client.download_artifacts(output.run, output.path, into))
+    return got if hashing.md5(got) == output.md5 else None
+
+
+def reproduce_commands(client: backend.MlflowClient, run: backend.Run, rev: str | None) -> list[str]:
+    """Return the commands that reproduce a stage's run in a work tree beside this one.
+
+    There are none where the commit of its code is gone.
+    """
+    tags, tree = run.data.tags, f"../again-{run.info.run_id[:8]}"
+    commit = next((at for at in (rev, tags.get("mlflow.source.git.commit")) if at and git.has_commit(at)), None)
+    if commit is None:
+        return []
+    commands = [shlex.join(["git", "worktree", "add", "--detach", tree, commit])]
+    if commit != rev and has_patch(client, run):
+        patch = _download(run.info.run_id, PATCH, tree)
+        commands += [f"{patch} && {shlex.join(['git', '-C', tree, 'apply', PATCH])}"]
+    return [*commands, f"(cd {tree} && {shlex.join(['dvc', 'repro', tags['retrace.stage']])})"]
+
+
+def has_patch(client: backend.MlflowClient, run: backend.Run) -> bool:
+    """Return whether code or parameters of a run differed from its commit."""
+    return PATCH in {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
+
+
+def _commit(output: Output) -> str | None:
+    """Return a commit whose dvc.lock has these bytes: the experiment's own, else the newest."""
+
+    def candidates() -> Iterator[str]:
+        yield from [output.rev] if output.rev else []
+        yield from git.commits_with(output.md5, graph.LOCK)
+
+    return next((each for each in candidates() if _outs(each).get(output.path) == output.md5), None)
+
+
+@cache
+def _outs(commit: str) -> Mapping[str, str]:
+    with git.export(commit) as folder, suppress(DataError):  # a merge that was committed half done
+        return {path: md5 for stage in graph.locked(folder).values() for path, md5 in stage.outs.items()}
+    return {}
+
+
+def _is_in_git(commit: str, output: Output) -> bool:
+    with git.export(commit, output.path) as folder:
+        file = folder / output.path
+        return file.exists() and hashing.md5(file) == output.md5
+
+
+def _objects(md5: str) -> dict[str, Path]:
+    """Return where DVC's cache has each file, by its path in the folder (`.` for a file).
+
+    The mapping is empty where one is missing or damaged.
+    """
+    listing = _object(md5)
+    if listing is None or not md5.endswith(".dir"):
+        return {".": listing} if listing else {}
+    entries = json.loads(listing.read_bytes())
+    objects = {entry["relpath"]: _object(entry["md5"]) for entry in entries}
+    intact = {inside: source for inside, source in objects.items() if source}
+    return intact if len(intact) == len(objects) else {}
+
+
+def _object(md5: str) -> Path | None:
+    """Return the intact file with this MD5 in DVC's cache."""
+    path = hashing.object_path(Path(os.path.relpath(_cache(Path.cwd()))), md5)
+    return path if path.is_file() and hashing.md5(path) == md5.removesuffix(".dir") else None
+
+
+@cache
+def _cache(folder: Path) -> Path:
+    """Return the cache's folder of objects, of the repository in `folder`: read once."""
+    return folder / dvc_internals.objects()
+
+
+def _is_artifact(client: backend.MlflowClient, output: Output) -> bool:
+    with tempfile.TemporaryDirectory() as folder:
+        return download(client, output, folder) is not None
+
+
+def _download(run: str, artifact: str, into: str) -> str:
+    options = ["--run-id", run, "--artifact-path", artifact, "--dst-path", into]
+    command = shlex.join(["mlflow", "artifacts", "download", *options])
+    place = os.environ.get("MLFLOW_TRACKING_URI")
+    # With credentials in it, it is not shown: the shell that has them in its environment needs no more.
+    return f"MLFLOW_TRACKING_URI={shlex.quote(place)} {command}" if place and redacted(place) == place else command
+
+
+def _copy(source: Path, to: Path) -> str:
+    return f"{shlex.join(['mkdir', '-p', str(to.parent)])} && {shlex.join(['cp', '-RL', str(source), str(to)])}"

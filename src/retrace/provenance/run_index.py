@@ -1,0 +1,79 @@
+"""An index of MLflow's runs: by id, by the bytes that they made, by experiment."""
+
+import re
+
+from retrace.errors import RetraceError
+from retrace.pipeline import graph
+from retrace.store import backend
+from retrace.system.redaction import redacted
+
+ID = re.compile(r"[0-9a-f]{6,32}")
+MADE = "retrace.made."  # and an MD5: tag of a run with the path of that output
+
+
+class RunIndex:
+    """The runs of the MLflow store. Raises RetraceError where it does not answer."""
+
+    def __init__(self) -> None:
+        self.address = redacted(backend.address())
+        self.client = backend.client()
+        self.experiments = backend.experiments(self.client)
+        self._made: dict[str, list[backend.Run]] = {}
+
+    def run(self, start: str) -> backend.Run | None:
+        """Return the run whose id begins with `start`, None without one.
+
+        Raises RetraceError where there are several.
+        """
+        if not ID.fullmatch(start):
+            return None
+        runs = list(backend.every(self.client, self.experiments, f"attributes.run_id LIKE '{start}%'"))
+        if len(runs) > 1:
+            ids = ", ".join(run.info.run_id for run in runs)
+            raise RetraceError(f"{start}: so start the ids of {len(runs)} runs, {ids}; give more digits")
+        return runs[0] if runs else None
+
+    def parent(self, run: backend.Run) -> backend.Run | None:
+        """Return the parent of a stage's run, which is its experiment's."""
+        return self.run(run.data.tags.get("mlflow.parentRunId", ""))
+
+    def experiment(self, run: backend.Run) -> backend.Run | None:
+        """Return a run's experiment: the run itself, or the parent of a stage's run.
+
+        An experiment's run may have a parent too, which sums up folds or a sweep.
+        """
+        return run if "retrace.key" in run.data.tags else self.parent(run)
+
+    def makers(self, md5: str) -> list[backend.Run]:
+        """Return the runs that made these bytes, finished ones first, then the oldest."""
+        if md5 not in self._made:
+            runs = backend.every(self.client, self.experiments, f"tags.`{MADE}{md5}` LIKE '%'")
+            self._made[md5] = sorted(runs, key=lambda run: (run.info.status != "FINISHED", run.info.start_time))
+        return self._made[md5]
+
+    def maker(self, path: str, md5: str, parent: str | None = None) -> backend.Run | None:
+        """Return the oldest run that made these bytes.
+
+        Runs of the experiment `parent` go before others, then those that made them as `path`.
+        """
+
+        def distance(run: backend.Run) -> tuple[bool, bool]:
+            tags = run.data.tags
+            return parent not in (None, tags.get("mlflow.parentRunId")), tags[MADE + md5] != path
+
+        return min(self.makers(md5), key=distance, default=None)
+
+    def stages(self, run: backend.Run) -> list[backend.Run]:
+        """Return an experiment's stages, its own or cached ones, in the pipeline's order.
+
+        Of a stage's run that is the run itself.
+        """
+        tags = run.data.tags
+        if "retrace.stage" in tags:
+            return [run]
+        stages = []
+        for stage in graph.names():
+            ids = [tags[tag] for tag in (f"retrace.run.{stage}", f"retrace.cached.{stage}") if tag in tags]
+            runs = [known for known in map(self.run, ids) if known]
+            stages += sorted(runs, key=lambda known: known.info.status != "FINISHED")[:1]
+        return stages

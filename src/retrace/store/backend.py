@@ -1,0 +1,197 @@
+"""MLflow's store: a client, locks and timeouts, queries."""
+
+import logging
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import requests
+from filelock import FileLock
+from mlflow import MlflowClient
+from mlflow.entities import Run, RunTag
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
+
+from retrace.errors import RetraceError
+from retrace.store.location import ANSWER_S, SQLITE, address, is_served
+from retrace.system import files
+from retrace.system.redaction import redacted
+
+LOCK_TIMEOUT_S = 120  # four stages that create the store together take a tenth of it
+SETTINGS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # the uploader retries itself
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": str(ANSWER_S),
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+REFUSED = {  # what to do if a server refuses, by MLflow's error code
+    "UNAUTHENTICATED": "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, which its admin gives you",
+    "PERMISSION_DENIED": "ask its admin or the experiment's owner for EDIT on the MLflow experiment",
+}
+
+# MLflow has no index for the value of a tag, only for its name, which every run has. Statistics
+# from when the store was small are worse than none; dropping them changes the schema, so that open
+# connections, as `mlflow ui`'s, read the new ones.
+TIDY = """
+CREATE INDEX IF NOT EXISTS retrace_tags ON tags (key, value);
+BEGIN;
+DROP TABLE IF EXISTS sqlite_stat1;
+PRAGMA analysis_limit = 1000;
+ANALYZE;
+COMMIT;
+PRAGMA wal_checkpoint (TRUNCATE);
+"""
+
+
+def is_missing(uri: str) -> bool:
+    """Return whether it is a missing file, which `client` would create."""
+    return uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).exists()
+
+
+def lock() -> FileLock:
+    """Return the lock under which one process of the machine finds or creates something."""
+    file = (files.root() / ".retrace" / "mlflow.lock").resolve()  # a link, in the tree of a sweep's trial
+    return FileLock(file, timeout=LOCK_TIMEOUT_S)
+
+
+def client() -> MlflowClient:
+    """Return a client of the store, creating a missing database.
+
+    Raises ConnectionError if a server does not answer.
+    """
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"  # even if the shell allows it
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    uri = address()
+    if is_served(uri):
+        _reach(uri)
+    elif uri.startswith(SQLITE):
+        _create(Path(uri.removeprefix(SQLITE)))
+    return mlflow.MlflowClient(uri)
+
+
+class AwayError(RetraceError):
+    """MLflow does not answer."""
+
+
+@contextmanager
+def known() -> Iterator[None]:
+    """Make the store the default of MLflow's functions that take no client."""
+    usual = os.environ.get("MLFLOW_TRACKING_URI")
+    os.environ["MLFLOW_TRACKING_URI"] = address()
+    try:
+        yield
+    finally:
+        del os.environ["MLFLOW_TRACKING_URI"]
+        os.environ |= {"MLFLOW_TRACKING_URI": usual} if usual is not None else {}
+
+
+@contextmanager
+def answering() -> Iterator[None]:
+    """Turn what MLflow or its server raises into an AwayError of one line."""
+    try:
+        yield
+    except BrokenPipeError:  # of stdout
+        raise
+    except (MlflowException, SQLAlchemyError, requests.RequestException, ConnectionError) as error:
+        reason = " ".join(str(error).partition("[SQL:")[0].split())[:300]
+        mend = "see whether its file can be written to" if address().startswith(SQLITE) else "start it"
+        todo = REFUSED.get(getattr(error, "error_code", ""), f"{mend}, or name another in MLFLOW_TRACKING_URI")
+        raise AwayError(redacted(f"MLflow: {reason}; {todo}, and type this again")) from None
+
+
+@contextmanager
+def patient(seconds: float) -> Iterator[None]:
+    """Give a server at least so long to answer, as it first passes files on to its own store."""
+    name = "MLFLOW_HTTP_REQUEST_TIMEOUT"
+    usual = os.environ[name]
+    os.environ[name] = str(max(int(usual), int(seconds)))
+    try:
+        yield
+    finally:
+        os.environ[name] = usual
+
+
+def warm_up() -> None:
+    """Open an existing database: the first query takes a second, mostly of imports."""
+    uri = address()
+    if uri.startswith(SQLITE) and not is_missing(uri):
+        client().search_experiments(max_results=1)
+
+
+def _reach(uri: str) -> None:
+    """Raise ConnectionError if the server does not answer."""
+    try:
+        requests.get(f"{uri.rstrip('/')}/health", timeout=ANSWER_S)
+    except requests.RequestException as error:
+        raise ConnectionError(f"{uri} does not answer ({type(error).__name__})") from None
+
+
+def _create(database: Path) -> None:
+    if database.exists():
+        return
+    database.parent.mkdir(parents=True, exist_ok=True)
+    with lock():
+        if not database.exists():
+            # Two processes that migrate one file break it: create it aside, then rename it.
+            unfinished = database.with_name(f".{database.name}.{os.getpid()}")
+            mlflow.MlflowClient(f"{SQLITE}{unfinished}").search_experiments()
+            with closing(sqlite3.connect(unfinished)) as connection:
+                connection.execute("PRAGMA journal_mode = WAL")  # readers and a writer do not wait
+            unfinished.replace(database)
+
+
+def tidy(uri: str) -> None:
+    """Keep queries of a growing database quick. If it is busy, the next call will do."""
+    if uri.startswith(SQLITE):
+        with (
+            suppress(sqlite3.OperationalError),
+            closing(sqlite3.connect(uri.removeprefix(SQLITE), timeout=1)) as connection,
+        ):
+            connection.executescript(TIDY)
+
+
+def experiment_of(client: MlflowClient, name: str) -> str:
+    """Find or create the MLflow experiment `name` and return its id. Call it under `lock`."""
+    if experiment := client.get_experiment_by_name(name):
+        if experiment.lifecycle_stage == "deleted":
+            client.restore_experiment(experiment.experiment_id)
+        return experiment.experiment_id
+    # MLflow keeps the location forever, hence absolute: a queued experiment's folder is deleted.
+    # A server has its own.
+    location = None if is_served(client.tracking_uri) else (files.root() / "mlruns" / name).as_uri()
+    return client.create_experiment(name, location, {"mlflow.experimentKind": "custom_model_development"})
+
+
+def experiments(client: MlflowClient) -> list[str]:
+    """Return the ids of all experiments."""
+    return [experiment.experiment_id for experiment in client.search_experiments()]
+
+
+def first(client: MlflowClient, experiments: list[str], tags: Mapping[str, str], also: str = "") -> Run | None:
+    """Return the oldest run with all these tags that matches `also`, an MLflow filter."""
+    conditions = [f"tags.`{tag}` = '{value}'" for tag, value in tags.items()]
+    query = " and ".join(conditions + ([also] if also else []))
+    runs = client.search_runs(experiments, query, max_results=1, order_by=["start_time ASC"])
+    return runs[0] if runs else None
+
+
+def every(client: MlflowClient, experiments: list[str], query: str) -> Iterator[Run]:
+    """Yield all runs that match the query, page by page."""
+    token: str | None = None
+    while experiments:
+        page = client.search_runs(experiments, query, max_results=1000, page_token=token)
+        yield from page
+        token = getattr(page, "token", None)
+        if not token:
+            return
+
+
+def tagged(values: Mapping[str, str]) -> list[Any]:
+    """Return tags in MLflow's form."""
+    return [RunTag(name, value) for name, value in values.items()]

@@ -1,0 +1,80 @@
+"""Links from an experiment to the runs that made what DVC took from its cache."""
+
+import json
+from collections.abc import Mapping
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Run
+
+from retrace.event_log import Event
+from retrace.pipeline import identity
+from retrace.store import backend, models
+from retrace.store.runs import Pair
+
+HEADLINE = "retrace.headline"  # tag of a child: the summary metrics that its stage gave to the parent
+FINISHED = "attributes.status = 'FINISHED'"
+
+
+def complete(client: MlflowClient, runs: Pair, start: Event, outs: Mapping[str, str]) -> None:
+    """Link the parent of a stage to the runs of the stages that DVC did not run.
+
+    The parent gets `retrace.cached.<stage>` and the summary metrics of the stages before it, found
+    by what the stage read, and of those after it that need not run again now that it has made
+    `outs`, found by what they would read. If DVC runs one of them, its own run replaces the link.
+    """
+    cached = upstream(client, runs.experiment, start["deps"], start["makers"])
+    known = start["deps"] | outs
+    for run in cached.values():
+        known |= hashes(run, "outs")
+    for stage, plan in start["later"].items() if outs else ():
+        deps = {path: md5 or known.get(path) for path, md5 in plan["deps"].items()}
+        if None in deps.values():
+            continue
+        hashed = {path: md5 for path, md5 in deps.items() if md5}
+        tags = {"retrace.inputs": identity.inputs(stage, plan["params"], hashed)}
+        if run := backend.first(client, [runs.experiment], tags, FINISHED):
+            cached[stage] = run
+            known |= hashes(run, "outs")
+    link(client, runs.parent, cached)
+
+
+def upstream(
+    client: MlflowClient, experiment: str, deps: Mapping[str, str], makers: Mapping[str, str]
+) -> dict[str, Run]:
+    """Return the runs that made these dependencies, and theirs, and so on, by stage."""
+    runs: dict[str, Run] = {}
+    for stage in dict.fromkeys(makers[path] for path in deps if path in makers):
+        outs = {path: md5 for path, md5 in deps.items() if makers.get(path) == stage}
+        if run := maker(client, experiment, stage, outs):
+            runs |= upstream(client, experiment, hashes(run, "deps"), makers) | {stage: run}
+    return runs
+
+
+def maker(client: MlflowClient, experiment: str, stage: str, outs: Mapping[str, str]) -> Run | None:
+    """Return the oldest run of `stage` that made these bytes."""
+    tags = {"retrace.stage": stage} | {f"dvc.outs.{path}": md5 for path, md5 in outs.items()}
+    return backend.first(client, [experiment], tags, FINISHED)
+
+
+def link(client: MlflowClient, parent: str, cached: Mapping[str, Run]) -> None:
+    """Link the parent to these runs by stage, unless a run of its own has finished the stage."""
+    tags = client.get_run(parent).data.tags
+    for stage, run in cached.items():
+        own = tags.get(f"retrace.run.{stage}")
+        if own and client.get_run(own).info.status == "FINISHED":
+            continue
+        headline = json.loads(run.data.tags.get(HEADLINE, "{}"))
+        at = run.info.end_time or run.info.start_time
+        client.log_batch(
+            parent,
+            metrics=[Metric(name, value, at, 0) for name, value in headline.items()],
+            tags=backend.tagged({f"retrace.cached.{stage}": run.info.run_id}),
+        )
+        for model in run.outputs.model_outputs if run.outputs else []:
+            models.add_output(client, parent, model.model_id)
+
+
+def hashes(run: Run, kind: str) -> dict[str, str]:
+    """Return the MD5 by path of the run's `deps` or `outs`."""
+    prefix = f"dvc.{kind}."
+    return {tag.removeprefix(prefix): md5 for tag, md5 in run.data.tags.items() if tag.startswith(prefix)}

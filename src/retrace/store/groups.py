@@ -1,0 +1,47 @@
+"""Cross-validation as one run in MLflow: mean and spread over the folds that are done."""
+
+from statistics import fmean, stdev
+
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from retrace.event_log import Event
+
+TAG = "retrace.folds"  # of each fold's parent run: which folds belong together
+SUMMARY = "retrace.folds.summary"  # of the run above them
+
+
+def summarize(client: MlflowClient, experiment: str, start: Event) -> None:
+    """Log `<metric>_mean` and `<metric>_spread`, the standard deviation, of the folds to their summary run.
+
+    The step is the number of folds done. The folds' runs become children of the summary run.
+    """
+    query = f"tags.`{TAG}` = '{start['folds']}'"
+    runs = client.search_runs([experiment], query, order_by=["start_time ASC"])
+    done = [run for run in runs if "test_accuracy" in run.data.metrics]
+    if not done:
+        return
+    now = max(run.info.end_time or run.info.start_time for run in done)  # equal, whichever fold is uploaded again
+    summary = _summary(client, experiment, start)
+    for run in done:
+        client.set_tag(run.info.run_id, "mlflow.parentRunId", summary)
+    for name in sorted(set.intersection(*(set(run.data.metrics) for run in done))):
+        values = [run.data.metrics[name] for run in done]
+        client.log_metric(summary, f"{name}_mean", fmean(values), now, len(done))
+        client.log_metric(summary, f"{name}_spread", stdev(values) if len(values) > 1 else 0.0, now, len(done))
+    client.set_tag(summary, "retrace.folds.done", f"{len(done)} of {start['params']['folds']}")
+    client.set_terminated(summary, "FINISHED", now)
+
+
+def _summary(client: MlflowClient, experiment: str, start: Event) -> str:
+    query = f"tags.`{SUMMARY}` = '{start['folds']}'"
+    runs: list[Run] = list(client.search_runs([experiment], query, max_results=1))
+    if runs:
+        return runs[0].info.run_id
+    tags = {SUMMARY: start["folds"], "mlflow.user": start["user"], "mlflow.source.name": "dvc.yaml"}
+    name = f"{start['params']['folds']} folds"
+    run = client.create_run(experiment, start["time"], tags, name).info.run_id
+    for key, value in start["params"].items():
+        if key != "fold":
+            client.log_param(run, key, value)
+    return run

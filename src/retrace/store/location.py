@@ -1,0 +1,23 @@
+"""The address of MLflow's store, without importing MLflow, which takes a second or two."""
+
+import os
+
+from retrace.system import files
+
+ANSWER_S = 4  # for a server
+SQLITE = "sqlite:///"
+
+
+def address() -> str:
+    """Return MLFLOW_TRACKING_URI, or a database in the main repository.
+
+    A file is absolute, for a queued experiment runs in a folder of its own.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}mlflow.db"
+    if uri.startswith(SQLITE):
+        return f"{SQLITE}{files.root() / uri.removeprefix(SQLITE)}"
+    return uri
+
+
+def is_served(place: str) -> bool:
+    return place.startswith(("http://", "https://"))

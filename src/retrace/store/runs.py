@@ -1,0 +1,146 @@
+"""One parent run for each experiment, one child run for each attempt at a stage, found by tags."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+
+from retrace.event_log import Event
+from retrace.store import backend, groups, sweep_runs
+from retrace.system import processes
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The two runs that show a stage, and their MLflow experiment."""
+
+    experiment: str
+    parent: str
+    child: str
+
+    def targets(self, event: Event) -> tuple[str, ...]:
+        """Return the runs that show an event: the parent only if it is a summary."""
+        return (self.child, self.parent) if event.get("headline") else (self.child,)
+
+
+def pair(client: MlflowClient, start: Event) -> Pair:
+    """Find or create the runs of an event log, under the lock: two stages may share a parent."""
+    with backend.lock():
+        experiment = backend.experiment_of(client, start["dataset"])
+        parent_id = parent(client, experiment, start)
+        child = backend.first(client, [experiment], {"retrace.event_log": start["id"]})
+        if child is None:
+            attempt = len(children(client, experiment, parent_id, start["stage"])) + 1
+            tags = {
+                "mlflow.parentRunId": parent_id,
+                "retrace.event_log": start["id"],
+                "retrace.stage": start["stage"],
+                "retrace.attempt": str(attempt),
+                "retrace.process": processes.written(start["process"]),
+                "retrace.system.machine": start["machine"],
+            }
+            tags |= _origin(start, f"stages/{start['stage']}.py")
+            tags |= {f"dvc.deps.{dep}": md5 for dep, md5 in start["deps"].items()}
+            name = start["stage"] if attempt == 1 else f"{start['stage']} ({attempt})"
+            child = client.create_run(experiment, start["time"], tags, name)
+            update_status(client, experiment, parent_id)
+    return Pair(experiment, parent_id, child.info.run_id)
+
+
+def parent(client: MlflowClient, experiment: str, start: Event) -> str:
+    """Find or create the experiment's run and return its id. Call it under the store's lock."""
+    run = backend.first(client, [experiment], {"retrace.key": start["key"]})
+    named = start["experiment"].get("dvc.exp_name")
+    if run is None:
+        tags = {"retrace.key": start["key"]} | _origin(start, "dvc.yaml")
+        tags |= {groups.TAG: start["folds"]} if start["folds"] else {}
+        name = named or f"repro-{start['key'][:7]}"
+        run = client.create_run(experiment, start["time"], tags, name)
+    elif named and named != run.data.tags.get("dvc.exp_name"):  # DVC gave it another name
+        tags = {"mlflow.runName": named} | start["experiment"]
+        client.log_batch(run.info.run_id, tags=backend.tagged(tags))
+        if "dvc.exp_rev" in run.data.tags:
+            client.delete_tag(run.info.run_id, "dvc.exp_rev")
+    if sweep := start.get("sweep"):
+        sweep_runs.adopt(client, experiment, run.info.run_id, sweep, start["user"], start["time"])
+    return run.info.run_id
+
+
+def children(client: MlflowClient, experiment: str, parent: str, stage: str = "") -> list[Run]:
+    """Return the attempts at the stages of a parent, or at one `stage`, oldest first."""
+    query = f"tags.`mlflow.parentRunId` = '{parent}'"
+    query += f" and tags.`retrace.stage` = '{stage}'" if stage else ""
+    runs = client.search_runs([experiment], query, order_by=["start_time ASC"])
+    return [run for run in runs if "retrace.stage" in run.data.tags]
+
+
+def update_status(client: MlflowClient, experiment: str, parent: str) -> None:
+    """Set the parent's status from its children: RUNNING if any runs, else that of the newest.
+
+    Set `retrace.run.<stage>` to the newest run that finished the stage, else to the newest. A
+    finished run replaces the link to another parent's run.
+    """
+    attempts = children(client, experiment, parent)
+    if not attempts:
+        return
+    if any(run.info.status == "RUNNING" for run in attempts):
+        client.update_run(parent, "RUNNING")
+    else:
+        ended = max(run.info.end_time or 0 for run in attempts)
+        client.set_terminated(parent, attempts[-1].info.status, ended)
+    by_stage = _latest(attempts)
+    tags = {f"retrace.run.{name}": run.info.run_id for name, run in by_stage.items()}
+    client.log_batch(parent, tags=backend.tagged(tags))
+    linked = client.get_run(parent).data.tags
+    for name, run in by_stage.items():
+        if run.info.status == "FINISHED" and f"retrace.cached.{name}" in linked:
+            client.delete_tag(parent, f"retrace.cached.{name}")
+
+
+def close_abandoned(client: MlflowClient) -> int:
+    """Close the RUNNING runs of this machine whose process is gone; return their number."""
+    return sum(_close(client, run) for run in abandoned(client))
+
+
+def abandoned(client: MlflowClient) -> list[Run]:
+    """Return the RUNNING runs of this machine whose process is gone."""
+    query = "attributes.status = 'RUNNING' and tags.`retrace.process` LIKE '%'"
+    return [
+        run
+        for run in backend.every(client, backend.experiments(client), query)
+        if not processes.alive(processes.read(run.data.tags["retrace.process"]))
+    ]
+
+
+def _close(client: MlflowClient, run: Run) -> bool:
+    """Set the run to KILLED; return False if it is another member's, whose own sync closes it."""
+    try:
+        client.set_tag(run.info.run_id, "retrace.error", "its process is gone, and its event log as well")
+    except MlflowException as error:
+        if error.error_code != "PERMISSION_DENIED":
+            raise
+        return False
+    client.set_terminated(run.info.run_id, "KILLED")
+    with backend.lock():
+        update_status(client, run.info.experiment_id, run.data.tags["mlflow.parentRunId"])
+    return True
+
+
+def _latest(attempts: Iterable[Run]) -> dict[str, Run]:
+    """Return the newest finished attempt by stage, else the newest."""
+    chosen: dict[str, Run] = {}
+    for run in attempts:
+        stage = run.data.tags["retrace.stage"]
+        is_finished = run.info.status == "FINISHED"
+        if stage not in chosen or is_finished or chosen[stage].info.status != "FINISHED":
+            chosen[stage] = run
+    return chosen
+
+
+def _origin(start: Event, source: str) -> dict[str, str]:
+    """Return the tags of a run's origin."""
+    tags = {"mlflow.source.type": "LOCAL", "mlflow.source.name": source, "mlflow.user": start["user"]}
+    tags |= start["experiment"]
+    return tags | ({"mlflow.source.git.commit": start["commit"]} if start["commit"] else {})

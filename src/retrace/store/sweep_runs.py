@@ -1,0 +1,63 @@
+"""A sweep as one run in MLflow, the parent of its trials, with the best trial's metric."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from mlflow import MlflowClient
+
+from retrace import event_log
+from retrace.store import backend
+from retrace.system import machine
+
+TAG = "retrace.sweep"  # tag of a trial's parent run: the sweep's name
+SUMMARY = "retrace.sweep.summary"  # of the run above them
+BEST = "retrace.sweep.best"  # tag of that run: the best trial's name; .<key>: a value of its
+
+
+def adopt(client: MlflowClient, experiment: str, parent: str, sweep: str, user: str, at: int) -> None:
+    """Put a trial's parent run below the sweep's. Call it under the store's lock."""
+    sweep_run = summary(client, experiment, sweep, user, at)
+    client.log_batch(parent, tags=backend.tagged({TAG: sweep, "mlflow.parentRunId": sweep_run}))
+
+
+def summary(client: MlflowClient, experiment: str, sweep: str, user: str, at: int) -> str:
+    """Find or create the sweep's run and return its id. Call it under the store's lock.
+
+    It is FINISHED from the start: it shows finished trials, and a killed sweep leaves no RUNNING run.
+    """
+    run = backend.first(client, [experiment], {SUMMARY: sweep})
+    if run is None:
+        tags = {SUMMARY: sweep, "mlflow.user": user, "mlflow.source.name": "retrace sweep"}
+        run = client.create_run(experiment, at, tags, sweep)
+        client.set_terminated(run.info.run_id, "FINISHED", at)
+    return run.info.run_id
+
+
+def begin(dataset: str, sweep: str, space: Mapping[str, str], at: int) -> None:
+    """Create a run for the sweep, whose parameters are the search space."""
+    client = backend.client()
+    with backend.lock():
+        experiment = backend.experiment_of(client, dataset)
+        run = summary(client, experiment, sweep, machine.user(), at)
+    for key, values in space.items():
+        client.log_param(run, key, values)
+
+
+def update(
+    dataset: str, sweep: str, n: int, best: tuple[str, str, float], changes: Mapping[str, str], picture: Path | None
+) -> None:
+    """Log the best of `n` trials to the sweep's run: its name, metric and value; and the plot."""
+    client = backend.client()
+    at = event_log.now()
+    name, metric, score = best
+    with backend.lock():
+        run = summary(client, backend.experiment_of(client, dataset), sweep, machine.user(), at)
+    client.log_metric(run, metric, score, at, n)
+    old = [tag for tag in client.get_run(run).data.tags if tag.startswith(f"{BEST}.")]
+    for tag in set(old) - {f"{BEST}.{key}" for key in changes}:
+        client.delete_tag(run, tag)
+    tags = {BEST: name, "retrace.sweep.done": str(n)} | {f"{BEST}.{key}": value for key, value in changes.items()}
+    client.log_batch(run, tags=backend.tagged(tags))
+    if picture:
+        client.log_artifact(run, str(picture))
+    client.set_terminated(run, "FINISHED", at)

@@ -1,0 +1,290 @@
+"""A sweep's trials in Optuna's database, which any process can continue, here or elsewhere.
+
+A trial belongs to one process at a time: it has that process's identity and heartbeat. A trial whose
+process is gone is taken over with its parameters and number, so that training resumes from its
+checkpoint. Nothing in the database is a pickle.
+"""
+
+import json
+import logging
+import os
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+import sqlalchemy.exc
+from filelock import FileLock
+from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning, OptunaError
+from optuna.pruners import BasePruner, NopPruner, PercentilePruner
+from optuna.samplers import TPESampler
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from retrace import settings
+from retrace.errors import ParamsError, RetraceError
+from retrace.pipeline import graph, hashing
+from retrace.pipeline.metrics import Direction
+from retrace.pipeline.overrides import Flat
+from retrace.sweeps import optuna_internals
+from retrace.sweeps.space import Space
+from retrace.system import files, processes
+from retrace.system.redaction import redacted
+
+SQLITE = "sqlite:///"
+LOCK_S = 120.0
+BUSY_S = 60.0  # that a database in a file may be another process's
+ALIVE_S, DEAD_S = 30, 300  # between two signs of life of a trial; without one, it is nobody's
+MADE_TIMES, MADE_S = 5, 1.0  # that a server's database is asked, where another machine makes its tables; between two
+FIRST = 5  # trials that run to their end, before any is ended by its curve
+KEPT = 75.0  # percent of them that a trial must not be behind; a median's 50 ends most, as the survivors get better
+ABOUT, PROCESS = "about", "process"  # attributes of a study, of a trial
+OVER = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+
+optuna.logging.set_verbosity(logging.WARNING)
+
+
+@dataclass(frozen=True)
+class SweepSettings:
+    """The settings of a sweep."""
+
+    name: str
+    space: Space
+    metric: str
+    direction: Direction
+    trials: int  # in all, also those of earlier calls and of other machines
+    seed: int
+    prune: bool
+
+
+@dataclass(frozen=True)
+class ClaimedTrial:
+    """A trial of this process: its changes to params.yaml, and the epochs reported already."""
+
+    trial: Trial
+    changes: Flat
+    reported: frozenset[int]
+
+    @property
+    def number(self) -> int:
+        return self.trial.number
+
+
+class Sweep:
+    """The trials of a sweep, new or continued."""
+
+    def __init__(self, asked: SweepSettings, address: str) -> None:
+        self.asked, self.address = asked, address
+        with _lock(), storage_errors(address):
+            self.storage = _storage(address)
+            self.study, self.is_new = self._opened()
+            if all_trials := asked.space.all_trials(asked.trials):
+                for each in all_trials:
+                    self.study.enqueue_trial(each, skip_if_exists=True)
+            self.n_trials = len(all_trials) if all_trials else asked.trials
+
+    def claim(self) -> ClaimedTrial | None:
+        """Return a trial to run: an abandoned one or a new one.
+
+        None where all have run, or other processes run the last ones.
+        """
+        with _lock(), storage_errors(self.address), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Optuna's, about heartbeats outside its own loop
+            trials = self.trials()
+            left = next((each for each in trials if each.state is TrialState.RUNNING and self._is_left(each)), None)
+            if left is None and sum(each.state is not TrialState.WAITING for each in trials) >= self.n_trials:
+                return None
+            trial = optuna_internals.take_over(self.study, left) if left else self.study.ask()
+            trial.set_user_attr(PROCESS, processes.written(processes.identity()))
+            optuna_internals.record_heartbeat(self.storage, trial)
+            # By its number: equal sweeps have equal trials, whenever they were stopped.
+            self.study.sampler = TPESampler(seed=(self.asked.seed * 1_000_003 + trial.number) % 2**32)
+            changes = self.asked.space.suggested(trial)
+        return ClaimedTrial(trial, changes, frozenset(left.intermediate_values if left else ()))
+
+    def is_hopeless(self, claimed: ClaimedTrial, epoch: int, value: float) -> bool:
+        """Report an epoch's value; return whether the trial can be pruned.
+
+        That is so where its best is worse than that of three in four after as many epochs.
+        """
+        epochs = self.asked.space.values(claimed.changes)["epochs"]
+        with storage_errors(self.address):
+            if epoch not in claimed.reported:
+                claimed.trial.report(value, epoch)
+            self.study.pruner = self._pruner(epochs)
+            return epoch < epochs and claimed.trial.should_prune()
+
+    def learn(self, claimed: ClaimedTrial, curve: Mapping[int, float]) -> None:
+        """Report the epochs that are not yet known, as of a training from DVC's cache."""
+        with storage_errors(self.address):
+            known = optuna_internals.reported(self.storage, claimed.trial)
+            for epoch in sorted(curve.keys() - known.keys()):
+                claimed.trial.report(curve[epoch], epoch)
+
+    def alive(self, claimed: ClaimedTrial) -> None:
+        """Record a heartbeat, so that other processes see that the trial runs."""
+        with storage_errors(self.address):
+            optuna_internals.record_heartbeat(self.storage, claimed.trial)
+
+    def leave(self, claimed: ClaimedTrial) -> None:
+        """Give the trial up; whoever continues the sweep continues it."""
+        with storage_errors(self.address):
+            claimed.trial.set_user_attr(PROCESS, "")
+
+    def end(self, claimed: ClaimedTrial, state: TrialState, value: float | None = None, **facts: str) -> FrozenTrial:
+        """Record that the trial has ended, with these attributes."""
+        with storage_errors(self.address):
+            for name, fact in facts.items():
+                claimed.trial.set_user_attr(name, fact)
+            return self.study.tell(claimed.trial, value, state, skip_if_finished=True)
+
+    def twin(self, claimed: ClaimedTrial) -> FrozenTrial | None:
+        """Return a complete trial with the same parameters."""
+        params = claimed.trial.params
+        return next((each for each in self.complete() if each.params == params), None)
+
+    def experiment(self, number: int) -> str:
+        """Return the name of a trial's DVC experiment."""
+        return f"{self.asked.name}-{number}"
+
+    @property
+    def n_over(self) -> int:
+        return sum(each.state in OVER for each in self.trials())
+
+    def forget(self) -> None:
+        """Delete the sweep from the database."""
+        with storage_errors(self.address):
+            optuna.delete_study(study_name=self.asked.name, storage=self.storage)
+
+    def trials(self) -> list[FrozenTrial]:
+        return self.study.get_trials(deepcopy=False)
+
+    def complete(self) -> list[FrozenTrial]:
+        """Return the complete trials, the best first."""
+        found = [each for each in self.trials() if each.state is TrialState.COMPLETE and each.value is not None]
+        sign = -1 if self.asked.direction == "maximize" else 1
+        return sorted(found, key=lambda each: (sign * (each.value or 0.0), each.number))
+
+    def _opened(self) -> tuple[optuna.Study, bool]:
+        asked, about = self.asked, _about(self.asked)
+        try:
+            study = optuna.create_study(storage=self.storage, study_name=asked.name, direction=asked.direction)
+        except DuplicatedStudyError:
+            study = optuna.load_study(storage=self.storage, study_name=asked.name)
+            held = study.user_attrs.get(ABOUT)
+            if held is not None:
+                _compare(asked.name, json.loads(held), about)
+                return study, False
+        study.set_user_attr(ABOUT, json.dumps(about))
+        return study, True
+
+    def _is_left(self, trial: FrozenTrial) -> bool:
+        """Return whether the trial's process is gone."""
+        who = trial.user_attrs.get(PROCESS)
+        return not who or not processes.alive(processes.read(who)) or self._is_stale(trial)
+
+    def _is_stale(self, trial: FrozenTrial) -> bool:
+        return optuna_internals.is_stale(self.storage, self.study, trial)
+
+    def _pruner(self, epochs: int) -> BasePruner:
+        return PercentilePruner(KEPT, FIRST, n_warmup_steps=-(-epochs // 3)) if self.asked.prune else NopPruner()
+
+
+@contextmanager
+def storage_errors(address: str) -> Iterator[None]:
+    """Turn the database's errors into RetraceError, in one line."""
+    try:
+        yield
+    except (OptunaError, sqlalchemy.exc.SQLAlchemyError, ImportError) as error:
+        cause = error.__cause__ or error
+        said = " ".join(str(getattr(cause, "orig", None) or cause).split())[:200]
+        raise RetraceError(redacted(f"{address}: {said}; fix that, and type the same again")) from None
+
+
+def storage_address(given: str | None) -> str:
+    """Return the database's address: `given`, RETRACE_SWEEP_STORAGE, or a file in the repository.
+
+    Raises ParamsError where it is no address of a database.
+    """
+    place = given or os.environ.get("RETRACE_SWEEP_STORAGE") or f"{SQLITE}.retrace/sweeps.db"
+    if "://" not in place:
+        raise ParamsError(
+            f"--storage is {place!r}; should be as sqlite:///trials.db or postgresql+psycopg2://user@host/name"
+        )
+    return f"{SQLITE}{files.root() / place.removeprefix(SQLITE)}" if place.startswith(SQLITE) else place
+
+
+def _storage(address: str) -> RDBStorage:
+    """Open the database. A missing file is created under another name: two creators would break it."""
+    file = Path(address.removeprefix(SQLITE)) if address.startswith(SQLITE) else None
+    if file and not file.exists():
+        with files.atomic(file) as unfinished:
+            _connected(f"{SQLITE}{unfinished}").engine.dispose()
+    return _connected(address)
+
+
+def _connected(address: str, times: int = MADE_TIMES) -> RDBStorage:
+    """Open a database, again after a second where another machine creates its tables just now."""
+    try:
+        return _opened(address)
+    except (sqlalchemy.exc.IntegrityError, sqlalchemy.exc.ProgrammingError, OptunaError):
+        if times == 1 or address.startswith(SQLITE):
+            raise
+        time.sleep(MADE_S)
+        return _connected(address, times - 1)
+
+
+def _opened(address: str) -> RDBStorage:
+    waits = {"connect_args": {"timeout": BUSY_S}} if address.startswith(SQLITE) else {"pool_pre_ping": True}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        return RDBStorage(address, waits, heartbeat_interval=ALIVE_S, grace_period=DEAD_S)
+
+
+def _lock() -> FileLock:
+    """Return the lock under which one process of the machine at a time claims a trial."""
+    file = files.root() / ".retrace" / "sweeps.lock"
+    file.parent.mkdir(exist_ok=True)
+    return FileLock(file, timeout=LOCK_S)
+
+
+def _about(asked: SweepSettings) -> dict[str, Any]:
+    """Return all by which two sweeps are the same: the space, the metric, other parameters, code."""
+    swept = dict.fromkeys(asked.space.axes)
+    about = {
+        "space": asked.space.described(),
+        "metric": asked.metric,
+        "params": {key: value for key, value in (asked.space.base | asked.space.fixed).items() if key not in swept},
+        "code": _code(asked.space),
+    }
+    return json.loads(json.dumps(about))  # as it comes back
+
+
+def _code(space: Space) -> dict[str, str]:
+    """Return the MD5 of all that any trial's stages depend on and no stage makes."""
+    found: dict[str, str] = {str(settings.DVC_YAML): hashing.md5(settings.DVC_YAML)}
+    for changes in [{}, *({key: value} for key, many in space.choices.items() for value in many.values())]:
+        stages = graph.stages(space.values(space.fixed | changes))
+        deps = {dep for stage in stages.values() for dep in stage.deps} - graph.makers(stages).keys()
+        found |= {dep: hashing.md5(Path(dep)) for dep in deps - found.keys() if Path(dep).exists()}
+    return found
+
+
+def _compare(name: str, held: dict[str, Any], asked: dict[str, Any]) -> None:
+    """Raise ParamsError with the first difference where the sweep `name` is another one."""
+    for kind, what in (("space", "searches"), ("metric", "goes by"), ("params", "has"), ("code", "began with")):
+        if (then := held[kind]) == (now := asked[kind]):
+            continue
+        if kind == "code":
+            file = min(file for file in then | now if then.get(file) != now.get(file))
+            said = f"other code than is here: {file}"
+        elif isinstance(then, dict):
+            key = min(key for key in then | now if then.get(key) != now.get(key))
+            said = f"{key}={then[key]}, not {now.get(key, 'nothing')}" if key in then else f"no {key}"
+        else:
+            said = f"{then}, not {now}"
+        raise ParamsError(f"sweep {name} {what} {said}; restore that to continue, or start another: --name NAME")

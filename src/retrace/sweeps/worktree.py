@@ -1,0 +1,99 @@
+"""Repositories that trials run in, with the code and parameters of the sweep's start.
+
+DVC sets up an experiment in the repository's own work tree, which it changes, stashes and resets.
+A sweep does that some thirty times, for hours, while somebody works there; a kill in between leaves
+their changes in a stash. So each trial has its own repository, with the same objects and the same
+cache, from which its experiment is fetched. However a trial ends, what it leaves is in there.
+"""
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+from retrace.errors import RetraceError
+from retrace.pipeline import dvc_internals, git
+from retrace.provenance import rebuild
+from retrace.provenance.rebuild import Origin
+from retrace.system import files, processes
+
+FOLDER = Path(".retrace/sweeps")
+SHARED = ("journal", "checkpoints", "programs", "mlflow.lock")  # in .retrace: what outlives a trial, and its lock
+ENDS_S = 30.0  # for a stage to end on SIGTERM
+
+
+def sweep_folder(sweep: str) -> Path:
+    """Return the folder of a sweep, with its repositories and the output of failed trials."""
+    return files.root() / FOLDER / sweep
+
+
+def current_origin() -> Origin:
+    """Return the code and parameters as they are now. Raises RetraceError without a commit."""
+    commit = git.head_commit()
+    if commit is None:
+        raise RetraceError(f"{files.root()}: has no commit yet, which an experiment needs; commit, and type this again")
+    return Origin(commit, git.uncommitted_patch())
+
+
+@contextmanager
+def trial_repository(name: str, sweep: str, origin: Origin, cache: Path) -> Iterator[Path]:
+    """Yield a repository for one trial; afterwards delete it and end every process in it."""
+    tree = sweep_folder(sweep) / f"tree-{name}-{os.getpid()}"
+    tree.mkdir(parents=True)
+    with processes.try_lock(tree):
+        try:
+            rebuild.share_objects(tree)
+            rebuild.check_out_origin(tree, origin)
+            git.run("add", "--all", folder=tree)  # new files belong to the experiment too
+            _configure(tree, cache)
+            yield tree
+        finally:
+            _delete(tree)
+
+
+def remove_leftovers(sweep: str) -> None:
+    """Delete the repositories of killed processes; what still runs in them may save itself first."""
+    for tree in sweep_folder(sweep).glob("tree-*/"):
+        with processes.try_lock(tree) as free:
+            if free:
+                _delete(tree)
+
+
+def fetch(tree: Path, name: str) -> str | None:
+    """Copy the experiment `name` into the repository at hand; return its commit, None without one."""
+    return git.fetch_experiment(name, tree, files.root())
+
+
+def _configure(tree: Path, cache: Path) -> None:
+    """Give the repository the user's DVC settings and cache, and the shared folders of .retrace."""
+    local = Path(".dvc/config.local")
+    if local.exists():
+        shutil.copy(local, tree / local)
+    dvc_internals.set_cache(tree, cache)
+    for name in SHARED:
+        here = files.root() / ".retrace" / name
+        here.touch() if name.endswith(".lock") else here.mkdir(parents=True, exist_ok=True)
+        there = tree / ".retrace" / name
+        there.parent.mkdir(exist_ok=True)
+        there.symlink_to(here)
+
+
+def _delete(tree: Path) -> None:
+    until = time.monotonic() + ENDS_S
+    while left := [process for process in psutil.process_iter() if _is_in(process, tree)]:
+        if time.monotonic() > until:
+            for process in left:
+                process.kill()
+        psutil.wait_procs(left, timeout=0.5)
+    shutil.rmtree(tree)
+
+
+def _is_in(process: psutil.Process, tree: Path) -> bool:
+    try:
+        return process.pid != os.getpid() and Path(process.cwd()).is_relative_to(tree)
+    except (psutil.Error, OSError):
+        return False

@@ -1,0 +1,131 @@
+"""Track a stage: its event log is written here and mirrored to MLflow by a background uploader.
+
+The stage imports no MLflow, never waits for it while it works, and does not fail with it. DVC's
+last stage waits at its end until MLflow has everything, and prints one line if it lacks something,
+which `retrace sync` uploads later.
+
+    stage -> journal (event log) -> follower, following (background uploader) -> upload -> MLflow
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from retrace import event_log
+from retrace.errors import DataError, Terminated
+from retrace.event_log import EventLog
+from retrace.pipeline import git, graph, hashing, identity, integrity, overrides, params_file
+from retrace.system import files, machine, processes
+from retrace.tracking import uploader_client
+
+ENDS_S = 30.0  # for another process at the same stage to end, as when its DVC was killed
+
+
+@contextmanager
+def stage(name: str) -> Iterator[EventLog]:
+    """Yield the event log of stage `name`, which MLflow shows as a run with a truthful status.
+
+    Raises DataError, before there is a run, if an input is not as dvc.lock says, or if another
+    process runs this stage here.
+    """
+    values = params_file.read()
+    stages = graph.stages(values)
+    with _locked(name):
+        log = EventLog(event_log.folder(), **_header(name, stages, values))
+        uploader = uploader_client.Uploader(log.path)
+        is_finished = False
+        try:
+            if changes := git.uncommitted_patch():
+                log.attach("code.patch", changes)
+            yield log
+            outs = stages[name].outs
+            log.end("FINISHED", outs=_hashes(outs), files=_hashes(_files_in(outs)))
+            is_finished = True
+        except (KeyboardInterrupt, Terminated):
+            log.end("KILLED")
+            raise
+        except BaseException as error:
+            log.end("FAILED", error=f"{type(error).__name__}: {error}")
+            raise
+        finally:
+            if is_finished and _has_successor(name, stages):
+                uploader.detach()
+            else:
+                uploader.wait()
+
+
+def _has_successor(name: str, stages: Mapping[str, graph.Stage]) -> bool:
+    """Tell whether DVC has a later stage, in this folder: not in a copy, which DVC deletes."""
+    return "DVC_STAGE" in os.environ and name != list(stages)[-1] and Path.cwd() == files.root()
+
+
+@contextmanager
+def _locked(name: str) -> Iterator[None]:
+    """Lock the stage in this folder, since two processes would write the same files.
+
+    Raises DataError if another process has the lock and does not end soon.
+    """
+    owner = Path(f".retrace/{name}.pid")
+    owner.parent.mkdir(exist_ok=True)
+    owner.touch()
+    with processes.try_lock(owner, timeout_s=ENDS_S) as is_locked:
+        if not is_locked:
+            pid = owner.read_text(encoding="ascii")
+            reason = f"process {pid} runs it in this folder"
+            raise DataError(f"{name}: {reason}; wait until it ends, or end it")
+        owner.write_text(str(os.getpid()), encoding="ascii")
+        yield
+
+
+def _header(name: str, stages: Mapping[str, graph.Stage], values: params_file.Values) -> dict[str, Any]:
+    """Return the first line of the stage's event log."""
+    makers = graph.makers(stages)
+    deps = _hashes(stages[name].deps)
+    own_params = overrides.select(values, stages[name].params)
+    integrity.check_inputs(deps, makers)
+    return {
+        "stage": name,
+        "dataset": values["dataset"],
+        "key": identity.key(values),
+        "folds": identity.key(values | {"fold": None}) if values["folds"] > 1 else None,
+        "experiment": identity.dvc_experiment(),
+        "sweep": os.environ.get("RETRACE_SWEEP"),
+        "commit": git.head_commit(),
+        "user": machine.user(),
+        "machine": machine.processor(),
+        "params": graph.used_params(values, stages),
+        "own_params": own_params,
+        "deps": deps,
+        "inputs": identity.inputs(name, own_params, deps),
+        "makers": makers,
+        "later": _later(name, stages, values),
+    }
+
+
+def _hashes(files: Iterable[str]) -> dict[str, str]:
+    return {file: hashing.md5(Path(file)) for file in files if Path(file).exists()}
+
+
+def _files_in(outs: Iterable[str]) -> list[str]:
+    """List the files in those outputs that are folders."""
+    folders = [Path(out) for out in outs if Path(out).is_dir()]
+    return [str(file) for out in folders for file in sorted(out.rglob("*")) if file.is_file()]
+
+
+def _later(name: str, stages: Mapping[str, graph.Stage], values: params_file.Values) -> dict[str, Any]:
+    """Return the parameters and known inputs of each stage after this one.
+
+    With the outputs of the stages before it they decide its result. If MLflow has a run of just
+    these, DVC will not run the stage again.
+    """
+    makers = graph.makers(stages)
+    names = list(stages)
+    return {
+        later: {
+            "params": overrides.select(values, stages[later].params),
+            "deps": dict.fromkeys(stages[later].deps) | _hashes(set(stages[later].deps) - makers.keys()),
+        }
+        for later in names[names.index(name) + 1 :]
+    }

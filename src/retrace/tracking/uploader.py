@@ -1,0 +1,172 @@
+"""The background uploader's program: mirror the event log of a running stage to MLflow.
+
+    python -m retrace.tracking.uploader EVENT_LOG [IDENTITY_OF_DVC]
+
+A byte on stdin, or its end, says that the stage is over. From then on, a stage that waits reads
+JSON lines from stdout: `within`, the seconds that the next step may take; `lacking`, what MLflow
+lacks; and `done`.
+"""
+
+import json
+import math
+import os
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from threading import Event as Flag
+from threading import Thread
+from typing import Any
+
+from retrace import event_log
+from retrace.system import processes
+
+FIRST_S, LAST_S = 0.5, 10.0  # between two looks at a growing event log: at first, and at last
+WATCH_S = 1.0  # between two looks at the stage and the DVC above it
+GRACE_S = 2.0  # from SIGTERM to SIGKILL, for a stage whose DVC is gone
+EARLIER_S = 120.0  # for the uploaders of earlier stages to get done
+
+
+class Link:
+    """The pipes to the stage."""
+
+    def __init__(self) -> None:
+        self.over = Flag()
+        Thread(target=self._read, daemon=True).start()
+
+    def is_over(self, timeout_s: float = 0.0) -> bool:
+        """Wait for the end of the stage at most that long; return whether it is over."""
+        return self.over.wait(timeout_s)
+
+    def send(self, **message: float | str) -> bool:
+        """Send a message; return whether the stage is there to read it."""
+        try:
+            os.write(1, json.dumps(message).encode() + b"\n")
+        except OSError:
+            return False
+        return True
+
+    def allow(self, seconds: float) -> None:
+        """Announce the seconds of the next step, once the stage is over: before, nobody reads."""
+        if self.is_over():
+            self.send(within=seconds)
+
+    def _read(self) -> None:
+        os.read(0, 1)
+        self.over.set()
+
+
+def mirror(path: Path, link: Link) -> None:
+    """Upload the event log at `path` while it grows, and the rest when the stage is over.
+
+    Report to the stage what MLflow lacks.
+    """
+    from retrace.store import upload
+    from retrace.tracking import system_metrics
+
+    with processes.try_lock(path, timeout_s=math.inf) as locked:
+        if not locked:  # another uploader found the stage over and was faster
+            return
+        log = upload.Upload(path)
+        meter = system_metrics.Meter(event_log.read(path)[0]["process"]["pid"])
+        error, has_waited, pause_s = None, False, FIRST_S
+        while not link.is_over() and not log.ended:
+            try:
+                log.advance(link.allow)
+                error = None
+                upload.leftovers(path.parent, stop=link.is_over)
+            except Exception as failure:  # noqa: BLE001 - whatever MLflow or its server can raise
+                error = failure
+                has_waited = link.is_over()
+            if not log.ended and not link.is_over(pause_s):
+                pause_s = min(2 * pause_s, LAST_S)
+                with suppress(OSError):  # a full disk
+                    event_log.append(path, meter.event())
+        if not log.ended:
+            event_log.close(path)
+            _upload_rest(log, error, link, has_waited=has_waited)
+
+
+def _upload_rest(log: Any, error: Exception | None, link: Link, *, has_waited: bool) -> None:
+    """Upload the rest of a closed event log. `error` is that of the last attempt, if it failed."""
+    from retrace.store import upload
+
+    if has_waited and not upload.is_local():  # to wait for that server once is enough
+        link.send(lacking=_one_line(error))
+        return
+    answer_s = 4 * upload.ANSWER_S if error is None else upload.ANSWER_S
+    link.send(within=max(answer_s, upload.LOCAL_S if upload.is_local() else 0.0))
+    try:
+        log.advance(link.allow)
+    except Exception as failure:  # noqa: BLE001
+        link.send(lacking=_one_line(failure))
+
+
+def finish_earlier(folder: Path, key: str, link: Link) -> None:
+    """Wait, if the stage does, until MLflow also has the earlier stages of the experiment.
+
+    Those waited for nothing. If one's own uploader was killed or failed, it is uploaded here.
+    """
+    from retrace.store import upload
+
+    deadline = time.monotonic() + EARLIER_S
+    for path in filter(event_log.is_over, event_log.pending(folder)):
+        while _key(path) == key and link.send(within=EARLIER_S):
+            is_done, why = upload.try_finish(path, link.allow)
+            if why is None and time.monotonic() > deadline:
+                why = f"{path} is still being uploaded"
+            if why:
+                link.send(lacking=why)
+            if is_done or why:
+                break
+            time.sleep(FIRST_S)
+
+
+def _key(path: Path) -> str | None:
+    """Return the experiment of an event log; None if it has been uploaded meanwhile."""
+    with suppress(FileNotFoundError):
+        return next((event.get("key") for event in event_log.read(path)), None)
+    return None
+
+
+def watch(stage: processes.Identity, dvc: processes.Identity | None, over: Flag) -> None:
+    """Set `over` when the stage is gone; end the stage when its DVC is gone.
+
+    Nobody would take its outputs then.
+    """
+    while processes.alive(stage):
+        if dvc and not processes.alive(dvc):
+            processes.end(stage, GRACE_S)
+        time.sleep(WATCH_S)
+    over.set()
+
+
+def _one_line(error: Exception | None) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def run(path: Path, dvc: processes.Identity | None, link: Link) -> None:
+    """Upload the event log at `path` until MLflow has all of it, and watch its stage."""
+    try:
+        start = event_log.read(path)[0]
+    except FileNotFoundError:  # another uploader found the stage over and was faster
+        return
+    Thread(target=watch, args=(start["process"], dvc, link.over), daemon=True).start()
+    mirror(path, link)
+    if not path.exists():  # else the stage has been told what is lacking
+        finish_earlier(path.parent, start["key"], link)
+
+
+def main() -> None:
+    link = Link()
+    try:
+        run(Path(sys.argv[1]), processes.read(sys.argv[2]) if len(sys.argv) > 2 else None, link)
+    except Exception as error:
+        link.send(lacking=f"{type(error).__name__}: {_one_line(error)}")
+        raise
+    link.send(done=True)
+    os._exit(0)  # Python would take MLflow and torch apart for a second or two
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""The stage's handle on its background uploader, which mirrors the event log to MLflow as it grows.
+
+A process and not a thread: importing MLflow and waiting for a server would otherwise slow training
+down. It also outlives a stage that is killed, and closes its run. following.py is its program.
+"""
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any
+
+from retrace.errors import IMPATIENT_S
+from retrace.system import processes
+from retrace.system.redaction import redacted
+
+BEGIN_S = 60.0  # for its first answer: it may still be importing MLflow, on a busy machine
+
+
+class Uploader:
+    """The background uploader of the event log at `path`.
+
+    It has a session of its own, so that Ctrl-C does not end it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        dvc = processes.dvc_above()
+        words = [str(path), *([processes.written(dvc)] if dvc else [])]
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "retrace.tracking.uploader", *words],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            bufsize=0,
+            start_new_session=True,
+        )
+
+    def detach(self) -> None:
+        """Let it finish by itself.
+
+        What it cannot upload stays pending, and is reported by the last stage or `retrace doctor`.
+        """
+        self._close_input()
+        self._output.close()
+        self._process.returncode = 0  # or Python would warn that the process outlives this one
+
+    def wait(self) -> None:
+        """Wait until MLflow has the whole event log; print a line on stderr if it lacks something.
+
+        A signal is handled afterwards, so that no run stays RUNNING. The same signal again, seconds
+        later, ends the wait.
+        """
+        arrived: dict[int, float] = {}
+
+        def postpone(number: int, _: Any) -> None:
+            if time.monotonic() - arrived.setdefault(number, time.monotonic()) > IMPATIENT_S:
+                self._process.kill()
+
+        signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        handlers = {number: signal.signal(number, postpone) for number in signals}
+        try:
+            if lacking := self._lacking():
+                print(
+                    f"warning: MLflow lacks some of this run: {redacted(lacking)}; later, `retrace sync` uploads it",
+                    file=sys.stderr,
+                )
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+            for number in arrived:
+                os.kill(os.getpid(), number)
+
+    def _lacking(self) -> str | None:
+        """Return what MLflow lacks once the uploader has ended, if it lacks something."""
+        answer: dict[str, Any] = {"within": BEGIN_S}
+        self._close_input()
+        with self._output as output:
+            while line := _read_line(output, answer["within"]):
+                answer |= json.loads(line)
+        if line is None:
+            self._process.kill()
+        self._process.wait()
+        if line is None:
+            return f"no answer within {answer['within']:.0f} s"
+        return answer.get("lacking", None if "done" in answer else "the background uploader was killed")
+
+    def _close_input(self) -> None:
+        """Tell it that the stage is over: by a byte, since a child may keep the pipe open."""
+        assert self._process.stdin  # noqa: S101 - it is a pipe
+        with suppress(OSError):  # it has ended already
+            self._process.stdin.write(b"\n")
+        self._process.stdin.close()
+
+    @property
+    def _output(self) -> IO[bytes]:
+        assert self._process.stdout  # noqa: S101 - it is a pipe
+        return self._process.stdout
+
+
+def _read_line(pipe: IO[bytes], timeout_s: float) -> bytes | None:
+    """Return the next line, nothing at the end; None if none comes in time."""
+    ready, _, _ = select.select([pipe], [], [], timeout_s)
+    return pipe.readline() if ready else None

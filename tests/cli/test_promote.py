@@ -1,0 +1,285 @@
+"""`retrace promote`: what gets a name in MLflow's registry, and what is refused."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import mlflow
+import pytest
+import torch
+from conftest import enter, follow_here
+from faults.servers import Server
+from repository import ROOT, environment
+
+from lab import paths
+from lab.cli import predict
+from lab.models import classifier
+from lab.models.classifier import Card
+from retrace.errors import RetraceError
+from retrace.provenance import promotion
+from retrace.tracking import stage
+
+ADDRESS = "models:/mnist@champion"
+
+
+TESTS = {"good": 0.9, "better": 0.95, "worse": 0.8, "elsewhere": 0.99, "failed": 0.9, "untested": None}
+CARD = Card(
+    model="softmax", settings={}, shape=(1, 8, 8), class_names=("a", "b"), mean=(33.0,), std=(78.0,), pretrained=None,
+    epoch=1,
+)  # fmt: skip
+
+
+class World(NamedTuple):
+    """A folder whose store, MLflow's database in it, has runs of networks, and the runs' ids by name."""
+
+    folder: Path
+    parents: dict[str, str]
+    children: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> World:
+    """Networks that were trained and tested: good, better and worse on the same part, and one on another; one that
+    failed and one that nobody tested.
+    """
+    folder = tmp_path_factory.mktemp("world")
+    with pytest.MonkeyPatch.context() as patched:
+        enter(folder, patched)
+        follow_here(patched)
+        shutil.copy(empty_store, folder / "mlflow.db")
+        _run_stages()
+    client = mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    (experiment,) = [one.experiment_id for one in client.search_experiments() if one.name == "mnist"]
+    found = client.search_runs([experiment], order_by=["start_time ASC"])
+    parents = [run.info.run_id for run in found if "retrace.key" in run.data.tags]
+    trained = {run.data.tags["mlflow.parentRunId"]: run.info.run_id for run in found if run.info.run_name == "train"}
+    children = [trained[parent] for parent in parents]
+    return World(folder, dict(zip(TESTS, parents, strict=True)), dict(zip(TESTS, children, strict=True)))
+
+
+@pytest.fixture
+def world(made: World, folder: Path) -> World:
+    """The same with a database of its own; the artifacts are shared."""
+    shutil.copy(made.folder / "mlflow.db", folder)
+    return made._replace(folder=folder)
+
+
+def _run_stages() -> None:
+    for part in (paths.TRAIN, paths.VALIDATION, paths.TEST):
+        part.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(part.name.encode())
+    for seed, (name, accuracy) in enumerate(TESTS.items()):
+        values = (ROOT / paths.PARAMS).read_text().replace("\nseed: 0", f"\nseed: {seed}")
+        paths.PARAMS.write_text(values)
+        with stage.stage("train") as run:
+            torch.manual_seed(seed)
+            classifier.save(classifier.build(CARD), CARD)
+            run.model(paths.WEIGHTS, paths.CARD)
+        if accuracy is None:
+            continue
+        if name == "elsewhere":
+            paths.TEST.write_bytes(b"another")
+        with suppress(ValueError), stage.stage("evaluate") as run:
+            run.metrics({"test_accuracy": accuracy})
+            run.headline({"test_accuracy": accuracy})
+            if name == "failed":
+                raise ValueError("wet")
+        paths.TEST.write_bytes(paths.TEST.name.encode())
+
+
+def client_of(world: World) -> mlflow.MlflowClient:
+    return mlflow.MlflowClient(f"sqlite:///{world.folder / 'mlflow.db'}")
+
+
+def registered(world: World) -> dict[str, str]:
+    """By alias, the run that the version is of; and how many versions there are."""
+    client = client_of(world)
+    models = client.search_registered_models()
+    aliases = {alias: version for model in models for alias, version in model.aliases.items()}
+    runs = {a: client.get_model_version("mnist", str(n)).tags["retrace.run"] for a, n in aliases.items()}
+    return runs | {"versions": str(len(client.search_model_versions("name = 'mnist'")))}
+
+
+def refused(run: str, alias: str = "champion") -> str:
+    """The one line with which it is."""
+    with pytest.raises(RetraceError) as caught:
+        promotion.promote(run, alias, force=False)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_an_experiment_below_folds_or_a_sweep_is_itself_what_a_version_is_of(world: World) -> None:
+    client, good = client_of(world), world.parents["good"]
+    above = client.create_run(client.get_run(good).info.experiment_id).info.run_id
+    client.set_tag(good, "mlflow.parentRunId", above)
+    for run in good, world.children["good"]:
+        promotion.promote(run, "champion", force=False)
+        assert registered(world) == {"champion": good, "versions": "1"}
+    tags = client.get_model_version("mnist", "1").tags
+    assert tags["retrace.key"] == client.get_run(good).data.tags["retrace.key"]
+
+
+def test_the_registry_has_what_is_better_and_says_where_it_comes_from(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good, better, worse = (world.parents[name] for name in ("good", "better", "worse"))
+    promotion.promote(good, "champion", force=False)
+    assert "models:/mnist@champion is version 1" in capsys.readouterr().out
+    before = client_of(world).get_model_version("mnist", "1")
+
+    promotion.promote(good, "champion", force=False)  # again
+    promotion.promote(world.children["good"][:8], "champion", force=False)  # and by the run that trained it
+    assert capsys.readouterr().out.count("nothing has changed") == 2
+    assert vars(client_of(world).get_model_version("mnist", "1")) == vars(before)
+
+    promotion.promote(better, "champion", force=False)
+    assert registered(world) == {"champion": better, "versions": "2"}
+    said = refused(good)
+    assert said.startswith(f"run {good[:8]}: its test accuracy is 90.00%, that of mnist@champion (version 2) on the")
+    assert said.endswith("95.00%; --force promotes it all the same")
+    assert "80.00%" in refused(worse)
+    assert registered(world) == {"champion": better, "versions": "2"}
+
+    promotion.promote(worse, "champion", force=True)
+    promotion.promote(good, "challenger", force=False)  # the version that there is
+    assert registered(world) == {"champion": worse, "challenger": good, "versions": "3"}
+
+    tags, run = before.tags, client_of(world).get_run(world.children["good"]).data.tags
+    assert tags["dvc.outs.models/model.safetensors"] == run["dvc.outs.models/model.safetensors"]
+    assert tags["dvc.deps.data/processed/train.safetensors"] == run["dvc.deps.data/processed/train.safetensors"]
+    assert tags["retrace.key"] == client_of(world).get_run(good).data.tags["retrace.key"]
+    assert (tags["retrace.run"], tags["retrace.run.train"]) == (good, world.children["good"])
+    assert float(tags["test_accuracy"]) == 0.9
+
+
+def test_what_was_tested_on_other_bytes_is_no_rival(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    promotion.promote(world.parents["good"], "champion", force=False)
+    assert "mnist@champion (version 1) was tested on other data (" in refused(world.parents["elsewhere"])
+    promotion.promote(world.parents["elsewhere"], "champion", force=True)
+    assert "forced: mnist@champion (version 1) was tested on other data" in capsys.readouterr().out
+    assert "was tested on other data" in refused(world.parents["good"])
+
+
+def test_what_was_tested_on_both_is_compared_on_the_same(world: World) -> None:
+    promotion.promote(world.parents["elsewhere"], "champion", force=False)
+    client = client_of(world)
+    version = client.get_model_version("mnist", "1")
+    evaluated = client.get_run(version.tags["retrace.run.evaluate"])
+    again = client.create_run(evaluated.info.experiment_id, tags=dict(evaluated.data.tags)).info.run_id
+    weights = "dvc.deps.models/model.safetensors"
+    client.set_tag(again, weights, client.get_run(world.children["better"]).data.tags[weights.replace("deps", "outs")])
+    client.log_metric(again, "test_accuracy", 0.995)
+    client.set_terminated(again, "FINISHED")
+    promotion.promote(world.parents["better"], "champion", force=False)
+    assert client.get_model_version_by_alias("mnist", "champion").tags["test_accuracy"] == "0.995"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("failed", "is FAILED; only what FINISHED can be promoted"),
+        ("untested", "its model was not tested; `dvc repro evaluate` does it"),
+        ("no run", "is no run's id in sqlite:///"),
+    ],
+)
+def test_what_is_not_finished_not_tested_or_no_run_is_refused(world: World, name: str, said: str) -> None:
+    assert said in refused(world.parents.get(name, name))
+    assert registered(world) == {"versions": "0"}
+
+
+def test_a_run_without_a_model_is_refused(world: World) -> None:
+    client = client_of(world)
+    experiment = client.get_run(world.parents["good"]).info.experiment_id
+    made = client.create_run(experiment, tags={"retrace.stage": "download"}, run_name="download").info.run_id
+    client.set_terminated(made, "FINISHED")
+    assert "MLflow has no model of it; `retrace sync` uploads what was trained here" in refused(made)
+
+
+@pytest.mark.parametrize("alias", ["", "v1", "V22", "latest", "Latest", "a b", "-x", "a/b", "x" * 200, "a\nb"])
+def test_an_alias_is_a_word(alias: str) -> None:
+    assert "should be a word such as champion" in refused("75ebfe", alias)
+
+
+@pytest.mark.usefixtures("world")
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("models:/mnist@champion", "which has none yet; `retrace promote RUN` adds one"),
+        ("models:/mnist/3", "which has none yet"),
+        ("models:/mnist", "should be models:/name@alias or models:/name/version"),
+        ("models:/mnist@a@b", "should be models:/name@alias"),
+        ("models:/a'b@c", "not in sqlite"),
+        ("0123456789", "no model file here, and no run in sqlite:"),
+        ("gone/model.safetensors", "no model file here, and no run in sqlite:"),
+    ],
+)
+def test_a_name_that_nothing_has_is_refused_in_one_line(model: str, said: str) -> None:
+    with pytest.raises(RetraceError) as caught:
+        predict.load(model, Path.cwd(), "cpu")
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_version_that_somebody_else_registered_is_neither_loaded_nor_a_rival(world: World) -> None:
+    client = client_of(world)
+    client.create_registered_model("mnist")
+    client.create_model_version("mnist", (world.folder / "anything").as_uri())
+    client.set_registered_model_alias("mnist", "champion", "1")
+    with pytest.raises(RetraceError, match="no model of this pipeline is behind it"):
+        predict.load(ADDRESS, Path.cwd(), "cpu")
+    assert "mnist@champion (version 1) has no test accuracy" in refused(world.parents["good"])
+
+
+def test_a_model_that_was_deleted_is_told(world: World) -> None:
+    promotion.promote(world.parents["good"], "champion", force=False)
+    client = client_of(world)
+    client.delete_logged_model(_model(world))
+    with pytest.raises(RetraceError, match="was deleted from MLflow; name another"):
+        predict.load(ADDRESS, Path.cwd(), "cpu")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("loader_module: mlflow.pytorch", "loader_module: os"),
+        ("data: data", "data: data\n    code: code"),
+        ("class_names", "names"),
+    ],
+)
+def test_a_model_with_code_or_another_loader_is_not_loaded(made: World, world: World, old: str, new: str) -> None:
+    promotion.promote(world.parents["good"], "champion", force=False)
+    card = made.folder / f"mlruns/mnist/models/{_model(world)}/artifacts/MLmodel"
+    whole = card.read_text()
+    assert old in whole
+    card.write_text(whole.replace(old, new, 1))
+    try:
+        with pytest.raises(RetraceError, match="is not of this pipeline"):
+            predict.load(ADDRESS, Path.cwd(), "cpu")
+    finally:
+        card.write_text(whole)
+
+
+def _model(world: World) -> str:
+    return str(client_of(world).get_model_version("mnist", "1").source).removeprefix("models:/")
+
+
+@pytest.fixture
+def server(world: World) -> Iterator[Server]:
+    """MLflow's, of the world's store."""
+    server = Server(f"sqlite:///{world.folder / 'mlflow.db'}", world.folder, environment(world.folder))
+    server.start()
+    yield server
+    server.kill()
+
+
+def test_a_server_s_registry_is_as_good(world: World, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
+    promotion.promote(world.parents["good"], "champion", force=False)
+    promotion.promote(world.parents["better"], "champion", force=False)
+    assert "95.00%" in refused(world.parents["good"])
+    assert registered(world) == {"champion": world.parents["better"], "versions": "2"}
+    assert predict.load(ADDRESS, Path.cwd(), "cpu").class_names == ("a", "b")
+    server.kill()
+    assert refused(world.parents["good"]).startswith("MLflow: http://127.0.0.1:")

@@ -1,0 +1,405 @@
+"""Experiments of which DVC ran some stages or none: their rows are whole, and a second sync changes nothing."""
+
+import json
+import shutil
+import sqlite3
+import subprocess
+from contextlib import closing
+from pathlib import Path
+
+import mlflow
+import pytest
+import yaml
+from mlflow import environment_variables
+from mlflow.entities import Run
+from mlflow.protos import databricks_pb2 as mlflow_errors
+from repository import ROOT
+from sqlalchemy.exc import OperationalError
+
+from lab import params, paths
+from retrace import errors, event_log
+from retrace.cli import sync
+from retrace.event_log import EventLog
+from retrace.pipeline import graph, hashing, params_file
+from retrace.store import backend as tracking_store
+from retrace.system import processes
+from retrace.tracking import stage
+
+STAGES = list(params.STAGES)
+WHO = ("-c", "user.name=test", "-c", "user.email=test@localhost")
+HEADLINES = {"train": "val_accuracy", "evaluate": "test_accuracy", "visualize": "tsne_kl_divergence"}
+
+pytestmark = pytest.mark.usefixtures("beside")
+
+
+@pytest.fixture
+def store(folder: Path, empty_store: Path) -> mlflow.MlflowClient:
+    """The store of `folder`, which is a repository with the code."""
+    shutil.copy(empty_store, folder / "mlflow.db")
+    for name in ("src", "stages"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    paths.IMAGES.mkdir(parents=True)
+    (paths.IMAGES / "README.md").write_text("yours")
+    (folder / ".gitignore").write_text("/data/raw\n/data/processed\n/models/\nmlflow.db*\nmlruns/\n.retrace/\n")
+    git("init", "--quiet")
+    commit("start")
+    return mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+
+
+def git(*command: str) -> str:
+    return subprocess.run(["git", *command], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def commit(message: str) -> str:
+    git("add", "--all")
+    git(*WHO, "commit", "--quiet", "--allow-empty", "-m", message)
+    return git("rev-parse", "HEAD")
+
+
+def run(*stages: str) -> None:
+    """The stages make their files: what is in them depends on their parameters and on what they read."""
+    values = params_file.read()
+    for name in stages:
+        declared = graph.stages(values)[name]
+        read = [hashing.md5(Path(dep)) for dep in declared.deps if Path(dep).exists() and dep.split("/")[0] != "src"]
+        with stage.stage(name) as record:
+            for out in declared.outs:
+                file = Path(out) / "file" if out in ("data/raw", "reports/figures") else Path(out)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(json.dumps([out, params.chosen(values, params.STAGES[name]), read]))
+            if name in HEADLINES:
+                record.headline({HEADLINES[name]: values["lr"] * len(name)})
+
+
+def lock() -> None:
+    """dvc.lock is as DVC leaves it."""
+    values = params_file.read()
+    stages = {
+        name: {
+            "deps": [{"path": dep, "md5": hashing.md5(Path(dep))} for dep in stage.deps],
+            "params": {"params.yaml": params.chosen(values, params.STAGES[name])},
+            "outs": [{"path": out, "md5": hashing.md5(Path(out))} for out in stage.outs],
+        }
+        for name, stage in graph.stages(values).items()
+    }
+    Path("dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}))
+
+
+def set_lr(lr: str) -> None:
+    text = paths.PARAMS.read_text()
+    paths.PARAMS.write_text(text.replace(f"\nlr: {params_file.read()['lr']}", f"\nlr: {lr}"))
+
+
+def parents(store: mlflow.MlflowClient) -> list[Run]:
+    """Oldest first."""
+    found = store.search_runs(["1"], order_by=["start_time ASC"])
+    return [run for run in found if "mlflow.parentRunId" not in run.data.tags]
+
+
+def linked(run: Run) -> dict[str, set[str]]:
+    """The stages that a parent has run, and those that it is linked to."""
+    return {
+        kind: {stage for stage in STAGES if f"retrace.{kind}.{stage}" in run.data.tags} for kind in ("run", "cached")
+    }
+
+
+def rows() -> list[tuple[object, ...]]:
+    tables = ("runs", "metrics", "latest_metrics", "params", "tags", "inputs", "datasets", "logged_models")
+    with closing(sqlite3.connect("mlflow.db")) as database:
+        return [row for table in tables for row in database.execute(f"SELECT * FROM {table} ORDER BY 1, 2, 3")]  # noqa: S608
+
+
+def test_stages_before_the_one_that_ran_are_linked_to_the_runs_that_made_what_it_read(
+    store: mlflow.MlflowClient,
+) -> None:
+    run(*STAGES)
+    set_lr("0.01")
+    run("train", "evaluate", "visualize")
+    first, second = parents(store)
+    assert linked(first) == {"run": set(STAGES), "cached": set()}
+    assert linked(second) == {"run": {"train", "evaluate", "visualize"}, "cached": {"download", "preprocess"}}
+    for stage in ("download", "preprocess"):
+        assert second.data.tags[f"retrace.cached.{stage}"] == first.data.tags[f"retrace.run.{stage}"]
+
+
+def test_stages_after_one_that_made_the_same_bytes_are_linked_with_their_figures(store: mlflow.MlflowClient) -> None:
+    run(*STAGES)
+    Path("src/lab/training/loop.py").write_text("# another comment\n" + Path("src/lab/training/loop.py").read_text())
+    run("train")
+    first, second = parents(store)
+    assert linked(second) == {"run": {"train"}, "cached": {"download", "preprocess", "evaluate", "visualize"}}
+    assert second.data.metrics == first.data.metrics
+    assert set(second.data.metrics) == set(HEADLINES.values())
+
+
+def test_a_stage_that_runs_all_the_same_takes_the_place_of_its_link(store: mlflow.MlflowClient) -> None:
+    run(*STAGES)
+    Path("src/lab/training/loop.py").write_text("# another comment\n" + Path("src/lab/training/loop.py").read_text())
+    run("train", "evaluate")
+    _, second = parents(store)
+    assert linked(second) == {"run": {"train", "evaluate"}, "cached": {"download", "preprocess", "visualize"}}
+
+
+def test_stages_after_one_that_made_other_bytes_are_not_linked(store: mlflow.MlflowClient) -> None:
+    run(*STAGES)
+    set_lr("0.01")
+    run("train")
+    _, second = parents(store)
+    assert linked(second) == {"run": {"train"}, "cached": {"download", "preprocess"}}
+    assert set(second.data.metrics) == {"val_accuracy"}
+
+
+def test_a_stage_that_failed_is_no_maker(store: mlflow.MlflowClient) -> None:
+    with pytest.raises(ValueError, match="wet"), stage.stage("download"):
+        paths.RAW.mkdir(parents=True)
+        (paths.RAW / "file").write_text("half")
+        raise ValueError("wet")
+    shutil.rmtree(paths.RAW)
+    run("download", "preprocess")
+    (parent,) = parents(store)
+    failed, finished = store.search_runs(["1"], "tags.`retrace.stage` = 'download'", order_by=["start_time"])
+    assert (failed.data.tags["retrace.attempt"], finished.data.tags["retrace.attempt"]) == ("1", "2")
+    assert finished.info.run_name == "download (2)"
+    assert parent.data.tags["retrace.run.download"] == finished.info.run_id
+    assert parent.info.status == "FINISHED"
+
+
+@pytest.mark.usefixtures("store")
+def test_what_was_not_committed_is_kept_as_a_patch_that_git_takes_whatever_its_settings(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    git("config", "diff.noprefix", "true")
+    git("config", "color.ui", "always")
+    file, new = Path("src/lab/training/loop.py"), Path("src/retrace/new.py")
+    file.write_bytes(b"# caf\xe9\r\n" + file.read_bytes())
+    new.write_bytes(b"# new\r\n")
+    with stage.stage("download") as record:
+        pass
+    assert git("status", "--porcelain").splitlines()[-1] == "?? src/retrace/new.py"  # the index is as it was
+    (run,) = mlflow.MlflowClient("sqlite:///mlflow.db").search_runs(["1"], f"tags.`retrace.event_log` = '{record.id}'")
+    patch = mlflow.MlflowClient("sqlite:///mlflow.db").download_artifacts(run.info.run_id, "code.patch")
+    again = tmp_path_factory.mktemp("again")
+    git("clone", "--quiet", ".", str(again))
+    git("-C", str(again), "apply", "--whitespace=nowarn", patch)
+    for path in (file, new):
+        assert (again / path).read_bytes() == path.read_bytes()
+
+
+@pytest.fixture
+def experiment(store: mlflow.MlflowClient) -> str:
+    """The commit of a DVC experiment, no stage of which ran: its bytes are those of a run under another key."""
+    run(*STAGES)
+    lock()
+    baseline = commit("locked")
+    file = Path("src/retrace/cli/main.py")  # is no stage's dependency, so that all comes from DVC's cache
+    file.write_text("# another comment\n" + file.read_text())
+    rev = commit("experiment")
+    git("update-ref", f"refs/exps/{baseline[:2]}/{baseline[2:]}/tamed-zigs", rev)
+    git("reset", "--quiet", "--hard", baseline)
+    return rev
+
+
+def test_sync_adds_an_experiment_that_came_wholly_from_the_run_cache(
+    store: mlflow.MlflowClient, experiment: str
+) -> None:
+    sync.sync()
+    first, second = parents(store)
+    if "dvc.exp_rev" in first.data.tags:
+        first, second = second, first
+    assert second.data.tags["dvc.exp_rev"] == experiment
+    assert (second.info.run_name, second.info.status) == ("tamed-zigs", "FINISHED")
+    assert second.data.tags["dvc.baseline_rev"] == git("rev-parse", "HEAD")
+    assert linked(second) == {"run": set(), "cached": set(STAGES)}
+    assert second.data.metrics == first.data.metrics
+    assert second.data.params == first.data.params
+
+
+def test_a_second_sync_changes_no_row(store: mlflow.MlflowClient, experiment: str) -> None:
+    assert len(parents(store)) == 1
+    sync.sync()
+    before = rows()
+    sync.sync()
+    assert rows() == before
+
+
+def test_an_experiment_that_ran_gets_its_commit_and_keeps_its_runs(
+    store: mlflow.MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    baseline = commit("baseline")
+    monkeypatch.setenv("DVC_EXP_NAME", "tamed-zigs")
+    monkeypatch.setenv("DVC_EXP_BASELINE_REV", baseline)
+    set_lr("0.01")
+    run(*STAGES)
+    lock()
+    rev = commit("experiment")
+    git("update-ref", f"refs/exps/{baseline[:2]}/{baseline[2:]}/tamed-zigs", rev)
+    sync.sync()
+    (parent,) = parents(store)
+    assert parent.data.tags["dvc.exp_rev"] == rev
+    assert linked(parent) == {"run": set(STAGES), "cached": set()}
+
+
+@pytest.mark.parametrize("is_known", [False, True])
+def test_an_experiment_of_another_clone_keeps_its_name(
+    store: mlflow.MlflowClient, experiment: str, is_known: bool
+) -> None:
+    sync.sync()
+    (parent,) = [run for run in parents(store) if "dvc.exp_rev" in run.data.tags]
+    if is_known:  # it was here, and is removed: nobody else's
+        other = git(*WHO, "commit-tree", "-m", "other", f"{experiment}^{{tree}}")
+    else:
+        other = "0123456789abcdef0123456789abcdef01234567"
+    store.set_tag(parent.info.run_id, "dvc.exp_name", "other")
+    store.set_tag(parent.info.run_id, "dvc.exp_rev", other)
+    sync.sync()
+    tags = store.get_run(parent.info.run_id).data.tags
+    assert (tags["dvc.exp_name"], tags["dvc.exp_rev"]) == (("tamed-zigs", experiment) if is_known else ("other", other))
+    before = rows()
+    sync.sync()
+    assert rows() == before
+
+
+def test_an_experiment_that_another_clone_runs_and_has_not_told_of_keeps_its_name(
+    store: mlflow.MlflowClient, experiment: str
+) -> None:
+    sync.sync()
+    (parent,) = [run for run in parents(store) if "dvc.exp_rev" in run.data.tags]
+    store.set_tag(parent.info.run_id, "dvc.exp_name", "other")
+    store.delete_tag(parent.info.run_id, "dvc.exp_rev")
+    before = rows()
+    sync.sync()
+    assert rows() == before
+
+
+def test_a_dvc_lock_of_other_parameters_is_not_believed(store: mlflow.MlflowClient) -> None:
+    run(*STAGES)
+    lock()
+    set_lr("0.01")
+    sync.sync()
+    assert [parent.data.params["lr"] for parent in parents(store)] == ["0.005"]
+
+
+def test_where_nobody_ran_anything_the_row_has_the_figures_of_the_commit(store: mlflow.MlflowClient) -> None:
+    run(*STAGES)
+    paths.METRICS.write_text('{"test_accuracy": 0.75}')
+    lock()
+    for found in store.search_runs(["1"]):
+        store.delete_run(found.info.run_id)
+    sync.sync()
+    (parent,) = parents(store)
+    assert parent.data.metrics == {"test_accuracy": 0.75}
+
+
+def test_a_stage_that_no_run_is_known_of_is_not_completed_again_and_again(
+    store: mlflow.MlflowClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(*STAGES)
+    lock()
+    (drawn,) = store.search_runs(["1"], "tags.`retrace.stage` = 'visualize'")
+    store.delete_run(drawn.info.run_id)
+    store.delete_run(parents(store)[0].info.run_id)  # as in a clone whose pictures came with git
+    for completed in (1, 0):
+        sync.sync()
+        assert f"added or completed: {completed} experiments" in capsys.readouterr().out
+    assert linked(parents(store)[0])["cached"] == set(STAGES) - {"visualize"}
+
+
+def test_a_journal_without_its_process_is_uploaded_and_its_run_killed(store: mlflow.MlflowClient) -> None:
+    run("download")
+    gone = processes.identity() | {"started": 1.0}  # another process had the number then
+    left = unfinished(gone)
+    alive = unfinished(processes.identity())
+    sync.sync()
+    sync.sync()
+    assert event_log.pending(event_log.folder()) == [alive]
+    (killed,) = store.search_runs(["1"], f"tags.`retrace.event_log` = '{left.stem}'")
+    assert killed.info.status == "KILLED"
+    assert killed.info.end_time == event_log.read(left.parent / "uploaded" / left.name)[-2]["time"]
+    assert "ended without a word" in killed.data.tags["retrace.error"]
+    assert killed.data.metrics == {"val_loss": 1.0}
+
+
+def unfinished(process: processes.Identity) -> Path:
+    """A journal without an end, of `process`."""
+    done = next((event_log.folder() / "uploaded").glob("*.jsonl"))
+    header = {name: value for name, value in event_log.read(done)[0].items() if name not in ("kind", "time", "id")}
+    record = EventLog(event_log.folder(), **header | {"process": process})
+    record.metrics({"val_loss": 1.0}, 1)
+    return record.path
+
+
+def test_a_run_without_process_and_journal_is_closed(store: mlflow.MlflowClient) -> None:
+    run("download")
+    (child,) = store.search_runs(["1"], "tags.`retrace.stage` = 'download'")
+    store.set_tag(child.info.run_id, "retrace.process", processes.written(processes.identity() | {"pid": 2**22 - 1}))
+    store.update_run(child.info.run_id, "RUNNING")
+    sync.sync()
+    assert store.get_run(child.info.run_id).info.status == "KILLED"
+    assert parents(store)[0].info.status == "KILLED"
+
+
+def test_a_run_of_a_process_that_lives_is_left_alone(store: mlflow.MlflowClient) -> None:
+    run("download")
+    (child,) = store.search_runs(["1"], "tags.`retrace.stage` = 'download'")
+    store.update_run(child.info.run_id, "RUNNING")
+    sync.sync()
+    assert store.get_run(child.info.run_id).info.status == "RUNNING"
+
+
+def test_a_run_of_another_machine_with_the_same_name_is_left_alone(
+    store: mlflow.MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("download")
+    (child,) = store.search_runs(["1"], "tags.`retrace.stage` = 'download'")
+    store.update_run(child.info.run_id, "RUNNING")
+    monkeypatch.setattr(processes, "MACHINE", tmp_path / "machine-id")
+    processes.MACHINE.write_text("another")
+    monkeypatch.setattr(processes, "BOOT", tmp_path / "boot_id")
+    processes.BOOT.write_text("another")
+    sync.sync()
+    assert store.get_run(child.info.run_id).info.status == "RUNNING"
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [("UNAUTHENTICATED", "MLFLOW_TRACKING_PASSWORD"), ("PERMISSION_DENIED", "EDIT"), ("INTERNAL_ERROR", "start it")],
+)
+def test_a_server_that_refuses_is_told_with_what_helps(monkeypatch: pytest.MonkeyPatch, code: str, said: str) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    with pytest.raises(errors.RetraceError, match=said), tracking_store.answering():
+        raise mlflow.MlflowException("no", error_code=getattr(mlflow_errors, code))
+
+
+@pytest.mark.usefixtures("store")
+def test_a_database_that_fails_is_told_without_its_sql() -> None:
+    said = "see whether its file can be written to"
+    with pytest.raises(errors.RetraceError, match=said) as caught, tracking_store.answering():
+        raise OperationalError("SELECT name FROM x", {}, sqlite3.OperationalError("unable to open database file"))
+    assert "unable to open database file; see" in str(caught.value)
+    assert "SELECT" not in str(caught.value)
+
+
+def test_a_pipe_that_nobody_reads_is_no_fault_of_mlflow_s() -> None:
+    with pytest.raises(BrokenPipeError), tracking_store.answering():
+        raise BrokenPipeError
+
+
+@pytest.mark.usefixtures("store")
+def test_a_server_has_longer_to_answer_to_what_is_large() -> None:
+    tracking_store.client()
+    limit = environment_variables.MLFLOW_HTTP_REQUEST_TIMEOUT
+    usual = limit.get()
+    with tracking_store.patient(usual + 56):
+        assert limit.get() == usual + 56
+    with tracking_store.patient(1):
+        assert limit.get() == usual
+    assert limit.get() == usual
+
+
+@pytest.mark.usefixtures("store")
+def test_a_server_that_is_away_is_one_line_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:canary@127.0.0.1:9")
+    with pytest.raises(
+        errors.RetraceError, match=r"^MLflow: http://\*\*\*@127.0.0.1:9 does not answer .*type this again$"
+    ):
+        sync.sync()

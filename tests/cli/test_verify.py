@@ -1,0 +1,413 @@
+"""`retrace verify`: verdicts over what was and what is, and runs for real made again from what is left of them."""
+
+import shutil
+import signal
+import subprocess
+import time
+from contextlib import suppress
+from math import inf, nan
+from pathlib import Path
+
+import mlflow
+import psutil
+import pytest
+from mlflow.entities import Run
+from repository import Clone
+
+from lab import paths
+from retrace.cli import verify
+from retrace.errors import RetraceError
+from retrace.pipeline import graph, hashing, identity, params_file
+from retrace.provenance import diff, rebuild, record, restore
+from retrace.provenance.diff import Fact, OutputDiff
+
+LOSS = ("train", "val_loss")
+
+
+def verdict_of(
+    then: Fact | None, now: Fact | None, tolerance: float | None = None, name: tuple[str, str] = LOSS
+) -> str:
+    one, other = ({} if value is None else {name: value} for value in (then, now))
+    (row,) = diff.compare_facts(one, other, tolerance)
+    return row.verdict
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "verdict"),
+    [
+        ("a" * 32, "a" * 32, "same"),
+        ("a" * 32, "b" * 32, "differs"),
+        ("a" * 32, None, "missing"),
+        (None, "a" * 32, "missing"),
+        ({1: 0.5, 2: 0.25}, {1: 0.5, 2: 0.25}, "same"),
+        ({1: 0.5, 2: 0.25}, {1: 0.5000000000000001, 2: 0.25}, "differs"),
+        ({1: 0.5}, {1: 0.5, 2: 0.25}, "missing"),
+        ({1: 0.5, "headline": 0.5}, {1: 0.5, "headline": 0.4}, "differs"),
+        ({1: nan}, {1: nan}, "same"),
+        ({1: nan}, {1: 0.5}, "differs"),
+        ({1: 1.7976931348623157e308}, {1: inf}, "same"),
+        (None, {1: 0.5}, "missing"),
+    ],
+)
+def test_on_the_same_kind_of_device_only_the_same_is_equal(then: Fact | None, now: Fact | None, verdict: str) -> None:
+    assert verdict_of(then, now) == verdict
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "name", "verdict"),
+    [
+        ({0: 0.9}, {0: 0.9}, ("evaluate", "test_accuracy"), "same"),
+        ({0: 0.9}, {0: 0.904}, ("evaluate", "test_accuracy"), "within 0.005"),
+        ({0: 0.9}, {0: 0.906}, ("evaluate", "test_accuracy"), "differs"),
+        ({0: nan}, {0: 0.9}, ("evaluate", "test_accuracy"), "differs"),
+        ({1: 0.7, 2: 0.5}, {1: 0.6, 2: 0.501}, LOSS, "within 0.005"),
+        ({1: 0.7, 2: 0.5}, {1: 0.501}, LOSS, "within 0.005"),
+        ({1: 0.7, "headline": 0.7}, {1: 0.7, "headline": 0.6}, LOSS, "differs"),
+        ({0: 4.0}, {0: 5.0}, ("train", "kept_epoch"), "may differ"),
+        ("a" * 32, "b" * 32, ("train", "models/model.safetensors"), "may differ"),
+        ("a" * 32, None, ("train", "models/model.safetensors"), "missing"),
+        ("a" * 32, "b" * 32, ("preprocess", "data/processed/train.safetensors"), "differs"),
+        ({0: 1000.0}, {0: 1000.001}, ("preprocess", "train_samples"), "differs"),
+    ],
+)
+def test_on_another_kind_last_scores_may_differ_by_the_tolerance(
+    then: Fact | None, now: Fact | None, name: tuple[str, str], verdict: str
+) -> None:
+    assert verdict_of(then, now, 0.005, name) == verdict
+
+
+def test_a_row_shows_the_first_point_that_differs_in_digits_that_tell_it_apart() -> None:
+    (row,) = diff.compare_facts({LOSS: {1: 0.5, 2: 0.25}}, {LOSS: {1: 0.5, 2: 0.25000000000000006}})
+    assert (row.then, row.now, row.where) == ("0.25", "0.25000000000000006", "step 2")
+    assert not row.is_equal
+
+
+@pytest.mark.parametrize("devices", [None, ("cpu, then", "gpu, now")])
+def test_the_sentence_names_what_differs_and_both_devices_if_there_are_two(devices: tuple[str, str] | None) -> None:
+    good, bad = OutputDiff("train", "val_loss", "1", "1", "same"), OutputDiff("train", "lost.txt", "1", "", "missing")
+    assert verify.sentence([good], 0.005, devices).startswith("verified: 1 outputs and metrics")
+    said = verify.sentence([good, bad], 0.005, devices)
+    assert said.startswith("1 of 2 outputs and metrics differ: lost.txt")
+    for word in ("cpu, then", "gpu, now", "0.005"):
+        assert (word in said) == (devices is not None)
+
+
+@pytest.fixture
+def client(folder: Path, empty_store: Path) -> mlflow.MlflowClient:
+    """The store of `folder`, which is no git repository, with an experiment of no run."""
+    shutil.copy(empty_store, folder / "mlflow.db")
+    client = mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    client.create_experiment("mnist", (folder / "mlruns").as_uri())
+    return client
+
+
+def recorded(client: mlflow.MlflowClient, status: str = "FINISHED", **tags: str) -> str:
+    """The id of a run with these tags, in which two underscores stand for a dot."""
+    (experiment,) = [one for one in client.search_experiments() if one.name == "mnist"]
+    told = {name.replace("__", "."): value for name, value in tags.items()}
+    run = client.create_run(experiment.experiment_id, tags=told, run_name="of a test").info.run_id
+    client.set_terminated(run, status)
+    return run
+
+
+def refused(run: str, tolerance: float = 0.005) -> str:
+    """The one line with which `run` is refused."""
+    with pytest.raises(RetraceError) as caught:
+        verify.check(run, tolerance)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_what_is_no_run_of_the_pipeline_is_refused(client: mlflow.MlflowClient) -> None:
+    other = recorded(client)
+    summary = recorded(client, retrace__folds__summary="abc")
+    bare = recorded(client, retrace__key="abc")
+    for wrong in ("latest", other[:5], "0" * 32):
+        assert f"run {wrong!r}: is no run's id in sqlite:///" in refused(wrong)
+    assert "is none of this pipeline's" in refused(other)
+    assert "verify the runs below it" in refused(summary)
+    assert "MLflow knows none of its stages; `retrace sync` may tell it" in refused(bare)
+    assert "tolerance is -1" in refused(other, tolerance=-1)
+    assert "tolerance is nan" in refused(other, tolerance=nan)
+
+
+@pytest.mark.parametrize("status", ["FAILED", "KILLED", "RUNNING"])
+def test_a_run_that_did_not_finish_is_refused(client: mlflow.MlflowClient, status: str) -> None:
+    parent = recorded(client, retrace__key="abc")
+    child = recorded(client, status, retrace__stage="train", mlflow__parentRunId=parent)
+    client.set_tag(parent, "retrace.run.train", child)
+    for run in (parent, child):
+        assert f"(of a test): is {status}; only what FINISHED can be verified" in refused(run)
+
+
+def test_a_beginning_of_two_ids_is_refused(client: mlflow.MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = client.get_run(recorded(client, retrace__key="abc"))
+    monkeypatch.setattr(mlflow.MlflowClient, "search_runs", lambda *_, **__: [run, run])
+    assert "so start the ids of" in refused(run.info.run_id[:6])
+
+
+def test_a_run_without_a_commit_is_refused(
+    client: mlflow.MlflowClient, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(folder))
+    subprocess.run(["git", "init", "--quiet"], check=True)
+    child = recorded(client, retrace__stage="train", mlflow__parentRunId=recorded(client, retrace__key="abc"))
+    assert "has no commit, since it ran outside git" in refused(child)
+    gone = recorded(client, retrace__key="abc", mlflow__source__git__commit="0" * 40)
+    child = recorded(client, retrace__stage="train", mlflow__parentRunId=gone)
+    assert f"commit {'0' * 40} is not in this repository" in refused(child)
+
+
+def test_a_server_that_is_away_is_said_in_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:canary@127.0.0.1:9")
+    said = refused("abcdef")
+    assert "does not answer" in said
+    assert "canary" not in said
+
+
+WEIGHTS = "models/model.safetensors"
+
+
+def test_outputs_are_what_their_own_stage_said_and_of_other_stages_what_was_read(
+    client: mlflow.MlflowClient, folder: Path
+) -> None:
+    parent = recorded(client, retrace__key="abc")
+    of = {"mlflow__parentRunId": parent}
+    train = recorded(client, **of, retrace__stage="train", **{f"dvc.outs.{WEIGHTS}": "made", "dvc.deps.src": "code"})
+    evaluate = recorded(client, **of, retrace__stage="evaluate", **{f"dvc.deps.{WEIGHTS}": "read"})
+    client.set_tag(evaluate, "retrace.headline", '{"test_loss": 1.5}')
+    for run, at, value in ((train, 2, 0.2), (train, 1, 0.1), (train, 2, 0.3)):  # the last one told counts
+        client.log_metric(run, "val_loss", value, timestamp=int(value * 10), step=at)
+    client.log_metric(train, "train_s", 1.0)
+    client.log_metric(parent, "test_loss", 1.25)
+    client.set_tag(parent, "retrace.run.train", train)
+    client.set_tag(parent, "retrace.cached.evaluate", evaluate)
+    makers = {WEIGHTS: "train"}
+    assert record.recorded_facts(client, record.find_record(parent), makers) == {
+        ("train", WEIGHTS): "made",
+        ("train", "val_loss"): {1: 0.1, 2: 0.3},
+        ("evaluate", "test_loss"): {"headline": 1.5, "experiment": 1.25},
+    }
+    alone = record.find_record(evaluate[:8])
+    assert record.recorded_facts(client, alone, makers) == {
+        ("train", WEIGHTS): "read",
+        ("evaluate", "test_loss"): {"headline": 1.5},
+    }
+    stages = {"train": graph.Stage((), (WEIGHTS,)), "evaluate": graph.Stage((WEIGHTS, "src"), ("gone",))}
+    (folder / WEIGHTS).parent.mkdir()
+    (folder / WEIGHTS).write_bytes(b"")
+    told = [{"kind": "metrics", "step": 0, "values": {"test_loss": 1.5, "train_s": 2.0}}, {"kind": "headline"}]
+    told[1]["values"] = {"test_loss": 1.5}
+    assert record.reproduced_facts(alone, stages, {"evaluate": told}, folder) == {
+        ("train", WEIGHTS): "d41d8cd98f00b204e9800998ecf8427e",
+        ("evaluate", "test_loss"): {0: 1.5, "headline": 1.5},
+    }
+
+
+@pytest.mark.parametrize(
+    ("device", "machine", "kinds"),
+    [
+        ("cpu", "A", None),
+        ("gpu", "A", ("cpu, A", "gpu, A")),
+        ("cpu", "B", ("cpu, A", "cpu, B")),
+    ],
+)
+def test_the_device_is_another_kind_where_training_was_on_another(
+    client: mlflow.MlflowClient, device: str, machine: str, kinds: tuple[str, str] | None
+) -> None:
+    parent = recorded(client, retrace__key="abc")
+    of = {"mlflow__parentRunId": parent}
+    train = recorded(client, **of, retrace__stage="train", retrace__device="cpu", retrace__machine="A")
+    client.set_tag(parent, "retrace.run.train", train)
+    evaluate = recorded(client, **of, retrace__stage="evaluate", retrace__machine="A")
+    download = recorded(client, **of, retrace__stage="download", retrace__machine="A")
+    told = {
+        "download": [{"kind": "start", "machine": machine}],
+        "train": [{"kind": "start", "machine": machine}, {"kind": "tags", "values": {"retrace.device": device}}],
+    }
+    for run in (parent, train, evaluate):
+        assert record.device_change(record.find_record(run), told, diff.EXACT) == kinds
+    del told["train"]
+    assert record.device_change(record.find_record(download), told, diff.EXACT) is None
+
+
+def commit(message: str) -> str:
+    """The id of a commit of all that is here."""
+    who = ("-c", "user.name=test", "-c", "user.email=test@localhost")
+    for command in (["init", "--quiet"], ["add", "--all"], [*who, "commit", "--quiet", "--message", message]):
+        subprocess.run(["git", *command], check=True)
+    return subprocess.run(["git", "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_code_is_taken_from_any_place_that_has_it(client: mlflow.MlflowClient) -> None:
+    values = params_file.read()
+    parent = recorded(client, retrace__key=identity.key(values))
+    gone = recorded(client, retrace__stage="train", mlflow__parentRunId=parent, mlflow__source__git__commit="0" * 40)
+    client.set_tag(parent, "retrace.run.train", gone)
+    right = commit("what it ran")
+    paths.GRAPH.write_text(f"{paths.GRAPH.read_text()}# another\n")
+    wrong = commit("another graph")
+    with rebuild.temporary_repository() as tree:
+        client.set_tag(parent, "dvc.exp_rev", wrong)
+        with pytest.raises(RetraceError, match="commit 0000.* is not in this repository"):
+            restore.restore(client, record.find_record(parent), tree)
+        client.set_tag(gone, "mlflow.source.git.commit", wrong)
+        with pytest.raises(RetraceError, match="is not what it ran, by a file that no stage depends on;"):
+            restore.restore(client, record.find_record(parent), tree)
+        client.set_tag(parent, "dvc.exp_rev", right)
+        assert restore.restore(client, record.find_record(parent), tree) == rebuild.Origin(right)
+        assert "# another" not in (tree / paths.GRAPH).read_text()
+    assert not tree.exists()
+
+
+@pytest.mark.usefixtures("folder")
+def test_images_are_the_commit_s_or_the_work_tree_s_and_never_others() -> None:
+    paths.IMAGES.mkdir(parents=True)
+    (paths.IMAGES / "README.md").write_text("images go here")
+    committed, rev = hashing.md5(paths.IMAGES), commit("no image")
+    (paths.IMAGES / "cat.png").write_bytes(b"cat")
+    with rebuild.temporary_repository() as tree:
+        rebuild.check_out_origin(tree, rebuild.Origin(rev))
+        rebuild.restore_images(tree, committed)
+        assert hashing.md5(tree / paths.IMAGES) == committed
+        rebuild.restore_images(tree, hashing.md5(paths.IMAGES))
+        assert (tree / paths.IMAGES / "cat.png").read_bytes() == b"cat"
+        with pytest.raises(RetraceError, match="data/images: is not what the run read, which had the MD5 0000"):
+            rebuild.restore_images(tree, "0" * 32)
+
+
+@pytest.mark.usefixtures("folder")
+def test_outside_git_there_is_nothing_to_rebuild() -> None:
+    with pytest.raises(RetraceError, match="is no git repository"), rebuild.temporary_repository():
+        pass
+
+
+SMALL = {
+    "dataset: mnist": "dataset: digits",
+    "epochs: 5": "epochs: 2",
+    "threads: 2": "threads: 1",
+    "    samples: 500": "    samples: 100",
+}
+EDITED = Path("src/lab/training/loop.py")
+
+
+class Made:
+    """A clone in which download and preprocess have run, and after them an experiment with code nobody committed."""
+
+    def __init__(self, above: Path, store: Path) -> None:
+        (above / "clone").mkdir()
+        (above / "temporary").mkdir()
+        self.clone, self.place = Clone(above / "clone", above / "cache", SMALL), above / "temporary"
+        shutil.copy(store, self.clone.path / "mlflow.db")
+        self.clone.type("dvc repro preprocess")
+        file = self.clone.path / EDITED
+        whole = file.read_text()
+        file.write_text(f"{whole}# another\n")
+        self.clone.type("dvc exp run --temp --name faster -S lr=0.01")
+        file.write_text(whole)
+        self.store = mlflow.MlflowClient(f"sqlite:///{self.clone.path / 'mlflow.db'}")
+
+    def runs(self, tag: str = "", value: str = "") -> list[Run]:
+        """All, or those with this tag, oldest first."""
+        experiment = self.store.get_experiment_by_name("digits")
+        assert experiment is not None
+        asked = f"tags.`{tag}` = '{value}'" if tag else ""
+        return list(self.store.search_runs([experiment.experiment_id], asked, order_by=["start_time ASC"]))
+
+    def verify(self, run: Run, code: int = 0) -> str:
+        """What is said where a run is verified; afterwards all is as it was before."""
+        before, status = len(self.runs()), self.clone.type("git status --porcelain")
+        said = self.clone.run("retrace", "verify", run.info.run_id[:12], code=code, TMPDIR=str(self.place))
+        assert "Traceback" not in said
+        assert self.is_clean()
+        assert (len(self.runs()), self.clone.type("git status --porcelain")) == (before, status)
+        return said
+
+    def is_clean(self) -> bool:
+        worktrees = self.clone.type("git worktree list").splitlines()
+        return not list(self.place.glob("retrace-verify-*")) and len(worktrees) == 1
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Made:
+    return Made(tmp_path_factory.mktemp("verify"), empty_store)
+
+
+def verdict(said: str, what: str) -> str:
+    """The last word of the table about `what`."""
+    (line,) = [words for line in said.splitlines() if (words := line.split())[1:2] == [what]]
+    return line[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("end to end")
+def test_an_experiment_is_made_again_to_the_bit_and_its_code_with_it(made: Made) -> None:
+    (parent,) = (run for run in made.runs("dvc.exp_name", "faster") if "retrace.key" in run.data.tags)
+    assert "retrace.cached.preprocess" in parent.data.tags
+    said = made.verify(parent)
+    assert "download, preprocess, train, evaluate, visualize from commit" in said
+    assert "and its code.patch" in said
+    assert "outputs and metrics are equal" in said
+    for what in ("data/raw", "models/model.safetensors", "reports/figures", "val_loss", "test_accuracy"):
+        assert verdict(said, what) == "same"
+    for stage in ("download", "preprocess", "train", "evaluate", "visualize"):
+        assert f"Running stage '{stage}'" in said
+    assert "images_per_s" not in said
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("end to end")
+def test_code_that_nobody_kept_cannot_be_made_again(made: Made) -> None:
+    train = made.runs("retrace.stage", "train")[-1]
+    for patch in (made.clone.path / "mlruns").rglob("code.patch"):
+        patch.unlink()
+    said = made.verify(train, code=2)
+    assert f"is not what it ran, by {EDITED}, params.yaml (lr); what was neither committed" in said
+    assert "Running stage" not in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("end to end")
+def test_a_record_that_is_not_what_was_made_is_told(made: Made) -> None:
+    (child,) = made.runs("retrace.stage", "download")
+    made.store.set_tag(child.info.run_id, "dvc.outs.data/raw", f"{'0' * 32}.dir")
+    made.store.log_metric(child.info.run_id, "raw_bytes", child.data.metrics["raw_bytes"] + 1)
+    made.store.set_tag(child.info.run_id, "retrace.system.machine", "another processor")  # no excuse for this stage
+    said = made.verify(child, code=1)
+    assert (verdict(said, "data/raw"), verdict(said, "raw_bytes")) == ("differs", "differs")
+    assert "2 of 2 outputs and metrics differ: data/raw, raw_bytes" in said
+    assert "Running stage 'preprocess'" not in said
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("end to end")
+def test_an_interrupt_leaves_no_folder_and_no_process(made: Made) -> None:
+    env = made.clone.env | {"TMPDIR": str(made.place)}
+    command = ["retrace", "verify", made.runs("retrace.stage", "preprocess")[0].info.run_id]
+    with subprocess.Popen(
+        command, cwd=made.clone.path, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        deadline = time.monotonic() + 120
+        while not {"dvc", "retrace.tracking.uploader"} <= started(made.place):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        for _ in range(3):  # by somebody impatient
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.02)
+        said, _ = process.communicate(timeout=60)  # to its end, when nobody is left who could write
+    assert process.returncode == 130
+    assert said.endswith("interrupted\n")
+    assert "Traceback" not in said
+    assert started(made.place) == set()
+    assert made.is_clean()
+
+
+def started(place: Path) -> set[str]:
+    """The programs that run for what is rebuilt below `place`."""
+    found: set[str] = set()
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get(rebuild.MARK, "").startswith(str(place)):
+                found |= {Path(word).name for word in process.cmdline()}
+    return found

@@ -1,0 +1,308 @@
+"""Networks, and the classifier around them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import nn
+
+from lab import params, paths
+from lab.data import storage
+from lab.data.samples import Samples
+from lab.data.storage import Scale
+from lab.models import classifier, layers
+from lab.models.networks import MODELS, cnn, mlp
+from retrace.errors import DataError, ParamsError
+from retrace.pipeline import params_file
+
+SHAPES = {"vgg16": (1, 32, 32)}  # the smallest that it takes
+
+
+def card_of(values: params_file.Values, model: str) -> classifier.Card:
+    return classifier.Card(
+        model=model,
+        settings=values["models"][model],
+        shape=SHAPES.get(model, (1, 28, 28)),
+        class_names=tuple("0123456789"),
+        mean=(33.0,),
+        std=(78.0,),
+        pretrained=None,
+        epoch=1,
+    )
+
+
+def some_images(n: int, model: str = "cnn") -> torch.Tensor:
+    shape = SHAPES.get(model, (1, 28, 28))
+    return torch.randint(0, 256, (n, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def test_every_model_has_settings_and_they_fit(values: params_file.Values) -> None:
+    assert set(params.bind_all(MODELS, values["models"], "models")) == set(MODELS)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_gives_a_logit_a_class_and_flat_features(values: params_file.Values, name: str) -> None:
+    model = classifier.build(card_of(values, name))
+    features = model.features(some_images(3, name))
+    assert features.ndim == 2
+    assert model(some_images(3, name)).shape == (3, 10)
+    torch.testing.assert_close(model.head(features), model(some_images(3, name)))
+
+
+@pytest.mark.parametrize("name", sorted(set(MODELS) - {"vgg16"}))  # half a gigabyte, and built as torchvision's are
+def test_every_model_comes_back_from_its_files_and_equal_weights_are_equal_bytes(
+    folder: Path, values: params_file.Values, name: str
+) -> None:
+    def written() -> tuple[classifier.Classifier, bytes]:
+        torch.manual_seed(1)
+        model = classifier.build(card_of(values, name))
+        classifier.save(model, card_of(values, name))
+        return model, paths.WEIGHTS.read_bytes() + paths.CARD.read_bytes()
+
+    (model, first), (_, second) = written(), written()
+    loaded, card = classifier.load()
+    assert first == second
+    assert card == card_of(values, name)
+    assert torch.equal(loaded(some_images(2, name)), model.eval()(some_images(2, name)))
+
+
+class Tutorial(nn.Module):
+    """The network as the tutorial writes it: ReLU before pooling (seeds/000)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(1, 16, 5, 1, 2), nn.Conv2d(16, 32, 5, 1, 2)
+        self.fc1, self.fc2 = nn.Linear(32 * 7 * 7, 128), nn.Linear(128, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.max_pool2d(F.relu(self.conv1(x)), 2)
+        x = F.max_pool2d(F.relu(self.conv2(x)), 2)
+        return self.fc2(F.relu(self.fc1(x.view(x.size(0), -1))))
+
+
+def test_the_cnn_is_the_tutorial_s_network(values: params_file.Values) -> None:
+    theirs = Tutorial()
+    trunk, head = cnn.build((1, 28, 28), 10, **values["models"]["cnn"])
+    ours = nn.Sequential(trunk, head)
+    ours.load_state_dict(dict(zip(ours.state_dict(), theirs.state_dict().values(), strict=True)))
+    images = torch.randn(8, 1, 28, 28)
+    assert torch.equal(ours(images), theirs(images))
+    assert sum(weight.numel() for weight in ours.parameters()) == 215_370
+
+
+N_WEIGHTS = {  # counted by hand from the tutorials' layers, for images of shape (channels, side, side)
+    ("softmax", 1, 28): 7_850,
+    ("softmax_scratch", 1, 28): 7_850,
+    ("lenet", 1, 28): 6 * 26 + 16 * 151 + 120 * 401 + 84 * 121 + 850,
+    ("cifar_simple", 3, 32): 32 * 76 + 32 * 801 + 64 * 801 + 64 * 1025 + 650,
+    ("cifar_v3", 3, 32): 32 * (28 + 289) + 64 * (289 + 577) + 128 * (577 + 1153) + 4 * 224 + 64 * 2049 + 650,
+}
+
+
+@pytest.mark.parametrize(("name", "channels", "side"), N_WEIGHTS)
+def test_networks_have_the_tutorials_weights(values: params_file.Values, name: str, channels: int, side: int) -> None:
+    trunk, head = MODELS[name]((channels, side, side), 10, **values["models"][name])
+    n = sum(weight.numel() for layer in (trunk, head) for weight in layer.parameters())
+    assert n == N_WEIGHTS[name, channels, side]
+
+
+def whitened(values: params_file.Values, images: torch.Tensor, **settings: object) -> classifier.Classifier:
+    card = card_of(values, "airbench")
+    model = classifier.build(card.model_copy(update={"shape": (3, 32, 32), "settings": card.settings | settings}))
+    model.initialize(images)
+    return model
+
+
+def test_the_first_layer_of_airbench_whitens_the_patches_of_images(values: params_file.Values) -> None:
+    noise = torch.randint(0, 256, (200, 3, 33, 33))
+    images = ((noise[..., 1:, 1:] + noise[..., :-1, :-1]) / 2).to(torch.uint8)  # neighbours are alike
+    model = whitened(values, images)
+    layer: Any = model.trunk.whitening
+    normalised = model.normalised(images)
+    found = (layer.convolution(normalised) - layer.convolution.bias[:, None, None]).detach()
+    assert torch.allclose(moments(found[:, :12]), torch.eye(12), atol=0.01)
+    assert not torch.allclose(moments(nn.functional.unfold(normalised, 2)), torch.eye(12), atol=0.2)
+    assert torch.allclose(found[:, :12], -found[:, 12:], atol=1e-5)
+    assert not layer.convolution.weight.requires_grad
+
+
+def moments(values: torch.Tensor) -> torch.Tensor:
+    """The mean products of what lies along the second axis."""
+    rows = values.transpose(0, 1).flatten(1)
+    return rows @ rows.T / rows.shape[1]
+
+
+@pytest.mark.parametrize("views", [1, 2, 6])
+def test_airbench_tells_an_image_by_its_views_when_training_is_over(values: params_file.Values, views: int) -> None:
+    images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
+    model = whitened(values, images, views=views)
+    single, mirrored = (whitened(values, images, views=n) for n in (1, 2))
+    for other in single, mirrored:
+        other.load_state_dict(model.state_dict())
+    assert torch.allclose(model(images), model(images.flip(3)), atol=1e-6) == (views == 2)
+    near = nn.functional.pad(images.float(), (1, 1, 1, 1), mode="reflect").to(torch.uint8)
+    moved = (mirrored(near[..., :-2, :-2]) + mirrored(near[..., 2:, 2:])) / 2
+    expected = {1: single(images), 2: mirrored(images), 6: (mirrored(images) + moved) / 2}
+    assert torch.allclose(model(images), expected[views], atol=1e-5)
+    assert len({tuple(said.flatten().tolist()) for said in expected.values()}) == 3
+    model.train()
+    assert not torch.allclose(model(images), model(images.flip(3)), atol=1e-3)
+
+
+def test_airbench_learns_offsets_64_times_as_fast_and_no_factors(values: params_file.Values) -> None:
+    images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
+    model = whitened(values, images).train()
+    trunk: Any = model.trunk
+    norm, plain = trunk.blocks[3], nn.BatchNorm2d(64).train()
+    maps = torch.randn(4, 64, 5, 5)
+    layers: list[Any] = [norm, plain]
+    for layer in layers:
+        (layer(maps) ** 3).sum().backward()
+        with torch.no_grad():
+            layer.bias -= 0.001 * layer.bias.grad
+    assert norm.weight.grad is None
+    assert torch.allclose(norm(maps).mean((0, 2, 3)), 64 * plain(maps).mean((0, 2, 3)), rtol=0.01, atol=1e-4)
+
+
+def test_airbench_has_the_paper_s_weights(values: params_file.Values) -> None:
+    model = whitened(values, torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8))
+    n_weights = sum(weight.numel() for weight in model.parameters())
+    n_convolutions = 9 * (24 * 64 + 64 * 64 + 64 * 256 + 3 * 256 * 256)
+    assert n_weights == 24 * 13 + n_convolutions + 4 * (64 + 2 * 256) + 2560
+
+
+def test_layers_that_are_not_learnt_are_left_as_they_are(values: params_file.Values) -> None:
+    model = classifier.build(card_of(values, "cnn"))
+    before = [weight.clone() for weight in model.parameters()]
+    model.initialize(some_images(4))
+    assert all(map(torch.equal, before, model.parameters()))
+
+
+PAIR = 2 * ["Conv2d", "ReLU", "BatchNorm2d"] + ["MaxPool"]  # ReLU comes before batch norm, as the tutorial has it
+LAYERS = {
+    "lenet": ["ZeroPad2d", *2 * ["Conv2d", "MaxPool", "ReLU"], "Flatten", *2 * ["Linear", "ReLU"]],
+    "cifar_simple": [*3 * ["Conv2d", "MaxPool", "Identity"], "Flatten", "Linear", "Identity"],
+    "cifar_v3": [*3 * PAIR, "Flatten", "Dropout", "Linear", "ReLU", "Dropout"],
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_networks_have_the_tutorials_layers_in_their_order(values: params_file.Values, name: str) -> None:
+    trunk, head = MODELS[name]((3, 32, 32), 10, **values["models"][name])
+    assert [type(layer).__name__ for layer in trunk.children()] == LAYERS[name]
+    assert isinstance(head, nn.Linear)
+
+
+@pytest.mark.parametrize("form", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(("tall", "wide"), [(2, 2), (7, 5), (28, 28)])
+def test_the_largest_of_four_is_torch_s(tall: int, wide: int, form: torch.memory_format) -> None:
+    maps = torch.randn(3, 4, tall, wide).to(memory_format=form)
+    maps[0, 0, 0, 1] = torch.nan
+    pool, theirs = layers.MaxPool(), F.max_pool2d(maps, 2)
+    with torch.no_grad():
+        pooled = pool(maps)
+    assert torch.equal(pooled.nan_to_num(7.0), theirs.nan_to_num(7.0))
+    assert pooled.is_contiguous(memory_format=form)
+    gradient = pool(maps.requires_grad_()).grad_fn  # in which ties have one winner
+    assert gradient is not None
+    assert gradient.name() == "MaxPool2DWithIndicesBackward0"
+
+
+@pytest.mark.parametrize("n", [1, 50])
+def test_a_layer_of_columns_is_the_library_s_within_rounding(n: int) -> None:
+    theirs, ours = nn.Linear(7, 5), layers.Linear(7, 5)
+    ours.load_state_dict(theirs.state_dict())
+    inputs = torch.randn(n, 7)
+    gradients = []
+    for layer in (theirs, ours):
+        given = inputs.clone().requires_grad_()
+        (made := layer(given)).square().sum().backward()
+        assert made.shape == (n, 5)
+        gradients.append([made, given.grad, layer.weight.grad, layer.bias.grad])
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_a_map_too_small_to_be_halved_is_refused() -> None:
+    with torch.no_grad(), pytest.raises(RuntimeError, match="too small"):
+        layers.MaxPool()(torch.zeros(1, 1, 1, 4))
+
+
+@pytest.mark.parametrize("activation", ["relu", "none"])
+def test_without_activation_an_mlp_is_a_linear_function(activation: layers.Activation) -> None:
+    trunk, head = mlp.build((2,), 2, hidden=[8, 4], activation=activation)
+    network = nn.Sequential(trunk, head)
+    x, y = torch.randn(50, 2), torch.randn(50, 2)
+    straight = torch.allclose(network((x + y) / 2), (network(x) + network(y)) / 2, atol=1e-6)
+    assert straight == (activation == "none")
+
+
+@pytest.mark.parametrize("shape", [(2,), (1, 4, 4)])
+@pytest.mark.parametrize("name", ["cnn", "cifar_simple", "cifar_v3", "vgg16"])
+def test_a_network_for_other_inputs_is_refused_in_one_line(
+    values: params_file.Values, name: str, shape: tuple[int, ...]
+) -> None:
+    card = card_of(values, name).model_copy(update={"shape": shape})
+    if (name, shape) == ("cnn", (1, 4, 4)):
+        assert classifier.build(card)
+        return
+    with pytest.raises(ParamsError, match=name) as raised:
+        classifier.build(card)
+    assert "\n" not in str(raised.value)
+
+
+def test_inputs_are_scaled_as_asked(stripes: Samples) -> None:
+    measured = storage.scale(stripes)
+    flat = Samples(np.zeros((3, 2), np.float32), np.zeros(3, np.int64), ("a",))
+    coloured = Samples(np.zeros((3, 3, 8, 8), np.uint8), np.zeros(3, np.int64), ("a",))
+    assert classifier.scale_of("standard", stripes, measured) == measured
+    assert classifier.scale_of("unit", stripes, measured) == Scale((0.0,), (255.0,))
+    assert classifier.scale_of("unit", flat, storage.scale(flat)) == Scale((0.0, 0.0), (1.0, 1.0))
+    assert classifier.scale_of("imagenet", coloured, storage.scale(coloured)).mean[0] == 123.675
+    with pytest.raises(ParamsError, match="scaling is 'imagenet', which is for images of three channels"):
+        classifier.scale_of("imagenet", stripes, measured)
+
+
+def test_an_even_kernel_is_refused(values: params_file.Values) -> None:
+    settings = values["models"]["cnn"] | {"kernel_size": 4}
+    with pytest.raises(ParamsError, match="models.cnn.kernel_size is 4; should be odd"):
+        params.bind(MODELS, params.Choice(name="cnn", settings=settings), "models")
+
+
+def test_layers_may_write_to_what_they_are_given() -> None:
+    inputs = torch.tensor([[-1.0, 2.0]])
+    model = classifier.Classifier(nn.ReLU(inplace=True), nn.Identity(), Scale((0.0, 0.0), (1.0, 1.0)), (2,))
+    assert model(inputs).tolist() == [[0.0, 2.0]]
+    assert inputs.tolist() == [[-1.0, 2.0]]
+
+
+def test_normalisation_is_inside(values: params_file.Values) -> None:
+    model = classifier.build(card_of(values, "softmax"))
+    expected = model.head((some_images(4).float().flatten(1) - 33) / 78)
+    torch.testing.assert_close(model(some_images(4)), expected)
+
+
+def test_the_served_model_gives_probabilities(values: params_file.Values) -> None:
+    served = classifier.Served(classifier.build(card_of(values, "cnn")))
+    np.testing.assert_allclose(served(some_images(5)).sum(dim=1).detach(), 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize("damage", ["cut", "missing", "other network", "no card", "unknown model"])
+def test_a_damaged_model_is_refused_with_what_makes_it(folder: Path, values: params_file.Values, damage: str) -> None:
+    card = card_of(values, "cnn")
+    classifier.save(classifier.build(card), card)
+    if damage == "cut":
+        paths.WEIGHTS.write_bytes(paths.WEIGHTS.read_bytes()[:-10])
+    elif damage == "missing":
+        paths.WEIGHTS.unlink()
+    elif damage == "no card":
+        paths.CARD.write_text("{}")
+    elif damage == "other network":
+        classifier.save(classifier.build(card_of(values, "softmax")), card)
+    else:
+        paths.CARD.write_text(paths.CARD.read_text().replace('"cnn"', '"resnet"'))
+    with pytest.raises(DataError, match="dvc repro train"):
+        classifier.load()

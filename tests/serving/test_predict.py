@@ -1,0 +1,259 @@
+"""`retrace predict`: any picture becomes the input that training would have made of it, and what is told of it."""
+
+import io
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import typed
+from PIL import Image
+from repository import stage
+
+from lab import paths
+from lab.cli import predict
+from lab.data import decoding, storage
+from lab.data.datasets import image_folder
+from lab.data.samples import Samples
+from lab.data.storage import Scale
+from lab.evaluation import inference
+from lab.models import classifier
+from lab.models.classifier import Card
+from lab.serving import prediction
+from lab.serving.prediction import Predictor
+from retrace.errors import DataError, ParamsError, RetraceError
+
+RNG = np.random.default_rng(0)
+GREY = RNG.integers(0, 256, (28, 28), dtype=np.uint8)
+COLOUR = RNG.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **settings: Any) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind, **settings)
+    return stream.getvalue()
+
+
+def upside_down(image: Image.Image) -> bytes:
+    """What a camera writes that was held so: the pixels turned, and a note to turn them back."""
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    return encoded(image.rotate(180), exif=exif)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        encoded(Image.fromarray(GREY)),
+        encoded(Image.fromarray(GREY).convert("RGB")),
+        encoded(Image.fromarray(GREY).convert("RGBA")),
+        encoded(Image.fromarray(GREY).convert("LA")),
+        encoded(Image.fromarray(GREY).convert("P")),
+        encoded(Image.fromarray(GREY.astype(np.uint16) << 8)),
+        encoded(Image.fromarray(GREY), "BMP"),
+        encoded(Image.fromarray(GREY).convert("RGB"), "WEBP", lossless=True),
+        upside_down(Image.fromarray(GREY)),
+    ],
+    ids=["L", "RGB", "RGBA", "LA", "P", "16 bit", "BMP", "WEBP", "EXIF"],
+)
+def test_a_picture_of_the_model_s_own_size_is_its_very_pixels(content: bytes) -> None:
+    assert (decoding.pixels(content, (1, 28, 28), 28)[0] == GREY).all()
+
+
+def test_a_coloured_one_also() -> None:
+    made = decoding.pixels(encoded(Image.fromarray(COLOUR)), (3, 32, 32), 32)
+    assert (made == COLOUR.transpose(2, 0, 1)).all()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 500), (640, 480), (28, 29)])
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32)])
+def test_any_size_and_colour_becomes_the_model_s(size: tuple[int, int], shape: tuple[int, int, int]) -> None:
+    for content in (encoded(Image.new("CMYK", size, (9, 90, 200, 9)), "JPEG"), encoded(Image.new("1", size, 1))):
+        made = decoding.pixels(content, shape, shape[1])
+        assert (made.shape, made.dtype) == (shape, np.uint8)
+
+
+@pytest.fixture
+def seen() -> list[np.ndarray]:
+    """What the network of `watched` was asked."""
+    return []
+
+
+@pytest.fixture
+def watched(seen: list[np.ndarray]) -> Callable[..., Predictor]:
+    """A network of two classes that keeps what it is asked, and is ever surer of the first."""
+
+    def make(shape: tuple[int, ...], resize: int | None = None) -> Predictor:
+        def probabilities(inputs: np.ndarray) -> np.ndarray:
+            seen.append(inputs)
+            first = np.linspace(0.6, 0.9, len(inputs), dtype=np.float32)
+            return np.stack([first, 1 - first], axis=1)
+
+        return Predictor(shape, ("a", "b"), resize, probabilities)
+
+    return make
+
+
+def put(path: Path, content: bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_picture_is_predicted_from_the_pixels_that_training_had_of_it(
+    watched: Callable[..., Predictor], seen: list[np.ndarray]
+) -> None:
+    for name, size in {"cat/a": (90, 50), "cat/b": (8, 300), "dog/c": (64, 64), "dog/d": (71, 13)}.items():
+        noise = Image.fromarray(RNG.integers(0, 256, (*size, 3), dtype=np.uint8))
+        put(paths.IMAGES / f"{name}.png", encoded(noise))
+    image_folder.collect(paths.RAW)
+    samples = image_folder.read(paths.RAW, resize=24, crop=16, on_bad="fail").train
+    storage.save(paths.TRAIN, samples, Scale((0.0,) * 3, (1.0,) * 3))
+    loaded, scale = storage.load(paths.TRAIN)
+    train = stage("train")
+    card = train.built(typed(train.Train, model="softmax"), loaded, scale)[1]
+    assert card.resize == 24
+    files = [Path(samples.name(index)) for index in range(len(samples))]
+    list(prediction.predictions(watched(card.shape, card.resize), files, invert=False))
+    assert (np.concatenate(seen) == samples.inputs).all()
+
+
+@pytest.mark.parametrize("resize", [None, 72])
+@pytest.mark.usefixtures("folder")
+def test_a_card_says_how_a_picture_becomes_an_input_where_it_was_not_the_data_set_s_own(
+    card_of: Callable[[str, int], Card], resize: int | None
+) -> None:
+    card = card_of("softmax", 8).model_copy(update={"resize": resize})
+    classifier.save(classifier.build(card), card)
+    assert ("resize" in paths.CARD.read_text()) == (resize is not None)
+    assert classifier.load()[1] == card
+
+
+def test_samples_keep_how_they_were_cut(tmp_path: Path, stripes: Samples) -> None:
+    cut = Samples(stripes.inputs, stripes.labels, stripes.class_names, None, 9).take(np.arange(5))
+    storage.save(tmp_path / "part", cut, Scale((0.0,), (1.0,)))
+    assert storage.load(tmp_path / "part")[0].resize == 9
+
+
+@pytest.mark.parametrize(("shape", "at_once"), [((1, 28, 28), 100), ((3, 400, 400), 8)])
+def test_no_more_pictures_are_in_memory_than_evaluate_has(
+    tmp_path: Path, watched: Callable[..., Predictor], seen: list[np.ndarray], shape: tuple[int, ...], at_once: int
+) -> None:
+    file, n = put(tmp_path / "a.png", encoded(Image.fromarray(GREY))), 2 * at_once + 1
+    assert len(list(prediction.predictions(watched(shape), (file for _ in range(n)), invert=False))) == n
+    assert [len(inputs) for inputs in seen] == [at_once, at_once, 1]
+    assert at_once <= inference.BATCH["cpu"]
+
+
+def test_only_who_asks_for_it_gets_negatives(
+    tmp_path: Path, watched: Callable[..., Predictor], seen: list[np.ndarray]
+) -> None:
+    file = put(tmp_path / "a.png", encoded(Image.fromarray(GREY)))
+    for invert in (False, True):
+        list(prediction.predictions(watched((1, 28, 28)), [file], invert=invert))
+    assert (seen[0][0, 0] == GREY).all()
+    assert (seen[1][0, 0] == 255 - GREY).all()
+
+
+@pytest.mark.parametrize("shape", [(2,), (1, 8, 9)])
+def test_a_network_for_no_pictures_is_refused(watched: Callable[..., Predictor], shape: tuple[int, ...]) -> None:
+    with pytest.raises(DataError, match=r"takes \(.*\) numbers, not images"):
+        list(prediction.predictions(watched(shape), [Path("a.png")], invert=False))
+
+
+@pytest.fixture
+def trained(folder: Path, card_of: Callable[[str, int], Card]) -> Card:
+    """models/ has a network for grey 28x28 images."""
+    card = card_of("softmax", 28)
+    classifier.save(classifier.build(card), card)
+    return card
+
+
+def run(*images: str, model: str = "models", **changed: Any) -> int:
+    chosen = {"top": 1, "invert": False, "device": "cpu", "as_json": False} | changed
+    return predict.predict(model, images, Path.cwd(), **chosen)
+
+
+@pytest.mark.usefixtures("trained")
+def test_a_folder_is_read_to_its_depths_and_what_is_no_picture_is_named(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("in/b.png", "in/deep/a.PNG", "in/.hidden.png", "one.dat"):
+        put(folder / name, encoded(Image.fromarray(GREY)))
+    put(folder / "in/deep/notes.txt", b"no picture")
+    put(folder / "in/c.jpg", encoded(Image.fromarray(GREY), "JPEG")[:-200])
+    put(folder / "in/d\n.png", b"")
+    (folder / "empty").mkdir()
+    os.mkfifo(folder / "pipe")
+    (folder / "loop").symlink_to("loop")
+    assert run("in", "one.dat", "empty", "gone.png", "pipe", "loop") == 1
+    said = capsys.readouterr()
+    assert [line.split("  ")[0] for line in said.out.splitlines()] == ["in/b.png", "in/deep/a.PNG", "one.dat"]
+    lines = said.err.splitlines()
+    assert lines[0].startswith("in/c.jpg: ")
+    assert lines[1] == "in/d\\n.png: empty"
+    assert lines[2].startswith("empty: no image in it")
+    assert lines[3:] == [
+        "gone.png: no such file", "pipe: not a file", "loop: a link to nothing", "6 of 9 can't be read"
+    ]  # fmt: skip
+
+
+@pytest.mark.usefixtures("trained")
+def test_lines_have_the_likeliest_classes_and_json_has_all(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    put(folder / "a.png", encoded(Image.fromarray(GREY)))
+    put(folder / "b.png", b"broken")
+    assert run("a.png", top=9) == 0
+    path, first, sure, second, less = capsys.readouterr().out.split()
+    assert (path, {first, second}) == ("a.png", {"a", "b"})
+    assert float(sure) + float(less) == pytest.approx(1, abs=1e-4)
+    assert float(sure) >= float(less)
+    assert run("a.png", "a.png", "b.png", as_json=True) == 1
+    said = json.loads(capsys.readouterr().out)
+    assert [one["path"] for one in said["predictions"]] == ["a.png", "a.png"]
+    assert said["failed"] == [{"path": "b.png", "reason": "not a JPEG, PNG, WEBP or BMP image"}]
+    one = said["predictions"][0]
+    assert one["label"] == first == max(one["probabilities"], key=one["probabilities"].get)
+    assert one["probability"] == pytest.approx(float(sure), abs=1e-4)
+
+
+@pytest.mark.usefixtures("trained")
+@pytest.mark.parametrize("images", [["b.png"], []])
+def test_the_document_is_whole_where_nothing_can_be_told(images: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*images, as_json=True) == len(images)
+    said = json.loads(capsys.readouterr().out)
+    assert (said["predictions"], len(said["failed"])) == ([], len(images))
+
+
+@pytest.mark.parametrize("model", ["models", "models/model.safetensors", "elsewhere", "elsewhere/mine.safetensors"])
+@pytest.mark.usefixtures("trained")
+def test_a_model_is_a_file_with_its_card_beside_it_or_their_folder(folder: Path, model: str) -> None:
+    put(folder / "a.png", encoded(Image.fromarray(GREY)))
+    for name in ("model", "mine"):
+        put(folder / f"elsewhere/{name}.safetensors", paths.WEIGHTS.read_bytes())
+        put(folder / f"elsewhere/{name}.json", paths.CARD.read_bytes())
+    assert run("a.png", model=model) == 0
+
+
+@pytest.mark.parametrize(
+    ("model", "changed", "said"),
+    [
+        ("data", {}, "data/model.safetensors, .*data/model.json: not a trained model: "),
+        ("a.png", {}, "a.png, .*a.json: not a trained model: "),
+        ("models", {"top": 0}, "--top is 0; should be 1 or more"),
+        ("models", {"device": "cuda"}, "--device is 'cuda', but torch sees no GPU here; use cpu"),
+    ],
+)
+@pytest.mark.usefixtures("trained")
+def test_what_is_no_model_and_no_choice_is_refused_in_one_line(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, model: str, changed: dict[str, Any], said: str
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    put(folder / "a.png", encoded(Image.fromarray(GREY)))
+    (folder / "data").mkdir()
+    with pytest.raises((DataError, ParamsError, RetraceError), match=said) as raised:
+        run("a.png", model=model, **changed)
+    assert "\n" not in str(raised.value)

@@ -1,0 +1,181 @@
+"""The documentation: what it names exists, what it shows is so, and what it tells to type is typed by a test."""
+
+import json
+import re
+import subprocess
+from argparse import ArgumentParser
+from pathlib import Path
+
+import pytest
+import typed
+import yaml
+from PIL import Image
+from repository import BIN, ROOT
+
+from lab import params
+from retrace.cli import arguments, main
+from retrace.errors import ParamsError
+from retrace.pipeline import imports, params_file
+
+FILES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
+PAGES = {str(path.relative_to(ROOT)): path.read_text() for path in FILES}
+README, FAULTS, PIPELINE, COMMAND_LINE = (
+    PAGES[name] for name in ("README.md", "docs/faults.md", "docs/pipeline.md", "docs/commands.md")
+)
+TYPED_AS_A_WHOLE = ("docs/team.md", "docs/server/README.md")  # by tests/faults/test_team_*.py, line by line
+IN_ANOTHER_WAY = {
+    ". .venv/bin/activate",  # repository.environment puts the programs first
+    'eval "$(retrace --print-completion bash)"',  # test_cli.py completes words in bash
+    "export RETRACE_SWEEP_STORAGE=postgresql+psycopg2://ann@db.example.org/sweeps",  # test_end_to_end.py, with SQLite
+}
+MOVES = pytest.mark.xfail(strict=True, reason="the modules move to src/lab and src/retrace/<room> after this")
+PROBE_MOVES = pytest.mark.xfail(strict=True, reason="benchmarks/probe.py comes with another change")
+
+
+def commands(page: str) -> list[str]:
+    """Return all that a page tells to type, each with its continuation lines."""
+    return re.findall(r"^    \$ ((?:.*\\\n)*.*)$", PAGES[page], re.MULTILINE)
+
+
+COMMANDS = sorted(
+    {command for page in PAGES if page not in TYPED_AS_A_WHOLE for command in commands(page)} - IN_ANOTHER_WAY
+)
+
+
+def marked(value: str, *names: str, mark: pytest.MarkDecorator) -> object:
+    return pytest.param(value, marks=mark) if value.startswith(names) else value
+
+
+def test_readme_is_short() -> None:
+    assert len(README.splitlines()) <= 220
+    assert len(COMMANDS) > 30
+
+
+@pytest.mark.parametrize(
+    "command", [marked(command, "python benchmarks/probe.py", mark=PROBE_MOVES) for command in COMMANDS]
+)
+def test_command_is_typed_by_a_test(command: str) -> None:
+    program, *words = command.split()
+    if program == "make":
+        assert set(words) <= set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    else:
+        assert typed.is_typed(command, ROOT / "tests")
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("retrace leaderboard", True),
+        ("retrace leaderbord", False),
+        ("dvc exp run --name faster -S lr=0.02", True),
+        ("dvc exp run --name faster -S lr=0.07", False),
+        ("retrace verify RUN_ID", True),
+        ("retrace verify 4f0c2d", False),
+    ],
+)
+def test_typed_commands_are_told_apart(command: str, expected: bool) -> None:
+    assert typed.is_typed(command, ROOT / "tests") == expected
+
+
+def test_make_lists_every_target() -> None:
+    listed = subprocess.run(["make", "-C", ROOT], capture_output=True, text=True, check=True).stdout
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"^\.PHONY: (\w+)", makefile, re.MULTILINE):
+        assert f"{target} - " in listed
+
+
+@pytest.mark.parametrize("page", [marked(page, "README.md", "CONTRIBUTING.md", mark=MOVES) for page in PAGES])
+def test_paths_exist(page: str) -> None:
+    named = re.findall(r"`((?:src|tests|stages|benchmarks|docs)/[\w/.]+)`", PAGES[page])
+    named += re.findall(r"`(src/[\w/]+)/<name>\.py`", PAGES[page])
+    assert [path for path in sorted(set(named)) if not (ROOT / path).exists()] == []
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_links_resolve(page: str) -> None:
+    """In docs/, `mkdocs build --strict` does this."""
+    for link in re.findall(r"\]\(([^)]+)\)", PAGES[page]):
+        path, _, anchor = link.partition("#")
+        target = ROOT / path if path else ROOT / page
+        assert target.exists(), link
+        if anchor:
+            titles = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE)
+            assert anchor in [re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles], link
+
+
+@MOVES
+def test_both_trees_exist() -> None:
+    block = README.split("## What is where")[1].split("##")[0]
+    folder = Path()
+    listed = []
+    for indent, name in re.findall(r"^    ( *)([\w./]+) ", block, re.MULTILINE):
+        folder = folder if indent else Path(name)
+        listed.append(folder / name if indent else folder)
+    assert len(listed) > 25
+    made_by_stages = {Path("data"), Path("models")}
+    assert [path for path in listed if not (ROOT / path).exists() and path not in made_by_stages] == []
+
+
+def test_every_page_is_linked() -> None:
+    linked = set(re.findall(r"\]\((\S+?)\)", README))
+    assert set(PAGES) - {"README.md"} <= linked
+    assert {str(Path("docs") / name) for name in re.findall(r"\S+\.md", (ROOT / "mkdocs.yml").read_text())} >= {
+        page for page in PAGES if page.startswith("docs/")
+    }
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_images_are_small_png(page: str) -> None:
+    for path in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", PAGES[page]):
+        file = (ROOT / page).parent / path
+        with Image.open(file, formats=["PNG"]) as image:
+            image.load()
+            assert min(image.size) > 300
+        assert file.stat().st_size < 300_000
+
+
+def test_every_command_of_retrace_is_in_the_table() -> None:
+    parsers: dict[str, ArgumentParser] = next(
+        action.choices for action in arguments.parser(main._commands([]))._actions if isinstance(action.choices, dict)
+    )
+    listed = dict(re.findall(r"^\| [\w ]*\| `(\w+)`: .* \| (\w*) ?\|$", COMMAND_LINE, re.MULTILINE))
+    with_json = {name: "yes" if "--json" in parser.format_usage() else "" for name, parser in parsers.items()}
+    with_json.pop("probe", None)  # which becomes benchmarks/probe.py
+    assert listed == with_json
+    for code in ("0", "1", "2", "130", "141", "143"):
+        assert re.search(rf"^\| .*\b{code}\b.* \| ", COMMAND_LINE, re.MULTILINE)
+
+
+def test_every_table_of_choices_is_listed() -> None:
+    section = README.split("\n## Your own model\n")[1].split("##")[0]
+    for table in [*params.TABLES.values(), *imports.TABLES]:
+        assert f"`{table}` |" in section
+        assert f"`{table.upper()}`" in section
+
+
+def test_graph_is_that_of_dvc() -> None:
+    drawn = subprocess.run([BIN / "dvc", "dag", "--mermaid"], cwd=ROOT, capture_output=True, text=True, check=True)
+    shown = PIPELINE.split("```mermaid\n")[1].split("```")[0]
+    assert shown.strip() == drawn.stdout.strip()
+
+
+def test_accuracy_is_the_committed_one() -> None:
+    metrics = json.loads((ROOT / "reports" / "metrics.json").read_text())
+    assert f"test accuracy {metrics['test_accuracy']:.2%}, loss {metrics['test_loss']:.4f}" in README
+
+
+@pytest.mark.parametrize(("key", "value"), [("lr", "abc"), ("epochs", 0), ("dataset", "mnits"), ("lr", None)])
+def test_messages_are_word_for_word(values: params_file.Values, key: str, value: object) -> None:
+    wrong = {**values, key: value} if value is not None else {k: v for k, v in values.items() if k != key}
+    with pytest.raises(ParamsError) as raised:
+        params.checked(wrong)
+    assert f"| `{raised.value}` |" in FAULTS
+
+
+def test_ci_checks_and_compares() -> None:
+    workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
+    steps = [step.get("run", "") for job in workflow["jobs"].values() for step in job["steps"]]
+    assert ".ci/run" in steps
+    (compare,) = re.findall(r"retrace (compare .*) >", "\n".join(steps))
+    parser = arguments.parser(main._commands(["compare"]))
+    assert parser.parse_args(compare.split()).markdown

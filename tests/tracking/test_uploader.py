@@ -1,0 +1,152 @@
+"""The background uploader: who waits for it, who reports what it could not upload, and when it ends its stage."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from faults.servers import until
+from faults.stages import check_complete, journals, pending, surroundings
+
+STAGE = """
+import glob, os, signal, sys, time
+import psutil
+from retrace import errors
+from lab import paths
+from retrace.tracking.stage import stage
+
+def main():
+    with stage.stage(sys.argv[1]) as run:
+        (uploader,) = psutil.Process().children()
+        print(uploader.pid, flush=True)
+        run.metrics({"raw_bytes": 1.0})
+        for what in sys.argv[2:]:
+            if what == "freeze":
+                while not glob.glob(".retrace/journal/*.lock"):
+                    time.sleep(0.05)
+                uploader.suspend()
+            elif what == "kill":
+                uploader.kill()
+            elif what == "model":
+                paths.WEIGHTS.parent.mkdir()
+                paths.WEIGHTS.write_bytes(b"no weights")
+                paths.CARD.write_bytes(b"no config")
+                run.model(paths.WEIGHTS, paths.CARD)
+            elif what == "sleep":
+                time.sleep(60)
+        paths.HISTORY.parent.mkdir(exist_ok=True)
+        paths.HISTORY.write_bytes(bytes(range(256)) * 1000)
+        run.artifact(paths.HISTORY, headline=True)
+        run.headline({"val_loss": 0.25})
+
+errors.run(main)
+"""
+
+
+@pytest.fixture
+def store(folder: Path, empty_store: Path) -> str:
+    """The address of the store of `folder`."""
+    return f"sqlite:///{shutil.copy(empty_store, folder / 'mlflow.db')}"
+
+
+def start(folder: Path, *words: str, dvc: bool = True) -> "subprocess.Popen[str]":
+    env = surroundings(folder) | ({"DVC_STAGE": words[0]} if dvc else {})
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-c", STAGE, *words]
+    return subprocess.Popen(command, cwd=folder, env=env, stdout=pipe, stderr=pipe, text=True)
+
+
+def run(folder: Path, *words: str, dvc: bool = True) -> tuple[int, str]:
+    """Return the PID of the stage's uploader, and what the stage wrote to stderr."""
+    with start(folder, *words, dvc=dvc) as stage:
+        out, err = stage.communicate(timeout=120)
+        assert stage.returncode == 0, err
+        return int(out), err
+
+
+def is_gone(pid: int) -> bool:
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def test_an_early_stage_does_not_wait(folder: Path, store: str) -> None:
+    uploader, err = run(folder, "download", "freeze")
+    assert err == ""
+    assert len(pending(folder)) == 1
+    psutil.Process(uploader).resume()
+    until(lambda: is_gone(uploader), what="the uploader's end")
+    check_complete(store, folder, journals(folder)[0])
+
+
+@pytest.mark.parametrize("dvc", [True, False])
+def test_the_last_stage_waits(folder: Path, store: str, *, dvc: bool) -> None:
+    name = "visualize" if dvc else "download"  # outside DVC, each is the last
+    uploader, err = run(folder, name, dvc=dvc)
+    assert err == ""
+    assert is_gone(uploader)
+    check_complete(store, folder, journals(folder)[0])
+
+
+def test_a_stage_in_a_copy_waits(folder: Path, store: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    copy = tmp_path_factory.mktemp("copy")
+    for name in ("params.yaml", "dvc.yaml"):
+        shutil.copy(folder / name, copy)
+    command = [sys.executable, "-c", STAGE, "download"]
+    env = surroundings(folder) | {"DVC_STAGE": "download", "DVC_ROOT": str(folder)}
+    subprocess.run(command, cwd=copy, env=env, check=True, capture_output=True)
+    check_complete(store, folder, journals(folder)[0])
+
+
+def test_the_last_stage_waits_for_earlier_uploaders(folder: Path, store: str) -> None:
+    uploader, _ = run(folder, "download", "freeze")
+    with start(folder, "visualize") as stage:
+        until(lambda: len(journals(folder)) == 2 and len(pending(folder)) == 1, what="its own upload")
+        assert stage.poll() is None
+        psutil.Process(uploader).resume()
+        _, err = stage.communicate(timeout=120)
+    assert (stage.returncode, err) == (0, "")
+    for path in journals(folder):
+        check_complete(store, folder, path)
+
+
+def test_the_last_stage_uploads_what_a_killed_uploader_left(folder: Path, store: str) -> None:
+    run(folder, "download", "kill")
+    assert len(pending(folder)) == 1
+    _, err = run(folder, "visualize")
+    assert err == ""
+    for path in journals(folder):
+        check_complete(store, folder, path)
+
+
+def test_the_last_stage_reports_what_mlflow_lacks(folder: Path, store: str) -> None:
+    uploader, err = run(folder, "train", "model")
+    assert err == ""
+    until(lambda: is_gone(uploader), what="the uploader's end")
+    (refused,) = pending(folder)
+    _, err = run(folder, "visualize")
+    assert err.startswith("warning: MLflow lacks some of this run: ")
+    assert refused in err
+    assert pending(folder) == [refused]
+
+
+def test_a_stage_ends_when_its_dvc_is_killed(folder: Path, store: str) -> None:
+    (folder / "dvc").write_text(
+        f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {STAGE!r}, 'train', 'sleep'])"
+    )
+    env = surroundings(folder) | {"DVC_STAGE": "train"}
+    command = [sys.executable, str(folder / "dvc")]
+    with subprocess.Popen(
+        command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as dvc:
+        assert dvc.stdout
+        uploader = int(dvc.stdout.readline())
+        (stage,) = psutil.Process(dvc.pid).children()
+        time.sleep(1)  # the uploader has seen its DVC
+        os.kill(dvc.pid, signal.SIGKILL)
+        until(lambda: is_gone(stage.pid), within_s=5, what="the stage's end")
+        until(lambda: is_gone(uploader), what="the uploader's end")
+    check_complete(store, folder, journals(folder)[0], "KILLED")
