@@ -93,7 +93,7 @@ def save(path: Path, results: Results, logged: Mapping[str, float], inputs: Inpu
         "value": formatting.value,
         "svg": svg.render,
     }
-    text = templates.get_template("report.html").render(content(results, logged, inputs))
+    text = templates.get_template("page.html").render(content(results, logged, inputs))
     with files.atomic(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
 
@@ -102,7 +102,7 @@ def content(results: Results, logged: Mapping[str, float], inputs: Inputs) -> di
     """Return the template's values; what an experiment does not have is None or empty."""
     by_stage = _by_stage(inputs.values)
     chosen = {key: value for own in by_stage.values() for key, value in own.items()}
-    script = (FOLDER / "report.js").read_text(encoding="utf-8")
+    script = (FOLDER / "page.js").read_text(encoding="utf-8")
     before = baseline.find(chosen, results.metrics)
     changed = _changed(before, chosen, results)
     other_data = any(each.name.startswith("dataset") for each in changed.get("params") or ())
