@@ -52,12 +52,16 @@ check: env  ## format, lint, types, layers, the graph against the code, the docu
 	ruff check .
 	pyright --warnings
 	lint-imports --no-logo
-	pytest tests/test_pipeline.py
+	pytest tests/pipeline/test_imports.py
 	$(MKDOCS)
 
 .PHONY: docs
 docs: env  ## the documentation as a site, in .retrace/site
 	$(MKDOCS)
+
+.PHONY: deps
+deps: env  ## the code among dvc.yaml's deps, from the imports
+	python -m retrace.pipeline.imports
 
 .PHONY: test
 test: env  ## every test, of the faults five

@@ -32,7 +32,15 @@ BUSY = 20.0  # per cent of one core, taken by others
 PAGE = Path("docs/speed.md")
 RECORD, PICTURE = Path("benchmarks/bench.json"), Path("docs/bench.png")
 BEGIN, END = "<!-- bench -->\n", "<!-- /bench -->"
-TOP = ("on two CPU cores", "compared", "tutorial", "retrace", "ratio (least..most of a pair)", "target", "n")
+TOP = (
+    "on two CPU cores",
+    "compared",
+    "tutorial",
+    "retrace",
+    "ratio (least..most of a pair)",
+    "target",
+    "n",
+)
 
 Kind = Literal["same recipe", "same accuracy"]
 SAME_RECIPE: Kind = "same recipe"
@@ -65,14 +73,18 @@ class Measured:
     taught: list[float]
     ours: list[float]
     accuracies: list[float]  # of ours, where one has to be reached
-    divergences: list[tuple[float, float]]  # of the tutorial's map and ours, where that is what is made
+    divergences: list[
+        tuple[float, float]
+    ]  # of the tutorial's map and ours, where that is what is made
     where: str = ""  # processor, cores, commit
 
     @property
     def ratios(self) -> list[float]:
         """Of each pair, how many times as fast ours was."""
         pairs = zip(self.taught, self.ours, strict=True)
-        return [ours / taught if self.unit == "samples/s" else taught / ours for taught, ours in pairs]
+        return [
+            ours / taught if self.unit == "samples/s" else taught / ours for taught, ours in pairs
+        ]
 
     @property
     def ratio(self) -> float:
@@ -86,10 +98,20 @@ class Measured:
             return f"MISSED: {100 * min(self.accuracies):.2f} %"
         if any(ours > taught for taught, ours in self.divergences):
             return "MISSED: a worse map"
-        return "stretch" if self.ratio >= row.stretch else "met" if self.ratio >= row.target else "MISSED"
+        return (
+            "stretch"
+            if self.ratio >= row.stretch
+            else "met"
+            if self.ratio >= row.target
+            else "MISSED"
+        )
 
 
-FEW = {"epochs": 10, "pretrained": "none", "class_shares": [0.02] * 10}  # images: the tutorial's side takes minutes
+FEW = {
+    "epochs": 10,
+    "pretrained": "none",
+    "class_shares": [0.02] * 10,
+}  # images: the tutorial's side takes minutes
 # fmt: off
 ROWS = (
     Row("MNIST CNN, training", SAME_RECIPE, "mnist_tutorial", "mnist", "steps 300", "steps 600", 1.8, 2.2),
@@ -125,14 +147,18 @@ def turn(clone: Clone, which: str, row: Row, seed: int) -> Told:
     """One side, once, with that seed. Raises RetraceError where the machine has other work."""
     demand_quiet()
     what = row.ours if which == "ours" else row.taught
-    told = clone.run("python", "benchmarks/side.py", which, row.tutorial, *what.split(), str(seed)).splitlines()[-1]
+    told = clone.run(
+        "python", "benchmarks/side.py", which, row.tutorial, *what.split(), str(seed)
+    ).splitlines()[-1]
     return json.loads(told)
 
 
 def demand_quiet() -> None:
     busy = psutil.cpu_percent(1.0) * (psutil.cpu_count() or 1)
     if busy > BUSY:
-        raise RetraceError(f"other processes take {busy:.0f} % of a core, more than {BUSY:.0f} %; stop them first")
+        raise RetraceError(
+            f"other processes take {busy:.0f} % of a core, more than {BUSY:.0f} %; stop them first"
+        )
 
 
 def measure(clone: Clone, row: Row, n: int) -> Measured:
@@ -142,11 +168,16 @@ def measure(clone: Clone, row: Row, n: int) -> Measured:
         for which, told in sides.items():
             told.append(turn(clone, which, row, seed))
     by_speed = row.ours.startswith(("steps", "tests"))
-    drawn = ([told["divergence"] for told in side if "divergence" in told] for side in sides.values())
+    drawn = (
+        [told["divergence"] for told in side if "divergence" in told] for side in sides.values()
+    )
     return Measured(
         unit="samples/s" if by_speed else "s",
         taught=[figure(told, row, by_speed=by_speed) for told in sides["taught"]],
-        ours=[told["samples"] / told["seconds"] if by_speed else told["seconds"] for told in sides["ours"]],
+        ours=[
+            told["samples"] / told["seconds"] if by_speed else told["seconds"]
+            for told in sides["ours"]
+        ],
         accuracies=[told["accuracy"] for told in sides["ours"] if row.reaches],
         divergences=list(zip(*drawn, strict=True)),
         where=f"{processor()}, {psutil.cpu_count()} cores, at {commit()}",
@@ -157,7 +188,11 @@ def figure(told: Told, row: Row, *, by_speed: bool) -> float:
     """The tutorial's speed, or the time that it takes for all of its epochs."""
     if by_speed:
         return told["samples"] / told["seconds"]
-    return told["seconds"] * row.epochs * told["of"] / told["samples"] if row.epochs else told["seconds"]
+    return (
+        told["seconds"] * row.epochs * told["of"] / told["samples"]
+        if row.epochs
+        else told["seconds"]
+    )
 
 
 def table(found: dict[str, Measured]) -> Iterator[str]:
@@ -170,10 +205,15 @@ def table(found: dict[str, Measured]) -> Iterator[str]:
 
 
 def _line(row: Row, of: Measured) -> str:
-    taught, ours = (f"{median(side):,.{2 if median(side) < 10 else 0}f} {of.unit}" for side in (of.taught, of.ours))
+    taught, ours = (
+        f"{median(side):,.{2 if median(side) < 10 else 0}f} {of.unit}"
+        for side in (of.taught, of.ours)
+    )
     span = f" ({min(of.ratios):.1f}..{max(of.ratios):.1f})" if len(of.ratios) > 1 else ""
     aims = f"{row.target:g} ({row.stretch:g}): {of.verdict(row)}"
-    return line(row.name, row.kind, taught, ours, f"{of.ratio:.1f}{span}", aims, str(len(of.ratios)))
+    return line(
+        row.name, row.kind, taught, ours, f"{of.ratio:.1f}{span}", aims, str(len(of.ratios))
+    )
 
 
 def draw(found: dict[str, Measured]) -> None:
@@ -189,11 +229,17 @@ def draw(found: dict[str, Measured]) -> None:
         ratio = found[row.name].ratio
         axes.barh(height, ratio - 1, 0.6, left=1, color=style.COLOURS[row.kind == SAME_ACCURACY])
         axes.plot([row.target] * 2, [height - 0.4, height + 0.4], color=style.DARK_COLOURS[0], lw=2)
-        beside = max(ratio, row.target if ratio < row.target < 1.4 * ratio else 1)  # not across the mark
+        beside = max(
+            ratio, row.target if ratio < row.target < 1.4 * ratio else 1
+        )  # not across the mark
         axes.text(beside * 1.07, height, f"{ratio:.1f}", va="center")
     least = min(1.0, *(0.8 * found[row.name].ratio for row in rows))
     axes.axvline(1, color=style.DARK_COLOURS[0], lw=0.8)
-    axes.set(xscale="log", xlim=(least, 2 * max(found[row.name].ratio for row in rows)), yticks=range(len(rows)))
+    axes.set(
+        xscale="log",
+        xlim=(least, 2 * max(found[row.name].ratio for row in rows)),
+        yticks=range(len(rows)),
+    )
     axes.set_yticklabels([row.name for row in rows])
     axes.set_xticks([1, 2, 5, 10, 20, 50], labels=["1", "2", "5", "10", "20", "50"])
     axes.set_xlabel(
@@ -205,7 +251,11 @@ def draw(found: dict[str, Measured]) -> None:
 
 def write(found: dict[str, Measured]) -> None:
     """Write what was measured to the page, the record and the figure."""
-    said = {row.name: asdict(found[row.name]) | {"ratio": found[row.name].ratio} for row in ROWS if row.name in found}
+    said = {
+        row.name: asdict(found[row.name]) | {"ratio": found[row.name].ratio}
+        for row in ROWS
+        if row.name in found
+    }
     RECORD.write_text(json.dumps({"rows": said}, indent=1) + "\n", encoding="utf-8")
     replace(PAGE, BEGIN, END, table(found))
     draw(found)
@@ -236,9 +286,13 @@ def processor() -> str:
 
 def parsed() -> Namespace:
     parser = ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--only", nargs="+", metavar="WORD", help="rows whose names have one of these words")
+    parser.add_argument(
+        "--only", nargs="+", metavar="WORD", help="rows whose names have one of these words"
+    )
     parser.add_argument("--n", type=int, help="pairs of turns, instead of the row's own number")
-    parser.add_argument("--write", action="store_true", help=f"{PAGE}, the record and the figure too")
+    parser.add_argument(
+        "--write", action="store_true", help=f"{PAGE}, the record and the figure too"
+    )
     return parser.parse_args()
 
 
@@ -246,7 +300,9 @@ def main() -> None:
     asked = parsed()
     rows = [row for row in ROWS if not asked.only or any(word in row.name for word in asked.only)]
     if not rows:
-        raise RetraceError(f"--only {' '.join(asked.only)}: no such row; there are {', '.join(r.name for r in ROWS)}")
+        raise RetraceError(
+            f"--only {' '.join(asked.only)}: no such row; there are {', '.join(r.name for r in ROWS)}"
+        )
     found = recorded()
     head(*TOP)
     with place() as folder:

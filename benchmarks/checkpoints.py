@@ -56,13 +56,23 @@ def figures(clone: Clone, n: int) -> list[Figure]:
             if how == "with":
                 saves.append(saved)
     plain = median(seconds["without"])
-    share = median(100 * sum(saved) / taken for saved, taken in zip(saves, seconds["with"], strict=True))
+    share = median(
+        100 * sum(saved) / taken for saved, taken in zip(saves, seconds["with"], strict=True)
+    )
     return [
         Figure("training with checkpoints", median(seconds["with"]), "s", n),
         Figure("training without", plain, "s", n),
-        Figure("the first by the second, medians", 100 * (median(seconds["with"]) / plain - 1), "%", n, LIMIT),
+        Figure(
+            "the first by the second, medians",
+            100 * (median(seconds["with"]) / plain - 1),
+            "%",
+            n,
+            LIMIT,
+        ),
         Figure("saves of a training", median(map(len, saves)), "", n),
-        Figure("a save", 1000 * median(each for saved in saves for each in saved or [0.0]), "ms", n),
+        Figure(
+            "a save", 1000 * median(each for saved in saves for each in saved or [0.0]), "ms", n
+        ),
         Figure("all saves by the training that they are of", share, "%", n, LIMIT),
     ]
 

@@ -17,23 +17,35 @@ class Clone:
 
     def __init__(self, path: Path, dataset: str) -> None:
         self.path, self.dataset = path, dataset
-        other = ("DVC_", "MLFLOW_", "PYTHONDONTWRITEBYTECODE")  # the last: a user's Python keeps what it compiled
+        other = (
+            "DVC_",
+            "MLFLOW_",
+            "PYTHONDONTWRITEBYTECODE",
+        )  # the last: a user's Python keeps what it compiled
         places = {"PYTHONPATH": "src", "DVC_SITE_CACHE_DIR": str(path.with_suffix(".cache"))}
         self.env = dvc_cli.environment(*other) | places
         listing = git.run("ls-files", "-z", "--cached", "--others", "--exclude-standard").decode()
         for name in filter(os.path.isfile, listing.split("\0")):
             (path / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(name, path / name)
-        chosen = re.sub(r"(?m)^dataset: \w+", f"dataset: {dataset}", (path / paths.PARAMS).read_text(encoding="utf-8"))
+        chosen = re.sub(
+            r"(?m)^dataset: \w+",
+            f"dataset: {dataset}",
+            (path / paths.PARAMS).read_text(encoding="utf-8"),
+        )
         (path / paths.PARAMS).write_text(chosen, encoding="utf-8")
         self.run("git", "init", "--quiet")
         self.commit()
 
     def run(self, *command: str, **env: str) -> str:
         """What it printed. Raises RetraceError with that where it fails."""
-        ended = subprocess.run(command, cwd=self.path, env=self.env | env, capture_output=True, text=True, check=False)
+        ended = subprocess.run(
+            command, cwd=self.path, env=self.env | env, capture_output=True, text=True, check=False
+        )
         if ended.returncode != 0:
-            raise RetraceError(f"{' '.join(command)} exited with {ended.returncode}: {ended.stdout}{ended.stderr}")
+            raise RetraceError(
+                f"{' '.join(command)} exited with {ended.returncode}: {ended.stdout}{ended.stderr}"
+            )
         return ended.stdout
 
     def seconds(self, *command: str) -> float:

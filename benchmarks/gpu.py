@@ -25,7 +25,14 @@ from retrace.system import files
 
 PAGE, RECORD = Path("docs/gpu.md"), Path("benchmarks/gpu.json")
 BEGIN, END = "<!-- gpu -->\n", "<!-- /gpu -->"
-TOP = ("on one GPU", "target", "measured", "test accuracy", "the same bits", "deterministic kernels cost")
+TOP = (
+    "on one GPU",
+    "target",
+    "measured",
+    "test accuracy",
+    "the same bits",
+    "deterministic kernels cost",
+)
 TIMES = 3
 COST = 0.10  # of the training's time, at most
 
@@ -95,7 +102,10 @@ def measure(clone: Clone, row: Row) -> Measured:
 
     side = ("python", "benchmarks/side.py", "ours", "-")
     said = clone.run(*side, "again", str(TIMES), "0")
-    again, other = json.loads(said.splitlines()[-1]), json.loads(clone.run(*side, "loop", "1", "0").splitlines()[-1])
+    again, other = (
+        json.loads(said.splitlines()[-1]),
+        json.loads(clone.run(*side, "loop", "1", "0").splitlines()[-1]),
+    )
     seconds, free_s = again["seconds"], again["free_s"]
     if row.cold:
         stage = ("dvc", "repro", "--quiet", "--force", "--single-item", "train")
@@ -120,12 +130,22 @@ def _line(row: Row, of: Measured | None) -> str:
     same = f"{'yes' if len(set(of.weights)) == 1 else 'NO'}, n = {len(of.weights)}"
     cost = f"{of.cost:.1%}" if of.free_s else ""
     plain = "" if of.is_recorded else ", by plain steps"
-    return line(row.name, target, f"{of.seconds:.2f} s{plain}, {of.verdict(row)}", f"{of.accuracy:.2%}", same, cost)
+    return line(
+        row.name,
+        target,
+        f"{of.seconds:.2f} s{plain}, {of.verdict(row)}",
+        f"{of.accuracy:.2%}",
+        same,
+        cost,
+    )
 
 
 def write(found: dict[str, Measured]) -> None:
     """Write what was measured to the page and the record."""
-    RECORD.write_text(json.dumps({name: asdict(of) for name, of in found.items()}, indent=1) + "\n", encoding="utf-8")
+    RECORD.write_text(
+        json.dumps({name: asdict(of) for name, of in found.items()}, indent=1) + "\n",
+        encoding="utf-8",
+    )
     replace(PAGE, BEGIN, END, table(found))
 
 
@@ -141,14 +161,20 @@ def main() -> None:
     import torch
 
     parser = ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--only", nargs="+", metavar="WORD", help="rows whose names have one of these words")
+    parser.add_argument(
+        "--only", nargs="+", metavar="WORD", help="rows whose names have one of these words"
+    )
     parser.add_argument("--write", action="store_true", help=f"{PAGE} and the record too")
     asked = parser.parse_args()
     rows = [row for row in ROWS if not asked.only or any(word in row.name for word in asked.only)]
     if not rows:
-        raise RetraceError(f"--only {' '.join(asked.only)}: no such row; there are {', '.join(r.name for r in ROWS)}")
+        raise RetraceError(
+            f"--only {' '.join(asked.only)}: no such row; there are {', '.join(r.name for r in ROWS)}"
+        )
     if not torch.cuda.is_available():
-        raise RetraceError("torch sees no GPU here, so that nothing is measured; run this on a machine that has one")
+        raise RetraceError(
+            "torch sees no GPU here, so that nothing is measured; run this on a machine that has one"
+        )
     found = recorded()
     head(*TOP)
     with place() as folder:

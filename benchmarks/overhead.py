@@ -44,7 +44,9 @@ def edited(clone: Clone, changes: dict[str, str]) -> Clone:
     text = (clone.path / paths.PARAMS).read_text(encoding="utf-8")
     for old, new in changes.items():
         if text.count(f"\n{old}") != 1:
-            raise RetraceError(f"{paths.PARAMS}: has not one line {old!r}; change it in benchmarks/overhead.py too")
+            raise RetraceError(
+                f"{paths.PARAMS}: has not one line {old!r}; change it in benchmarks/overhead.py too"
+            )
         text = text.replace(f"\n{old}", f"\n{new}")
     (clone.path / paths.PARAMS).write_text(text, encoding="utf-8")
     clone.commit()
@@ -111,7 +113,10 @@ def memory(folder: Path, n: int) -> Iterator[Figure]:
     clone = edited(Clone(folder / "memory", "mnist"), SHORT)
     clone.run("dvc", "repro", "--quiet")
     for name in params.STAGES:
-        peaks = [int(clone.run("python", "-c", PEAK, f"stages/{name}.py").splitlines()[-1]) for _ in range(n)]
+        peaks = [
+            int(clone.run("python", "-c", PEAK, f"stages/{name}.py").splitlines()[-1])
+            for _ in range(n)
+        ]
         yield Figure(f"peak memory of {name}", max(peaks) / GIB, "GiB", n, target=1.0)
 
 

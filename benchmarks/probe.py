@@ -81,7 +81,9 @@ def probe(model: str, url: str, load: Load, *, as_json: bool) -> int:
     address = endpoint(url, load)
     with backend.answering():
         known = models.resolve_model(model)
-        questions = test_questions(package.load(known.model_id, "cpu").probabilities, known.model_id, load)
+        questions = test_questions(
+            package.load(known.model_id, "cpu").probabilities, known.model_id, load
+        )
     warm_up(address, questions[0])
     measured = measure(address, questions, load)
     run = None
@@ -89,9 +91,15 @@ def probe(model: str, url: str, load: Load, *, as_json: bool) -> int:
         with backend.answering():
             run = log(backend.client(), known, asdict(load), asdict(measured))
     if as_json:
-        print(json.dumps({"model": model, "url": url, "run": run} | asdict(load) | asdict(measured)))
+        print(
+            json.dumps({"model": model, "url": url, "run": run} | asdict(load) | asdict(measured))
+        )
     else:
-        print(*_lines(model, load, measured), f"logged in run {run}" if run else "not logged", sep="\n")
+        print(
+            *_lines(model, load, measured),
+            f"logged in run {run}" if run else "not logged",
+            sep="\n",
+        )
     return 0 if run and not measured.failed else 1
 
 
@@ -102,12 +110,19 @@ def endpoint(url: str, load: Load) -> str:
     """
     try:
         parts = urlsplit(url)
-        is_here = parts.scheme == "http" and parts.hostname in HERE and parts.port and parts.username is None
+        is_here = (
+            parts.scheme == "http"
+            and parts.hostname in HERE
+            and parts.port
+            and parts.username is None
+        )
         is_here = is_here and not (parts.path.strip("/") or parts.query or parts.fragment)
     except ValueError:  # as of a port that is no number
         is_here = False
     if not is_here:
-        raise RetraceError(f"URL is {url!r}; should be http://127.0.0.1:PORT: no other machine is put under load")
+        raise RetraceError(
+            f"URL is {url!r}; should be http://127.0.0.1:PORT: no other machine is put under load"
+        )
     for name, value in asdict(load).items():
         if not 1 <= value <= MOST[name]:
             raise RetraceError(f"--{name} is {value}; should be 1 to {MOST[name]:,}")
@@ -161,7 +176,9 @@ def measure(address: str, questions: Sequence[Question], load: Load) -> Measured
         finally:
             interrupted.set()
     took = time.perf_counter() - began
-    right = [(seconds, difference, n) for seconds, difference, n in answers if difference is not None]
+    right = [
+        (seconds, difference, n) for seconds, difference, n in answers if difference is not None
+    ]
     latencies = [1000 * seconds for seconds, *_ in right] or [0.0]
     p50, p95, p99 = np.percentile(latencies, [50, 95, 99])
     return Measured(
@@ -185,7 +202,9 @@ def _session() -> requests.Session:
 def _difference(session: requests.Session, address: str, question: Question) -> float | None:
     """Return the largest difference of a probability from the right one, None without an answer."""
     try:
-        answer = _probabilities(session.post(address, question.body, timeout=WAIT_S, allow_redirects=False), question)
+        answer = _probabilities(
+            session.post(address, question.body, timeout=WAIT_S, allow_redirects=False), question
+        )
     except requests.RequestException:
         return None
     return None if answer is None else float(np.abs(answer - question.expected).max())
@@ -209,32 +228,53 @@ def warm_up(address: str, question: Question) -> None:
             answer = session.post(address, question.body, timeout=WAIT_S, allow_redirects=False)
         except requests.RequestException as error:
             todo = "start it: mlflow models serve -m MODEL --env-manager local --port 5001"
-            raise RetraceError(f"{address}: does not answer ({type(error).__name__}); {todo}") from None
+            raise RetraceError(
+                f"{address}: does not answer ({type(error).__name__}); {todo}"
+            ) from None
     if _probabilities(answer, question) is None:
         text = ascii(" ".join(answer.text.split())[:120])
-        raise RetraceError(f"{address}: answers {answer.status_code}, {text}; it is no server of this model")
+        raise RetraceError(
+            f"{address}: answers {answer.status_code}, {text}; it is no server of this model"
+        )
 
 
 def _lines(model: str, load: Load, measured: Measured) -> Iterator[str]:
     shape = f"{load.images} images a request, {load.clients} at once"
     yield f"{measured.answers:,} answers, {measured.failed:,} failures ({shape})"
-    latencies = {"p50": measured.latency_p50_ms, "p95": measured.latency_p95_ms, "p99": measured.latency_p99_ms}
+    latencies = {
+        "p50": measured.latency_p50_ms,
+        "p95": measured.latency_p95_ms,
+        "p99": measured.latency_p99_ms,
+    }
     text = ", ".join(f"{name} {value:.1f} ms" for name, value in latencies.items())
     yield f"latency {text}; {measured.images_per_s:,.0f} images/s"
     difference = measured.largest_difference
-    verdict = f"equal {model}'s" if difference <= TOLERANCE else f"DIFFER from {model}'s: another model is served"
+    verdict = (
+        f"equal {model}'s"
+        if difference <= TOLERANCE
+        else f"DIFFER from {model}'s: another model is served"
+    )
     yield f"probabilities {verdict}, by at most {difference:.0e}"
 
 
-def log(client: MlflowClient, model: LoggedModel, load: Mapping[str, int], measured: Mapping[str, float]) -> str:
+def log(
+    client: MlflowClient, model: LoggedModel, load: Mapping[str, int], measured: Mapping[str, float]
+) -> str:
     """Log the measurement as a run below the model's experiment, and for the model; return its id."""
     parent = client.get_run(str(model.source_run_id)).data.tags.get("mlflow.parentRunId")
-    tags = {PROBED: model.model_id, "retrace.system.machine": machine.processor(), "mlflow.user": machine.user()}
+    tags = {
+        PROBED: model.model_id,
+        "retrace.system.machine": machine.processor(),
+        "mlflow.user": machine.user(),
+    }
     tags |= {"mlflow.parentRunId": parent} if parent else {}
     now = int(time.time() * 1000)
     run = client.create_run(model.experiment_id, now, tags, "probe").info.run_id
     params = [Param(name, str(value)) for name, value in load.items()]
-    metrics = [Metric(name, value, now, 0, model.model_id, None, None, run) for name, value in measured.items()]
+    metrics = [
+        Metric(name, value, now, 0, model.model_id, None, None, run)
+        for name, value in measured.items()
+    ]
     client.log_batch(run, metrics=metrics, params=params)
     client.set_terminated(run, "FINISHED")
     return run
@@ -242,9 +282,13 @@ def log(client: MlflowClient, model: LoggedModel, load: Mapping[str, int], measu
 
 def main() -> None:
     parser = ArgumentParser(description="Measure a model's server on this machine.")
-    parser.add_argument("model", help="a run's id, or models:/name@alias: what the server should have")
+    parser.add_argument(
+        "model", help="a run's id, or models:/name@alias: what the server should have"
+    )
     parser.add_argument("url", help="http://127.0.0.1:PORT")
-    parser.add_argument("--requests", type=int, default=200, metavar="N", help="at most; %(default)s")
+    parser.add_argument(
+        "--requests", type=int, default=200, metavar="N", help="at most; %(default)s"
+    )
     parser.add_argument("--clients", type=int, default=1, metavar="N", help="at once; %(default)s")
     parser.add_argument("--seconds", type=int, default=20, metavar="N", help="at most; %(default)s")
     parser.add_argument("--images", type=int, default=1, metavar="N", help="a request; %(default)s")

@@ -28,7 +28,9 @@ from retrace.errors import RetraceError
 from retrace.pipeline import git
 from retrace.system import files
 
-SEEDS: dict[str, tuple[int, ...]] = dict.fromkeys(("cifar10_airbench", "cifar10_v3", "cifar10_v3_fast"), (0,))
+SEEDS: dict[str, tuple[int, ...]] = dict.fromkeys(
+    ("cifar10_airbench", "cifar10_v3", "cifar10_v3_fast"), (0,)
+)
 OTHER_SEEDS = (0, 1, 2)  # of a recipe that is not in SEEDS
 
 NEEDS = {  # run only where --only names them
@@ -44,9 +46,21 @@ TUTORIAL = {  # what the text says that it reaches, or what its own program was 
     "cifar10_v3": "about 88 %",
 }
 
-TOP = ("recipe", "n", "epochs", "test accuracy: mean (least..most)", "balanced", "training, s", "on", "the tutorial")
+TOP = (
+    "recipe",
+    "n",
+    "epochs",
+    "test accuracy: mean (least..most)",
+    "balanced",
+    "training, s",
+    "on",
+    "the tutorial",
+)
 PAGE, RECORD = Path("docs/recipes.md"), Path("benchmarks/results.json")
-SHOWN = {"circles_linear": "decision_boundary", "circles_relu": "decision_boundary"}  # figures in docs/
+SHOWN = {
+    "circles_linear": "decision_boundary",
+    "circles_relu": "decision_boundary",
+}  # figures in docs/
 CODE = ("src", "stages", "dvc.yaml", "params.yaml", "recipes")
 BEGIN, END = "<!-- results -->\n", "<!-- /results -->"
 
@@ -72,7 +86,9 @@ def experiments_of(recipe: str) -> list[Values]:
 
 
 def store() -> MlflowClient:
-    return MlflowClient(os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path('mlflow.db').absolute()}")
+    return MlflowClient(
+        os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path('mlflow.db').absolute()}"
+    )
 
 
 def found(client: MlflowClient, values: Values) -> Run | None:
@@ -83,14 +99,18 @@ def found(client: MlflowClient, values: Values) -> Run | None:
     same = f"params.model = '{values['model']}' and params.seed = '{values['seed']}' and attributes.status = 'FINISHED'"
     runs = client.search_runs([experiment.experiment_id], same, order_by=["start_time DESC"])
     wanted = {name: str(value) for name, value in params.chosen(values).items()}
-    tested = (run for run in runs if "test_accuracy" in run.data.metrics and run.data.params == wanted)
+    tested = (
+        run for run in runs if "test_accuracy" in run.data.metrics and run.data.params == wanted
+    )
     return next((run for run in tested if "mlflow.parentRunId" not in run.data.tags), None)
 
 
 def result_of(client: MlflowClient, parent: Run) -> Result:
     """What a parent run and its newest train run say."""
     of_it = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}' and tags.`retrace.stage` = 'train'"
-    trained = client.search_runs([parent.info.experiment_id], of_it, max_results=1, order_by=["start_time DESC"])
+    trained = client.search_runs(
+        [parent.info.experiment_id], of_it, max_results=1, order_by=["start_time DESC"]
+    )
     return Result(
         seed=int(parent.data.params["seed"]),
         epochs=int(parent.data.params["epochs"]),
@@ -159,7 +179,12 @@ def headed(recipe: str, each: list[Result]) -> str:
     """A recipe's text with what was measured in its header."""
     takes = f"{taken(each)} s of training (median) on {devices(each)}"
     text = re.sub(r"(?m)^# takes: .*$", f"# takes: {takes}", recipe, count=1)
-    return re.sub(r"(?m)^# reached: .*$", f"# reached: test accuracy {reached(each)}, n = {len(each)}", text, count=1)
+    return re.sub(
+        r"(?m)^# reached: .*$",
+        f"# reached: test accuracy {reached(each)}, n = {len(each)}",
+        text,
+        count=1,
+    )
 
 
 def table(results: dict[str, list[Result]]) -> str:
@@ -174,7 +199,9 @@ def table(results: dict[str, list[Result]]) -> str:
                 str(len(each)),
                 str(each[0].epochs),
                 reached(each),
-                f"{fmean(100 * result.test_recall for result in each):.2f} %" if "imbalanced" in recipe else "",
+                f"{fmean(100 * result.test_recall for result in each):.2f} %"
+                if "imbalanced" in recipe
+                else "",
                 taken(each),
                 devices(each),
                 TUTORIAL.get(recipe, ""),
@@ -186,7 +213,9 @@ def table(results: dict[str, list[Result]]) -> str:
 def with_table(page: str, new: str) -> str:
     """Return the page with `new` between its marks. Raises RetraceError unless it has one pair of them."""
     if page.count(BEGIN) != 1 or page.count(END) != 1 or page.index(BEGIN) > page.index(END):
-        raise RetraceError(f"{PAGE}: has not one {BEGIN.strip()} before one {END}; put them where the table belongs")
+        raise RetraceError(
+            f"{PAGE}: has not one {BEGIN.strip()} before one {END}; put them where the table belongs"
+        )
     before, _, rest = page.partition(BEGIN)
     return before + BEGIN + new + END + rest.partition(END)[2]
 
@@ -209,7 +238,9 @@ def write(client: MlflowClient, results: dict[str, list[Result]]) -> None:
     for recipe, picture in SHOWN.items():
         for each in results[recipe][:1]:
             with TemporaryDirectory() as folder:
-                made = client.download_artifacts(each.run_id, f"reports/figures/{picture}.png", folder)
+                made = client.download_artifacts(
+                    each.run_id, f"reports/figures/{picture}.png", folder
+                )
                 with files.atomic(Path(f"docs/{recipe}.png")) as unfinished:
                     shutil.copy(made, unfinished)
     results = with_recorded(results)
@@ -217,21 +248,37 @@ def write(client: MlflowClient, results: dict[str, list[Result]]) -> None:
         file = recipes.FOLDER / f"{recipe}.yaml"
         if each:
             with files.atomic(file) as unfinished:
-                unfinished.write_text(headed(file.read_text(encoding="utf-8"), each), encoding="utf-8")
-    machine = {"machine": platform.machine(), "system": platform.platform(), "cores": os.cpu_count()}
-    numbers = {recipe: [asdict(result) for result in each] for recipe, each in results.items() if each}
+                unfinished.write_text(
+                    headed(file.read_text(encoding="utf-8"), each), encoding="utf-8"
+                )
+    machine = {
+        "machine": platform.machine(),
+        "system": platform.platform(),
+        "cores": os.cpu_count(),
+    }
+    numbers = {
+        recipe: [asdict(result) for result in each] for recipe, each in results.items() if each
+    }
     with files.atomic(RECORD) as unfinished:
-        unfinished.write_text(json.dumps({"written_on": machine, "results": numbers}, indent=2) + "\n")
+        unfinished.write_text(
+            json.dumps({"written_on": machine, "results": numbers}, indent=2) + "\n"
+        )
     with files.atomic(PAGE) as unfinished:
-        unfinished.write_text(with_table(PAGE.read_text(encoding="utf-8"), table(results)), encoding="utf-8")
+        unfinished.write_text(
+            with_table(PAGE.read_text(encoding="utf-8"), table(results)), encoding="utf-8"
+        )
 
 
 def parsed() -> Namespace:
     parser = ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="these recipes alone", choices=[*recipes.titles()])
+    parser.add_argument(
+        "--only", nargs="+", metavar="NAME", help="these recipes alone", choices=[*recipes.titles()]
+    )
     parser.add_argument("--again", action="store_true", help="run also what MLflow has")
     parser.add_argument("--list", action="store_true", help="run nothing; say what would be run")
-    parser.add_argument("--write", action="store_true", help=f"write {PAGE} and {RECORD} at the end")
+    parser.add_argument(
+        "--write", action="store_true", help=f"write {PAGE} and {RECORD} at the end"
+    )
     return parser.parse_args()
 
 
@@ -247,8 +294,14 @@ def main() -> None:
     client = store()
     if asked.list:
         for recipe in names:
-            missing = [str(v["seed"]) for v in experiments_of(recipe) if asked.again or not found(client, v)]
-            print(f"{recipe}: {'seeds to run: ' + ', '.join(missing) if missing else 'MLflow has it all'}")
+            missing = [
+                str(v["seed"])
+                for v in experiments_of(recipe)
+                if asked.again or not found(client, v)
+            ]
+            print(
+                f"{recipe}: {'seeds to run: ' + ', '.join(missing) if missing else 'MLflow has it all'}"
+            )
         return
     failed = run_missing(client, names, again=asked.again)
     results = measured(client)

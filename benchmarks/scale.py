@@ -35,7 +35,10 @@ LIMIT = 3 << 29  # bytes of memory that there are for them: half of that
 BLOCK = 100_000
 STEPS = 300
 PICTURES, EDGE = 10_000, 256  # photographs, pixels a side
-MANY = {"epochs: 5": "epochs: 100000", "validation_fraction: 0.1": "validation_fraction: 0.01"}  # more than is timed
+MANY = {
+    "epochs: 5": "epochs: 100000",
+    "validation_fraction: 0.1": "validation_fraction: 0.01",
+}  # more than is timed
 
 
 def synthetic(folder: Path, n: int) -> None:
@@ -44,11 +47,15 @@ def synthetic(folder: Path, n: int) -> None:
     folder.mkdir(parents=True)
     for count, images, labels in ((n, *mnist.FILES[:2]), (1000, *mnist.FILES[2:])):
         with (folder / images.name).open("wb") as file:
-            file.write(b"\0\0\x08\x03" + b"".join(size.to_bytes(4, "big") for size in (count, 28, 28)))
+            file.write(
+                b"\0\0\x08\x03" + b"".join(size.to_bytes(4, "big") for size in (count, 28, 28))
+            )
             for first in range(0, count, BLOCK):
                 file.write(random.bytes(784 * min(BLOCK, count - first)))
         label = (np.arange(count) % 10).astype(np.uint8)
-        (folder / labels.name).write_bytes(b"\0\0\x08\x01" + count.to_bytes(4, "big") + label.tobytes())
+        (folder / labels.name).write_bytes(
+            b"\0\0\x08\x01" + count.to_bytes(4, "big") + label.tobytes()
+        )
 
 
 def prepared(folder: Path, n: int, before: str = "") -> tuple[Clone, float, float]:
@@ -75,7 +82,9 @@ def speed(clone: Clone, before: str = "") -> float:
     if before:
         for file in (clone.path / paths.RAW).iterdir():
             forget(file)  # or the kernel would count it as another's
-    said = clone.run("bash", "-c", f"{before} exec python benchmarks/side.py ours mnist steps {STEPS} 0")
+    said = clone.run(
+        "bash", "-c", f"{before} exec python benchmarks/side.py ours mnist steps {STEPS} 0"
+    )
     told = json.loads(said.splitlines()[-1])
     return told["samples"] / told["seconds"]
 
@@ -95,20 +104,29 @@ def flat(folder: Path, n: int) -> Iterator[Figure]:
         yield Figure(f"training, {size:,} samples", 1e6 / median(each), "µs a sample", n)
     # Not by the least: those have a validation every eight steps, and would hide what the most cost.
     slower = median(speeds[SIZES[-2]]) / median(speeds[SIZES[-1]])
-    yield Figure(f"a sample of {SIZES[-1]:,} by one of {SIZES[-2]:,}", slower, "times", n, target=1.1)
+    yield Figure(
+        f"a sample of {SIZES[-1]:,} by one of {SIZES[-2]:,}", slower, "times", n, target=1.1
+    )
 
 
 def larger_than_memory(folder: Path, n: int) -> Iterator[Figure]:
     """The same data in memory, and read from the disk with memory for half of it."""
     with limited() as enter:
         if enter is None:
-            print("a set larger than memory: not measured, for want of the right to make a control group", flush=True)
+            print(
+                "a set larger than memory: not measured, for want of the right to make a control group",
+                flush=True,
+            )
             return
         clone, taken, peak = prepared(folder, LARGE, enter)
         size = (clone.path / paths.TRAIN).stat().st_size / (1 << 30)
         within = f"with {LIMIT / (1 << 30):.1f} GiB of memory"
-        yield Figure(f"preprocess of {size:.1f} GiB {within}", 1e6 * taken / LARGE, "µs a sample", 1)
-        yield Figure("its peak memory, mapped files included", peak, "GiB", 1, target=LIMIT / (1 << 30))
+        yield Figure(
+            f"preprocess of {size:.1f} GiB {within}", 1e6 * taken / LARGE, "µs a sample", 1
+        )
+        yield Figure(
+            "its peak memory, mapped files included", peak, "GiB", 1, target=LIMIT / (1 << 30)
+        )
         speeds: dict[str, list[float]] = {"": [], enter: []}
         for _ in range(n):
             for before, each in speeds.items():
@@ -150,7 +168,9 @@ def limited() -> Iterator[str | None]:
 def photograph(seed: int) -> bytes:
     """A JPEG as large as a photograph of its size is: smooth, with some noise."""
     random = np.random.default_rng(seed)
-    coarse = Image.fromarray(random.integers(0, 256, (16, 16, 3), dtype=np.uint8)).resize((EDGE, EDGE))
+    coarse = Image.fromarray(random.integers(0, 256, (16, 16, 3), dtype=np.uint8)).resize(
+        (EDGE, EDGE)
+    )
     noisy = np.asarray(coarse, np.int16) + random.integers(-12, 13, (EDGE, EDGE, 3))
     content = BytesIO()
     Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(content, "JPEG", quality=85)
@@ -182,7 +202,12 @@ def pictures(folder: Path, n: int) -> Iterator[Figure]:
             began = time.perf_counter()
             list(pool.map(decode, [files[core::cores] for core in range(cores)]))
             alone.append(time.perf_counter() - began)
-    yield Figure(f"{PICTURES:,} pictures of {EDGE} x {EDGE} pixels, packed", PICTURES / median(packed), "pictures/s", n)
+    yield Figure(
+        f"{PICTURES:,} pictures of {EDGE} x {EDGE} pixels, packed",
+        PICTURES / median(packed),
+        "pictures/s",
+        n,
+    )
     yield Figure(f"decoded alone, by {cores} processes", PICTURES / median(alone), "pictures/s", n)
     yield Figure("the second by the first", median(packed) / median(alone), "times", n, target=1.5)
 

@@ -52,7 +52,9 @@ class Steps:
                 before = self.done
                 run()
                 if self.done == before:
-                    raise RetraceError(f"{self.n} steps are more than this training has; lower them")
+                    raise RetraceError(
+                        f"{self.n} steps are more than this training has; lower them"
+                    )
         except EnoughError:
             return {"samples": self.samples, "seconds": time.perf_counter() - self.began}
 
@@ -77,7 +79,9 @@ def taught(name: str, what: str, n: int, seed: int) -> Told:
         tutorial.test()
         told = timed(tutorial.test, n) | {"samples": len(test) * n}
     else:
-        told = timed(lambda: (sum(tutorial.epoch()), tutorial.test())[1], n) | {"samples": len(train) * n}
+        told = timed(lambda: (sum(tutorial.epoch()), tutorial.test())[1], n) | {
+            "samples": len(train) * n
+        }
     return told | {"of": len(train)}
 
 
@@ -95,7 +99,9 @@ def ours(what: str, n: int, seed: int) -> None:
     """
     untracked.replace()
     text = Path("params.yaml").read_text(encoding="utf-8")
-    Path("params.yaml").write_text(re.sub(r"(?m)^seed: \d+", f"seed: {seed}", text), encoding="utf-8")
+    Path("params.yaml").write_text(
+        re.sub(r"(?m)^seed: \d+", f"seed: {seed}", text), encoding="utf-8"
+    )
     from lab import paths
     from lab.data import batches, storage
     from lab.evaluation import inference
@@ -153,7 +159,10 @@ def again(trainer: Any, trained: Callable[[], float], tested: Callable[[], float
     from lab.training import cuda_graph
 
     state = trainer.state
-    start = {key: value.clone() if hasattr(value, "clone") else value for key, value in state.state_dict().items()}
+    start = {
+        key: value.clone() if hasattr(value, "clone") else value
+        for key, value in state.state_dict().items()
+    }
     equal = cuda_graph.equal
 
     def once(*, free: bool) -> float:

@@ -55,7 +55,9 @@ def grow(database: Path, n_runs: int) -> None:
             columns = [column for _, column, *_ in connected.execute(f"PRAGMA table_info({table})")]
             rows = [_open(row, names) for row in connected.execute(f"SELECT * FROM {table}")]  # noqa: S608 - ours
             marks = ", ".join("?" * len(columns))
-            connected.executemany(f"INSERT INTO {table} VALUES ({marks})", _copies(columns, rows, n_copies))  # noqa: S608
+            connected.executemany(
+                f"INSERT INTO {table} VALUES ({marks})", _copies(columns, rows, n_copies)
+            )  # noqa: S608
 
 
 def runs(database: Path) -> int:
@@ -69,7 +71,11 @@ def rows(database: Path) -> Counter[tuple[Any, ...]]:
     with closing(sqlite3.connect(database)) as connected:
         asked = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
         tables = [name for (name,) in connected.execute(asked)]
-        return Counter((table, *row) for table in tables for row in connected.execute(f'SELECT * FROM "{table}"'))  # noqa: S608
+        return Counter(
+            (table, *row)
+            for table in tables
+            for row in connected.execute(f'SELECT * FROM "{table}"')
+        )  # noqa: S608
 
 
 def changed(before: Counter[tuple[Any, ...]], after: Counter[tuple[Any, ...]]) -> int:
@@ -82,13 +88,19 @@ def _count(connected: sqlite3.Connection) -> int:
 
 
 def _open(row: Row, names: re.Pattern[str]) -> Row:
-    return tuple(names.sub(lambda name: name[0][:-6] + HOLE, cell) if isinstance(cell, str) else cell for cell in row)
+    return tuple(
+        names.sub(lambda name: name[0][:-6] + HOLE, cell) if isinstance(cell, str) else cell
+        for cell in row
+    )
 
 
 def _copies(columns: list[str], rows: list[Row], n_copies: int) -> Iterator[Row]:
     for number in range(1, n_copies + 1):
         for row in rows:
-            yield tuple(_filled(column, cell, number, n_copies) for column, cell in zip(columns, row, strict=True))
+            yield tuple(
+                _filled(column, cell, number, n_copies)
+                for column, cell in zip(columns, row, strict=True)
+            )
 
 
 def _filled(column: str, cell: Any, number: int, n_copies: int) -> Any:
@@ -97,5 +109,7 @@ def _filled(column: str, cell: Any, number: int, n_copies: int) -> Any:
     if column in {"start_time", "end_time"} and cell is not None:
         return cell + APART_MS * number
     if column == "value" and isinstance(cell, float):
-        return cell * (1 + number * 7919 % n_copies) / (n_copies + 1)  # 7919 is prime: no two alike, in no order
+        return (
+            cell * (1 + number * 7919 % n_copies) / (n_copies + 1)
+        )  # 7919 is prime: no two alike, in no order
     return cell

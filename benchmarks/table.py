@@ -29,7 +29,9 @@ class Figure:
         return self.target is not None and self.measured > self.target
 
 
-def measure(text: str, known: Mapping[str, tuple[Callable[[Path, int], Iterable[Figure]], int]]) -> None:
+def measure(
+    text: str, known: Mapping[str, tuple[Callable[[Path, int], Iterable[Figure]], int]]
+) -> None:
     """The command of a program about which `text` tells: the figures that are named, of those `known`, or all, each as
     often as is asked or as it has beside it. Exits with 1 where one is missed.
     """
@@ -62,7 +64,12 @@ def head(*names: str) -> None:
 def row(figure: Figure) -> str:
     target = "" if figure.target is None else f"{figure.target:g} {figure.unit}"
     measured = f"{figure.measured:,}" if figure.unit == "rows" else f"{figure.measured:,.4g}"
-    return line(figure.name, target, f"{measured} {figure.unit}{', MISSED' if figure.missed else ''}", f"{figure.n:,}")
+    return line(
+        figure.name,
+        target,
+        f"{measured} {figure.unit}{', MISSED' if figure.missed else ''}",
+        f"{figure.n:,}",
+    )
 
 
 def line(*cells: str) -> str:

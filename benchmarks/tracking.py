@@ -27,10 +27,20 @@ from retrace import errors, event_log
 from retrace.errors import RetraceError
 from retrace.event_log import Event, EventLog
 
-N = {"metric": 20_000, "many": 10_000, "stage": 5, "sync": 1}  # calls, runs, repetitions, pairs of syncs
+N = {
+    "metric": 20_000,
+    "many": 10_000,
+    "stage": 5,
+    "sync": 1,
+}  # calls, runs, repetitions, pairs of syncs
 N_TIMES = 20  # that a start or an upload is repeated
 STAGES = ("preprocess", "train", "evaluate")
-EPOCH = {"train_loss": 0.1234567, "train_accuracy": 0.9753086, "val_loss": 0.2345678, "val_accuracy": 0.9629629}
+EPOCH = {
+    "train_loss": 0.1234567,
+    "train_accuracy": 0.9753086,
+    "val_loss": 0.2345678,
+    "val_accuracy": 0.9629629,
+}
 JOURNALS = Path(".retrace/journal")
 DEAD = "http://127.0.0.1:9"  # a port that nobody listens on
 SYNC = "from retrace.cli.main import sync; sync.sync()"
@@ -57,7 +67,12 @@ def metric(folder: Path, n_calls: int) -> list[Figure]:
     record.end("FINISHED")
     return [
         Figure("a metric call, median", 1e6 * median(calls), "µs", n_calls, target=20),
-        Figure("a metric call, 99th percentile", 1e6 * sorted(calls)[n_calls * 99 // 100], "µs", n_calls),
+        Figure(
+            "a metric call, 99th percentile",
+            1e6 * sorted(calls)[n_calls * 99 // 100],
+            "µs",
+            n_calls,
+        ),
         Figure("a sync after it, median", 1e6 * median(syncs), "µs", len(syncs)),
     ]
 
@@ -72,8 +87,17 @@ def stage(clone: Clone, name: str, n: int) -> list[Figure]:
     target = 1.0 if name == "train" else None
     middle = {how: median(each) for how, each in taken.items()}
     return [
-        *(Figure(f"{name} on {clone.dataset}, {how} tracking", seconds, "s", n) for how, seconds in middle.items()),
-        Figure(f"tracking of {name} on {clone.dataset}", middle["with"] - middle["without"], "s", n, target),
+        *(
+            Figure(f"{name} on {clone.dataset}, {how} tracking", seconds, "s", n)
+            for how, seconds in middle.items()
+        ),
+        Figure(
+            f"tracking of {name} on {clone.dataset}",
+            middle["with"] - middle["without"],
+            "s",
+            n,
+            target,
+        ),
     ]
 
 
@@ -88,7 +112,10 @@ def many(folder: Path, made: Path, n_runs: int, n_times: int = N_TIMES) -> list[
     backend.tidy(f"{backend.SQLITE}{lots / 'mlflow.db'}")  # as at the end of every stage
     n_few, n_lots = (f"{stores.runs(each / 'mlflow.db'):,}" for each in (few, lots))
     told = []
-    for what, once in {**_starts(made), "the whole upload of a small journal": _upload(made)}.items():
+    for what, once in {
+        **_starts(made),
+        "the whole upload of a small journal": _upload(made),
+    }.items():
         seconds: dict[Path, list[float]] = {few: [], lots: []}
         for turn in range(n_times + 1):
             for each in (few, lots):
@@ -148,16 +175,27 @@ def _tops(folder: Path, n_times: int) -> list[Figure]:
     def listed(which: str) -> float:
         found: list[Any] = []
         order = ["metrics.test_accuracy DESC"]
-        taken = _seconds(lambda: found.extend(client.search_runs(every, which, order_by=order, max_results=50)))
-        accuracies = [run.data.metrics["test_accuracy"] for run in found if "test_accuracy" in run.data.metrics]
+        taken = _seconds(
+            lambda: found.extend(client.search_runs(every, which, order_by=order, max_results=50))
+        )
+        accuracies = [
+            run.data.metrics["test_accuracy"]
+            for run in found
+            if "test_accuracy" in run.data.metrics
+        ]
         assert accuracies == sorted(accuracies, reverse=True)
         return taken
 
     with _root(folder):
         client = backend.client()
         every = backend.experiments(client)
-        lists = {"the top 50 experiments by test accuracy": PARENTS, "the top 50 runs by test accuracy": ""}
-        times = {name: median(listed(which) for _ in range(n_times)) for name, which in lists.items()}
+        lists = {
+            "the top 50 experiments by test accuracy": PARENTS,
+            "the top 50 runs by test accuracy": "",
+        }
+        times = {
+            name: median(listed(which) for _ in range(n_times)) for name, which in lists.items()
+        }
     return [Figure(name, seconds, "s", n_times, target=0.2) for name, seconds in times.items()]
 
 
@@ -165,7 +203,9 @@ def sync(clone: Clone) -> list[Figure]:
     """What a sync changes after an outage, a kill and an experiment out of DVC's cache; and what a second one does."""
     clone.run("python", "stages/preprocess.py", MLFLOW_TRACKING_URI=DEAD)
     lost = event_log.read(event_log.pending(clone.path / JOURNALS)[-1])
-    _journal(clone.path, lost[:-1], lost[0]["key"])  # without its end, as of a stage that was killed
+    _journal(
+        clone.path, lost[:-1], lost[0]["key"]
+    )  # without its end, as of a stage that was killed
     clone.run("dvc", "exp", "run", "--quiet", "--name", "cached")
     states = [stores.rows(clone.path / "mlflow.db")]
     for _ in range(2):
@@ -173,7 +213,9 @@ def sync(clone: Clone) -> list[Figure]:
         states.append(stores.rows(clone.path / "mlflow.db"))
     first, second = (stores.changed(*pair) for pair in pairwise(states))
     if first == 0:
-        raise RetraceError("the first sync changed no row, so that the second says nothing; look at commands/sync.py")
+        raise RetraceError(
+            "the first sync changed no row, so that the second says nothing; look at commands/sync.py"
+        )
     return [
         Figure("rows before a second sync", states[1].total(), "rows", 1),
         Figure("rows after it", states[2].total(), "rows", 1),
@@ -186,7 +228,9 @@ def _events(made: Path, name: str) -> list[Event]:
     """Those of the stage `name` in the folder `made`, which MLflow has."""
     found = sorted((made / JOURNALS / "uploaded").glob(f"*-{name}-*.jsonl"))
     if not found:
-        raise RetraceError(f"{made}: has no uploaded journal of {name}; its stages did not reach MLflow")
+        raise RetraceError(
+            f"{made}: has no uploaded journal of {name}; its stages did not reach MLflow"
+        )
     return event_log.read(found[0])
 
 
@@ -195,7 +239,9 @@ def _journal(folder: Path, events: list[Event], key: str) -> Path:
     own = events[0] | _own(key)
     path = folder / JOURNALS / f"{own['id']}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(event) + "\n" for event in (own, *events[1:])), encoding="utf-8")
+    path.write_text(
+        "".join(json.dumps(event) + "\n" for event in (own, *events[1:])), encoding="utf-8"
+    )
     return path
 
 
@@ -225,11 +271,17 @@ def _seconds(call: Callable[[], object]) -> float:
 def parsed() -> Namespace:
     parser = ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("figure", nargs="?", choices=N, help="this one alone")
-    parser.add_argument("--n", type=int, help=f"how many: {', '.join(f'{name} {n:,}' for name, n in N.items())}")
-    parser.add_argument("--real", action="store_true", help="stage: training on the real MNIST too, by params.yaml")
+    parser.add_argument(
+        "--n", type=int, help=f"how many: {', '.join(f'{name} {n:,}' for name, n in N.items())}"
+    )
+    parser.add_argument(
+        "--real", action="store_true", help="stage: training on the real MNIST too, by params.yaml"
+    )
     asked = parser.parse_args()
     if asked.n is not None and (asked.figure is None or asked.n < 1):
-        parser.error(f"--n is {asked.n}; should be 1 or more, and of one figure, which has to be named")
+        parser.error(
+            f"--n is {asked.n}; should be 1 or more, and of one figure, which has to be named"
+        )
     return asked
 
 

@@ -14,7 +14,13 @@ class EventLog:
     id = "untracked"
 
     def __init__(self, **_: object) -> None:
-        self.header = {"inputs": "", "machine": "", "dataset": "", "experiment": {}, "deps": defaultdict(str)}
+        self.header = {
+            "inputs": "",
+            "machine": "",
+            "dataset": "",
+            "experiment": {},
+            "deps": defaultdict(str),
+        }
 
     def __getattr__(self, _: str) -> Callable[..., None]:
         return lambda *_, **__: None
@@ -32,7 +38,9 @@ def replace() -> None:
         "retrace.event_log": {"EventLog": EventLog, "now": lambda: 0},
     }
     for name, held in replaced.items():
-        sys.modules[name] = ModuleType(name)  # in the place of the real one, whose imports are a part of its cost
+        sys.modules[name] = ModuleType(
+            name
+        )  # in the place of the real one, whose imports are a part of its cost
         vars(sys.modules[name]).update(held)
 
 

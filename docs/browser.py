@@ -71,7 +71,9 @@ class Browser:
                 os.close(hears)
                 os.close(tells)
 
-    def look(self, width: int, height: int, *, dark: bool = False, script: bool = True, scale: float = 1) -> None:
+    def look(
+        self, width: int, height: int, *, dark: bool = False, script: bool = True, scale: float = 1
+    ) -> None:
         """From now on the window has this size, in CSS pixels, and this theme; a phone's, if it is narrow."""
         narrow = width < 500
         size = {"width": width, "height": height, "deviceScaleFactor": scale, "mobile": narrow}
@@ -95,7 +97,9 @@ class Browser:
 
     def run(self, script: str) -> Any:
         """What a JavaScript expression is in the page, as JSON can say it."""
-        answer = self.tell("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
+        answer = self.tell(
+            "Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True
+        )
         if "exceptionDetails" in answer:
             raise RuntimeError(answer["exceptionDetails"]["exception"]["description"])
         return answer["result"].get("value")
@@ -103,7 +107,9 @@ class Browser:
     def scroll_to(self, selector: str) -> None:
         """The first element that `selector` (of CSS) finds is at the window's top, and the page knows it."""
         scroll = f"document.querySelector({json.dumps(selector)}).scrollIntoView({{behavior: 'instant'}})"
-        self.run(f"new Promise(done => {{{scroll}; requestAnimationFrame(() => requestAnimationFrame(done))}})")
+        self.run(
+            f"new Promise(done => {{{scroll}; requestAnimationFrame(() => requestAnimationFrame(done))}})"
+        )
 
     def middle(self, selector: str) -> tuple[float, float]:
         """Where in the window the first element is that `selector` (of CSS) finds."""
@@ -121,7 +127,9 @@ class Browser:
 
     def shot(self, *, whole: bool = False) -> bytes:
         """A PNG of the window, or of the `whole` page."""
-        return base64.b64decode(self.tell("Page.captureScreenshot", format="png", captureBeyondViewport=whole)["data"])
+        return base64.b64decode(
+            self.tell("Page.captureScreenshot", format="png", captureBeyondViewport=whole)["data"]
+        )
 
     def tell(self, method: str, **values: Any) -> dict[str, Any]:
         """What the browser answers to a command of the protocol."""
@@ -138,7 +146,9 @@ class Browser:
 
     def _attach(self) -> None:
         target = self.tell("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self.tell("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        self._session = self.tell("Target.attachToTarget", targetId=target, flatten=True)[
+            "sessionId"
+        ]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.tell(f"{domain}.enable")
 

@@ -32,7 +32,11 @@ COLOURS = 256  # of a picture, at most: as many as letters and lines need
 
 def report(browser: Browser, path: Path) -> None:
     page, shots = DOCS.parent / "reports/report.html", []
-    for width, dark, section in ((1060, False, "body"), (1060, True, "#map"), (390, True, "#confusion")):
+    for width, dark, section in (
+        (1060, False, "body"),
+        (1060, True, "#map"),
+        (390, True, "#confusion"),
+    ):
         browser.look(width, 1060, dark=dark, scale=0.75)
         browser.open(page)
         browser.scroll_to(section)
@@ -45,14 +49,31 @@ def report(browser: Browser, path: Path) -> None:
 def mlflow(browser: Browser, path: Path) -> None:
     with served() as url:
         name = {"experiment_name": params_file.read()["dataset"]}
-        found = requests.get(f"{url}/api/2.0/mlflow/experiments/get-by-name", name, timeout=WITHIN_S).json()
+        found = requests.get(
+            f"{url}/api/2.0/mlflow/experiments/get-by-name", name, timeout=WITHIN_S
+        ).json()
         runs = f"{url}/#/experiments/{found['experiment']['experiment_id']}/runs"
         browser.look(1500, 640, scale=0.75)
         browser.open(runs)
-        for button in ("assistant.chat_panel.close", "toggle_sidebar_button", "runnamecellrenderer", "addcolumncta"):
+        for button in (
+            "assistant.chat_panel.close",
+            "toggle_sidebar_button",
+            "runnamecellrenderer",
+            "addcolumncta",
+        ):
             press(browser, f"[data-component-id*='{button}']")
-        for column in ("Dataset", "Source", "test_accuracy", "test_loss", "val_accuracy", "lr", "model"):
-            press(browser, f"[class*='treenode']:has(> [title='{column}']) > [class*='tree-checkbox']")
+        for column in (
+            "Dataset",
+            "Source",
+            "test_accuracy",
+            "test_loss",
+            "val_accuracy",
+            "lr",
+            "model",
+        ):
+            press(
+                browser, f"[class*='treenode']:has(> [title='{column}']) > [class*='tree-checkbox']"
+            )
         browser.press("Escape")
         time.sleep(REST_S)
         shots = [browser.shot()]
@@ -72,7 +93,9 @@ def served() -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = ["retrace", "ui", "--port", str(port)]
-    with subprocess.Popen(command, cwd=DOCS.parent, stderr=subprocess.DEVNULL, start_new_session=True) as server:
+    with subprocess.Popen(
+        command, cwd=DOCS.parent, stderr=subprocess.DEVNULL, start_new_session=True
+    ) as server:
         try:
             url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + WITHIN_S
             while time.monotonic() < deadline:
@@ -91,7 +114,9 @@ def press(browser: Browser, selector: str) -> None:
     deadline = time.monotonic() + WITHIN_S
     while not browser.run(script):
         if time.monotonic() > deadline:
-            sys.exit(f"{selector}: not on MLflow's page within {WITHIN_S} s; has `dvc repro` run here?")
+            sys.exit(
+                f"{selector}: not on MLflow's page within {WITHIN_S} s; has `dvc repro` run here?"
+            )
         time.sleep(0.2)
     time.sleep(REST_S)
 
@@ -99,7 +124,10 @@ def press(browser: Browser, selector: str) -> None:
 def save(shots: list[bytes], path: Path) -> None:
     """`path` has the pictures side by side."""
     pictures = [Image.open(io.BytesIO(shot)).convert("RGB") for shot in shots]
-    size = sum(one.width + GAP for one in pictures) + GAP, max(one.height for one in pictures) + 2 * GAP
+    size = (
+        sum(one.width + GAP for one in pictures) + GAP,
+        max(one.height for one in pictures) + 2 * GAP,
+    )
     whole, left = Image.new("RGB", size, GROUND), GAP
     for one in pictures:
         whole.paste(one, (left, GAP))

@@ -15,7 +15,9 @@ from retrace.event_log import EventLog
 
 def main() -> None:
     p = params.load(params.Preprocess)
-    read = params.bind({name: entry.read for name, entry in DATASETS.items()}, p.dataset, "datasets")
+    read = params.bind(
+        {name: entry.read for name, entry in DATASETS.items()}, p.dataset, "datasets"
+    )
     with retrace.stage("preprocess") as run:
         raw = read(paths.RAW)
         files = (paths.TRAIN, paths.VALIDATION, paths.TEST)

@@ -19,7 +19,10 @@ def main() -> None:
     n_classes = len(config.class_names)
     trainer = loop.create(p, compute, model, train_split, validation_split, n_classes)
 
-    with retrace.stage("train") as run, checkpoint.locked(recorder.fingerprint(run, compute)) as checkpoints:
+    with (
+        retrace.stage("train") as run,
+        checkpoint.locked(recorder.fingerprint(run, compute)) as checkpoints,
+    ):
         run.tags(**{"retrace.device": str(compute)})
         summary.save(model, config)
         recorder.save_first_batch(trainer)

@@ -19,8 +19,13 @@ from lab.models.classifier import Card
 from retrace.pipeline import params_file
 
 torch.set_num_threads(1)  # two workers share two cores
-for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
-    signal.signal(number, handler)  # a shell's background and nohup ignore them, and so would all that is started here
+for number, handler in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGHUP, signal.SIG_DFL),
+):
+    signal.signal(
+        number, handler
+    )  # a shell's background and nohup ignore them, and so would all that is started here
 
 
 @pytest.fixture(autouse=True)

@@ -64,7 +64,9 @@ class Unwaiting(TorchDispatchMode):
 
     said = "called a synchronizing CUDA operation"
 
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         if function is WAITS:
             raise RuntimeError(self.said)
         return function(*args, **kwargs or {})
@@ -79,7 +81,9 @@ class Capture(Unwaiting):
         super().__init__()
         self.graph, self.before = graph, dict[int, tuple[Tensor, Tensor]]()
 
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         kwargs = kwargs or {}
         if function._schema.is_mutable:
             for tensor in _tensors(args, kwargs):

@@ -73,7 +73,9 @@ class Gpu(FakeTensorMode):
 def pretend() -> None:
     """From here on this process works with fake tensors of a GPU, forwards and backwards."""
     torch._C._ensureCUDADeviceGuardSet()
-    backend_registration._setup_privateuseone_for_python_backend("none")  # so that autograd asks for no GPU's streams
+    backend_registration._setup_privateuseone_for_python_backend(
+        "none"
+    )  # so that autograd asks for no GPU's streams
     handlers, asked = fake_tensor._DISPATCH_META_HANDLERS, torch.ops.prim.device.default
     told = handlers[asked]
     plain = FakeTensor.__torch_dispatch__
@@ -87,7 +89,9 @@ def pretend() -> None:
     handlers[asked] = device
     replaced: dict[str, Any] = {
         "__torch_dispatch__": classmethod(dispatch),
-        "device": property(lambda it: META if it.fake_mode.in_kernel_invocation else it.fake_device),
+        "device": property(
+            lambda it: META if it.fake_mode.in_kernel_invocation else it.fake_device
+        ),
         "is_cuda": property(lambda it: it.fake_device.type == "cuda"),
     }
     for name, value in replaced.items():
@@ -110,7 +114,9 @@ def moved(self: nn.Module, change: Callable[[Tensor], Tensor], recurse: bool = T
     """In the place of `nn.Module._apply`, which puts the old tensor's inside into the new one: no fake one has any."""
 
     def anew(tensor: Tensor) -> Tensor:
-        empty = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=tensor.device)
+        empty = torch.empty_strided(
+            tensor.shape, tensor.stride(), dtype=tensor.dtype, device=tensor.device
+        )
         return change(empty)
 
     for module in self.modules():
@@ -146,7 +152,10 @@ class Watch(TorchDispatchMode):
             found = func(*args, **kwargs)
         except (DataDependentOutputException, DynamicOutputShapeException):
             raise WrongError(f"{name} waits for the GPU") from None
-        if self.alone and len({tensor.device for tensor in (*given, *tensors(found)) if tensor.ndim}) > 1:
+        if (
+            self.alone
+            and len({tensor.device for tensor in (*given, *tensors(found)) if tensor.ndim}) > 1
+        ):
             raise WrongError(f"{name} copies between the GPU and the CPU")
         return found
 
@@ -163,15 +172,26 @@ def updated(name: str, given: list[Tensor], rate: Tensor) -> None:
         raise WrongError(f"{name} is given a learning rate in {rate.dtype}")
 
 
-def trained(values: Values, model: Classifier, change: Callable[[Classifier, LossFunction], LossFunction]) -> None:
+def trained(
+    values: Values, model: Classifier, change: Callable[[Classifier, LossFunction], LossFunction]
+) -> None:
     """Some steps and a look at the validation part, as `values` say. Raises WrongError."""
     p = params.checked(values)
     n = 2 * p.batch_size + 7
     kind = torch.uint8 if values["dataset"] != "circles" else torch.float32
     shape = SHAPES.get(values["dataset"], (1, 28, 28))
-    part = Split(torch.empty(n, *shape, dtype=kind, device=CUDA), torch.empty(n, dtype=torch.int64, device=CUDA))
-    augment = None if p.augmentation.name == "none" else params.bind(AUGMENTATIONS, p.augmentation, "augmentations")
-    compute = Compute(torch.device("cuda"), torch.float32 if p.precision == "float32" else torch.bfloat16, 1)
+    part = Split(
+        torch.empty(n, *shape, dtype=kind, device=CUDA),
+        torch.empty(n, dtype=torch.int64, device=CUDA),
+    )
+    augment = (
+        None
+        if p.augmentation.name == "none"
+        else params.bind(AUGMENTATIONS, p.augmentation, "augmentations")
+    )
+    compute = Compute(
+        torch.device("cuda"), torch.float32 if p.precision == "float32" else torch.bfloat16, 1
+    )
     loss_of = change(model, params.bind(LOSSES, p.loss, "losses")(part.labels[:10]))
     learner, learnt = model, part
     if p.freeze_trunk:
@@ -180,7 +200,9 @@ def trained(values: Values, model: Classifier, change: Callable[[Classifier, Los
             learner, learnt = model.head_alone(), inference.features(model, part)
         augment = None
     trainer = Trainer(
-        state=State(learner, params.bind(OPTIMIZERS, p.optimizer, "optimizers")(learner.trainable()), CUDA),
+        state=State(
+            learner, params.bind(OPTIMIZERS, p.optimizer, "optimizers")(learner.trainable()), CUDA
+        ),
         train_split=learnt,
         validation_split=learnt,
         augment=augment,
@@ -244,13 +266,20 @@ def fetches(model: Classifier, loss_of: LossFunction) -> LossFunction:
 
 
 def pools(model: Classifier, loss_of: LossFunction) -> LossFunction:
-    model.trunk = nn.Sequential(nn.AdaptiveAvgPool2d(5), nn.Conv2d(1, 4, 1), nn.AdaptiveAvgPool2d(2), nn.Flatten())
+    model.trunk = nn.Sequential(
+        nn.AdaptiveAvgPool2d(5), nn.Conv2d(1, 4, 1), nn.AdaptiveAvgPool2d(2), nn.Flatten()
+    )
     model.head = nn.Linear(16, 10)
     model.to(CUDA)
     return loss_of
 
 
-BROKEN = {"reads a number": reads, "picks samples": picks, "fetches labels": fetches, "pools in any order": pools}
+BROKEN = {
+    "reads a number": reads,
+    "picks samples": picks,
+    "fetches labels": fetches,
+    "pools in any order": pools,
+}
 
 
 def cases() -> Iterator[tuple[str, str]]:
@@ -258,7 +287,11 @@ def cases() -> Iterator[tuple[str, str]]:
     own = params_file.read(ROOT / "params.yaml")
     for name in recipes.titles():
         yield f"recipe {name}", wrong(recipes.load(name).values)
-    for table, key in (("losses", "loss"), ("optimizers", "optimizer"), ("augmentations", "augmentation")):
+    for table, key in (
+        ("losses", "loss"),
+        ("optimizers", "optimizer"),
+        ("augmentations", "augmentation"),
+    ):
         for name in own[table]:
             yield f"{key} {name}", wrong(own | {key: name})
     both = {"label_smoothing": 0.1, "class_weights": "balanced"}

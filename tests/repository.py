@@ -53,7 +53,13 @@ class Tree:
     def run(self, *command: str, code: int = 0, **env: str) -> str:
         """What `command` printed, after it ended with `code`."""
         ended = subprocess.run(
-            command, cwd=self.path, env=self.env | env, capture_output=True, text=True, check=False, timeout=300
+            command,
+            cwd=self.path,
+            env=self.env | env,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
         )
         output = ended.stdout + ended.stderr
         assert ended.returncode == code, output
@@ -79,7 +85,9 @@ class Clone(Tree):
 
     def __init__(self, path: Path, cache: Path, edits: dict[str, str]) -> None:
         super().__init__(path, cache)
-        listing = git.run("ls-files", "-z", "--cached", "--others", "--exclude-standard", folder=ROOT)
+        listing = git.run(
+            "ls-files", "-z", "--cached", "--others", "--exclude-standard", folder=ROOT
+        )
         for name in filter(None, listing.decode().split("\0")):
             if (ROOT / name).is_file():
                 (path / name).parent.mkdir(parents=True, exist_ok=True)

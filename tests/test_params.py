@@ -22,7 +22,9 @@ def write(values: object) -> None:
 
 
 @pytest.mark.parametrize("stage", params.STAGES.values())
-def test_every_stage_has_its_parameters_in_the_repository_s_file(stage: type[params.Strict]) -> None:
+def test_every_stage_has_its_parameters_in_the_repository_s_file(
+    stage: type[params.Strict],
+) -> None:
     loaded = params.load(stage, ROOT / paths.PARAMS)
     assert set(loaded.model_dump()) == set(stage.model_fields)
 
@@ -98,7 +100,23 @@ def test_a_missing_file_is_named() -> None:
 
 
 SCALARS = [
-    *("1e-3", "1E5", "1.", ".5", "-.5", "+1", "1_000", "0x1F", "0o17", "017", "0b11", "1:30", "12e03", ".inf", "-.INF"),
+    *(
+        "1e-3",
+        "1E5",
+        "1.",
+        ".5",
+        "-.5",
+        "+1",
+        "1_000",
+        "0x1F",
+        "0o17",
+        "017",
+        "0b11",
+        "1:30",
+        "12e03",
+        ".inf",
+        "-.INF",
+    ),
     *(
         ".nan",
         "yes",
@@ -128,7 +146,9 @@ def test_every_scalar_is_read_as_dvc_reads_it(folder: Path, scalar: str) -> None
     assert repr(ours) == repr(dvcs)
 
 
-def build(image: int, *, width: Annotated[int, Field(ge=1)], names: list[str]) -> tuple[int, int, list[str]]:
+def build(
+    image: int, *, width: Annotated[int, Field(ge=1)], names: list[str]
+) -> tuple[int, int, list[str]]:
     return image, width, names
 
 
@@ -143,7 +163,10 @@ def test_a_choice_is_called_with_its_settings() -> None:
         ({"names": []}, "models.net.width is missing"),
         ({"names": [], "width": 0}, "models.net.width is 0; should be greater than or equal to 1"),
         ({"names": [1], "width": 1}, r"models.net.names.0 is 1; should be a valid string"),
-        ({"names": [], "width": 1, "wdith": 2}, "models.net.wdith is not a key; did you mean width?"),
+        (
+            {"names": [], "width": 1, "wdith": 2},
+            "models.net.wdith is not a key; did you mean width?",
+        ),
         ({"names": [], "width": "x" * 500}, "models.net.width is 'xxx"),
     ],
 )
@@ -157,7 +180,9 @@ def test_whole_numbers_become_the_fractions_that_are_asked_for() -> None:
     def scaled(*, by: Annotated[list[float], Field(min_length=1)]) -> list[float]:
         return by
 
-    (by,) = params.bind({"net": scaled}, params.Choice(name="net", settings={"by": [0]}), "models")()
+    (by,) = params.bind(
+        {"net": scaled}, params.Choice(name="net", settings={"by": [0]}), "models"
+    )()
     assert type(by) is float
 
 
@@ -179,8 +204,14 @@ def test_only_the_chosen_settings_are_part_of_an_experiment(values: params_file.
 
 
 json_like = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_subnormal=False) | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_subnormal=False)
+    | st.text(max_size=20),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
     max_leaves=5,
 )
 
@@ -229,7 +260,10 @@ raw = st.sampled_from(
 
 
 @settings(max_examples=500, deadline=None)
-@given(key=st.sampled_from((*params.Experiment.model_fields, "zzz", "1", "~")), value=raw | st.text(max_size=20))
+@given(
+    key=st.sampled_from((*params.Experiment.model_fields, "zzz", "1", "~")),
+    value=raw | st.text(max_size=20),
+)
 def test_no_text_in_the_file_runs_hangs_or_ends_in_a_traceback(key: str, value: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "params.yaml"
@@ -249,7 +283,8 @@ def test_an_alias_is_named_by_its_key(folder: Path, value: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"), [("1: 2", "1 has the key 1 "), ("extra: {a: [{~: 3}]}", "extra has the key None ")]
+    ("text", "said"),
+    [("1: 2", "1 has the key 1 "), ("extra: {a: [{~: 3}]}", "extra has the key None ")],
 )
 def test_a_key_that_is_no_text_is_named(folder: Path, text: str, said: str) -> None:
     (folder / paths.PARAMS).write_text(text)

@@ -118,8 +118,17 @@ TOLD = {  # what it says there
 
 
 def git(*arguments: str) -> None:
-    who = ("-c", "user.name=test", "-c", "user.email=test@localhost", "-c", "core.hooksPath=/dev/null")
-    subprocess.run(["git", *who, *arguments], check=True, env=os.environ | {"GIT_CONFIG_GLOBAL": os.devnull})
+    who = (
+        "-c",
+        "user.name=test",
+        "-c",
+        "user.email=test@localhost",
+        "-c",
+        "core.hooksPath=/dev/null",
+    )
+    subprocess.run(
+        ["git", *who, *arguments], check=True, env=os.environ | {"GIT_CONFIG_GLOBAL": os.devnull}
+    )
 
 
 @pytest.fixture
@@ -140,7 +149,9 @@ def edit(old: str, new: str) -> None:
 
 
 def words_of(values: Values) -> list[str]:
-    return [word for key, value in recipes.changes(values).items() for word in ("-S", f"{key}={value}")]
+    return [
+        word for key, value in recipes.changes(values).items() for word in ("-S", f"{key}={value}")
+    ]
 
 
 def apply(words: list[str]) -> None:
@@ -153,7 +164,9 @@ def apply(words: list[str]) -> None:
 def same(one: object, other: object) -> bool:
     """Equal, and of equal types all the way down; the order of keys does not count."""
     if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(same(value, other[key]) for key, value in one.items())
+        return one.keys() == other.keys() and all(
+            same(value, other[key]) for key, value in one.items()
+        )
     return repr(one) == repr(other)
 
 
@@ -197,7 +210,9 @@ def test_the_default_recipe_is_params_yaml() -> None:
 
 @pytest.mark.usefixtures("repository")
 def test_classes_fall_by_an_equal_factor_from_all_to_a_hundredth_and_losses_alone_differ() -> None:
-    one, *others = (recipes.load(f"imbalanced_{kind}").values for kind in ("plain", "weighted", "focal"))
+    one, *others = (
+        recipes.load(f"imbalanced_{kind}").values for kind in ("plain", "weighted", "focal")
+    )
     shares = one["class_shares"]
     assert shares == pytest.approx([0.01 ** (i / 9) for i in range(10)], rel=0.02)
     for other in others:
@@ -238,15 +253,22 @@ def test_a_shell_hands_over_the_words_as_they_were_printed(shell: str, tmp_path:
         assert words
         (tmp_path / str(number)).write_text(" ".join(words) + "\n")
         typed = f"printf '%s\\n' $(cat {number})"
-        asked = subprocess.run([shell, "-c", typed], cwd=tmp_path, capture_output=True, text=True, check=True)
+        asked = subprocess.run(
+            [shell, "-c", typed], cwd=tmp_path, capture_output=True, text=True, check=True
+        )
         assert asked.stdout.splitlines() == words
 
 
 scalars = (
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False, allow_subnormal=False)
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False, allow_subnormal=False)
 )
 texts = (
-    st.text(max_size=8) | st.from_regex(r"[\w./+-]{1,8}", fullmatch=True) | st.sampled_from(["yes", "on", "1_0", "~"])
+    st.text(max_size=8)
+    | st.from_regex(r"[\w./+-]{1,8}", fullmatch=True)
+    | st.sampled_from(["yes", "on", "1_0", "~"])
 )
 
 
@@ -270,10 +292,13 @@ def test_a_value_is_read_back_by_dvc_as_it_was_or_is_refused(value: object) -> N
 
 
 @pytest.mark.parametrize(
-    "value", ["a b", "a'b", "*", "$HOME", "a;b", "true", "Null", "1e3", "", "ä", "a:b", "~", {"a": 1}]
+    "value",
+    ["a b", "a'b", "*", "$HOME", "a;b", "true", "Null", "1e3", "", "ä", "a:b", "~", {"a": 1}],
 )
 def test_a_value_that_would_need_quotes_is_refused(value: object) -> None:
-    with pytest.raises(ParamsError, match="pretrained is to be .* cannot say unquoted; edit the file instead"):
+    with pytest.raises(
+        ParamsError, match="pretrained is to be .* cannot say unquoted; edit the file instead"
+    ):
         overrides.word("pretrained", value)
 
 
@@ -287,7 +312,9 @@ def test_values_that_are_equal_to_python_alone_are_told_apart(old: str, new: str
 
 
 @pytest.mark.usefixtures("repository")
-def test_what_the_recipe_does_not_name_is_set_back_and_said(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_the_recipe_does_not_name_is_set_back_and_said(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     edit("seed: 0 ", "seed: 7 ")
     edit("lr: 0.005 ", "lr: 7 ")
     command.flags("mnist_tutorial")
@@ -314,7 +341,9 @@ def test_without_a_commit_a_recipe_stands_on_the_file(folder: Path) -> None:
     shutil.copytree(ROOT / recipes.FOLDER, recipes.FOLDER)
     edit("seed: 0 ", "seed: 7 ")
     env = os.environ | {"GIT_CEILING_DIRECTORIES": str(folder.parent)}
-    assert subprocess.run(["git", "status"], env=env, capture_output=True, check=False).returncode != 0
+    assert (
+        subprocess.run(["git", "status"], env=env, capture_output=True, check=False).returncode != 0
+    )
     assert recipes.load("mnist_cnn").values["seed"] == 7
 
 
@@ -341,7 +370,10 @@ def test_keys_that_come_or_go_are_refused(old: str, new: str, said: str) -> None
     ("text", "said"),
     [
         ("lrr: 1\n", "lrr is not a key of the last commit's params.yaml; did you mean lr?"),
-        ("models:\n  cnn:\n    hiden: 1\n", "models.cnn.hiden is not a key .*; did you mean models.cnn.hidden?"),
+        (
+            "models:\n  cnn:\n    hiden: 1\n",
+            "models.cnn.hiden is not a key .*; did you mean models.cnn.hidden?",
+        ),
         ("models:\n  cnn: {}\n", "models.cnn is not a key"),
         ("lr: abc\n", "lr is 'abc'; should be a valid number"),
         ("epochs: 1.5\n", "epochs is 1.5; should be a valid integer"),
@@ -354,7 +386,9 @@ def test_keys_that_come_or_go_are_refused(old: str, new: str, said: str) -> None
 )
 def test_a_broken_recipe_is_refused_in_one_line_that_names_its_file(text: str, said: str) -> None:
     (recipes.FOLDER / "mine.yaml").write_text(f"# mine\n{text}")
-    with pytest.raises(ParamsError, match=rf"^recipes/mine.yaml: {said.replace('?', '[?]')}") as raised:
+    with pytest.raises(
+        ParamsError, match=rf"^recipes/mine.yaml: {said.replace('?', '[?]')}"
+    ) as raised:
         recipes.load("mine")
     assert "\n" not in str(raised.value)
 
@@ -378,7 +412,12 @@ def test_what_is_printed_for_a_refused_recipe_dvc_refuses_too() -> None:
 def retrace(*arguments: str, cwd: Path, code: int = 0) -> tuple[str, str]:
     """What the program printed on stdout and stderr, after it ended with `code`."""
     ended = subprocess.run(
-        [BIN / "retrace", *arguments], cwd=cwd, env=environment(cwd), capture_output=True, text=True, check=False
+        [BIN / "retrace", *arguments],
+        cwd=cwd,
+        env=environment(cwd),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert ended.returncode == code, ended.stderr
     return ended.stdout, ended.stderr
@@ -389,7 +428,9 @@ def test_the_program_lists_and_prints_from_any_folder_of_the_repository(reposito
     inside.mkdir(parents=True)
     listed, _ = retrace("recipe", cwd=inside)
     assert [line.split()[0] for line in listed.splitlines()] == NAMES
-    columns = {re.match(r"\S+ +", line)[0] for line in listed.splitlines() if re.match(r"\S+ +", line)}  # pyright: ignore
+    columns = {
+        re.match(r"\S+ +", line)[0] for line in listed.splitlines() if re.match(r"\S+ +", line)
+    }  # pyright: ignore
     assert len({len(column) for column in columns}) == 1
     printed, said = retrace("recipe", "cifar10_v3", cwd=inside)
     assert printed.split() == words_of(recipes.load("cifar10_v3").values)
@@ -397,7 +438,9 @@ def test_the_program_lists_and_prints_from_any_folder_of_the_repository(reposito
     assert said == ""
 
 
-def test_the_program_ends_with_2_and_a_line_where_the_user_can_mend_it(repository: Path, tmp_path_factory: Any) -> None:
+def test_the_program_ends_with_2_and_a_line_where_the_user_can_mend_it(
+    repository: Path, tmp_path_factory: Any
+) -> None:
     printed, said = retrace("recipe", "cifar10_v4", cwd=repository, code=2)
     assert (printed, said.count("\n")) == (f"{command.REFUSED}\n", 1)
     outside = tmp_path_factory.mktemp("outside")
@@ -407,7 +450,10 @@ def test_the_program_ends_with_2_and_a_line_where_the_user_can_mend_it(repositor
         f"{outside}: has no dvc.yaml, nor has a folder above; run retrace in the repository\n",
     )
     assert "unrecognized arguments: b" in retrace("recipe", "a", "b", cwd=repository, code=2)[1]
-    assert "unknown command 'recipes': did you mean recipe?" in retrace("recipes", cwd=repository, code=2)[1]
+    assert (
+        "unknown command 'recipes': did you mean recipe?"
+        in retrace("recipes", cwd=repository, code=2)[1]
+    )
 
 
 def test_the_program_alone_is_its_help_everywhere(tmp_path: Path) -> None:
@@ -416,22 +462,38 @@ def test_the_program_alone_is_its_help_everywhere(tmp_path: Path) -> None:
     assert "recipe " in printed
 
 
-@pytest.mark.parametrize(("argument", "unbuffered"), [("recipe", ""), ("recipe", "1"), ("--help", "")])
-def test_a_reader_that_leaves_ends_the_program_without_a_word(repository: Path, argument: str, unbuffered: str) -> None:
+@pytest.mark.parametrize(
+    ("argument", "unbuffered"), [("recipe", ""), ("recipe", "1"), ("--help", "")]
+)
+def test_a_reader_that_leaves_ends_the_program_without_a_word(
+    repository: Path, argument: str, unbuffered: str
+) -> None:
     env = environment(repository) | {"PYTHONUNBUFFERED": unbuffered}
     gone, ours = os.pipe()
     os.close(gone)
     with os.fdopen(ours, "w") as pipe:
         ended = subprocess.run(
-            [BIN / "retrace", argument], cwd=repository, env=env, stdout=pipe, stderr=subprocess.PIPE, check=False
+            [BIN / "retrace", argument],
+            cwd=repository,
+            env=env,
+            stdout=pipe,
+            stderr=subprocess.PIPE,
+            check=False,
         )
     assert (ended.returncode, ended.stderr) == (128 + signal.SIGPIPE, b"")
 
 
 def test_help_and_a_list_need_no_heavy_import(repository: Path) -> None:
     source = "import sys; from retrace.cli.main import main; main._call(); print(*sys.modules, file=sys.stderr)"
-    for arguments, absent in (([], {"pydantic", "ruamel"}), (["recipe"], {"torch", "mlflow", "dvc", "numpy"})):
+    for arguments, absent in (
+        ([], {"pydantic", "ruamel"}),
+        (["recipe"], {"torch", "mlflow", "dvc", "numpy"}),
+    ):
         asked = subprocess.run(
-            [sys.executable, "-c", source, *arguments], cwd=repository, capture_output=True, text=True, check=True
+            [sys.executable, "-c", source, *arguments],
+            cwd=repository,
+            capture_output=True,
+            text=True,
+            check=True,
         )
         assert not absent & set(asked.stderr.split())

@@ -66,7 +66,11 @@ def _words(text: str) -> list[str]:
 def _texts(function: ast.FunctionDef) -> Iterator[str]:
     bindings = _bindings(function)
     for call in ast.walk(function):
-        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr in CALLS:
+        if (
+            isinstance(call, ast.Call)
+            and isinstance(call.func, ast.Attribute)
+            and call.func.attr in CALLS
+        ):
             yield from _joined(" ", call.args, bindings)
 
 
@@ -88,7 +92,9 @@ def _bindings(function: ast.FunctionDef) -> Bindings:
                 func=ast.Attribute(attr="parametrize"),
                 args=[ast.Tuple([ast.Constant(str() as name), *_]), ast.List(rows)],
             ):
-                bindings.setdefault(name, []).extend(row.elts[0] for row in rows if isinstance(row, ast.Tuple))
+                bindings.setdefault(name, []).extend(
+                    row.elts[0] for row in rows if isinstance(row, ast.Tuple)
+                )
     return bindings
 
 
@@ -96,7 +102,9 @@ def _strings(node: ast.expr, bindings: Bindings) -> list[str]:
     """Return all strings that an expression may be."""
     strings = [HOLE]
     match node:
-        case ast.Constant(str() as text) | ast.BinOp(op=ast.Div(), right=ast.Constant(str() as text)):
+        case (
+            ast.Constant(str() as text) | ast.BinOp(op=ast.Div(), right=ast.Constant(str() as text))
+        ):
             strings = [text]  # also BIN / "retrace"
         case ast.Name(name) if name in bindings:
             others = {other: values for other, values in bindings.items() if other != name}

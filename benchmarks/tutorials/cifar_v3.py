@@ -15,16 +15,29 @@ def network() -> nn.Sequential:
     layers: list[nn.Module] = []
     for n_in, n_out in ((3, 32), (32, 64), (64, 128)):
         for n in (n_in, n_out):
-            layers += [nn.Conv2d(n, n_out, 3, padding=1), nn.ReLU(inplace=True), nn.BatchNorm2d(n_out)]
+            layers += [
+                nn.Conv2d(n, n_out, 3, padding=1),
+                nn.ReLU(inplace=True),
+                nn.BatchNorm2d(n_out),
+            ]
         layers.append(nn.MaxPool2d(2))
-    layers += [nn.Flatten(), nn.Dropout(0.4), nn.Linear(2048, 64), nn.ReLU(inplace=True), nn.Dropout(0.4)]
+    layers += [
+        nn.Flatten(),
+        nn.Dropout(0.4),
+        nn.Linear(2048, 64),
+        nn.ReLU(inplace=True),
+        nn.Dropout(0.4),
+    ]
     return nn.Sequential(*layers, nn.Linear(64, 10))
 
 
 class Tutorial(Loops):
     def __init__(self, train: Samples, test: Samples) -> None:
         to_tensor = transforms.ToTensor()
-        crop, flip = transforms.RandomCrop(32, padding=[0, 2, 3, 4]), transforms.RandomHorizontalFlip(p=0.5)
+        crop, flip = (
+            transforms.RandomCrop(32, padding=[0, 2, 3, 4]),
+            transforms.RandomHorizontalFlip(p=0.5),
+        )
         train_data = Pictures(train, transforms.Compose([crop, flip, to_tensor]))
         model = network()
         super().__init__(

@@ -19,7 +19,9 @@ class Tutorial:
     def __init__(self, train: Samples, test: Samples) -> None:
         self.train_x, self.train_y = torch.from_numpy(train.inputs), torch.from_numpy(train.labels)
         self.test_x, self.test_y = torch.from_numpy(test.inputs), torch.from_numpy(test.labels)
-        self.model = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 2))
+        self.model = nn.Sequential(
+            nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 2)
+        )
         self.optimizer = optim.Adam(self.model.parameters(), lr=0.001)
         self.criterion = nn.CrossEntropyLoss()
 

@@ -35,7 +35,9 @@ match sys.argv[1:]:
     case ["allow", member, permission, name]:
         experiment_id = "*"
         if name != "*":
-            response = call("GET", "2.0/mlflow/experiments/get-by-name", params={"experiment_name": name})
+            response = call(
+                "GET", "2.0/mlflow/experiments/get-by-name", params={"experiment_name": name}
+            )
             experiment_id = response["experiment"]["experiment_id"]
         grant = {
             "username": member,

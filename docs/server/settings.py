@@ -13,7 +13,11 @@ from pathlib import Path
 S3_KEY, S3_SECRET = "mlflow", secrets.token_hex()
 S3 = {
     "identities": [
-        {"name": S3_KEY, "credentials": [{"accessKey": S3_KEY, "secretKey": S3_SECRET}], "actions": ["Admin"]}
+        {
+            "name": S3_KEY,
+            "credentials": [{"accessKey": S3_KEY, "secretKey": S3_SECRET}],
+            "actions": ["Admin"],
+        }
     ]
 }
 ENVIRONMENT = {
@@ -35,7 +39,9 @@ if len(sys.argv) != 2 or not Path(sys.argv[1]).is_dir():
     sys.exit(__doc__)
 existing = [name for name in FILES if Path(sys.argv[1], name).exists()]
 if existing:  # a new file would not fit the other one
-    sys.exit(f"{sys.argv[1]}: has {' and '.join(existing)} already; remove both files for new secrets")
+    sys.exit(
+        f"{sys.argv[1]}: has {' and '.join(existing)} already; remove both files for new secrets"
+    )
 
 for name, text in FILES.items():
     path = Path(sys.argv[1], name)

@@ -29,7 +29,10 @@ def python() -> Iterator[Finding]:
     if version in SpecifierSet(allowed, prereleases=True):
         yield ok(f"Python {version}")
     else:
-        yield problem(f"Python {version}; {PROJECT} allows {allowed}", "rm -rf .venv && make PYTHON=python3.12 env")
+        yield problem(
+            f"Python {version}; {PROJECT} allows {allowed}",
+            "rm -rf .venv && make PYTHON=python3.12 env",
+        )
 
 
 def packages() -> Iterator[Finding]:
@@ -43,14 +46,18 @@ def packages() -> Iterator[Finding]:
         for name, version, marker in PIN.findall(PINS.read_text(encoding="utf-8"))
         if not marker or Marker(marker).evaluate()
     }
-    here = {canonicalize_name(each.name): each.version for each in metadata.distributions() if each.name}
+    here = {
+        canonicalize_name(each.name): each.version for each in metadata.distributions() if each.name
+    }
     wrong = [
         f"{name} is {here.get(name, 'missing')}, not {version}"
         for name, version in pinned.items()
         if name not in here or Version(here[name]).public != Version(version).public
     ]
     if wrong:
-        yield problem(f"{len(wrong)} of {len(pinned)} packages are not as {PINS} says: {some(wrong)}", REBUILD)
+        yield problem(
+            f"{len(wrong)} of {len(pinned)} packages are not as {PINS} says: {some(wrong)}", REBUILD
+        )
     else:
         yield ok(f"{len(pinned)} packages, as {PINS} says")
 
@@ -61,7 +68,10 @@ def code() -> Iterator[Finding]:
     if own == Path("src/retrace").resolve():
         yield ok("`retrace` runs the code in src/")
     else:
-        yield problem(f"`retrace` runs the code in {own}, not this repository's", "make env && . .venv/bin/activate")
+        yield problem(
+            f"`retrace` runs the code in {own}, not this repository's",
+            "make env && . .venv/bin/activate",
+        )
 
 
 def gpu() -> Iterator[Finding]:
@@ -76,11 +86,16 @@ def gpu() -> Iterator[Finding]:
         if isinstance(error, absent):
             yield ok("no GPU: training runs on the CPU")
         else:
-            yield warning(f"the GPU's driver fails: {error}; after updating it, restart the machine")
+            yield warning(
+                f"the GPU's driver fails: {error}; after updating it, restart the machine"
+            )
         return
     try:
         names = [_gpu(pynvml, number) for number in range(pynvml.nvmlDeviceGetCount())]
-        known, driver = pynvml.nvmlSystemGetCudaDriverVersion_v2(), pynvml.nvmlSystemGetDriverVersion()
+        known, driver = (
+            pynvml.nvmlSystemGetCudaDriverVersion_v2(),
+            pynvml.nvmlSystemGetDriverVersion(),
+        )
     finally:
         pynvml.nvmlShutdown()
     built = _cuda_of_torch()
@@ -91,9 +106,14 @@ def gpu() -> Iterator[Finding]:
     elif known // 1000 < int(built.split(".")[0]):
         newest = f"{known // 1000}.{known % 1000 // 10}"
         reason = f"driver {driver} supports CUDA {newest}, torch was built for {built}"
-        yield problem(f"{', '.join(names)}, which torch cannot use: {reason}; update the driver, or use -S device=cpu")
+        yield problem(
+            f"{', '.join(names)}, which torch cannot use: {reason}; update the driver, or use -S device=cpu"
+        )
     elif os.environ.get("CUDA_VISIBLE_DEVICES") == "":
-        yield warning(f"{', '.join(names)}, hidden by an empty CUDA_VISIBLE_DEVICES", "unset CUDA_VISIBLE_DEVICES")
+        yield warning(
+            f"{', '.join(names)}, hidden by an empty CUDA_VISIBLE_DEVICES",
+            "unset CUDA_VISIBLE_DEVICES",
+        )
     else:
         yield ok(f"{', '.join(names)}; driver {driver}, torch for CUDA {built}")
 
@@ -116,8 +136,14 @@ def _cuda_of_torch() -> str | None:
 
 def processor() -> Iterator[Finding]:
     """The number of CPUs that this process may use, and whether they multiply bfloat16."""
-    flags = set(re.findall(r"\w+", CPU_FLAGS.read_text(encoding="utf-8"))) if CPU_FLAGS.exists() else set[str]()
-    native = "bfloat16 is native" if flags & BFLOAT16 else "no native bfloat16, so training uses float32"
+    flags = (
+        set(re.findall(r"\w+", CPU_FLAGS.read_text(encoding="utf-8")))
+        if CPU_FLAGS.exists()
+        else set[str]()
+    )
+    native = (
+        "bfloat16 is native" if flags & BFLOAT16 else "no native bfloat16, so training uses float32"
+    )
     yield ok(f"{len(os.sched_getaffinity(0))} CPUs, {native}")
 
 

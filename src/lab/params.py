@@ -166,7 +166,9 @@ def checked(values: Values) -> Experiment:
         raise ParamsError(message) from None
 
 
-def bind(table: Mapping[str, Callable[..., Built]], choice: Choice, kind: str) -> Callable[..., Built]:
+def bind(
+    table: Mapping[str, Callable[..., Built]], choice: Choice, kind: str
+) -> Callable[..., Built]:
     """Bind the settings of `choice` to the keyword-only arguments of its function in `table`.
 
     `kind` is the table's name in params.yaml. Raises ParamsError if a setting is missing, unknown
@@ -186,7 +188,9 @@ def bind(table: Mapping[str, Callable[..., Built]], choice: Choice, kind: str) -
     return partial(table[choice.name], **values.model_dump())
 
 
-def bind_all(table: Mapping[str, Callable[..., Built]], settings: Table, kind: str) -> dict[str, Callable[..., Built]]:
+def bind_all(
+    table: Mapping[str, Callable[..., Built]], settings: Table, kind: str
+) -> dict[str, Callable[..., Built]]:
     """Bind the settings of every function in `table`. Raises ParamsError as `bind` does."""
     if odd := set(table) ^ set(settings):
         expected = ", ".join(table)

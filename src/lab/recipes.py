@@ -45,7 +45,9 @@ def load(name: str) -> Recipe:
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
-        raise ParamsError(f"recipe {name!r} is not in {FOLDER}/; {hint}known are {', '.join(known) or 'none'}")
+        raise ParamsError(
+            f"recipe {name!r} is not in {FOLDER}/; {hint}known are {', '.join(known) or 'none'}"
+        )
     file = FOLDER / f"{name}.yaml"
     own = overrides.flatten(params_file.read(file), keep_empty=True)
     committed = overrides.flatten(_committed(), keep_empty=True)
@@ -74,7 +76,11 @@ def changes(values: Values) -> dict[str, str]:
         advice = f"-S neither adds nor removes a key: commit {paths.PARAMS} first, or restore it"
         raise ParamsError(f"{paths.PARAMS}: {has} {odd[0]}, unlike the last commit's; {advice}")
     # repr, because 1, 1.0 and true are equal to Python and three values to YAML.
-    return {key: overrides.word(key, value) for key, value in target.items() if repr(value) != repr(present[key])}
+    return {
+        key: overrides.word(key, value)
+        for key, value in target.items()
+        if repr(value) != repr(present[key])
+    }
 
 
 def _committed() -> Values:

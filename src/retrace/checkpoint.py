@@ -48,10 +48,14 @@ class Checkpoints:
     def newest(self, load: Callable[[Path], Loaded]) -> Loaded | None:
         """Load the newest intact checkpoint. Delete damaged ones, with a warning on stderr."""
         for path in reversed(in_folder(self.folder)):
-            with suppress(safetensors.SafetensorError, LookupError, TypeError, ValueError):  # intact, but not ours
+            with suppress(
+                safetensors.SafetensorError, LookupError, TypeError, ValueError
+            ):  # intact, but not ours
                 if files.is_intact(path):
                     return load(path)
-            print(f"warning: {path}: damaged, so the checkpoint before it is taken", file=sys.stderr)
+            print(
+                f"warning: {path}: damaged, so the checkpoint before it is taken", file=sys.stderr
+            )
             path.unlink()
         return None
 
@@ -126,4 +130,6 @@ def _folders(fingerprint: str) -> Iterator[Path]:
     root = files.root() / FOLDER
     used = [folder for folder in root.glob(f"{fingerprint}*") if in_folder(folder)]
     yield from sorted(used, key=lambda folder: in_folder(folder)[-1].name, reverse=True)
-    yield from (root / (fingerprint if number == 1 else f"{fingerprint}-{number}") for number in count(1))
+    yield from (
+        root / (fingerprint if number == 1 else f"{fingerprint}-{number}") for number in count(1)
+    )

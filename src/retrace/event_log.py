@@ -44,7 +44,9 @@ class EventLog:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             unfinished = folder / f".{self.id}"
-            self._file = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
+            self._file = os.open(
+                unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644
+            )
             _append(self._file, line)
             os.fsync(self._file)
             unfinished.rename(self.path)
@@ -160,7 +162,9 @@ def close(path: Path) -> None:
     events = read(path)
     if events and not end_of(events):
         reason = "its process ended without a word: SIGKILL, out of memory, or the power failed"
-        append(path, {"kind": "end", "time": events[-1]["time"], "status": "KILLED", "error": reason})
+        append(
+            path, {"kind": "end", "time": events[-1]["time"], "status": "KILLED", "error": reason}
+        )
 
 
 def end_of(events: list[Event]) -> Event | None:

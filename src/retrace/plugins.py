@@ -30,5 +30,8 @@ def load(group: str, required: Iterable[str] = ()) -> dict[str, Any]:
             loaded[name] = plugin
         except Exception as error:  # noqa: BLE001 - a plug-in may raise anything
             reason = " ".join(f"{type(error).__name__}: {error}".split())
-            print(f"retrace: cannot load the plug-in {name} ({entry.value}): {reason}", file=sys.stderr)
+            print(
+                f"retrace: cannot load the plug-in {name} ({entry.value}): {reason}",
+                file=sys.stderr,
+            )
     return loaded

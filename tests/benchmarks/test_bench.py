@@ -41,10 +41,14 @@ def samples(tutorial: str, n: int = 300) -> Samples:
     if tutorial == "circles":
         return Samples(random.random((n, 2), np.float32), np.arange(n) % 2, ("in", "out"))
     shape = (3, 32, 32) if tutorial.startswith(("cifar", "vgg")) else (1, 28, 28)
-    return Samples(random.integers(0, 256, (n, *shape), np.uint8), np.arange(n) % 10, tuple("0123456789"))
+    return Samples(
+        random.integers(0, 256, (n, *shape), np.uint8), np.arange(n) % 10, tuple("0123456789")
+    )
 
 
-@pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes", "ignore:Converting a tensor with")
+@pytest.mark.filterwarnings(
+    "ignore:This DataLoader will create 4 worker processes", "ignore:Converting a tensor with"
+)
 @pytest.mark.parametrize("tutorial", sorted(set(TRAININGS) - {"vgg16"}))
 def test_a_tutorial_s_loop_takes_every_sample_once_and_is_tested(tutorial: str) -> None:
     part = samples(tutorial)
@@ -54,7 +58,9 @@ def test_a_tutorial_s_loop_takes_every_sample_once_and_is_tested(tutorial: str) 
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes")
-@pytest.mark.parametrize("row", [row for row in ROWS if row.kind == SAME_RECIPE and row.tutorial in TRAININGS])
+@pytest.mark.parametrize(
+    "row", [row for row in ROWS if row.kind == SAME_RECIPE and row.tutorial in TRAININGS]
+)
 def test_where_the_recipe_is_the_same_the_networks_are_as_large(row: Row) -> None:
     values = recipes.load(row.recipe).values | row.changes
     part = samples(row.tutorial)
@@ -71,7 +77,9 @@ def n_weights(taught: object) -> int:
     if isinstance(taught, torch.nn.Module):
         return sum(weight.numel() for weight in taught.parameters())
     held = vars(taught)
-    tensors = [value for value in held.values() if isinstance(value, torch.Tensor) and value.requires_grad]
+    tensors = [
+        value for value in held.values() if isinstance(value, torch.Tensor) and value.requires_grad
+    ]
     networks = [value for name, value in held.items() if name in ("cnn", "model")]
     return sum(map(n_weights, networks)) + sum(tensor.numel() for tensor in tensors)
 
@@ -94,7 +102,15 @@ def test_a_side_says_what_so_many_samples_took(folder: Path, which: str, what: s
     for path in (paths.TRAIN, paths.VALIDATION, paths.TEST):
         path.parent.mkdir(parents=True, exist_ok=True)
         storage.save(path, samples("mnist", 800), Scale((33.0,), (78.0,)))
-    command = [sys.executable, str(ROOT / "benchmarks" / "side.py"), which, "mnist", what, str(n), "0"]
+    command = [
+        sys.executable,
+        str(ROOT / "benchmarks" / "side.py"),
+        which,
+        "mnist",
+        what,
+        str(n),
+        "0",
+    ]
     env = os.environ | {"PYTHONPATH": str(ROOT / "src")}
     ended = subprocess.run(command, env=env, check=True, capture_output=True, text=True)
     told = json.loads(ended.stdout.splitlines()[-1])
@@ -130,15 +146,30 @@ def measured(**changed: object) -> Measured:
         (measured(ours=[99.0] * 3, divergences=[(0.3, 0.3)]), "stretch"),
     ],
 )
-def test_a_verdict_is_of_the_ratio_of_the_medians_and_of_the_map(of: Measured, verdict: str) -> None:
+def test_a_verdict_is_of_the_ratio_of_the_medians_and_of_the_map(
+    of: Measured, verdict: str
+) -> None:
     assert of.verdict(ROW) == verdict
 
 
 def test_what_is_fast_and_not_as_good_is_missed() -> None:
-    row = Row("some", SAME_ACCURACY, "mnist_fast", "mnist", "steps 1", "loop 1", 35, 60, epochs=20, reaches=0.99)
+    row = Row(
+        "some",
+        SAME_ACCURACY,
+        "mnist_fast",
+        "mnist",
+        "steps 1",
+        "loop 1",
+        35,
+        60,
+        epochs=20,
+        reaches=0.99,
+    )
     fast = measured(unit="s", taught=[900.0], ours=[9.0], accuracies=[0.9899])
     assert fast.verdict(row) == "MISSED: 98.99 %"
-    assert measured(unit="s", taught=[900.0], ours=[9.0], accuracies=[0.99]).verdict(row) == "stretch"
+    assert (
+        measured(unit="s", taught=[900.0], ours=[9.0], accuracies=[0.99]).verdict(row) == "stretch"
+    )
 
 
 def test_the_tutorial_s_time_is_that_of_all_its_epochs() -> None:
@@ -152,7 +183,9 @@ def test_the_tutorial_s_time_is_that_of_all_its_epochs() -> None:
 def test_nothing_is_measured_while_something_else_runs() -> None:
     with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
         try:
-            with pytest.raises(RetraceError, match=r"other processes take \d+ % of a core, more than 20 %"):
+            with pytest.raises(
+                RetraceError, match=r"other processes take \d+ % of a core, more than 20 %"
+            ):
                 bench.demand_quiet()
         finally:
             busy.kill()
@@ -193,9 +226,17 @@ def test_the_page_shows_the_record(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"is_recorded": False}, "MISSED"),
     ],
 )
-def test_on_a_gpu_a_time_counts_with_the_accuracy_and_the_same_bits(changed: dict[str, Any], verdict: str) -> None:
+def test_on_a_gpu_a_time_counts_with_the_accuracy_and_the_same_bits(
+    changed: dict[str, Any], verdict: str
+) -> None:
     row = gpu.Row("some", "cifar10_airbench", 3, 1.3, reaches=0.94)
-    said = {"seconds": 2.0, "free_s": 2.0, "accuracy": 0.94, "weights": ["a", "a", "a"], "where": "a GPU"}
+    said = {
+        "seconds": 2.0,
+        "free_s": 2.0,
+        "accuracy": 0.94,
+        "weights": ["a", "a", "a"],
+        "where": "a GPU",
+    }
     said["is_recorded"] = True
     assert gpu.Measured(**(said | changed)).verdict(row) == verdict
 
@@ -221,7 +262,9 @@ def test_without_a_gpu_nothing_is_measured() -> None:
 
 
 @pytest.mark.slow
-def test_a_training_is_measured_as_on_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_is_measured_as_on_a_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(files, "root", lambda: tmp_path)  # whose cache is used
     loop = gpu.Row("digits", "digits_tsne", 60, 30)
@@ -239,7 +282,9 @@ def test_a_training_is_measured_as_on_a_gpu(tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("n", [5, 250])
-def test_synthetic_samples_are_read_as_mnist(folder: Path, monkeypatch: pytest.MonkeyPatch, n: int) -> None:
+def test_synthetic_samples_are_read_as_mnist(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, n: int
+) -> None:
     monkeypatch.setattr(scale, "BLOCK", 100)
     scale.synthetic(paths.RAW, n)
     parts = mnist.read(paths.RAW)

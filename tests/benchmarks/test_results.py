@@ -35,7 +35,13 @@ def client(folder: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return results.store()
 
 
-def log(client: MlflowClient, values: Values, accuracy: float | None, status: str = "FINISHED", **tags: str) -> str:
+def log(
+    client: MlflowClient,
+    values: Values,
+    accuracy: float | None,
+    status: str = "FINISHED",
+    **tags: str,
+) -> str:
     """A run as tracking leaves a parent; its id."""
     experiment = client.get_experiment_by_name(values["dataset"])
     place = experiment.experiment_id if experiment else client.create_experiment(values["dataset"])
@@ -51,7 +57,11 @@ def log(client: MlflowClient, values: Values, accuracy: float | None, status: st
 
 
 def log_training(client: MlflowClient, parent: str, seconds: float) -> None:
-    tags = {"mlflow.parentRunId": parent, "retrace.stage": "train", "retrace.device": "abacus, 2 rods"}
+    tags = {
+        "mlflow.parentRunId": parent,
+        "retrace.stage": "train",
+        "retrace.device": "abacus, 2 rods",
+    }
     run = client.create_run(client.get_run(parent).info.experiment_id, tags=tags).info.run_id
     client.log_metric(run, "train_s", seconds)
 
@@ -60,7 +70,9 @@ def seeded(recipe: str, seed: int) -> Values:
     return next(values for values in results.experiments_of(recipe) if values["seed"] == seed)
 
 
-def test_a_tested_run_of_the_very_same_parameters_is_found_and_the_newest_of_two(client: MlflowClient) -> None:
+def test_a_tested_run_of_the_very_same_parameters_is_found_and_the_newest_of_two(
+    client: MlflowClient,
+) -> None:
     values = seeded("mnist_tutorial", 1)
     assert results.found(client, values) is None
     log(client, values, 0.5)
@@ -73,7 +85,10 @@ def test_a_tested_run_of_the_very_same_parameters_is_found_and_the_newest_of_two
 def test_settings_of_what_is_not_chosen_do_not_count(client: MlflowClient) -> None:
     values = seeded("mnist_tutorial", 1)
     log(client, values, 0.5)
-    assert results.found(client, values | {"models": values["models"] | {"mlp": {"hidden": [1], "activation": "none"}}})
+    assert results.found(
+        client,
+        values | {"models": values["models"] | {"mlp": {"hidden": [1], "activation": "none"}}},
+    )
 
 
 @pytest.mark.parametrize(
@@ -112,7 +127,11 @@ def test_a_result_is_the_parent_s_with_the_newest_training_s_time(client: Mlflow
 
 
 def test_the_table_has_a_row_a_recipe_with_results(client: MlflowClient) -> None:
-    for recipe, accuracies in (("cifar10_v3", (0.88,)), ("imbalanced_focal", (0.9, 0.8, 0.82)), ("mnist_cnn", (0.99,))):
+    for recipe, accuracies in (
+        ("cifar10_v3", (0.88,)),
+        ("imbalanced_focal", (0.9, 0.8, 0.82)),
+        ("mnist_cnn", (0.99,)),
+    ):
         for seed, accuracy in enumerate(accuracies):
             run = log(client, seeded(recipe, seed), accuracy)
             log_training(client, run, 10.0 + seed**2)
@@ -139,7 +158,9 @@ class Runs:
         return self.code
 
 
-def test_what_mlflow_has_is_not_run_unless_asked_again(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_mlflow_has_is_not_run_unless_asked_again(
+    client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     log(client, seeded("mnist_cnn", 1), 0.5)
     monkeypatch.setattr(results, "run", runs := Runs(client))
     assert results.run_missing(client, ["mnist_cnn"], again=False) == []
@@ -151,18 +172,23 @@ def test_what_mlflow_has_is_not_run_unless_asked_again(client: MlflowClient, mon
 
 
 @pytest.mark.parametrize(
-    ("code", "logs", "said"), [(255, False, "DVC exited with 255"), (0, False, "MLflow does not have the run")]
+    ("code", "logs", "said"),
+    [(255, False, "DVC exited with 255"), (0, False, "MLflow does not have the run")],
 )
 def test_what_fails_is_told_and_the_others_go_on(
     client: MlflowClient, monkeypatch: pytest.MonkeyPatch, code: int, logs: bool, said: str
 ) -> None:
     monkeypatch.setattr(results, "run", Runs(client, code, logs=logs))
     failed = results.run_missing(client, ["mnist_cnn", "cifar10_v3"], again=False)
-    assert failed == [f"{n}: {said}" for n in (*(f"mnist_cnn, seed {s}" for s in range(3)), "cifar10_v3, seed 0")]
+    assert failed == [
+        f"{n}: {said}" for n in (*(f"mnist_cnn, seed {s}" for s in range(3)), "cifar10_v3, seed 0")
+    ]
 
 
 @pytest.mark.usefixtures("client")
-def test_an_experiment_is_dvc_s_with_the_recipe_s_values_and_the_seed(folder: Path, monkeypatch: Any) -> None:
+def test_an_experiment_is_dvc_s_with_the_recipe_s_values_and_the_seed(
+    folder: Path, monkeypatch: Any
+) -> None:
     program = folder / "bin" / "dvc"
     program.parent.mkdir()
     program.write_text(f"#!/bin/sh\nprintf '%s\\n' \"$@\" >> {folder}/typed\n[ $2 = remove ]\n")
@@ -178,7 +204,9 @@ def test_an_experiment_is_dvc_s_with_the_recipe_s_values_and_the_seed(folder: Pa
     assert params_file.read() == values
 
 
-def test_a_picture_goes_to_docs_and_no_result_is_lost(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_picture_goes_to_docs_and_no_result_is_lost(
+    client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(results, "run", Runs(client))
     run = log(client, seeded("circles_relu", 0), 0.5)
     Path("decision_boundary.png").write_bytes(b"picture")
@@ -193,7 +221,9 @@ def test_a_picture_goes_to_docs_and_no_result_is_lost(client: MlflowClient, monk
 
 def test_headers_and_page_have_the_recorded_results() -> None:
     record = json.loads((ROOT / results.RECORD).read_text())["results"]
-    measured = {recipe: [Result(**each) for each in results_] for recipe, results_ in record.items()}
+    measured = {
+        recipe: [Result(**each) for each in results_] for recipe, results_ in record.items()
+    }
     for recipe, each in measured.items():
         text = (ROOT / recipes.FOLDER / f"{recipe}.yaml").read_text()
         assert results.headed(text, each) == text
@@ -220,10 +250,13 @@ def test_only_the_page_s_table_is_replaced() -> None:
     assert results.with_table(once, "| new |\n") == once
 
 
-@pytest.mark.parametrize("page", ["", PAGE.replace(results.BEGIN, ""), PAGE.replace(results.END, ""), PAGE * 2])
+@pytest.mark.parametrize(
+    "page", ["", PAGE.replace(results.BEGIN, ""), PAGE.replace(results.END, ""), PAGE * 2]
+)
 def test_a_page_without_its_marks_is_refused(page: str) -> None:
     with pytest.raises(
-        RetraceError, match="docs/recipes.md: has not one <!-- results --> before one <!-- /results -->"
+        RetraceError,
+        match="docs/recipes.md: has not one <!-- results --> before one <!-- /results -->",
     ):
         results.with_table(page, "")
 

@@ -68,7 +68,9 @@ def test_a_large_store_is_of_experiments_that_are_told_apart(made: Path) -> None
     assert stores.runs(made / "mlflow.db") == 33
     assert before <= stores.rows(made / "mlflow.db")
     client = mlflow.MlflowClient(f"sqlite:///{made / 'mlflow.db'}")
-    found = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+    found = client.search_runs(
+        [experiment.experiment_id for experiment in client.search_experiments()]
+    )
     parents = {run.info.run_id: run for run in found if "retrace.key" in run.data.tags}
     assert len({run.data.tags["retrace.key"] for run in parents.values()}) == 11
     assert len({run.data.metrics["test_accuracy"] for run in parents.values()}) == 11
@@ -84,8 +86,12 @@ def test_a_store_that_is_large_enough_does_not_grow(made: Path) -> None:
     assert stores.runs(made / "mlflow.db") == 3
 
 
-def test_starting_uploading_and_listing_are_measured_on_both_stores(made: Path, tmp_path: Path) -> None:
-    told = {figure.name: figure for figure in benchmark.many(tmp_path / "stores", made, 60, n_times=2)}
+def test_starting_uploading_and_listing_are_measured_on_both_stores(
+    made: Path, tmp_path: Path
+) -> None:
+    told = {
+        figure.name: figure for figure in benchmark.many(tmp_path / "stores", made, 60, n_times=2)
+    }
     assert told["starting a run and its parent, the second by the first"].target == 1.2
     assert told["starting a run below its parent, the second by the first"].target == 1.2
     assert told["the top 50 experiments by test accuracy"].target == 0.2
@@ -125,7 +131,9 @@ def test_an_untracked_stage_makes_its_outputs_and_nothing_else(folder: Path) -> 
     paths.PARAMS.write_text(chosen)
     before = {path.name for path in folder.iterdir()}
     command = [sys.executable, str(ROOT / "benchmarks" / "untracked.py"), "download"]
-    subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT / "src")}, check=True, capture_output=True)
+    subprocess.run(
+        command, env=os.environ | {"PYTHONPATH": str(ROOT / "src")}, check=True, capture_output=True
+    )
     assert {path.name for path in folder.iterdir()} == before | {"data"}
     assert [path.name for path in paths.RAW.iterdir()] == ["digits.csv"]
 
@@ -137,7 +145,9 @@ def test_a_clone_has_the_working_tree_on_the_chosen_data_set_and_no_store_of_the
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("DVC_ROOT", str(ROOT))
     clone = Clone(tmp_path / "clone", "circles")
-    assert re.findall(r"(?m)^dataset: (\w+)", (clone.path / paths.PARAMS).read_text()) == ["circles"]
+    assert re.findall(r"(?m)^dataset: (\w+)", (clone.path / paths.PARAMS).read_text()) == [
+        "circles"
+    ]
     assert (clone.path / "benchmarks" / "tracking.py").is_file()
     assert not {"MLFLOW_TRACKING_URI", "DVC_ROOT"} & clone.env.keys()
     clone.run("git", "diff", "--exit-code", "HEAD")
@@ -175,7 +185,9 @@ def test_a_first_sync_that_changes_nothing_proves_nothing(made: Path) -> None:
 
 
 def test_a_figure_is_a_row_that_says_whether_its_target_is_missed() -> None:
-    assert row(Figure("a call", 4.5678, "µs", 20_000, 20)) == "| a call | 20 µs | 4.568 µs | 20,000 |"
+    assert (
+        row(Figure("a call", 4.5678, "µs", 20_000, 20)) == "| a call | 20 µs | 4.568 µs | 20,000 |"
+    )
     assert row(Figure("a call", 21, "µs", 1, 20)) == "| a call | 20 µs | 21 µs, MISSED | 1 |"
     assert row(Figure("rows", 123_456, "rows", 1)) == "| rows |  | 123,456 rows | 1 |"
 

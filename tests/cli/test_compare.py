@@ -43,7 +43,9 @@ class Made:
         self.clone.type("rm dvc.lock && dvc repro evaluate")
         self.clone.commit("digits")
         self.clone.type("git tag base")
-        self.clone.type("dvc exp run --name faster -S lr=0.03 evaluate && git restore . && dvc checkout train evaluate")
+        self.clone.type(
+            "dvc exp run --name faster -S lr=0.03 evaluate && git restore . && dvc checkout train evaluate"
+        )
         self.client = mlflow.MlflowClient(f"sqlite:///{self.clone.path / 'mlflow.db'}")
 
     def run(self, name: str, stage: str = "") -> Run:
@@ -119,7 +121,9 @@ def right(rev: str) -> list[bool]:
         return [row["actual"] == row["predicted"] for row in csv.DictReader(file)]
 
 
-def test_what_differs_is_told_and_whether_the_samples_show_it(made: Made, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_differs_is_told_and_whether_the_samples_show_it(
+    made: Made, capsys: pytest.CaptureFixture[str]
+) -> None:
     compare.compare(["base", "faster"], None, as_json=False)
     said = capsys.readouterr().out
     (faster,) = [ref.rev for ref in git.experiments() if ref.name == "faster"]
@@ -127,10 +131,15 @@ def test_what_differs_is_told_and_whether_the_samples_show_it(made: Made, capsys
     lost = sum(a and not b for a, b in zip(first, second, strict=True))
     won = sum(b and not a for a, b in zip(first, second, strict=True))
     assert "parameter  base   faster\nlr         0.005  0.03\n\n" in said
-    assert f"same {len(first)} test samples, only faster classifies {won} correctly, only base {lost}" in said
+    assert (
+        f"same {len(first)} test samples, only faster classifies {won} correctly, only base {lost}"
+        in said
+    )
     assert f"accuracy {100 * (won - lost) / len(first):+.2f} points" in said
     row = next(line.split() for line in said.splitlines() if line.startswith("test_accuracy "))
-    assert [float(cell) for cell in row[1:3]] == pytest.approx([sum(each) / len(first) for each in (first, second)])
+    assert [float(cell) for cell in row[1:3]] == pytest.approx(
+        [sum(each) / len(first) for each in (first, second)]
+    )
     assert float(row[3]) == pytest.approx((sum(second) - sum(first)) / len(first), abs=1e-3)
 
 
@@ -139,26 +148,44 @@ def test_markdown_has_the_same_numbers(made: Made, capsys: pytest.CaptureFixture
     printed = capsys.readouterr().out
     assert "| lr | 0.005 | 0.03 |\n" in printed
     compare.compare(["base", "faster"], None)
-    row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("test_accuracy "))
+    row = next(
+        line for line in capsys.readouterr().out.splitlines() if line.startswith("test_accuracy ")
+    )
     assert f"| {' | '.join(row.split())} |\n".replace("_", r"\_") in printed
 
 
-def test_an_experiment_is_the_same_by_whatever_name(made: Made, told: Callable[..., dict[str, Any]]) -> None:
+def test_an_experiment_is_the_same_by_whatever_name(
+    made: Made, told: Callable[..., dict[str, Any]]
+) -> None:
     (ref,) = [ref for ref in git.experiments() if ref.name == "faster"]
     run, stage = made.run("faster"), made.run("faster", "train")
-    names = ["faster", ref.rev, ref.rev[:10], run.info.run_id, run.info.run_id[:8], stage.info.run_id]
+    names = [
+        "faster",
+        ref.rev,
+        ref.rev[:10],
+        run.info.run_id,
+        run.info.run_id[:8],
+        stage.info.run_id,
+    ]
     found = told(*names)
     assert found["params"] == found["files"] == {}
     assert found["notes"] == []
     for test in found["tests"]:
-        assert (test["p"], test["only_first"], test["only_second"], test["n_samples"]) == (1.0, 0, 0, 360)
+        assert (test["p"], test["only_first"], test["only_second"], test["n_samples"]) == (
+            1.0,
+            0,
+            0,
+            360,
+        )
     for what in ("test_accuracy", "val_loss", "train_s"):
         assert len({*found["metrics"][what]["values"]} - {None}) == 1
         assert found["metrics"][what]["differences"] == [0.0] * 6
     assert len({str(each["history"]) for each in found["experiments"]}) == 1
 
 
-def test_the_workspace_is_what_dvc_lock_says_ran_and_no_more(made: Made, told: Callable[..., dict[str, Any]]) -> None:
+def test_the_workspace_is_what_dvc_lock_says_ran_and_no_more(
+    made: Made, told: Callable[..., dict[str, Any]]
+) -> None:
     assert told("base", "workspace")["params"] == {}
     paths.PARAMS.write_text(paths.PARAMS.read_text().replace("\nlr: 0.005", "\nlr: 0.5"))
     try:
@@ -166,14 +193,21 @@ def test_the_workspace_is_what_dvc_lock_says_ran_and_no_more(made: Made, told: C
     finally:
         subprocess.run(["git", "restore", paths.PARAMS], check=True)
     assert found["params"] == {}
-    assert found["notes"] == ["workspace: params.yaml has other values than what ran, which are shown: lr"]
+    assert found["notes"] == [
+        "workspace: params.yaml has other values than what ran, which are shown: lr"
+    ]
 
 
-def test_what_dvc_has_forgotten_mlflow_knows(made: Made, told: Callable[..., dict[str, Any]]) -> None:
+def test_what_dvc_has_forgotten_mlflow_knows(
+    made: Made, told: Callable[..., dict[str, Any]]
+) -> None:
     known, run = told("base", "faster"), made.run("faster")
     with forgotten("faster"):
         by_name, by_id = told("base", "faster"), told("base", run.info.run_id[:8])
-        assert by_name["experiments"][1]["is"] == f"FINISHED in MLflow as faster, run {run.info.run_id}"
+        assert (
+            by_name["experiments"][1]["is"]
+            == f"FINISHED in MLflow as faster, run {run.info.run_id}"
+        )
         for found in (by_name, by_id):
             assert found["params"] == {"lr": ["0.005", "0.03"]}
             assert found["metrics"] == known["metrics"]
@@ -184,7 +218,10 @@ def test_what_dvc_has_forgotten_mlflow_knows(made: Made, told: Callable[..., dic
             with without("mlruns"):
                 found = told("base", "faster")
     (test,) = found["tests"]
-    assert test["why"] == "the predictions of faster are neither in DVC's cache nor in MLflow; run it again"
+    assert (
+        test["why"]
+        == "the predictions of faster are neither in DVC's cache nor in MLflow; run it again"
+    )
     assert "p" not in test
     assert found["params"] == known["params"]
     assert found["metrics"] == known["metrics"]
@@ -216,7 +253,9 @@ def test_a_name_is_one_experiment_s_or_refused(made: Made) -> None:
     assert said.startswith("faster: may be DVC's experiment, commit ")
     assert " or commit " in said
     empty = made.clone.type(f"git {WHO} commit-tree $(git mktree < /dev/null) -m empty").strip()
-    assert "has no dvc.lock, so nothing was made there; `dvc repro` makes it" in refused("base", empty)
+    assert "has no dvc.lock, so nothing was made there; `dvc repro` makes it" in refused(
+        "base", empty
+    )
 
 
 def test_the_page_is_whole_by_itself_and_lies_where_it_was_asked_for(made: Made) -> None:

@@ -30,17 +30,25 @@ class Store:
         self.experiment = self.client.create_experiment("mnist")
         self.values, self.n = params_file.read(), 0
 
-    def ran(self, status: str = "FINISHED", metrics: dict[str, float] | None = None, **changed: Any) -> str:
+    def ran(
+        self, status: str = "FINISHED", metrics: dict[str, float] | None = None, **changed: Any
+    ) -> str:
         """The id of an experiment with these parameters `changed`."""
         self.n += 1
         run = self._run({"retrace.key": str(self.n)}, status, START_MS + self.n * DAY_MS)
-        chosen = [Param(name, str(value)) for name, value in params.chosen(self.values | changed).items()]
-        self.client.log_batch(run, [Metric(name, value, 0, 0) for name, value in (metrics or {}).items()], chosen)
+        chosen = [
+            Param(name, str(value)) for name, value in params.chosen(self.values | changed).items()
+        ]
+        self.client.log_batch(
+            run, [Metric(name, value, 0, 0) for name, value in (metrics or {}).items()], chosen
+        )
         return run
 
     def trained(self, parent: str, seconds: float, tag: str = "retrace.run.train") -> None:
         """It took so long; in its own run, or in another's from whose cache it came."""
-        run = self._run({"mlflow.parentRunId": parent, "retrace.stage": "train"}, "FINISHED", START_MS)
+        run = self._run(
+            {"mlflow.parentRunId": parent, "retrace.stage": "train"}, "FINISHED", START_MS
+        )
         self.client.log_metric(run, "train_s", seconds)
         self.client.set_tag(parent, tag, run)
 
@@ -76,7 +84,9 @@ def refused(dataset: str | None = None, metric: str = "test_accuracy", top: int 
 
 
 def test_runs_that_differ_in_their_seed_are_one_row(store: Store, told: Callable[..., Any]) -> None:
-    alike = [store.ran(seed=seed, metrics={"test_accuracy": 0.9 + seed / 100}) for seed in (0, 1, 2)]
+    alike = [
+        store.ran(seed=seed, metrics={"test_accuracy": 0.9 + seed / 100}) for seed in (0, 1, 2)
+    ]
     other = store.ran(lr=0.01, metrics={"test_accuracy": 0.95})
     first, second = told()["rows"]
     assert [run["run_id"] for run in first["runs"]] == [other]
@@ -89,7 +99,9 @@ def test_runs_that_differ_in_their_seed_are_one_row(store: Store, told: Callable
     assert second["newest"] == "2027-01-18T08:00:00+00:00"
 
 
-def test_the_same_seed_again_counts_once_as_it_is_now(store: Store, told: Callable[..., Any]) -> None:
+def test_the_same_seed_again_counts_once_as_it_is_now(
+    store: Store, told: Callable[..., Any]
+) -> None:
     store.ran(metrics={"test_accuracy": 0.1})
     newest = store.ran(metrics={"test_accuracy": 0.8})
     store.ran("FAILED", metrics={"test_accuracy": 0.9})
@@ -107,7 +119,13 @@ def test_settings_of_pictures_make_no_row(store: Store, told: Callable[..., Any]
 
 @pytest.mark.parametrize(
     ("metric", "better"),
-    [("test_accuracy", 1), ("val_loss", 0), ("test_error", 0), ("test_f1", 1), ("kl_divergence", 0)],
+    [
+        ("test_accuracy", 1),
+        ("val_loss", 0),
+        ("test_error", 0),
+        ("test_f1", 1),
+        ("kl_divergence", 0),
+    ],
 )
 def test_the_best_is_first_by_the_metric_s_name(
     store: Store, told: Callable[..., Any], metric: str, better: int
@@ -149,9 +167,13 @@ def test_training_took_the_median_of_its_seeds_also_where_dvc_s_cache_had_it(
 
 
 def test_what_is_not_there_is_refused_with_what_is(store: Store) -> None:
-    assert refused().startswith("--metric is 'test_accuracy', which no finished run on mnist has; none is finished; ")
+    assert refused().startswith(
+        "--metric is 'test_accuracy', which no finished run on mnist has; none is finished; "
+    )
     store.ran(metrics={"test_accuracy": 0.5, "val_loss": 1.0})
-    assert refused(metric="accuracy").endswith("no finished run on mnist has; there are test_accuracy, val_loss")
+    assert refused(metric="accuracy").endswith(
+        "no finished run on mnist has; there are test_accuracy, val_loss"
+    )
     assert refused("mnits") == "mnits: MLflow has no run on this data set; there are runs on mnist"
     assert refused(top=0) == "--top is 0; should be 1 or more"
 
@@ -161,7 +183,9 @@ def test_without_a_store_none_is_made(folder: Path) -> None:
     assert not Path("mlflow.db").exists()
 
 
-def test_only_the_top_is_shown_and_the_rest_is_counted(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_the_top_is_shown_and_the_rest_is_counted(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
     for i in range(5):
         store.ran(lr=0.1 * (i + 1), metrics={"test_accuracy": i / 10})
     leaderboard.lead(None, "test_accuracy", 2, as_json=False)
@@ -187,7 +211,9 @@ def test_a_thousand_runs_are_asked_for_in_a_few_questions(
     assert len(asked) == 2
 
 
-def test_text_in_a_parameter_is_shown_as_it_is(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+def test_text_in_a_parameter_is_shown_as_it_is(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
     store.ran(pretrained="[red]x[/red]\x1b[31m", metrics={"test_accuracy": 0.5})
     leaderboard.lead(None, "test_accuracy", 20, as_json=False)
     said = capsys.readouterr().out

@@ -88,7 +88,9 @@ def test_the_exit_codes_are_told() -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_the_help_of_a_command_has_examples_and_fits(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_help_of_a_command_has_examples_and_fits(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("COLUMNS", str(COLUMNS))
     shown = COMMANDS[name].format_help()
     assert examples(name)
@@ -98,7 +100,9 @@ def test_the_help_of_a_command_has_examples_and_fits(name: str, monkeypatch: pyt
 @pytest.mark.parametrize("name", COMMANDS)
 def test_each_example_is_what_the_command_understands(name: str) -> None:
     for example in examples(name):
-        calls = [words for words in re.split(r"[|&()$]+", example) if words.split()[:1] == ["retrace"]]
+        calls = [
+            words for words in re.split(r"[|&()$]+", example) if words.split()[:1] == ["retrace"]
+        ]
         assert calls, example
         for call in calls:
             arguments = PARSER.parse_args(shlex.split(call)[1:])
@@ -126,13 +130,19 @@ def test_a_mistake_is_one_line_and_2(typed: str, said: str) -> None:
 
 
 def test_the_version_is_pyproject_s() -> None:
-    assert f'version = "{retrace("--version")[0].split()[1]}"' in (ROOT / "pyproject.toml").read_text()
+    assert (
+        f'version = "{retrace("--version")[0].split()[1]}"' in (ROOT / "pyproject.toml").read_text()
+    )
 
 
 @pytest.mark.parametrize("word", ["--help", "recipes"])
 def test_help_and_a_mistake_are_quick(word: str) -> None:
     took = [
-        cpu_s(partial(subprocess.run, [BIN / "retrace", word], cwd=ROOT, capture_output=True, check=False))
+        cpu_s(
+            partial(
+                subprocess.run, [BIN / "retrace", word], cwd=ROOT, capture_output=True, check=False
+            )
+        )
         for _ in range(5)
     ]
     assert min(took) < WITHIN_S
@@ -158,7 +168,9 @@ def completed(typed: str) -> set[str]:
         printf '%s\\n' "${{COMPREPLY[@]}}"
     """
     env = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
-    asked = subprocess.run(["bash", "-c", script], cwd=ROOT, env=env, capture_output=True, text=True, check=True)
+    asked = subprocess.run(
+        ["bash", "-c", script], cwd=ROOT, env=env, capture_output=True, text=True, check=True
+    )
     return set(asked.stdout.split())
 
 
@@ -185,5 +197,9 @@ def test_each_shell_s_completion_names_every_command(shell: str) -> None:
 
 def test_help_imports_nothing_heavy() -> None:
     source = "import sys; from retrace.cli.main import main; from retrace.cli.main import arguments; arguments.parser(main._commands([])); print(*sys.modules)"
-    asked = subprocess.run([sys.executable, "-c", source], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert not {"torch", "numpy", "mlflow", "dvc", "shtab", "rich", "pydantic"} & set(asked.stdout.split())
+    asked = subprocess.run(
+        [sys.executable, "-c", source], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert not {"torch", "numpy", "mlflow", "dvc", "shtab", "rich", "pydantic"} & set(
+        asked.stdout.split()
+    )

@@ -24,7 +24,14 @@ from retrace.tracking import stage
 ADDRESS = "models:/mnist@champion"
 
 
-TESTS = {"good": 0.9, "better": 0.95, "worse": 0.8, "elsewhere": 0.99, "failed": 0.9, "untested": None}
+TESTS = {
+    "good": 0.9,
+    "better": 0.95,
+    "worse": 0.8,
+    "elsewhere": 0.99,
+    "failed": 0.9,
+    "untested": None,
+}
 CARD = Card(
     model="softmax", settings={}, shape=(1, 8, 8), class_names=("a", "b"), mean=(33.0,), std=(78.0,), pretrained=None,
     epoch=1,
@@ -51,12 +58,20 @@ def made(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> World:
         shutil.copy(empty_store, folder / "mlflow.db")
         _run_stages()
     client = mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
-    (experiment,) = [one.experiment_id for one in client.search_experiments() if one.name == "mnist"]
+    (experiment,) = [
+        one.experiment_id for one in client.search_experiments() if one.name == "mnist"
+    ]
     found = client.search_runs([experiment], order_by=["start_time ASC"])
     parents = [run.info.run_id for run in found if "retrace.key" in run.data.tags]
-    trained = {run.data.tags["mlflow.parentRunId"]: run.info.run_id for run in found if run.info.run_name == "train"}
+    trained = {
+        run.data.tags["mlflow.parentRunId"]: run.info.run_id
+        for run in found
+        if run.info.run_name == "train"
+    }
     children = [trained[parent] for parent in parents]
-    return World(folder, dict(zip(TESTS, parents, strict=True)), dict(zip(TESTS, children, strict=True)))
+    return World(
+        folder, dict(zip(TESTS, parents, strict=True)), dict(zip(TESTS, children, strict=True))
+    )
 
 
 @pytest.fixture
@@ -98,7 +113,9 @@ def registered(world: World) -> dict[str, str]:
     client = client_of(world)
     models = client.search_registered_models()
     aliases = {alias: version for model in models for alias, version in model.aliases.items()}
-    runs = {a: client.get_model_version("mnist", str(n)).tags["retrace.run"] for a, n in aliases.items()}
+    runs = {
+        a: client.get_model_version("mnist", str(n)).tags["retrace.run"] for a, n in aliases.items()
+    }
     return runs | {"versions": str(len(client.search_model_versions("name = 'mnist'")))}
 
 
@@ -130,14 +147,18 @@ def test_the_registry_has_what_is_better_and_says_where_it_comes_from(
     before = client_of(world).get_model_version("mnist", "1")
 
     promotion.promote(good, "champion", force=False)  # again
-    promotion.promote(world.children["good"][:8], "champion", force=False)  # and by the run that trained it
+    promotion.promote(
+        world.children["good"][:8], "champion", force=False
+    )  # and by the run that trained it
     assert capsys.readouterr().out.count("nothing has changed") == 2
     assert vars(client_of(world).get_model_version("mnist", "1")) == vars(before)
 
     promotion.promote(better, "champion", force=False)
     assert registered(world) == {"champion": better, "versions": "2"}
     said = refused(good)
-    assert said.startswith(f"run {good[:8]}: its test accuracy is 90.00%, that of mnist@champion (version 2) on the")
+    assert said.startswith(
+        f"run {good[:8]}: its test accuracy is 90.00%, that of mnist@champion (version 2) on the"
+    )
     assert said.endswith("95.00%; --force promotes it all the same")
     assert "80.00%" in refused(worse)
     assert registered(world) == {"champion": better, "versions": "2"}
@@ -148,15 +169,22 @@ def test_the_registry_has_what_is_better_and_says_where_it_comes_from(
 
     tags, run = before.tags, client_of(world).get_run(world.children["good"]).data.tags
     assert tags["dvc.outs.models/model.safetensors"] == run["dvc.outs.models/model.safetensors"]
-    assert tags["dvc.deps.data/processed/train.safetensors"] == run["dvc.deps.data/processed/train.safetensors"]
+    assert (
+        tags["dvc.deps.data/processed/train.safetensors"]
+        == run["dvc.deps.data/processed/train.safetensors"]
+    )
     assert tags["retrace.key"] == client_of(world).get_run(good).data.tags["retrace.key"]
     assert (tags["retrace.run"], tags["retrace.run.train"]) == (good, world.children["good"])
     assert float(tags["test_accuracy"]) == 0.9
 
 
-def test_what_was_tested_on_other_bytes_is_no_rival(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_was_tested_on_other_bytes_is_no_rival(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
     promotion.promote(world.parents["good"], "champion", force=False)
-    assert "mnist@champion (version 1) was tested on other data (" in refused(world.parents["elsewhere"])
+    assert "mnist@champion (version 1) was tested on other data (" in refused(
+        world.parents["elsewhere"]
+    )
     promotion.promote(world.parents["elsewhere"], "champion", force=True)
     assert "forced: mnist@champion (version 1) was tested on other data" in capsys.readouterr().out
     assert "was tested on other data" in refused(world.parents["good"])
@@ -167,9 +195,15 @@ def test_what_was_tested_on_both_is_compared_on_the_same(world: World) -> None:
     client = client_of(world)
     version = client.get_model_version("mnist", "1")
     evaluated = client.get_run(version.tags["retrace.run.evaluate"])
-    again = client.create_run(evaluated.info.experiment_id, tags=dict(evaluated.data.tags)).info.run_id
+    again = client.create_run(
+        evaluated.info.experiment_id, tags=dict(evaluated.data.tags)
+    ).info.run_id
     weights = "dvc.deps.models/model.safetensors"
-    client.set_tag(again, weights, client.get_run(world.children["better"]).data.tags[weights.replace("deps", "outs")])
+    client.set_tag(
+        again,
+        weights,
+        client.get_run(world.children["better"]).data.tags[weights.replace("deps", "outs")],
+    )
     client.log_metric(again, "test_accuracy", 0.995)
     client.set_terminated(again, "FINISHED")
     promotion.promote(world.parents["better"], "champion", force=False)
@@ -184,7 +218,9 @@ def test_what_was_tested_on_both_is_compared_on_the_same(world: World) -> None:
         ("no run", "is no run's id in sqlite:///"),
     ],
 )
-def test_what_is_not_finished_not_tested_or_no_run_is_refused(world: World, name: str, said: str) -> None:
+def test_what_is_not_finished_not_tested_or_no_run_is_refused(
+    world: World, name: str, said: str
+) -> None:
     assert said in refused(world.parents.get(name, name))
     assert registered(world) == {"versions": "0"}
 
@@ -192,12 +228,18 @@ def test_what_is_not_finished_not_tested_or_no_run_is_refused(world: World, name
 def test_a_run_without_a_model_is_refused(world: World) -> None:
     client = client_of(world)
     experiment = client.get_run(world.parents["good"]).info.experiment_id
-    made = client.create_run(experiment, tags={"retrace.stage": "download"}, run_name="download").info.run_id
+    made = client.create_run(
+        experiment, tags={"retrace.stage": "download"}, run_name="download"
+    ).info.run_id
     client.set_terminated(made, "FINISHED")
-    assert "MLflow has no model of it; `retrace sync` uploads what was trained here" in refused(made)
+    assert "MLflow has no model of it; `retrace sync` uploads what was trained here" in refused(
+        made
+    )
 
 
-@pytest.mark.parametrize("alias", ["", "v1", "V22", "latest", "Latest", "a b", "-x", "a/b", "x" * 200, "a\nb"])
+@pytest.mark.parametrize(
+    "alias", ["", "v1", "V22", "latest", "Latest", "a b", "-x", "a/b", "x" * 200, "a\nb"]
+)
 def test_an_alias_is_a_word(alias: str) -> None:
     assert "should be a word such as champion" in refused("75ebfe", alias)
 
@@ -222,7 +264,9 @@ def test_a_name_that_nothing_has_is_refused_in_one_line(model: str, said: str) -
     assert "\n" not in str(caught.value)
 
 
-def test_a_version_that_somebody_else_registered_is_neither_loaded_nor_a_rival(world: World) -> None:
+def test_a_version_that_somebody_else_registered_is_neither_loaded_nor_a_rival(
+    world: World,
+) -> None:
     client = client_of(world)
     client.create_registered_model("mnist")
     client.create_model_version("mnist", (world.folder / "anything").as_uri())
@@ -248,7 +292,9 @@ def test_a_model_that_was_deleted_is_told(world: World) -> None:
         ("class_names", "names"),
     ],
 )
-def test_a_model_with_code_or_another_loader_is_not_loaded(made: World, world: World, old: str, new: str) -> None:
+def test_a_model_with_code_or_another_loader_is_not_loaded(
+    made: World, world: World, old: str, new: str
+) -> None:
     promotion.promote(world.parents["good"], "champion", force=False)
     card = made.folder / f"mlruns/mnist/models/{_model(world)}/artifacts/MLmodel"
     whole = card.read_text()
@@ -268,13 +314,17 @@ def _model(world: World) -> str:
 @pytest.fixture
 def server(world: World) -> Iterator[Server]:
     """MLflow's, of the world's store."""
-    server = Server(f"sqlite:///{world.folder / 'mlflow.db'}", world.folder, environment(world.folder))
+    server = Server(
+        f"sqlite:///{world.folder / 'mlflow.db'}", world.folder, environment(world.folder)
+    )
     server.start()
     yield server
     server.kill()
 
 
-def test_a_server_s_registry_is_as_good(world: World, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_s_registry_is_as_good(
+    world: World, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
     promotion.promote(world.parents["good"], "champion", force=False)
     promotion.promote(world.parents["better"], "champion", force=False)

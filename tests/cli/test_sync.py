@@ -27,7 +27,11 @@ from retrace.tracking import stage
 
 STAGES = list(params.STAGES)
 WHO = ("-c", "user.name=test", "-c", "user.email=test@localhost")
-HEADLINES = {"train": "val_accuracy", "evaluate": "test_accuracy", "visualize": "tsne_kl_divergence"}
+HEADLINES = {
+    "train": "val_accuracy",
+    "evaluate": "test_accuracy",
+    "visualize": "tsne_kl_divergence",
+}
 
 pytestmark = pytest.mark.usefixtures("beside")
 
@@ -40,14 +44,18 @@ def store(folder: Path, empty_store: Path) -> mlflow.MlflowClient:
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     paths.IMAGES.mkdir(parents=True)
     (paths.IMAGES / "README.md").write_text("yours")
-    (folder / ".gitignore").write_text("/data/raw\n/data/processed\n/models/\nmlflow.db*\nmlruns/\n.retrace/\n")
+    (folder / ".gitignore").write_text(
+        "/data/raw\n/data/processed\n/models/\nmlflow.db*\nmlruns/\n.retrace/\n"
+    )
     git("init", "--quiet")
     commit("start")
     return mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
 
 
 def git(*command: str) -> str:
-    return subprocess.run(["git", *command], capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run(
+        ["git", *command], capture_output=True, text=True, check=True
+    ).stdout.strip()
 
 
 def commit(message: str) -> str:
@@ -61,7 +69,11 @@ def run(*stages: str) -> None:
     values = params_file.read()
     for name in stages:
         declared = graph.stages(values)[name]
-        read = [hashing.md5(Path(dep)) for dep in declared.deps if Path(dep).exists() and dep.split("/")[0] != "src"]
+        read = [
+            hashing.md5(Path(dep))
+            for dep in declared.deps
+            if Path(dep).exists() and dep.split("/")[0] != "src"
+        ]
         with stage.stage(name) as record:
             for out in declared.outs:
                 file = Path(out) / "file" if out in ("data/raw", "reports/figures") else Path(out)
@@ -99,14 +111,28 @@ def parents(store: mlflow.MlflowClient) -> list[Run]:
 def linked(run: Run) -> dict[str, set[str]]:
     """The stages that a parent has run, and those that it is linked to."""
     return {
-        kind: {stage for stage in STAGES if f"retrace.{kind}.{stage}" in run.data.tags} for kind in ("run", "cached")
+        kind: {stage for stage in STAGES if f"retrace.{kind}.{stage}" in run.data.tags}
+        for kind in ("run", "cached")
     }
 
 
 def rows() -> list[tuple[object, ...]]:
-    tables = ("runs", "metrics", "latest_metrics", "params", "tags", "inputs", "datasets", "logged_models")
+    tables = (
+        "runs",
+        "metrics",
+        "latest_metrics",
+        "params",
+        "tags",
+        "inputs",
+        "datasets",
+        "logged_models",
+    )
     with closing(sqlite3.connect("mlflow.db")) as database:
-        return [row for table in tables for row in database.execute(f"SELECT * FROM {table} ORDER BY 1, 2, 3")]  # noqa: S608
+        return [
+            row
+            for table in tables
+            for row in database.execute(f"SELECT * FROM {table} ORDER BY 1, 2, 3")
+        ]  # noqa: S608
 
 
 def test_stages_before_the_one_that_ran_are_linked_to_the_runs_that_made_what_it_read(
@@ -117,27 +143,46 @@ def test_stages_before_the_one_that_ran_are_linked_to_the_runs_that_made_what_it
     run("train", "evaluate", "visualize")
     first, second = parents(store)
     assert linked(first) == {"run": set(STAGES), "cached": set()}
-    assert linked(second) == {"run": {"train", "evaluate", "visualize"}, "cached": {"download", "preprocess"}}
+    assert linked(second) == {
+        "run": {"train", "evaluate", "visualize"},
+        "cached": {"download", "preprocess"},
+    }
     for stage in ("download", "preprocess"):
-        assert second.data.tags[f"retrace.cached.{stage}"] == first.data.tags[f"retrace.run.{stage}"]
+        assert (
+            second.data.tags[f"retrace.cached.{stage}"] == first.data.tags[f"retrace.run.{stage}"]
+        )
 
 
-def test_stages_after_one_that_made_the_same_bytes_are_linked_with_their_figures(store: mlflow.MlflowClient) -> None:
+def test_stages_after_one_that_made_the_same_bytes_are_linked_with_their_figures(
+    store: mlflow.MlflowClient,
+) -> None:
     run(*STAGES)
-    Path("src/lab/training/loop.py").write_text("# another comment\n" + Path("src/lab/training/loop.py").read_text())
+    Path("src/lab/training/loop.py").write_text(
+        "# another comment\n" + Path("src/lab/training/loop.py").read_text()
+    )
     run("train")
     first, second = parents(store)
-    assert linked(second) == {"run": {"train"}, "cached": {"download", "preprocess", "evaluate", "visualize"}}
+    assert linked(second) == {
+        "run": {"train"},
+        "cached": {"download", "preprocess", "evaluate", "visualize"},
+    }
     assert second.data.metrics == first.data.metrics
     assert set(second.data.metrics) == set(HEADLINES.values())
 
 
-def test_a_stage_that_runs_all_the_same_takes_the_place_of_its_link(store: mlflow.MlflowClient) -> None:
+def test_a_stage_that_runs_all_the_same_takes_the_place_of_its_link(
+    store: mlflow.MlflowClient,
+) -> None:
     run(*STAGES)
-    Path("src/lab/training/loop.py").write_text("# another comment\n" + Path("src/lab/training/loop.py").read_text())
+    Path("src/lab/training/loop.py").write_text(
+        "# another comment\n" + Path("src/lab/training/loop.py").read_text()
+    )
     run("train", "evaluate")
     _, second = parents(store)
-    assert linked(second) == {"run": {"train", "evaluate"}, "cached": {"download", "preprocess", "visualize"}}
+    assert linked(second) == {
+        "run": {"train", "evaluate"},
+        "cached": {"download", "preprocess", "visualize"},
+    }
 
 
 def test_stages_after_one_that_made_other_bytes_are_not_linked(store: mlflow.MlflowClient) -> None:
@@ -157,8 +202,13 @@ def test_a_stage_that_failed_is_no_maker(store: mlflow.MlflowClient) -> None:
     shutil.rmtree(paths.RAW)
     run("download", "preprocess")
     (parent,) = parents(store)
-    failed, finished = store.search_runs(["1"], "tags.`retrace.stage` = 'download'", order_by=["start_time"])
-    assert (failed.data.tags["retrace.attempt"], finished.data.tags["retrace.attempt"]) == ("1", "2")
+    failed, finished = store.search_runs(
+        ["1"], "tags.`retrace.stage` = 'download'", order_by=["start_time"]
+    )
+    assert (failed.data.tags["retrace.attempt"], finished.data.tags["retrace.attempt"]) == (
+        "1",
+        "2",
+    )
     assert finished.info.run_name == "download (2)"
     assert parent.data.tags["retrace.run.download"] == finished.info.run_id
     assert parent.info.status == "FINISHED"
@@ -175,9 +225,15 @@ def test_what_was_not_committed_is_kept_as_a_patch_that_git_takes_whatever_its_s
     new.write_bytes(b"# new\r\n")
     with stage.stage("download") as record:
         pass
-    assert git("status", "--porcelain").splitlines()[-1] == "?? src/retrace/new.py"  # the index is as it was
-    (run,) = mlflow.MlflowClient("sqlite:///mlflow.db").search_runs(["1"], f"tags.`retrace.event_log` = '{record.id}'")
-    patch = mlflow.MlflowClient("sqlite:///mlflow.db").download_artifacts(run.info.run_id, "code.patch")
+    assert (
+        git("status", "--porcelain").splitlines()[-1] == "?? src/retrace/new.py"
+    )  # the index is as it was
+    (run,) = mlflow.MlflowClient("sqlite:///mlflow.db").search_runs(
+        ["1"], f"tags.`retrace.event_log` = '{record.id}'"
+    )
+    patch = mlflow.MlflowClient("sqlite:///mlflow.db").download_artifacts(
+        run.info.run_id, "code.patch"
+    )
     again = tmp_path_factory.mktemp("again")
     git("clone", "--quiet", ".", str(again))
     git("-C", str(again), "apply", "--whitespace=nowarn", patch)
@@ -191,7 +247,9 @@ def experiment(store: mlflow.MlflowClient) -> str:
     run(*STAGES)
     lock()
     baseline = commit("locked")
-    file = Path("src/retrace/cli/main.py")  # is no stage's dependency, so that all comes from DVC's cache
+    file = Path(
+        "src/retrace/cli/main.py"
+    )  # is no stage's dependency, so that all comes from DVC's cache
     file.write_text("# another comment\n" + file.read_text())
     rev = commit("experiment")
     git("update-ref", f"refs/exps/{baseline[:2]}/{baseline[2:]}/tamed-zigs", rev)
@@ -253,7 +311,9 @@ def test_an_experiment_of_another_clone_keeps_its_name(
     store.set_tag(parent.info.run_id, "dvc.exp_rev", other)
     sync.sync()
     tags = store.get_run(parent.info.run_id).data.tags
-    assert (tags["dvc.exp_name"], tags["dvc.exp_rev"]) == (("tamed-zigs", experiment) if is_known else ("other", other))
+    assert (tags["dvc.exp_name"], tags["dvc.exp_rev"]) == (
+        ("tamed-zigs", experiment) if is_known else ("other", other)
+    )
     before = rows()
     sync.sync()
     assert rows() == before
@@ -279,7 +339,9 @@ def test_a_dvc_lock_of_other_parameters_is_not_believed(store: mlflow.MlflowClie
     assert [parent.data.params["lr"] for parent in parents(store)] == ["0.005"]
 
 
-def test_where_nobody_ran_anything_the_row_has_the_figures_of_the_commit(store: mlflow.MlflowClient) -> None:
+def test_where_nobody_ran_anything_the_row_has_the_figures_of_the_commit(
+    store: mlflow.MlflowClient,
+) -> None:
     run(*STAGES)
     paths.METRICS.write_text('{"test_accuracy": 0.75}')
     lock()
@@ -304,7 +366,9 @@ def test_a_stage_that_no_run_is_known_of_is_not_completed_again_and_again(
     assert linked(parents(store)[0])["cached"] == set(STAGES) - {"visualize"}
 
 
-def test_a_journal_without_its_process_is_uploaded_and_its_run_killed(store: mlflow.MlflowClient) -> None:
+def test_a_journal_without_its_process_is_uploaded_and_its_run_killed(
+    store: mlflow.MlflowClient,
+) -> None:
     run("download")
     gone = processes.identity() | {"started": 1.0}  # another process had the number then
     left = unfinished(gone)
@@ -322,7 +386,11 @@ def test_a_journal_without_its_process_is_uploaded_and_its_run_killed(store: mlf
 def unfinished(process: processes.Identity) -> Path:
     """A journal without an end, of `process`."""
     done = next((event_log.folder() / "uploaded").glob("*.jsonl"))
-    header = {name: value for name, value in event_log.read(done)[0].items() if name not in ("kind", "time", "id")}
+    header = {
+        name: value
+        for name, value in event_log.read(done)[0].items()
+        if name not in ("kind", "time", "id")
+    }
     record = EventLog(event_log.folder(), **header | {"process": process})
     record.metrics({"val_loss": 1.0}, 1)
     return record.path
@@ -331,7 +399,11 @@ def unfinished(process: processes.Identity) -> Path:
 def test_a_run_without_process_and_journal_is_closed(store: mlflow.MlflowClient) -> None:
     run("download")
     (child,) = store.search_runs(["1"], "tags.`retrace.stage` = 'download'")
-    store.set_tag(child.info.run_id, "retrace.process", processes.written(processes.identity() | {"pid": 2**22 - 1}))
+    store.set_tag(
+        child.info.run_id,
+        "retrace.process",
+        processes.written(processes.identity() | {"pid": 2**22 - 1}),
+    )
     store.update_run(child.info.run_id, "RUNNING")
     sync.sync()
     assert store.get_run(child.info.run_id).info.status == "KILLED"
@@ -362,9 +434,15 @@ def test_a_run_of_another_machine_with_the_same_name_is_left_alone(
 
 @pytest.mark.parametrize(
     ("code", "said"),
-    [("UNAUTHENTICATED", "MLFLOW_TRACKING_PASSWORD"), ("PERMISSION_DENIED", "EDIT"), ("INTERNAL_ERROR", "start it")],
+    [
+        ("UNAUTHENTICATED", "MLFLOW_TRACKING_PASSWORD"),
+        ("PERMISSION_DENIED", "EDIT"),
+        ("INTERNAL_ERROR", "start it"),
+    ],
 )
-def test_a_server_that_refuses_is_told_with_what_helps(monkeypatch: pytest.MonkeyPatch, code: str, said: str) -> None:
+def test_a_server_that_refuses_is_told_with_what_helps(
+    monkeypatch: pytest.MonkeyPatch, code: str, said: str
+) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
     with pytest.raises(errors.RetraceError, match=said), tracking_store.answering():
         raise mlflow.MlflowException("no", error_code=getattr(mlflow_errors, code))
@@ -374,7 +452,9 @@ def test_a_server_that_refuses_is_told_with_what_helps(monkeypatch: pytest.Monke
 def test_a_database_that_fails_is_told_without_its_sql() -> None:
     said = "see whether its file can be written to"
     with pytest.raises(errors.RetraceError, match=said) as caught, tracking_store.answering():
-        raise OperationalError("SELECT name FROM x", {}, sqlite3.OperationalError("unable to open database file"))
+        raise OperationalError(
+            "SELECT name FROM x", {}, sqlite3.OperationalError("unable to open database file")
+        )
     assert "unable to open database file; see" in str(caught.value)
     assert "SELECT" not in str(caught.value)
 
@@ -397,9 +477,12 @@ def test_a_server_has_longer_to_answer_to_what_is_large() -> None:
 
 
 @pytest.mark.usefixtures("store")
-def test_a_server_that_is_away_is_one_line_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_is_away_is_one_line_without_its_password(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:canary@127.0.0.1:9")
     with pytest.raises(
-        errors.RetraceError, match=r"^MLflow: http://\*\*\*@127.0.0.1:9 does not answer .*type this again$"
+        errors.RetraceError,
+        match=r"^MLflow: http://\*\*\*@127.0.0.1:9 does not answer .*type this again$",
     ):
         sync.sync()

@@ -53,7 +53,9 @@ def ran(*stages: str, version: str = "") -> None:
 
 def of(store: mlflow.MlflowClient, stage: str) -> list[Run]:
     """The runs of a stage, oldest first; of experiments for the stage `""`."""
-    found = store.search_runs([each.experiment_id for each in store.search_experiments()], order_by=["start_time ASC"])
+    found = store.search_runs(
+        [each.experiment_id for each in store.search_experiments()], order_by=["start_time ASC"]
+    )
     return [run for run in found if run.data.tags.get("retrace.stage", "") == stage]
 
 
@@ -93,7 +95,11 @@ def committed() -> str:
     """The commit that all files but those of MLflow are in."""
     Path(".gitignore").write_text("mlflow.db*\nmlruns\n.retrace\n.dvc\n")
     who = ("-c", "user.name=test", "-c", "user.email=test@localhost")
-    for command in (["init", "--quiet"], ["add", "--all"], [*who, "commit", "--quiet", "--message", "all"]):
+    for command in (
+        ["init", "--quiet"],
+        ["add", "--all"],
+        [*who, "commit", "--quiet", "--message", "all"],
+    ):
         subprocess.run(["git", *command], check=True)
     return str(git.head_commit())
 
@@ -138,11 +144,15 @@ def test_a_run_that_several_files_come_from_is_told_once(
 
 
 @pytest.mark.usefixtures("store")
-def test_a_folder_is_traced_and_so_is_a_picture_in_it_whatever_its_name(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_is_traced_and_so_is_a_picture_in_it_whatever_its_name(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     ran()
     for target in (paths.FIGURES, paths.FIGURES / "[red]loss[/red].png", paths.FIGURES.absolute()):
         relative = os.path.relpath(target)
-        assert said(target, capsys).startswith(f"{relative}  {hashing.md5(target)}\n└── visualize, run ")
+        assert said(target, capsys).startswith(
+            f"{relative}  {hashing.md5(target)}\n└── visualize, run "
+        )
 
 
 @pytest.mark.usefixtures("store")
@@ -170,7 +180,9 @@ def test_the_oldest_of_the_runs_that_made_the_same_bytes_is_named(
     assert "lr=0.005, " in output
 
 
-def test_code_that_has_changed_since_is_named(store: mlflow.MlflowClient, capsys: pytest.CaptureFixture[str]) -> None:
+def test_code_that_has_changed_since_is_named(
+    store: mlflow.MlflowClient, capsys: pytest.CaptureFixture[str]
+) -> None:
     for name in ("losses", "errors"):
         Path(f"src/retrace/{name}.py").parent.mkdir(parents=True, exist_ok=True)
         Path(f"src/retrace/{name}.py").write_text("then")
@@ -189,12 +201,15 @@ def test_a_file_changed_by_hand_leads_to_the_bytes_that_the_pipeline_made(
     paths.WEIGHTS.write_text("by hand")
     message = refused(paths.WEIGHTS)
     assert (
-        f"no run in sqlite:///{Path.cwd()}/mlflow.db made these bytes, of MD5 {hashing.md5(paths.WEIGHTS)}" in message
+        f"no run in sqlite:///{Path.cwd()}/mlflow.db made these bytes, of MD5 {hashing.md5(paths.WEIGHTS)}"
+        in message
     )
     (original,) = re.findall(r"`retrace trace (\w+)`", message)
     assert original == made
     output = said(original, capsys)
-    assert output.startswith(f"{paths.WEIGHTS}  {made}\n└── train, run {of(store, 'train')[0].info.run_id}")
+    assert output.startswith(
+        f"{paths.WEIGHTS}  {made}\n└── train, run {of(store, 'train')[0].info.run_id}"
+    )
 
 
 @pytest.mark.usefixtures("store")
@@ -203,8 +218,9 @@ def test_a_picture_changed_by_hand_is_told_from_its_folder() -> None:
     made = hashing.md5(paths.FIGURES)
     lock({"visualize": {paths.FIGURES: made}})
     (paths.FIGURES / "roc.png").write_text("by hand")
-    assert f"dvc.lock has {paths.FIGURES} with another, which `retrace trace {made}` traces" in refused(
-        paths.FIGURES / "roc.png"
+    assert (
+        f"dvc.lock has {paths.FIGURES} with another, which `retrace trace {made}` traces"
+        in refused(paths.FIGURES / "roc.png")
     )
 
 
@@ -226,7 +242,9 @@ def test_what_mlflow_lacks_is_a_reason_to_sync(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.usefixtures("store")
-@pytest.mark.parametrize("target", ["nothing.txt", "abcdef", "0" * 32, "0" * 32 + ".dir", "abc' or 'a'='a"])
+@pytest.mark.parametrize(
+    "target", ["nothing.txt", "abcdef", "0" * 32, "0" * 32 + ".dir", "abc' or 'a'='a"]
+)
 def test_neither_a_file_nor_a_run_costs_one_line(target: str) -> None:
     assert refused(target).startswith(f"{target}: neither a file nor a run in sqlite:///")
 
@@ -253,11 +271,16 @@ def test_the_experiment_of_the_work_tree_is_named_where_another_one_made_the_fil
     here = experiments.Tree({}, own.data.tags["retrace.key"], graph.locked(), {})
     monkeypatch.setattr("retrace.store.experiments.read", lambda _: here)
     last = said(paths.WEIGHTS, capsys).splitlines()[-1]
-    assert last == f"└── the workspace has it as of experiment {own.info.run_name}, run {own.info.run_id}"
+    assert (
+        last
+        == f"└── the workspace has it as of experiment {own.info.run_name}, run {own.info.run_id}"
+    )
 
 
 @pytest.mark.usefixtures("folder")
-def test_a_store_that_is_away_costs_one_line_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_is_away_costs_one_line_without_its_password(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:canary@127.0.0.1:9")
     message = refused(paths.PARAMS)
     assert "does not answer" in message
@@ -372,14 +395,21 @@ def test_what_is_nowhere_is_made_again_if_its_code_is_there(
 @pytest.mark.slow
 @pytest.mark.xdist_group("end to end")
 def test_what_is_typed_brings_every_byte_back(tmp_path_factory: pytest.TempPathFactory) -> None:
-    small = {"dataset: mnist": "dataset: digits", "epochs: 5": "epochs: 2", "threads: 2": "threads: 1"}
+    small = {
+        "dataset: mnist": "dataset: digits",
+        "epochs: 5": "epochs: 2",
+        "threads: 2": "threads: 1",
+    }
     clone = Clone(tmp_path_factory.mktemp("clone"), tmp_path_factory.mktemp("cache"), small)
     clone.type("dvc repro")
     store = mlflow.MlflowClient(f"sqlite:///{clone.path / 'mlflow.db'}")
 
     (train,) = of(store, "train")
     output = clone.type(f"retrace trace {train.info.run_id}")
-    assert f"{paths.WEIGHTS}  {hashing.md5(clone.path / paths.WEIGHTS)}  DVC's cache, the work tree\n" in output
+    assert (
+        f"{paths.WEIGHTS}  {hashing.md5(clone.path / paths.WEIGHTS)}  DVC's cache, the work tree\n"
+        in output
+    )
     got_back(clone, output, train, MADE["train"])
 
     clone.commit("digits")
@@ -397,7 +427,9 @@ def test_what_is_typed_brings_every_byte_back(tmp_path_factory: pytest.TempPathF
     output = clone.type(f"retrace trace {train.info.run_id}")
     (model,) = got_back(clone, output, train, [paths.WEIGHTS])
     md5 = train.data.tags[f"dvc.outs.{paths.WEIGHTS}"]
-    assert hashing.md5(model) == md5 != hashing.md5(clone.path / paths.WEIGHTS)  # which never was in the work tree
+    assert (
+        hashing.md5(model) == md5 != hashing.md5(clone.path / paths.WEIGHTS)
+    )  # which never was in the work tree
     output = clone.type(f"retrace trace {model}")
     assert "of experiment aside, run " in output
     assert "lr=0.01, " in output
@@ -412,7 +444,11 @@ def test_what_is_typed_brings_every_byte_back(tmp_path_factory: pytest.TempPathF
 
 def got_back(clone: Clone, output: str, run: Run, files: list[Path]) -> list[Path]:
     """What the commands in `output` brought back of these files of a run, byte for byte as the output says."""
-    script = [line for line in commands(output).splitlines() if any(f"/{path} " in f"{line} " for path in files)]
+    script = [
+        line
+        for line in commands(output).splitlines()
+        if any(f"/{path} " in f"{line} " for path in files)
+    ]
     clone.type("set -e\n" + "\n".join(script))
     found = [clone.path / f"traced-{run.info.run_id[:8]}" / path for path in files]
     for file, path in zip(found, files, strict=True):

@@ -21,7 +21,9 @@ CREATE = "api/2.0/mlflow/experiments/create"
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[tuple[int, psutil.Process]]:
+def server(
+    tmp_path_factory: pytest.TempPathFactory, empty_store: Path
+) -> Iterator[tuple[int, psutil.Process]]:
     """The port that `retrace ui` listens on, and its process."""
     place, port = tmp_path_factory.mktemp("ui"), unused_port()
     (place / "dvc.yaml").touch()
@@ -49,7 +51,9 @@ def answers(port: int) -> bool:
 
 
 def test_it_shows_the_store(server: tuple[int, psutil.Process]) -> None:
-    found = requests.get(f"http://localhost:{server[0]}/api/2.0/mlflow/experiments/get?experiment_id=0", timeout=20)
+    found = requests.get(
+        f"http://localhost:{server[0]}/api/2.0/mlflow/experiments/get?experiment_id=0", timeout=20
+    )
     assert found.json()["experiment"]["name"] == "Default"
 
 
@@ -59,17 +63,24 @@ def test_a_port_that_is_taken_is_refused(server: tuple[int, psutil.Process]) -> 
         ui.serve("127.0.0.1", server[0])
 
 
-@pytest.mark.parametrize("host", ["evil.com", "10.evil.com", "192.168.evil.com", "localhost.evil.com", "localhost:1"])
+@pytest.mark.parametrize(
+    "host", ["evil.com", "10.evil.com", "192.168.evil.com", "localhost.evil.com", "localhost:1"]
+)
 def test_no_other_name_is_answered(server: tuple[int, psutil.Process], host: str) -> None:
     asked = requests.get(f"http://127.0.0.1:{server[0]}/", headers={"Host": host}, timeout=20)
     assert asked.status_code == 403
 
 
 @pytest.mark.parametrize(("origin", "code"), [("http://evil.com", 403), ("null", 403), (None, 200)])
-def test_another_site_s_page_changes_nothing(server: tuple[int, psutil.Process], origin: str | None, code: int) -> None:
+def test_another_site_s_page_changes_nothing(
+    server: tuple[int, psutil.Process], origin: str | None, code: int
+) -> None:
     headers = {"Origin": origin} if origin else {}
     made = requests.post(
-        f"http://127.0.0.1:{server[0]}/{CREATE}", json={"name": f"of {origin}"}, headers=headers, timeout=20
+        f"http://127.0.0.1:{server[0]}/{CREATE}",
+        json={"name": f"of {origin}"},
+        headers=headers,
+        timeout=20,
     )
     assert made.status_code == code
 
@@ -82,14 +93,20 @@ def test_it_is_small(server: tuple[int, psutil.Process]) -> None:
 
 def test_it_listens_to_this_machine_alone(server: tuple[int, psutil.Process]) -> None:
     family = [server[1], *server[1].children(recursive=True)]
-    listening = {each.laddr.ip for process in family for each in process.net_connections() if each.status == "LISTEN"}
+    listening = {
+        each.laddr.ip
+        for process in family
+        for each in process.net_connections()
+        if each.status == "LISTEN"
+    }
     assert listening == {"127.0.0.1"}
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.com", ""])  # noqa: S104 - it is refused
 def test_a_host_that_others_reach_is_refused(host: str) -> None:
     with pytest.raises(
-        RetraceError, match=r"--host is .*; should be one of 127\.0\.0\.1, localhost, ::1: .* no password"
+        RetraceError,
+        match=r"--host is .*; should be one of 127\.0\.0\.1, localhost, ::1: .* no password",
     ):
         ui.serve(host, 5000)
 

@@ -25,7 +25,10 @@ LOSS = ("train", "val_loss")
 
 
 def verdict_of(
-    then: Fact | None, now: Fact | None, tolerance: float | None = None, name: tuple[str, str] = LOSS
+    then: Fact | None,
+    now: Fact | None,
+    tolerance: float | None = None,
+    name: tuple[str, str] = LOSS,
 ) -> str:
     one, other = ({} if value is None else {name: value} for value in (then, now))
     (row,) = diff.compare_facts(one, other, tolerance)
@@ -49,7 +52,9 @@ def verdict_of(
         (None, {1: 0.5}, "missing"),
     ],
 )
-def test_on_the_same_kind_of_device_only_the_same_is_equal(then: Fact | None, now: Fact | None, verdict: str) -> None:
+def test_on_the_same_kind_of_device_only_the_same_is_equal(
+    then: Fact | None, now: Fact | None, verdict: str
+) -> None:
     assert verdict_of(then, now) == verdict
 
 
@@ -83,8 +88,13 @@ def test_a_row_shows_the_first_point_that_differs_in_digits_that_tell_it_apart()
 
 
 @pytest.mark.parametrize("devices", [None, ("cpu, then", "gpu, now")])
-def test_the_sentence_names_what_differs_and_both_devices_if_there_are_two(devices: tuple[str, str] | None) -> None:
-    good, bad = OutputDiff("train", "val_loss", "1", "1", "same"), OutputDiff("train", "lost.txt", "1", "", "missing")
+def test_the_sentence_names_what_differs_and_both_devices_if_there_are_two(
+    devices: tuple[str, str] | None,
+) -> None:
+    good, bad = (
+        OutputDiff("train", "val_loss", "1", "1", "same"),
+        OutputDiff("train", "lost.txt", "1", "", "missing"),
+    )
     assert verify.sentence([good], 0.005, devices).startswith("verified: 1 outputs and metrics")
     said = verify.sentence([good, bad], 0.005, devices)
     assert said.startswith("1 of 2 outputs and metrics differ: lost.txt")
@@ -140,7 +150,9 @@ def test_a_run_that_did_not_finish_is_refused(client: mlflow.MlflowClient, statu
         assert f"(of a test): is {status}; only what FINISHED can be verified" in refused(run)
 
 
-def test_a_beginning_of_two_ids_is_refused(client: mlflow.MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_beginning_of_two_ids_is_refused(
+    client: mlflow.MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = client.get_run(recorded(client, retrace__key="abc"))
     monkeypatch.setattr(mlflow.MlflowClient, "search_runs", lambda *_, **__: [run, run])
     assert "so start the ids of" in refused(run.info.run_id[:6])
@@ -151,14 +163,18 @@ def test_a_run_without_a_commit_is_refused(
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(folder))
     subprocess.run(["git", "init", "--quiet"], check=True)
-    child = recorded(client, retrace__stage="train", mlflow__parentRunId=recorded(client, retrace__key="abc"))
+    child = recorded(
+        client, retrace__stage="train", mlflow__parentRunId=recorded(client, retrace__key="abc")
+    )
     assert "has no commit, since it ran outside git" in refused(child)
     gone = recorded(client, retrace__key="abc", mlflow__source__git__commit="0" * 40)
     child = recorded(client, retrace__stage="train", mlflow__parentRunId=gone)
     assert f"commit {'0' * 40} is not in this repository" in refused(child)
 
 
-def test_a_server_that_is_away_is_said_in_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_is_away_is_said_in_one_line(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:canary@127.0.0.1:9")
     said = refused("abcdef")
     assert "does not answer" in said
@@ -173,10 +189,19 @@ def test_outputs_are_what_their_own_stage_said_and_of_other_stages_what_was_read
 ) -> None:
     parent = recorded(client, retrace__key="abc")
     of = {"mlflow__parentRunId": parent}
-    train = recorded(client, **of, retrace__stage="train", **{f"dvc.outs.{WEIGHTS}": "made", "dvc.deps.src": "code"})
+    train = recorded(
+        client,
+        **of,
+        retrace__stage="train",
+        **{f"dvc.outs.{WEIGHTS}": "made", "dvc.deps.src": "code"},
+    )
     evaluate = recorded(client, **of, retrace__stage="evaluate", **{f"dvc.deps.{WEIGHTS}": "read"})
     client.set_tag(evaluate, "retrace.headline", '{"test_loss": 1.5}')
-    for run, at, value in ((train, 2, 0.2), (train, 1, 0.1), (train, 2, 0.3)):  # the last one told counts
+    for run, at, value in (
+        (train, 2, 0.2),
+        (train, 1, 0.1),
+        (train, 2, 0.3),
+    ):  # the last one told counts
         client.log_metric(run, "val_loss", value, timestamp=int(value * 10), step=at)
     client.log_metric(train, "train_s", 1.0)
     client.log_metric(parent, "test_loss", 1.25)
@@ -193,10 +218,16 @@ def test_outputs_are_what_their_own_stage_said_and_of_other_stages_what_was_read
         ("train", WEIGHTS): "read",
         ("evaluate", "test_loss"): {"headline": 1.5},
     }
-    stages = {"train": graph.Stage((), (WEIGHTS,)), "evaluate": graph.Stage((WEIGHTS, "src"), ("gone",))}
+    stages = {
+        "train": graph.Stage((), (WEIGHTS,)),
+        "evaluate": graph.Stage((WEIGHTS, "src"), ("gone",)),
+    }
     (folder / WEIGHTS).parent.mkdir()
     (folder / WEIGHTS).write_bytes(b"")
-    told = [{"kind": "metrics", "step": 0, "values": {"test_loss": 1.5, "train_s": 2.0}}, {"kind": "headline"}]
+    told = [
+        {"kind": "metrics", "step": 0, "values": {"test_loss": 1.5, "train_s": 2.0}},
+        {"kind": "headline"},
+    ]
     told[1]["values"] = {"test_loss": 1.5}
     assert record.reproduced_facts(alone, stages, {"evaluate": told}, folder) == {
         ("train", WEIGHTS): "d41d8cd98f00b204e9800998ecf8427e",
@@ -217,13 +248,18 @@ def test_the_device_is_another_kind_where_training_was_on_another(
 ) -> None:
     parent = recorded(client, retrace__key="abc")
     of = {"mlflow__parentRunId": parent}
-    train = recorded(client, **of, retrace__stage="train", retrace__device="cpu", retrace__machine="A")
+    train = recorded(
+        client, **of, retrace__stage="train", retrace__device="cpu", retrace__machine="A"
+    )
     client.set_tag(parent, "retrace.run.train", train)
     evaluate = recorded(client, **of, retrace__stage="evaluate", retrace__machine="A")
     download = recorded(client, **of, retrace__stage="download", retrace__machine="A")
     told = {
         "download": [{"kind": "start", "machine": machine}],
-        "train": [{"kind": "start", "machine": machine}, {"kind": "tags", "values": {"retrace.device": device}}],
+        "train": [
+            {"kind": "start", "machine": machine},
+            {"kind": "tags", "values": {"retrace.device": device}},
+        ],
     }
     for run in (parent, train, evaluate):
         assert record.device_change(record.find_record(run), told, diff.EXACT) == kinds
@@ -234,15 +270,26 @@ def test_the_device_is_another_kind_where_training_was_on_another(
 def commit(message: str) -> str:
     """The id of a commit of all that is here."""
     who = ("-c", "user.name=test", "-c", "user.email=test@localhost")
-    for command in (["init", "--quiet"], ["add", "--all"], [*who, "commit", "--quiet", "--message", message]):
+    for command in (
+        ["init", "--quiet"],
+        ["add", "--all"],
+        [*who, "commit", "--quiet", "--message", message],
+    ):
         subprocess.run(["git", *command], check=True)
-    return subprocess.run(["git", "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    return subprocess.run(
+        ["git", "rev-parse", "HEAD"], check=True, capture_output=True, text=True
+    ).stdout.strip()
 
 
 def test_code_is_taken_from_any_place_that_has_it(client: mlflow.MlflowClient) -> None:
     values = params_file.read()
     parent = recorded(client, retrace__key=identity.key(values))
-    gone = recorded(client, retrace__stage="train", mlflow__parentRunId=parent, mlflow__source__git__commit="0" * 40)
+    gone = recorded(
+        client,
+        retrace__stage="train",
+        mlflow__parentRunId=parent,
+        mlflow__source__git__commit="0" * 40,
+    )
     client.set_tag(parent, "retrace.run.train", gone)
     right = commit("what it ran")
     paths.GRAPH.write_text(f"{paths.GRAPH.read_text()}# another\n")
@@ -252,7 +299,9 @@ def test_code_is_taken_from_any_place_that_has_it(client: mlflow.MlflowClient) -
         with pytest.raises(RetraceError, match="commit 0000.* is not in this repository"):
             restore.restore(client, record.find_record(parent), tree)
         client.set_tag(gone, "mlflow.source.git.commit", wrong)
-        with pytest.raises(RetraceError, match="is not what it ran, by a file that no stage depends on;"):
+        with pytest.raises(
+            RetraceError, match="is not what it ran, by a file that no stage depends on;"
+        ):
             restore.restore(client, record.find_record(parent), tree)
         client.set_tag(parent, "dvc.exp_rev", right)
         assert restore.restore(client, record.find_record(parent), tree) == rebuild.Origin(right)
@@ -272,7 +321,9 @@ def test_images_are_the_commit_s_or_the_work_tree_s_and_never_others() -> None:
         assert hashing.md5(tree / paths.IMAGES) == committed
         rebuild.restore_images(tree, hashing.md5(paths.IMAGES))
         assert (tree / paths.IMAGES / "cat.png").read_bytes() == b"cat"
-        with pytest.raises(RetraceError, match="data/images: is not what the run read, which had the MD5 0000"):
+        with pytest.raises(
+            RetraceError, match="data/images: is not what the run read, which had the MD5 0000"
+        ):
             rebuild.restore_images(tree, "0" * 32)
 
 
@@ -312,12 +363,16 @@ class Made:
         experiment = self.store.get_experiment_by_name("digits")
         assert experiment is not None
         asked = f"tags.`{tag}` = '{value}'" if tag else ""
-        return list(self.store.search_runs([experiment.experiment_id], asked, order_by=["start_time ASC"]))
+        return list(
+            self.store.search_runs([experiment.experiment_id], asked, order_by=["start_time ASC"])
+        )
 
     def verify(self, run: Run, code: int = 0) -> str:
         """What is said where a run is verified; afterwards all is as it was before."""
         before, status = len(self.runs()), self.clone.type("git status --porcelain")
-        said = self.clone.run("retrace", "verify", run.info.run_id[:12], code=code, TMPDIR=str(self.place))
+        said = self.clone.run(
+            "retrace", "verify", run.info.run_id[:12], code=code, TMPDIR=str(self.place)
+        )
         assert "Traceback" not in said
         assert self.is_clean()
         assert (len(self.runs()), self.clone.type("git status --porcelain")) == (before, status)
@@ -342,13 +397,21 @@ def verdict(said: str, what: str) -> str:
 @pytest.mark.slow
 @pytest.mark.xdist_group("end to end")
 def test_an_experiment_is_made_again_to_the_bit_and_its_code_with_it(made: Made) -> None:
-    (parent,) = (run for run in made.runs("dvc.exp_name", "faster") if "retrace.key" in run.data.tags)
+    (parent,) = (
+        run for run in made.runs("dvc.exp_name", "faster") if "retrace.key" in run.data.tags
+    )
     assert "retrace.cached.preprocess" in parent.data.tags
     said = made.verify(parent)
     assert "download, preprocess, train, evaluate, visualize from commit" in said
     assert "and its code.patch" in said
     assert "outputs and metrics are equal" in said
-    for what in ("data/raw", "models/model.safetensors", "reports/figures", "val_loss", "test_accuracy"):
+    for what in (
+        "data/raw",
+        "models/model.safetensors",
+        "reports/figures",
+        "val_loss",
+        "test_accuracy",
+    ):
         assert verdict(said, what) == "same"
     for stage in ("download", "preprocess", "train", "evaluate", "visualize"):
         assert f"Running stage '{stage}'" in said
@@ -373,7 +436,9 @@ def test_a_record_that_is_not_what_was_made_is_told(made: Made) -> None:
     (child,) = made.runs("retrace.stage", "download")
     made.store.set_tag(child.info.run_id, "dvc.outs.data/raw", f"{'0' * 32}.dir")
     made.store.log_metric(child.info.run_id, "raw_bytes", child.data.metrics["raw_bytes"] + 1)
-    made.store.set_tag(child.info.run_id, "retrace.system.machine", "another processor")  # no excuse for this stage
+    made.store.set_tag(
+        child.info.run_id, "retrace.system.machine", "another processor"
+    )  # no excuse for this stage
     said = made.verify(child, code=1)
     assert (verdict(said, "data/raw"), verdict(said, "raw_bytes")) == ("differs", "differs")
     assert "2 of 2 outputs and metrics differ: data/raw, raw_bytes" in said
@@ -386,7 +451,12 @@ def test_an_interrupt_leaves_no_folder_and_no_process(made: Made) -> None:
     env = made.clone.env | {"TMPDIR": str(made.place)}
     command = ["retrace", "verify", made.runs("retrace.stage", "preprocess")[0].info.run_id]
     with subprocess.Popen(
-        command, cwd=made.clone.path, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        cwd=made.clone.path,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     ) as process:
         deadline = time.monotonic() + 120
         while not {"dvc", "retrace.tracking.uploader"} <= started(made.place):

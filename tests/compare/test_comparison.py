@@ -34,7 +34,9 @@ def named(name: str, test: str = "t", **values: str) -> NamedExperiment:
 def told_of(*rows: Sequence[float], names: Sequence[str] = ()) -> Comparison:
     """A comparison of experiments with these losses of validation, epoch by epoch."""
     experiments = [named(name) for name in names or [f"e{i}" for i in range(len(rows))]]
-    histories = [[{"epoch": i + 1.0, "val_loss": loss} for i, loss in enumerate(row)] for row in rows]
+    histories = [
+        [{"epoch": i + 1.0, "val_loss": loss} for i, loss in enumerate(row)] for row in rows
+    ]
     tests = [PairedTest(each.name, experiments[0].name, why="so") for each in experiments[1:]]
     return Comparison(experiments, {}, {}, {}, tests, histories, [])
 
@@ -52,14 +54,19 @@ class Files(Resolver):
         return read(Path("told.csv"))
 
 
-RIGHT, WRONG = "actual,predicted\n" + "a,a\n" * 40, "actual,predicted\n" + "a,b\n" * 20 + "a,a\n" * 20
+RIGHT, WRONG = (
+    "actual,predicted\n" + "a,a\n" * 40,
+    "actual,predicted\n" + "a,b\n" * 20 + "a,a\n" * 20,
+)
 
 
 @pytest.mark.usefixtures("folder")
 def test_tests_are_corrected_for_their_number() -> None:
     one, other, torn = named("one"), named("other"), named("torn")
     elsewhere, never = named("elsewhere", test="u"), replace(named("never"), deps={})
-    files = Files({"one": RIGHT, "other": WRONG, "third": RIGHT, "elsewhere": RIGHT, "torn": "actual\na\n"})
+    files = Files(
+        {"one": RIGHT, "other": WRONG, "third": RIGHT, "elsewhere": RIGHT, "torn": "actual\na\n"}
+    )
     found = comparison.compare(files, [one, other, named("third"), elsewhere, never, torn])
     assert [test.verdict for test in found.tests] == [
         "worse", "no significant difference on these 40 samples", *["not tested"] * 3
@@ -74,14 +81,21 @@ def test_tests_are_corrected_for_their_number() -> None:
         "because they were evaluated on other samples: data/processed/test.safetensors is not the same file"
     )
     assert said[3].endswith("because never was not evaluated")
-    assert said[4].endswith("because the predictions of torn are neither in DVC's cache nor in MLflow; run it again")
+    assert said[4].endswith(
+        "because the predictions of torn are neither in DVC's cache nor in MLflow; run it again"
+    )
 
 
 @pytest.mark.usefixtures("folder")
 def test_files_differ_only_where_both_use_them() -> None:
     one, other = named("one", lr="1"), named("other", lr="1", momentum="2")
     other = replace(
-        other, deps={**other.deps, "src/lab/training/losses.py": "b", "src/lab/models/networks/cnn.py": "c"}
+        other,
+        deps={
+            **other.deps,
+            "src/lab/training/losses.py": "b",
+            "src/lab/models/networks/cnn.py": "c",
+        },
     )
     found = comparison.compare(Files({}), [one, other])
     assert found.params == {"momentum": [None, "2"]}
@@ -92,7 +106,9 @@ HOSTILE = "</title><script>alert(1)</script>[red]x[/red]\x1b[31m\n&"
 
 
 @pytest.mark.usefixtures("folder")
-def test_text_is_never_markup(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_text_is_never_markup(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     both = [named(HOSTILE, lr=HOSTILE), named("other", lr="1")]
     monkeypatch.setattr(Resolver, "resolve", lambda _, name: both[name == "other"])
     compare.compare([HOSTILE, "other"], Path("page.html"), as_json=False)
@@ -123,7 +139,9 @@ def test_markdown_is_a_table_without_markup(
 
 
 @pytest.mark.usefixtures("folder")
-def test_markdown_without_differences(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_markdown_without_differences(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(Resolver, "find", lambda _, name: named(name, lr="1"))
     compare.compare(["one", "other"], Path("page.html"), as_markdown=True)
     printed = capsys.readouterr()
@@ -160,14 +178,19 @@ def test_page_without_curves() -> None:
 
 
 def test_chart_of_many_experiments() -> None:
-    (chart,) = pages.charts([str(i) for i in range(10)], told_of(*[[1.0 / (i + 1) for i in range(200)]] * 10).histories)
+    (chart,) = pages.charts(
+        [str(i) for i in range(10)], told_of(*[[1.0 / (i + 1) for i in range(200)]] * 10).histories
+    )
     assert [line.colour for line in chart.lines] == [*range(8), 0, 1]
     assert not any(line.markers for line in chart.lines)
 
 
 def test_workspace_ignores_stale_outputs(folder: Path) -> None:
     stages = graph.stages(params_file.read())
-    md5 = {out: f"{i:032}" for i, out in enumerate(out for stage in stages.values() for out in stage.outs)}
+    md5 = {
+        out: f"{i:032}"
+        for i, out in enumerate(out for stage in stages.values() for out in stage.outs)
+    }
     lock = {
         name: {
             "deps": [{"path": dep, "md5": md5.get(dep, "code")} for dep in stage.deps],
@@ -190,4 +213,6 @@ def test_workspace_ignores_stale_outputs(folder: Path) -> None:
     assert str(paths.CONFUSION) not in found.outs
     assert found.metrics == {}
     graph.LOCK.write_text("<<<<<<< HEAD\n")
-    assert "workspace: the workspace has a dvc.lock that is not as DVC has it" in refused("workspace", "workspace")
+    assert "workspace: the workspace has a dvc.lock that is not as DVC has it" in refused(
+        "workspace", "workspace"
+    )

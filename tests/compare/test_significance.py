@@ -27,7 +27,9 @@ def test_mcnemar_p_is_the_binomial_tail(b: int, c: int) -> None:
     assert swapped.interval == pytest.approx((-pairs.interval[1], -pairs.interval[0]))
 
 
-@pytest.mark.parametrize(("b", "c", "is_one"), [(25, 35, False), (25, 55, True), (100, 110, False), (0, 10, True)])
+@pytest.mark.parametrize(
+    ("b", "c", "is_one"), [(25, 35, False), (25, 55, True), (100, 110, False), (0, 10, True)]
+)
 def test_mcnemar_depends_on_the_discordant_samples(b: int, c: int, is_one: bool) -> None:
     assert (significance.mcnemar(*right(10_000, b, c)).p < significance.SIGNIFICANT) == is_one
 

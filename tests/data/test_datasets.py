@@ -51,7 +51,9 @@ def test_mnist_is_read_from_its_four_files(raw_mnist: Path, dataset: ModuleType,
     assert (len(test), test.labels.dtype, test.class_names[9]) == (2, np.int64, last)
 
 
-@pytest.mark.parametrize("damage", [b"", b"\0\0\x08", b"<html>no</html>", b"\0\0\x09\x01\0\0\0\x01\0"])
+@pytest.mark.parametrize(
+    "damage", [b"", b"\0\0\x08", b"<html>no</html>", b"\0\0\x09\x01\0\0\0\x01\0"]
+)
 def test_idx_file_damaged(raw_mnist: Path, damage: bytes) -> None:
     (raw_mnist / mnist.TEST_LABELS.name).write_bytes(damage)
     with pytest.raises(DataError, match="t10k-labels-idx1-ubyte: not an IDX file"):
@@ -79,7 +81,9 @@ def test_cifar10_is_read_in_file_order(raw_cifar10: Path) -> None:
 @pytest.mark.parametrize("damage", [b"", b"short", bytes(3074)])
 def test_cifar10_file_damaged(raw_cifar10: Path, damage: bytes) -> None:
     (raw_cifar10 / "data_batch_3.bin").write_bytes(damage)
-    with pytest.raises(DataError, match=r"data_batch_3\.bin: not rows of 3073 bytes; .*dvc repro download"):
+    with pytest.raises(
+        DataError, match=r"data_batch_3\.bin: not rows of 3073 bytes; .*dvc repro download"
+    ):
         cifar10.read(raw_cifar10)
 
 
@@ -90,10 +94,16 @@ def test_digits_are_sklearns_centred_on_black(raw_digits: Path, zoom: int, side:
     assert others == [None, None, ()]
     np.testing.assert_array_equal(samples.labels, targets)
     margin = (side - 8 * zoom) // 2
-    inner = samples.inputs[:, 0, margin : margin + 8 * zoom : zoom, margin : margin + 8 * zoom : zoom]
-    np.testing.assert_array_equal(inner, np.asarray(expected, dtype=int).reshape(-1, 8, 8) * 255 // 16)
+    inner = samples.inputs[
+        :, 0, margin : margin + 8 * zoom : zoom, margin : margin + 8 * zoom : zoom
+    ]
+    np.testing.assert_array_equal(
+        inner, np.asarray(expected, dtype=int).reshape(-1, 8, 8) * 255 // 16
+    )
     assert samples.inputs.shape == (1797, 1, side, side)
-    assert samples.inputs[:, :, :margin].sum() + samples.inputs[:, :, margin + 8 * zoom :].sum() == 0
+    assert (
+        samples.inputs[:, :, :margin].sum() + samples.inputs[:, :, margin + 8 * zoom :].sum() == 0
+    )
 
 
 def test_digits_of_the_first_classes(raw_digits: Path) -> None:
@@ -104,7 +114,10 @@ def test_digits_of_the_first_classes(raw_digits: Path) -> None:
 
 
 def test_digits_larger_than_their_frame(folder: Path) -> None:
-    with pytest.raises(ParamsError, match=r"datasets\.digits\.side is 16; should be at least 8 \* zoom, which is 24$"):
+    with pytest.raises(
+        ParamsError,
+        match=r"datasets\.digits\.side is 16; should be at least 8 \* zoom, which is 24$",
+    ):
         digits.read(folder, classes=10, zoom=3, side=16)
 
 
@@ -113,7 +126,11 @@ def test_circles_are_concentric(folder: Path) -> None:
     assert list((folder / "raw").iterdir()) == []
     samples, *others = circles.read(folder / "raw", samples=100, noise=0.0, random_state=1)
     assert others == [None, None, ()]
-    assert (samples.inputs.shape, samples.inputs.dtype, samples.labels.dtype) == ((100, 2), np.float32, np.int64)
+    assert (samples.inputs.shape, samples.inputs.dtype, samples.labels.dtype) == (
+        (100, 2),
+        np.float32,
+        np.int64,
+    )
     radii = np.linalg.norm(samples.inputs, axis=1)
     assert samples.class_names == ("outer", "inner")
     assert radii[samples.labels == 0] == pytest.approx(1)
@@ -121,7 +138,9 @@ def test_circles_are_concentric(folder: Path) -> None:
 
 
 def test_circles_are_seeded_and_noisy(folder: Path) -> None:
-    first, again, other = (circles.read(folder, samples=40, noise=0.1, random_state=seed).train for seed in (1, 1, 2))
+    first, again, other = (
+        circles.read(folder, samples=40, noise=0.1, random_state=seed).train for seed in (1, 1, 2)
+    )
     np.testing.assert_array_equal(first.inputs, again.inputs)
     assert not (first.inputs == other.inputs).any()
     assert np.linalg.norm(first.inputs, axis=1).std() > 0.1
@@ -133,7 +152,11 @@ def shares(part: Samples) -> list[float]:
 
 def numbered(samples: Samples) -> Samples:
     """Samples whose only feature is their number."""
-    return Samples(np.arange(len(samples), dtype=np.float32)[:, np.newaxis], samples.labels, samples.class_names)
+    return Samples(
+        np.arange(len(samples), dtype=np.float32)[:, np.newaxis],
+        samples.labels,
+        samples.class_names,
+    )
 
 
 def numbers(*parts: Samples) -> list[int]:
@@ -141,7 +164,10 @@ def numbers(*parts: Samples) -> list[int]:
 
 
 def settings(**changed: object) -> params.Preprocess:
-    return typed(params.Preprocess, **{"validation_fraction": 0.1, "test_fraction": 0.2, "split_seed": 0} | changed)
+    return typed(
+        params.Preprocess,
+        **{"validation_fraction": 0.1, "test_fraction": 0.2, "split_seed": 0} | changed,
+    )
 
 
 @pytest.mark.parametrize("n", [2, 3])
@@ -157,11 +183,15 @@ def test_splits_are_disjoint_stratified_seeded(stripes: Samples) -> None:
     assert [len(part) for part in parts] == [216, 24, 60]
     assert numbers(*parts) == list(range(300))
     assert all(share == pytest.approx(1 / 3) for part in parts for share in shares(part))
-    again, other = (split.split(Splits(numbered(stripes)), settings(split_seed=seed)) for seed in (0, 1))
+    again, other = (
+        split.split(Splits(numbered(stripes)), settings(split_seed=seed)) for seed in (0, 1)
+    )
     assert numbers(again[1]) == numbers(parts[1]) != numbers(other[1])
 
 
-@pytest.mark.parametrize("changed", [{}, {"folds": 5, "fold": 2}, {"class_shares": [1.0, 0.5, 0.5]}])
+@pytest.mark.parametrize(
+    "changed", [{}, {"folds": 5, "fold": 2}, {"class_shares": [1.0, 0.5, 0.5]}]
+)
 def test_test_split_never_changes_training(stripes: Samples, changed: dict[str, Any]) -> None:
     poison = Samples(255 - stripes.inputs, stripes.labels[::-1].copy(), stripes.class_names)
     (train, validation, _), (same_train, same_validation, _) = (
@@ -180,7 +210,9 @@ def test_own_splits_are_kept(stripes: Samples) -> None:
 
 
 def test_folds_are_disjoint_and_complete(stripes: Samples) -> None:
-    dealt = [split.split(Splits(numbered(stripes)), settings(folds=5, fold=fold)) for fold in range(5)]
+    dealt = [
+        split.split(Splits(numbered(stripes)), settings(folds=5, fold=fold)) for fold in range(5)
+    ]
     assert {tuple(numbers(test)) for _, _, test in dealt} == {tuple(numbers(dealt[0][2]))}
     assert numbers(*(validation for _, validation, _ in dealt), dealt[0][2]) == list(range(300))
     assert all(numbers(*parts) == list(range(300)) for parts in dealt)
@@ -188,7 +220,9 @@ def test_folds_are_disjoint_and_complete(stripes: Samples) -> None:
 
 def test_split_is_train_test_split(stripes: Samples) -> None:
     train, validation, _ = split.split(Splits(numbered(stripes), test=stripes), settings())
-    kept, taken = train_test_split(np.arange(300), test_size=0.1, random_state=0, stratify=stripes.labels)
+    kept, taken = train_test_split(
+        np.arange(300), test_size=0.1, random_state=0, stratify=stripes.labels
+    )
     assert [numbers(train), numbers(validation)] == [sorted(kept), sorted(taken)]
 
 
@@ -201,12 +235,16 @@ def test_fold_is_stratified_k_fold(stripes: Samples) -> None:
 
 
 def test_folds_need_enough_samples_of_a_class(stripes: Samples) -> None:
-    with pytest.raises(DataError, match="class top has 4 samples, fewer than the 5 folds; lower folds"):
+    with pytest.raises(
+        DataError, match="class top has 4 samples, fewer than the 5 folds; lower folds"
+    ):
         split.split(Splits(stripes.take(np.arange(12)), test=stripes), settings(folds=5, fold=0))
 
 
 def test_class_shares_thin_the_training_split(stripes: Samples) -> None:
-    train, validation, test = split.split(Splits(stripes, stripes, stripes), settings(class_shares=[1.0, 0.5, 0.001]))
+    train, validation, test = split.split(
+        Splits(stripes, stripes, stripes), settings(class_shares=[1.0, 0.5, 0.001])
+    )
     assert np.bincount(train.labels).tolist() == [100, 50, 1]
     assert (len(validation), len(test)) == (300, 300)
     with pytest.raises(ParamsError, match="class_shares has 2 numbers; should have one a class, 3"):
@@ -220,7 +258,9 @@ def test_fraction_too_small_for_the_classes(stripes: Samples) -> None:
 
 def test_scale_by_feature() -> None:
     points = np.array([[1, 5], [3, 5]], np.float32)
-    assert storage.scale(Samples(points, np.zeros(2, np.int64), ("a",))) == storage.Scale((2.0, 5.0), (1.0, 1.0))
+    assert storage.scale(Samples(points, np.zeros(2, np.int64), ("a",))) == storage.Scale(
+        (2.0, 5.0), (1.0, 1.0)
+    )
 
 
 def test_scale_by_channel() -> None:
@@ -258,8 +298,12 @@ def test_split_file_missing() -> None:
 
 def test_duplicates_name_the_first_equal_sample(stripes: Samples) -> None:
     train, test = stripes.take(np.arange(5)), stripes.take(np.array([7, 3, 8, 3]))
-    named = Samples(test.inputs, (test.labels + 1) % 3, test.class_names, np.array(["a", "b", "c", "d"], object))
-    found = duplicates.across({"train": train, "validation": stripes.take(np.array([9])), "test": named})
+    named = Samples(
+        test.inputs, (test.labels + 1) % 3, test.class_names, np.array(["a", "b", "c", "d"], object)
+    )
+    found = duplicates.across(
+        {"train": train, "validation": stripes.take(np.array([9])), "test": named}
+    )
     assert found == [
         ("test", "b", "middle", "train", "3", "top"),
         ("test", "d", "middle", "train", "3", "top"),

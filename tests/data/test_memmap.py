@@ -47,7 +47,10 @@ def test_an_array_that_the_disk_has_no_room_for_is_refused() -> None:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
     try:
-        with pytest.raises(DataError, match=r"^data: no room for 10,001 bytes \(File too large\); make room for them$"):
+        with pytest.raises(
+            DataError,
+            match=r"^data: no room for 10,001 bytes \(File too large\); make room for them$",
+        ):
             memmap.empty((10_001,), BYTES)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -59,7 +62,11 @@ def test_an_array_that_the_disk_has_no_room_for_is_refused() -> None:
     [
         ("0::/of/mine", "memory.max", "memory.current"),
         ("4:memory:/of/mine", "memory/{}/memory.limit_in_bytes", "memory/{}/memory.usage_in_bytes"),
-        ("4:cpu,memory:/of/mine", "memory/{}/memory.limit_in_bytes", "memory/{}/memory.usage_in_bytes"),
+        (
+            "4:cpu,memory:/of/mine",
+            "memory/{}/memory.limit_in_bytes",
+            "memory/{}/memory.usage_in_bytes",
+        ),
     ],
 )
 def test_memory_is_what_the_container_has_left(
@@ -74,7 +81,9 @@ def test_memory_is_what_the_container_has_left(
     now.write_text("1000\n")
     most.write_text("1500\n")
     assert memory.free() == 500
-    (most.parent / "memory.stat").write_text("cache 600\ninactive_file 30\nactive_file 20\nanon 400\n")
+    (most.parent / "memory.stat").write_text(
+        "cache 600\ninactive_file 30\nactive_file 20\nanon 400\n"
+    )
     assert memory.free() == 550
     (most.parent / "memory.stat").unlink()
     most.write_text("900\n")
@@ -115,7 +124,9 @@ def test_a_part_is_written_as_safetensors_writes_it(
 
 
 @pytest.mark.usefixtures("folder")
-def test_batches_out_of_a_file_are_those_out_of_memory(samples: Samples, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_out_of_a_file_are_those_out_of_memory(
+    samples: Samples, monkeypatch: pytest.MonkeyPatch
+) -> None:
     storage.save(paths.TRAIN, samples, SCALE)
     loaded, _ = storage.load(paths.TRAIN)
     drawn = []
@@ -123,7 +134,9 @@ def test_batches_out_of_a_file_are_those_out_of_memory(samples: Samples, monkeyp
         monkeypatch.setattr(memory, "free", lambda free=free: free)
         part = batches.on_device(loaded, torch.device("cpu"))
         assert (part.reader is None) == (free == 1 << 40)
-        epoch = batches.shuffled(part, 7, lambda inputs, _: inputs, torch.Generator(), seed=0, epoch=0, after=3)
+        epoch = batches.shuffled(
+            part, 7, lambda inputs, _: inputs, torch.Generator(), seed=0, epoch=0, after=3
+        )
         drawn.append(torch.cat([inputs for inputs, _ in epoch]))
     assert torch.equal(*drawn)
 

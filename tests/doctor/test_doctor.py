@@ -43,11 +43,15 @@ DATABASE = Path("mlflow.db")
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Clone:
     """A clone in which the stages have run once, on the digits, and were committed."""
-    clone = Clone(tmp_path_factory.mktemp("whole") / "clone", tmp_path_factory.mktemp("cache"), SMALL)
+    clone = Clone(
+        tmp_path_factory.mktemp("whole") / "clone", tmp_path_factory.mktemp("cache"), SMALL
+    )
     clone.env |= {"PYTHONPATH": "src", "XDG_CACHE_HOME": str(tmp_path_factory.mktemp("home"))}
     site = Path(clone.env["DVC_SITE_CACHE_DIR"])
     (site / "repo").mkdir(parents=True, mode=0o700)
-    clone.type("git config user.name me && git config user.email me@localhost && git branch --move main")
+    clone.type(
+        "git config user.name me && git config user.email me@localhost && git branch --move main"
+    )
     clone.type("dvc repro")
     clone.commit("digits")
     return clone
@@ -124,7 +128,9 @@ def test_what_is_wrong_is_told_with_its_command_and_1_and_nothing_is_changed(clo
     before = everything(clone.path)
     found = doctor(clone, 1)
     assert everything(clone.path) == before
-    assert {finding["check"] for finding in found["findings"] if finding["level"] == "problem"} == {"runs"}
+    assert {finding["check"] for finding in found["findings"] if finding["level"] == "problem"} == {
+        "runs"
+    }
     assert (found["problem"], found["warning"]) == (1, 3)
     shown = clone.run("retrace", "doctor", code=1)
     for finding in found["findings"]:
@@ -156,7 +162,9 @@ def test_a_head_that_was_taken_off_its_branch_and_one_that_went_elsewhere(clone:
     assert wrong(repository.head) == []
     clone.type("git switch --quiet --detach")
     assert wrong(repository.head) == []
-    clone.type("git switch --quiet main && git checkout --quiet $(git rev-parse HEAD)")  # as DVC does
+    clone.type(
+        "git switch --quiet main && git checkout --quiet $(git rev-parse HEAD)"
+    )  # as DVC does
     mended(clone, repository.head, "HEAD was detached from main")
     clone.type("git checkout --quiet $(git rev-parse HEAD)")
     clone.commit("on no branch")
@@ -201,7 +209,9 @@ def test_no_git_repository_and_no_commit(clone: Clone) -> None:
     assert "no commit yet" in only(repository.present).what
     assert doctor(clone, 1)["problem"] > 0
     shutil.rmtree(clone.path / ".git")
-    clone.env |= {f"GIT_{who}_{what}": "me" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    clone.env |= {
+        f"GIT_{who}_{what}": "me" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
+    }
     mended(clone, repository.present, "no git repository here")
 
 
@@ -222,12 +232,18 @@ def test_what_dvc_worked_with_when_it_was_killed(clone: Clone) -> None:
 def test_files_that_a_dead_dvc_holds(clone: Clone, holder: str) -> None:
     pid = 2**22 - 1 if holder == "gone" else os.getpid()
     entry = {"pid": pid, "cmd": "dvc repro"}
-    experiments.RWLOCK.write_text(json.dumps({"write": {"/models": entry}, "read": {"/data": [entry]}}))
+    experiments.RWLOCK.write_text(
+        json.dumps({"write": {"/models": entry}, "read": {"/data": [entry]}})
+    )
     if holder == "another":
         entry["pid"] = psutil.Process().parents()[-1].pid  # has the number by now, and is no DVC
         experiments.RWLOCK.write_text(json.dumps({"write": {"/models": entry}}))
     assert only(experiments.locks).level == ("warning" if holder == "gone" else "problem")
-    mended(clone, experiments.locks, f"locks files for process {entry['pid']} (dvc repro), which is gone")
+    mended(
+        clone,
+        experiments.locks,
+        f"locks files for process {entry['pid']} (dvc repro), which is gone",
+    )
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"write": {"a": 3}}'])
@@ -308,7 +324,9 @@ def test_outputs_that_are_copies(clone: Clone) -> None:
     assert wrong(cache.links) == []
 
 
-def test_a_site_cache_that_others_can_write_to(clone: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_site_cache_that_others_can_write_to(
+    clone: Clone, monkeypatch: pytest.MonkeyPatch
+) -> None:
     site = Path(clone.env["DVC_SITE_CACHE_DIR"])
     (site / "repo").chmod(0o777)
     mended(clone, cache.site, f"others can write to {site}/repo")
@@ -334,7 +352,9 @@ def test_a_dep_that_dvc_yaml_lacks_and_one_too_many(clone: Clone) -> None:
     ]
     for each in found:
         clone.type(each["repair"])
-    assert [each["level"] for each in doctor(clone, 0)["findings"] if each["check"] == "dvc.yaml"] == ["ok"]
+    assert [
+        each["level"] for each in doctor(clone, 0)["findings"] if each["check"] == "dvc.yaml"
+    ] == ["ok"]
     assert sorted(graph.read_text().split()) == sorted(good.split())
 
 
@@ -356,7 +376,9 @@ def test_what_was_not_made_with_what_is_here(clone: Clone) -> None:
     mended(clone, pipeline.status, "not up to date: train (params.yaml)")
 
 
-def test_a_dvc_that_hashes_for_minutes_is_not_waited_for(clone: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dvc_that_hashes_for_minutes_is_not_waited_for(
+    clone: Clone, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(pipeline, "STATUS_S", 0.01)
     assert "hashes large files" in only(pipeline.status).what
 
@@ -380,16 +402,18 @@ def test_a_database_of_an_older_mlflow(clone: Clone) -> None:
 def older(head: str) -> str:
     """The schema before the newest."""
     folder = Path(mlflow.__file__).parent / "store/db_migrations/versions"
-    (file,) = [file for file in folder.glob("*.py") if f'revision = "{head}"' in file.read_text().splitlines()]
+    (file,) = [
+        file
+        for file in folder.glob("*.py")
+        if f'revision = "{head}"' in file.read_text().splitlines()
+    ]
     (said,) = [line for line in file.read_text().splitlines() if line.startswith("down_revision")]
     return said.split('"')[1]
 
 
 def runs() -> list[tuple[object, ...]]:
     """The runs and their metrics."""
-    asked = (
-        "SELECT name, status, key, m.value FROM runs LEFT JOIN latest_metrics AS m USING (run_uuid) ORDER BY 1, 2, 3"
-    )
+    asked = "SELECT name, status, key, m.value FROM runs LEFT JOIN latest_metrics AS m USING (run_uuid) ORDER BY 1, 2, 3"
     with closing(sqlite3.connect(DATABASE)) as database:
         return database.execute(asked).fetchall()
 
@@ -414,20 +438,27 @@ def test_a_database_that_is_damaged_comes_back_from_the_journals(clone: Clone, d
         "empty": b"",
     }[damage]
     DATABASE.write_bytes(broken)
-    assert wrong(store.schema) == wrong(store.stale) == wrong(store.artifacts) == [] or damage == "page"
+    assert (
+        wrong(store.schema) == wrong(store.stale) == wrong(store.artifacts) == []
+        or damage == "page"
+    )
     mended(clone, store.answers, "is empty" if damage == "empty" else "is damaged")
     if damage != "empty":
         assert runs() == before
 
 
-def test_files_of_runs_that_are_where_the_repository_was_before(clone: Clone, tmp_path: Path) -> None:
+def test_files_of_runs_that_are_where_the_repository_was_before(
+    clone: Clone, tmp_path: Path
+) -> None:
     shutil.move(clone.path, tmp_path / "moved")
     clone.path = tmp_path / "moved"
     os.chdir(clone.path)
     mended(clone, store.artifacts, "the repository moved")
     client = mlflow.MlflowClient(f"sqlite:///{clone.path / DATABASE}")
     (run,) = [run for run in client.search_runs(["1"]) if run.info.run_name == "evaluate"]
-    assert Path(client.download_artifacts(run.info.run_id, str(paths.METRICS), str(tmp_path))).is_file()
+    assert Path(
+        client.download_artifacts(run.info.run_id, str(paths.METRICS), str(tmp_path))
+    ).is_file()
 
 
 def test_files_of_runs_that_are_gone(clone: Clone) -> None:
@@ -435,7 +466,9 @@ def test_files_of_runs_that_are_gone(clone: Clone) -> None:
     mended(clone, store.artifacts, "are gone; new ones will be written there")
 
 
-def test_a_large_file_of_changes_beside_the_database(clone: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_file_of_changes_beside_the_database(
+    clone: Clone, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(store, "BIG_WAL", 1e6)
     script = """
 import os, sqlite3
@@ -459,7 +492,9 @@ def test_a_server_that_is_away(clone: Clone, monkeypatch: pytest.MonkeyPatch) ->
     assert wrong(store.answers) == []
 
 
-def test_a_server_that_never_answers_is_waited_for_so_long(clone: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_never_answers_is_waited_for_so_long(
+    clone: Clone, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and says nothing
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{silent.getsockname()[1]}")
         monkeypatch.setattr(store.place, "ANSWER_S", 0.2)
@@ -484,17 +519,24 @@ def test_a_training_that_was_interrupted(clone: Clone) -> None:
     assert leftovers.CHECKPOINTS == checkpoint.FOLDER
 
 
-def test_a_python_that_pyproject_does_not_allow(clone: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_python_that_pyproject_does_not_allow(
+    clone: Clone, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(environment.platform, "python_version", lambda: "3.10.4")
     found = only(environment.python)
-    assert found.what == "Python 3.10.4; pyproject.toml allows <3.14,>=3.11" or ">=3.11,<3.14" in found.what
+    assert (
+        found.what == "Python 3.10.4; pyproject.toml allows <3.14,>=3.11"
+        or ">=3.11,<3.14" in found.what
+    )
     assert found.repair == "rm -rf .venv && make PYTHON=python3.12 env"
 
 
 def test_packages_that_are_missing_or_others(clone: Clone) -> None:
     file = clone.path / "requirements.txt"
     text = file.read_text()
-    file.write_text(text.replace("\nnumpy==", "\nnumpy==9.").replace("\npillow==", "\nnever-published==") + "")
+    file.write_text(
+        text.replace("\nnumpy==", "\nnumpy==9.").replace("\npillow==", "\nnever-published==") + ""
+    )
     found = only(environment.packages)
     assert "2 of " in found.what
     assert f"numpy is {text.split('numpy==')[1].split(' ')[0]}, not 9." in found.what
@@ -534,7 +576,10 @@ def with_gpu(monkeypatch: pytest.MonkeyPatch, cuda: int = 13000) -> None:
 def test_a_gpu_and_none(monkeypatch: pytest.MonkeyPatch) -> None:
     with_gpu(monkeypatch)
     (found,) = environment.gpu()
-    assert found.what == f"NVIDIA H100, 70 of 80 GB free; driver 580.1, torch for CUDA {torch.version.cuda}"
+    assert (
+        found.what
+        == f"NVIDIA H100, 70 of 80 GB free; driver 580.1, torch for CUDA {torch.version.cuda}"
+    )
     with_gpu(monkeypatch, 12020)
     assert "driver 580.1 supports CUDA 12.2, torch was built for 13" in only(environment.gpu).what
     with_gpu(monkeypatch)
@@ -544,9 +589,14 @@ def test_a_gpu_and_none(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("error", "level"),
-    [(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, "ok"), (pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH, "warning")],
+    [
+        (pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, "ok"),
+        (pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH, "warning"),
+    ],
 )
-def test_no_driver_and_a_broken_one(monkeypatch: pytest.MonkeyPatch, error: int, level: str) -> None:
+def test_no_driver_and_a_broken_one(
+    monkeypatch: pytest.MonkeyPatch, error: int, level: str
+) -> None:
     def fails() -> None:
         raise pynvml.NVMLError(error)
 
@@ -588,7 +638,9 @@ def test_a_check_that_fails_and_one_that_hangs_are_problems_and_the_others_go_on
         yield from ()
 
     monkeypatch.setattr(checks, "ANSWER_S", 1.0)
-    monkeypatch.setattr(leftovers, "CHECKS", {"journals": broken, "checkpoints": leftovers.checkpoints})
+    monkeypatch.setattr(
+        leftovers, "CHECKS", {"journals": broken, "checkpoints": leftovers.checkpoints}
+    )
     monkeypatch.setattr(cache, "CHECKS", {"cache": hangs})
     monkeypatch.setattr(pipeline, "CHECKS", {})
     found = {finding.check: finding for finding in checks.examine() if finding.level == "problem"}
@@ -597,8 +649,12 @@ def test_a_check_that_fails_and_one_that_hangs_are_problems_and_the_others_go_on
     assert found["cache"].what.startswith("no answer within 1 s")
 
 
-@pytest.mark.parametrize("package", ["psutil", "yaml", "pynvml", "rich", "packaging", "requests", "dvc", "mlflow"])
-def test_without_a_package_the_rest_is_looked_at(clone: Clone, tmp_path: Path, package: str) -> None:
+@pytest.mark.parametrize(
+    "package", ["psutil", "yaml", "pynvml", "rich", "packaging", "requests", "dvc", "mlflow"]
+)
+def test_without_a_package_the_rest_is_looked_at(
+    clone: Clone, tmp_path: Path, package: str
+) -> None:
     """Also without what shows the findings in colour."""
     broken = tmp_path / "broken"
     broken.mkdir()
@@ -612,7 +668,12 @@ def test_without_a_package_the_rest_is_looked_at(clone: Clone, tmp_path: Path, p
 def document(clone: Clone, *command: str, code: int = 0) -> Any:
     """What the command printed on stdout, and nothing else there, is JSON."""
     ended = subprocess.run(
-        ["retrace", *command, "--json"], cwd=clone.path, env=clone.env, capture_output=True, text=True, check=False
+        ["retrace", *command, "--json"],
+        cwd=clone.path,
+        env=clone.env,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert ended.returncode == code, ended.stderr
     return json.loads(ended.stdout)
@@ -624,7 +685,13 @@ def run_id(stage: str) -> str:
 
 
 def test_the_commands_that_need_runs_have_json_too(clone: Clone) -> None:
-    assert document(clone, "sync") == {"uploaded": 0, "closed": 0, "added": 0, "running": [], "failed": []}
+    assert document(clone, "sync") == {
+        "uploaded": 0,
+        "closed": 0,
+        "added": 0,
+        "running": [],
+        "failed": [],
+    }
     assert document(clone, "reconcile") == {"put_back": [], "removed": []}
     traced = document(clone, "trace", str(paths.WEIGHTS))
     assert {run["stage"] for run in traced["runs"].values()} == {"download", "preprocess", "train"}

@@ -21,7 +21,9 @@ def model_for(values: params_file.Values, name: str, samples: Samples) -> classi
     return classifier.build(classifier.card_of(choice, samples, storage.scale(samples)))
 
 
-def test_feature_maps_are_the_convolutions_outputs(values: params_file.Values, stripes: Samples) -> None:
+def test_feature_maps_are_the_convolutions_outputs(
+    values: params_file.Values, stripes: Samples
+) -> None:
     model = model_for(values, "cnn", stripes)
     maps = introspection.collect(model, batches.on_device(stripes, CPU)).maps
     assert list(maps) == ["convolution 1", "convolution 2"]
@@ -32,12 +34,16 @@ def test_feature_maps_are_the_convolutions_outputs(values: params_file.Values, s
 
 
 def test_feature_maps_before_an_inplace_relu(values: params_file.Values, stripes: Samples) -> None:
-    maps = introspection.collect(model_for(values, "cifar_v3", stripes), batches.on_device(stripes, CPU)).maps
+    maps = introspection.collect(
+        model_for(values, "cifar_v3", stripes), batches.on_device(stripes, CPU)
+    ).maps
     assert len(maps) == 6
     assert all(map_.min() < 0 for map_ in maps.values())
 
 
-def test_feature_maps_of_the_image_not_its_views(values: params_file.Values, stripes: Samples) -> None:
+def test_feature_maps_of_the_image_not_its_views(
+    values: params_file.Values, stripes: Samples
+) -> None:
     values["models"]["airbench"] |= {"widths": [4, 4], "views": 6}
     model = model_for(values, "airbench", stripes)
     maps = introspection.collect(model, batches.on_device(stripes, CPU)).maps
@@ -54,7 +60,9 @@ def test_filters_are_the_first_layers_weights(
     filters = introspection.collect(model, batches.on_device(stripes, CPU)).filters
     assert filters is not None
     assert filters.shape == shape
-    np.testing.assert_array_equal(filters.ravel(), next(model.parameters()).detach().numpy().ravel())
+    np.testing.assert_array_equal(
+        filters.ravel(), next(model.parameters()).detach().numpy().ravel()
+    )
 
 
 def test_filters_of_softmax_from_scratch(values: params_file.Values, stripes: Samples) -> None:
@@ -75,5 +83,7 @@ def test_grid_has_the_logits_at_its_points(values: params_file.Values) -> None:
     assert (seen.filters, seen.maps) == (None, {})
     for column, row in ((0, 0), (3, 170), (199, 20)):
         there = torch.tensor([[grid.x[column], grid.y[row]]])
-        np.testing.assert_allclose(grid.logits[row, column], model(there)[0].detach(), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(
+            grid.logits[row, column], model(there)[0].detach(), rtol=1e-4, atol=1e-5
+        )
     assert grid.x[0] < points[:, 0].min() < points[:, 0].max() < grid.x[-1]

@@ -34,7 +34,9 @@ def test_scores_by_class_match_sklearn(pairs: list[tuple[int, int]]) -> None:
 
 @pytest.mark.parametrize(("stage", "imports"), [("evaluate", False), ("visualize", True)])
 def test_evaluate_does_not_import_sklearn(stage: str, imports: bool) -> None:
-    code = f"import runpy, sys; runpy.run_path('stages/{stage}.py'); print('sklearn' in sys.modules)"
+    code = (
+        f"import runpy, sys; runpy.run_path('stages/{stage}.py'); print('sklearn' in sys.modules)"
+    )
     env = {"PYTHONPATH": "src"}
     command = [sys.executable, "-c", code]
     run = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True)

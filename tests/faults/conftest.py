@@ -27,7 +27,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes longest begins first, so that no worker is left alone with it at the end."""
 
     def rank(item: pytest.Item) -> int:
-        return next((number for number, name in enumerate(LONGEST) if name in item.nodeid), len(LONGEST))
+        return next(
+            (number for number, name in enumerate(LONGEST) if name in item.nodeid), len(LONGEST)
+        )
 
     items.sort(key=rank)
 

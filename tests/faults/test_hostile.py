@@ -82,7 +82,11 @@ def exported() -> bytes:
 
 def pickled_in(program: bytes) -> bytes:
     with zipfile.ZipFile(io.BytesIO(program)) as archive:
-        return next(content for content in map(archive.read, archive.namelist()) if content.startswith(b"PK"))
+        return next(
+            content
+            for content in map(archive.read, archive.namelist())
+            if content.startswith(b"PK")
+        )
 
 
 FORMS: dict[str, Callable[[], bytes]] = {
@@ -148,7 +152,8 @@ READERS: dict[str, Reader] = {
     "Fashion-MNIST": raw("fashion_mnist", fashion_mnist.FILES),
     "CIFAR-10": raw("cifar10", cifar10.FILES),
     "packed images": Reader(
-        paths.RAW / "images.zip", lambda: image_folder.read(paths.RAW, resize=8, crop=8, on_bad="skip")
+        paths.RAW / "images.zip",
+        lambda: image_folder.read(paths.RAW, resize=8, crop=8, on_bad="skip"),
     ),
     "an image": Reader(paths.IMAGES / "cat/a.png", images),
     "a part": Reader(paths.TRAIN, lambda: storage.load(paths.TRAIN)),
@@ -188,7 +193,9 @@ def test_a_trap_in_the_place_of_a_file_is_refused_and_never_sprung(
     reader.path.write_bytes(forms[form])
     with pytest.raises(RetraceError) as refused:
         reader.read()
-    assert str(reader.path) in str(refused.value) or f"{paths.IMAGES}: no image" in str(refused.value)
+    assert str(reader.path) in str(refused.value) or f"{paths.IMAGES}: no image" in str(
+        refused.value
+    )
 
 
 @pytest.mark.usefixtures("nothing_ran")
@@ -207,7 +214,11 @@ def test_a_trap_among_the_checkpoints_is_refused_and_never_sprung(
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".pth", ".pkl", ".npy", ".pt2"])
 @pytest.mark.parametrize("form", FORMS)
 def test_a_trap_as_pretrained_weights_is_refused_and_never_sprung(
-    folder: Path, forms: dict[str, bytes], card_of: Callable[[str, int], Card], form: str, suffix: str
+    folder: Path,
+    forms: dict[str, bytes],
+    card_of: Callable[[str, int], Card],
+    form: str,
+    suffix: str,
 ) -> None:
     plain = Path(f"weights{suffix}")
     plain.write_bytes(forms[form])
@@ -218,7 +229,9 @@ def test_a_trap_as_pretrained_weights_is_refused_and_never_sprung(
 
 @pytest.mark.usefixtures("nothing_ran")
 @pytest.mark.parametrize("form", FORMS)
-def test_a_trap_as_a_journal_is_passed_over(folder: Path, forms: dict[str, bytes], local: str, form: str) -> None:
+def test_a_trap_as_a_journal_is_passed_over(
+    folder: Path, forms: dict[str, bytes], local: str, form: str
+) -> None:
     path = Path(".retrace/journal/20260101T000000-train-00000000.jsonl")
     path.parent.mkdir(parents=True)
     path.write_bytes(forms[form] + b"\n")
@@ -230,7 +243,9 @@ def test_a_trap_as_a_journal_is_passed_over(folder: Path, forms: dict[str, bytes
 def test_a_pickled_model_is_not_loaded_where_we_have_set_mlflow_up(
     folder: Path, local: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "true")  # whatever the user's shell says
+    monkeypatch.setenv(
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "true"
+    )  # whatever the user's shell says
     backend.client()
     model = Path("model")
     model.mkdir()
@@ -303,19 +318,39 @@ def nested() -> bytes:
 ELSEWHERE = ("../out.txt", "/tmp/retrace out.txt", "package/../../out.txt", "package/\x00out.txt")  # noqa: S108
 ARCHIVES: dict[str, tuple[Callable[[], bytes], str]] = {
     **{
-        f"path {name!r}": (lambda name=name: packed(iter([member(name, b"no")])), "has no file package/file.bin")
+        f"path {name!r}": (
+            lambda name=name: packed(iter([member(name, b"no")])),
+            "has no file package/file.bin",
+        )
         for name in ELSEWHERE
     },
     **{
         f"the file is {kind!r}": (
-            lambda kind=kind: packed(iter([member(WANTED["file.bin"], type=kind, linkname="/etc/passwd")])),
+            lambda kind=kind: packed(
+                iter([member(WANTED["file.bin"], type=kind, linkname="/etc/passwd")])
+            ),
             "has no file package/file.bin",
         )
-        for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE)
+        for kind in (
+            tarfile.SYMTYPE,
+            tarfile.LNKTYPE,
+            tarfile.CHRTYPE,
+            tarfile.BLKTYPE,
+            tarfile.FIFOTYPE,
+        )
     },
-    "the file is too large": (lambda: large(WANTED["file.bin"], 1 << 26), "6 bytes or more, expected 5"),
-    "a bomb before the file": (lambda: large("package/bomb", 1 << 29), "more than 268,435,461 bytes"),
-    "a bomb as a header": (lambda: large("package/bomb", 1 << 29, type=tarfile.XHDTYPE), "more than 268,435,461 bytes"),
+    "the file is too large": (
+        lambda: large(WANTED["file.bin"], 1 << 26),
+        "6 bytes or more, expected 5",
+    ),
+    "a bomb before the file": (
+        lambda: large("package/bomb", 1 << 29),
+        "more than 268,435,461 bytes",
+    ),
+    "a bomb as a header": (
+        lambda: large("package/bomb", 1 << 29, type=tarfile.XHDTYPE),
+        "more than 268,435,461 bytes",
+    ),
     "a bomb as a name": (
         lambda: large("package/bomb", 1 << 29, type=tarfile.GNUTYPE_LONGNAME),
         "more than 268,435,461 bytes",
@@ -338,7 +373,9 @@ def test_a_hostile_archive_writes_nothing_and_ends_with_2(
     archive = folder / "archive.tgz"
     archive.write_bytes(make())
     npm = folder / "bin" / "npm"
-    npm.write_text(f'#!/bin/sh\nwhile [ "$1" != --pack-destination ]; do shift; done\ncp "{archive}" "$2/a.tgz"\n')
+    npm.write_text(
+        f'#!/bin/sh\nwhile [ "$1" != --pack-destination ]; do shift; done\ncp "{archive}" "$2/a.tgz"\n'
+    )
     npm.chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("RETRACE_CACHE", str(folder / "cache"))
@@ -358,10 +395,15 @@ def test_a_hostile_archive_writes_nothing_and_ends_with_2(
 
 
 def test_an_archive_with_the_file_after_links_and_folders_is_taken(folder: Path) -> None:
-    members = [member("package", type=tarfile.DIRTYPE), member("../x", type=tarfile.SYMTYPE, linkname="/")]
+    members = [
+        member("package", type=tarfile.DIRTYPE),
+        member("../x", type=tarfile.SYMTYPE, linkname="/"),
+    ]
     content = packed(iter([*members, member(WANTED["file.bin"], b"hello")]))
     offline_sources._unpack(gzip.GzipFile(fileobj=io.BytesIO(content)), [FILE], WANTED, folder)
-    assert [(path.name, path.read_bytes()) for path in folder.rglob("file*")] == [("file.bin", b"hello")]
+    assert [(path.name, path.read_bytes()) for path in folder.rglob("file*")] == [
+        ("file.bin", b"hello")
+    ]
 
 
 # --- parameters as commands
@@ -371,11 +413,14 @@ SAMPLES = Samples(np.zeros((20, 1, 8, 8), np.uint8), np.arange(20) % 2, ("cat", 
 
 @pytest.mark.parametrize("value", [f"x; touch {MARKER}", f"$(touch {MARKER})"])
 @pytest.mark.parametrize(
-    ("key", "stage"), [("dataset", "download"), pytest.param("pretrained", "train", marks=pytest.mark.faults)]
+    ("key", "stage"),
+    [("dataset", "download"), pytest.param("pretrained", "train", marks=pytest.mark.faults)],
 )
 @pytest.mark.usefixtures("nothing_ran")
 def test_a_parameter_is_never_a_command(folder: Path, key: str, stage: str, value: str) -> None:
-    paths.PARAMS.write_text(json.dumps(params_file.read() | {"dataset": "digits", "epochs": 1, key: value}))
+    paths.PARAMS.write_text(
+        json.dumps(params_file.read() | {"dataset": "digits", "epochs": 1, key: value})
+    )
     for name in ("src", "stages", "data/images"):
         shutil.copytree(ROOT / name, folder / name)
     env = environment(folder)

@@ -22,7 +22,9 @@ WORDLESS = "its process ended without a word: SIGKILL, out of memory, or the pow
 SOON_S = 30.0  # in which nothing runs any more whose DVC is gone
 
 
-def test_a_stage_that_is_killed_is_killed_in_mlflow_within_seconds(folder: Path, local: str) -> None:
+def test_a_stage_that_is_killed_is_killed_in_mlflow_within_seconds(
+    folder: Path, local: str
+) -> None:
     with Stage(folder) as stage:
         stage.tell("epoch 1")
         stage.tell("epoch 2")
@@ -36,7 +38,9 @@ def test_a_stage_that_is_killed_is_killed_in_mlflow_within_seconds(folder: Path,
 
 @pytest.mark.faults
 @pytest.mark.parametrize("closed_by", ["the next stage", "sync"])
-def test_a_stage_that_is_killed_with_the_process_beside_it(folder: Path, local: str, closed_by: str) -> None:
+def test_a_stage_that_is_killed_with_the_process_beside_it(
+    folder: Path, local: str, closed_by: str
+) -> None:
     with Stage(folder) as stage:
         stage.tell("epoch 1")
         until(lambda: found(local, journal=stage.journal.stem), what="its run")
@@ -69,7 +73,9 @@ def test_a_stage_that_goes_on_is_not_closed_by_another_or_by_sync(folder: Path, 
         assert [run.info.status for run in parents(local, folder)] == ["RUNNING"]
         stage.tell("epoch 2")
         stage.end()
-        assert stage.said.startswith("warning: MLflow lacks some of this run: the background uploader was killed")
+        assert stage.said.startswith(
+            "warning: MLflow lacks some of this run: the background uploader was killed"
+        )
     sync(folder)
     check_complete(local, folder, stage.journal)
 
@@ -89,7 +95,9 @@ def test_a_process_that_has_the_number_of_a_dead_one_is_another(folder: Path, lo
 
 
 @pytest.mark.faults
-def test_a_clock_that_is_set_makes_no_living_process_another_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clock_that_is_set_makes_no_living_process_another_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     who = processes.identity()
     booted = psutil.boot_time()
     monkeypatch.setattr(psutil, "boot_time", lambda: booted + 7)
@@ -110,7 +118,12 @@ def test_a_clock_that_is_set_makes_no_living_process_another_one(monkeypatch: py
     ids=str,
 )
 def test_the_end_of_a_stage_is_the_end_of_its_run(
-    folder: Path, local: str, strike: str | signal.Signals, code: int, status: str, error: str | None
+    folder: Path,
+    local: str,
+    strike: str | signal.Signals,
+    code: int,
+    status: str,
+    error: str | None,
 ) -> None:
     with Stage(folder) as stage:
         stage.tell("epoch 1")
@@ -129,7 +142,12 @@ def test_the_end_of_a_stage_is_the_end_of_its_run(
 def test_a_reading_of_the_meter_after_the_end_does_not_change_it(folder: Path, local: str) -> None:
     with Stage(folder, MLFLOW_TRACKING_URI="http://127.0.0.1:9") as stage:
         stage.end()
-    late = {"kind": "metrics", "time": told(folder, stage.journal.name)[-1]["time"], "step": 9, "values": {"late": 1.0}}
+    late = {
+        "kind": "metrics",
+        "time": told(folder, stage.journal.name)[-1]["time"],
+        "step": 9,
+        "values": {"late": 1.0},
+    }
     event_log.append(stage.journal, late)
     sync(folder)
     assert child(local, stage.journal).info.status == "FINISHED"
@@ -139,7 +157,11 @@ def test_a_reading_of_the_meter_after_the_end_does_not_change_it(folder: Path, l
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
     """A clone in which training on the digits goes on for long."""
-    small = {"dataset: mnist": "dataset: digits", "epochs: 5": "epochs: 5000", "threads: 2": "threads: 1"}
+    small = {
+        "dataset: mnist": "dataset: digits",
+        "epochs: 5": "epochs: 5000",
+        "threads: 2": "threads: 1",
+    }
     clone = Clone(tmp_path_factory.mktemp("clone"), tmp_path_factory.mktemp("cache"), small)
     yield clone
     clone.type("dvc queue stop --kill || true")
@@ -166,7 +188,11 @@ def check_nothing_runs(clone: Clone, before: int) -> None:
     """Soon nothing trains for the clone, and MLflow says KILLED of the run that was."""
     began = time.monotonic()
     until(lambda: not training(clone), SOON_S, "the end of training")
-    until(lambda: not event_log.pending(clone.path / ".retrace/journal"), SOON_S, "the end of the upload")
+    until(
+        lambda: not event_log.pending(clone.path / ".retrace/journal"),
+        SOON_S,
+        "the end of the upload",
+    )
     assert time.monotonic() - began <= SOON_S
     store = f"sqlite:///{clone.path / 'mlflow.db'}"
     runs = of_train(clone)
@@ -178,7 +204,12 @@ def check_nothing_runs(clone: Clone, before: int) -> None:
 @pytest.mark.xdist_group("long training")
 def test_a_killed_dvc_takes_its_stage_along(clone: Clone) -> None:
     with subprocess.Popen(
-        ["dvc", "repro"], cwd=clone.path, env=clone.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ["dvc", "repro"],
+        cwd=clone.path,
+        env=clone.env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     ) as process:
         assert process.stdout
         assert any(line.startswith("epoch 1/") for line in process.stdout)

@@ -100,7 +100,9 @@ def test_a_server_that_is_dead_at_the_start(folder: Path, server: Server) -> Non
 def test_a_server_that_is_killed_and_comes_back_costs_nothing(folder: Path, server: Server) -> None:
     with Stage(folder, MLFLOW_TRACKING_URI=server.url) as stage:
         stage.tell("epoch 1")
-        until(lambda: shown(server.url, stage.journal, "val_loss"), what="the first epoch in MLflow")
+        until(
+            lambda: shown(server.url, stage.journal, "val_loss"), what="the first epoch in MLflow"
+        )
         server.kill()
         stage.tell("epoch 2")
         server.start()
@@ -111,10 +113,14 @@ def test_a_server_that_is_killed_and_comes_back_costs_nothing(folder: Path, serv
 
 
 @pytest.mark.faults
-def test_a_server_that_is_missed_and_comes_back_costs_nothing(folder: Path, server: Server, limit: float) -> None:
+def test_a_server_that_is_missed_and_comes_back_costs_nothing(
+    folder: Path, server: Server, limit: float
+) -> None:
     with Stage(folder, MLFLOW_TRACKING_URI=server.url) as stage:
         stage.tell("epoch 1")
-        until(lambda: shown(server.url, stage.journal, "val_loss"), what="the first epoch in MLflow")
+        until(
+            lambda: shown(server.url, stage.journal, "val_loss"), what="the first epoch in MLflow"
+        )
         server.kill()
         stage.tell("epoch 2")
         stage.looked_at()
@@ -129,9 +135,15 @@ def test_a_server_that_is_missed_and_comes_back_costs_nothing(folder: Path, serv
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize(("strike", "mend"), [(Server.kill, Server.start), (Server.freeze, Server.thaw)])
+@pytest.mark.parametrize(
+    ("strike", "mend"), [(Server.kill, Server.start), (Server.freeze, Server.thaw)]
+)
 def test_a_server_that_is_killed_for_good_or_freezes_costs_one_line(
-    folder: Path, server: Server, limit: float, strike: Callable[[Server], None], mend: Callable[[Server], None]
+    folder: Path,
+    server: Server,
+    limit: float,
+    strike: Callable[[Server], None],
+    mend: Callable[[Server], None],
 ) -> None:
     seconds, said, journal = run_struck(folder, server.url, lambda: strike(server))
     check_one_warning(said)
@@ -142,10 +154,14 @@ def test_a_server_that_is_killed_for_good_or_freezes_costs_one_line(
 
 
 @pytest.mark.faults
-def test_a_server_that_is_killed_together_with_the_stage_learns_of_it_from_sync(folder: Path, server: Server) -> None:
+def test_a_server_that_is_killed_together_with_the_stage_learns_of_it_from_sync(
+    folder: Path, server: Server
+) -> None:
     with Stage(folder, MLFLOW_TRACKING_URI=server.url) as stage:
         stage.tell("epoch 1")
-        until(lambda: shown(server.url, stage.journal, "val_loss"), what="the first epoch in MLflow")
+        until(
+            lambda: shown(server.url, stage.journal, "val_loss"), what="the first epoch in MLflow"
+        )
         stage.tell("epoch 2")
         server.kill()
         assert stage.kill() == -signal.SIGKILL

@@ -83,11 +83,26 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 class Attempt:
     """The train stage in `folder`, which a signal `number` may reach at a moment of its own."""
 
-    def __init__(self, folder: Path, moment: str = "", at: int = 0, number: int = signal.SIGKILL) -> None:
-        command = [sys.executable, "-c", SCRIPT, moment, str(at), str(int(number)), str(ROOT / "stages/train.py")]
+    def __init__(
+        self, folder: Path, moment: str = "", at: int = 0, number: int = signal.SIGKILL
+    ) -> None:
+        command = [
+            sys.executable,
+            "-c",
+            SCRIPT,
+            moment,
+            str(at),
+            str(int(number)),
+            str(ROOT / "stages/train.py"),
+        ]
         self.folder = folder
         self.process = subprocess.Popen(
-            command, cwd=folder, env=surroundings(folder), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            command,
+            cwd=folder,
+            env=surroundings(folder),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
 
     def end(self) -> tuple[int, str, str]:
@@ -151,12 +166,18 @@ def check_curve(folder: Path) -> None:
     assert ended.info.status == "FINISHED"
     rows = list(csv.DictReader(io.StringIO((folder / "reports/history.csv").read_text())))
     for name in ("train_loss", "val_accuracy"):
-        curve = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}").get_metric_history(ended.info.run_id, name)
-        assert [(point.step, point.value) for point in curve] == [(int(row["epoch"]), float(row[name])) for row in rows]
+        curve = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}").get_metric_history(
+            ended.info.run_id, name
+        )
+        assert [(point.step, point.value) for point in curve] == [
+            (int(row["epoch"]), float(row[name])) for row in rows
+        ]
         assert [point.timestamp for point in curve] == sorted({point.timestamp for point in curve})
 
 
-def test_a_training_that_is_killed_goes_on_to_the_same_bits(place: Path, expected: dict[str, bytes]) -> None:
+def test_a_training_that_is_killed_goes_on_to_the_same_bits(
+    place: Path, expected: dict[str, bytes]
+) -> None:
     code, _, _ = Attempt(place, "step", 100).end()
     assert code == -signal.SIGKILL
     assert checkpoints(place)
@@ -170,7 +191,15 @@ def test_a_training_that_is_killed_goes_on_to_the_same_bits(place: Path, expecte
 
 @pytest.mark.faults
 def test_killed_again_and_again_at_any_moment(place: Path, expected: dict[str, bytes]) -> None:
-    moments = [("step", 70), ("save", 2), ("validation", 4), ("step", 1), ("save", 1), ("warm-up", 1), ("step", 90)]
+    moments = [
+        ("step", 70),
+        ("save", 2),
+        ("validation", 4),
+        ("step", 1),
+        ("save", 1),
+        ("warm-up", 1),
+        ("step", 90),
+    ]
     for moment, at in moments:
         code, _, said = Attempt(place, moment, at).end()
         assert code == -signal.SIGKILL, said
@@ -189,7 +218,9 @@ def test_killed_again_and_again_at_any_moment(place: Path, expected: dict[str, b
 
 @pytest.mark.faults
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
-@pytest.mark.parametrize(("moment", "at"), [("warm-up", 1), ("step", 1), ("step", 50), ("validation", 1), ("save", 1)])
+@pytest.mark.parametrize(
+    ("moment", "at"), [("warm-up", 1), ("step", 1), ("step", 50), ("validation", 1), ("save", 1)]
+)
 def test_a_preempted_training_saves_and_ends_as_a_shell_expects(
     place: Path, moment: str, at: int, number: signal.Signals
 ) -> None:
@@ -217,7 +248,9 @@ def test_other_parameters_or_data_are_another_training(place: Path) -> None:
 
 
 @pytest.mark.faults
-def test_a_damaged_checkpoint_costs_a_warning_and_some_steps(place: Path, expected: dict[str, bytes]) -> None:
+def test_a_damaged_checkpoint_costs_a_warning_and_some_steps(
+    place: Path, expected: dict[str, bytes]
+) -> None:
     Attempt(place, "step", 150).end()
     before, last = checkpoints(place)
     content = bytearray(last.read_bytes())
@@ -238,9 +271,14 @@ def test_a_full_disk_loses_no_checkpoint(place: Path, expected: dict[str, bytes]
     code, _, said = running.end()
     assert code == 2, said
     assert re.search(
-        r"^warning: .*safetensors: [\d,]+ bytes can't be written .* free\); make room for it", said, re.MULTILINE
+        r"^warning: .*safetensors: [\d,]+ bytes can't be written .* free\); make room for it",
+        said,
+        re.MULTILINE,
     )
-    assert re.search(r"^models/model.safetensors: more than [\d,]+ bytes can't be written ", said.splitlines()[-1])
+    assert re.search(
+        r"^models/model.safetensors: more than [\d,]+ bytes can't be written ",
+        said.splitlines()[-1],
+    )
     assert not list(place.glob("models/*"))
     code, out, _ = Attempt(place).end()
     assert code == 0
@@ -254,7 +292,10 @@ def test_a_second_writer_is_refused(place: Path, expected: dict[str, bytes]) -> 
     until(lambda: checkpoints(place), what="a checkpoint")
     code, _, said = Attempt(place).end()
     assert code == 2
-    assert said == f"train: process {first.process.pid} runs it in this folder; wait until it ends, or end it\n"
+    assert (
+        said
+        == f"train: process {first.process.pid} runs it in this folder; wait until it ends, or end it\n"
+    )
     assert first.end()[0] == 0
     assert made(place) == expected
     check_curve(place)

@@ -12,7 +12,11 @@ IN_ENVIRONMENT = {
     "MLFLOW_TRACKING_PASSWORD": "canary-of-the-server",
     "GITLAB_TOKEN": "canary-of-the-forge",
 }
-IN_ADDRESS, IN_MIRROR, IN_CONFIG = "canary-of-the-address", "canary-of-the-mirror", "canary-of-the-remote"
+IN_ADDRESS, IN_MIRROR, IN_CONFIG = (
+    "canary-of-the-address",
+    "canary-of-the-mirror",
+    "canary-of-the-remote",
+)
 CANARIES = [*IN_ENVIRONMENT.values(), IN_ADDRESS, IN_MIRROR, IN_CONFIG]
 TOLD = "the words stay, " + ", ".join(CANARIES)
 
@@ -32,12 +36,24 @@ def address(port: int) -> str:
 
 def leaks(*places: Path) -> list[str]:
     """The files in these places with a canary, and which."""
-    files = [file for place in places for file in (place.rglob("*") if place.is_dir() else [place]) if file.is_file()]
+    files = [
+        file
+        for place in places
+        for file in (place.rglob("*") if place.is_dir() else [place])
+        if file.is_file()
+    ]
     assert files
-    return [f"{file}: {canary}" for file in files for canary in CANARIES if canary.encode() in file.read_bytes()]
+    return [
+        f"{file}: {canary}"
+        for file in files
+        for canary in CANARIES
+        if canary.encode() in file.read_bytes()
+    ]
 
 
-def test_a_failure_that_tells_secrets_is_shown_without_them(folder: Path, local: str, secrets: dict[str, str]) -> None:
+def test_a_failure_that_tells_secrets_is_shown_without_them(
+    folder: Path, local: str, secrets: dict[str, str]
+) -> None:
     away = secrets | {"MLFLOW_TRACKING_URI": address(unused_port())}
     with Stage(folder, **away) as failing:
         failing.tell(f"raise {TOLD}", answered=False)
@@ -48,7 +64,11 @@ def test_a_failure_that_tells_secrets_is_shown_without_them(folder: Path, local:
         assert "does not answer" in stage.said
     assert leaks(stage.errors) == []
     sync(folder, **secrets)
-    assert child(local, failing.journal).data.tags["retrace.error"].startswith("ValueError: the words stay, ")
+    assert (
+        child(local, failing.journal)
+        .data.tags["retrace.error"]
+        .startswith("ValueError: the words stay, ")
+    )
     assert leaks(*folder.glob("mlflow.db*"), folder / "mlruns", folder / ".retrace") == []
 
 

@@ -22,9 +22,15 @@ from retrace.pipeline import graph, hashing, params_file
 
 PAGE = (ROOT / "docs/team.md").read_text()
 OURS, _, THEIRS = PAGE.partition("## Take a result over")
-TYPED = re.compile(r"^    \$ (.*)\n((?:    (?!\$ ).*\n)*)", re.MULTILINE)  # a command, and what is shown of its output
+TYPED = re.compile(
+    r"^    \$ (.*)\n((?:    (?!\$ ).*\n)*)", re.MULTILINE
+)  # a command, and what is shown of its output
 SMALL = {"dataset: mnist": "dataset: digits", "epochs: 5": "epochs: 2", "threads: 2": "threads: 1"}
-WHO = {f"GIT_{who}_{what}": "ann@localhost" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+WHO = {
+    f"GIT_{who}_{what}": "ann@localhost"
+    for who in ("AUTHOR", "COMMITTER")
+    for what in ("NAME", "EMAIL")
+}
 FOLDER = pytest.param("folder", marks=pytest.mark.slow)
 PLACES = (FOLDER, *(pytest.param(server, marks=pytest.mark.faults) for server in ("s3", "ssh")))
 IN_A_FOLDER = pytest.mark.parametrize("place", [FOLDER], indirect=True)  # where harm is done easily
@@ -40,8 +46,12 @@ class Team:
     ann: Clone
     origin: Path
     ben: Tree
-    said: dict[str, list[tuple[str, str, str]]] = field(default_factory=dict)  # a command, as shown, as printed
-    before: dict[str, list[tuple[object, ...]]] = field(default_factory=dict)  # MLflow's rows, when ben began
+    said: dict[str, list[tuple[str, str, str]]] = field(
+        default_factory=dict
+    )  # a command, as shown, as printed
+    before: dict[str, list[tuple[object, ...]]] = field(
+        default_factory=dict
+    )  # MLflow's rows, when ben began
 
     def clone(self, path: Path, **config: str) -> Tree:
         """Another one, of which nothing but the repository is known, with other settings of the remote."""
@@ -64,7 +74,14 @@ def place(
             yield weed.address, weed.sets
     elif request.param == "ssh":
         with tempfile.TemporaryDirectory() as open_to_it, Ssh(Path(open_to_it)).running() as ssh:
-            yield ssh.address, {"HOME": str(ssh.home), "SSH_AUTH_SOCK": "", "RETRACE_TEST_SSH": f"{ssh.user} {ssh.key}"}
+            yield (
+                ssh.address,
+                {
+                    "HOME": str(ssh.home),
+                    "SSH_AUTH_SOCK": "",
+                    "RETRACE_TEST_SSH": f"{ssh.user} {ssh.key}",
+                },
+            )
     else:
         yield str(folder / "remote"), {}
 
@@ -86,17 +103,24 @@ def store(
 
 
 @pytest.fixture(scope="module")
-def team(place: tuple[str, dict[str, str]], store: str, tmp_path_factory: pytest.TempPathFactory) -> Team:
+def team(
+    place: tuple[str, dict[str, str]], store: str, tmp_path_factory: pytest.TempPathFactory
+) -> Team:
     """The page's commands are typed, from the first to the last."""
     folder = tmp_path_factory.mktemp("clones")
     remote, sets = place
     env = WHO | sets | {"MLFLOW_TRACKING_URI": store}
     (folder / "ann").mkdir()
-    ann, origin = Clone(folder / "ann", folder / "ann/.retrace", SMALL), folder / "retrace.pipeline.git"
+    ann, origin = (
+        Clone(folder / "ann", folder / "ann/.retrace", SMALL),
+        folder / "retrace.pipeline.git",
+    )
     ann.env |= env
     ann.type(f"git branch --move main && git init --quiet --bare --initial-branch main {origin}")
     ann.run("git", "remote", "add", "origin", str(origin))
-    team = Team(store, remote, env, ann, origin, Tree(folder / "retrace", folder / "retrace/.retrace"))
+    team = Team(
+        store, remote, env, ann, origin, Tree(folder / "retrace", folder / "retrace/.retrace")
+    )
     team.ben.env |= env
     substitutes = {"/srv/retrace": remote, "git@example.org:retrace.pipeline.git": str(origin)}
     team.said["ann"] = typed(OURS, ann, substitutes, lambda: user_of(ann, sets))
@@ -116,11 +140,16 @@ def user_of(tree: Tree, sets: dict[str, str]) -> None:
     """Behind ssh: who, with which key."""
     if "RETRACE_TEST_SSH" in sets:
         user, key = sets["RETRACE_TEST_SSH"].split()
-        tree.type(f"dvc remote modify --local team user {user} && dvc remote modify --local team keyfile {key}")
+        tree.type(
+            f"dvc remote modify --local team user {user} && dvc remote modify --local team keyfile {key}"
+        )
 
 
 def typed(
-    text: str, tree: Tree, substitutes: dict[str, str], once_there: Callable[[], None] = lambda: None
+    text: str,
+    tree: Tree,
+    substitutes: dict[str, str],
+    once_there: Callable[[], None] = lambda: None,
 ) -> list[tuple[str, str, str]]:
     said = []
     for command, shown in TYPED.findall(text):
@@ -138,7 +167,9 @@ def database_of(team: Team) -> str:
     return (
         team.store
         if team.store.startswith("sqlite")
-        else next(f"sqlite:///{path}" for path in team.ann.path.parent.parent.glob("mlflow*/mlflow.db"))
+        else next(
+            f"sqlite:///{path}" for path in team.ann.path.parent.parent.glob("mlflow*/mlflow.db")
+        )
     )
 
 
@@ -154,7 +185,9 @@ def outs(tree: Tree) -> dict[str, str]:
 
 
 def locked(tree: Tree) -> dict[str, str]:
-    return {out: md5 for stage in graph.locked(tree.path).values() for out, md5 in stage.outs.items()}
+    return {
+        out: md5 for stage in graph.locked(tree.path).values() for out, md5 in stage.outs.items()
+    }
 
 
 def words(line: str) -> str:
@@ -172,7 +205,9 @@ def test_what_the_page_shows_is_shown(team: Team) -> None:
 
 
 def test_nothing_is_computed_twice(team: Team) -> None:
-    printed = "".join(printed for command, _, printed in team.said["ben"] if "verify" not in command)
+    printed = "".join(
+        printed for command, _, printed in team.said["ben"] if "verify" not in command
+    )
     assert "Running stage" not in printed
     assert "epoch 1/" not in printed
     assert not list((team.ben.path / ".retrace/journal").rglob("*.jsonl"))
@@ -180,7 +215,10 @@ def test_nothing_is_computed_twice(team: Team) -> None:
 
 
 def test_metrics_and_pictures_come_with_the_rest(team: Team) -> None:
-    for path in (paths.METRICS, *(path.relative_to(team.ann.path) for path in team.ann.path.glob("reports/figures/*"))):
+    for path in (
+        paths.METRICS,
+        *(path.relative_to(team.ann.path) for path in team.ann.path.glob("reports/figures/*")),
+    ):
         assert (team.ben.path / path).read_bytes() == (team.ann.path / path).read_bytes()
 
 
@@ -196,7 +234,11 @@ def test_mlflow_has_no_run_more_and_the_first_clone_s_name(team: Team) -> None:
 
 
 def test_the_other_clone_tells_who_made_it_and_makes_it_again(team: Team) -> None:
-    said = {command.split()[1]: printed for command, _, printed in team.said["ben"] if command.startswith("retrace")}
+    said = {
+        command.split()[1]: printed
+        for command, _, printed in team.said["ben"]
+        if command.startswith("retrace")
+    }
     (made,) = parent(team, "slower")
     assert f"train, run {made.data.tags['retrace.run.train']}: FINISHED" in said["trace"]
     assert f"of experiment slower, run {made.info.run_id}" in said["trace"]
@@ -206,12 +248,19 @@ def test_the_other_clone_tells_who_made_it_and_makes_it_again(team: Team) -> Non
 
 def test_a_changed_experiment_is_linked_to_the_runs_of_the_first_clone(team: Team) -> None:
     (made,) = parent(team, "slower")
-    said = team.ben.type("git restore . && dvc exp run --pull --name fewer -S lr=0.01 -S figures.tsne.perplexity=20")
+    said = team.ben.type(
+        "git restore . && dvc exp run --pull --name fewer -S lr=0.01 -S figures.tsne.perplexity=20"
+    )
     assert re.findall(r"Running stage '(\w+)'", said) == ["visualize"]
     (changed,) = parent(team, "fewer")
-    cached = {tag: value for tag, value in changed.data.tags.items() if tag.startswith("retrace.cached.")}
+    cached = {
+        tag: value for tag, value in changed.data.tags.items() if tag.startswith("retrace.cached.")
+    }
     tags = made.data.tags
-    theirs = {stage: tags.get(f"retrace.run.{stage}") or tags[f"retrace.cached.{stage}"] for stage in params.STAGES}
+    theirs = {
+        stage: tags.get(f"retrace.run.{stage}") or tags[f"retrace.cached.{stage}"]
+        for stage in params.STAGES
+    }
     del theirs["visualize"]
     assert cached == {f"retrace.cached.{stage}": run for stage, run in theirs.items()}
     assert changed.data.metrics["test_accuracy"] == made.data.metrics["test_accuracy"]
@@ -237,7 +286,9 @@ def flip(file: Path) -> None:
 
 
 @IN_A_FOLDER
-def test_what_the_remote_lacks_is_named_and_made_again(team: Team, remote: Path, tmp_path: Path) -> None:
+def test_what_the_remote_lacks_is_named_and_made_again(
+    team: Team, remote: Path, tmp_path: Path
+) -> None:
     tree = team.clone(tmp_path / "cid", url=str(remote))
     lost = locked(tree)["models/model.safetensors"]
     at(remote, lost).unlink()
@@ -255,7 +306,10 @@ def test_what_the_remote_lacks_is_named_and_made_again(team: Team, remote: Path,
 @IN_A_FOLDER
 def test_what_the_remote_damaged_is_never_taken(team: Team, remote: Path, tmp_path: Path) -> None:
     tree = team.clone(tmp_path / "dan", url=str(remote))
-    damaged = [locked(tree)[path] for path in ("data/processed/train.safetensors", "models/model.safetensors")]
+    damaged = [
+        locked(tree)[path]
+        for path in ("data/processed/train.safetensors", "models/model.safetensors")
+    ]
     for md5 in damaged:
         flip(at(remote, md5))
     said = tree.run("dvc", "repro", "--pull")
@@ -268,7 +322,9 @@ def test_what_the_remote_damaged_is_never_taken(team: Team, remote: Path, tmp_pa
 
 
 @IN_A_FOLDER
-def test_what_is_taken_without_verify_is_not_trained_on(team: Team, remote: Path, tmp_path: Path) -> None:
+def test_what_is_taken_without_verify_is_not_trained_on(
+    team: Team, remote: Path, tmp_path: Path
+) -> None:
     tree = team.clone(tmp_path / "eve", url=str(remote), verify="false")
     flip(at(remote, locked(tree)["data/processed/train.safetensors"]))
     assert "DVC trusts whatever this remote sends" in team.ann.type(
@@ -301,7 +357,9 @@ def test_what_is_damaged_here_is_not_shared(team: Team, tmp_path: Path) -> None:
 
 
 @IN_A_FOLDER
-def test_without_a_remote_and_with_one_that_is_away_there_is_one_line(team: Team, tmp_path: Path) -> None:
+def test_without_a_remote_and_with_one_that_is_away_there_is_one_line(
+    team: Team, tmp_path: Path
+) -> None:
     tree = team.clone(tmp_path / "hal", url="ssh://127.0.0.1:9/retrace")
     shutil.copytree(team.ann.path / ".dvc/cache", tree.path / ".dvc/cache", symlinks=True)
     (line,) = tree.run("retrace", "share", code=2).splitlines()
@@ -312,18 +370,24 @@ def test_without_a_remote_and_with_one_that_is_away_there_is_one_line(team: Team
 
 
 @IN_A_FOLDER
-def test_an_experiment_that_is_older_than_the_remote_is_taken_over_too(team: Team, tmp_path: Path) -> None:
+def test_an_experiment_that_is_older_than_the_remote_is_taken_over_too(
+    team: Team, tmp_path: Path
+) -> None:
     (tmp_path / "ina").mkdir()
     ina = Clone(tmp_path / "ina", tmp_path / "ina/.retrace", SMALL)
     ina.env |= team.env
     origin = tmp_path / "ina.git"
     ina.type(f"git branch --move main && git init --quiet --bare --initial-branch main {origin}")
     ina.type(f"git remote add origin {origin} && dvc exp run --quiet --name older && git restore .")
-    ina.type(f"dvc remote add --default team {tmp_path / 'remote'} && git commit --quiet --message remote .dvc")
+    ina.type(
+        f"dvc remote add --default team {tmp_path / 'remote'} && git commit --quiet --message remote .dvc"
+    )
     ina.type("git push --quiet origin HEAD && retrace share && dvc exp push origin older")
     subprocess.run(["git", "clone", "--quiet", origin, tmp_path / "jon"], check=True)
     jon = Tree(tmp_path / "jon", tmp_path / "jon/.retrace")
     jon.env |= team.env
-    jon.type("dvc exp pull origin older; dvc exp apply older; git restore --source HEAD .dvc/config")
+    jon.type(
+        "dvc exp pull origin older; dvc exp apply older; git restore --source HEAD .dvc/config"
+    )
     assert "Running stage" not in jon.type("dvc repro --pull")
     assert outs(jon) == locked(jon)

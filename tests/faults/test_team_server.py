@@ -63,7 +63,11 @@ class Shell:
         assert self.process.stdin
         mark, seen = uuid.uuid4().hex, len(self.screen.read_text())
         self.process.stdin.write(f"{command}\necho {mark} $?\n".encode())
-        ended = until(lambda: re.search(rf"^{mark} (\d+)\n", self.screen.read_text(), re.MULTILINE), 600, command)
+        ended = until(
+            lambda: re.search(rf"^{mark} (\d+)\n", self.screen.read_text(), re.MULTILINE),
+            600,
+            command,
+        )
         said = self.screen.read_text()[seen : ended.start()]
         assert int(ended[1]) == code, f"{command}\n{said}"
         return said.strip()
@@ -92,7 +96,10 @@ class Team:
 
     def sets(self, member: str) -> dict[str, str]:
         """What that member sets."""
-        who = {"MLFLOW_TRACKING_USERNAME": member, "MLFLOW_TRACKING_PASSWORD": self.passwords[member]}
+        who = {
+            "MLFLOW_TRACKING_USERNAME": member,
+            "MLFLOW_TRACKING_PASSWORD": self.passwords[member],
+        }
         return {"MLFLOW_TRACKING_URI": self.url} | who
 
     def add(self, member: str) -> None:
@@ -101,7 +108,9 @@ class Team:
     def asked(self, path: str, member: str = "", method: str = "GET", **sent: Any) -> int:
         """The status of the server's answer to that member, or to nobody."""
         who = (member, self.passwords[member]) if member else None
-        return requests.request(method, f"{self.url}/api/{path}", auth=who, timeout=60, **sent).status_code
+        return requests.request(
+            method, f"{self.url}/api/{path}", auth=who, timeout=60, **sent
+        ).status_code
 
     def bucket(self) -> dict[str, str]:
         """The MD5 of all that is in the store, by its name there."""
@@ -186,7 +195,12 @@ def test_only_a_member_with_the_password_gets_an_answer(team: Team) -> None:
     search = "2.0/mlflow/experiments/search?max_results=1"
     assert team.asked(search, "ann") == 200
     assert team.asked(search) == 401
-    for name, password in (("ann", "wrong"), ("ann", ""), ("admin", "password1234"), ("nobody", "wrong")):
+    for name, password in (
+        ("ann", "wrong"),
+        ("ann", ""),
+        ("admin", "password1234"),
+        ("nobody", "wrong"),
+    ):
         answer = requests.get(f"{team.url}/api/{search}", auth=(name, password), timeout=60)
         assert answer.status_code == 401, name
 
@@ -197,14 +211,23 @@ def test_no_other_name_and_no_other_site_gets_an_answer(team: Team) -> None:
     for host in ("evil.com", "mlflow.example.org.evil.com", "10.evil.com"):
         assert team.asked(search, "ann", headers={"Host": host}) == 403
     create, body = "2.0/mlflow/experiments/create", {"name": "evil"}
-    assert team.asked(create, "ann", "POST", json=body, headers={"Origin": "https://evil.com"}) == 403
+    assert (
+        team.asked(create, "ann", "POST", json=body, headers={"Origin": "https://evil.com"}) == 403
+    )
 
 
 def test_it_listens_on_this_machine_alone_and_runs_no_jobs(team: Team) -> None:
     started = psutil.Process(team.shell.process.pid).children(recursive=True)
-    opened = [socket for process in started for socket in process.net_connections("inet") if socket.status == "LISTEN"]
+    opened = [
+        socket
+        for process in started
+        for socket in process.net_connections("inet")
+        if socket.status == "LISTEN"
+    ]
     assert {socket.laddr.ip for socket in opened} == {"127.0.0.1"}
-    assert "mlflow.server.jobs" not in " ".join(word for process in started for word in process.cmdline())
+    assert "mlflow.server.jobs" not in " ".join(
+        word for process in started for word in process.cmdline()
+    )
 
 
 def test_its_secrets_are_nobody_else_s_and_in_no_log(team: Team) -> None:
@@ -226,7 +249,11 @@ def test_a_member_s_pipeline_is_there_with_metrics_pictures_and_the_model(team: 
     (parent,) = parents(team.url, team.clone.path)
     assert parent.info.status == "FINISHED"
     assert {"val_accuracy", "test_accuracy"} <= set(parent.data.metrics)
-    children = [run for run in found(team.url) if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    children = [
+        run
+        for run in found(team.url)
+        if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id
+    ]
     assert {run.data.tags["retrace.stage"] for run in children} == set(params.STAGES)
     for path in team.clone.path.glob("reports/figures/*.png"):
         name = str(path.relative_to(team.clone.path))
@@ -260,7 +287,9 @@ def test_the_store_refuses_whoever_has_no_key(team: Team) -> None:
     for address in (team.s3, f"{team.s3}/mlflow", f"{team.s3}/mlflow/{name}"):
         assert requests.get(address, timeout=60).status_code == 403
     assert requests.put(f"{team.s3}/mlflow/{name}", b"evil", timeout=60).status_code == 403
-    said = team.shell.type(f"AWS_SECRET_ACCESS_KEY=wrong {shlex.join(['python', '-c', BUCKET])}", code=1)
+    said = team.shell.type(
+        f"AWS_SECRET_ACCESS_KEY=wrong {shlex.join(['python', '-c', BUCKET])}", code=1
+    )
     assert "SignatureDoesNotMatch" in said
 
 
@@ -280,7 +309,12 @@ def test_an_experiment_is_closed_to_others_until_the_admin_opens_it(team: Team) 
     team.shell.type(ALLOW.replace("ben EDIT mnist", "cid READ digits"))
     assert {team.asked(path, "cid") for path in asked} == {200}
     assert team.asked("2.0/mlflow/runs/set-tag", "cid", "POST", json=tag) == 403
-    assert team.asked("2.0/mlflow/users/create", "cid", "POST", json={"username": "x", "password": "y" * 12}) == 403
+    assert (
+        team.asked(
+            "2.0/mlflow/users/create", "cid", "POST", json={"username": "x", "password": "y" * 12}
+        )
+        == 403
+    )
     team.add("dan")
     team.shell.type(ALLOW.replace("ben EDIT mnist", "dan READ '*'"))
     assert {team.asked(path, "dan") for path in asked} == {200}
@@ -293,17 +327,26 @@ def test_who_may_edit_runs_stages_there_and_needs_no_more(team: Team, tmp_path: 
         assert "warning" not in shell.type("dvc exp run -S lr=0.01")
     (run,) = [run for run in parents(team.url, ben) if run.data.params["lr"] == "0.01"]
     assert run.info.status == "FINISHED"
-    assert {"retrace.cached.download", "retrace.cached.preprocess", "retrace.run.visualize"} <= set(run.data.tags)
-    assert artifact(team.url, run, "reports/figures/tsne.png") == (ben / "reports/figures/tsne.png").read_bytes()
+    assert {"retrace.cached.download", "retrace.cached.preprocess", "retrace.run.visualize"} <= set(
+        run.data.tags
+    )
+    assert (
+        artifact(team.url, run, "reports/figures/tsne.png")
+        == (ben / "reports/figures/tsne.png").read_bytes()
+    )
     sync(ben, **team.sets("ben"))
     before = rows(team.runs)
     sync(ben, **team.sets("ben"))
     assert rows(team.runs) == before
 
 
-def test_a_wrong_password_costs_one_line_and_sync_mends_it(team: Team, folder: Path, ann: None) -> None:
+def test_a_wrong_password_costs_one_line_and_sync_mends_it(
+    team: Team, folder: Path, ann: None
+) -> None:
     another(folder, dataset="digits")
-    with Stage(folder, **team.sets("ann") | {"MLFLOW_TRACKING_PASSWORD": "wrong password"}) as stage:
+    with Stage(
+        folder, **team.sets("ann") | {"MLFLOW_TRACKING_PASSWORD": "wrong password"}
+    ) as stage:
         stage.tell("epoch 1")
         stage.end()
         (line,) = stage.said.splitlines()
@@ -319,7 +362,11 @@ def test_a_run_without_process_is_closed_by_who_may_and_no_obstacle_to_others(te
     client = MlflowClient(team.url)
     (parent,) = parents(team.url, team.clone.path)
     gone = processes.written(processes.identity() | {"pid": 2**22 - 1})
-    tags = {"retrace.process": gone, "retrace.stage": "train", "mlflow.parentRunId": parent.info.run_id}
+    tags = {
+        "retrace.process": gone,
+        "retrace.stage": "train",
+        "mlflow.parentRunId": parent.info.run_id,
+    }
     run = client.create_run(parent.info.experiment_id, tags=tags).info.run_id
     team.add("eve")
     team.shell.type(ALLOW.replace("ben EDIT mnist", "eve READ digits"))
@@ -333,7 +380,14 @@ def test_a_run_without_process_is_closed_by_who_may_and_no_obstacle_to_others(te
 def test_passwords_are_in_the_database_as_hashes(team: Team) -> None:
     engine = sqlalchemy.create_engine(team.users)
     with engine.connect() as connected:
-        users = dict(map(tuple, connected.execute(sqlalchemy.text("SELECT username, password_hash FROM users"))))
+        users = dict(
+            map(
+                tuple,
+                connected.execute(sqlalchemy.text("SELECT username, password_hash FROM users")),
+            )
+        )
     engine.dispose()
     assert {"admin", "ann", "ben"} <= set(users)
-    assert [member for member, password in team.passwords.items() if password in users[member]] == []
+    assert [
+        member for member, password in team.passwords.items() if password in users[member]
+    ] == []

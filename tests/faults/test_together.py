@@ -61,7 +61,9 @@ def leave(folder: Path, n_experiments: int) -> list[Path]:
         for name in ("train", "evaluate"):
             with stage.stage(name) as run:
                 for epoch in range(1, EPOCHS + 1):
-                    run.metrics({"train_loss": 1 / epoch, "val_loss": 2 / epoch, "val_accuracy": 0.5}, epoch)
+                    run.metrics(
+                        {"train_loss": 1 / epoch, "val_loss": 2 / epoch, "val_accuracy": 0.5}, epoch
+                    )
                 run.artifact(paths.HISTORY, headline=True)
                 run.headline({"val_loss": 0.25})
             left.append(run.path)
@@ -115,7 +117,9 @@ def test_two_syncs_at_once_and_a_third_that_changes_no_row(folder: Path, server:
 @pytest.mark.faults
 @pytest.mark.usefixtures("alone")
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.55, 0.8, 0.97])
-def test_a_sync_that_is_killed_midway_is_completed_by_the_next(folder: Path, local: str, share: float) -> None:
+def test_a_sync_that_is_killed_midway_is_completed_by_the_next(
+    folder: Path, local: str, share: float
+) -> None:
     left = leave(folder, 2)
     total = len(left) * EPOCHS * 3
 
@@ -139,13 +143,20 @@ def test_a_sync_that_is_killed_midway_is_completed_by_the_next(folder: Path, loc
 
 @pytest.mark.faults
 @pytest.mark.usefixtures("alone")
-@pytest.mark.parametrize("broken", [b"", b'{"kind": "sta', b'{"kind": "tags", "time": 1, "values": {}}\n'])
-def test_a_journal_without_a_beginning_keeps_no_other_away(folder: Path, local: str, broken: bytes) -> None:
+@pytest.mark.parametrize(
+    "broken", [b"", b'{"kind": "sta', b'{"kind": "tags", "time": 1, "values": {}}\n']
+)
+def test_a_journal_without_a_beginning_keeps_no_other_away(
+    folder: Path, local: str, broken: bytes
+) -> None:
     (folder / ".retrace/journal").mkdir(parents=True)
     (folder / ".retrace/journal/20000101T000000-train-00000000.jsonl").write_bytes(broken)
     left = leave(folder, 1)
     with Stage(folder, "visualize") as stage:
-        until(lambda: not set(pending(folder)) & {path.name for path in left}, what="the others' upload")
+        until(
+            lambda: not set(pending(folder)) & {path.name for path in left},
+            what="the others' upload",
+        )
         stage.end()
         assert stage.said == ""
     for path in left:
@@ -173,7 +184,11 @@ def test_a_model_that_was_half_packaged_when_its_upload_was_killed(
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
     """A clone in which the five stages have run once, on the digits, and were committed."""
-    small = {"dataset: mnist": "dataset: digits", "epochs: 5": "epochs: 2", "threads: 2": "threads: 1"}
+    small = {
+        "dataset: mnist": "dataset: digits",
+        "epochs: 5": "epochs: 2",
+        "threads: 2": "threads: 1",
+    }
     clone = Clone(tmp_path_factory.mktemp("clone"), tmp_path_factory.mktemp("cache"), small)
     clone.type("dvc repro")
     clone.commit("digits")
@@ -186,19 +201,30 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
 def test_a_sweep_of_twelve_on_four_workers_is_twelve_whole_rows(clone: Clone, turn: int) -> None:
     rates = ",".join(f"0.0{number}{turn + 1}" for number in range(10, 10 + SWEEP))
     said = clone.type(f"dvc exp run --queue -S 'lr={rates}'")
-    names = [line.split("'")[1] for line in said.splitlines() if line.startswith("Queued experiment")]
+    names = [
+        line.split("'")[1] for line in said.splitlines() if line.startswith("Queued experiment")
+    ]
     assert len(names) == SWEEP
     clone.type("dvc queue start -j 4 > /dev/null 2>&1 &")
-    until(lambda: statuses(clone, names) <= {"Success", "Failed"}, 900, "the end of the sweep", every_s=15)
+    until(
+        lambda: statuses(clone, names) <= {"Success", "Failed"},
+        900,
+        "the end of the sweep",
+        every_s=15,
+    )
     assert statuses(clone, names) == {"Success"}
 
     store = f"sqlite:///{clone.path / 'mlflow.db'}"
-    swept = [run for run in parents(store, clone.path) if run.data.tags.get("dvc.exp_name") in names]
+    swept = [
+        run for run in parents(store, clone.path) if run.data.tags.get("dvc.exp_name") in names
+    ]
     assert sorted(run.data.tags["dvc.exp_name"] for run in swept) == sorted(names)
     named = [run for run in found(store) if run.data.tags.get("dvc.exp_name") in names]
     stages = [run for run in named if "retrace.stage" in run.data.tags]
     of = Counter((run.data.tags["dvc.exp_name"], run.data.tags["retrace.stage"]) for run in stages)
-    assert of == Counter((name, stage) for name in names for stage in ("train", "evaluate", "visualize"))
+    assert of == Counter(
+        (name, stage) for name in names for stage in ("train", "evaluate", "visualize")
+    )
     assert {run.info.status for run in [*swept, *stages]} == {"FINISHED"}
     for run in swept:
         assert {"val_accuracy", "test_accuracy"} <= set(run.data.metrics)

@@ -45,9 +45,33 @@ def test_the_average_pool_is_torch_s(side: tuple[int, int], n: int) -> None:
 
 
 FAMILIES = (
-    *("alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "googlenet", "inception_v3", "maxvit_t"),
-    *("mnasnet0_5", "mobilenet_v2", "mobilenet_v3_small", "regnet_x_400mf", "resnet18", "resnext50_32x4d"),
-    *("shufflenet_v2_x0_5", "squeezenet1_1", "swin_t", "swin_v2_t", "vgg11_bn", "vgg16", "vit_b_32", "wide_resnet50_2"),
+    *(
+        "alexnet",
+        "convnext_tiny",
+        "densenet121",
+        "efficientnet_b0",
+        "googlenet",
+        "inception_v3",
+        "maxvit_t",
+    ),
+    *(
+        "mnasnet0_5",
+        "mobilenet_v2",
+        "mobilenet_v3_small",
+        "regnet_x_400mf",
+        "resnet18",
+        "resnext50_32x4d",
+    ),
+    *(
+        "shufflenet_v2_x0_5",
+        "squeezenet1_1",
+        "swin_t",
+        "swin_v2_t",
+        "vgg11_bn",
+        "vgg16",
+        "vit_b_32",
+        "wide_resnet50_2",
+    ),
 )
 
 
@@ -61,7 +85,8 @@ def test_every_family_has_a_trunk_and_a_head_for_our_classes(name: str) -> None:
 
 def test_a_head_is_replaced_or_appended(values: params_file.Values) -> None:
     replaced, appended = (
-        classifier.build(card(values, name="squeezenet1_1", head=head)) for head in ("replace", "append")
+        classifier.build(card(values, name="squeezenet1_1", head=head))
+        for head in ("replace", "append")
     )
     assert isinstance(replaced.head, nn.Linear)
     assert (replaced.head.in_features, replaced.head.out_features) == (512, 2)
@@ -74,14 +99,19 @@ def test_grey_images_are_taken_as_coloured(values: params_file.Values) -> None:
     coloured = classifier.build(card(values, name="squeezenet1_1"))
     grey = torch.randint(0, 256, (2, 1, 40, 40), dtype=torch.uint8)
     same = (grey.float() / 255).expand(-1, 3, -1, -1)
-    torch.testing.assert_close(coloured.trunk.forward(grey.float() / 255), coloured.trunk.forward(same))
+    torch.testing.assert_close(
+        coloured.trunk.forward(grey.float() / 255), coloured.trunk.forward(same)
+    )
 
 
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
         ({"name": "resnet19"}, "models.torchvision.name is 'resnet19'; should be one of alexnet, "),
-        ({"name": "vit_b_32"}, r"model is 'torchvision', which takes no inputs of shape \(3, 40, 40\): Wrong image"),
+        (
+            {"name": "vit_b_32"},
+            r"model is 'torchvision', which takes no inputs of shape \(3, 40, 40\): Wrong image",
+        ),
     ],
 )
 def test_a_network_that_is_not_there_or_does_not_fit_is_one_line(
@@ -131,7 +161,9 @@ def test_torchvision_s_weights_become_the_trunk_s_and_the_head_stays_new(
     before = small.state_dict()["head.weight"].clone()
     file = saved(theirs, suffix)
     assert pretrained.load_into(small, file) == hashlib.sha256(Path(file).read_bytes()).hexdigest()
-    assert torch.equal(small.state_dict()["trunk.network.features.0.weight"], theirs["features.0.weight"])
+    assert torch.equal(
+        small.state_dict()["trunk.network.features.0.weight"], theirs["features.0.weight"]
+    )
     assert torch.equal(small.state_dict()["head.weight"], before)
 
 
@@ -141,11 +173,15 @@ def test_an_appended_head_begins_with_torchvision_s_last_layer(
 ) -> None:
     model = classifier.build(card(values, name=SMALL, head="append"))
     pretrained.load_into(model, saved(theirs, ".pth"))
-    assert torch.equal(model.state_dict()["head.0.weight"], theirs["classifier.1.weight"].flatten(1))
+    assert torch.equal(
+        model.state_dict()["head.0.weight"], theirs["classifier.1.weight"].flatten(1)
+    )
 
 
 @pytest.mark.usefixtures("folder")
-@pytest.mark.parametrize(("name", "old"), [("resnet18", (r"^$", "")), ("densenet121", (r"(norm|conv)(\d)", r"\1.\2"))])
+@pytest.mark.parametrize(
+    ("name", "old"), [("resnet18", (r"^$", "")), ("densenet121", (r"(norm|conv)(\d)", r"\1.\2"))]
+)
 def test_weights_as_torchvision_published_them_years_ago_fit(
     values: params_file.Values, name: str, old: tuple[str, str]
 ) -> None:
@@ -176,15 +212,21 @@ class Trap:
         return (Path.touch, (Path("sprung"),))
 
 
-def test_a_file_that_would_run_code_is_refused_and_does_not(folder: Path, small: Classifier) -> None:
-    with pytest.raises(ParamsError, match=r"pretrained is 'weights-.*\.pth': not a file of weights"):
+def test_a_file_that_would_run_code_is_refused_and_does_not(
+    folder: Path, small: Classifier
+) -> None:
+    with pytest.raises(
+        ParamsError, match=r"pretrained is 'weights-.*\.pth': not a file of weights"
+    ):
         pretrained.load_into(small, saved({"features.0.weight": Trap()}, ".pth"))
     assert not (folder / "sprung").exists()
 
 
 @pytest.mark.parametrize("content", [b"", b"text", b"\x80\x04."])
 @pytest.mark.parametrize("name", ["bad.pth", "bad.safetensors"])
-def test_what_is_no_file_of_weights_is_one_line(folder: Path, small: Classifier, name: str, content: bytes) -> None:
+def test_what_is_no_file_of_weights_is_one_line(
+    folder: Path, small: Classifier, name: str, content: bytes
+) -> None:
     (folder / name).write_bytes(content)
     with pytest.raises(ParamsError, match="not a file of weights") as raised:
         pretrained.load_into(small, named(folder / name))
@@ -193,14 +235,20 @@ def test_what_is_no_file_of_weights_is_one_line(folder: Path, small: Classifier,
 
 @pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize("content", [{"state_dict": {}, "epoch": 3}, {"a": torch.zeros(1), "b": 2}])
-def test_a_checkpoint_with_more_than_weights_is_refused(small: Classifier, content: dict[str, Any]) -> None:
+def test_a_checkpoint_with_more_than_weights_is_refused(
+    small: Classifier, content: dict[str, Any]
+) -> None:
     with pytest.raises(ParamsError, match="should hold named tensors and nothing else"):
         pretrained.load_into(small, saved(content, ".pth"))
 
 
 @pytest.mark.usefixtures("folder")
-@pytest.mark.parametrize(("model", "said"), [("cnn", "trunk.0.weight is missing"), ("softmax", "no name or shape is")])
-def test_another_network_s_weights_are_refused(values: params_file.Values, model: str, said: str) -> None:
+@pytest.mark.parametrize(
+    ("model", "said"), [("cnn", "trunk.0.weight is missing"), ("softmax", "no name or shape is")]
+)
+def test_another_network_s_weights_are_refused(
+    values: params_file.Values, model: str, said: str
+) -> None:
     ours = classifier.build(card(values, model))
     with pytest.raises(ParamsError, match=f"are not this model's: {said}"):
         pretrained.load_into(ours, saved({"layer.weight": torch.zeros(3)}, ".safetensors"))
@@ -213,10 +261,14 @@ def test_a_missing_file_is_named(small: Classifier) -> None:
 
 
 @pytest.mark.usefixtures("folder")
-def test_a_file_s_name_says_which_bytes_it_has(small: Classifier, theirs: dict[str, torch.Tensor]) -> None:
+def test_a_file_s_name_says_which_bytes_it_has(
+    small: Classifier, theirs: dict[str, torch.Tensor]
+) -> None:
     file = Path(saved(theirs, ".safetensors"))
     other = file.rename("weights-00000000.safetensors")
-    with pytest.raises(ParamsError, match=rf"rename it to weights-00000000-{file.stem[-8:]}\.safetensors"):
+    with pytest.raises(
+        ParamsError, match=rf"rename it to weights-00000000-{file.stem[-8:]}\.safetensors"
+    ):
         pretrained.load_into(small, other.name)
 
 
@@ -228,7 +280,9 @@ def place(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder / "cache/weights"
 
 
-def test_default_weights_that_cannot_be_had_say_where_to_put_the_file(place: Path, small: Classifier) -> None:
+def test_default_weights_that_cannot_be_had_say_where_to_put_the_file(
+    place: Path, small: Classifier
+) -> None:
     with pytest.raises(ParamsError, match=rf"put {OFFICIAL} at {place}/{OFFICIAL}") as raised:
         pretrained.load_into(small, "DEFAULT")
     assert "\n" not in str(raised.value)
@@ -255,7 +309,9 @@ def test_default_weights_that_are_there_are_taken(
     published = {"DEFAULT": SimpleNamespace(url=f"https://example.org/models/{file}")}
     monkeypatch.setattr(models, "get_model_weights", {SMALL: published}.__getitem__)
     pretrained.load_into(small, "DEFAULT")
-    assert torch.equal(small.state_dict()["trunk.network.features.0.weight"], theirs["features.0.weight"])
+    assert torch.equal(
+        small.state_dict()["trunk.network.features.0.weight"], theirs["features.0.weight"]
+    )
 
 
 def test_default_is_for_torchvision_s_networks(values: params_file.Values) -> None:
@@ -264,9 +320,13 @@ def test_default_is_for_torchvision_s_networks(values: params_file.Values) -> No
         pretrained.load_into(model, "DEFAULT")
 
 
-def test_one_sample_at_a_time_is_too_few_for_batch_norm_of_single_pixels(values: params_file.Values) -> None:
+def test_one_sample_at_a_time_is_too_few_for_batch_norm_of_single_pixels(
+    values: params_file.Values,
+) -> None:
     fits = {name: card(values, name=name) for name in (SMALL, "resnet18")}
-    taken = {name: classifier.takes_one(classifier.build(said), said) for name, said in fits.items()}
+    taken = {
+        name: classifier.takes_one(classifier.build(said), said) for name, said in fits.items()
+    }
     assert taken == {SMALL: True, "resnet18": True}
     tiny = fits["resnet18"].model_copy(update={"shape": (3, 32, 32)})
     assert not classifier.takes_one(classifier.build(tiny), tiny)

@@ -36,7 +36,9 @@ def card_of(values: params_file.Values, model: str) -> classifier.Card:
 
 def some_images(n: int, model: str = "cnn") -> torch.Tensor:
     shape = SHAPES.get(model, (1, 28, 28))
-    return torch.randint(0, 256, (n, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return torch.randint(
+        0, 256, (n, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
 
 
 def test_every_model_has_settings_and_they_fit(values: params_file.Values) -> None:
@@ -44,7 +46,9 @@ def test_every_model_has_settings_and_they_fit(values: params_file.Values) -> No
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_every_model_gives_a_logit_a_class_and_flat_features(values: params_file.Values, name: str) -> None:
+def test_every_model_gives_a_logit_a_class_and_flat_features(
+    values: params_file.Values, name: str
+) -> None:
     model = classifier.build(card_of(values, name))
     features = model.features(some_images(3, name))
     assert features.ndim == 2
@@ -52,7 +56,9 @@ def test_every_model_gives_a_logit_a_class_and_flat_features(values: params_file
     torch.testing.assert_close(model.head(features), model(some_images(3, name)))
 
 
-@pytest.mark.parametrize("name", sorted(set(MODELS) - {"vgg16"}))  # half a gigabyte, and built as torchvision's are
+@pytest.mark.parametrize(
+    "name", sorted(set(MODELS) - {"vgg16"})
+)  # half a gigabyte, and built as torchvision's are
 def test_every_model_comes_back_from_its_files_and_equal_weights_are_equal_bytes(
     folder: Path, values: params_file.Values, name: str
 ) -> None:
@@ -98,27 +104,42 @@ N_WEIGHTS = {  # counted by hand from the tutorials' layers, for images of shape
     ("softmax_scratch", 1, 28): 7_850,
     ("lenet", 1, 28): 6 * 26 + 16 * 151 + 120 * 401 + 84 * 121 + 850,
     ("cifar_simple", 3, 32): 32 * 76 + 32 * 801 + 64 * 801 + 64 * 1025 + 650,
-    ("cifar_v3", 3, 32): 32 * (28 + 289) + 64 * (289 + 577) + 128 * (577 + 1153) + 4 * 224 + 64 * 2049 + 650,
+    ("cifar_v3", 3, 32): 32 * (28 + 289)
+    + 64 * (289 + 577)
+    + 128 * (577 + 1153)
+    + 4 * 224
+    + 64 * 2049
+    + 650,
 }
 
 
 @pytest.mark.parametrize(("name", "channels", "side"), N_WEIGHTS)
-def test_networks_have_the_tutorials_weights(values: params_file.Values, name: str, channels: int, side: int) -> None:
+def test_networks_have_the_tutorials_weights(
+    values: params_file.Values, name: str, channels: int, side: int
+) -> None:
     trunk, head = MODELS[name]((channels, side, side), 10, **values["models"][name])
     n = sum(weight.numel() for layer in (trunk, head) for weight in layer.parameters())
     assert n == N_WEIGHTS[name, channels, side]
 
 
-def whitened(values: params_file.Values, images: torch.Tensor, **settings: object) -> classifier.Classifier:
+def whitened(
+    values: params_file.Values, images: torch.Tensor, **settings: object
+) -> classifier.Classifier:
     card = card_of(values, "airbench")
-    model = classifier.build(card.model_copy(update={"shape": (3, 32, 32), "settings": card.settings | settings}))
+    model = classifier.build(
+        card.model_copy(update={"shape": (3, 32, 32), "settings": card.settings | settings})
+    )
     model.initialize(images)
     return model
 
 
-def test_the_first_layer_of_airbench_whitens_the_patches_of_images(values: params_file.Values) -> None:
+def test_the_first_layer_of_airbench_whitens_the_patches_of_images(
+    values: params_file.Values,
+) -> None:
     noise = torch.randint(0, 256, (200, 3, 33, 33))
-    images = ((noise[..., 1:, 1:] + noise[..., :-1, :-1]) / 2).to(torch.uint8)  # neighbours are alike
+    images = ((noise[..., 1:, 1:] + noise[..., :-1, :-1]) / 2).to(
+        torch.uint8
+    )  # neighbours are alike
     model = whitened(values, images)
     layer: Any = model.trunk.whitening
     normalised = model.normalised(images)
@@ -136,7 +157,9 @@ def moments(values: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("views", [1, 2, 6])
-def test_airbench_tells_an_image_by_its_views_when_training_is_over(values: params_file.Values, views: int) -> None:
+def test_airbench_tells_an_image_by_its_views_when_training_is_over(
+    values: params_file.Values, views: int
+) -> None:
     images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
     model = whitened(values, images, views=views)
     single, mirrored = (whitened(values, images, views=n) for n in (1, 2))
@@ -152,7 +175,9 @@ def test_airbench_tells_an_image_by_its_views_when_training_is_over(values: para
     assert not torch.allclose(model(images), model(images.flip(3)), atol=1e-3)
 
 
-def test_airbench_learns_offsets_64_times_as_fast_and_no_factors(values: params_file.Values) -> None:
+def test_airbench_learns_offsets_64_times_as_fast_and_no_factors(
+    values: params_file.Values,
+) -> None:
     images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
     model = whitened(values, images).train()
     trunk: Any = model.trunk
@@ -164,7 +189,9 @@ def test_airbench_learns_offsets_64_times_as_fast_and_no_factors(values: params_
         with torch.no_grad():
             layer.bias -= 0.001 * layer.bias.grad
     assert norm.weight.grad is None
-    assert torch.allclose(norm(maps).mean((0, 2, 3)), 64 * plain(maps).mean((0, 2, 3)), rtol=0.01, atol=1e-4)
+    assert torch.allclose(
+        norm(maps).mean((0, 2, 3)), 64 * plain(maps).mean((0, 2, 3)), rtol=0.01, atol=1e-4
+    )
 
 
 def test_airbench_has_the_paper_s_weights(values: params_file.Values) -> None:
@@ -181,7 +208,9 @@ def test_layers_that_are_not_learnt_are_left_as_they_are(values: params_file.Val
     assert all(map(torch.equal, before, model.parameters()))
 
 
-PAIR = 2 * ["Conv2d", "ReLU", "BatchNorm2d"] + ["MaxPool"]  # ReLU comes before batch norm, as the tutorial has it
+PAIR = 2 * ["Conv2d", "ReLU", "BatchNorm2d"] + [
+    "MaxPool"
+]  # ReLU comes before batch norm, as the tutorial has it
 LAYERS = {
     "lenet": ["ZeroPad2d", *2 * ["Conv2d", "MaxPool", "ReLU"], "Flatten", *2 * ["Linear", "ReLU"]],
     "cifar_simple": [*3 * ["Conv2d", "MaxPool", "Identity"], "Flatten", "Linear", "Identity"],
@@ -190,7 +219,9 @@ LAYERS = {
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_networks_have_the_tutorials_layers_in_their_order(values: params_file.Values, name: str) -> None:
+def test_networks_have_the_tutorials_layers_in_their_order(
+    values: params_file.Values, name: str
+) -> None:
     trunk, head = MODELS[name]((3, 32, 32), 10, **values["models"][name])
     assert [type(layer).__name__ for layer in trunk.children()] == LAYERS[name]
     assert isinstance(head, nn.Linear)
@@ -262,7 +293,9 @@ def test_inputs_are_scaled_as_asked(stripes: Samples) -> None:
     assert classifier.scale_of("unit", stripes, measured) == Scale((0.0,), (255.0,))
     assert classifier.scale_of("unit", flat, storage.scale(flat)) == Scale((0.0, 0.0), (1.0, 1.0))
     assert classifier.scale_of("imagenet", coloured, storage.scale(coloured)).mean[0] == 123.675
-    with pytest.raises(ParamsError, match="scaling is 'imagenet', which is for images of three channels"):
+    with pytest.raises(
+        ParamsError, match="scaling is 'imagenet', which is for images of three channels"
+    ):
         classifier.scale_of("imagenet", stripes, measured)
 
 
@@ -274,7 +307,9 @@ def test_an_even_kernel_is_refused(values: params_file.Values) -> None:
 
 def test_layers_may_write_to_what_they_are_given() -> None:
     inputs = torch.tensor([[-1.0, 2.0]])
-    model = classifier.Classifier(nn.ReLU(inplace=True), nn.Identity(), Scale((0.0, 0.0), (1.0, 1.0)), (2,))
+    model = classifier.Classifier(
+        nn.ReLU(inplace=True), nn.Identity(), Scale((0.0, 0.0), (1.0, 1.0)), (2,)
+    )
     assert model(inputs).tolist() == [[0.0, 2.0]]
     assert inputs.tolist() == [[-1.0, 2.0]]
 
@@ -291,7 +326,9 @@ def test_the_served_model_gives_probabilities(values: params_file.Values) -> Non
 
 
 @pytest.mark.parametrize("damage", ["cut", "missing", "other network", "no card", "unknown model"])
-def test_a_damaged_model_is_refused_with_what_makes_it(folder: Path, values: params_file.Values, damage: str) -> None:
+def test_a_damaged_model_is_refused_with_what_makes_it(
+    folder: Path, values: params_file.Values, damage: str
+) -> None:
     card = card_of(values, "cnn")
     classifier.save(classifier.build(card), card)
     if damage == "cut":

@@ -8,7 +8,9 @@ from lab.models.summary import Layer
 
 
 def small_model() -> nn.Module:
-    model = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5), nn.Sequential(nn.Linear(4, 2)), nn.ReLU())
+    model = nn.Sequential(
+        nn.Linear(3, 4), nn.Dropout(0.5), nn.Sequential(nn.Linear(4, 2)), nn.ReLU()
+    )
     model[0].requires_grad_(requires_grad=False)
     return model
 

@@ -35,7 +35,9 @@ def test_queue_has_no_command_that_puts_back() -> None:
     parser.parse_args(["queue", "start"])
 
 
-@pytest.mark.parametrize("command", [[], ["cache", "dir", "elsewhere"], ["cache", "dir", "--local", "../beside"]])
+@pytest.mark.parametrize(
+    "command", [[], ["cache", "dir", "elsewhere"], ["cache", "dir", "--local", "../beside"]]
+)
 def test_cache_is_where_dvc_says(repository: Path, command: list[str]) -> None:
     if command:
         assert dvc_cli.run(*command).returncode == 0

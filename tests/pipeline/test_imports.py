@@ -51,11 +51,19 @@ def stale_params(stage: str, declared: Iterable[str]) -> list[str]:
 
 
 def files_in(table: str) -> list[str]:
-    return [path.name for path in (ROOT / "src" / "retrace" / table).glob("*.py") if path.name not in NOT_ENTRIES]
+    return [
+        path.name
+        for path in (ROOT / "src" / "retrace" / table).glob("*.py")
+        if path.name not in NOT_ENTRIES
+    ]
 
 
 def test_there_are_five_stages_and_each_has_a_script_and_parameters() -> None:
-    assert list(STAGES) == list(params.STAGES) == ["download", "preprocess", "train", "evaluate", "visualize"]
+    assert (
+        list(STAGES)
+        == list(params.STAGES)
+        == ["download", "preprocess", "train", "evaluate", "visualize"]
+    )
     assert {path.stem for path in (ROOT / "stages").glob("*.py")} == set(STAGES)
 
 
@@ -66,11 +74,17 @@ def test_deps_are_what_a_stage_imports(stage: str) -> None:
 
 def test_a_missing_dep_is_found() -> None:
     deps = [dep for dep in STAGES["train"]["deps"] if dep != "src/lab/training/losses.py"]
-    assert stale_deps("train", deps, script("train"), GRAPH) == ["train: deps lacks src/lab/training/losses.py"]
+    assert stale_deps("train", deps, script("train"), GRAPH) == [
+        "train: deps lacks src/lab/training/losses.py"
+    ]
 
 
 def test_a_dep_that_only_an_import_of_an_import_needs_is_found() -> None:
-    graph = {**GRAPH, "lab.data.batches": [*GRAPH["lab.data.batches"], "retrace.later"], "retrace.later": []}
+    graph = {
+        **GRAPH,
+        "lab.data.batches": [*GRAPH["lab.data.batches"], "retrace.later"],
+        "retrace.later": [],
+    }
     found = stale_deps("train", STAGES["train"]["deps"], script("train"), graph)
     assert found == ["train: deps lacks src/retrace/later.py"]
 
@@ -107,9 +121,13 @@ def test_a_missing_and_an_idle_param_are_found() -> None:
 
 
 def sources_of(stage: str) -> list[str]:
-    modules = imports.reached(imports.imports_of_script(script(stage), GRAPH), GRAPH) - {"lab.params"}
+    modules = imports.reached(imports.imports_of_script(script(stage), GRAPH), GRAPH) - {
+        "lab.params"
+    }
     files = [ROOT / "src" / Path(*module.split(".")) for module in modules]
-    return [script(stage)] + [file.with_suffix(".py").read_text() for file in files if not file.is_dir()]
+    return [script(stage)] + [
+        file.with_suffix(".py").read_text() for file in files if not file.is_dir()
+    ]
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -123,7 +141,9 @@ def test_a_parameter_that_nothing_reads_is_found() -> None:
 
 
 @pytest.mark.parametrize("table", BY_FOLDER)
-def test_an_entry_is_its_file_its_key_and_its_settings(table: str, values: params_file.Values) -> None:
+def test_an_entry_is_its_file_its_key_and_its_settings(
+    table: str, values: params_file.Values
+) -> None:
     assert contract.misnamed_entries(table, BY_FOLDER[table], files_in(table), values[table]) == []
 
 
@@ -133,7 +153,9 @@ def test_a_misnamed_entry_is_found() -> None:
 
 
 @pytest.mark.parametrize("table", FUNCTIONS)
-def test_every_function_of_a_table_has_settings_and_no_default(table: str, values: params_file.Values) -> None:
+def test_every_function_of_a_table_has_settings_and_no_default(
+    table: str, values: params_file.Values
+) -> None:
     assert set(values[table]) == set(FUNCTIONS[table])
     assert contract.settings_with_defaults(FUNCTIONS[table]) == []
 
@@ -147,7 +169,9 @@ def test_a_setting_with_a_default_is_found() -> None:
 
 def test_no_typed_parameter_has_a_default_and_one_that_has_is_found() -> None:
     assert contract.defaults([params.Experiment, *params.STAGES.values()]) == []
-    assert contract.defaults([create_model("Lax", __base__=params.Strict, lr=(float, 0.1))]) == ["Lax.lr has a default"]
+    assert contract.defaults([create_model("Lax", __base__=params.Strict, lr=(float, 0.1))]) == [
+        "Lax.lr has a default"
+    ]
 
 
 def test_choices_in_comments_are_the_tables() -> None:
@@ -166,7 +190,9 @@ def test_no_command_is_built_from_parameters_or_runs_another_tree_s_code() -> No
 
 
 def test_no_stage_before_evaluate_reads_the_test_part() -> None:
-    readers = [name for name, stage in STAGES.items() if "data/processed/test.safetensors" in stage["deps"]]
+    readers = [
+        name for name, stage in STAGES.items() if "data/processed/test.safetensors" in stage["deps"]
+    ]
     assert readers == ["evaluate", "visualize"]
 
 
@@ -178,14 +204,18 @@ def copied(folder: Path) -> Path:
 
 def linted(folder: Path, *command: str) -> str:
     env = {"PYTHONPATH": "src", "PATH": str(BIN), "NO_COLOR": "1"}
-    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False).stdout
+    return subprocess.run(
+        command, cwd=folder, env=env, capture_output=True, text=True, check=False
+    ).stdout
 
 
 def test_an_import_against_the_layers_is_found(tmp_path: Path) -> None:
     folder = copied(tmp_path)
     with (folder / "src/lab/paths.py").open("a") as file:
         file.write("\nfrom retrace import training\n")
-    assert "lab.paths is not allowed to import lab.training.loop" in linted(folder, "lint-imports", "--no-cache")
+    assert "lab.paths is not allowed to import lab.training.loop" in linted(
+        folder, "lint-imports", "--no-cache"
+    )
 
 
 def test_a_module_that_no_layer_names_is_found(tmp_path: Path) -> None:
@@ -208,15 +238,21 @@ def test_a_forbidden_import_is_found(tmp_path: Path, file: str, line: str, rule:
     folder = copied(tmp_path)
     path = folder / "src" / "retrace" / file
     path.write_text(f"{path.read_text()}\n{line}\n")
-    assert rule in linted(folder, "ruff", "check", "--output-format=concise", str(path.relative_to(folder)))
+    assert rule in linted(
+        folder, "ruff", "check", "--output-format=concise", str(path.relative_to(folder))
+    )
 
 
 @pytest.mark.parametrize("level", ["[", "- ", "{a: "])
-def test_yaml_of_many_levels_is_refused_and_does_not_end_the_process(tmp_path: Path, level: str) -> None:
+def test_yaml_of_many_levels_is_refused_and_does_not_end_the_process(
+    tmp_path: Path, level: str
+) -> None:
     text = level * 200_000
     for name, read in (("dvc.yaml", graph.declared), ("dvc.lock", graph.locked)):
         (tmp_path / name).write_text(text, encoding="utf-8")
-        with pytest.raises(DataError, match=rf"{name}: not as DVC has it: more than 10,000 brackets"):
+        with pytest.raises(
+            DataError, match=rf"{name}: not as DVC has it: more than 10,000 brackets"
+        ):
             read(tmp_path)
 
 
@@ -230,5 +266,7 @@ def test_a_parameter_in_a_path_is_text_and_no_yaml(tmp_path: Path) -> None:
 
 def test_a_path_with_a_parameter_that_is_not_there_is_a_line(tmp_path: Path) -> None:
     (tmp_path / "dvc.yaml").write_text("stages: {train: {deps: ['${mode}.py']}}")
-    with pytest.raises(DataError, match=r"dvc.yaml: not as DVC has it: 'mode'; `git diff .*` shows what changed"):
+    with pytest.raises(
+        DataError, match=r"dvc.yaml: not as DVC has it: 'mode'; `git diff .*` shows what changed"
+    ):
         graph.stages({"model": "cnn"}, tmp_path)

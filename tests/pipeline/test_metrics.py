@@ -7,7 +7,16 @@ from retrace.pipeline import metrics
 
 @pytest.mark.parametrize(
     "name",
-    ["val_loss", "loss", "eval/loss", "mlogloss", "test_calibration_error", "validation-error", "train_s", "rmse"],
+    [
+        "val_loss",
+        "loss",
+        "eval/loss",
+        "mlogloss",
+        "test_calibration_error",
+        "validation-error",
+        "train_s",
+        "rmse",
+    ],
 )
 def test_names_to_minimize(name: str) -> None:
     assert metrics.direction(name) == "minimize"
@@ -15,7 +24,15 @@ def test_names_to_minimize(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["test_accuracy", "f1_score", "images_per_s", "roc_auc", "neg_mean_squared_error", "classes", "gloss"],
+    [
+        "test_accuracy",
+        "f1_score",
+        "images_per_s",
+        "roc_auc",
+        "neg_mean_squared_error",
+        "classes",
+        "gloss",
+    ],
 )
 def test_names_to_maximize(name: str) -> None:
     assert metrics.direction(name) == "maximize"

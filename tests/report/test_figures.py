@@ -59,7 +59,9 @@ def results(logged: dict[str, float]) -> Results:
     logits = rng.normal(size=(60, 12)).astype(np.float32)
     logits[np.arange(60), labels] += 3
     images = rng.integers(0, 256, (60, 3, 9, 9), dtype=np.uint8)
-    maps = {f"convolution {i}": rng.normal(size=(3, 9 // i, 9 // i)).astype(np.float32) for i in (1, 2)}
+    maps = {
+        f"convolution {i}": rng.normal(size=(3, 9 // i, 9 // i)).astype(np.float32) for i in (1, 2)
+    }
     return Results(
         history=HISTORY,
         steps=STEPS,
@@ -143,12 +145,18 @@ def test_figure_is_a_png_or_a_reason(
 def test_figures_do_not_import_torch() -> None:
     code = "import sys; from lab.report import figures; from lab import params; from lab.evaluation import artifacts; from lab.data import storage; from retrace.tracking.stage import stage; sys.exit('torch' in sys.modules)"
     env = {"PYTHONPATH": "src"}
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, check=False).returncode == 0
+    assert (
+        subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, check=False).returncode == 0
+    )
 
 
 def test_mistakes_of_a_perfect_classifier(results: Results) -> None:
-    perfect = dataclasses.replace(results.predictions, logits=np.eye(12, dtype=np.float32)[results.samples.labels])
-    figure = FIGURES["mistakes"](dataclasses.replace(results, predictions=perfect), rows=3, columns=8)
+    perfect = dataclasses.replace(
+        results.predictions, logits=np.eye(12, dtype=np.float32)[results.samples.labels]
+    )
+    figure = FIGURES["mistakes"](
+        dataclasses.replace(results, predictions=perfect), rows=3, columns=8
+    )
     assert figure == "all 60 test samples are correctly classified"
 
 
@@ -156,25 +164,36 @@ def test_mistakes_begin_with_the_worst(results: Results) -> None:
     logits = np.full((60, 12), -9.0, dtype=np.float32)
     logits[np.arange(60), results.samples.labels] = 9
     logits[7, 1], logits[20, 2] = 50, 10
-    wrong = dataclasses.replace(results, predictions=dataclasses.replace(results.predictions, logits=logits))
+    wrong = dataclasses.replace(
+        results, predictions=dataclasses.replace(results.predictions, logits=logits)
+    )
     titles = [axes.get_title() for axes in drawn("mistakes", wrong, rows=1, columns=8).axes]
-    assert titles == ["true class 7\npredicted class 1 (100%)", "true class 8\npredicted class 2 (73%)"]
+    assert titles == [
+        "true class 7\npredicted class 1 (100%)",
+        "true class 8\npredicted class 2 (73%)",
+    ]
 
 
 def test_samples_show_misclassified_in_red(results: Results) -> None:
     logits = np.eye(12, dtype=np.float32)[results.samples.labels]
     logits[1, 5] = 2
-    wrong = dataclasses.replace(results, predictions=dataclasses.replace(results.predictions, logits=logits))
+    wrong = dataclasses.replace(
+        results, predictions=dataclasses.replace(results.predictions, logits=logits)
+    )
     cells = drawn("samples", wrong, rows=1, columns=3).axes
     assert [axes.get_title() for axes in cells] == ["class 0", "class 1\n→ class 5", "class 2"]
     assert [axes.title.get_color() for axes in cells] == ["black", style.RED, "black"]
-    np.testing.assert_array_equal(cells[2].images[0].get_array(), results.samples.inputs[2].transpose(1, 2, 0))
+    np.testing.assert_array_equal(
+        cells[2].images[0].get_array(), results.samples.inputs[2].transpose(1, 2, 0)
+    )
 
 
 def test_augmented_batch_has_labels(results: Results) -> None:
     cells = drawn("augmented_batch", results, rows=2, columns=2).axes
     assert [axes.get_title() for axes in cells] == ["class 0", "class 1", "class 2", "class 3"]
-    np.testing.assert_array_equal(cells[3].images[0].get_array(), results.batch[0][3].transpose(1, 2, 0))
+    np.testing.assert_array_equal(
+        cells[3].images[0].get_array(), results.batch[0][3].transpose(1, 2, 0)
+    )
 
 
 def test_learning_curves_have_units_and_diagnosis(results: Results) -> None:
@@ -182,7 +201,11 @@ def test_learning_curves_have_units_and_diagnosis(results: Results) -> None:
     loss, accuracy = figure.axes
     assert (loss.get_xlabel(), loss.get_ylabel()) == ("epoch", "loss (cross-entropy, nats)")
     assert accuracy.get_ylabel() == "accuracy (share of samples)"
-    assert [list(np.asarray(line.get_ydata())) for line in loss.lines] == [[0.7, 0.5], [0.5, 0.4], [0.3, 0.3]]
+    assert [list(np.asarray(line.get_ydata())) for line in loss.lines] == [
+        [0.7, 0.5],
+        [0.5, 0.4],
+        [0.3, 0.3],
+    ]
     assert figure.get_suptitle().replace("\n", " ") == diagnosis(HISTORY)
 
 
@@ -193,29 +216,47 @@ def test_epochs_are_integers(results: Results) -> None:
 
 def test_learning_rate_by_step(results: Results) -> None:
     rate, loss = drawn("learning_rate", results).axes
-    assert rate.lines[0].get_xydata() == pytest.approx(np.array([[s["step"], s["learning_rate"]] for s in STEPS]))
-    assert loss.lines[0].get_xydata() == pytest.approx(np.array([[s["step"], s["loss"]] for s in STEPS]))
+    assert rate.lines[0].get_xydata() == pytest.approx(
+        np.array([[s["step"], s["learning_rate"]] for s in STEPS])
+    )
+    assert loss.lines[0].get_xydata() == pytest.approx(
+        np.array([[s["step"], s["loss"]] for s in STEPS])
+    )
     assert loss.get_yscale() == "log"
-    (zero, _) = drawn("learning_rate", dataclasses.replace(results, steps=[STEPS[0] | {"loss": 0.0}])).axes[::-1]
+    (zero, _) = drawn(
+        "learning_rate", dataclasses.replace(results, steps=[STEPS[0] | {"loss": 0.0}])
+    ).axes[::-1]
     assert zero.get_yscale() == "linear"
 
 
 def test_confusion_matrix_cells(plane: Results) -> None:
     told = answered(plane, np.eye(2)[[0, 1, 1, 1, 1]], [0, 0, 0, 1, 1])
     axes = drawn("confusion_matrix", told).axes[0]
-    assert {text.get_position(): text.get_text() for text in axes.texts} == {(0, 0): "1", (1, 0): "2", (1, 1): "2"}
+    assert {text.get_position(): text.get_text() for text in axes.texts} == {
+        (0, 0): "1",
+        (1, 0): "2",
+        (1, 1): "2",
+    }
     assert axes.get_title() == "3 of 5 test samples correctly classified"
 
 
 @pytest.mark.parametrize("n", [21, 1000])
 def test_confusion_matrix_of_many_classes(results: Results, n: int) -> None:
     labels = np.arange(n)
-    many = Samples(np.zeros((n, 1, 2, 2), np.uint8), labels, tuple(f"a long name {i}" for i in labels))
-    told = dataclasses.replace(results, samples=many, predictions=Predictions(np.eye(n), np.eye(n), labels))
+    many = Samples(
+        np.zeros((n, 1, 2, 2), np.uint8), labels, tuple(f"a long name {i}" for i in labels)
+    )
+    told = dataclasses.replace(
+        results, samples=many, predictions=Predictions(np.eye(n), np.eye(n), labels)
+    )
     axes = drawn("confusion_matrix", told).axes[0]
     assert not axes.texts
     assert len(axes.get_xticks()) < 21
-    assert all(label.get_text().isdigit() for label in axes.get_xticklabels() if 0 <= label.get_position()[0] < n)
+    assert all(
+        label.get_text().isdigit()
+        for label in axes.get_xticklabels()
+        if 0 <= label.get_position()[0] < n
+    )
 
 
 def test_short_cuts_names() -> None:
@@ -240,11 +281,16 @@ def test_curves_of_a_perfect_classifier(results: Results) -> None:
     assert legend(figure) == ["no  1.0000", "yes  1.0000"]
     for line in figure.axes[0].lines:
         assert np.asarray(line.get_xydata()).min(axis=1).max() == 1
-    assert legend(drawn("roc", perfect, classes=10, scale="log"))[:2] == ["no  1.0000", "yes  1.0000"]
+    assert legend(drawn("roc", perfect, classes=10, scale="log"))[:2] == [
+        "no  1.0000",
+        "yes  1.0000",
+    ]
 
 
 def test_roc_area_is_the_share_of_ordered_pairs(results: Results) -> None:
-    told = answered(results, RANKED, [1, 0, 1, 0])  # of the four pairs of a yes and a no, one is the wrong way round
+    told = answered(
+        results, RANKED, [1, 0, 1, 0]
+    )  # of the four pairs of a yes and a no, one is the wrong way round
     figure = drawn("roc", told, classes=10, scale="linear")
     assert legend(figure) == ["no  0.7500", "yes  0.7500", "guessing  0.5"]
     curve = np.asarray(figure.axes[0].lines[1].get_xydata())
@@ -264,7 +310,9 @@ def test_log_axis_has_plain_numbers(tmp_path: Path) -> None:
     narrow.set(yscale="log", ylim=(2, 7))
     small.set(yscale="log", ylim=(0.05, 0.9))
     style.save(figure, tmp_path / "logs.png")
-    labels = [text.get_text() for axes in figure.axes for text in axes.get_yticklabels(which="both")]
+    labels = [
+        text.get_text() for axes in figure.axes for text in axes.get_yticklabels(which="both")
+    ]
     assert {"0.0001", "1", "10000", "3", "0.2"} <= set(labels)
     assert not any("$" in label or "e-01" in label for label in labels)
 
@@ -273,12 +321,17 @@ def test_log_axis_has_plain_numbers(tmp_path: Path) -> None:
 def test_curves_of_the_worst_classes(results: Results, settings: params.Table, name: str) -> None:
     logits = 9 * np.eye(12)[results.samples.labels]
     logits[:, 5] *= -1
-    bad = dataclasses.replace(results, predictions=dataclasses.replace(results.predictions, logits=logits))
+    bad = dataclasses.replace(
+        results, predictions=dataclasses.replace(results.predictions, logits=logits)
+    )
     figure = drawn(name, bad, **settings[name] | {"classes": 3})
     assert legend(figure)[0].startswith("class 5  0.")
     assert len(legend(figure)) == 3 + (name == "roc")
     assert figure.get_suptitle().endswith("; the 3 worst of 12 classes")
-    assert FIGURES[name](answered(results, RANKED, [1] * 4), **settings[name]) == "all test samples are of one class"
+    assert (
+        FIGURES[name](answered(results, RANKED, [1] * 4), **settings[name])
+        == "all test samples are of one class"
+    )
 
 
 def test_probabilities_near_one_are_ranked(results: Results) -> None:
@@ -293,8 +346,12 @@ def test_calibration_error_by_hand(results: Results, logged: dict[str, float]) -
     figure = drawn("calibration", answered(results, logits, ([0] * 6 + [1] * 4) * 2), bins=10)
     assert logged == {"test_calibration_error": pytest.approx(0.1)}
     assert figure.get_suptitle().startswith("Expected calibration error 10.00%")
-    above, below = ([bar for bar in axes.patches if isinstance(bar, Rectangle)] for axes in figure.axes)
-    assert [(bar.get_x(), bar.get_height()) for bar in above[:2]] == [pytest.approx((x, 0.6)) for x in (0.5, 0.7)]
+    above, below = (
+        [bar for bar in axes.patches if isinstance(bar, Rectangle)] for axes in figure.axes
+    )
+    assert [(bar.get_x(), bar.get_height()) for bar in above[:2]] == [
+        pytest.approx((x, 0.6)) for x in (0.5, 0.7)
+    ]
     assert [bar.get_height() for bar in below] == [10, 10]
 
 
@@ -302,7 +359,10 @@ def test_decision_boundary_has_class_colours(plane: Results) -> None:
     plane.predictions.logits[:3] *= -1
     figure = drawn("decision_boundary", plane)
     (axes,) = figure.axes
-    assert figure.get_suptitle() == "Decision boundary: 37 of 40 test samples correctly classified (92.5%)"
+    assert (
+        figure.get_suptitle()
+        == "Decision boundary: 37 of 40 test samples correctly classified (92.5%)"
+    )
     (mesh,) = [artist for artist in axes.collections if isinstance(artist, QuadMesh)]
     colours = np.asarray(mesh.get_array())
     assert colours.shape == (5, 9, 3)
@@ -316,9 +376,14 @@ def test_decision_boundary_has_class_colours(plane: Results) -> None:
 def test_decision_boundary_circles_misclassified(plane: Results) -> None:
     plane.predictions.logits[:3] *= -1
     figure = drawn("decision_boundary", plane)
-    scattered = {artist.get_label(): np.asarray(artist.get_offsets()) for artist in figure.axes[0].collections}
+    scattered = {
+        artist.get_label(): np.asarray(artist.get_offsets())
+        for artist in figure.axes[0].collections
+    }
     for i, name in enumerate(("left", "right")):
-        np.testing.assert_array_equal(scattered[name], plane.samples.inputs[plane.samples.labels == i])
+        np.testing.assert_array_equal(
+            scattered[name], plane.samples.inputs[plane.samples.labels == i]
+        )
     np.testing.assert_array_equal(scattered["misclassified"], plane.samples.inputs[:3])
     assert legend(figure) == ["left", "right", "misclassified"]
 
@@ -330,7 +395,9 @@ def test_filters_of_one_channel(results: Results) -> None:
     cells = drawn("filters", one, rows=1, columns=3).axes
     assert len(cells) == 3
     assert {cell.images[0].get_clim() for cell in cells} == {(-2, 2)}
-    assert cells[0].images[0].to_rgba(np.zeros(1))[0] == pytest.approx([0.97, 0.97, 0.97, 1], abs=0.01)
+    assert cells[0].images[0].to_rgba(np.zeros(1))[0] == pytest.approx(
+        [0.97, 0.97, 0.97, 1], abs=0.01
+    )
     np.testing.assert_array_equal(cells[1].images[0].get_array(), weights[1, 0])
 
 
@@ -342,28 +409,42 @@ def test_filters_of_three_channels(results: Results) -> None:
     shown = np.asarray(second.images[0].get_array())
     assert shown[0, 1].tolist() == [0, 0.75, 0.5]
     assert (np.delete(shown.reshape(4, 3), 1, axis=0) == 0.5).all()
-    two = dataclasses.replace(results, views=dataclasses.replace(results.views, filters=weights[:, :2]))
-    assert FIGURES["filters"](two, rows=4, columns=8) == "the first layer's weights have 2 channels, neither 1 nor 3"
+    two = dataclasses.replace(
+        results, views=dataclasses.replace(results.views, filters=weights[:, :2])
+    )
+    assert (
+        FIGURES["filters"](two, rows=4, columns=8)
+        == "the first layer's weights have 2 channels, neither 1 nor 3"
+    )
 
 
 def test_feature_maps_are_a_row_for_each_layer(results: Results) -> None:
     image, *cells = drawn("feature_maps", results, channels=2).axes
-    np.testing.assert_array_equal(image.images[0].get_array(), results.samples.inputs[0].transpose(1, 2, 0))
+    np.testing.assert_array_equal(
+        image.images[0].get_array(), results.samples.inputs[0].transpose(1, 2, 0)
+    )
     labels = [cell.get_ylabel() for cell in cells]
     assert labels == ["convolution 1\n9 × 9", "", "convolution 2\n4 × 4", ""]
     for cell, (name, channel) in zip(cells, [(n, c) for n in (1, 2) for c in (0, 1)], strict=True):
-        np.testing.assert_array_equal(cell.images[0].get_array(), results.views.maps[f"convolution {name}"][channel])
+        np.testing.assert_array_equal(
+            cell.images[0].get_array(), results.views.maps[f"convolution {name}"][channel]
+        )
 
 
 def test_tsne_logs_its_divergence(results: Results, logged: dict[str, float]) -> None:
     figure = drawn("tsne", results, of="features", samples=500, perplexity=5.0)
     assert set(logged) == {"tsne_kl_divergence"}
-    assert f"of 60 test samples' features (KL divergence {logged['tsne_kl_divergence']:.2f})" in figure.get_suptitle()
+    assert (
+        f"of 60 test samples' features (KL divergence {logged['tsne_kl_divergence']:.2f})"
+        in figure.get_suptitle()
+    )
     assert legend(figure) == [f"class {i}" for i in range(12)]
 
 
 def test_tsne_dots_and_circles(results: Results) -> None:
-    *dots, rings = drawn("tsne", results, of="features", samples=500, perplexity=5.0).axes[0].collections
+    *dots, rings = (
+        drawn("tsne", results, of="features", samples=500, perplexity=5.0).axes[0].collections
+    )
     places = np.empty((60, 2))
     for i, dot in enumerate(dots):
         places[results.samples.labels == i] = dot.get_offsets()
@@ -379,12 +460,20 @@ def test_tsne_of_features_or_pixels(results: Results) -> None:
         same = dataclasses.replace(results, predictions=dead)
         answer = FIGURES["tsne"](same, of="features", samples=500, perplexity=5.0)
         assert answer == "fewer than two features differ among the samples"
-    assert "60 test samples' pixels" in drawn("tsne", same, of="pixels", samples=500, perplexity=5.0).get_suptitle()
+    assert (
+        "60 test samples' pixels"
+        in drawn("tsne", same, of="pixels", samples=500, perplexity=5.0).get_suptitle()
+    )
 
 
 def test_tsne_of_raw_features(plane: Results) -> None:
-    dead = dataclasses.replace(plane, predictions=dataclasses.replace(plane.predictions, features=np.zeros((40, 1))))
-    assert "raw features" in drawn("tsne", dead, of="pixels", samples=40, perplexity=5.0).get_suptitle()
+    dead = dataclasses.replace(
+        plane, predictions=dataclasses.replace(plane.predictions, features=np.zeros((40, 1)))
+    )
+    assert (
+        "raw features"
+        in drawn("tsne", dead, of="pixels", samples=40, perplexity=5.0).get_suptitle()
+    )
 
 
 @pytest.fixture(scope="module")
@@ -428,9 +517,13 @@ def test_tsne_of_few_samples(digits: tuple[np.ndarray, np.ndarray], n: int) -> N
 
 
 def test_tsne_writes_short_names(plane: Results) -> None:
-    short = dataclasses.replace(plane, samples=dataclasses.replace(plane.samples, class_names=("0", "1")))
+    short = dataclasses.replace(
+        plane, samples=dataclasses.replace(plane.samples, class_names=("0", "1"))
+    )
     (axes,) = drawn("tsne", short, of="features", samples=10, perplexity=3.0).axes
-    assert [text.get_text() for text in axes.texts] == [str(label) for label in plane.samples.labels[:10]]
+    assert [text.get_text() for text in axes.texts] == [
+        str(label) for label in plane.samples.labels[:10]
+    ]
 
 
 def epochs(*rows: tuple[float, float, float, float]) -> History:
@@ -450,7 +543,9 @@ def epochs(*rows: tuple[float, float, float, float]) -> History:
             "Overfits: accuracy is 99.0% in training, 75.0% in validation; regularize, augment, or use more data.",
         ),
         (
-            epochs((4.0, 0.3, 4.0, 0.2), (2.0, 0.7, 3.5, 0.3)),  # neither is good, but what was learnt is the samples
+            epochs(
+                (4.0, 0.3, 4.0, 0.2), (2.0, 0.7, 3.5, 0.3)
+            ),  # neither is good, but what was learnt is the samples
             "Overfits: accuracy is 70.0% in training, 30.0% in validation; regularize, augment, or use more data.",
         ),
         (
@@ -465,7 +560,10 @@ def epochs(*rows: tuple[float, float, float, float]) -> History:
             epochs((1.5, 0.4, 1.4, 0.5), (1.2, 0.6, 1.2, 0.52)),
             "Underfits: accuracy is 60.0% in training, 52.0% in validation after epoch 2; train longer.",
         ),
-        (epochs((0.3, 0.9, 0.5, 0.84)), "Overfits: accuracy is 90.0% in training, 84.0% in validation; regularize"),
+        (
+            epochs((0.3, 0.9, 0.5, 0.84)),
+            "Overfits: accuracy is 90.0% in training, 84.0% in validation; regularize",
+        ),
         (
             epochs((1.5, 0.4, 1.4, 0.5)),
             "Underfits: accuracy is 40.0% in training, 50.0% in validation after epoch 1; train longer.",
@@ -475,15 +573,21 @@ def epochs(*rows: tuple[float, float, float, float]) -> History:
             "Fits well: accuracy is 91.0% in training, 98.0% in validation; lowest validation loss 0.07 (epoch 1).",
         ),
         (
-            epochs((1.2, 0.6, 0.6, 0.8), (0.9, 0.7, 0.5, 0.84)),  # dropout and augmentation hold training back
+            epochs(
+                (1.2, 0.6, 0.6, 0.8), (0.9, 0.7, 0.5, 0.84)
+            ),  # dropout and augmentation hold training back
             "Fits well: accuracy is 70.0% in training, 84.0% in validation; lowest validation loss 0.5 (epoch 2).",
         ),
         (
-            epochs((0.1, 0.97, 0.028, 0.992), (0.005, 0.999, 0.033, 0.991)),  # so little may rise by chance
+            epochs(
+                (0.1, 0.97, 0.028, 0.992), (0.005, 0.999, 0.033, 0.991)
+            ),  # so little may rise by chance
             "Fits well: accuracy is 99.9% in training, 99.1% in validation; lowest validation loss 0.028 (epoch 1).",
         ),
         (
-            epochs((0.3, 0.9, 0.3, 0.9), (0.6, 0.85, 0.5, 0.86)),  # training got worse too: no overfitting
+            epochs(
+                (0.3, 0.9, 0.3, 0.9), (0.6, 0.85, 0.5, 0.86)
+            ),  # training got worse too: no overfitting
             "Fits well: accuracy is 85.0% in training, 86.0% in validation; lowest validation loss 0.3 (epoch 1).",
         ),
     ],
@@ -516,7 +620,10 @@ def test_views_keep_the_networks_order(results: Results, plane: Results) -> None
         artifacts.save_views(views)
         loaded = artifacts.load_views()
         assert list(loaded.maps) == list(views.maps)
-        assert (loaded.filters is None, loaded.grid is None) == (views.filters is None, views.grid is None)
+        assert (loaded.filters is None, loaded.grid is None) == (
+            views.filters is None,
+            views.grid is None,
+        )
         for name, map_ in views.maps.items():
             np.testing.assert_array_equal(loaded.maps[name], map_)
     for name in ("x", "y", "logits"):
@@ -548,7 +655,9 @@ def test_confusion_table_has_class_names() -> None:
         (paths.VIEWS, None, artifacts.load_views, "evaluate"),
     ],
 )
-def test_report_damaged_names_its_stage(path: Path, content: str | None, load: type, stage: str) -> None:
+def test_report_damaged_names_its_stage(
+    path: Path, content: str | None, load: type, stage: str
+) -> None:
     path.parent.mkdir(exist_ok=True)
     if content is not None:
         path.write_text(content)
@@ -574,7 +683,10 @@ def test_log_of_many_epochs_is_thinned(capsys: pytest.CaptureFixture[str]) -> No
     with progress.follow(500, 500) as follower:
         for epoch in range(1, 501):
             follower.epoch(EPOCH._replace(epoch=epoch))
-    told = [int(line.split("/")[0].removeprefix("epoch ")) for line in capsys.readouterr().out.splitlines()]
+    told = [
+        int(line.split("/")[0].removeprefix("epoch "))
+        for line in capsys.readouterr().out.splitlines()
+    ]
     assert (told[0], told[1], told[-1]) == (1, 17, 500)
     assert len(told) <= 32
 
@@ -582,7 +694,9 @@ def test_log_of_many_epochs_is_thinned(capsys: pytest.CaptureFixture[str]) -> No
 def test_progress_bar_on_a_terminal() -> None:
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=120)
-    with Progress(*progress.columns(), console=console, auto_refresh=False, transient=True) as drawn:
+    with Progress(
+        *progress.columns(), console=console, auto_refresh=False, transient=True
+    ) as drawn:
         bar = progress.Bar(2, 60, drawn)
         bar.step(STEP)
         bar.epoch(EPOCH)

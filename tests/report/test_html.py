@@ -36,7 +36,9 @@ TEST_MD5 = "0123456789abcdef0123456789abcdef"
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     if shutil.which("chromium") is None:
-        subprocess.run(["apt-get", "install", "--yes", "--no-install-recommends", "chromium"], check=True)
+        subprocess.run(
+            ["apt-get", "install", "--yes", "--no-install-recommends", "chromium"], check=True
+        )
     with Browser.started() as started:
         yield started
 
@@ -49,15 +51,24 @@ def results(inputs: np.ndarray, names: tuple[str, ...]) -> Results:
     logits = rng.normal(size=(n, len(names))).astype(np.float32)
     logits[np.arange(n), said] += 6
     rows = [
-        {"epoch": i + 1.0, "train_loss": 1 / (i + 1), "train_accuracy": 0.9, "val_loss": 0.5, "val_accuracy": 0.85}
+        {
+            "epoch": i + 1.0,
+            "train_loss": 1 / (i + 1),
+            "train_accuracy": 0.9,
+            "val_loss": 0.5,
+            "val_accuracy": 0.85,
+        }
         for i in range(40)
     ]
     metrics = {name: value for name, value in rows[-1].items() if name != "epoch"}
     return Results(
         history=rows,
         steps=[{"step": i + 1.0, "learning_rate": 0.1, "loss": 2.0 / (i + 1)} for i in range(50)],
-        metrics=metrics | {"test_loss": 0.4, "test_accuracy": float((said == labels).mean()), "test_f1": 0.86},
-        predictions=Predictions(logits, logits + rng.normal(size=logits.shape).astype(np.float32), labels),
+        metrics=metrics
+        | {"test_loss": 0.4, "test_accuracy": float((said == labels).mean()), "test_f1": 0.86},
+        predictions=Predictions(
+            logits, logits + rng.normal(size=logits.shape).astype(np.float32), labels
+        ),
         samples=Samples(inputs, labels, names),
         batch=(inputs[:8], labels[:8]),
         views=Views(None, {}, None),
@@ -72,9 +83,13 @@ def pixels(n: int, channels: int, side: int) -> np.ndarray:
 
 KINDS: dict[str, Callable[[], Results]] = {
     "digits": lambda: results(pixels(120, 1, 12), tuple("0123456789")),
-    "colours": lambda: results(pixels(90, 3, 100), tuple(f"a class of a long name, number {i}" for i in range(15))),
+    "colours": lambda: results(
+        pixels(90, 3, 100), tuple(f"a class of a long name, number {i}" for i in range(15))
+    ),
     "many classes": lambda: results(pixels(300, 3, 8), tuple(f"kind {i}" for i in range(150))),
-    "points": lambda: results(np.random.default_rng(0).normal(size=(60, 2)).astype(np.float32), ("inner", "outer")),
+    "points": lambda: results(
+        np.random.default_rng(0).normal(size=(60, 2)).astype(np.float32), ("inner", "outer")
+    ),
     "evil": lambda: results(pixels(60, 1, 12), ("one", EVIL, "{{ 7 * 7 }}", "</style></svg>")),
 }
 
@@ -87,7 +102,9 @@ def written(folder: Path, values: params_file.Values) -> Callable[..., Path]:
     def write(of: Results, **changed: Any) -> Path:
         paths.FIGURES.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / "docs/bench.png", paths.FIGURES / "roc.png")
-        inputs = page.Inputs(values | changed, {str(paths.TEST): TEST_MD5}, "Linear 8 x 4", "a processor")
+        inputs = page.Inputs(
+            values | changed, {str(paths.TEST): TEST_MD5}, "Linear 8 x 4", "a processor"
+        )
         page.save(paths.REPORT, of, {"test_calibration_error": 0.02}, inputs)
         return folder / paths.REPORT
 
@@ -103,21 +120,29 @@ def test_page_has_every_section_and_fits(
     page = written(KINDS[kind]())
     browser.open(page)
     assert browser.faults == []
-    assert [address for address in browser.asked if not address.startswith("data:")] == [page.as_uri()]
+    assert [address for address in browser.asked if not address.startswith("data:")] == [
+        page.as_uri()
+    ]
     assert browser.run("[...document.querySelectorAll('section')].map(s => s.id)") == SECTIONS
     assert browser.run("document.documentElement.scrollWidth") == width
-    links = browser.run("[...document.querySelectorAll('nav a')].every(a => document.querySelector(a.hash))")
+    links = browser.run(
+        "[...document.querySelectorAll('nav a')].every(a => document.querySelector(a.hash))"
+    )
     assert links is True
     drawings = "[...document.querySelectorAll('img, svg.chart, svg.tsne, svg.cells')]"
     assert browser.run(f"{drawings}.every(drawing => drawing.alt || drawing.ariaLabel)") is True
-    drawn = browser.run("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
+    drawn = browser.run(
+        "[...document.images].every(image => image.complete && image.naturalWidth > 0)"
+    )
     assert drawn is True
     paper = "getComputedStyle(document.body).backgroundColor"
     assert browser.run(paper) == ("rgb(21, 24, 28)" if dark else "rgb(255, 255, 255)")
 
 
 @pytest.mark.parametrize("script", [True, False])
-def test_names_are_never_markup(browser: Browser, written: Callable[..., Path], script: bool) -> None:
+def test_names_are_never_markup(
+    browser: Browser, written: Callable[..., Path], script: bool
+) -> None:
     browser.look(1200, 800, script=script)
     page = written(KINDS["evil"](), pretrained=EVIL)
     browser.open(page)
@@ -131,7 +156,9 @@ def test_names_are_never_markup(browser: Browser, written: Callable[..., Path], 
 
 def test_foreign_script_does_not_run(browser: Browser, written: Callable[..., Path]) -> None:
     page = written(KINDS["digits"]())
-    page.write_text(page.read_text().replace("</main>", "<script>document.title = 'run'</script></main>"))
+    page.write_text(
+        page.read_text().replace("</main>", "<script>document.title = 'run'</script></main>")
+    )
     browser.look(1200, 800)
     browser.open(page)
     assert any("Content Security Policy" in fault for fault in browser.faults)
@@ -143,12 +170,16 @@ def test_page_without_javascript(browser: Browser, written: Callable[..., Path])
     browser.open(written(KINDS["digits"]()))
     assert browser.faults == []
     assert browser.run("document.querySelectorAll('svg.tsne .mark title').length") == 100
-    assert browser.run("document.querySelector('svg.tsne .mark title').textContent").startswith("true 0, predicted 0 (")
+    assert browser.run("document.querySelector('svg.tsne .mark title').textContent").startswith(
+        "true 0, predicted 0 ("
+    )
     assert browser.run("getComputedStyle(document.querySelector('.peek')).display") == "none"
 
 
 @pytest.mark.parametrize("kind", ["digits", "colours", "points"])
-def test_tsne_point_shows_image_and_label(browser: Browser, written: Callable[..., Path], kind: str) -> None:
+def test_tsne_point_shows_image_and_label(
+    browser: Browser, written: Callable[..., Path], kind: str
+) -> None:
     browser.look(1200, 900)
     of = KINDS[kind]()
     browser.open(written(of))
@@ -163,11 +194,14 @@ def test_tsne_point_shows_image_and_label(browser: Browser, written: Callable[..
     if not of.samples.are_images:
         assert browser.run("document.querySelector('.sheet')") is None
         return
-    place = browser.run("(s => [s.backgroundPositionX, s.backgroundPositionY])(document.querySelector('.sheet').style)")
+    place = browser.run(
+        "(s => [s.backgroundPositionX, s.backgroundPositionY])(document.querySelector('.sheet').style)"
+    )
     size = browser.run("(s => [s.offsetWidth, s.offsetHeight])(document.querySelector('.sheet'))")
     columns = browser.run("Number(document.querySelector('.sheet').dataset.columns)")
     row, column = (
-        -round(float(at.removesuffix("px")) / side) for at, side in zip(place[::-1], size[::-1], strict=True)
+        -round(float(at.removesuffix("px")) / side)
+        for at, side in zip(place[::-1], size[::-1], strict=True)
     )
     assert row * columns + column == sample
     browser.point(2, 2)
@@ -225,10 +259,18 @@ def test_page_leaves_out_absent_sections(
     of, kind = KINDS["digits"](), change["predictions"]
     labels = np.zeros_like(of.predictions.labels) if kind == "one class" else of.predictions.labels
     logits = np.eye(10, dtype=np.float32)[labels] if kind == "right" else of.predictions.logits
-    features = np.zeros_like(of.predictions.features) if kind == "constant" else of.predictions.features
+    features = (
+        np.zeros_like(of.predictions.features) if kind == "constant" else of.predictions.features
+    )
     samples = dataclasses.replace(of.samples, labels=labels)
     browser.look(1200, 800)
-    browser.open(written(dataclasses.replace(of, predictions=Predictions(logits, features, labels), samples=samples)))
+    browser.open(
+        written(
+            dataclasses.replace(
+                of, predictions=Predictions(logits, features, labels), samples=samples
+            )
+        )
+    )
     assert browser.faults == []
     assert absent not in browser.run("[...document.querySelectorAll('section')].map(s => s.id)")
     assert browser.run(f"document.querySelector('nav a[href=\"#{absent}\"]')") is None
@@ -240,7 +282,9 @@ def history(folder: Path) -> Callable[..., str]:
 
     def git(*command: str) -> str:
         who = ("-c", "user.name=test", "-c", "user.email=test@localhost")
-        return subprocess.run(["git", *who, *command], check=True, capture_output=True, text=True).stdout.strip()
+        return subprocess.run(
+            ["git", *who, *command], check=True, capture_output=True, text=True
+        ).stdout.strip()
 
     git("init", "--quiet")
 
@@ -297,7 +341,9 @@ def test_baseline_that_is_unreadable(history: Callable[..., str]) -> None:
     assert (found.commit, found.params, found.metrics) == (last, None, {"test_accuracy": 0.6})
 
 
-def test_page_names_its_baseline(browser: Browser, written: Callable[..., Path], history: Callable[..., str]) -> None:
+def test_page_names_its_baseline(
+    browser: Browser, written: Callable[..., Path], history: Callable[..., str]
+) -> None:
     of = KINDS["digits"]()
     commit = history(EVIL, {**of.metrics, "test_accuracy": 0.5}, lr="0.004")
     browser.look(1200, 800)
@@ -323,7 +369,9 @@ def test_metrics_of_another_data_set(
     history("mnist", {**of.metrics, "test_accuracy": 0.5})
     browser.look(1200, 800)
     browser.open(written(of, dataset="digits"))
-    assert "The baseline has another data set" in browser.run("document.querySelector('#changes').innerText")
+    assert "The baseline has another data set" in browser.run(
+        "document.querySelector('#changes').innerText"
+    )
     text = browser.run("document.querySelector('main').innerText")
     assert "better" not in text
     assert "worse" not in text
@@ -333,7 +381,13 @@ def test_command_reproduces_the_parameters(
     browser: Browser, written: Callable[..., Path], values: params_file.Values, folder: Path
 ) -> None:
     odd = "a 'folder'/with \"quotes\" and $HOME-12345678.safetensors"
-    ran = values | {"lr": 1e-05, "class_shares": [0.5, 1.0], "freeze_trunk": True, "model": "mlp", "pretrained": odd}
+    ran = values | {
+        "lr": 1e-05,
+        "class_shares": [0.5, 1.0],
+        "freeze_trunk": True,
+        "model": "mlp",
+        "pretrained": odd,
+    }
     browser.look(1200, 800)
     browser.open(written(KINDS["digits"](), **ran))
     command = browser.run("document.querySelectorAll('#reproduce pre')[1].innerText")
@@ -392,7 +446,9 @@ def themes() -> list[dict[str, str]]:
 def light_of(colour: str) -> float:
     """Relative luminance (WCAG 2)."""
     parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    linear = [
+        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
+    ]
     return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
 
 
@@ -403,7 +459,9 @@ def contrast(one: str, other: str) -> float:
 
 def mixed(one: str, other: str, share: float) -> str:
     parts = [[int(colour[i : i + 2], 16) for i in (1, 3, 5)] for colour in (one, other)]
-    return "#" + "".join(f"{round(share * a + (1 - share) * b):02x}" for a, b in zip(*parts, strict=True))
+    return "#" + "".join(
+        f"{round(share * a + (1 - share) * b):02x}" for a, b in zip(*parts, strict=True)
+    )
 
 
 @pytest.mark.parametrize("theme", [0, 1])

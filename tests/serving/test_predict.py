@@ -70,8 +70,13 @@ def test_a_coloured_one_also() -> None:
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 500), (640, 480), (28, 29)])
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32)])
-def test_any_size_and_colour_becomes_the_model_s(size: tuple[int, int], shape: tuple[int, int, int]) -> None:
-    for content in (encoded(Image.new("CMYK", size, (9, 90, 200, 9)), "JPEG"), encoded(Image.new("1", size, 1))):
+def test_any_size_and_colour_becomes_the_model_s(
+    size: tuple[int, int], shape: tuple[int, int, int]
+) -> None:
+    for content in (
+        encoded(Image.new("CMYK", size, (9, 90, 200, 9)), "JPEG"),
+        encoded(Image.new("1", size, 1)),
+    ):
         made = decoding.pixels(content, shape, shape[1])
         assert (made.shape, made.dtype) == (shape, np.uint8)
 
@@ -107,7 +112,12 @@ def put(path: Path, content: bytes) -> Path:
 def test_a_picture_is_predicted_from_the_pixels_that_training_had_of_it(
     watched: Callable[..., Predictor], seen: list[np.ndarray]
 ) -> None:
-    for name, size in {"cat/a": (90, 50), "cat/b": (8, 300), "dog/c": (64, 64), "dog/d": (71, 13)}.items():
+    for name, size in {
+        "cat/a": (90, 50),
+        "cat/b": (8, 300),
+        "dog/c": (64, 64),
+        "dog/d": (71, 13),
+    }.items():
         noise = Image.fromarray(RNG.integers(0, 256, (*size, 3), dtype=np.uint8))
         put(paths.IMAGES / f"{name}.png", encoded(noise))
     image_folder.collect(paths.RAW)
@@ -141,10 +151,17 @@ def test_samples_keep_how_they_were_cut(tmp_path: Path, stripes: Samples) -> Non
 
 @pytest.mark.parametrize(("shape", "at_once"), [((1, 28, 28), 100), ((3, 400, 400), 8)])
 def test_no_more_pictures_are_in_memory_than_evaluate_has(
-    tmp_path: Path, watched: Callable[..., Predictor], seen: list[np.ndarray], shape: tuple[int, ...], at_once: int
+    tmp_path: Path,
+    watched: Callable[..., Predictor],
+    seen: list[np.ndarray],
+    shape: tuple[int, ...],
+    at_once: int,
 ) -> None:
     file, n = put(tmp_path / "a.png", encoded(Image.fromarray(GREY))), 2 * at_once + 1
-    assert len(list(prediction.predictions(watched(shape), (file for _ in range(n)), invert=False))) == n
+    assert (
+        len(list(prediction.predictions(watched(shape), (file for _ in range(n)), invert=False)))
+        == n
+    )
     assert [len(inputs) for inputs in seen] == [at_once, at_once, 1]
     assert at_once <= inference.BATCH["cpu"]
 
@@ -160,7 +177,9 @@ def test_only_who_asks_for_it_gets_negatives(
 
 
 @pytest.mark.parametrize("shape", [(2,), (1, 8, 9)])
-def test_a_network_for_no_pictures_is_refused(watched: Callable[..., Predictor], shape: tuple[int, ...]) -> None:
+def test_a_network_for_no_pictures_is_refused(
+    watched: Callable[..., Predictor], shape: tuple[int, ...]
+) -> None:
     with pytest.raises(DataError, match=r"takes \(.*\) numbers, not images"):
         list(prediction.predictions(watched(shape), [Path("a.png")], invert=False))
 
@@ -192,7 +211,11 @@ def test_a_folder_is_read_to_its_depths_and_what_is_no_picture_is_named(
     (folder / "loop").symlink_to("loop")
     assert run("in", "one.dat", "empty", "gone.png", "pipe", "loop") == 1
     said = capsys.readouterr()
-    assert [line.split("  ")[0] for line in said.out.splitlines()] == ["in/b.png", "in/deep/a.PNG", "one.dat"]
+    assert [line.split("  ")[0] for line in said.out.splitlines()] == [
+        "in/b.png",
+        "in/deep/a.PNG",
+        "one.dat",
+    ]
     lines = said.err.splitlines()
     assert lines[0].startswith("in/c.jpg: ")
     assert lines[1] == "in/d\\n.png: empty"
@@ -203,7 +226,9 @@ def test_a_folder_is_read_to_its_depths_and_what_is_no_picture_is_named(
 
 
 @pytest.mark.usefixtures("trained")
-def test_lines_have_the_likeliest_classes_and_json_has_all(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_lines_have_the_likeliest_classes_and_json_has_all(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     put(folder / "a.png", encoded(Image.fromarray(GREY)))
     put(folder / "b.png", b"broken")
     assert run("a.png", top=9) == 0
@@ -222,15 +247,21 @@ def test_lines_have_the_likeliest_classes_and_json_has_all(folder: Path, capsys:
 
 @pytest.mark.usefixtures("trained")
 @pytest.mark.parametrize("images", [["b.png"], []])
-def test_the_document_is_whole_where_nothing_can_be_told(images: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_document_is_whole_where_nothing_can_be_told(
+    images: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(*images, as_json=True) == len(images)
     said = json.loads(capsys.readouterr().out)
     assert (said["predictions"], len(said["failed"])) == ([], len(images))
 
 
-@pytest.mark.parametrize("model", ["models", "models/model.safetensors", "elsewhere", "elsewhere/mine.safetensors"])
+@pytest.mark.parametrize(
+    "model", ["models", "models/model.safetensors", "elsewhere", "elsewhere/mine.safetensors"]
+)
 @pytest.mark.usefixtures("trained")
-def test_a_model_is_a_file_with_its_card_beside_it_or_their_folder(folder: Path, model: str) -> None:
+def test_a_model_is_a_file_with_its_card_beside_it_or_their_folder(
+    folder: Path, model: str
+) -> None:
     put(folder / "a.png", encoded(Image.fromarray(GREY)))
     for name in ("model", "mine"):
         put(folder / f"elsewhere/{name}.safetensors", paths.WEIGHTS.read_bytes())

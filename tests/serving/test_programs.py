@@ -44,7 +44,9 @@ def entries(folder: Path) -> dict[str, bytes]:
         return {name: archive.read(name) for name in archive.namelist() if OWN not in name}
 
 
-@pytest.mark.parametrize("model", ["cnn", "cifar_v3", "softmax_scratch"])  # batch norm, and weights of another kind
+@pytest.mark.parametrize(
+    "model", ["cnn", "cifar_v3", "softmax_scratch"]
+)  # batch norm, and weights of another kind
 def test_a_filled_program_is_what_would_be_exported_anew(
     folder: Path, card_of: Callable[[str, int], Card], monkeypatch: pytest.MonkeyPatch, model: str
 ) -> None:
@@ -64,7 +66,9 @@ def test_a_filled_program_is_what_would_be_exported_anew(
     inputs = np.random.default_rng(0).integers(0, 256, (3, 1, 8, 8), dtype=np.uint8)
     with torch.inference_mode():
         expected = torch.softmax(classifier.load()[0](torch.from_numpy(inputs)), dim=1).numpy()
-    np.testing.assert_allclose(mlflow.pyfunc.load_model(str(filled)).predict(inputs), expected, atol=1e-6)
+    np.testing.assert_allclose(
+        mlflow.pyfunc.load_model(str(filled)).predict(inputs), expected, atol=1e-6
+    )
 
 
 @pytest.mark.usefixtures("folder")
@@ -72,7 +76,11 @@ def test_another_network_and_other_code_are_other_programs(
     card_of: Callable[[str, int], Card], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = set()
-    for card in (card_of("mlp", 8), card_of("mlp", 9), card_of("mlp", 8).model_copy(update={"mean": (1.0,)})):
+    for card in (
+        card_of("mlp", 8),
+        card_of("mlp", 9),
+        card_of("mlp", 8).model_copy(update={"mean": (1.0,)}),
+    ):
         trained(card, 0)
         seen.add(programs.of(paths.CARD))
     monkeypatch.setattr(programs, "LIBRARIES", ("torch",))
@@ -82,7 +90,9 @@ def test_another_network_and_other_code_are_other_programs(
 
 
 @pytest.mark.parametrize("cut", [None, -100])
-def test_a_damaged_program_is_made_anew(folder: Path, card_of: Callable[[str, int], Card], cut: int | None) -> None:
+def test_a_damaged_program_is_made_anew(
+    folder: Path, card_of: Callable[[str, int], Card], cut: int | None
+) -> None:
     trained(card_of("mlp", 8), 0)
     first = packaged(folder / "first")
     (program,) = kept()
@@ -90,10 +100,14 @@ def test_a_damaged_program_is_made_anew(folder: Path, card_of: Callable[[str, in
     content[len(content) // 2] ^= 1
     program.write_bytes(content[:cut])
     assert entries(packaged(folder / "second")) == entries(first)
-    assert [entry for path in kept() for entry in ZipFile(path).namelist()] == ZipFile(io.BytesIO(whole)).namelist()
+    assert [entry for path in kept() for entry in ZipFile(path).namelist()] == ZipFile(
+        io.BytesIO(whole)
+    ).namelist()
 
 
-def test_a_program_that_would_write_elsewhere_is_not_used(folder: Path, card_of: Callable[[str, int], Card]) -> None:
+def test_a_program_that_would_write_elsewhere_is_not_used(
+    folder: Path, card_of: Callable[[str, int], Card]
+) -> None:
     trained(card_of("mlp", 8), 0)
     packaged(folder / "first")
     with ZipFile(kept()[0], "a") as program:
@@ -104,7 +118,9 @@ def test_a_program_that_would_write_elsewhere_is_not_used(folder: Path, card_of:
 
 
 @pytest.mark.parametrize("change", ["wider", "more", "half"])
-def test_weights_of_another_network_are_refused(folder: Path, card_of: Callable[[str, int], Card], change: str) -> None:
+def test_weights_of_another_network_are_refused(
+    folder: Path, card_of: Callable[[str, int], Card], change: str
+) -> None:
     """As of a training by older code, which nobody uploaded until today."""
     trained(card_of("mlp", 8), 0)
     packaged(folder / "first")

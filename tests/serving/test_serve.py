@@ -71,7 +71,9 @@ def served(tmp_path_factory: pytest.TempPathFactory, bare: Path) -> Iterator[Ser
     clone = Clone(tmp_path_factory.mktemp("clone"), tmp_path_factory.mktemp("cache"), SMALL)
     clone.type("dvc repro evaluate")
     (parent,) = (run for run in runs(clone) if "retrace.key" in run.data.tags)
-    assert "models:/digits@champion is version 1" in clone.type(f"retrace promote {parent.info.run_id[:8]}")
+    assert "models:/digits@champion is version 1" in clone.type(
+        f"retrace promote {parent.info.run_id[:8]}"
+    )
     elsewhere, port = tmp_path_factory.mktemp("elsewhere"), unused_port()
     env = {name: value for name, value in clone.env.items() if name != "PYTHONPATH"}
     env |= {"PATH": f"{bare.parent}:/usr/bin:/bin", "MLFLOW_TRACKING_URI": store(clone)}
@@ -100,7 +102,9 @@ def store(clone: Clone) -> str:
 
 def runs(clone: Clone) -> list[Run]:
     client = mlflow.MlflowClient(store(clone))
-    return list(client.search_runs([experiment.experiment_id for experiment in client.search_experiments()]))
+    return list(
+        client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+    )
 
 
 def answers(port: int) -> bool:
@@ -117,7 +121,9 @@ def images(clone: Clone) -> np.ndarray:
 
 def test_the_server_knows_nothing_of_this_project(served: Served) -> None:
     for module, code in (("retrace", 1), ("mlflow", 0)):
-        tried = subprocess.run([served.python, "-c", f"import {module}"], cwd="/", capture_output=True, check=False)
+        tried = subprocess.run(
+            [served.python, "-c", f"import {module}"], cwd="/", capture_output=True, check=False
+        )
         assert tried.returncode == code
 
 
@@ -131,11 +137,16 @@ def test_evaluate_the_command_line_and_the_server_agree(served: Served) -> None:
     assert len(given) > 300
     answer = served.ask(json.dumps({"inputs": given.tolist()})).json()["predictions"]
     assert np.abs(np.array(answer) - expected).max() < AGREES
-    for command in ("retrace predict models scans --json", "retrace predict models:/digits@champion scans --json"):
+    for command in (
+        "retrace predict models scans --json",
+        "retrace predict models:/digits@champion scans --json",
+    ):
         document = json.loads(served.clone.type(command))
         told = np.array([list(one["probabilities"].values()) for one in document["predictions"]])
         assert np.abs(told - expected).max() < AGREES
-        assert [one["label"] for one in document["predictions"]] == [str(best) for best in logits.argmax(axis=1)]
+        assert [one["label"] for one in document["predictions"]] == [
+            str(best) for best in logits.argmax(axis=1)
+        ]
 
 
 def test_what_the_readme_tells_to_type_does_what_it_says(served: Served) -> None:
@@ -145,7 +156,9 @@ def test_what_the_readme_tells_to_type_does_what_it_says(served: Served) -> None
     plain = clone.type("retrace predict models photo.png")
     assert (
         plain.split()[:2]
-        == clone.type("retrace predict models paper.png --invert").replace("paper", "photo").split()[:2]
+        == clone.type("retrace predict models paper.png --invert")
+        .replace("paper", "photo")
+        .split()[:2]
     )
     assert len(clone.type(f"retrace predict {served.parent[:6]} photo.png --top 3").split()) == 7
     assert "nothing has changed" in clone.type(f"retrace promote {served.parent}")
@@ -161,7 +174,9 @@ def _nested(flat: list[Any], shape: tuple[int, ...]) -> list[Any]:
     if len(shape) < 2:
         return flat
     size = int(np.prod(shape[1:]))
-    return [_nested(flat[first : first + size], shape[1:]) for first in range(0, shape[0] * size, size)]
+    return [
+        _nested(flat[first : first + size], shape[1:]) for first in range(0, shape[0] * size, size)
+    ]
 
 
 NONSENSE = {
@@ -197,7 +212,9 @@ NONSENSE = {
 
 
 @pytest.mark.parametrize("name", NONSENSE)
-def test_nonsense_is_the_client_s_fault_and_the_next_request_is_answered(served: Served, name: str) -> None:
+def test_nonsense_is_the_client_s_fault_and_the_next_request_is_answered(
+    served: Served, name: str
+) -> None:
     assert 400 <= served.ask(NONSENSE[name]).status_code < 500
     assert len(served.ask(body()).json()["predictions"][0]) == 10
 
@@ -227,7 +244,9 @@ def test_a_probe_checks_and_logs_what_it_measures(served: Served) -> None:
     assert run.data.tags["mlflow.parentRunId"] == served.parent
     assert run.data.metrics["images_per_s"] == said["images_per_s"]
     assert (run.data.params["images"], run.info.status) == ("3", "FINISHED")
-    model = mlflow.MlflowClient(store(served.clone)).get_logged_model(run.data.tags["retrace.probed"])
+    model = mlflow.MlflowClient(store(served.clone)).get_logged_model(
+        run.data.tags["retrace.probed"]
+    )
     assert {metric.key for metric in model.metrics or []} >= {"latency_p50_ms", "images_per_s"}
 
 
@@ -268,7 +287,9 @@ def test_load_ends_with_the_last_request_or_with_the_time(other: str) -> None:
     assert (measured.answers, measured.failed, measured.largest_difference) == (30, 0, 0)
     assert measured.latency_p50_ms >= 10
     began = time.monotonic()
-    measured = probe.measure(other, [QUESTION], Load(requests=10_000, clients=2, seconds=1, images=1))
+    measured = probe.measure(
+        other, [QUESTION], Load(requests=10_000, clients=2, seconds=1, images=1)
+    )
     assert time.monotonic() - began < 3
     assert 0 < measured.answers < 10_000
 
@@ -294,11 +315,15 @@ def test_an_answer_that_is_none_is_a_failure(
         probe.warm_up(other, QUESTION)
 
 
-def test_probe_does_not_log_another_model(served: Served, other: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_probe_does_not_log_another_model(
+    served: Served, other: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     n = len(runs(served.clone))
     monkeypatch.setattr(Other, "answer", json.dumps({"predictions": [[0.1] * 10]}).encode())
     url = other.removesuffix("/invocations")
-    said = served.clone.type(f"python benchmarks/probe.py {served.parent} {url} --requests 3", code=1)
+    said = served.clone.type(
+        f"python benchmarks/probe.py {served.parent} {url} --requests 3", code=1
+    )
     assert "DIFFER from" in said
     assert "not logged" in said
     assert len(runs(served.clone)) == n

@@ -61,7 +61,9 @@ def named(clone: Clone, name: str) -> list[str]:
 
 
 def trials(clone: Clone, name: str) -> list[optuna.trial.FrozenTrial]:
-    return optuna.load_study(study_name=name, storage=f"sqlite:///{clone.path / '.retrace/sweeps.db'}").trials
+    return optuna.load_study(
+        study_name=name, storage=f"sqlite:///{clone.path / '.retrace/sweeps.db'}"
+    ).trials
 
 
 @contextmanager
@@ -85,17 +87,23 @@ def test_two_processes_make_experiments_under_one_run(clone: Clone) -> None:
         said, _ = other.communicate(timeout=300)
         assert other.returncode == 0, said
     said = clone.run("retrace", "sweep", *words, "--json")
-    document = json.loads(said[said.index("{") : said.rindex("}") + 1])  # beside it is what stderr has
+    document = json.loads(
+        said[said.index("{") : said.rindex("}") + 1]
+    )  # beside it is what stderr has
     assert [trial["state"] for trial in document["trials"]] == ["complete"] * 3
     assert {trial["params"]["lr"] for trial in document["trials"]} == {0.001, 0.005, 0.02}
     assert named(clone, "pair") == ["pair-0", "pair-1", "pair-2"]
     best = max(document["trials"], key=lambda trial: trial["value"])
     assert document["best"]["value"] == best["value"]
     for trial in document["trials"]:
-        commit = clone.type(f"git for-each-ref --format='%(objectname)' 'refs/exps/*/*/{trial['experiment']}'").strip()
+        commit = clone.type(
+            f"git for-each-ref --format='%(objectname)' 'refs/exps/*/*/{trial['experiment']}'"
+        ).strip()
         metrics = json.loads(clone.type(f"git show {commit}:reports/metrics.json"))
         assert metrics["val_accuracy"] == trial["value"]
-        assert "# not committed" in clone.type(f"git show {commit}:src/lab/models/networks/softmax.py")
+        assert "# not committed" in clone.type(
+            f"git show {commit}:src/lab/models/networks/softmax.py"
+        )
         assert "# nor this" in clone.type(f"git show {commit}:src/retrace/added.py")
         assert set(trial["curve"]) == {"1", "2"}, "also of what came from DVC's cache"
     (above,) = found(store(clone), **{"sweep.summary": "pair"})
@@ -107,10 +115,14 @@ def test_two_processes_make_experiments_under_one_run(clone: Clone) -> None:
     assert above.data.params == {"lr": "0.001,0.005,0.02"}
     assert above.data.tags["retrace.sweep.best"] == document["best"]["experiment"]
     assert above.data.tags["retrace.sweep.best.lr"] == str(best["params"]["lr"])
-    assert [file.path for file in MlflowClient(store(clone)).list_artifacts(above.info.run_id)] == ["pair.png"]
+    assert [file.path for file in MlflowClient(store(clone)).list_artifacts(above.info.run_id)] == [
+        "pair.png"
+    ]
 
 
-def test_an_experiment_that_ran_before_comes_from_the_cache_and_is_the_sweep_s_too(clone: Clone) -> None:
+def test_an_experiment_that_ran_before_comes_from_the_cache_and_is_the_sweep_s_too(
+    clone: Clone,
+) -> None:
     said = clone.run("retrace", "sweep", "lr=0.001,0.005", "--name", "cached")
     assert "the best into the workspace: dvc exp apply cached-" in said
     assert "the same as" not in said
@@ -125,15 +137,24 @@ def at_work(clone: Clone, name: str) -> event_log.Event:
     def begun() -> event_log.Event | None:
         for path in journals(clone.path):
             events = event_log.read(path)
-            is_it = events[0]["stage"] == "train" and events[0]["experiment"].get("dvc.exp_name") == name
-            if is_it and not event_log.end_of(events) and sum("val_loss" in e.get("values", {}) for e in events) > 3:
+            is_it = (
+                events[0]["stage"] == "train"
+                and events[0]["experiment"].get("dvc.exp_name") == name
+            )
+            if (
+                is_it
+                and not event_log.end_of(events)
+                and sum("val_loss" in e.get("values", {}) for e in events) > 3
+            ):
                 return events[0]
         return None
 
     return until(begun, 120, f"some epochs of {name}")
 
 
-def test_a_sweep_that_is_killed_or_interrupted_goes_on_with_the_trial_it_was_at(clone: Clone) -> None:
+def test_a_sweep_that_is_killed_or_interrupted_goes_on_with_the_trial_it_was_at(
+    clone: Clone,
+) -> None:
     words = ("lr=log:1e-3..1e-2", "epochs=60", "--trials", "2", "--name", "killed")
     with sweeping(clone, *words) as process:
         at_work(clone, "killed-0")
@@ -153,17 +174,23 @@ def test_a_sweep_that_is_killed_or_interrupted_goes_on_with_the_trial_it_was_at(
     assert set(first.intermediate_values) == set(second.intermediate_values) == set(range(1, 61))
     assert named(clone, "killed") == ["killed-0", "killed-1"]
     ends = [event_log.read(path) for path in journals(clone.path)]
-    told = [(events[0]["experiment"].get("dvc.exp_name"), event_log.end_of(events)) for events in ends]
+    told = [
+        (events[0]["experiment"].get("dvc.exp_name"), event_log.end_of(events)) for events in ends
+    ]
     statuses = [(end or {})["status"] for name, end in told if name in ("killed-0", "killed-1")]
     assert statuses.count("KILLED") == 2
-    resumed = [run for run in found(store(clone), stage="train") if "retrace.resumed" in run.data.tags]
+    resumed = [
+        run for run in found(store(clone), stage="train") if "retrace.resumed" in run.data.tags
+    ]
     assert len(resumed) == 2
     assert not list((clone.path / ".retrace/checkpoints").iterdir())
 
 
 def test_a_hopeless_trial_is_ended_and_leaves_its_curve(clone: Clone) -> None:
     place = f"sqlite:///{clone.path / '.retrace/sweeps.db'}"
-    study = optuna.create_study(storage=place, study_name="hopeless", direction="maximize", load_if_exists=True)
+    study = optuna.create_study(
+        storage=place, study_name="hopeless", direction="maximize", load_if_exists=True
+    )
     for number in range(1, 6):
         good = optuna.trial.create_trial(
             params={"lr": 1e-3 * number},
@@ -180,7 +207,9 @@ def test_a_hopeless_trial_is_ended_and_leaves_its_curve(clone: Clone) -> None:
     last = trials(clone, "hopeless")[-1]
     assert last.state.name == "PRUNED"
     assert 20 <= len(last.intermediate_values) < 60
-    (run,) = [run for run in found(store(clone), stage="train") if "retrace.pruned" in run.data.tags]
+    (run,) = [
+        run for run in found(store(clone), stage="train") if "retrace.pruned" in run.data.tags
+    ]
     assert run.info.status == "KILLED"
     assert run.data.tags["retrace.pruned"] == last.user_attrs["reason"]
     assert named(clone, "hopeless") == []
@@ -188,7 +217,12 @@ def test_a_hopeless_trial_is_ended_and_leaves_its_curve(clone: Clone) -> None:
 
 
 def test_a_sweep_of_which_nothing_works_stops_and_says_why(clone: Clone) -> None:
-    words = ("model=torchvision", "models.torchvision.name=nosuch1,nosuch2,nosuch3,nosuch4", "--name", "broken")
+    words = (
+        "model=torchvision",
+        "models.torchvision.name=nosuch1,nosuch2,nosuch3,nosuch4",
+        "--name",
+        "broken",
+    )
     said = clone.run("retrace", "sweep", *words, code=2)
     assert "broken-0  FAILED  models.torchvision.name=nosuch1" in said
     (line,) = [line for line in said.splitlines() if "all of the first 3 trials failed" in line]
@@ -202,6 +236,8 @@ def test_the_name_of_experiments_that_are_there_is_not_taken_again(clone: Clone)
     clone.type(f"git update-ref refs/exps/{head[:2]}/{head[2:]}/taken-0 {head}")
     for _ in range(2):
         said = clone.run("retrace", "sweep", "lr=0.001,0.02", "--name", "taken", code=2)
-        assert said.startswith("taken: there are experiments of that name, as taken-0, unknown to sqlite:///")
+        assert said.startswith(
+            "taken: there are experiments of that name, as taken-0, unknown to sqlite:///"
+        )
         assert len(said.splitlines()) == 1
     assert named(clone, "taken") == ["taken-0"]

@@ -68,7 +68,9 @@ def called(*words: str, **options: Any) -> None:
         (["datasets.circles.noise=0..1"], "datasets.circles.noise: can't be swept"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_searched_is_refused_in_a_line(folder: Path, words: list[str], said: str) -> None:
+def test_what_cannot_be_searched_is_refused_in_a_line(
+    folder: Path, words: list[str], said: str
+) -> None:
     with pytest.raises(ParamsError) as raised:
         called(*words)
     assert said in str(raised.value)
@@ -79,8 +81,14 @@ def test_what_cannot_be_searched_is_refused_in_a_line(folder: Path, words: list[
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"metric": "test_accuracy"}, "should be one of val_loss, val_accuracy: choosing by the test part spoils it"),
-        ({"metric": "train_loss"}, "should be one of val_loss, val_accuracy: choosing by the training part"),
+        (
+            {"metric": "test_accuracy"},
+            "should be one of val_loss, val_accuracy: choosing by the test part spoils it",
+        ),
+        (
+            {"metric": "train_loss"},
+            "should be one of val_loss, val_accuracy: choosing by the training part",
+        ),
         ({"metric": "f1"}, "--metric is 'f1'; should be one of"),
         ({"trials": 0}, "--trials is 0; should be above 0"),
         ({"jobs": -1}, "--jobs is -1; should be above 0"),
@@ -91,7 +99,9 @@ def test_what_cannot_be_searched_is_refused_in_a_line(folder: Path, words: list[
         ({"storage": "trials.db"}, "--storage is 'trials.db'; should be as sqlite:///"),
     ],
 )
-def test_an_option_that_is_not_allowed_is_refused_in_a_line(folder: Path, options: dict[str, Any], said: str) -> None:
+def test_an_option_that_is_not_allowed_is_refused_in_a_line(
+    folder: Path, options: dict[str, Any], said: str
+) -> None:
     with pytest.raises(ParamsError) as raised:
         called(*SPACE, **options)
     assert said in str(raised.value)
@@ -125,8 +135,12 @@ def test_a_word_is_an_axis(values: params_file.Values, word: str, axis: object) 
     assert found.axes == {word.partition("=")[0]: axis}
 
 
-def test_values_are_what_dvc_would_read_and_the_rest_is_the_same_in_all_trials(values: params_file.Values) -> None:
-    found = space.parse_space(["model=mlp", "models.mlp.hidden=[64],[128,64]", "freeze_trunk=false,true"], values)
+def test_values_are_what_dvc_would_read_and_the_rest_is_the_same_in_all_trials(
+    values: params_file.Values,
+) -> None:
+    found = space.parse_space(
+        ["model=mlp", "models.mlp.hidden=[64],[128,64]", "freeze_trunk=false,true"], values
+    )
     changes = found.changes({"models.mlp.hidden": "[128,64]", "freeze_trunk": "true"})
     assert changes == {"model": "mlp", "models.mlp.hidden": [128, 64], "freeze_trunk": True}
     assert found.values(changes)["models"]["mlp"]["hidden"] == [128, 64]
@@ -134,7 +148,9 @@ def test_values_are_what_dvc_would_read_and_the_rest_is_the_same_in_all_trials(v
 
 
 def test_a_setting_is_searched_only_where_its_choice_is_taken(values: params_file.Values) -> None:
-    found = space.parse_space(["models.cnn.hidden=32,64", "model=cnn,lenet", "batch_size=16..32:16"], values)
+    found = space.parse_space(
+        ["models.cnn.hidden=32,64", "model=cnn,lenet", "batch_size=16..32:16"], values
+    )
     assert list(found.axes) == ["model", "models.cnn.hidden", "batch_size"]
     all_trials = found.all_trials(6)
     assert all_trials is not None
@@ -181,7 +197,9 @@ def opened(folder: Path, values: params_file.Values, empty_trials: Path) -> Open
     place = folder / "trials.db"
     place.write_bytes(empty_trials.read_bytes())
 
-    def sweep_of(*words: str, trials: int = 3, prune: bool = True, metric: str = "val_accuracy") -> Sweep:
+    def sweep_of(
+        *words: str, trials: int = 3, prune: bool = True, metric: str = "val_accuracy"
+    ) -> Sweep:
         found = space.parse_space(words or SPACE, params_file.read())
         asked = SweepSettings("s", found, metric, space.sweep_direction(metric), trials, 0, prune)
         return Sweep(asked, f"sqlite:///{place}")
@@ -255,7 +273,9 @@ def test_a_trial_on_another_machine_is_let_alone_until_it_is_silent(
     assert held.claim()
 
 
-def test_equal_sweeps_have_equal_trials_whenever_they_were_stopped(opened: Opened, tmp_path: Path) -> None:
+def test_equal_sweeps_have_equal_trials_whenever_they_were_stopped(
+    opened: Opened, tmp_path: Path
+) -> None:
     proposed = []
     held = opened(trials=6)
     for number in range(6):
@@ -299,17 +319,28 @@ def test_a_trial_that_was_complete_already_is_known(opened: Opened) -> None:
     assert twin.number == 0
 
 
-@pytest.mark.parametrize(("metric", "good", "bad"), [("val_accuracy", 0.9, 0.1), ("val_loss", 0.1, 2.3)])
-def test_a_hopeless_trial_is_known_by_its_curve(opened: Opened, metric: str, good: float, bad: float) -> None:
+@pytest.mark.parametrize(
+    ("metric", "good", "bad"), [("val_accuracy", 0.9, 0.1), ("val_loss", 0.1, 2.3)]
+)
+def test_a_hopeless_trial_is_known_by_its_curve(
+    opened: Opened, metric: str, good: float, bad: float
+) -> None:
     held = opened("lr=log:1e-4..1e-1", "epochs=9", trials=10, metric=metric)
     for _ in range(study.FIRST):
         claimed = held.claim()
         assert claimed
-        assert not any(held.is_hopeless(claimed, epoch, good) for epoch in range(1, 10)), "too few to compare with"
+        assert not any(held.is_hopeless(claimed, epoch, good) for epoch in range(1, 10)), (
+            "too few to compare with"
+        )
         held.end(claimed, TrialState.COMPLETE, good)
     claimed = held.claim()
     assert claimed
-    assert [held.is_hopeless(claimed, epoch, bad) for epoch in range(1, 10)] == [False, False, *[True] * 6, False]
+    assert [held.is_hopeless(claimed, epoch, bad) for epoch in range(1, 10)] == [
+        False,
+        False,
+        *[True] * 6,
+        False,
+    ]
     held.end(claimed, TrialState.PRUNED)
     claimed = held.claim()
     assert claimed
@@ -328,12 +359,18 @@ def test_without_pruning_no_trial_is_hopeless(opened: Opened) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda: ["lr=log:1e-4..1", "model=cnn,lenet"], "sweep s searches lr=log:0.0001..0.1, not log:0.0001..1.0"),
+        (
+            lambda: ["lr=log:1e-4..1", "model=cnn,lenet"],
+            "sweep s searches lr=log:0.0001..0.1, not log:0.0001..1.0",
+        ),
         (lambda: SPACE[:1], "sweep s searches model=cnn,lenet, not nothing"),
         (lambda: [*SPACE, "batch_size=16,32"], "sweep s searches no batch_size"),
         (lambda: [*SPACE, "epochs=3"], "sweep s has epochs=5, not 3"),
         (lambda: edited("params.yaml", "\nseed: 0", "\nseed: 1"), "sweep s has seed=0, not 1"),
-        (lambda: edited("stages/train.py", "a", "b"), "sweep s began with other code than is here: stages/train.py"),
+        (
+            lambda: edited("stages/train.py", "a", "b"),
+            "sweep s began with other code than is here: stages/train.py",
+        ),
     ],
 )
 def test_another_sweep_under_the_same_name_is_refused(
@@ -372,9 +409,13 @@ def test_code_that_no_stage_runs_may_change(opened: Opened) -> None:
         ),
     ],
 )
-def test_a_database_that_is_none_is_a_line_without_its_password(folder: Path, address: str, said: str) -> None:
+def test_a_database_that_is_none_is_a_line_without_its_password(
+    folder: Path, address: str, said: str
+) -> None:
     (folder / "broken.db").write_bytes(b"no database" * 1000)
-    asked = SweepSettings("s", space.parse_space(SPACE, params_file.read()), "val_loss", "minimize", 3, 0, prune=True)
+    asked = SweepSettings(
+        "s", space.parse_space(SPACE, params_file.read()), "val_loss", "minimize", 3, 0, prune=True
+    )
     with pytest.raises(RetraceError) as raised:
         Sweep(asked, study.storage_address(address))
     assert said in str(raised.value)
@@ -384,7 +425,9 @@ def test_a_database_that_is_none_is_a_line_without_its_password(folder: Path, ad
 
 
 def _claims(place: str, told: Any) -> None:
-    asked = SweepSettings("s", space.parse_space(SPACE, params_file.read()), "val_loss", "minimize", 12, 0, prune=True)
+    asked = SweepSettings(
+        "s", space.parse_space(SPACE, params_file.read()), "val_loss", "minimize", 12, 0, prune=True
+    )
     held, taken = Sweep(asked, place), []
     while claimed := held.claim():
         taken.append((claimed.number, str(claimed.changes)))
@@ -395,7 +438,9 @@ def _claims(place: str, told: Any) -> None:
 def test_processes_that_begin_together_make_one_database_and_share_its_trials(folder: Path) -> None:
     together = multiprocessing.get_context("fork")
     told: Any = together.Queue()
-    started = [together.Process(target=_claims, args=(study.storage_address(None), told)) for _ in range(3)]
+    started = [
+        together.Process(target=_claims, args=(study.storage_address(None), told)) for _ in range(3)
+    ]
     for process in started:
         process.start()
     taken = [each for _ in started for each in told.get(timeout=60)]
@@ -410,14 +455,23 @@ def test_processes_that_begin_together_make_one_database_and_share_its_trials(fo
 @pytest.mark.parametrize("metric", ["val_accuracy", "val_loss"])
 @pytest.mark.parametrize("n", [1, 3, 12])
 def test_the_plot_is_drawn_and_repeats(opened: Opened, metric: str, n: int) -> None:
-    words = ["lr=log:1e-4..1e-1", "models.cnn.hidden=32,64", "model=cnn,lenet", "batch_size=16..64:16"]
+    words = [
+        "lr=log:1e-4..1e-1",
+        "models.cnn.hidden=32,64",
+        "model=cnn,lenet",
+        "batch_size=16..64:16",
+    ]
     held = opened(*words, trials=n, metric=metric, prune=False)
     for number in range(n):
         claimed = held.claim()
         assert claimed
         held.is_hopeless(claimed, 1, 0.1 * number)
         whole = number % 4 < 3
-        held.end(claimed, TrialState.COMPLETE if whole else TrialState.PRUNED, 0.1 * number if whole else None)
+        held.end(
+            claimed,
+            TrialState.COMPLETE if whole else TrialState.PRUNED,
+            0.1 * number if whole else None,
+        )
     plot.draw(held.study, metric, Path("sweep.png"))
     with Image.open("sweep.png") as image:
         assert min(image.size) > 400
@@ -429,6 +483,8 @@ def test_the_plot_is_drawn_and_repeats(opened: Opened, metric: str, n: int) -> N
 
 def test_optuna_has_no_public_way_to_take_over_a_trial() -> None:
     """As soon as it has, optuna_internals should use that."""
-    public = [name for kind in (optuna.Study, Trial, FrozenTrial) for name in dir(kind) if name[0] != "_"]
+    public = [
+        name for kind in (optuna.Study, Trial, FrozenTrial) for name in dir(kind) if name[0] != "_"
+    ]
     assert {"trial_id", "study_id", "take_over", "resume_trial", "heartbeat"} & set(public) == set()
     assert not hasattr(RDBStorage, "get_stale_trial_ids")

@@ -22,13 +22,18 @@ PAGES = {str(path.relative_to(ROOT)): path.read_text() for path in FILES}
 README, FAULTS, PIPELINE, COMMAND_LINE = (
     PAGES[name] for name in ("README.md", "docs/faults.md", "docs/pipeline.md", "docs/commands.md")
 )
-TYPED_AS_A_WHOLE = ("docs/team.md", "docs/server/README.md")  # by tests/faults/test_team_*.py, line by line
+TYPED_AS_A_WHOLE = (
+    "docs/team.md",
+    "docs/server/README.md",
+)  # by tests/faults/test_team_*.py, line by line
 IN_ANOTHER_WAY = {
     ". .venv/bin/activate",  # repository.environment puts the programs first
     'eval "$(retrace --print-completion bash)"',  # test_cli.py completes words in bash
     "export RETRACE_SWEEP_STORAGE=postgresql+psycopg2://ann@db.example.org/sweeps",  # test_end_to_end.py, with SQLite
 }
-MOVES = pytest.mark.xfail(strict=True, reason="the modules move to src/lab and src/retrace/<room> after this")
+MOVES = pytest.mark.xfail(
+    strict=True, reason="the modules move to src/lab and src/retrace/<room> after this"
+)
 PROBE_MOVES = pytest.mark.xfail(strict=True, reason="benchmarks/probe.py comes with another change")
 
 
@@ -38,7 +43,8 @@ def commands(page: str) -> list[str]:
 
 
 COMMANDS = sorted(
-    {command for page in PAGES if page not in TYPED_AS_A_WHOLE for command in commands(page)} - IN_ANOTHER_WAY
+    {command for page in PAGES if page not in TYPED_AS_A_WHOLE for command in commands(page)}
+    - IN_ANOTHER_WAY
 )
 
 
@@ -52,12 +58,15 @@ def test_readme_is_short() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [marked(command, "python benchmarks/probe.py", mark=PROBE_MOVES) for command in COMMANDS]
+    "command",
+    [marked(command, "python benchmarks/probe.py", mark=PROBE_MOVES) for command in COMMANDS],
 )
 def test_command_is_typed_by_a_test(command: str) -> None:
     program, *words = command.split()
     if program == "make":
-        assert set(words) <= set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+        assert set(words) <= set(
+            re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        )
     else:
         assert typed.is_typed(command, ROOT / "tests")
 
@@ -84,7 +93,9 @@ def test_make_lists_every_target() -> None:
         assert f"{target} - " in listed
 
 
-@pytest.mark.parametrize("page", [marked(page, "README.md", "CONTRIBUTING.md", mark=MOVES) for page in PAGES])
+@pytest.mark.parametrize(
+    "page", [marked(page, "README.md", "CONTRIBUTING.md", mark=MOVES) for page in PAGES]
+)
 def test_paths_exist(page: str) -> None:
     named = re.findall(r"`((?:src|tests|stages|benchmarks|docs)/[\w/.]+)`", PAGES[page])
     named += re.findall(r"`(src/[\w/]+)/<name>\.py`", PAGES[page])
@@ -100,7 +111,9 @@ def test_links_resolve(page: str) -> None:
         assert target.exists(), link
         if anchor:
             titles = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE)
-            assert anchor in [re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles], link
+            assert anchor in [
+                re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles
+            ], link
 
 
 @MOVES
@@ -113,15 +126,18 @@ def test_both_trees_exist() -> None:
         listed.append(folder / name if indent else folder)
     assert len(listed) > 25
     made_by_stages = {Path("data"), Path("models")}
-    assert [path for path in listed if not (ROOT / path).exists() and path not in made_by_stages] == []
+    assert [
+        path for path in listed if not (ROOT / path).exists() and path not in made_by_stages
+    ] == []
 
 
 def test_every_page_is_linked() -> None:
     linked = set(re.findall(r"\]\((\S+?)\)", README))
     assert set(PAGES) - {"README.md"} <= linked
-    assert {str(Path("docs") / name) for name in re.findall(r"\S+\.md", (ROOT / "mkdocs.yml").read_text())} >= {
-        page for page in PAGES if page.startswith("docs/")
-    }
+    assert {
+        str(Path("docs") / name)
+        for name in re.findall(r"\S+\.md", (ROOT / "mkdocs.yml").read_text())
+    } >= {page for page in PAGES if page.startswith("docs/")}
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -136,10 +152,14 @@ def test_images_are_small_png(page: str) -> None:
 
 def test_every_command_of_retrace_is_in_the_table() -> None:
     parsers: dict[str, ArgumentParser] = next(
-        action.choices for action in arguments.parser(main._commands([]))._actions if isinstance(action.choices, dict)
+        action.choices
+        for action in arguments.parser(main._commands([]))._actions
+        if isinstance(action.choices, dict)
     )
     listed = dict(re.findall(r"^\| [\w ]*\| `(\w+)`: .* \| (\w*) ?\|$", COMMAND_LINE, re.MULTILINE))
-    with_json = {name: "yes" if "--json" in parser.format_usage() else "" for name, parser in parsers.items()}
+    with_json = {
+        name: "yes" if "--json" in parser.format_usage() else "" for name, parser in parsers.items()
+    }
     with_json.pop("probe", None)  # which becomes benchmarks/probe.py
     assert listed == with_json
     for code in ("0", "1", "2", "130", "141", "143"):
@@ -154,19 +174,29 @@ def test_every_table_of_choices_is_listed() -> None:
 
 
 def test_graph_is_that_of_dvc() -> None:
-    drawn = subprocess.run([BIN / "dvc", "dag", "--mermaid"], cwd=ROOT, capture_output=True, text=True, check=True)
+    drawn = subprocess.run(
+        [BIN / "dvc", "dag", "--mermaid"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     shown = PIPELINE.split("```mermaid\n")[1].split("```")[0]
     assert shown.strip() == drawn.stdout.strip()
 
 
 def test_accuracy_is_the_committed_one() -> None:
     metrics = json.loads((ROOT / "reports" / "metrics.json").read_text())
-    assert f"test accuracy {metrics['test_accuracy']:.2%}, loss {metrics['test_loss']:.4f}" in README
+    assert (
+        f"test accuracy {metrics['test_accuracy']:.2%}, loss {metrics['test_loss']:.4f}" in README
+    )
 
 
-@pytest.mark.parametrize(("key", "value"), [("lr", "abc"), ("epochs", 0), ("dataset", "mnits"), ("lr", None)])
+@pytest.mark.parametrize(
+    ("key", "value"), [("lr", "abc"), ("epochs", 0), ("dataset", "mnits"), ("lr", None)]
+)
 def test_messages_are_word_for_word(values: params_file.Values, key: str, value: object) -> None:
-    wrong = {**values, key: value} if value is not None else {k: v for k, v in values.items() if k != key}
+    wrong = (
+        {**values, key: value}
+        if value is not None
+        else {k: v for k, v in values.items() if k != key}
+    )
     with pytest.raises(ParamsError) as raised:
         params.checked(wrong)
     assert f"| `{raised.value}` |" in FAULTS

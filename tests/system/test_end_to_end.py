@@ -46,7 +46,9 @@ def clone(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Clone:
     clone = Clone(tmp_path_factory.mktemp("clone"), cache, SMALL)
     clone.type("git branch --move main")
     clone.type("dvc repro")
-    changed = {line[3:] for line in clone.type("git status --porcelain --untracked-files=all").splitlines()}
+    changed = {
+        line[3:] for line in clone.type("git status --porcelain --untracked-files=all").splitlines()
+    }
     assert {path for path in changed if not path.startswith("reports/")} <= {"dvc.lock"}
     clone.commit("digits")
     return clone
@@ -54,7 +56,11 @@ def clone(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Clone:
 
 def open_to_others(folder: Path) -> list[Path]:
     """What is in `folder` and others than its owner can change."""
-    return [path for path in [folder, *folder.rglob("*")] if not path.is_symlink() and path.stat().st_mode & 0o022]
+    return [
+        path
+        for path in [folder, *folder.rglob("*")]
+        if not path.is_symlink() and path.stat().st_mode & 0o022
+    ]
 
 
 def test_nothing_that_is_made_can_be_changed_by_others(clone: Clone, tmp_path: Path) -> None:
@@ -99,7 +105,9 @@ def stages_of(children: list[Run]) -> Counter[str]:
 
 def read_artifact(clone: Clone, run: Run, path: str) -> bytes:
     uri = f"sqlite:///{clone.path / 'mlflow.db'}"
-    return Path(artifacts.download_artifacts(run_id=run.info.run_id, artifact_path=path, tracking_uri=uri)).read_bytes()
+    return Path(
+        artifacts.download_artifacts(run_id=run.info.run_id, artifact_path=path, tracking_uri=uri)
+    ).read_bytes()
 
 
 def outputs(clone: Clone) -> dict[str, str]:
@@ -121,7 +129,9 @@ def test_tags_are_the_hashes_of_dvc_lock(clone: Clone) -> None:
     for child in runs(clone)[1]:
         entry = lock[child.data.tags["retrace.stage"]]
         for kind in ("deps", "outs"):
-            tagged = {tag: md5 for tag, md5 in child.data.tags.items() if tag.startswith(f"dvc.{kind}.")}
+            tagged = {
+                tag: md5 for tag, md5 in child.data.tags.items() if tag.startswith(f"dvc.{kind}.")
+            }
             assert tagged == {f"dvc.{kind}.{file['path']}": file["md5"] for file in entry[kind]}
 
 
@@ -150,13 +160,17 @@ def test_mlflow_dvc_and_the_learning_curves_say_the_same(clone: Clone) -> None:
     history = list(csv.DictReader(io.StringIO((clone.path / "reports/history.csv").read_text())))
     for name in ("train_loss", "train_accuracy", "val_loss", "val_accuracy"):
         curve = store(clone).get_metric_history(train.info.run_id, name)
-        assert [(point.step, point.value) for point in curve] == [(int(r["epoch"]), float(r[name])) for r in history]
+        assert [(point.step, point.value) for point in curve] == [
+            (int(r["epoch"]), float(r[name])) for r in history
+        ]
 
 
 def test_retrace_s_own_commands_lead_from_a_number_to_its_bytes_and_back(clone: Clone) -> None:
     (parent,), _ = runs(clone)
     assert "uploaded: 0 event logs; closed: 0 runs" in clone.type("retrace sync")
-    assert outputs(clone)["models/model.safetensors"] in clone.type("retrace trace models/model.safetensors")
+    assert outputs(clone)["models/model.safetensors"] in clone.type(
+        "retrace trace models/model.safetensors"
+    )
     assert outputs(clone)["reports/report.html"] in clone.type("retrace trace reports/report.html")
     assert "models/model.safetensors" in clone.type(f"retrace trace {parent.info.run_id}")
     assert "verified: " in clone.type(f"retrace verify {parent.info.run_id}")
@@ -238,7 +252,9 @@ def test_experiments_are_compared_and_ranked(clone: Clone) -> None:
     assert "model=lenet" in board
 
 
-def test_a_sweep_s_trials_are_in_a_database_that_others_may_share(clone: Clone, tmp_path: Path) -> None:
+def test_a_sweep_s_trials_are_in_a_database_that_others_may_share(
+    clone: Clone, tmp_path: Path
+) -> None:
     database = f"sqlite:///{tmp_path / 'sweeps.db'}"
     sweep = "retrace sweep lr=log:1e-4..1e-1 model=cnn,lenet --trials 2"
     said = clone.type(f"export RETRACE_SWEEP_STORAGE={database}\n{sweep}")
@@ -256,7 +272,9 @@ def kept(clone: Clone, name: str) -> None:
     assert {run.info.status for run in [parent, *children]} == {"FINISHED"}
     refs = clone.run("git", "for-each-ref", "--format=%(refname)").split()
     (ref,) = [ref for ref in refs if ref.endswith(f"/{name}")]
-    metrics = read_artifact(clone, next(c for c in children if c.info.run_name == "evaluate"), "reports/metrics.json")
+    metrics = read_artifact(
+        clone, next(c for c in children if c.info.run_name == "evaluate"), "reports/metrics.json"
+    )
     assert metrics.decode() == clone.run("git", "show", f"{ref}:reports/metrics.json")
     picture = read_artifact(clone, parent, "reports/figures/tsne.png")
     assert picture.startswith(b"\x89PNG")
@@ -272,7 +290,9 @@ def test_a_temporary_experiment_is_kept(clone: Clone) -> None:
 
 def test_queued_experiments_that_run_at_once_are_kept(clone: Clone) -> None:
     said = clone.type("dvc exp run --queue -S 'lr=0.001,0.003'")
-    names = [line.split("'")[1] for line in said.splitlines() if line.startswith("Queued experiment")]
+    names = [
+        line.split("'")[1] for line in said.splitlines() if line.startswith("Queued experiment")
+    ]
     finished(clone, names)
     for name in names:
         kept(clone, name)
@@ -298,13 +318,20 @@ def statuses(table: str, names: list[str]) -> list[str]:
 
 def test_folds_run_from_the_queue_and_are_summed_up_in_mlflow(clone: Clone) -> None:
     said = clone.type("dvc exp run --queue -S folds=5 -S 'fold=0,1,2,3,4'")
-    finished(clone, [line.split("'")[1] for line in said.splitlines() if line.startswith("Queued experiment")])
+    finished(
+        clone,
+        [line.split("'")[1] for line in said.splitlines() if line.startswith("Queued experiment")],
+    )
     (summary,) = [run for run in runs(clone)[0] if "retrace.folds.summary" in run.data.tags]
-    below = [run for run in runs(clone)[1] if run.data.tags["mlflow.parentRunId"] == summary.info.run_id]
+    below = [
+        run for run in runs(clone)[1] if run.data.tags["mlflow.parentRunId"] == summary.info.run_id
+    ]
     assert summary.data.tags["retrace.folds.done"] == "5 of 5"
     assert sorted(run.data.params["fold"] for run in below) == list("01234")
     first, second, *_ = (run.info.run_id for run in below)
-    assert re.search(r"of the same \d+ test samples", clone.type(f"retrace compare {first} {second}"))
+    assert re.search(
+        r"of the same \d+ test samples", clone.type(f"retrace compare {first} {second}")
+    )
     accuracies = [run.data.metrics["val_accuracy"] for run in below]
     assert len(set(accuracies)) > 1
     assert summary.data.metrics["val_accuracy_mean"] == pytest.approx(np.mean(accuracies))
@@ -320,7 +347,11 @@ def test_a_recipe_is_an_experiment_and_leaves_nothing_to_the_next(clone: Clone) 
     clone.type("dvc exp run $(retrace recipe digits_tsne) -S seed=3")
     values = params.read(clone.path / "params.yaml")
     committed = params_file.parse(clone.run("git", "show", "HEAD:params.yaml").encode())
-    assert (values["model"], values["datasets"]["digits"]["side"], values["seed"]) == ("softmax", 8, 3)
+    assert (values["model"], values["datasets"]["digits"]["side"], values["seed"]) == (
+        "softmax",
+        8,
+        3,
+    )
     for key in ("lr", "optimizer", "batch_size", "split_seed"):
         assert values[key] == committed[key]
     assert (clone.path / "reports/figures/tsne.png").is_file()
@@ -339,18 +370,24 @@ def test_images_of_one_s_own_are_a_data_set_also_for_an_experiment_in_a_copy(clo
     assert own.data.metrics["test_accuracy"] > 0.9
     restored(clone)
     said = clone.run(
-        *("bash", "-c", "dvc exp run $(retrace recipe images_finetune)"), code=255, HTTPS_PROXY="http://127.0.0.1:9"
+        *("bash", "-c", "dvc exp run $(retrace recipe images_finetune)"),
+        code=255,
+        HTTPS_PROXY="http://127.0.0.1:9",
     )
     assert "put resnet18-f37072fd.pth at " in said
     assert "Traceback" not in said
     restored(clone)
-    clone.type("git add data/images && git -c user.name=t -c user.email=t@localhost commit --quiet -m images")
+    clone.type(
+        "git add data/images && git -c user.name=t -c user.email=t@localhost commit --quiet -m images"
+    )
     clone.type("dvc exp run --temp --name own -S dataset=image_folder -S epochs=1")
     assert {run.info.status for run in runs(clone, "own", "image_folder")[0]} == {"FINISHED"}
     (clone.path / "data/images/dark/0.png").write_bytes(b"broken")
     said = clone.type("dvc exp run -S dataset=image_folder", code=255)
     assert "data/images/dark/0.png: not a JPEG, PNG, WEBP or BMP image" in said
-    clone.type("git reset --quiet --hard HEAD~1")  # without the images, which all data sets' download depends on
+    clone.type(
+        "git reset --quiet --hard HEAD~1"
+    )  # without the images, which all data sets' download depends on
     restored(clone)
 
 
@@ -359,7 +396,9 @@ def test_a_recipe_is_swept_and_changed_by_what_stands_behind_it(clone: Clone) ->
     table = csv.DictReader(io.StringIO(clone.type("dvc exp show --csv")))
     queued = [row for row in table if row["State"] == "Queued"]
     assert sorted(float(row["lr"]) for row in queued) == [0.001, 0.003]
-    assert {(row["dataset"], row["model"], row["epochs"]) for row in queued} == {("circles", "mlp", "500")}
+    assert {(row["dataset"], row["model"], row["epochs"]) for row in queued} == {
+        ("circles", "mlp", "500")
+    }
     clone.type("dvc queue remove --queued")
     restored(clone)
 
@@ -391,8 +430,16 @@ def test_softmax_is_chosen_by_name_and_downloads_nothing(clone: Clone) -> None:
     [
         ("lr=abc", "train", "params.yaml: lr is 'abc'; should be a valid number"),
         ("epochs=0", "train", "params.yaml: epochs is 0; should be greater than or equal to 1"),
-        ("dataset=mnits", "download", "params.yaml: dataset is 'mnits'; should be one of mnist, fashion_mnist"),
-        ("models.cnn.hidden=-1", "train", "params.yaml: models.cnn.hidden is -1; should be greater than or equal to 1"),
+        (
+            "dataset=mnits",
+            "download",
+            "params.yaml: dataset is 'mnits'; should be one of mnist, fashion_mnist",
+        ),
+        (
+            "models.cnn.hidden=-1",
+            "train",
+            "params.yaml: models.cnn.hidden is -1; should be greater than or equal to 1",
+        ),
         (
             "figures.tsne.samples=many",
             "visualize",
@@ -400,7 +447,9 @@ def test_softmax_is_chosen_by_name_and_downloads_nothing(clone: Clone) -> None:
         ),
     ],
 )
-def test_a_wrong_value_ends_before_any_work_in_one_line(clone: Clone, setting: str, stage: str, said: str) -> None:
+def test_a_wrong_value_ends_before_any_work_in_one_line(
+    clone: Clone, setting: str, stage: str, said: str
+) -> None:
     before = len(runs(clone)[1])
     printed = clone.type(f"dvc exp run --temp -S {setting}", code=255)
     assert printed.count("params.yaml: ") == 1
@@ -411,8 +460,12 @@ def test_a_wrong_value_ends_before_any_work_in_one_line(clone: Clone, setting: s
     assert len(runs(clone)[1]) == before
 
 
-@pytest.mark.parametrize(("setting", "named"), [("optimizer=adma", "optimizers.adma"), ("model=cmm", "models/cmm.py")])
-def test_dvc_itself_refuses_a_choice_that_has_no_settings_or_no_file(clone: Clone, setting: str, named: str) -> None:
+@pytest.mark.parametrize(
+    ("setting", "named"), [("optimizer=adma", "optimizers.adma"), ("model=cmm", "models/cmm.py")]
+)
+def test_dvc_itself_refuses_a_choice_that_has_no_settings_or_no_file(
+    clone: Clone, setting: str, named: str
+) -> None:
     before = len(runs(clone)[1])
     assert named in clone.type(f"dvc exp run --temp -S {setting}", code=255)
     assert len(runs(clone)[1]) == before
@@ -507,7 +560,10 @@ def test_a_bare_mlflow_ui_in_the_root_shows_the_runs(clone: Clone, unused_port: 
 
 
 def answers(port: int) -> bool:
-    with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as page:
+    with (
+        contextlib.suppress(OSError),
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as page,
+    ):
         return page.status == 200
     return False
 

@@ -17,14 +17,14 @@ with processes.try_lock(Path(sys.argv[1])) as locked:
     print(locked, flush=True)
     time.sleep(60)
 """
-STUBBORN = (
-    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); time.sleep(60)"
-)
+STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); time.sleep(60)"
 
 
 def started(code: str, *words: str) -> "subprocess.Popen[str]":
     command = [sys.executable, "-c", code, *words]
-    process = subprocess.Popen(command, env={"PYTHONPATH": str(ROOT / "src")}, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, env={"PYTHONPATH": str(ROOT / "src")}, stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout
     assert process.stdout.readline() in ("True\n", "ready\n")
     return process

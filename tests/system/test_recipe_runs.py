@@ -27,9 +27,18 @@ pytestmark = pytest.mark.slow
 # circles_relu_long is circles_relu with more epochs, which are two here.
 RECIPES = sorted({file.stem for file in (ROOT / "recipes").glob("*.yaml")} - {"circles_relu_long"})
 N = 300  # images
-CHANCE = {"mistakes", "tsne"}  # there may be no mistake, and four units of a circles' network may all be dead
+CHANCE = {
+    "mistakes",
+    "tsne",
+}  # there may be no mistake, and four units of a circles' network may all be dead
 # No weights are at hand: test_transfer.py loads what a file brings.
-SMALL = {"validation_fraction": 0.2, "epochs": 2, "threads": 1, "device": "cpu", "pretrained": "none"}
+SMALL = {
+    "validation_fraction": 0.2,
+    "epochs": 2,
+    "threads": 1,
+    "device": "cpu",
+    "pretrained": "none",
+}
 
 
 STAGES = {name: stage(name) for name in params.STAGES}
@@ -38,9 +47,17 @@ STAGES = {name: stage(name) for name in params.STAGES}
 def digits(side: int) -> tuple[np.ndarray, np.ndarray]:
     """(N, side, side) uint8 and their labels, ten classes."""
     images, labels = load_digits(return_X_y=True)
-    zoomed = (np.asarray(images[:N]) * 15).astype(np.uint8).reshape(N, 8, 8).repeat(3, axis=1).repeat(3, axis=2)
+    zoomed = (
+        (np.asarray(images[:N]) * 15)
+        .astype(np.uint8)
+        .reshape(N, 8, 8)
+        .repeat(3, axis=1)
+        .repeat(3, axis=2)
+    )
     margin = (side - 24) // 2
-    return np.pad(zoomed, ((0, 0), (margin, margin), (margin, margin))), np.asarray(labels[:N], dtype=np.uint8)
+    return np.pad(zoomed, ((0, 0), (margin, margin), (margin, margin))), np.asarray(
+        labels[:N], dtype=np.uint8
+    )
 
 
 def write_idx(folder: Path) -> None:
@@ -52,7 +69,9 @@ def write_idx(folder: Path) -> None:
 
 def write_cifar(folder: Path) -> None:
     images, labels = digits(32)
-    rows = np.concatenate([labels[:, None], np.repeat(images.reshape(N, 1, -1), 3, axis=1).reshape(N, -1)], axis=1)
+    rows = np.concatenate(
+        [labels[:, None], np.repeat(images.reshape(N, 1, -1), 3, axis=1).reshape(N, -1)], axis=1
+    )
     for i, file in enumerate(cifar10.FILES):
         (folder / file.name).write_bytes(rows[i * N // 6 : (i + 1) * N // 6].tobytes())
 
@@ -88,12 +107,18 @@ def drawable(values: params_file.Values) -> set[str]:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_runs_from_raw_files_to_pictures(
-    folder: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+    folder: Path,
+    empty_store: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
 ) -> None:
     shutil.copytree(ROOT / "recipes", folder / "recipes")
     shutil.copy(empty_store, folder / "mlflow.db")
     values = recipes.load(name).values | SMALL
-    values["class_shares"] = [1.0, 0.5] * (len(values["class_shares"]) // 2)  # a hundredth of 30 images is none
+    values["class_shares"] = [1.0, 0.5] * (
+        len(values["class_shares"]) // 2
+    )  # a hundredth of 30 images is none
     with paths.PARAMS.open("w") as file:
         YAML().dump(values, file)
     monkeypatch.setenv("RETRACE_CACHE", str(folder / "cache"))
@@ -111,10 +136,16 @@ def test_a_recipe_runs_from_raw_files_to_pictures(
     client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
     experiment = client.get_experiment_by_name(values["dataset"])
     assert experiment is not None
-    found = {run.data.tags.get("retrace.stage"): run for run in client.search_runs([experiment.experiment_id])}
+    found = {
+        run.data.tags.get("retrace.stage"): run
+        for run in client.search_runs([experiment.experiment_id])
+    }
     assert {run.info.status for run in found.values()} == {"FINISHED"}
     assert set(found) == {None, *params.STAGES}
     parent = found[None]
-    assert parent.data.metrics["test_accuracy"] == json.loads(paths.METRICS.read_text())["test_accuracy"]
+    assert (
+        parent.data.metrics["test_accuracy"]
+        == json.loads(paths.METRICS.read_text())["test_accuracy"]
+    )
     assert parent.outputs is not None
     assert len(parent.outputs.model_outputs) == 1

@@ -15,7 +15,10 @@ from repository import BIN, ROOT
 
 MENDED = {  # the first version without it
     "torch": ("2.6.0", "CVE-2025-32434: torch.load ran code in spite of weights_only"),
-    "mlflow": ("3.5.0", "CVE-2025-14279: a page of another site reached the server by DNS rebinding"),
+    "mlflow": (
+        "3.5.0",
+        "CVE-2025-14279: a page of another site reached the server by DNS rebinding",
+    ),
     "pillow": ("11.3.0", "CVE-2025-48379: an image overflowed a buffer"),
     "pyyaml": ("5.4", "CVE-2020-14343: a tag ran code"),
     "pyarrow": ("14.0.1", "CVE-2023-47248: a file ran code"),
@@ -47,7 +50,8 @@ def floors(pyproject: str) -> dict[str, list[str]]:
     """The oldest version of each package that we import ourselves which may be installed."""
     said = tomllib.loads(pyproject)["project"]["dependencies"]
     return {
-        requirement.name: [part.version for part in requirement.specifier] for requirement in map(Requirement, said)
+        requirement.name: [part.version for part in requirement.specifier]
+        for requirement in map(Requirement, said)
     }
 
 
@@ -85,7 +89,11 @@ def audited(**env: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_an_audit_that_reaches_no_database_says_so(tmp_path: Path) -> None:
-    ended = audited(HTTPS_PROXY="http://127.0.0.1:9", PIP_AUDIT_CACHE_DIR=str(tmp_path), XDG_CACHE_HOME=str(tmp_path))
+    ended = audited(
+        HTTPS_PROXY="http://127.0.0.1:9",
+        PIP_AUDIT_CACHE_DIR=str(tmp_path),
+        XDG_CACHE_HOME=str(tmp_path),
+    )
     assert ended.returncode == 2
     assert "audit: the database did not tell of every package, so nothing is known" in ended.stdout
     assert "Traceback" not in ended.stdout
@@ -95,11 +103,17 @@ def test_an_audit_that_reaches_no_database_says_so(tmp_path: Path) -> None:
     ("said", "code", "expected"),
     [
         ("No known vulnerabilities found", 0, 0),
-        ("Found 2 known vulnerabilities in 1 package", 1, 2),  # make's own code for a target that failed
+        (
+            "Found 2 known vulnerabilities in 1 package",
+            1,
+            2,
+        ),  # make's own code for a target that failed
         ("Found 1 known vulnerability in 1 package", 1, 2),
     ],
 )
-def test_an_audit_shows_what_the_database_says(tmp_path: Path, said: str, code: int, expected: int) -> None:
+def test_an_audit_shows_what_the_database_says(
+    tmp_path: Path, said: str, code: int, expected: int
+) -> None:
     program = tmp_path / "pip-audit"
     program.write_text(f"#!/bin/sh\necho {said} >&2\nexit {code}\n")
     program.chmod(0o755)

@@ -56,7 +56,9 @@ def runs(store: mlflow.MlflowClient) -> tuple[list[Run], list[Run]]:
     return [run for run in found if run not in children], children
 
 
-def test_a_stage_becomes_a_child_run_with_what_it_did(folder: Path, store: mlflow.MlflowClient) -> None:
+def test_a_stage_becomes_a_child_run_with_what_it_did(
+    folder: Path, store: mlflow.MlflowClient
+) -> None:
     paths.CONFUSION.parent.mkdir()
     with stage.stage("evaluate") as run:
         paths.CONFUSION.write_text("actual,predicted\n")
@@ -67,8 +69,15 @@ def test_a_stage_becomes_a_child_run_with_what_it_did(folder: Path, store: mlflo
         run.tags(colour="red")
         run.artifact(paths.CONFUSION)
     (parent,), (child,) = runs(store)
-    assert (child.info.run_name, child.info.status, parent.info.status) == ("evaluate", "FINISHED", "FINISHED")
-    curve = [(point.step, point.value) for point in store.get_metric_history(child.info.run_id, "val_loss")]
+    assert (child.info.run_name, child.info.status, parent.info.status) == (
+        "evaluate",
+        "FINISHED",
+        "FINISHED",
+    )
+    curve = [
+        (point.step, point.value)
+        for point in store.get_metric_history(child.info.run_id, "val_loss")
+    ]
     assert curve == [(1, 2.0), (2, 1.0)]
     assert parent.data.metrics == {"test_accuracy": 0.5}
     assert child.data.params == {"device": "auto", "threads": "2"}
@@ -78,7 +87,9 @@ def test_a_stage_becomes_a_child_run_with_what_it_did(folder: Path, store: mlflo
     assert child.data.tags["retrace.stage"] == "evaluate"
     assert child.data.tags["dvc.outs.reports/confusion.csv"] == hashing.md5(paths.CONFUSION)
     artifact = artifacts.download_artifacts(
-        run_id=child.info.run_id, artifact_path="reports/confusion.csv", tracking_uri=f"sqlite:///{folder}/mlflow.db"
+        run_id=child.info.run_id,
+        artifact_path="reports/confusion.csv",
+        tracking_uri=f"sqlite:///{folder}/mlflow.db",
     )
     assert Path(artifact).read_text() == "actual,predicted\n"
 
@@ -107,7 +118,9 @@ def test_the_status_is_the_truth(
 
 
 @pytest.mark.usefixtures("folder")
-def test_stages_of_one_experiment_share_a_parent_and_another_lr_has_its_own(store: mlflow.MlflowClient) -> None:
+def test_stages_of_one_experiment_share_a_parent_and_another_lr_has_its_own(
+    store: mlflow.MlflowClient,
+) -> None:
     for _ in range(2):
         with stage.stage("download"):
             pass
@@ -134,7 +147,11 @@ def test_uploading_again_changes_nothing(store: mlflow.MlflowClient) -> None:
     def rows() -> list[tuple[object, ...]]:
         with sqlite3.connect("mlflow.db") as database:
             tables = ("runs", "metrics", "params", "tags")
-            return [row for table in tables for row in database.execute(f"SELECT * FROM {table} ORDER BY 1, 2, 3")]  # noqa: S608
+            return [
+                row
+                for table in tables
+                for row in database.execute(f"SELECT * FROM {table} ORDER BY 1, 2, 3")
+            ]  # noqa: S608
 
     before = rows()
     again(run.path)
@@ -143,7 +160,9 @@ def test_uploading_again_changes_nothing(store: mlflow.MlflowClient) -> None:
 
 
 @pytest.mark.usefixtures("folder")
-def test_an_experiment_is_named_as_dvc_names_it(store: mlflow.MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_experiment_is_named_as_dvc_names_it(
+    store: mlflow.MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("DVC_EXP_NAME", "tamed-zigs")
     monkeypatch.setenv("DVC_EXP_BASELINE_REV", "abc123")
     with stage.stage("download"):
@@ -169,7 +188,9 @@ def test_the_same_experiment_under_a_new_name_is_found_by_the_new_name(
 
 
 @pytest.mark.usefixtures("folder")
-def test_an_experiment_deleted_in_the_ui_comes_back_with_its_next_run(store: mlflow.MlflowClient) -> None:
+def test_an_experiment_deleted_in_the_ui_comes_back_with_its_next_run(
+    store: mlflow.MlflowClient,
+) -> None:
     for _ in range(2):
         with stage.stage("download"):
             pass
@@ -180,7 +201,10 @@ def test_an_experiment_deleted_in_the_ui_comes_back_with_its_next_run(store: mlf
 
 
 def test_a_relative_store_and_its_artifacts_belong_to_the_main_repository(
-    folder: Path, empty_store: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+    folder: Path,
+    empty_store: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     shutil.copy(empty_store, folder / "other.db")
     thrown_away = tmp_path_factory.mktemp("exps")
@@ -197,7 +221,10 @@ def test_a_relative_store_and_its_artifacts_belong_to_the_main_repository(
 
 
 def test_a_run_from_a_throw_away_folder_is_kept_in_the_main_repository(
-    folder: Path, store: mlflow.MlflowClient, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+    folder: Path,
+    store: mlflow.MlflowClient,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     thrown_away = tmp_path_factory.mktemp("exps")
     for name in (paths.PARAMS, paths.GRAPH):
@@ -212,7 +239,9 @@ def test_a_run_from_a_throw_away_folder_is_kept_in_the_main_repository(
     monkeypatch.chdir(folder)
     (_,), (child,) = runs(store)
     assert str(child.info.artifact_uri).startswith(f"file://{folder}/mlruns/mnist/")
-    assert [file.path for file in store.list_artifacts(child.info.run_id, "reports")] == ["reports/metrics.json"]
+    assert [file.path for file in store.list_artifacts(child.info.run_id, "reports")] == [
+        "reports/metrics.json"
+    ]
 
 
 @pytest.mark.usefixtures("folder")
@@ -222,7 +251,9 @@ def test_an_artifact_that_is_not_there_costs_one_line_and_leaves_no_run_running(
     with stage.stage("evaluate") as run:
         run.artifact(paths.METRICS)
         run.metrics({"test_loss": 1.0})
-    assert capsys.readouterr().err.startswith("warning: reports/metrics.json: no copy for MLflow could be made")
+    assert capsys.readouterr().err.startswith(
+        "warning: reports/metrics.json: no copy for MLflow could be made"
+    )
     (parent,), (child,) = runs(store)
     assert (parent.info.status, child.info.status) == ("FINISHED", "FINISHED")
     assert child.data.metrics == {"test_loss": 1.0}
@@ -236,7 +267,9 @@ def test_a_dead_server_costs_one_line_and_no_result(
     with stage.stage("download") as run:
         run.metrics({"raw_bytes": 1.0})
     warning = capsys.readouterr().err.strip()
-    assert warning.startswith("warning: MLflow lacks some of this run: http://127.0.0.1:9 does not answer")
+    assert warning.startswith(
+        "warning: MLflow lacks some of this run: http://127.0.0.1:9 does not answer"
+    )
     assert "\n" not in warning
     assert event_log.read(run.path)[-1]["status"] == "FINISHED"
 
@@ -291,7 +324,11 @@ def test_data_sets_and_models_are_what_mlflow_knows_them_as(
 
     expected = {
         f"mnist {path.stem}": (hashing.md5(path), context)
-        for path, context in ((paths.TRAIN, "training"), (paths.VALIDATION, "validation"), (paths.TEST, "testing"))
+        for path, context in (
+            (paths.TRAIN, "training"),
+            (paths.VALIDATION, "validation"),
+            (paths.TEST, "testing"),
+        )
     }
     assert read(parent) == expected
     assert read(train) == {name: said for name, said in expected.items() if said[1] != "testing"}
@@ -303,10 +340,14 @@ def test_data_sets_and_models_are_what_mlflow_knows_them_as(
         ("test_accuracy", 0.5, "mnist test", hashing.md5(paths.TEST)),
     }
     mlflow.set_tracking_uri(store.tracking_uri)
-    table = mlflow.search_runs(experiment_names=["mnist"], filter_string="dataset.name = 'mnist test'")
+    table = mlflow.search_runs(
+        experiment_names=["mnist"], filter_string="dataset.name = 'mnist test'"
+    )
     assert set(table["run_id"]) == {parent.info.run_id, evaluate.info.run_id}
     best = mlflow.search_logged_models(
-        [parent.info.experiment_id], order_by=[{"field_name": "metrics.test_accuracy"}], output_format="list"
+        [parent.info.experiment_id],
+        order_by=[{"field_name": "metrics.test_accuracy"}],
+        output_format="list",
     )
     assert [found.model_id for found in best] == [model.model_id]
 
@@ -334,7 +375,9 @@ def test_a_meter_reads_the_machine_under_the_names_of_mlflow_s_page() -> None:
         ("an e-mail to me@host stays", "an e-mail to me@host stays"),
     ],
 )
-def test_secrets_are_taken_out_of_text(monkeypatch: pytest.MonkeyPatch, said: str, left: str) -> None:
+def test_secrets_are_taken_out_of_text(
+    monkeypatch: pytest.MonkeyPatch, said: str, left: str
+) -> None:
     monkeypatch.setenv("MY_API_KEY", "canary-value")
     assert redaction.redacted(said) == left
     assert redaction.redacted_all({"a": [said], "b": 1}) == {"a": [left], "b": 1}
@@ -346,7 +389,11 @@ def test_four_stages_that_start_together_without_a_store_share_one_parent(folder
 
     def start(name: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-c", script, name], env=env, capture_output=True, text=True, check=False
+            [sys.executable, "-c", script, name],
+            env=env,
+            capture_output=True,
+            text=True,
+            check=False,
         )
 
     with ThreadPoolExecutor(4) as pool:
@@ -364,7 +411,9 @@ def test_uploaders_at_once_share_one_parent(store: mlflow.MlflowClient) -> None:
     with stage.stage("download") as run:
         pass
     start = event_log.read(run.path.parent / "uploaded" / run.path.name)[0] | {"key": "another"}
-    starts = [start | {"id": f"{number}", "stage": name} for number, name in enumerate(params.STAGES)]
+    starts = [
+        start | {"id": f"{number}", "stage": name} for number, name in enumerate(params.STAGES)
+    ]
     with ThreadPoolExecutor(len(starts)) as pool:
         pairs = list(pool.map(lambda start: pair(tracking_store.client(), start), starts))
     (parent,) = store.search_runs(["1"], "tags.`retrace.key` = 'another'")
@@ -391,7 +440,9 @@ def test_a_number_that_json_does_not_know_is_read_back_from_a_journal(tmp_path: 
 
 
 @pytest.mark.usefixtures("folder")
-def test_the_key_changes_with_parameters_and_code_and_with_nothing_else(values: params_file.Values) -> None:
+def test_the_key_changes_with_parameters_and_code_and_with_nothing_else(
+    values: params_file.Values,
+) -> None:
     Path("stages").mkdir()
     Path("stages/train.py").write_text("1")
     key = identity.key(values)
@@ -403,7 +454,9 @@ def test_the_key_changes_with_parameters_and_code_and_with_nothing_else(values: 
 
 
 @pytest.mark.usefixtures("folder")
-def test_the_key_changes_with_your_own_images_where_they_are_the_data_set(values: params_file.Values) -> None:
+def test_the_key_changes_with_your_own_images_where_they_are_the_data_set(
+    values: params_file.Values,
+) -> None:
     paths.IMAGES.mkdir(parents=True)
     own = values | {"dataset": "image_folder"}
     before = identity.key(values), identity.key(own)
@@ -418,7 +471,11 @@ def test_folds_are_summed_up_in_a_run_above_theirs(store: mlflow.MlflowClient) -
     accuracies = (0.5, 0.6, 0.9)
     for fold, accuracy in enumerate(accuracies):
         paths.PARAMS.write_text(whole.replace("\nfold: 0", f"\nfold: {fold}"))
-        for name, metric in (("train", "val_accuracy"), ("evaluate", "test_accuracy"), ("visualize", "tsne")):
+        for name, metric in (
+            ("train", "val_accuracy"),
+            ("evaluate", "test_accuracy"),
+            ("visualize", "tsne"),
+        ):
             with stage.stage(name) as run:
                 run.headline({metric: accuracy})
         again(run.path)  # which changes nothing
@@ -432,13 +489,19 @@ def test_folds_are_summed_up_in_a_run_above_theirs(store: mlflow.MlflowClient) -
     assert summary.data.metrics["test_accuracy_spread"] == pytest.approx(np.std(accuracies, ddof=1))
     assert summary.data.metrics["tsne_mean"] == pytest.approx(np.mean(accuracies))
     history = store.get_metric_history(summary.info.run_id, "val_accuracy_mean")
-    assert {(point.step, round(point.value, 3)) for point in history} == {(1, 0.5), (2, 0.55), (3, 0.667)}
+    assert {(point.step, round(point.value, 3)) for point in history} == {
+        (1, 0.5),
+        (2, 0.55),
+        (3, 0.667),
+    }
     assert "fold" not in summary.data.params
     assert summary.data.params["folds"] == "3"
 
 
 @pytest.mark.usefixtures("folder")
-def test_the_files_of_a_stage_are_dvc_s_with_its_choices_filled_in(values: params_file.Values) -> None:
+def test_the_files_of_a_stage_are_dvc_s_with_its_choices_filled_in(
+    values: params_file.Values,
+) -> None:
     train = graph.stages(values | {"model": "softmax"})["train"]
     assert "src/lab/models/networks/softmax.py" in train.deps
     made = (paths.WEIGHTS, paths.CARD, paths.HISTORY, paths.STEPS, paths.SUMMARY, paths.BATCH)
@@ -484,7 +547,9 @@ def test_a_signal_ends_a_stage_with_the_shell_s_code_and_its_run_is_killed(
         "errors.run(main)"
     )
     env = os.environ | {"PYTHONPATH": str(Path(stage.__file__).parent.parent)}
-    with subprocess.Popen(["python", "-c", script], env=env, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        ["python", "-c", script], env=env, stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout
         assert process.stdout.readline() == "ready\n"
         process.send_signal(number)
@@ -496,7 +561,10 @@ def test_a_signal_ends_a_stage_with_the_shell_s_code_and_its_run_is_killed(
 def test_the_names_that_others_rely_on_stay() -> None:
     by_epoch = list(Epoch._fields)
     assert by_epoch == ["epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy"]
-    assert [str(path) for path in (paths.WEIGHTS, paths.CARD, paths.METRICS, paths.HISTORY, paths.FIGURES)] == [
+    assert [
+        str(path)
+        for path in (paths.WEIGHTS, paths.CARD, paths.METRICS, paths.HISTORY, paths.FIGURES)
+    ] == [
         "models/model.safetensors",
         "models/model.json",
         "reports/metrics.json",

@@ -91,7 +91,9 @@ def test_the_last_stage_waits(folder: Path, store: str, *, dvc: bool) -> None:
     check_complete(store, folder, journals(folder)[0])
 
 
-def test_a_stage_in_a_copy_waits(folder: Path, store: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_stage_in_a_copy_waits(
+    folder: Path, store: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     copy = tmp_path_factory.mktemp("copy")
     for name in ("params.yaml", "dvc.yaml"):
         shutil.copy(folder / name, copy)
@@ -104,7 +106,9 @@ def test_a_stage_in_a_copy_waits(folder: Path, store: str, tmp_path_factory: pyt
 def test_the_last_stage_waits_for_earlier_uploaders(folder: Path, store: str) -> None:
     uploader, _ = run(folder, "download", "freeze")
     with start(folder, "visualize") as stage:
-        until(lambda: len(journals(folder)) == 2 and len(pending(folder)) == 1, what="its own upload")
+        until(
+            lambda: len(journals(folder)) == 2 and len(pending(folder)) == 1, what="its own upload"
+        )
         assert stage.poll() is None
         psutil.Process(uploader).resume()
         _, err = stage.communicate(timeout=120)

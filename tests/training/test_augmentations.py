@@ -35,7 +35,11 @@ def windows(image: torch.Tensor, padding: list[int]) -> list[torch.Tensor]:
     _, height, width = image.shape
     padded = torch.zeros(3, height + top + bottom, width + left + right, dtype=torch.uint8)
     padded[:, top : top + height, left : left + width] = image
-    return [padded[:, y : y + height, x : x + width] for y in range(top + bottom + 1) for x in range(left + right + 1)]
+    return [
+        padded[:, y : y + height, x : x + width]
+        for y in range(top + bottom + 1)
+        for x in range(left + right + 1)
+    ]
 
 
 @pytest.mark.parametrize("padding", [[0, 2, 3, 4], [0, 0, 0, 0], [1, 0, 0, 0]])
@@ -54,7 +58,9 @@ def test_crop_flip_is_one_of_the_windows_and_each_of_them_some_time(
 
 
 def test_each_image_of_a_batch_keeps_its_place_and_moves_by_itself(images: Images) -> None:
-    for image, made in zip(images, crop_flip(images, seeded(), padding=[1, 1, 1, 1], flip=False), strict=True):
+    for image, made in zip(
+        images, crop_flip(images, seeded(), padding=[1, 1, 1, 1], flip=False), strict=True
+    ):
         assert any(torch.equal(window, made) for window in windows(image, [1, 1, 1, 1]))
 
 

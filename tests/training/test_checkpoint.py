@@ -31,7 +31,14 @@ from retrace.checkpoint import Checkpoints
 from retrace.cli.clean import clean
 from retrace.system import files
 
-SMALL = {"epochs": 3, "batch_size": 40, "threads": 1, "lr": 0.01, "device": "cpu", "precision": "float32"}
+SMALL = {
+    "epochs": 3,
+    "batch_size": 40,
+    "threads": 1,
+    "lr": 0.01,
+    "device": "cpu",
+    "precision": "float32",
+}
 STEPS = 7  # an epoch
 
 pytestmark = pytest.mark.usefixtures("folder")
@@ -71,7 +78,9 @@ class Training:
         return self.trainer.train(on_step, on_epoch=lambda _: None)
 
     def bits(self) -> dict[str, bytes]:
-        return {name: tensor.numpy().tobytes() for name, tensor in self.state.model.state_dict().items()}
+        return {
+            name: tensor.numpy().tobytes() for name, tensor in self.state.model.state_dict().items()
+        }
 
 
 def whole_and_gone_on(make: Callable[[], Training]) -> tuple[Training, Training]:
@@ -94,7 +103,10 @@ KINDS = {
     "no decay": {"optimizer": "adam"},
     "a running mean": {"optimizer": "rmsprop"},
     "no memory": {"optimizer": "sgd_scratch", "model": "softmax"},
-    "chance in the network, batch norm, augmentation": {"model": "cifar_v3", "augmentation": "crop_flip"},
+    "chance in the network, batch norm, augmentation": {
+        "model": "cifar_v3",
+        "augmentation": "crop_flip",
+    },
     "the best epoch": {"keep": "best", "schedule": "constant", "lr": 0.2, "optimizer": "sgd"},
     "the last epoch and a plateau": {"keep": "last", "schedule": "plateau"},
     "patience": {"patience": 1, "schedule": "constant", "lr": 0.2, "optimizer": "sgd", "epochs": 9},
@@ -104,10 +116,17 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_training_that_is_stopped_anywhere_goes_on_to_the_same_bits(stripes: Samples, left: Path, kind: str) -> None:
+def test_a_training_that_is_stopped_anywhere_goes_on_to_the_same_bits(
+    stripes: Samples, left: Path, kind: str
+) -> None:
     whole = Training(stripes, **KINDS[kind])
     kept = whole.run()
-    for stop_after in (1, STEPS - 1, STEPS, STEPS + 3):  # within an epoch, at its end before validation, in the next
+    for stop_after in (
+        1,
+        STEPS - 1,
+        STEPS,
+        STEPS + 3,
+    ):  # within an epoch, at its end before validation, in the next
         first, second = Training(stripes, **KINDS[kind]), Training(stripes, **KINDS[kind])
         with pytest.raises(Stopped):
             first.run(stop_after)
@@ -160,7 +179,9 @@ def test_a_signal_in_a_step_waits_until_the_step_is_whole(
     assert second.bits() == whole.bits()
 
 
-def test_a_signal_in_validation_is_answered_at_once(stripes: Samples, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_in_validation_is_answered_at_once(
+    stripes: Samples, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole, first, second = (Training(stripes) for _ in range(3))
     whole.run()
 
@@ -180,7 +201,9 @@ def test_a_signal_in_validation_is_answered_at_once(stripes: Samples, monkeypatc
 
 
 @pytest.mark.parametrize(("apart_s", "out"), [(0.0, "went on\n"), (0.2, "")])
-def test_the_same_signal_again_is_impatience_only_if_it_comes_later(apart_s: float, out: str) -> None:
+def test_the_same_signal_again_is_impatience_only_if_it_comes_later(
+    apart_s: float, out: str
+) -> None:
     script = (
         "import os, signal, time\nfrom retrace import errors\nerrors.IMPATIENT_S = 0.1\n"
         "def main():\n"
@@ -190,18 +213,26 @@ def test_the_same_signal_again_is_impatience_only_if_it_comes_later(apart_s: flo
         "        print('went on', flush=True)\n"
         "errors.run(main)"
     )
-    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    ended = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
     assert (ended.returncode, ended.stdout) == (143, out)
 
 
 @pytest.mark.parametrize(
     ("number", "todo"),
-    [("ENOSPC", "make room"), ("EROFS", "see that it can be read and written"), ("EACCES", "see that it can be read")],
+    [
+        ("ENOSPC", "make room"),
+        ("EROFS", "see that it can be read and written"),
+        ("EACCES", "see that it can be read"),
+    ],
 )
 def test_what_the_disk_does_not_allow_is_a_line(number: str, todo: str) -> None:
     raised = f"raise OSError(errno.{number}, 'said', 'a file')"
     script = f"import errno\nfrom retrace import errors\ndef main(): {raised}\nerrors.run(main)"
-    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    ended = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr.startswith(f"a file: said; {todo}")
     assert ended.stderr.endswith(", and type the same again\n")
@@ -243,7 +274,9 @@ def test_a_loss_that_is_no_number_ends_training_within_a_step_and_is_never_saved
         return result
 
     monkeypatch.setattr(Trainer, "step", poisoned)
-    with pytest.raises(DivergedError, match=r"step 6: the training loss is nan, after \d\.\d+ in the step before"):
+    with pytest.raises(
+        DivergedError, match=r"step 6: the training loss is nan, after \d\.\d+ in the step before"
+    ):
         made.run()
     assert len(made.steps) == 6
     with pytest.raises(DivergedError, match=r"step \d: model\..* is not finite"):
@@ -288,7 +321,10 @@ def test_a_damaged_one_falls_back_to_the_one_before(
     found = made.newest()
     assert found is not None
     assert found["step"] == 5
-    assert capsys.readouterr().err == f"warning: {last}: damaged, so the checkpoint before it is taken\n"
+    assert (
+        capsys.readouterr().err
+        == f"warning: {last}: damaged, so the checkpoint before it is taken\n"
+    )
     DAMAGES[damage](checkpoint.in_folder(left)[-1])
     assert made.newest() is None
 
@@ -315,7 +351,9 @@ def test_a_full_disk_costs_a_warning_and_no_checkpoint_that_was_there(
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     (said,) = capsys.readouterr().err.splitlines()
-    assert re.search(rf"^warning: {left}/000000000010-\w+.safetensors: 4,\d+ bytes can't be written ", said)
+    assert re.search(
+        rf"^warning: {left}/000000000010-\w+.safetensors: 4,\d+ bytes can't be written ", said
+    )
     assert os.strerror(errno.EFBIG) in said
     assert [path.name[:12] for path in left.iterdir()] == ["000000000005"]
     made.save(20, {"weights": torch.zeros(1000)})
@@ -357,7 +395,11 @@ def test_the_next_is_due_after_seconds_and_takes_a_hundredth_of_them(
 def test_another_training_has_another_fingerprint(part: int) -> None:
     parts = ["inputs", "machine", "cpu, 2 threads", "2.14.1"]
     other = [*parts[:part], "another", *parts[part + 1 :]]
-    assert checkpoint.fingerprint(*parts) == checkpoint.fingerprint(*parts) != checkpoint.fingerprint(*other)
+    assert (
+        checkpoint.fingerprint(*parts)
+        == checkpoint.fingerprint(*parts)
+        != checkpoint.fingerprint(*other)
+    )
 
 
 def test_what_was_saved_beside_another_is_found_later() -> None:
@@ -371,7 +413,9 @@ def test_what_was_saved_beside_another_is_found_later() -> None:
         assert found["step"] == 7
 
 
-def test_what_cannot_be_gone_on_from_is_listed_and_removed_too(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_be_gone_on_from_is_listed_and_removed_too(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     for name in ("damaged", "half", "nothing"):
         with checkpoint.locked(name) as made:
             if name == "damaged":
@@ -386,7 +430,9 @@ def test_what_cannot_be_gone_on_from_is_listed_and_removed_too(capsys: pytest.Ca
     assert checkpoint.every() == []
 
 
-def test_clean_lists_what_can_go_on_and_removes_what_nobody_uses(capsys: pytest.CaptureFixture[str]) -> None:
+def test_clean_lists_what_can_go_on_and_removes_what_nobody_uses(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     clean(force=False)
     assert capsys.readouterr().out == "no checkpoints: no training was interrupted\n"
     with checkpoint.locked("a" * 32) as unused:

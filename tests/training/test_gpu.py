@@ -22,7 +22,12 @@ from retrace.pipeline import params_file
 
 pytestmark = [pytest.mark.usefixtures("folder"), pytest.mark.xdist_group("gpu")]
 
-PLURALS = {"loss": "losses", "optimizer": "optimizers", "augmentation": "augmentations", "model": "models"}
+PLURALS = {
+    "loss": "losses",
+    "optimizer": "optimizers",
+    "augmentation": "augmentations",
+    "model": "models",
+}
 ONLY_THERE = {"a running mean"}  # torch's RMSprop lets its steps be captured on a GPU alone
 
 
@@ -74,7 +79,9 @@ def test_steps_as_a_graph_move_the_weights_as_plain_ones(
     recorded = training(stripes, **KINDS[kind])
     kept = recorded.run()
     (graph,) = graphs
-    assert graph.n_replays == recorded.state.step - cuda_graph.WARM_UP + 1  # and once to be compared
+    assert (
+        graph.n_replays == recorded.state.step - cuda_graph.WARM_UP + 1
+    )  # and once to be compared
     monkeypatch.setattr(cuda_graph, "capture", refused)
     plain = training(stripes, **KINDS[kind])
     assert plain.run() == kept
@@ -91,7 +98,10 @@ def test_a_stopped_training_goes_on_to_the_same_bits(stripes: Samples, graphs: l
 
 def test_each_size_of_batch_is_a_graph_of_its_own(stripes: Samples, graphs: list[Graph]) -> None:
     training(stripes, batch_size=60, epochs=4).run()  # 280 samples: four of 60, and 40
-    assert [graph.n_replays for graph in graphs] == [4 * 4 - cuda_graph.WARM_UP + 1, 4 - cuda_graph.WARM_UP + 1]
+    assert [graph.n_replays for graph in graphs] == [
+        4 * 4 - cuda_graph.WARM_UP + 1,
+        4 - cuda_graph.WARM_UP + 1,
+    ]
 
 
 @pytest.mark.parametrize("why", NOT_CAPTURABLE)
@@ -117,7 +127,10 @@ def test_a_step_that_a_graph_cannot_repeat_stays_plain(
 
 
 def test_a_graph_that_ignores_its_batch_is_not_used(
-    stripes: Samples, graphs: list[Graph], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    stripes: Samples,
+    graphs: list[Graph],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def of_one_batch(step: StepFunction, inputs: Tensor, labels: Tensor) -> StepFunction:
         replay = capture(step, inputs, labels)
@@ -145,7 +158,9 @@ def test_what_is_captured_is_not_done_before_it_is_replayed(graphs: list[Graph])
 @pytest.fixture(scope="module")
 def complaints() -> dict[str, str]:
     """What is wrong with each training on a GPU of fake tensors; nothing, if nothing is."""
-    ended = subprocess.run([sys.executable, "tests/fake_gpu.py"], cwd=ROOT, capture_output=True, text=True, check=False)
+    ended = subprocess.run(
+        [sys.executable, "tests/fake_gpu.py"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert ended.returncode == 0, ended.stderr
     return json.loads(ended.stdout)
 
@@ -155,8 +170,14 @@ def test_a_gpu_has_all_at_hand_waits_for_nothing_and_is_deterministic(
     complaints: dict[str, str], values: params_file.Values, table: str
 ) -> None:
     of_table = {name: said for name, said in complaints.items() if name.startswith(f"{table} ")}
-    entries = [file.stem for file in (ROOT / "recipes").iterdir()] if table == "recipe" else values[PLURALS[table]]
-    assert of_table == {f"{table} {name}": "" for name in [*entries, *(["of both"] if table == "loss" else [])]}
+    entries = (
+        [file.stem for file in (ROOT / "recipes").iterdir()]
+        if table == "recipe"
+        else values[PLURALS[table]]
+    )
+    assert of_table == {
+        f"{table} {name}": "" for name in [*entries, *(["of both"] if table == "loss" else [])]
+    }
 
 
 @pytest.mark.parametrize(
@@ -168,7 +189,9 @@ def test_a_gpu_has_all_at_hand_waits_for_nothing_and_is_deterministic(
         ("pools in any order", "_adaptive_avg_pool2d_backward gives other bits each time"),
     ],
 )
-def test_what_is_no_good_on_a_gpu_is_found(complaints: dict[str, str], defect: str, reason: str) -> None:
+def test_what_is_no_good_on_a_gpu_is_found(
+    complaints: dict[str, str], defect: str, reason: str
+) -> None:
     assert complaints[f"broken: {defect}"] == reason
 
 
@@ -179,6 +202,8 @@ def test_data_that_a_gpu_has_no_room_for_is_refused_in_a_line(
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 19.53 KiB.")
 
     monkeypatch.setattr(Tensor, "to", full)
-    said = "params.yaml: the data takes 0.0 GB, for which the GPU's memory has no room; `device: cpu`"
+    said = (
+        "params.yaml: the data takes 0.0 GB, for which the GPU's memory has no room; `device: cpu`"
+    )
     with pytest.raises(ParamsError, match=said):
         batches.on_device(stripes, torch.device("cuda"))

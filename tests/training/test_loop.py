@@ -28,7 +28,12 @@ from lab.training.state import Epoch, Step
 from retrace.errors import ParamsError
 from retrace.pipeline import params_file
 
-TABLES = {"losses": LOSSES, "optimizers": OPTIMIZERS, "schedules": SCHEDULES, "augmentations": AUGMENTATIONS}
+TABLES = {
+    "losses": LOSSES,
+    "optimizers": OPTIMIZERS,
+    "schedules": SCHEDULES,
+    "augmentations": AUGMENTATIONS,
+}
 EVEN = torch.tensor([10, 10, 10])  # samples of each class
 
 
@@ -52,8 +57,13 @@ def test_every_optimizer_goes_down_a_bowl(values: params_file.Values, name: str)
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_every_schedule_stays_between_zero_and_one_and_reaches_one(values: params_file.Values, name: str) -> None:
-    settings, moments = values["schedules"][name], [Moment(i / 1000, i // 100, [1.0] * (i // 100)) for i in range(1000)]
+def test_every_schedule_stays_between_zero_and_one_and_reaches_one(
+    values: params_file.Values, name: str
+) -> None:
+    settings, moments = (
+        values["schedules"][name],
+        [Moment(i / 1000, i // 100, [1.0] * (i // 100)) for i in range(1000)],
+    )
     factors = [SCHEDULES[name](at, **settings) for at in moments]
     assert min(factors) >= 0
     assert max(factors) == pytest.approx(1)
@@ -73,7 +83,10 @@ def test_multistep_is_torch_s(milestones: list[int]) -> None:
     optimizer = optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
     theirs = optim.lr_scheduler.MultiStepLR(optimizer, milestones, gamma=0.5)
     for epoch in range(40):
-        assert multistep(Moment(0.0, epoch, []), milestones=milestones, gamma=0.5) == theirs.get_last_lr()[0]
+        assert (
+            multistep(Moment(0.0, epoch, []), milestones=milestones, gamma=0.5)
+            == theirs.get_last_lr()[0]
+        )
         optimizer.step()
         theirs.step()
 
@@ -82,16 +95,23 @@ def test_multistep_is_torch_s(milestones: list[int]) -> None:
 def test_plateau_is_torch_s_with_its_patience_counted_from_one(seed: int) -> None:
     losses = np.random.default_rng(seed).normal(size=60).tolist()
     optimizer = optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
-    theirs = optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=2, threshold=0.0, eps=0.0)
+    theirs = optim.lr_scheduler.ReduceLROnPlateau(
+        optimizer, factor=0.5, patience=2, threshold=0.0, eps=0.0
+    )
     for epoch, loss in enumerate(losses):
-        assert plateau(Moment(0.0, epoch, losses[:epoch]), patience=3, factor=0.5) == theirs.get_last_lr()[0]
+        assert (
+            plateau(Moment(0.0, epoch, losses[:epoch]), patience=3, factor=0.5)
+            == theirs.get_last_lr()[0]
+        )
         theirs.step(loss)
 
 
 def test_cross_entropy_is_the_negative_log_likelihood() -> None:
     logits, labels = torch.tensor([[0.0, math.log(3)]]), torch.tensor([0])
     for smoothing, expected in ((0.0, math.log(4)), (0.2, math.log(4) - 0.1 * math.log(3))):
-        loss = cross_entropy(EVEN[:2], label_smoothing=smoothing, class_weights="none")(logits, labels)
+        loss = cross_entropy(EVEN[:2], label_smoothing=smoothing, class_weights="none")(
+            logits, labels
+        )
         assert loss.item() == pytest.approx(expected)
 
 
@@ -100,11 +120,15 @@ LABELS = torch.arange(30) % 3
 
 
 @pytest.mark.parametrize("smoothing", [0.1, 0.9])
-def test_cross_entropy_with_weights_and_smoothing_is_torch_s_where_a_gpu_would_wait_for_that(smoothing: float) -> None:
+def test_cross_entropy_with_weights_and_smoothing_is_torch_s_where_a_gpu_would_wait_for_that(
+    smoothing: float,
+) -> None:
     weights = torch.tensor([0.5, 1.0, 4.0])
     for labels in LABELS, LABELS[:1].expand(30):
         expected = nn.functional.cross_entropy(LOGITS, labels, weights, label_smoothing=smoothing)
-        assert losses._smoothed(LOGITS, labels, weights, smoothing).item() == pytest.approx(expected.item())
+        assert losses._smoothed(LOGITS, labels, weights, smoothing).item() == pytest.approx(
+            expected.item()
+        )
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -112,7 +136,9 @@ def test_cross_entropy_with_weights_and_smoothing_is_torch_s_where_a_gpu_would_w
 def test_every_loss_and_its_gradient_are_those_of_logits_that_lie_class_by_class(
     values: params_file.Values, name: str, n: int
 ) -> None:
-    settings = values["losses"][name] | ({"label_smoothing": 0.1, "class_weights": [1.0, 2.0, 3.0]} if n > 1 else {})
+    settings = values["losses"][name] | (
+        {"label_smoothing": 0.1, "class_weights": [1.0, 2.0, 3.0]} if n > 1 else {}
+    )
     loss = LOSSES[name](EVEN, **(settings if name == "cross_entropy" else values["losses"][name]))
     found = []
     for columns in (False, True):
@@ -123,7 +149,9 @@ def test_every_loss_and_its_gradient_are_those_of_logits_that_lie_class_by_class
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_every_loss_is_lower_where_the_true_class_is_surer(values: params_file.Values, name: str) -> None:
+def test_every_loss_is_lower_where_the_true_class_is_surer(
+    values: params_file.Values, name: str
+) -> None:
     loss = LOSSES[name](EVEN, **values["losses"][name])
     right = F.one_hot(LABELS, 3).float()
     assert loss(right, LABELS) < loss(LOGITS, LABELS)
@@ -139,7 +167,9 @@ def test_focal_loss_without_focus_and_the_loss_from_scratch_are_cross_entropy() 
 def test_focal_loss_weighs_each_sample_by_how_wrong_it_is_and_by_its_class() -> None:
     logits, labels = torch.tensor([[math.log(3), 0.0], [0.0, 0.0]]), torch.tensor([0, 1])
     expected = (2.0 * 0.25**2 * -math.log(0.75) + 5.0 * 0.5**2 * -math.log(0.5)) / 2
-    assert focal(EVEN[:2], gamma=2.0, alpha=[2.0, 5.0])(logits, labels).item() == pytest.approx(expected)
+    assert focal(EVEN[:2], gamma=2.0, alpha=[2.0, 5.0])(logits, labels).item() == pytest.approx(
+        expected
+    )
 
 
 def test_focal_loss_has_a_gradient_where_a_sample_is_certain() -> None:
@@ -159,23 +189,35 @@ def test_balanced_weights_are_scikit_learn_s() -> None:
 
 
 def test_mse_is_the_mean_square_from_one_hot() -> None:
-    assert mse(EVEN[:2])(torch.tensor([[0.5, -1.0]]), torch.tensor([0])).item() == pytest.approx((0.25 + 1) / 2)
+    assert mse(EVEN[:2])(torch.tensor([[0.5, -1.0]]), torch.tensor([0])).item() == pytest.approx(
+        (0.25 + 1) / 2
+    )
 
 
 def test_a_weight_for_each_class_is_asked_for() -> None:
-    with pytest.raises(ParamsError, match="losses.focal.alpha has 2 numbers; .* each of the 3 classes"):
+    with pytest.raises(
+        ParamsError, match="losses.focal.alpha has 2 numbers; .* each of the 3 classes"
+    ):
         focal(EVEN, gamma=2.0, alpha=[1.0, 1.0])
 
 
 def test_softmax_regression_from_scratch_is_the_library_s(values: params_file.Values) -> None:
     torch.manual_seed(0)
     images, labels = torch.rand(512, 1, 28, 28), torch.randint(10, (512,))
-    ours = nn.Sequential(*softmax_scratch.build((1, 28, 28), 10, **values["models"]["softmax_scratch"]))
+    ours = nn.Sequential(
+        *softmax_scratch.build((1, 28, 28), 10, **values["models"]["softmax_scratch"])
+    )
     linear = nn.Linear(784, 10)
-    linear.load_state_dict({"weight": ours.state_dict()["1.weight"], "bias": ours.state_dict()["1.bias"]})
+    linear.load_state_dict(
+        {"weight": ours.state_dict()["1.weight"], "bias": ours.state_dict()["1.bias"]}
+    )
     theirs = nn.Sequential(nn.Flatten(), linear)
     pairs = [
-        (ours, cross_entropy_scratch(torch.full((10,), 51)), OPTIMIZERS["sgd_scratch"](ours.parameters())),
+        (
+            ours,
+            cross_entropy_scratch(torch.full((10,), 51)),
+            OPTIMIZERS["sgd_scratch"](ours.parameters()),
+        ),
         (theirs, nn.CrossEntropyLoss(), optim.SGD(theirs.parameters())),
     ]
     for model, loss, optimizer in pairs:
@@ -185,13 +227,17 @@ def test_softmax_regression_from_scratch_is_the_library_s(values: params_file.Va
                 loss(model(x), y).backward()
                 optimizer.step()
                 optimizer.zero_grad()
-    torch.testing.assert_close(ours.state_dict()["1.weight"], linear.weight.detach(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        ours.state_dict()["1.weight"], linear.weight.detach(), rtol=1e-5, atol=1e-5
+    )
     torch.testing.assert_close(ours(images), theirs(images), rtol=1e-5, atol=1e-5)
 
 
 @pytest.fixture
 def parts(stripes: Samples) -> tuple[batches.Split, batches.Split]:
-    train, validation, _ = split.split(Splits(stripes), typed(params.Preprocess, validation_fraction=0.2))
+    train, validation, _ = split.split(
+        Splits(stripes), typed(params.Preprocess, validation_fraction=0.2)
+    )
     cpu = torch.device("cpu")
     return batches.on_device(train, cpu), batches.on_device(validation, cpu)
 
@@ -209,7 +255,9 @@ def test_a_shuffled_epoch_has_every_sample_once_and_its_order_is_seeded(
     assert order(0, 0) == order(0, 0)
     assert len({tuple(order(*which)) for which in [(0, 0), (0, 1), (1, 0), (1, 1)]}) == 4
     assert (
-        batches.count(part, 50) == len(list(batches.shuffled(part, 50, none, torch.Generator(), seed=0, epoch=0))) == 4
+        batches.count(part, 50)
+        == len(list(batches.shuffled(part, 50, none, torch.Generator(), seed=0, epoch=0)))
+        == 4
     )
 
 
@@ -222,18 +270,23 @@ def test_one_batch_of_all_samples_is_the_part_itself_which_augmentations_do_not_
     assert laid_out.inputs.T.is_contiguous()
     for epoch in range(2):
         for augment in (None, lambda inputs, _: inputs.zero_()):
-            ((inputs, labels),) = batches.shuffled(laid_out, n, augment, torch.Generator(), seed=0, epoch=epoch)
+            ((inputs, labels),) = batches.shuffled(
+                laid_out, n, augment, torch.Generator(), seed=0, epoch=epoch
+            )
             assert (inputs is laid_out.inputs) is (augment is None)
             assert torch.equal(labels, part.labels)
         assert torch.equal(laid_out.inputs, part.inputs)
     assert batches.laid_out(part, n - 1) is part
 
 
-@pytest.mark.parametrize(("n", "size", "sizes"), [(7, 3, [3, 4]), (8, 3, [3, 3, 2]), (6, 3, [3, 3]), (1, 3, [1])])
+@pytest.mark.parametrize(
+    ("n", "size", "sizes"), [(7, 3, [3, 4]), (8, 3, [3, 3, 2]), (6, 3, [3, 3]), (1, 3, [1])]
+)
 def test_no_sample_is_left_alone_in_a_batch(n: int, size: int, sizes: list[int]) -> None:
     part = batches.Split(torch.zeros(n, 2), torch.zeros(n, dtype=torch.int64))
     assert [
-        len(labels) for _, labels in batches.shuffled(part, size, none, torch.Generator(), seed=0, epoch=0)
+        len(labels)
+        for _, labels in batches.shuffled(part, size, none, torch.Generator(), seed=0, epoch=0)
     ] == sizes
     assert batches.count(part, size) == len(sizes)
 
@@ -242,9 +295,21 @@ class Fitted:
     """A network trained on the stripes, and what the callbacks were told."""
 
     def __init__(
-        self, parts: tuple[batches.Split, batches.Split], stripes: Samples, *, once: bool = False, **changed: object
+        self,
+        parts: tuple[batches.Split, batches.Split],
+        stripes: Samples,
+        *,
+        once: bool = False,
+        **changed: object,
     ) -> None:
-        small = {"epochs": 3, "batch_size": 16, "threads": 1, "lr": 0.01, "device": "cpu", "keep": "last"}
+        small = {
+            "epochs": 3,
+            "batch_size": 16,
+            "threads": 1,
+            "lr": 0.01,
+            "device": "cpu",
+            "keep": "last",
+        }
         p = typed(params.Train, **(small | changed))
         compute = device.configure(p, p.precision)
         torch.manual_seed(p.seed)
@@ -290,7 +355,9 @@ def test_training_learns_and_tells_what_it_did(
 def test_equal_seeds_give_equal_bits_and_others_do_not(
     parts: tuple[batches.Split, batches.Split], stripes: Samples, optimizer: str
 ) -> None:
-    first, second, other = (Fitted(parts, stripes, optimizer=optimizer, seed=seed) for seed in (0, 0, 1))
+    first, second, other = (
+        Fitted(parts, stripes, optimizer=optimizer, seed=seed) for seed in (0, 0, 1)
+    )
     for name, weight in first.model.state_dict().items():
         assert torch.equal(weight, second.model.state_dict()[name])
         assert not torch.equal(weight, other.model.state_dict()[name])
@@ -324,7 +391,9 @@ def test_the_best_epoch_s_weights_are_kept_or_the_last_s(
 
 
 @pytest.mark.usefixtures("folder")
-def test_training_stops_when_patience_ends(parts: tuple[batches.Split, batches.Split], stripes: Samples) -> None:
+def test_training_stops_when_patience_ends(
+    parts: tuple[batches.Split, batches.Split], stripes: Samples
+) -> None:
     rough = {"lr": 0.2, "schedule": "constant", "epochs": 50}
     losses = [epoch.val_loss for epoch in Fitted(parts, stripes, patience=2, **rough).epochs]
     assert len(losses) < 50
@@ -345,7 +414,15 @@ def test_a_head_learns_from_features_made_once_what_it_learns_behind_its_trunk(
     parts: tuple[batches.Split, batches.Split], stripes: Samples
 ) -> None:
     behind, alone = (
-        Fitted(parts, stripes, model="cifar_v3", freeze_trunk=True, precision="float32", augmentation="none", once=once)
+        Fitted(
+            parts,
+            stripes,
+            model="cifar_v3",
+            freeze_trunk=True,
+            precision="float32",
+            augmentation="none",
+            once=once,
+        )
         for once in (False, True)
     )
     torch.testing.assert_close(alone.model.state_dict(), behind.model.state_dict())
@@ -354,9 +431,12 @@ def test_a_head_learns_from_features_made_once_what_it_learns_behind_its_trunk(
 
 
 @pytest.mark.usefixtures("folder")
-def test_a_loss_that_is_not_finite_ends_training(parts: tuple[batches.Split, batches.Split], stripes: Samples) -> None:
+def test_a_loss_that_is_not_finite_ends_training(
+    parts: tuple[batches.Split, batches.Split], stripes: Samples
+) -> None:
     with pytest.raises(
-        DivergedError, match=r"step \d: the training loss is nan, after [\d.e+]+ in the step before; lower lr"
+        DivergedError,
+        match=r"step \d: the training loss is nan, after [\d.e+]+ in the step before; lower lr",
     ):
         Fitted(parts, stripes, optimizer="sgd", lr=1000.0)
 
@@ -377,7 +457,11 @@ def test_sgd_without_momentum_needs_no_nesterov() -> None:
 def test_metrics_are_functions_of_logits_and_labels() -> None:
     logits = torch.tensor([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0], [0.0, 0.5]])
     labels = torch.tensor([0, 1, 1, 1])
-    assert inference.accuracy(logits, labels) == inference.accuracy(logits.T.contiguous().T, labels) == 0.75
+    assert (
+        inference.accuracy(logits, labels)
+        == inference.accuracy(logits.T.contiguous().T, labels)
+        == 0.75
+    )
     chances = torch.softmax(logits, dim=1)[torch.arange(4), labels]
     assert inference.loss(logits, labels) == pytest.approx(-chances.log().mean().item())
     first, second = inference.by_class(logits.argmax(dim=1).numpy(), labels.numpy(), ["a", "b"])
@@ -411,7 +495,9 @@ def hardware(**changed: object) -> params.Hardware:
 
 
 def test_the_device_is_the_best_there_is_and_settings_overrule_it() -> None:
-    assert device.configure(hardware(), "auto").device.type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert device.configure(hardware(), "auto").device.type == (
+        "cuda" if torch.cuda.is_available() else "cpu"
+    )
     assert device.configure(hardware(device="cpu"), "bfloat16").precision is torch.bfloat16
     assert str(device.configure(hardware(device="cpu"), "float32")) == "cpu, 1 thread, float32"
     assert torch.are_deterministic_algorithms_enabled()

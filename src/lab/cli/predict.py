@@ -49,7 +49,14 @@ def run(args: Namespace) -> int:
 
 
 def predict(
-    model: str, images: Sequence[str], here: Path, *, top: int, invert: bool, device: Device, as_json: bool
+    model: str,
+    images: Sequence[str],
+    here: Path,
+    *,
+    top: int,
+    invert: bool,
+    device: Device,
+    as_json: bool,
 ) -> int:
     """Print a line for each image, or a JSON document; return 1 if an image could not be read.
 
@@ -106,7 +113,9 @@ def _print_lines(
             continue
         n += 1
         best = (-result.probabilities).argsort(kind="stable")[:top]
-        pairs = (f"{_printable(predictor.class_names[i])}  {result.probabilities[i]:.4f}" for i in best)
+        pairs = (
+            f"{_printable(predictor.class_names[i])}  {result.probabilities[i]:.4f}" for i in best
+        )
         print(_name(result.path, here), *pairs, sep="  ")
     return n, failed
 

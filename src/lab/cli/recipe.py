@@ -36,13 +36,17 @@ def show(*, as_json: bool = False) -> None:
 
     titles = recipes.titles()
     if as_json:
-        print(json.dumps([{"name": name, "shows": title} for name, title in titles.items()], indent=2))
+        print(
+            json.dumps([{"name": name, "shows": title} for name, title in titles.items()], indent=2)
+        )
         return
     width = max(map(len, titles), default=0)
     for name, title in titles.items():
         print(f"{name:{width}}  {title}")
     sys.stdout.flush()  # a closed pipe ends the command before the hint
-    print("`dvc exp run $(retrace recipe NAME)` runs one", file=sys.stderr)  # stdout has only recipes, for scripts
+    print(
+        "`dvc exp run $(retrace recipe NAME)` runs one", file=sys.stderr
+    )  # stdout has only recipes, for scripts
 
 
 def flags(name: str, *, as_json: bool = False) -> None:

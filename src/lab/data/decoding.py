@@ -9,7 +9,12 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from retrace.errors import DataError
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP")  # by content, whatever the suffix; rarer decoders never run
+FORMATS = (
+    "JPEG",
+    "PNG",
+    "WEBP",
+    "BMP",
+)  # by content, whatever the suffix; rarer decoders never run
 MAX_BYTES = 1 << 28  # of a file
 MAX_PIXELS = 50_000_000  # which take up to two gigabytes of memory to decode
 

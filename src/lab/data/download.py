@@ -15,7 +15,9 @@ from retrace.pipeline import hashing
 from retrace.system import files
 
 
-def fetch(dataset: str, raw_files: Sequence[RawFile], sources: Mapping[str, Source], folder: Path) -> str:
+def fetch(
+    dataset: str, raw_files: Sequence[RawFile], sources: Mapping[str, Source], folder: Path
+) -> str:
     """Fill `folder` with exactly these files, verified, and return the name of their source.
 
     A data set without files is generated when it is read. Raises FetchError, with one line for
@@ -33,12 +35,16 @@ def fetch(dataset: str, raw_files: Sequence[RawFile], sources: Mapping[str, Sour
     return source
 
 
-def _fill(cache: Path, dataset: str, raw_files: Sequence[RawFile], sources: Mapping[str, Source]) -> str:
+def _fill(
+    cache: Path, dataset: str, raw_files: Sequence[RawFile], sources: Mapping[str, Source]
+) -> str:
     """Fill the cache from the first source that has all files, and return its name."""
     try:
         cache.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise FetchError(f"{cache}: {error.strerror}; set RETRACE_CACHE to a folder that can be written") from None
+        raise FetchError(
+            f"{cache}: {error.strerror}; set RETRACE_CACHE to a folder that can be written"
+        ) from None
     failures = ""
     for name, source in sources.items():
         with tempfile.TemporaryDirectory(dir=cache.parent, prefix=f".{dataset}.") as temporary:

@@ -38,7 +38,10 @@ def across(splits: Mapping[str, Samples]) -> list[Duplicate]:
         return names[which], samples.name(index), samples.label(index)
 
     shared = np.flatnonzero(split > earlier)
-    return [Duplicate(*describe(split[i], i), *describe(earlier[i], int(first[i]))) for i in shared.tolist()]
+    return [
+        Duplicate(*describe(split[i], i), *describe(earlier[i], int(first[i])))
+        for i in shared.tolist()
+    ]
 
 
 def _first_equal(digests: np.ndarray) -> np.ndarray:

@@ -31,7 +31,9 @@ def retrieve(address: str, folder: Path, max_bytes: int) -> Path:
     host = parts.netloc.rpartition("@")[2]
     shown = parts._replace(netloc=host, query="", fragment="").geturl()
     if host != parts.netloc:
-        raise FetchError(f"{shown}: an address with a password is not used: it would end up in logs")
+        raise FetchError(
+            f"{shown}: an address with a password is not used: it would end up in logs"
+        )
     if parts.scheme != "https" and parts.hostname not in LOOPBACK:
         raise FetchError(f"{shown} is not https")
     name = PurePosixPath(parts.path).name

@@ -35,7 +35,9 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder) as file:
         try:
-            os.posix_fallocate(file.fileno(), 0, n_bytes)  # else a full disk kills the process later
+            os.posix_fallocate(
+                file.fileno(), 0, n_bytes
+            )  # else a full disk kills the process later
         except OSError as error:
             if error.errno not in FULL:
                 raise

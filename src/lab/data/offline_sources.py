@@ -159,7 +159,9 @@ def _downloaded_by(command: Sequence[str], folder: str, pattern: str) -> str:
     program = command[0]
     if shutil.which(program) is None:
         raise FetchError(f"{program} is not installed")
-    ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    ended = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+    )
     archives = list(Path(folder).glob(pattern))
     if ended.returncode or len(archives) != 1:
         last_line = ended.stderr.strip().rpartition("\n")[2]
@@ -176,7 +178,9 @@ def _explained(name: str) -> Iterator[None]:
         raise FetchError(f"{name}: {error}") from None
 
 
-def _unpack(archive: Stream, files: Sequence[File], members: Mapping[str, str], folder: Path) -> None:
+def _unpack(
+    archive: Stream, files: Sequence[File], members: Mapping[str, str], folder: Path
+) -> None:
     """Write `files` from a tar archive into `folder`, under their own names.
 
     Paths of the archive are never written to, links and devices are skipped, and reading ends at

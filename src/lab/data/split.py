@@ -35,7 +35,9 @@ def split(raw: Splits, p: Preprocess) -> tuple[Samples, Samples, Samples]:
     return samples.take(indices), validation, test
 
 
-def _set_apart(samples: Samples, indices: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _set_apart(
+    samples: Samples, indices: np.ndarray, fraction: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Divide `indices` into the rest and `fraction` of them; both ascend."""
     labels = samples.labels[indices]
     cannot = f"{fraction} of {len(indices)} samples cannot be set apart by class"
@@ -74,7 +76,9 @@ def _fold(train: Samples, validation: Samples | None, p: Preprocess) -> tuple[Sa
     counts = np.bincount(samples.labels, minlength=len(samples.class_names))
     if (n := counts.min()) < p.folds:
         name = samples.class_names[counts.argmin()]
-        raise DataError(f"class {name} has {n} samples, fewer than the {p.folds} folds; lower folds")
+        raise DataError(
+            f"class {name} has {n} samples, fewer than the {p.folds} folds; lower folds"
+        )
     folds = StratifiedKFold(p.folds, shuffle=True, random_state=p.split_seed)
     rest, taken = list(folds.split(samples.labels, samples.labels))[p.fold]
     return samples.take(rest), samples.take(taken)

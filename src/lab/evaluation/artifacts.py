@@ -145,7 +145,10 @@ def diagnosis(history: History) -> str:
 def save_table(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write a CSV file with a column for each key of the first row."""
     rows = list(rows)
-    with files.atomic(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
+    with (
+        files.atomic(path) as unfinished,
+        unfinished.open("w", newline="", encoding="utf-8") as file,
+    ):
         writer = csv.DictWriter(file, rows[0], lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
@@ -242,7 +245,11 @@ def _read_views(path: Path) -> Views:
     arrays = safetensors.numpy.load_file(path)
     names = [name for name in sorted(arrays) if name.startswith("map.")]
     maps = {name.split(".", 2)[2]: arrays[name] for name in names}
-    grid = {name.removeprefix("grid."): array for name, array in arrays.items() if name.startswith("grid.")}
+    grid = {
+        name.removeprefix("grid."): array
+        for name, array in arrays.items()
+        if name.startswith("grid.")
+    }
     return Views(arrays.get("filters"), maps, Grid(**grid) if grid else None)
 
 

@@ -98,7 +98,9 @@ def n_correct(logits: Logits, labels: Labels) -> Tensor:
     return (logits.max(dim=1).indices == labels).count_nonzero()
 
 
-def by_class(predicted: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> list[ClassScore]:
+def by_class(
+    predicted: np.ndarray, labels: np.ndarray, class_names: Sequence[str]
+) -> list[ClassScore]:
     """Return a score for each class: 0 if it was never predicted, or has no sample.
 
     The same as scikit-learn's, whose import takes longer than the test.
@@ -110,10 +112,20 @@ def by_class(predicted: np.ndarray, labels: np.ndarray, class_names: Sequence[st
     precision = n_correct / np.maximum(n_predicted, 1)
     recall = n_correct / np.maximum(n_samples, 1)
     f1 = 2 * n_correct / np.maximum(n_predicted + n_samples, 1)
-    rows = zip(class_names, precision.tolist(), recall.tolist(), f1.tolist(), n_samples.tolist(), strict=True)
+    rows = zip(
+        class_names,
+        precision.tolist(),
+        recall.tolist(),
+        f1.tolist(),
+        n_samples.tolist(),
+        strict=True,
+    )
     return [ClassScore(*row) for row in rows]
 
 
 def averaged(classes: Sequence[ClassScore]) -> dict[str, float]:
     """Return the unweighted means over classes, by the names that metrics have everywhere."""
-    return {f"test_{kind}": fmean(getattr(score, kind) for score in classes) for kind in ("precision", "recall", "f1")}
+    return {
+        f"test_{kind}": fmean(getattr(score, kind) for score in classes)
+        for kind in ("precision", "recall", "f1")
+    }

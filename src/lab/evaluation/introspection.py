@@ -57,7 +57,10 @@ def _feature_maps(model: Classifier, image: Tensor) -> dict[str, np.ndarray]:
 
         return hook
 
-    hooks = [layers[index].register_forward_hook(record(f"convolution {index + 1}")) for index in np.unique(chosen)]
+    hooks = [
+        layers[index].register_forward_hook(record(f"convolution {index + 1}"))
+        for index in np.unique(chosen)
+    ]
     with torch.no_grad():
         model.eval()(image)
     for hook in hooks:

@@ -49,7 +49,9 @@ class Backbone(nn.Module):
 def build(name: str, shape: Shape, n_classes: int, head: Head) -> Built:
     """Return a network whose last layer is replaced, or one more appended. Raises ParamsError."""
     if len(shape) != 3 or shape[0] not in (1, 3):
-        raise ParamsError(f"{paths.PARAMS}: model {name} takes images of one or three channels, not shape {shape}")
+        raise ParamsError(
+            f"{paths.PARAMS}: model {name} takes images of one or three channels, not shape {shape}"
+        )
     trunk = Backbone(name)
     if head == "replace":
         return trunk, nn.Linear(trunk.n_features, n_classes)
@@ -61,10 +63,15 @@ def _network(name: str) -> nn.Module:
     from torchvision import models
 
     if name not in (known := models.list_models(models)):
-        raise ParamsError(f"{paths.PARAMS}: models.torchvision.name is {name!r}; should be one of {', '.join(known)}")
+        raise ParamsError(
+            f"{paths.PARAMS}: models.torchvision.name is {name!r}; should be one of {', '.join(known)}"
+        )
     network = models.get_model(name, **(AS_TRAINED if name in INCEPTIONS else {}))
     for place, layer in list(network.named_modules()):
-        if isinstance(layer, nn.AdaptiveAvgPool2d) and layer.output_size not in (1, (1, 1)):  # 1 is a plain mean
+        if isinstance(layer, nn.AdaptiveAvgPool2d) and layer.output_size not in (
+            1,
+            (1, 1),
+        ):  # 1 is a plain mean
             network.set_submodule(place, AveragePool(layer.output_size))  # pyright: ignore[reportArgumentType] - pairs
     return network
 
@@ -75,7 +82,11 @@ def _last_layer(network: nn.Module) -> tuple[str, int, int]:
     SqueezeNet ends in a 1x1 convolution, then ReLU: here ReLU comes first, and a linear layer
     replaces the convolution.
     """
-    layers = [(name, layer) for name, layer in network.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
+    layers = [
+        (name, layer)
+        for name, layer in network.named_modules()
+        if isinstance(layer, nn.Linear | nn.Conv2d)
+    ]
     name, layer = layers[-1]
     if isinstance(layer, nn.Linear):
         return name, layer.in_features, layer.out_features

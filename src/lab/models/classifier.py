@@ -18,7 +18,9 @@ from lab.shapes import Features, Inputs, Logits
 from retrace.errors import DataError, ParamsError
 from retrace.system import files
 
-IMAGENET = Scale(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))  # of 0..255; torchvision's own
+IMAGENET = Scale(
+    mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375)
+)  # of 0..255; torchvision's own
 
 
 class Card(Strict):
@@ -32,7 +34,9 @@ class Card(Strict):
     std: tuple[float, ...]
     pretrained: str | None  # SHA-256 of the weights that training started from
     epoch: int  # that left these weights, from 1
-    resize: int | None = None  # pixels of a picture's shorter edge before its middle is cut out; None: of `shape`
+    resize: int | None = (
+        None  # pixels of a picture's shorter edge before its middle is cut out; None: of `shape`
+    )
 
 
 class Classifier(nn.Module):
@@ -44,14 +48,21 @@ class Classifier(nn.Module):
     mean: torch.Tensor
     std: torch.Tensor
 
-    def __init__(self, trunk: nn.Module, head: nn.Module, scale: Scale, shape: tuple[int, ...]) -> None:
+    def __init__(
+        self, trunk: nn.Module, head: nn.Module, scale: Scale, shape: tuple[int, ...]
+    ) -> None:
         super().__init__()
         self.trunk = trunk
         self.head = head
         self.trunk_is_frozen = False
         for name, values in (("mean", scale.mean), ("std", scale.std)):
-            self.register_buffer(name, torch.tensor(values).view(-1, *(1 for _ in shape[1:])), persistent=False)
-        self._is_shifted, self._is_scaled = any(scale.mean), any(factor != 1 for factor in scale.std)
+            self.register_buffer(
+                name, torch.tensor(values).view(-1, *(1 for _ in shape[1:])), persistent=False
+            )
+        self._is_shifted, self._is_scaled = (
+            any(scale.mean),
+            any(factor != 1 for factor in scale.std),
+        )
 
     def initialize(self, inputs: Inputs) -> None:
         """Initialize the layers that are computed from data, and not learned, from these inputs."""
@@ -70,7 +81,9 @@ class Classifier(nn.Module):
         scaled = inputs.to(torch.float32)
         scaled = scaled - self.mean if self._is_shifted else scaled
         scaled = scaled / self.std if self._is_scaled else scaled
-        scaled = scaled.contiguous(memory_format=torch.channels_last) if scaled.ndim == 4 else scaled
+        scaled = (
+            scaled.contiguous(memory_format=torch.channels_last) if scaled.ndim == 4 else scaled
+        )
         return scaled.clone() if scaled is inputs else scaled
 
     def features(self, inputs: Inputs) -> Features:
@@ -86,7 +99,9 @@ class Classifier(nn.Module):
 
     def head_alone(self) -> "Classifier":
         """Return a classifier of features that shares the head's weights."""
-        return Classifier(nn.Identity(), self.head, Scale((0.0,), (1.0,)), (1,)).to(self.mean.device)
+        return Classifier(nn.Identity(), self.head, Scale((0.0,), (1.0,)), (1,)).to(
+            self.mean.device
+        )
 
     def train(self, mode: bool = True) -> "Classifier":
         super().train(mode)
@@ -103,7 +118,9 @@ def scale_of(scaling: Scaling, samples: Samples, measured: Scale) -> Scale:
     n = len(measured.mean)
     if scaling == "imagenet":
         if not samples.are_images or n != len(IMAGENET.mean):
-            raise ParamsError(f"{paths.PARAMS}: scaling is 'imagenet', which is for images of three channels, not {n}")
+            raise ParamsError(
+                f"{paths.PARAMS}: scaling is 'imagenet', which is for images of three channels, not {n}"
+            )
         return IMAGENET
     if scaling == "unit":
         return Scale((0.0,) * n, (255.0 if samples.are_images else 1.0,) * n)
@@ -165,7 +182,9 @@ def save(model: Classifier, card: Card) -> None:
     with files.atomic(paths.WEIGHTS) as unfinished:
         save_file(weights, unfinished)
     with files.atomic(paths.CARD) as unfinished:
-        unfinished.write_text(card.model_dump_json(indent=2, exclude_defaults=True) + "\n", encoding="utf-8")
+        unfinished.write_text(
+            card.model_dump_json(indent=2, exclude_defaults=True) + "\n", encoding="utf-8"
+        )
 
 
 def load(weights: Path = paths.WEIGHTS, card: Path = paths.CARD) -> tuple[Classifier, Card]:
@@ -177,9 +196,19 @@ def load(weights: Path = paths.WEIGHTS, card: Path = paths.CARD) -> tuple[Classi
         said = Card.model_validate_json(card.read_bytes())
         model = build(said)
         model.load_state_dict(load_file(weights))
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ParamsError, SafetensorError) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        RuntimeError,
+        ParamsError,
+        SafetensorError,
+    ) as error:
         reason = " ".join(str(error).split())
-        raise DataError(f"{weights}, {card}: not a trained model: {reason}; `dvc repro train` makes one") from None
+        raise DataError(
+            f"{weights}, {card}: not a trained model: {reason}; `dvc repro train` makes one"
+        ) from None
     return model.eval(), said
 
 

@@ -33,7 +33,9 @@ def load_into(model: Classifier, pretrained: str) -> str:
     """
     path = _default(model) if pretrained == "DEFAULT" else Path(pretrained)
     if not path.is_file():
-        raise ParamsError(f"params.yaml: pretrained is {pretrained!r}: no such file; give one, DEFAULT or none")
+        raise ParamsError(
+            f"params.yaml: pretrained is {pretrained!r}: no such file; give one, DEFAULT or none"
+        )
     if not _is_named_after(digest := hashing.sha256(path), path):
         raise ParamsError(
             f"params.yaml: pretrained is {pretrained!r}; a file's name should end in its SHA-256's first digits: "
@@ -43,8 +45,16 @@ def load_into(model: Classifier, pretrained: str) -> str:
     if isinstance(model.trunk, Backbone) and not any(name.startswith("trunk.") for name in weights):
         weights = model.trunk.renamed(weights)
     own = model.state_dict()
-    fitting = {name: tensor for name, tensor in weights.items() if name in own and tensor.shape == own[name].shape}
-    lacking = [name for name in own if name.startswith("trunk.") and name not in fitting and not _is_counter(name)]
+    fitting = {
+        name: tensor
+        for name, tensor in weights.items()
+        if name in own and tensor.shape == own[name].shape
+    }
+    lacking = [
+        name
+        for name in own
+        if name.startswith("trunk.") and name not in fitting and not _is_counter(name)
+    ]
     if lacking or not fitting:
         said = f"{lacking[0]} is missing or of another shape" if lacking else "no name or shape is"
         raise ParamsError(
@@ -63,7 +73,9 @@ def _is_counter(name: str) -> bool:
 def _default(model: Classifier) -> Path:
     """Return the path of torchvision's best weights in the user's cache; download them if missing."""
     if not isinstance(model.trunk, Backbone):
-        raise ParamsError("params.yaml: pretrained is 'DEFAULT', which torchvision's models have; give a file or none")
+        raise ParamsError(
+            "params.yaml: pretrained is 'DEFAULT', which torchvision's models have; give a file or none"
+        )
     from torchvision import models
 
     address = models.get_model_weights(model.trunk.name)["DEFAULT"].url
@@ -94,7 +106,11 @@ def _read(path: Path) -> Weights:
         weights = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251 - tensors alone, see above
     except Exception as error:  # noqa: BLE001 - whatever a file of anything makes the readers raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ParamsError(f"params.yaml: pretrained is {str(path)!r}: not a file of weights: {reason}") from None
+        raise ParamsError(
+            f"params.yaml: pretrained is {str(path)!r}: not a file of weights: {reason}"
+        ) from None
     if isinstance(weights, dict) and all(isinstance(tensor, Tensor) for tensor in weights.values()):
         return weights
-    raise ParamsError(f"params.yaml: pretrained is {str(path)!r}: should hold named tensors and nothing else")
+    raise ParamsError(
+        f"params.yaml: pretrained is {str(path)!r}: should hold named tensors and nothing else"
+    )

@@ -67,7 +67,9 @@ def image_files(paths: Iterable[Path]) -> Iterator[Path]:
         yield from images
 
 
-def predictions(predictor: Predictor, files: Iterable[Path], *, invert: bool) -> Iterator[Prediction]:
+def predictions(
+    predictor: Predictor, files: Iterable[Path], *, invert: bool
+) -> Iterator[Prediction]:
     """Classify each file, in order, with as many in memory as `evaluate` has.
 
     `invert` classifies their negatives. Raises DataError if the network takes no images.

@@ -83,9 +83,16 @@ def fill(program: Path, weights: Path, folder: Path) -> None:
     """`folder` holds the packaged model with these weights. Raises DataError where they are not of its network."""
     with ZipFile(program) as archive, _opened(weights) as tensors:
         config = json.loads(archive.read(f"{PT2}/{CONFIG}"))["config"]
-        shapes = {name: [side["as_int"] for side in at["tensor_meta"]["sizes"]] for name, at in config.items()}
-        if shapes != {f"{PREFIX}{name}": tensors.get_slice(name).get_shape() for name in tensors.keys()}:  # noqa: SIM118
-            raise DataError(f"{weights}: not a trained model: not of this network; `dvc repro train` makes one")
+        shapes = {
+            name: [side["as_int"] for side in at["tensor_meta"]["sizes"]]
+            for name, at in config.items()
+        }
+        if shapes != {
+            f"{PREFIX}{name}": tensors.get_slice(name).get_shape() for name in tensors.keys()
+        }:  # noqa: SIM118
+            raise DataError(
+                f"{weights}: not a trained model: not of this network; `dvc repro train` makes one"
+            )
         (folder / PT2).parent.mkdir(parents=True)
         with ZipFile(folder / PT2, "w") as filled:
             for name in archive.namelist():
@@ -94,7 +101,9 @@ def fill(program: Path, weights: Path, folder: Path) -> None:
                 elif Path(name).name == name:
                     (folder / name).write_bytes(archive.read(name))
                 else:
-                    raise DataError(f"{program}: {name!r} is no file of a packaged model; delete {program}")
+                    raise DataError(
+                        f"{program}: {name!r} is no file of a packaged model; delete {program}"
+                    )
             for name, at in config.items():
                 tensor = tensors.get_tensor(name.removeprefix(PREFIX))
                 filled.writestr(ZipInfo(f"{WEIGHTS}{at['path_name']}"), tensor.tobytes())
@@ -104,7 +113,9 @@ def _opened(weights: Path) -> safe_open:
     try:
         return safe_open(weights, "numpy")
     except SafetensorError as error:
-        raise DataError(f"{weights}: not a trained model: {error}; `dvc repro train` makes one") from None
+        raise DataError(
+            f"{weights}: not a trained model: {error}; `dvc repro train` makes one"
+        ) from None
 
 
 def _folder() -> Path:

@@ -56,11 +56,16 @@ def cutout(images: Images, random: torch.Generator, *, size: Side) -> Images:
     n, _, *sides = images.shape
     places = [torch.arange(side, device=images.device) for side in sides]
     starts = [_below(side, n, random, images.device) - size // 2 for side in sides]
-    rows, columns = ((place >= start) & (place < start + size) for place, start in zip(places, starts, strict=True))
+    rows, columns = (
+        (place >= start) & (place < start + size)
+        for place, start in zip(places, starts, strict=True)
+    )
     return images.masked_fill(rows[:, None, :, None] & columns[:, None, None, :], 0)
 
 
-def crop_flip_cutout(images: Images, random: torch.Generator, *, padding: Padding, flip: bool, size: Side) -> Images:
+def crop_flip_cutout(
+    images: Images, random: torch.Generator, *, padding: Padding, flip: bool, size: Side
+) -> Images:
     """Apply crop_flip, then cutout."""
     return cutout(crop_flip(images, random, padding=padding, flip=flip), random, size=size)
 

@@ -12,7 +12,9 @@ from retrace import checkpoint
 
 def encode(values: dict[str, Any]) -> bytes:
     """Return a safetensors file of the tensors, with all other values in its metadata."""
-    tensors = {name: value.contiguous() for name, value in values.items() if isinstance(value, Tensor)}
+    tensors = {
+        name: value.contiguous() for name, value in values.items() if isinstance(value, Tensor)
+    }
     # One metadata key: safetensors writes several in random order.
     facts = json.dumps({name: value for name, value in values.items() if name not in tensors})
     return safetensors.torch.save(tensors, {"facts": facts})

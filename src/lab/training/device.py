@@ -65,7 +65,9 @@ def configure(hardware: Hardware, precision: Precision) -> Compute:
 
     has_gpu = torch.cuda.is_available()
     if hardware.device == "cuda" and not has_gpu:
-        raise ParamsError("params.yaml: device is 'cuda', but torch sees no GPU here; use auto or cpu")
+        raise ParamsError(
+            "params.yaml: device is 'cuda', but torch sees no GPU here; use auto or cpu"
+        )
     device = torch.device("cuda" if has_gpu and hardware.device != "cpu" else "cpu")
     use_bfloat16 = precision == "bfloat16" or (precision == "auto" and _has_bfloat16(device))
     return Compute(device, torch.bfloat16 if use_bfloat16 else torch.float32, hardware.threads)

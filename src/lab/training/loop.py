@@ -101,7 +101,9 @@ class Trainer:
         """Return the first batch of the first epoch, augmented, and leave the RNG state alone."""
         generator = torch.Generator()
         size, seed = self.p.batch_size, self.p.seed
-        return next(batches.shuffled(self.train_split, size, self.augment, generator, seed=seed, epoch=0))
+        return next(
+            batches.shuffled(self.train_split, size, self.augment, generator, seed=seed, epoch=0)
+        )
 
     def precompute_features(self) -> None:
         """Replace inputs by a frozen backbone's features, if they are the same in every epoch.

@@ -21,7 +21,10 @@ from retrace.errors import ParamsError
 LossFunction = Callable[[Logits, Labels], Loss]
 Counts = Int[Tensor, " class"]
 ClassWeights = Float[Tensor, " class"]
-Weights = Literal["none", "balanced"] | Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=2)]
+Weights = (
+    Literal["none", "balanced"]
+    | Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=2)]
+)
 
 
 def cross_entropy(
@@ -72,7 +75,9 @@ def cross_entropy_scratch(counts: Counts) -> LossFunction:  # noqa: ARG001 - a l
     return loss
 
 
-def focal(counts: Counts, *, gamma: Annotated[float, Field(ge=0, le=20)], alpha: Weights) -> LossFunction:
+def focal(
+    counts: Counts, *, gamma: Annotated[float, Field(ge=0, le=20)], alpha: Weights
+) -> LossFunction:
     """Return focal loss (Lin et al. 2017, arXiv:1708.02002; seeds/003).
 
     Cross-entropy, weighted by (1 - p)^gamma, where p is the probability of the sample's class, and
@@ -82,7 +87,9 @@ def focal(counts: Counts, *, gamma: Annotated[float, Field(ge=0, le=20)], alpha:
 
     def loss(logits: Logits, labels: Labels) -> Loss:
         log_p = F.log_softmax(logits, dim=1).gather(1, labels[:, None]).squeeze(1)
-        wrong = (1 - log_p.exp()).clamp(min=torch.finfo(log_p.dtype).eps)  # at 0 the power has no gradient
+        wrong = (1 - log_p.exp()).clamp(
+            min=torch.finfo(log_p.dtype).eps
+        )  # at 0 the power has no gradient
         each = -(wrong**gamma) * log_p
         return (each if weights is None else weights[labels] * each).mean()
 

@@ -26,9 +26,16 @@ AdamW = fast_startup.without_dynamo(optim.AdamW)
 RMSprop = fast_startup.without_dynamo(optim.RMSprop)
 
 
-def sgd(weights: Weights, *, momentum: Decay, nesterov: bool, weight_decay: Decay) -> optim.Optimizer:
+def sgd(
+    weights: Weights, *, momentum: Decay, nesterov: bool, weight_decay: Decay
+) -> optim.Optimizer:
     return SGD(
-        weights, LR, momentum=momentum, nesterov=nesterov and momentum > 0, weight_decay=weight_decay, fused=True
+        weights,
+        LR,
+        momentum=momentum,
+        nesterov=nesterov and momentum > 0,
+        weight_decay=weight_decay,
+        fused=True,
     )
 
 

@@ -120,7 +120,9 @@ class Recorder:
         self._read_steps()
         return {
             "run": self.run.id,
-            "of": " ".join([self.run.header["dataset"], *self.run.header["experiment"].values()][:2]),
+            "of": " ".join(
+                [self.run.header["dataset"], *self.run.header["experiment"].values()][:2]
+            ),
             "steps": self.steps,
             "epoch_times": self._epoch_times,
             "seconds": self.seconds,
@@ -147,7 +149,9 @@ def metrics(epoch: Epoch) -> dict[str, float]:
 def fingerprint(run: EventLog, compute: Compute) -> str:
     """Return the fingerprint of all that decides the bits of the weights."""
     header = run.header
-    return checkpoint.fingerprint(header["inputs"], header["machine"], str(compute), torch.__version__)
+    return checkpoint.fingerprint(
+        header["inputs"], header["machine"], str(compute), torch.__version__
+    )
 
 
 def save_first_batch(trainer: Trainer) -> None:

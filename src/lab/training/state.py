@@ -85,7 +85,9 @@ class Totals:
 class State:
     """A training's state: model, optimizer, finished epochs, this epoch's totals, RNG states."""
 
-    def __init__(self, model: Classifier, optimizer: torch.optim.Optimizer, device: torch.device) -> None:
+    def __init__(
+        self, model: Classifier, optimizer: torch.optim.Optimizer, device: torch.device
+    ) -> None:
         self.model = model
         self.optimizer = optimizer
         self.device = device
@@ -198,7 +200,11 @@ class State:
 def _flat(optimizer: torch.optim.Optimizer) -> Values:
     """Return the optimizer's state of each weight, by `number.name`."""
     states = optimizer.state_dict()["state"]
-    return {f"{number}.{name}": value for number, state in states.items() for name, value in state.items()}
+    return {
+        f"{number}.{name}": value
+        for number, state in states.items()
+        for name, value in state.items()
+    }
 
 
 def _load_flat(optimizer: torch.optim.Optimizer, flat: Mapping[str, Any]) -> None:
@@ -231,4 +237,8 @@ def _prefixed(prefix: str, values: Mapping[str, Any]) -> Values:
 
 def _with_prefix(prefix: str, values: Values) -> Values:
     """Return the values whose names begin with the prefix, without it."""
-    return {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
+    return {
+        name.removeprefix(prefix): value
+        for name, value in values.items()
+        if name.startswith(prefix)
+    }

@@ -3,13 +3,27 @@
 import difflib
 import sys
 import textwrap
-from argparse import Action, ArgumentError, ArgumentParser, Namespace, RawDescriptionHelpFormatter, _ActionsContainer
+from argparse import (
+    Action,
+    ArgumentError,
+    ArgumentParser,
+    Namespace,
+    RawDescriptionHelpFormatter,
+    _ActionsContainer,
+)
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn, Protocol
 
 WIDTH = 78
 SHELLS = ("bash", "zsh", "tcsh")
-GROUPS = ("run", "look", "use", "share", "trust", "mend")  # of the overview, in its order; others follow
+GROUPS = (
+    "run",
+    "look",
+    "use",
+    "share",
+    "trust",
+    "mend",
+)  # of the overview, in its order; others follow
 JSON = "print one JSON document, for scripts"
 FIRST_LINE = "usage: retrace [--help] [--version] [--print-completion SHELL] COMMAND ..."
 LAST_LINES = """\
@@ -28,7 +42,9 @@ class Command(Protocol):
     """A module that is a command of `retrace`."""
 
     GROUP: str  # in the overview
-    SUMMARY: str  # what the command does; up to the first colon it is the command's line in the overview
+    SUMMARY: (
+        str  # what the command does; up to the first colon it is the command's line in the overview
+    )
     EXAMPLES: Sequence[str]
 
     def add_arguments(self, parser: ArgumentParser) -> None:

@@ -36,7 +36,9 @@ def check(*, as_json: bool = False) -> int:
         print(json.dumps(document, indent=2))
         return 1 if damaged else 0
     for claim, md5 in damaged.items():
-        print(f"{_shown(claim.path)}: its MD5 is {md5}, dvc.lock says {claim.md5}, for {claim.output}")
+        print(
+            f"{_shown(claim.path)}: its MD5 is {md5}, dvc.lock says {claim.md5}, for {claim.output}"
+        )
     n_bytes = sum(map(integrity.n_bytes, claims))
     n_cached = sum(claim.path.is_relative_to(cache) for claim in claims)
     print(

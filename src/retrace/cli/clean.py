@@ -61,7 +61,9 @@ def _description(folder: Path) -> dict[str, Any]:
     try:
         latest = checkpoint.in_folder(folder)[-1]
         facts = checkpoint.facts(latest)
-        saved = datetime.fromtimestamp(latest.stat().st_mtime).astimezone().isoformat("T", "seconds")
+        saved = (
+            datetime.fromtimestamp(latest.stat().st_mtime).astimezone().isoformat("T", "seconds")
+        )
         return known | {"of": facts["of"], "step": facts["step"], "saved": saved}
     except (OSError, IndexError, KeyError, ValueError, safetensors.SafetensorError):
         return known | {"of": None, "step": None, "saved": None}

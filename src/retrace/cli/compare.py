@@ -41,7 +41,9 @@ def run(args: Namespace) -> None:
     compare(args.names, page, as_json=args.json, as_markdown=args.markdown)
 
 
-def compare(given: Sequence[str], page: Path | None, *, as_json: bool = False, as_markdown: bool = False) -> None:
+def compare(
+    given: Sequence[str], page: Path | None, *, as_json: bool = False, as_markdown: bool = False
+) -> None:
     """Print the named experiments side by side; write them as a `page`, with their curves.
 
     Raises RetraceError if a name is not exactly one experiment's.
@@ -64,7 +66,10 @@ def compare(given: Sequence[str], page: Path | None, *, as_json: bool = False, a
         _print(comparison)
     if page:
         for_people = not (as_json or as_markdown)
-        print(f"page: {page}; a browser shows it, without a network", file=sys.stdout if for_people else sys.stderr)
+        print(
+            f"page: {page}; a browser shows it, without a network",
+            file=sys.stdout if for_people else sys.stderr,
+        )
     elif not (as_json or as_markdown):
         print("with their learning curves, as a page: the same with --html FILE")
 
@@ -96,4 +101,6 @@ def _write(page: Path, comparison: Comparison) -> None:
         with files.atomic(page) as unfinished:
             unfinished.write_text(html.page(comparison), encoding="utf-8")
     except OSError as error:
-        raise RetraceError(f"--html {page}: {error.strerror}; name a file that can be written") from None
+        raise RetraceError(
+            f"--html {page}: {error.strerror}; name a file that can be written"
+        ) from None

@@ -40,7 +40,9 @@ def examine(*, everything: bool, as_json: bool) -> int:
     findings = doctor.examine()
     counts = {level: sum(finding.level == level for finding in findings) for level in MARKS}
     if as_json:
-        print(json.dumps({**counts, "findings": [asdict(finding) for finding in findings]}, indent=2))
+        print(
+            json.dumps({**counts, "findings": [asdict(finding) for finding in findings]}, indent=2)
+        )
     else:
         _print([finding for finding in findings if everything or finding.level != "ok"])
         print(_summary(counts))
@@ -49,7 +51,9 @@ def examine(*, everything: bool, as_json: bool) -> int:
 
 def _summary(counts: dict[str, int]) -> str:
     if counts["problem"] or counts["warning"]:
-        numbers = f"{counts['problem']} problems, {counts['warning']} warnings, {counts['ok']} in order"
+        numbers = (
+            f"{counts['problem']} problems, {counts['warning']} warnings, {counts['ok']} in order"
+        )
         return f"{numbers}; each command repairs the line above it, and then `retrace doctor` again"
     return f"no problems: {counts['ok']} in order; `retrace doctor --all` lists them"
 

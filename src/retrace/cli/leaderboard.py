@@ -24,7 +24,9 @@ EXAMPLES = (
 
 def add_arguments(parser: ArgumentParser) -> None:
     arguments.add_json(parser)
-    parser.add_argument("dataset", nargs="?", metavar="DATASET", help="none: the one in params.yaml")
+    parser.add_argument(
+        "dataset", nargs="?", metavar="DATASET", help="none: the one in params.yaml"
+    )
     parser.add_argument("--metric", default="test_accuracy", help="to sort by; %(default)s")
     parser.add_argument("--top", type=int, default=20, metavar="N", help="rows shown; %(default)s")
 
@@ -47,7 +49,17 @@ def lead(dataset: str | None, metric: str, top: int, *, as_json: bool) -> None:
 def _print(board: Board) -> None:
     from retrace.system.terminal import plain, show, table
 
-    top = ("", board.metric, "std", "min..max", "n", "training, s", "newest", "run", "unlike params.yaml")
+    top = (
+        "",
+        board.metric,
+        "std",
+        "min..max",
+        "n",
+        "training, s",
+        "newest",
+        "run",
+        "unlike params.yaml",
+    )
     rows = [_cells(rank, row, board.here) for rank, row in enumerate(board.rows, 1)]
     show(table(top, rows, numbers=(0, 1, 2, 4, 5)))
     n_more = board.n_rows - len(rows)
@@ -72,7 +84,17 @@ def _cells(rank: int, row: Row, here: Mapping[str, Any]) -> list[str]:
     changes = ", ".join(f"{key}={value}" for key, value in row.changes(here).items())
     newest = f"{row.newest.astimezone():%Y-%m-%d}"
     run = row.runs[-1].info.run_id[:8]
-    return [str(rank), f"{row.mean:.6g}", spread, span, str(len(row.runs)), seconds, newest, run, changes]
+    return [
+        str(rank),
+        f"{row.mean:.6g}",
+        spread,
+        span,
+        str(len(row.runs)),
+        seconds,
+        newest,
+        run,
+        changes,
+    ]
 
 
 def _document(board: Board) -> dict[str, Any]:
@@ -92,10 +114,16 @@ def _document(board: Board) -> dict[str, Any]:
                 "train_s": row.train_s,
                 "newest": row.newest.isoformat(),
                 "runs": [
-                    {"run_id": run.info.run_id, "seed": run.data.params.get("seed"), board.metric: value}
+                    {
+                        "run_id": run.info.run_id,
+                        "seed": run.data.params.get("seed"),
+                        board.metric: value,
+                    }
                     for run, value in zip(row.runs, row.values, strict=True)
                 ],
-                "params": {key: value for key, value in row.runs[-1].data.params.items() if key != "seed"},
+                "params": {
+                    key: value for key, value in row.runs[-1].data.params.items() if key != "seed"
+                },
                 "changes": row.changes(board.here),
             }
             for row in board.rows

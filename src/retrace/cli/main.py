@@ -62,7 +62,9 @@ def _commands(words: list[str]) -> dict[str, Command]:
     """Return commands by name: the typed one if it is retrace's own, else all, plug-ins too."""
     if words and words[0] in BUILT_IN:
         return {words[0]: _built_in(words[0])}
-    return {name: _built_in(name) for name in BUILT_IN} | plugins.load("commands", required=arguments.ATTRIBUTES)
+    return {name: _built_in(name) for name in BUILT_IN} | plugins.load(
+        "commands", required=arguments.ATTRIBUTES
+    )
 
 
 def _built_in(name: str) -> Command:
@@ -75,4 +77,6 @@ def _root() -> Path:
     for folder in (here, *here.parents):
         if (folder / settings.DVC_YAML).is_file():
             return folder
-    raise ParamsError(f"{here}: no {settings.DVC_YAML} here or above; run retrace in a repository that has one")
+    raise ParamsError(
+        f"{here}: no {settings.DVC_YAML} here or above; run retrace in a repository that has one"
+    )

@@ -53,7 +53,9 @@ def reconcile(*, as_json: bool = False) -> None:
         names = [_name(task.entry) for task in lost]
         print(json.dumps({"put_back": names, "removed": list(map(str, folders))}, indent=2))
         return
-    print(f"put back: {_count(lost, 'experiment')}; removed: {_count(folders, 'folder')} not in use")
+    print(
+        f"put back: {_count(lost, 'experiment')}; removed: {_count(folders, 'folder')} not in use"
+    )
     if lost:
         print("`dvc queue start` runs them")
 

@@ -53,7 +53,11 @@ def share(*, check: bool) -> None:
         remote = dvc_internals.Remote(repo)
         entries = _entries(repo)
         found = _hashed(claim for claims in entries.values() for claim in claims)
-        whole = {file: claims for file, claims in entries.items() if all(found[one] == one.md5 for one in claims)}
+        whole = {
+            file: claims
+            for file, claims in entries.items()
+            if all(found[one] == one.md5 for one in claims)
+        }
         files = list(dict.fromkeys(claim for claims in whole.values() for claim in claims))
         mended = _clear(remote, files) if check else 0
         sent = _send(remote, files)
@@ -66,7 +70,9 @@ def share(*, check: bool) -> None:
             f"{claim.path}: its MD5 is {md5}, not what its name says; of {claim.output}"
             for claim, md5 in damaged.items()
         )
-        raise RetraceError(f"{named}\n{left_out}, as their files are damaged here; remove these, then `dvc repro`")
+        raise RetraceError(
+            f"{named}\n{left_out}, as their files are damaged here; remove these, then `dvc repro`"
+        )
     if len(entries) > len(whole):
         print(f"{left_out}, whose files are no more in DVC's cache")
 
@@ -91,7 +97,11 @@ def _entries(repo: Any) -> dict[Path, list[Claim]]:
 
     cache = dvc_internals.objects().absolute()
     entries = {
-        file: [claim for out in outs for claim in integrity.cached_claims(cache, out["path"], out["md5"])]
+        file: [
+            claim
+            for out in outs
+            for claim in integrity.cached_claims(cache, out["path"], out["md5"])
+        ]
         for file, outs in dvc_internals.cached_runs(repo)
     }
     if not entries:
@@ -108,7 +118,9 @@ def _hashed(claims: Iterable[Claim]) -> dict[Claim, str | None]:
         return dict(
             zip(
                 each,
-                threads.map(lambda one: integrity.actual_md5(one) if one.path.exists() else None, each),
+                threads.map(
+                    lambda one: integrity.actual_md5(one) if one.path.exists() else None, each
+                ),
                 strict=True,
             )
         )
@@ -125,7 +137,9 @@ def _send(remote: Remote, files: list[Claim]) -> list[Claim]:
     """Send the files and return those that the remote lacked."""
     names, n_failed = remote.push(map(_oid, files))
     if n_failed:
-        raise RetraceError(f"{n_failed} files did not arrive, for the reasons above; type this again for these")
+        raise RetraceError(
+            f"{n_failed} files did not arrive, for the reasons above; type this again for these"
+        )
     return [claim for claim in files if _oid(claim) in names]
 
 
@@ -145,4 +159,6 @@ def _answering() -> Iterator[None]:
         if not isinstance(error, OSError) and type(error).__module__ == "builtins":
             raise  # a defect; but each kind of remote has errors of its own
         said = " ".join(str(error).split())[:300] or type(error).__name__
-        raise RetraceError(redacted(f"DVC's remote: {said}; mend that, and type this again")) from None
+        raise RetraceError(
+            redacted(f"DVC's remote: {said}; mend that, and type this again")
+        ) from None

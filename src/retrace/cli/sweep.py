@@ -116,14 +116,21 @@ def sweep(
         raise ParamsError(f"{asked.name}: {known}; `dvc exp remove` them, or choose another --name")
     is_shown = sys.stderr.isatty() if as_json else sys.stdout.isatty()
     say = Console(
-        stderr=as_json, width=None if is_shown else WIDTH, highlight=False, markup=False, emoji=False, soft_wrap=True
+        stderr=as_json,
+        width=None if is_shown else WIDTH,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        soft_wrap=True,
     )
     running = Runner(held, jobs, time.monotonic() + timeout, say)
     running.run()
     _print_best(running, say, as_json=as_json)
 
 
-def _asked(words: Sequence[str], metric: str, trials: int, name: str | None, seed: int, *, prune: bool) -> Asked:
+def _asked(
+    words: Sequence[str], metric: str, trials: int, name: str | None, seed: int, *, prune: bool
+) -> Asked:
     from retrace.sweeps import space
     from retrace.sweeps.study import SweepSettings as Asked
 
@@ -135,7 +142,9 @@ def _asked(words: Sequence[str], metric: str, trials: int, name: str | None, see
     searched = space.parse_space(words, values)
     name = name or searched.name(metric)
     if not space.NAME.fullmatch(name):
-        raise ParamsError(f"--name is {name!r}; should be a letter, then letters, digits, _ and -, at most 51")
+        raise ParamsError(
+            f"--name is {name!r}; should be a letter, then letters, digits, _ and -, at most 51"
+        )
     return Asked(name, searched, metric, direction, trials, seed, prune)
 
 
@@ -156,7 +165,9 @@ def _print_best(running: Runner, say: Console, *, as_json: bool) -> None:
     picture = worktree.sweep_folder(held.asked.name).with_suffix(".png")
     _draw(held, picture)
     name, changes = runner.best(held)
-    running.show(shown.update, running.dataset, held.asked.name, held.n_over, name, changes, picture)
+    running.show(
+        shown.update, running.dataset, held.asked.name, held.n_over, name, changes, picture
+    )
     if running.lacking:
         print(f"warning: MLflow lacks some of this: {running.lacking}", file=sys.stderr)
     flags = " ".join(f"-S {key}={value}" for key, value in changes.items())
@@ -183,7 +194,9 @@ def _table(held: Sweep, trials: Sequence[FrozenTrial]) -> Table:
     from rich.table import Table
 
     keys = list(held.asked.space.axes)
-    shown_in = Table("experiment", held.asked.metric, *keys, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    shown_in = Table(
+        "experiment", held.asked.metric, *keys, box=None, pad_edge=False, padding=(0, 2, 0, 0)
+    )
     for each in trials:
         cells = [each.params.get(key, "") for key in keys]
         words = [f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in cells]
@@ -191,14 +204,20 @@ def _table(held: Sweep, trials: Sequence[FrozenTrial]) -> Table:
     return shown_in
 
 
-def _document(held: Sweep, complete: Sequence[FrozenTrial], picture: Path, flags: str) -> dict[str, Any]:
+def _document(
+    held: Sweep, complete: Sequence[FrozenTrial], picture: Path, flags: str
+) -> dict[str, Any]:
     """Return all that is known of the sweep, for a script."""
     asked = held.asked
     return {
         "sweep": asked.name,
         "metric": asked.metric,
         "direction": asked.direction,
-        "best": {"experiment": complete[0].user_attrs["experiment"], "value": complete[0].value, "flags": flags},
+        "best": {
+            "experiment": complete[0].user_attrs["experiment"],
+            "value": complete[0].value,
+            "flags": flags,
+        },
         "picture": str(picture),
         "trials": [
             {
@@ -207,7 +226,11 @@ def _document(held: Sweep, complete: Sequence[FrozenTrial], picture: Path, flags
                 "value": each.value if each.value is None or math.isfinite(each.value) else None,
                 "params": asked.space.changes(each.params),
                 "curve": {str(epoch): value for epoch, value in each.intermediate_values.items()},
-                **{fact: each.user_attrs[fact] for fact in ("experiment", "reason") if fact in each.user_attrs},
+                **{
+                    fact: each.user_attrs[fact]
+                    for fact in ("experiment", "reason")
+                    if fact in each.user_attrs
+                },
             }
             for each in held.trials()
         ],

@@ -18,7 +18,11 @@ HERE = ("127.0.0.1", "localhost", "::1")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("--host", default="127.0.0.1", help="%(default)s, or another name of this machine for itself")
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="%(default)s, or another name of this machine for itself",
+    )
     parser.add_argument("--port", type=int, default=5000, help="%(default)s")
 
 
@@ -40,16 +44,42 @@ def serve(host: str, port: int) -> None:
         raise RetraceError(f"--host is {host!r}; should be one of {names}: there is no password")
     address = backend.address()
     if backend.is_served(address):
-        raise RetraceError("MLFLOW_TRACKING_URI names a server, which has its own pages: open those")
+        raise RetraceError(
+            "MLFLOW_TRACKING_URI names a server, which has its own pages: open those"
+        )
     _demand_free(host, port)
     backend.client()  # creates a missing database
     names = [f"{name}:{port}" for name in ("localhost", "127.0.0.1", "[::1]")]
     command = [
-        *(sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port), "--workers", "1"),
-        *("--backend-store-uri", address, "--default-artifact-root", (files.root() / "mlruns").as_uri()),
-        *("--allowed-hosts", ",".join(names), "--cors-allowed-origins", ",".join(f"http://{name}" for name in names)),
+        *(
+            sys.executable,
+            "-m",
+            "mlflow",
+            "server",
+            "--host",
+            host,
+            "--port",
+            str(port),
+            "--workers",
+            "1",
+        ),
+        *(
+            "--backend-store-uri",
+            address,
+            "--default-artifact-root",
+            (files.root() / "mlruns").as_uri(),
+        ),
+        *(
+            "--allowed-hosts",
+            ",".join(names),
+            "--cors-allowed-origins",
+            ",".join(f"http://{name}" for name in names),
+        ),
     ]
-    print(f"http://{f'[{host}]' if ':' in host else host}:{port} has every run; Ctrl-C ends it", flush=True)
+    print(
+        f"http://{f'[{host}]' if ':' in host else host}:{port} has every run; Ctrl-C ends it",
+        flush=True,
+    )
     env = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     os.execve(sys.executable, command, env)  # noqa: S606
 
@@ -58,7 +88,9 @@ def _demand_free(host: str, port: int) -> None:
     """Raise RetraceError if the port is taken; MLflow would exit with 0."""
     kind = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(kind) as attempt:
-        attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as MLflow does: a server that just ended
+        attempt.setsockopt(
+            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+        )  # as MLflow does: a server that just ended
         try:
             attempt.bind((host, port))
         except OSError as error:

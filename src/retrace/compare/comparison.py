@@ -69,14 +69,17 @@ def compare(names: Resolver, experiments: Sequence[NamedExperiment]) -> Comparis
     histories = [_read(names, each, settings.HISTORY, _read_history) for each in experiments]
     params = _differing(_side_by_side(each.params for each in experiments))
     files = _side_by_side(
-        {path: md5 for path, md5 in each.deps.items() if path.startswith(FILES)} for each in experiments
+        {path: md5 for path, md5 in each.deps.items() if path.startswith(FILES)}
+        for each in experiments
     )
     notes = [f"{each.name}: {note}" for each in experiments for note in each.notes]
     if names.away:
         notes.append(f"without what only MLflow has: {names.away}")
     return Comparison(
         experiments,
-        params={key: row for key, row in params.items() if not (key.startswith(FIGURES) and None in row)},
+        params={
+            key: row for key, row in params.items() if not (key.startswith(FIGURES) and None in row)
+        },
         files={path: md5s for path, md5s in files.items() if len({*md5s} - {None}) > 1},
         metrics=_side_by_side(each.metrics for each in experiments),
         tests=_tests(experiments, predicted),
@@ -131,7 +134,9 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
                 "is": each.said,
                 "params": dict(each.params),
                 "metrics": {name: _finite(value) for name, value in each.metrics.items()},
-                "history": [{name: _finite(value) for name, value in row.items()} for row in history],
+                "history": [
+                    {name: _finite(value) for name, value in row.items()} for row in history
+                ],
             }
             for each, history in zip(comparison.experiments, comparison.histories, strict=True)
         ],
@@ -160,7 +165,9 @@ def _test_as_json(test: PairedTest) -> dict[str, Any]:
     return document | vars(test.pairs) | {"p_corrected": test.p}
 
 
-def _tests(experiments: Sequence[NamedExperiment], predicted: Sequence[Predicted | None]) -> list[PairedTest]:
+def _tests(
+    experiments: Sequence[NamedExperiment], predicted: Sequence[Predicted | None]
+) -> list[PairedTest]:
     """Test every other experiment against the first, corrected after Holm."""
     first = experiments[0]
     reasons = {}
@@ -172,12 +179,16 @@ def _tests(experiments: Sequence[NamedExperiment], predicted: Sequence[Predicted
             pairs[at] = significance.mcnemar(_is_correct(ours), _is_correct(theirs))
     ps = dict(zip(pairs, significance.corrected([pair.p for pair in pairs.values()]), strict=True))
     return [
-        PairedTest(experiments[at].name, first.name, pairs.get(at), ps.get(at, 1.0), why) for at, why in reasons.items()
+        PairedTest(experiments[at].name, first.name, pairs.get(at), ps.get(at, 1.0), why)
+        for at, why in reasons.items()
     ]
 
 
 def _untestable(
-    first: NamedExperiment, second: NamedExperiment, ours: Predicted | None, theirs: Predicted | None
+    first: NamedExperiment,
+    second: NamedExperiment,
+    ours: Predicted | None,
+    theirs: Predicted | None,
 ) -> str:
     """Return why two experiments cannot be tested in pairs, or an empty string."""
     test = str(settings.TEST)

@@ -19,7 +19,10 @@ from retrace.store import backend
 from retrace.system.redaction import redacted
 
 UNCOUNTED = ("seed", "figures.")  # prefixes of parameters that may differ within a row
-TRAINED = ("retrace.cached.train", "retrace.run.train")  # tags of an experiment: the run that trained its network
+TRAINED = (
+    "retrace.cached.train",
+    "retrace.run.train",
+)  # tags of an experiment: the run that trained its network
 ASKED = 500  # ids in a query
 ALLOCATED = 1_000_000  # objects before a garbage collection, which took most of the time
 
@@ -49,8 +52,16 @@ class Row:
 
     def changes(self, here: Mapping[str, Any]) -> dict[str, str]:
         """Return the parameters that differ from those of params.yaml `here`, flat."""
-        own = {key: value for key, value in self.runs[0].data.params.items() if not key.startswith(UNCOUNTED)}
-        return {key: value for key, value in own.items() if key != "dataset" and value != redacted(str(here.get(key)))}
+        own = {
+            key: value
+            for key, value in self.runs[0].data.params.items()
+            if not key.startswith(UNCOUNTED)
+        }
+        return {
+            key: value
+            for key, value in own.items()
+            if key != "dataset" and value != redacted(str(here.get(key)))
+        }
 
 
 @dataclass(frozen=True)
@@ -82,7 +93,9 @@ def board(dataset: str | None, metric: str, top: int) -> Board:
         rows = ranked(finished, metric)
         if not rows:
             known = _metrics(finished)
-            raise RetraceError(f"--metric is {metric!r}, which no finished run on {dataset} has; {known}")
+            raise RetraceError(
+                f"--metric is {metric!r}, which no finished run on {dataset} has; {known}"
+            )
         left_out = Counter(run.info.status for run in parents if run.info.status != "FINISHED")
         left_out |= Counter({f"without {metric}": sum(not _has(run, metric) for run in finished)})
         timed = _timed(client, experiment, rows[:top])
@@ -94,9 +107,14 @@ def ranked(runs: Iterable[backend.Run], metric: str) -> list[Row]:
     groups: defaultdict[tuple[tuple[str, str], ...], dict[str, backend.Run]] = defaultdict(dict)
     for run in sorted(runs, key=lambda run: run.info.start_time):
         if _has(run, metric):
-            own = tuple(sorted((k, v) for k, v in run.data.params.items() if not k.startswith(UNCOUNTED)))
+            own = tuple(
+                sorted((k, v) for k, v in run.data.params.items() if not k.startswith(UNCOUNTED))
+            )
             groups[own][run.data.params.get("seed", "")] = run
-    rows = [Row([*group.values()], [run.data.metrics[metric] for run in group.values()]) for group in groups.values()]
+    rows = [
+        Row([*group.values()], [run.data.metrics[metric] for run in group.values()])
+        for group in groups.values()
+    ]
     return sorted(rows, key=lambda row: row.mean, reverse=not metrics.is_minimized(metric))
 
 
@@ -106,14 +124,24 @@ def _has(run: backend.Run, metric: str) -> bool:
 
 def _client() -> backend.MlflowClient:
     if backend.is_missing(backend.address()):
-        raise RetraceError(f"{redacted(backend.address())}: does not exist; `dvc repro` or `retrace sync` makes it")
+        raise RetraceError(
+            f"{redacted(backend.address())}: does not exist; `dvc repro` or `retrace sync` makes it"
+        )
     return backend.client()
 
 
 def _experiment(client: backend.MlflowClient, dataset: str) -> str:
-    there = {each.name: each.experiment_id for each in client.search_experiments() if each.name != "Default"}
+    there = {
+        each.name: each.experiment_id
+        for each in client.search_experiments()
+        if each.name != "Default"
+    }
     if dataset not in there:
-        known = f"there are runs on {', '.join(sorted(there))}" if there else "there are no runs; `dvc repro` makes one"
+        known = (
+            f"there are runs on {', '.join(sorted(there))}"
+            if there
+            else "there are no runs; `dvc repro` makes one"
+        )
         raise RetraceError(f"{dataset}: MLflow has no run on this data set; {known}")
     return there[dataset]
 
@@ -129,19 +157,32 @@ def _parents(client: backend.MlflowClient, experiment: str) -> list[backend.Run]
 
 def _metrics(runs: Sequence[backend.Run]) -> str:
     names = sorted({name for run in runs for name in run.data.metrics})
-    return f"there are {', '.join(names)}" if names else "none is finished; `mlflow ui` shows what there is"
+    return (
+        f"there are {', '.join(names)}"
+        if names
+        else "none is finished; `mlflow ui` shows what there is"
+    )
 
 
 def _timed(client: backend.MlflowClient, experiment: str, rows: Sequence[Row]) -> list[Row]:
     """Add the seconds of training to the rows, from the runs of the stage train."""
     trained = [
-        [next((run.data.tags[tag] for tag in TRAINED if tag in run.data.tags), "") for run in row.runs] for row in rows
+        [
+            next((run.data.tags[tag] for tag in TRAINED if tag in run.data.tags), "")
+            for run in row.runs
+        ]
+        for row in rows
     ]
     ids = sorted({each for row in trained for each in row if each})
     seconds: dict[str, float] = {}
     for begin in range(0, len(ids), ASKED):
         listed = ", ".join(f"'{each}'" for each in ids[begin : begin + ASKED])
         stages = backend.every(client, [experiment], f"attributes.run_id IN ({listed})")
-        seconds |= {run.info.run_id: run.data.metrics["train_s"] for run in stages if _has(run, "train_s")}
+        seconds |= {
+            run.info.run_id: run.data.metrics["train_s"] for run in stages if _has(run, "train_s")
+        }
     taken = [[seconds[each] for each in row if each in seconds] for row in trained]
-    return [replace(row, train_s=median(own) if own else None) for row, own in zip(rows, taken, strict=True)]
+    return [
+        replace(row, train_s=median(own) if own else None)
+        for row, own in zip(rows, taken, strict=True)
+    ]

@@ -70,7 +70,9 @@ def charts(names: Sequence[str], histories: Sequence[History]) -> Iterator[Chart
         yield Chart(title, f"{title} of {', '.join(names)}", x, y, lines)
 
 
-def _line(history: History, metric: str, name: str, colour: int, x: Axis, y: Axis, *, dashed: bool) -> Line:
+def _line(
+    history: History, metric: str, name: str, colour: int, x: Axis, y: Axis, *, dashed: bool
+) -> Line:
     """Return an experiment's curve; a short one has a marker with its value at each epoch."""
     rows = [row for row in history if _has(row, metric)]
     epochs = np.array([row["epoch"] for row in rows])

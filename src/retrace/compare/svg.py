@@ -170,7 +170,9 @@ def points(x: Axis, xs: Iterable[float], y: Axis, ys: Iterable[float]) -> np.nda
     return coordinates.round(1) + 0.0  # no minus zero
 
 
-def path(x: Axis, xs: Iterable[float], y: Axis, ys: Iterable[float], *, stepped: bool = False) -> str:
+def path(
+    x: Axis, xs: Iterable[float], y: Axis, ys: Iterable[float], *, stepped: bool = False
+) -> str:
     """Return a path through the points, without those equal to the one before.
 
     A `stepped` line keeps its height until the next point.
@@ -200,6 +202,8 @@ def level(y: Axis, value: float) -> str:
 
 def render(chart: Chart) -> Markup:
     """Return the chart as SVG, and below it a legend if its lines have names."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     template = environment.from_string(TEMPLATE)
     return Markup(template.render(chart=chart, width=WIDTH, height=HEIGHT))  # noqa: S704 - escaped

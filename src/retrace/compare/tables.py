@@ -41,7 +41,11 @@ def metrics(comparison: Comparison) -> Rows:
     others = range(1, len(names))
     heading = ("metric", names[0], *(cell for at in others for cell in (names[at], "difference")))
     rows = [
-        (name, shown(values[0]), *(cell for at in others for cell in (shown(values[at]), change(values, at))))
+        (
+            name,
+            shown(values[0]),
+            *(cell for at in others for cell in (shown(values[at]), change(values, at))),
+        )
         for name, values in comparison.metrics.items()
     ]
     return heading, rows

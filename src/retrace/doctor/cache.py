@@ -31,11 +31,17 @@ def objects() -> Iterator[Finding]:
             break
         (intact if _is_intact(file) else damaged).append(str(file))
     if damaged:
-        said = f"{len(damaged)} objects in DVC's cache were overwritten: their MD5 is not their name"
-        yield problem(f"{said}; `dvc repro` reproduces them", f"rm -f {shlex.join(damaged[:SHOWN])}")
+        said = (
+            f"{len(damaged)} objects in DVC's cache were overwritten: their MD5 is not their name"
+        )
+        yield problem(
+            f"{said}; `dvc repro` reproduces them", f"rm -f {shlex.join(damaged[:SHOWN])}"
+        )
     elif len(intact) == len(loose):
         said = f"{len(loose)} objects in DVC's cache are writable; none has changed yet"
-        yield warning(said, f"find {shlex.quote(str(folder))} -type f -perm /222 -exec chmod a-w {{}} +")
+        yield warning(
+            said, f"find {shlex.quote(str(folder))} -type f -perm /222 -exec chmod a-w {{}} +"
+        )
     else:
         said = f"{len(loose)} objects in DVC's cache are writable; {len(intact)} were hashed and are intact"
         yield warning(f"{said}; the next call continues", f"chmod a-w {shlex.join(intact)}")
@@ -56,12 +62,18 @@ def _is_intact(file: Path) -> bool:
 def links() -> Iterator[Finding]:
     """Outputs are links to the cache if the file system has links, not copies."""
     kinds = dvc_internals.config()["cache"].get("type") or []
-    there = next(each for each in (dvc_internals.cache(), *dvc_internals.cache().absolute().parents) if each.exists())
+    there = next(
+        each
+        for each in (dvc_internals.cache(), *dvc_internals.cache().absolute().parents)
+        if each.exists()
+    )
     if set(kinds) <= {"copy", "reflink"}:
         said = "outputs are copies of the cache's files: twice the space, unless there are reflinks"
         yield warning(said, f"dvc config cache.type {LINKS}")
     elif there.stat().st_dev != Path().stat().st_dev:
-        yield ok(f"DVC's cache is on another file system, so outputs are symbolic links: {', '.join(kinds)}")
+        yield ok(
+            f"DVC's cache is on another file system, so outputs are symbolic links: {', '.join(kinds)}"
+        )
     else:
         yield ok(f"outputs are links into DVC's cache: {', '.join(kinds)}")
 
@@ -73,9 +85,13 @@ def site() -> Iterator[Finding]:
     if folder.parts[:2] == ("/", "var") or folder.parts[:2] == ("/", "Library"):  # DVC's own choice
         said = f"DVC keeps what it unpickles in {folder}, which everybody can write to"
         names = shlex.join([str(private), str(private / "repo")])
-        yield problem(said, f"install -d -m 700 {names} && dvc config --local core.site_cache_dir {private}")
+        yield problem(
+            said, f"install -d -m 700 {names} && dvc config --local core.site_cache_dir {private}"
+        )
         return
-    loose = [each for each in (folder, folder / "repo") if each.exists() and not _is_private(each.stat())]
+    loose = [
+        each for each in (folder, folder / "repo") if each.exists() and not _is_private(each.stat())
+    ]
     if loose:
         said = f"others can write to {some(list(map(str, loose)))}, from where DVC unpickles"
         yield problem(said, f"chmod go-w {shlex.join(map(str, loose))}")

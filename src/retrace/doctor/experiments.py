@@ -60,7 +60,9 @@ def _is_dvc(pid: int) -> bool:
 def refs() -> Iterator[Finding]:
     """No interrupted `dvc exp run` has left its refs in git."""
     names = (git.output("for-each-ref", "--format=%(refname)", EXEC) or "").split()
-    left = [name.removeprefix(EXEC) for name in names if not name.endswith("/EXEC_HEAD")]  # every run leaves this one
+    left = [
+        name.removeprefix(EXEC) for name in names if not name.endswith("/EXEC_HEAD")
+    ]  # every run leaves this one
     is_running = any("dvc" in command and "exp" in command for command in _commands_here())
     if left and not is_running:
         yield warning(f"{EXEC} has {some(left)} of an interrupted `dvc exp run`", DROP)
@@ -91,7 +93,9 @@ def baselines() -> Iterator[Finding]:
             lost.append(experiment.name)
     if lost:
         state = f"{len(lost)} experiments have baselines that no branch has: {some(lost)}"
-        yield warning(f"{state}; `dvc exp branch NAME BRANCH` keeps one", f"dvc exp remove {shlex.join(lost)}")
+        yield warning(
+            f"{state}; `dvc exp branch NAME BRANCH` keeps one", f"dvc exp remove {shlex.join(lost)}"
+        )
     elif experiments:
         yield ok(f"{len(experiments)} experiments")
 
@@ -101,15 +105,24 @@ def queue() -> Iterator[Finding]:
     if not any((dvc_internals.EXPERIMENTS / "celery" / "broker" / "processed").glob("*")):
         return  # the queue was never used
     with dvc_internals.opened_queue() as celery_queue:
-        lost = [task.entry.name or task.entry.stash_rev[:7] for task in dvc_queue.lost(celery_queue)]
+        lost = [
+            task.entry.name or task.entry.stash_rev[:7] for task in dvc_queue.lost(celery_queue)
+        ]
     if lost:
-        yield problem(f"{some(lost)}: Running in the queue, but no worker has it", "retrace reconcile")
+        yield problem(
+            f"{some(lost)}: Running in the queue, but no worker has it", "retrace reconcile"
+        )
 
 
 def folders() -> Iterator[Finding]:
     """No unused folder of an experiment is left."""
     if left := dvc_queue.leftovers(dvc_internals.EXPERIMENTS):
-        size = sum(file.lstat().st_size for folder in left for file in folder.rglob("*") if not file.is_dir())
+        size = sum(
+            file.lstat().st_size
+            for folder in left
+            for file in folder.rglob("*")
+            if not file.is_dir()
+        )
         state = f"{len(left)} unused folders of experiments in {dvc_internals.EXPERIMENTS}, {size / 1e6:,.0f} MB"
         yield warning(state, "retrace reconcile")
 

@@ -6,7 +6,9 @@ from typing import Literal
 
 Level = Literal["ok", "warning", "problem"]
 
-REBUILD = "rm -f .venv/.complete && make env"  # the environment from requirements.txt, whatever is there
+REBUILD = (
+    "rm -f .venv/.complete && make env"  # the environment from requirements.txt, whatever is there
+)
 
 
 @dataclass(frozen=True)

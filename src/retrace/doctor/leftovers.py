@@ -25,7 +25,9 @@ def checkpoints() -> Iterator[Finding]:
     if left:
         size = sum(file.stat().st_size for folder in left for file in folder.glob("*"))
         state = f"{len(left)} trainings were interrupted, of {size / 1e6:,.1f} MB; the same commands resume them"
-        yield warning(f"{state}, this deletes them; `retrace clean` lists them", "retrace clean --force")
+        yield warning(
+            f"{state}, this deletes them; `retrace clean` lists them", "retrace clean --force"
+        )
 
 
 CHECKS: dict[str, Check] = {"journals": journals, "checkpoints": checkpoints}

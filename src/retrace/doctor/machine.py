@@ -36,7 +36,9 @@ def disks() -> Iterator[Finding]:
         "DVC's cache": dvc_internals.cache(),
         "downloads": files.cache("x").parent,
     }.items():
-        there = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
+        there = next(
+            each for each in (folder.absolute(), *folder.absolute().parents) if each.exists()
+        )
         if there.stat().st_dev in seen:
             continue
         seen[there.stat().st_dev] = name

@@ -65,7 +65,9 @@ def status() -> Iterator[Finding]:
     try:
         ended = dvc_cli.run("status", "--json", timeout=STATUS_S)
     except subprocess.TimeoutExpired:
-        yield warning(f"`dvc status` takes more than {STATUS_S:.0f} s: it hashes large files", "dvc status")
+        yield warning(
+            f"`dvc status` takes more than {STATUS_S:.0f} s: it hashes large files", "dvc status"
+        )
         return
     if ended.returncode:
         lines = ended.stderr.split("\n\n")[0].strip().splitlines()
@@ -82,8 +84,19 @@ def status() -> Iterator[Finding]:
 
 def _changed(stage: str, changes: list[Any]) -> str:
     """Name a stage and what has changed of it."""
-    paths = {path for change in changes if isinstance(change, dict) for kind in change.values() for path in kind}
+    paths = {
+        path
+        for change in changes
+        if isinstance(change, dict)
+        for kind in change.values()
+        for path in kind
+    }
     return f"{stage} ({some(sorted(paths))})" if paths else stage
 
 
-CHECKS: dict[str, Check] = {"params.yaml": parameters, "dvc.lock": lock, "dvc.yaml": declared, "pipeline": status}
+CHECKS: dict[str, Check] = {
+    "params.yaml": parameters,
+    "dvc.lock": lock,
+    "dvc.yaml": declared,
+    "pipeline": status,
+}

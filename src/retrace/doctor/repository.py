@@ -18,7 +18,10 @@ def present() -> Iterator[Finding]:
         said = "no git repository here, which DVC needs, and which keeps the code of each run"
         yield problem(said, "git init && git add --all && git commit --message start")
     elif git.output("rev-parse", "--verify", "HEAD") is None:
-        yield problem("no commit yet, from which an experiment could start", "git add --all && git commit -m start")
+        yield problem(
+            "no commit yet, from which an experiment could start",
+            "git add --all && git commit -m start",
+        )
     else:
         yield ok("a git repository, with a commit")
 
@@ -41,7 +44,10 @@ def lock() -> Iterator[Finding]:
     path = git.output("rev-parse", "--git-path", "index.lock")
     file = Path(path) if path else None
     if file and file.exists() and time.time() - file.stat().st_mtime > BUSY_S:
-        yield problem(f"{file} was left by a git that was killed: nothing can be committed or run", f"rm {file}")
+        yield problem(
+            f"{file} was left by a git that was killed: nothing can be committed or run",
+            f"rm {file}",
+        )
 
 
 def head() -> Iterator[Finding]:
@@ -49,11 +55,17 @@ def head() -> Iterator[Finding]:
     if git.output("symbolic-ref", "--quiet", "HEAD") is not None:
         return
     moves = re.findall(
-        r"^checkout: moving from (\S+) to (\S+)$", git.output("reflog", "--format=%gs", "HEAD") or "", re.MULTILINE
+        r"^checkout: moving from (\S+) to (\S+)$",
+        git.output("reflog", "--format=%gs", "HEAD") or "",
+        re.MULTILINE,
     )
-    if moves and moves[0][1] == git.output("rev-parse", f"refs/heads/{moves[0][0]}") == git.output("rev-parse", "HEAD"):
+    if moves and moves[0][1] == git.output("rev-parse", f"refs/heads/{moves[0][0]}") == git.output(
+        "rev-parse", "HEAD"
+    ):
         branch = moves[0][0]
-        said = f"HEAD was detached from {branch}: if not by you, then by an interrupted `dvc exp run`"
+        said = (
+            f"HEAD was detached from {branch}: if not by you, then by an interrupted `dvc exp run`"
+        )
         yield warning(said, f"git switch {shlex.quote(branch)}")
 
 
@@ -67,4 +79,10 @@ def stash() -> Iterator[Finding]:
         yield warning(said, "git stash pop")
 
 
-CHECKS: dict[str, Check] = {"git": present, "identity": identity, "git lock": lock, "HEAD": head, "stash": stash}
+CHECKS: dict[str, Check] = {
+    "git": present,
+    "identity": identity,
+    "git lock": lock,
+    "HEAD": head,
+    "stash": stash,
+}

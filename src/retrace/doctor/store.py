@@ -37,14 +37,18 @@ AND EXISTS (SELECT 1 FROM runs WHERE runs.experiment_id = e.experiment_id AND ru
 def database() -> Path | None:
     """Return the file of the store, if it is one."""
     address = location.address()
-    return Path(address.removeprefix(location.SQLITE)) if address.startswith(location.SQLITE) else None
+    return (
+        Path(address.removeprefix(location.SQLITE)) if address.startswith(location.SQLITE) else None
+    )
 
 
 @contextmanager
 def opened(file: Path) -> Iterator[sqlite3.Connection]:
     """Open the database without writing, not even the files beside it that a reader creates."""
     options = "mode=ro" if Path(f"{file}-wal").exists() else "mode=ro&immutable=1"
-    with closing(sqlite3.connect(f"file:{quote(str(file))}?{options}", uri=True, timeout=2)) as connection:
+    with closing(
+        sqlite3.connect(f"file:{quote(str(file))}?{options}", uri=True, timeout=2)
+    ) as connection:
         yield connection
 
 
@@ -56,9 +60,14 @@ def answers() -> Iterator[Finding]:
     elif not file.exists():
         yield ok(f"no {file.name} yet: the first run creates it")
     elif file.stat().st_size == 0:
-        yield problem(f"{file.name} is empty: processes that start together would break it", f"rm {_q(file)}")
+        yield problem(
+            f"{file.name} is empty: processes that start together would break it", f"rm {_q(file)}"
+        )
     elif why := _damage(file):
-        yield problem(f"{file.name} is damaged ({why}); event logs restore the runs, without files", _restore(file))
+        yield problem(
+            f"{file.name} is damaged ({why}); event logs restore the runs, without files",
+            _restore(file),
+        )
     else:
         yield ok(f"{file.name}, {file.stat().st_size / 1e6:,.1f} MB")
 
@@ -77,7 +86,9 @@ def _server(address: str) -> Iterator[Finding]:
         yield problem(f"{state}; start it, or use mlflow.db here", "unset MLFLOW_TRACKING_URI")
         return
     if code != 200:
-        yield problem(f"{shown}, in MLFLOW_TRACKING_URI, answers with {code}", "unset MLFLOW_TRACKING_URI")
+        yield problem(
+            f"{shown}, in MLFLOW_TRACKING_URI, answers with {code}", "unset MLFLOW_TRACKING_URI"
+        )
     else:
         yield from _abandoned(shown)
 
@@ -114,7 +125,9 @@ def _damage(file: Path) -> str | None:
 def _restore(file: Path) -> str:
     """Return commands that move the damaged files aside and upload all event logs again."""
     aside = shlex.quote(f".retrace/{file.name}-{time.strftime('%Y%m%dT%H%M%S')}")
-    names = shlex.join(str(each) for each in (file, Path(f"{file}-wal"), Path(f"{file}-shm")) if each.exists())
+    names = shlex.join(
+        str(each) for each in (file, Path(f"{file}-wal"), Path(f"{file}-shm")) if each.exists()
+    )
     done = ".retrace/journal/uploaded"
     back = f" && mv {done}/*.jsonl .retrace/journal/" if any(Path(done).glob("*.jsonl")) else ""
     return f"mkdir -p {aside} && mv {names} {aside}{back} && {SYNC}"
@@ -148,9 +161,14 @@ def _revisions() -> tuple[set[str], str]:
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError("mlflow is not installed")
     texts = [
-        file.read_text(encoding="utf-8") for file in Path(spec.origin).parent.glob("store/db_migrations/versions/*.py")
+        file.read_text(encoding="utf-8")
+        for file in Path(spec.origin).parent.glob("store/db_migrations/versions/*.py")
     ]
-    known = {name for text in texts for name in re.findall(r"^revision\b.*?= *['\"](\w+)", text, re.MULTILINE)}
+    known = {
+        name
+        for text in texts
+        for name in re.findall(r"^revision\b.*?= *['\"](\w+)", text, re.MULTILINE)
+    }
     below = {
         name
         for text in texts
@@ -204,7 +222,10 @@ def waiting() -> Iterator[Finding]:
     file = database()
     wal = Path(f"{file}-wal")
     if file and wal.exists() and wal.stat().st_size > BIG_WAL:
-        yield warning(f"{wal.stat().st_size / 1e6:,.0f} MB of changes wait beside {file.name}; end `retrace ui`", SYNC)
+        yield warning(
+            f"{wal.stat().st_size / 1e6:,.0f} MB of changes wait beside {file.name}; end `retrace ui`",
+            SYNC,
+        )
 
 
 def _rows(query: str) -> list[tuple[str, ...]] | None:

@@ -5,7 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-OF_A_STAGE = ("DVC_ROOT", "DVC_STAGE")  # DVC sets them for a stage; a DVC started there must not have them
+OF_A_STAGE = (
+    "DVC_ROOT",
+    "DVC_STAGE",
+)  # DVC sets them for a stage; a DVC started there must not have them
 
 
 def environment(*without: str) -> dict[str, str]:
@@ -17,7 +20,8 @@ def environment(*without: str) -> dict[str, str]:
     kept = {
         name: value
         for name, value in os.environ.items()
-        if name not in OF_A_STAGE and (not name.startswith(without) or name.startswith("GIT_CONFIG"))
+        if name not in OF_A_STAGE
+        and (not name.startswith(without) or name.startswith("GIT_CONFIG"))
     }
     programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     return kept | {"PATH": programs}

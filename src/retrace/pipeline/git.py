@@ -25,7 +25,12 @@ SETTINGS = (
     "log.follow=false",
     "log.showSignature=false",
 )
-CODE = ("src", "stages", str(settings.DVC_YAML), str(settings.PARAMS))  # of an experiment, in its patch
+CODE = (
+    "src",
+    "stages",
+    str(settings.DVC_YAML),
+    str(settings.PARAMS),
+)  # of an experiment, in its patch
 EXPERIMENT = re.compile(r"(\w+) (\d+) refs/exps/(\w{2})/(\w{38})/(.+)")
 
 
@@ -168,7 +173,9 @@ def init_sharing(folder: Path, origin: Path, env: Mapping[str, str] | None = Non
     (folder / ".git/objects/info/alternates").write_bytes(objects)
 
 
-def check_out(folder: Path, commit: str, patch: bytes = b"", env: Mapping[str, str] | None = None) -> None:
+def check_out(
+    folder: Path, commit: str, patch: bytes = b"", env: Mapping[str, str] | None = None
+) -> None:
     """Make `folder` hold a commit with a patch applied, and nothing else."""
     run("checkout", "--quiet", "--force", "--detach", commit, folder=folder, env=env)
     run("clean", "-ffdxq", folder=folder, env=env)

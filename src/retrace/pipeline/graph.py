@@ -106,7 +106,9 @@ def locked(folder: Path = Path()) -> dict[str, Locked]:
                 outs={out["path"]: out["md5"] for out in stage.get("outs", [])},
                 params=stage.get("params", {}).get(str(settings.PARAMS), {}),
             )
-            for name, stage in (_parsed(file.read_text(encoding="utf-8")) or {}).get("stages", {}).items()
+            for name, stage in (_parsed(file.read_text(encoding="utf-8")) or {})
+            .get("stages", {})
+            .items()
         }
 
 
@@ -127,7 +129,14 @@ def _validated(file: Path) -> Iterator[None]:
     """Turn errors of parsing `file`, or of missing entries, into DataError."""
     try:
         yield
-    except (yaml.YAMLError, ValueError, AttributeError, TypeError, LookupError, RecursionError) as error:
+    except (
+        yaml.YAMLError,
+        ValueError,
+        AttributeError,
+        TypeError,
+        LookupError,
+        RecursionError,
+    ) as error:
         reason = " ".join(str(error).split())
         message = f"{file}: not as DVC has it: {reason}; `git diff {file}` shows what changed"
         raise DataError(message) from None

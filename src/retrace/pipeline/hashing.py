@@ -14,8 +14,14 @@ def md5(path: Path) -> str:
     """
     if not path.is_dir():
         return digest(path, "md5")
-    files = [file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.relative_to(path).parts]
-    listing = [{"md5": digest(file, "md5"), "relpath": file.relative_to(path).as_posix()} for file in files]
+    files = [
+        file
+        for file in path.rglob("*")
+        if file.is_file() and "__pycache__" not in file.relative_to(path).parts
+    ]
+    listing = [
+        {"md5": digest(file, "md5"), "relpath": file.relative_to(path).as_posix()} for file in files
+    ]
     listing.sort(key=lambda entry: entry["relpath"])
     return hashlib.md5(json.dumps(listing, sort_keys=True).encode()).hexdigest() + ".dir"
 

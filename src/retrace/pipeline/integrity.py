@@ -55,7 +55,10 @@ def cached_claims(cache: Path, out: str, md5: str) -> list[Claim]:
     """Return what DVC's cache should have of an output: of a folder its listing and each file in it."""
     claims = [Claim(hashing.object_path(cache, md5), md5.removesuffix(".dir"), out)]
     if md5.endswith(".dir") and claims[0].path.exists():
-        claims += [Claim(hashing.object_path(cache, inside), inside, out) for inside in _listed(claims[0].path)]
+        claims += [
+            Claim(hashing.object_path(cache, inside), inside, out)
+            for inside in _listed(claims[0].path)
+        ]
     return claims
 
 
@@ -69,7 +72,11 @@ def actual_md5(claim: Claim) -> str:
 
 def n_bytes(claim: Claim) -> int:
     """Return the size of a file, or of all files in a folder, in bytes."""
-    files = [claim.path] if claim.path.is_file() else [file for file in claim.path.rglob("*") if file.is_file()]
+    files = (
+        [claim.path]
+        if claim.path.is_file()
+        else [file for file in claim.path.rglob("*") if file.is_file()]
+    )
     return sum(file.stat().st_size for file in files)
 
 

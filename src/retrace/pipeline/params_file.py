@@ -67,7 +67,9 @@ def _problem(key: object, value: object) -> str | None:
         if isinstance(node, dict):
             for name in node:
                 if not isinstance(name, str):
-                    return f"has the key {shorten(name)} in it; every key should be text, as in quotes"
+                    return (
+                        f"has the key {shorten(name)} in it; every key should be text, as in quotes"
+                    )
         children = node.values() if isinstance(node, dict) else node
         left += [child for child in children if isinstance(child, dict | list)]
     return None

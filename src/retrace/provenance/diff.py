@@ -11,7 +11,9 @@ EXACT = ("download", "preprocess")  # stages whose bytes are equal on all device
 
 SAME, DIFFERS, MISSING, UNASKED = "same", "differs", "missing", "may differ"
 
-Points = Mapping[int | str, float]  # a metric, by step; by name where it has no step, as a summary metric
+Points = Mapping[
+    int | str, float
+]  # a metric, by step; by name where it has no step, as a summary metric
 Fact = str | Points  # the MD5 of a file, or a metric
 Facts = Mapping[tuple[str, str], Fact]  # (stage, path) -> MD5, (stage, metric) -> points
 
@@ -61,12 +63,16 @@ def _file(stage: str, path: str, then: str, now: str, tolerance: float | None) -
     return OutputDiff(stage, path, then[:12], now[:12], verdict)
 
 
-def _metric(stage: str, name: str, then: Points, now: Points, tolerance: float | None) -> OutputDiff:
+def _metric(
+    stage: str, name: str, then: Points, now: Points, tolerance: float | None
+) -> OutputDiff:
     if tolerance is not None:
         then, now = _final(then), _final(now)
     points = list(dict.fromkeys([*then, *now]))
     missing = [point for point in points if point not in then or point not in now]
-    apart = [point for point in points if point not in missing and not _is_same(then[point], now[point])]
+    apart = [
+        point for point in points if point not in missing and not _is_same(then[point], now[point])
+    ]
     if missing:
         verdict = MISSING
     elif not apart:
@@ -81,7 +87,9 @@ def _metric(stage: str, name: str, then: Points, now: Points, tolerance: float |
     shown = next(iter(missing + apart), points[-1])
     where = f"step {shown}" if isinstance(shown, int) else shown
     one, other = _shown(then.get(shown), now.get(shown))
-    return OutputDiff(stage, name, one, other, verdict, where if verdict != SAME and len(points) > 1 else "")
+    return OutputDiff(
+        stage, name, one, other, verdict, where if verdict != SAME and len(points) > 1 else ""
+    )
 
 
 def _final(points: Points) -> Points:

@@ -75,7 +75,9 @@ class Account:
             maker = self.origins.maker(path, md5, run.data.tags.get("mlflow.parentRunId"))
             makers |= {maker.info.run_id: maker} if maker else {}
             unknown = "" if path == str(settings.IMAGES) else ", made by no run that MLflow knows"
-            read[maker.info.run_id if maker else ""].append(f"read {path}  {md5}{unknown if maker is None else ''}")
+            read[maker.info.run_id if maker else ""].append(
+                f"read {path}  {md5}{unknown if maker is None else ''}"
+            )
         for maker, files in read.items():
             branch = node.add("\n".join(files))
             if maker:
@@ -84,26 +86,47 @@ class Account:
     def add_facts(self, node: Tree, run: backend.Run) -> None:
         """Add the run's experiment, code, parameters, time, user and machine to the node."""
         tags = run.data.tags
-        changed = ", with changes: its artifact code.patch" if locations.has_patch(self.origins.client, run) else ""
+        changed = (
+            ", with changes: its artifact code.patch"
+            if locations.has_patch(self.origins.client, run)
+            else ""
+        )
         node.add(self._experiment(run))
         node.add(f"commit {tags.get('mlflow.source.git.commit', 'unknown')}{changed}")
         node.add(_circumstances(run))
         if run.data.params:
-            node.add("parameters " + ", ".join(f"{name}={value}" for name, value in run.data.params.items()))
+            node.add(
+                "parameters "
+                + ", ".join(f"{name}={value}" for name, value in run.data.params.items())
+            )
         if "retrace.error" in tags:
             node.add(f"error {tags['retrace.error']}")
         if "retrace.source" in tags:  # of download
-            hashes = {path: tag.removeprefix(MADE) for tag, path in tags.items() if tag.startswith(MADE)}
-            files = [f"{path}  {md5}" for path, md5 in sorted(hashes.items()) if f"dvc.outs.{path}" not in tags]
+            hashes = {
+                path: tag.removeprefix(MADE) for tag, path in tags.items() if tag.startswith(MADE)
+            }
+            files = [
+                f"{path}  {md5}"
+                for path, md5 in sorted(hashes.items())
+                if f"dvc.outs.{path}" not in tags
+            ]
             node.add("\n".join([f"from {tags['retrace.source']}", *files]))
 
     def standing(self, parent: backend.Run) -> str:
         """Return the experiment's names in MLflow, retrace and DVC."""
         tags = parent.data.tags
-        names = [f"in MLflow under {self.origins.client.get_experiment(parent.info.experiment_id).name}"]
+        names = [
+            f"in MLflow under {self.origins.client.get_experiment(parent.info.experiment_id).name}"
+        ]
         names += [f"key {tags['retrace.key']}"]
-        names += [f"DVC's {tags['dvc.exp_name']} on {tags.get('dvc.baseline_rev')}"] if "dvc.exp_name" in tags else []
-        return ", ".join(names + ([f"committed as {tags['dvc.exp_rev']}"] if "dvc.exp_rev" in tags else []))
+        names += (
+            [f"DVC's {tags['dvc.exp_name']} on {tags.get('dvc.baseline_rev')}"]
+            if "dvc.exp_name" in tags
+            else []
+        )
+        return ", ".join(
+            names + ([f"committed as {tags['dvc.exp_rev']}"] if "dvc.exp_rev" in tags else [])
+        )
 
     def _experiment(self, run: backend.Run) -> str:
         parent = self.origins.parent(run)
@@ -134,16 +157,24 @@ def _show_file(origins: RunIndex, path: str, md5: str, *, as_json: bool) -> None
     tree = Tree(f"{path}  {md5}")
     Account(origins).grow(tree, run, others=len(origins.makers(md5)) - 1)
     here = experiments.read(Path()) if md5 in _locked().values() else None
-    own = backend.first(origins.client, origins.experiments, {"retrace.key": here.key}) if here else None
+    own = (
+        backend.first(origins.client, origins.experiments, {"retrace.key": here.key})
+        if here
+        else None
+    )
     if own and own.info.run_id != run.data.tags.get("mlflow.parentRunId"):
-        tree.add(f"the workspace has it as of experiment {own.info.run_name}, run {own.info.run_id}")
+        tree.add(
+            f"the workspace has it as of experiment {own.info.run_name}, run {own.info.run_id}"
+        )
     _print(tree)
 
 
 def _unknown(origins: RunIndex, path: str, md5: str) -> str:
     said = f"{path}: no run in {origins.address} made these bytes, of MD5 {md5}"
     for out, other in _locked().items():
-        if (path == out and md5 != other) or (path.startswith(f"{out}/") and hashing.md5(Path(out)) != other):
+        if (path == out and md5 != other) or (
+            path.startswith(f"{out}/") and hashing.md5(Path(out)) != other
+        ):
             return f"{said}; dvc.lock has {out} with another, which `retrace trace {other}` traces{_pending()}"
     if below := [out for out in _locked() if out.startswith(f"{path}/")]:
         return f"{said}; trace what is in it: {', '.join(below)}"
@@ -152,7 +183,9 @@ def _unknown(origins: RunIndex, path: str, md5: str) -> str:
 
 def _show_run(origins: RunIndex, run: backend.Run, *, as_json: bool) -> None:
     if not run.data.tags.keys() & {"retrace.key", "retrace.stage"}:
-        raise RetraceError(f"run {run.info.run_id}: is no experiment's and no stage's; trace one of the runs below it")
+        raise RetraceError(
+            f"run {run.info.run_id}: is no experiment's and no stage's; trace one of the runs below it"
+        )
     account = Account(origins)
     tree = Tree(title(run))
     script: list[str] = []
@@ -169,7 +202,12 @@ def _show_run(origins: RunIndex, run: backend.Run, *, as_json: bool) -> None:
         script += _add_files(node, origins, stage, into)
     _print(tree)
     if script:
-        print(f"\n# To get them back, into {into}:", f"cd {shlex.quote(str(Path.cwd()))}", *script, sep="\n")
+        print(
+            f"\n# To get them back, into {into}:",
+            f"cd {shlex.quote(str(Path.cwd()))}",
+            *script,
+            sep="\n",
+        )
     for ref in git.experiments():
         if ref.rev == run.data.tags.get("dvc.exp_rev"):
             print(f"# or all into the workspace: dvc exp apply {shlex.quote(ref.name)}")
@@ -201,15 +239,23 @@ def _circumstances(run: backend.Run) -> str:
     tags = run.data.tags
     began = datetime.fromtimestamp(run.info.start_time / 1000).astimezone()
     facts = [f"{began:%Y-%m-%d %H:%M:%S %z}"]
-    facts += [f"{(run.info.end_time - run.info.start_time) / 1000:.1f} s"] if run.info.end_time else []
+    facts += (
+        [f"{(run.info.end_time - run.info.start_time) / 1000:.1f} s"] if run.info.end_time else []
+    )
     facts += [f"by {tags.get('mlflow.user')} on {tags.get('retrace.system.machine')}"]
     return ", ".join(facts + ([tags["retrace.device"]] if "retrace.device" in tags else []))
 
 
 def _code(deps: Mapping[str, str]) -> str:
     """Return the number of code files, and which of them have changed."""
-    changed = [path for path, md5 in deps.items() if not Path(path).exists() or hashing.md5(Path(path)) != md5]
-    return f"{len(deps)} code files, " + (f"changed here: {', '.join(changed)}" if changed else "same here")
+    changed = [
+        path
+        for path, md5 in deps.items()
+        if not Path(path).exists() or hashing.md5(Path(path)) != md5
+    ]
+    return f"{len(deps)} code files, " + (
+        f"changed here: {', '.join(changed)}" if changed else "same here"
+    )
 
 
 def _locked() -> dict[str, str]:
@@ -225,7 +271,9 @@ def _inside(file: Path) -> str:
 
 def _pending() -> str:
     n = len(event_log.pending(event_log.folder()))
-    return f"; MLflow lacks {n} event logs: `retrace sync` uploads them, then try again" if n else ""
+    return (
+        f"; MLflow lacks {n} event logs: `retrace sync` uploads them, then try again" if n else ""
+    )
 
 
 def _print(tree: Tree) -> None:

@@ -51,7 +51,9 @@ def locate(client: backend.MlflowClient, output: Output, into: str) -> Locations
     if commit and (objects or _is_in_git(commit, output)):
         ways[f"commit {commit[:12]}"] = [get]
     if objects:
-        ways["DVC's cache"] = [_copy(source, Path(out) / inside) for inside, source in objects.items()]
+        ways["DVC's cache"] = [
+            _copy(source, Path(out) / inside) for inside, source in objects.items()
+        ]
     if _is_artifact(client, output):
         ways["MLflow's artifacts"] = [_download(output.run, output.path, str(Path(out).parent))]
     if Path(output.path).exists() and hashing.md5(Path(output.path)) == output.md5:
@@ -76,13 +78,18 @@ def download(client: backend.MlflowClient, output: Output, into: str) -> Path | 
     return got if hashing.md5(got) == output.md5 else None
 
 
-def reproduce_commands(client: backend.MlflowClient, run: backend.Run, rev: str | None) -> list[str]:
+def reproduce_commands(
+    client: backend.MlflowClient, run: backend.Run, rev: str | None
+) -> list[str]:
     """Return the commands that reproduce a stage's run in a work tree beside this one.
 
     There are none where the commit of its code is gone.
     """
     tags, tree = run.data.tags, f"../again-{run.info.run_id[:8]}"
-    commit = next((at for at in (rev, tags.get("mlflow.source.git.commit")) if at and git.has_commit(at)), None)
+    commit = next(
+        (at for at in (rev, tags.get("mlflow.source.git.commit")) if at and git.has_commit(at)),
+        None,
+    )
     if commit is None:
         return []
     commands = [shlex.join(["git", "worktree", "add", "--detach", tree, commit])]
@@ -110,7 +117,9 @@ def _commit(output: Output) -> str | None:
 @cache
 def _outs(commit: str) -> Mapping[str, str]:
     with git.export(commit) as folder, suppress(DataError):  # a merge that was committed half done
-        return {path: md5 for stage in graph.locked(folder).values() for path, md5 in stage.outs.items()}
+        return {
+            path: md5 for stage in graph.locked(folder).values() for path, md5 in stage.outs.items()
+        }
     return {}
 
 
@@ -156,7 +165,11 @@ def _download(run: str, artifact: str, into: str) -> str:
     command = shlex.join(["mlflow", "artifacts", "download", *options])
     place = os.environ.get("MLFLOW_TRACKING_URI")
     # With credentials in it, it is not shown: the shell that has them in its environment needs no more.
-    return f"MLFLOW_TRACKING_URI={shlex.quote(place)} {command}" if place and redacted(place) == place else command
+    return (
+        f"MLFLOW_TRACKING_URI={shlex.quote(place)} {command}"
+        if place and redacted(place) == place
+        else command
+    )
 
 
 def _copy(source: Path, to: Path) -> str:

@@ -26,7 +26,9 @@ def resolve_model(name: str) -> LoggedModel:
     run = index.run(name)
     if run is None:
         wanted = f"no model file here, and no run in {index.address}"
-        forms = "give models/model.safetensors, at least 6 digits of a run's id, or models:/name@alias"
+        forms = (
+            "give models/model.safetensors, at least 6 digits of a run's id, or models:/name@alias"
+        )
         raise RetraceError(f"{name}: {wanted}; {forms}")
     return model_of_run(index, run)
 
@@ -55,13 +57,15 @@ def evaluations(client: backend.MlflowClient, model: LoggedModel) -> list[backen
 
 
 def _train_runs(index: RunIndex, run: backend.Run) -> list[backend.Run]:
-    return [one for one in index.stages(run) if one is run or one.data.tags["retrace.stage"] == "train"]
+    return [
+        one for one in index.stages(run) if one is run or one.data.tags["retrace.stage"] == "train"
+    ]
 
 
 def _weights(run: backend.Run) -> str | None:
-    return cached_stages.hashes(run, "outs").get(str(settings.WEIGHTS)) or cached_stages.hashes(run, "deps").get(
-        str(settings.WEIGHTS)
-    )
+    return cached_stages.hashes(run, "outs").get(str(settings.WEIGHTS)) or cached_stages.hashes(
+        run, "deps"
+    ).get(str(settings.WEIGHTS))
 
 
 def _registered(index: RunIndex, name: str) -> LoggedModel:
@@ -70,11 +74,17 @@ def _registered(index: RunIndex, name: str) -> LoggedModel:
         raise RetraceError(
             f"{name}: should be models:/name@alias or models:/name/version, such as models:/mnist@champion"
         )
-    version = registry.version(index.client, parts["name"], alias=parts["alias"], number=parts["version"])
+    version = registry.version(
+        index.client, parts["name"], alias=parts["alias"], number=parts["version"]
+    )
     if version is None:
         there = ", ".join(registry.addresses(index.client)) or "none yet"
-        raise RetraceError(f"{name}: not in {index.address}, which has {there}; `retrace promote RUN` adds one")
+        raise RetraceError(
+            f"{name}: not in {index.address}, which has {there}; `retrace promote RUN` adds one"
+        )
     model = registry.model_id(version)
     if model is None:
-        raise RetraceError(f"{name}: no model of this pipeline is behind it; `retrace promote RUN` registers one")
+        raise RetraceError(
+            f"{name}: no model of this pipeline is behind it; `retrace promote RUN` registers one"
+        )
     return logged.complete(index.client, model)

@@ -39,18 +39,26 @@ def promote(run_id: str, alias: str, *, force: bool) -> None:
         tags = _tags(origins, model, run, evaluated)
         if fault := _fault(f"{name}@{alias}", present, tags):
             if not force:
-                raise RetraceError(f"run {run.info.run_id[:8]}: {fault}; --force promotes it all the same")
+                raise RetraceError(
+                    f"run {run.info.run_id[:8]}: {fault}; --force promotes it all the same"
+                )
             print(f"forced: {fault}")
         known = (one for one in registry.versions(origins.client, name) if _is_same(one, tags))
         version = next(known, None) or registry.add(origins.client, name, model, tags)
         said = f"models:/{name}@{alias} is version {version.version}"
-        said += f", of run {version.tags['retrace.run'][:8]}, test accuracy {float(tags[ACCURACY]):.2%}"
+        said += (
+            f", of run {version.tags['retrace.run'][:8]}, test accuracy {float(tags[ACCURACY]):.2%}"
+        )
         if present and present.version == version.version:
             print(f"{said}; it was before, and nothing has changed")
             return
         origins.client.set_registered_model_alias(name, alias, str(version.version))
-    print(f"{said}; {f'before, it was version {present.version}' if present else 'the alias is new'}")
-    print(f"serve it: mlflow models serve -m models:/{name}@{alias} --env-manager local --port 5001")
+    print(
+        f"{said}; {f'before, it was version {present.version}' if present else 'the alias is new'}"
+    )
+    print(
+        f"serve it: mlflow models serve -m models:/{name}@{alias} --env-manager local --port 5001"
+    )
 
 
 def _finished(origins: RunIndex, run_id: str) -> backend.Run:
@@ -64,7 +72,9 @@ def _finished(origins: RunIndex, run_id: str) -> backend.Run:
     return run
 
 
-def _evaluated(origins: RunIndex, model: LoggedModel, run: backend.Run, present: dict[str, str]) -> backend.Run:
+def _evaluated(
+    origins: RunIndex, model: LoggedModel, run: backend.Run, present: dict[str, str]
+) -> backend.Run:
     """Return the run that tested the model.
 
     It is one on the data of the `present` version, else the experiment's own, else the newest.
@@ -82,7 +92,9 @@ def _evaluated(origins: RunIndex, model: LoggedModel, run: backend.Run, present:
     return max(evaluations, key=priority)
 
 
-def _tags(origins: RunIndex, model: LoggedModel, run: backend.Run, evaluated: backend.Run) -> dict[str, str]:
+def _tags(
+    origins: RunIndex, model: LoggedModel, run: backend.Run, evaluated: backend.Run
+) -> dict[str, str]:
     """Return the version's tags of its origin, named as those of runs."""
     trained = origins.client.get_run(str(model.source_run_id))
     parent = origins.experiment(run) or run

@@ -70,7 +70,9 @@ def share_objects(tree: Path) -> None:
     try:
         git.init_sharing(tree, files.root(), _environment())
     except RetraceError:
-        raise RetraceError(f"{files.root()}: is no git repository; there is no code to reproduce a run from") from None
+        raise RetraceError(
+            f"{files.root()}: is no git repository; there is no code to reproduce a run from"
+        ) from None
 
 
 def check_out_origin(tree: Path, origin: Origin) -> None:
@@ -115,14 +117,21 @@ def repro(tree: Path, stages: Iterable[str], out: IO[str] | None = None) -> None
     environment = _environment() | {MARK: str(tree)}
     # A session of its own: Ctrl-C is for us, who end all of it.
     with subprocess.Popen(
-        command, cwd=tree, env=environment, stdin=subprocess.DEVNULL, stdout=out, start_new_session=True
+        command,
+        cwd=tree,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=out,
+        start_new_session=True,
     ) as process:
         try:
             code = process.wait()
         finally:
             _end(tree)
     if code:
-        raise RetraceError(f"`dvc repro` ended with {code} in the rebuilt folder, as said above: nothing to compare")
+        raise RetraceError(
+            f"`dvc repro` ended with {code} in the rebuilt folder, as said above: nothing to compare"
+        )
 
 
 def event_logs(tree: Path) -> dict[str, list[Event]]:

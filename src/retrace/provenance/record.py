@@ -14,7 +14,9 @@ from retrace.provenance.diff import Facts
 from retrace.provenance.run_index import RunIndex
 from retrace.store import backend, cached_stages, groups
 
-TIMED = re.compile(r"train_s|images_per_s|system/.*")  # of the clock and the machine: never compared
+TIMED = re.compile(
+    r"train_s|images_per_s|system/.*"
+)  # of the clock and the machine: never compared
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,14 @@ class Record:
     def own(self) -> list[backend.Run]:
         """Return the experiment's own runs, which all had its code: the run itself, then train's."""
         parent = self.parent.info.run_id
-        found = [run for run in self.made_by.values() if run.data.tags.get("mlflow.parentRunId") == parent]
-        return sorted(found, key=lambda run: (run is not self.run, run is not self.made_by.get("train")))
+        found = [
+            run
+            for run in self.made_by.values()
+            if run.data.tags.get("mlflow.parentRunId") == parent
+        ]
+        return sorted(
+            found, key=lambda run: (run is not self.run, run is not self.made_by.get("train"))
+        )
 
 
 def find_record(run_id: str) -> Record:
@@ -58,17 +66,23 @@ def find_record(run_id: str) -> Record:
     if groups.SUMMARY in tags:
         raise RetraceError(f"run {run_id}: sums up folds; verify the runs below it, one a fold")
     if "retrace.key" not in tags and "retrace.stage" not in tags:
-        raise RetraceError(f"run {run_id}: is none of this pipeline's; `mlflow ui` shows those that are")
+        raise RetraceError(
+            f"run {run_id}: is none of this pipeline's; `mlflow ui` shows those that are"
+        )
     parent = index.experiment(run)
     if parent is None:
-        raise RetraceError(f"run {run_id}: its experiment's run is no more in {index.address}, and with it the key")
+        raise RetraceError(
+            f"run {run_id}: its experiment's run is no more in {index.address}, and with it the key"
+        )
     made_by = {made.data.tags["retrace.stage"]: made for made in index.stages(parent)}
     stages = tuple(stage for stage in graph.names() if stage in made_by)
     if parent is not run:
         stages = (tags["retrace.stage"],)
         made_by |= {tags["retrace.stage"]: run}
     if not stages:
-        raise RetraceError(f"run {run_id}: MLflow knows none of its stages; `retrace sync` may tell it")
+        raise RetraceError(
+            f"run {run_id}: MLflow knows none of its stages; `retrace sync` may tell it"
+        )
     for one in (run, *(made_by[stage] for stage in stages)):
         if one.info.status != "FINISHED":
             said = f"run {one.info.run_id} ({one.info.run_name}): is {one.info.status}"
@@ -76,7 +90,9 @@ def find_record(run_id: str) -> Record:
     return Record(run, parent, made_by, stages)
 
 
-def recorded_facts(client: backend.MlflowClient, record: Record, makers: Mapping[str, str]) -> Facts:
+def recorded_facts(
+    client: backend.MlflowClient, record: Record, makers: Mapping[str, str]
+) -> Facts:
     """Return what the run made and measured, and what it read of stages that are not verified."""
     facts: dict[tuple[str, str], Any] = {}
     headlines: dict[str, str] = {}
@@ -87,7 +103,9 @@ def recorded_facts(client: backend.MlflowClient, record: Record, makers: Mapping
                 facts[makers[path], path] = md5
         facts |= {(stage, path): md5 for path, md5 in cached_stages.hashes(run, "outs").items()}
         for name in filter(_is_compared, run.data.metrics):
-            history = sorted(client.get_metric_history(run.info.run_id, name), key=lambda point: point.timestamp)
+            history = sorted(
+                client.get_metric_history(run.info.run_id, name), key=lambda point: point.timestamp
+            )
             facts[stage, name] = {point.step: point.value for point in history}
         for name, value in json.loads(run.data.tags.get(cached_stages.HEADLINE, "{}")).items():
             facts.setdefault((stage, name), {})["headline"] = value
@@ -113,11 +131,15 @@ def reproduced_facts(
         for event in logs.get(stage, []):
             places = {"metrics": [event.get("step")], "headline": shown}.get(event["kind"], ())
             for name in filter(_is_compared, event["values"] if places else ()):
-                facts.setdefault((stage, name), {}).update(dict.fromkeys(places, event["values"][name]))
+                facts.setdefault((stage, name), {}).update(
+                    dict.fromkeys(places, event["values"][name])
+                )
     return facts
 
 
-def device_change(record: Record, logs: Mapping[str, list[Event]], exact: tuple[str, ...]) -> tuple[str, str] | None:
+def device_change(
+    record: Record, logs: Mapping[str, list[Event]], exact: tuple[str, ...]
+) -> tuple[str, str] | None:
     """Return the kinds of device then and now where a stage, or its training, had another one.
 
     Stages in `exact` give equal bytes on all devices and do not count.
@@ -130,7 +152,11 @@ def device_change(record: Record, logs: Mapping[str, list[Event]], exact: tuple[
         for event in logs[stage]:
             now |= event["values"] if event["kind"] == "tags" else {}
             now |= {"retrace.system.machine": event["machine"]} if event["kind"] == "start" else {}
-        kinds = [tag for tag in ("retrace.device", "retrace.system.machine") if tag in then and tag in now]
+        kinds = [
+            tag
+            for tag in ("retrace.device", "retrace.system.machine")
+            if tag in then and tag in now
+        ]
         if any(then[tag] != now[tag] for tag in kinds):
             return ", ".join(then[tag] for tag in kinds), ", ".join(now[tag] for tag in kinds)
     return None

@@ -71,12 +71,18 @@ class Resolver:
         """Raises RetraceError where nothing is called so, or more than one thing is."""
         if name == WORKSPACE:
             return self._of_tree(name, "the workspace", Path())
-        revs = {ref.rev: f"DVC's experiment, commit {ref.rev[:12]}" for ref in git.experiments() if ref.name == name}
+        revs = {
+            ref.rev: f"DVC's experiment, commit {ref.rev[:12]}"
+            for ref in git.experiments()
+            if ref.name == name
+        }
         if commit := git.resolve_commit(name):
             revs.setdefault(commit, f"commit {commit[:12]}")
         run = self._ask(lambda index: index.run(name) or (None if revs else _called(name, index)))
         if len(found := [*revs.values(), *([f"run {run.info.run_id}"] if run else [])]) > 1:
-            raise RetraceError(f"{name}: may be {' or '.join(found)}; give the commit, or more digits of the run's id")
+            raise RetraceError(
+                f"{name}: may be {' or '.join(found)}; give the commit, or more digits of the run's id"
+            )
         for rev, said in revs.items():
             with git.export(rev) as folder:
                 return self._of_tree(name, said, folder)
@@ -85,7 +91,9 @@ class Resolver:
             raise RetraceError(f"{name}: {self._unknown(name)}")
         return known
 
-    def read_output(self, named: NamedExperiment, path: Path, read: Callable[[Path], Answer]) -> Answer | None:
+    def read_output(
+        self, named: NamedExperiment, path: Path, read: Callable[[Path], Answer]
+    ) -> Answer | None:
         """What `read` makes of a file that the experiment made; None where neither the work tree, nor DVC's cache, nor
         MLflow's artifacts have it whole.
         """
@@ -103,11 +111,19 @@ class Resolver:
         try:
             locked = graph.locked(folder)
         except DataError:
-            raise RetraceError(f"{name}: {said} has a {graph.LOCK} that is not as DVC has it; name another") from None
+            raise RetraceError(
+                f"{name}: {said} has a {graph.LOCK} that is not as DVC has it; name another"
+            ) from None
         if not locked:
-            raise RetraceError(f"{name}: {said} has no {graph.LOCK}, so nothing was made there; `dvc repro` makes it")
+            raise RetraceError(
+                f"{name}: {said} has no {graph.LOCK}, so nothing was made there; `dvc repro` makes it"
+            )
         current = _current(locked)
-        ran = {key: value for entry in current.values() for key, value in overrides.flatten(entry.params).items()}
+        ran = {
+            key: value
+            for entry in current.values()
+            for key, value in overrides.flatten(entry.params).items()
+        }
         bare = NamedExperiment(
             name,
             said,
@@ -127,7 +143,10 @@ class Resolver:
         else:
             metrics = self.read_output(named, settings.METRICS, _loaded) or {}
         if said and not metrics:
-            notes = (*notes, f"what evaluate made as {settings.METRICS} is nowhere: no figures of it")
+            notes = (
+                *notes,
+                f"what evaluate made as {settings.METRICS} is nowhere: no figures of it",
+            )
         for path in TOLD:
             if md5 := named.outs.get(path):
                 told = _told(self._ask(lambda index, path=path, md5=md5: index.maker(path, md5)))
@@ -166,7 +185,9 @@ def _current(locked: Mapping[str, graph.Locked]) -> dict[str, graph.Locked]:
     return current
 
 
-def _notes(locked: Mapping[str, graph.Locked], current: Mapping[str, graph.Locked], folder: Path) -> Iterator[str]:
+def _notes(
+    locked: Mapping[str, graph.Locked], current: Mapping[str, graph.Locked], folder: Path
+) -> Iterator[str]:
     if old := [stage for stage in locked if stage not in current]:
         yield f"{', '.join(old)} did not run since a stage before made other files: left out; `dvc repro` runs the rest"
     try:
@@ -182,16 +203,30 @@ def _of_run(name: str, run: backend.Run, index: RunIndex) -> NamedExperiment:
     """An experiment as MLflow has it. Raises RetraceError where the run is none, nor a stage of one."""
     parent = run if "retrace.key" in run.data.tags else index.parent(run)
     if parent is None or "retrace.key" not in parent.data.tags:
-        what = "sums up folds; name a run below it" if groups.SUMMARY in run.data.tags else "is no experiment's"
-        raise RetraceError(f"{name}: run {run.info.run_id} {what}; `retrace leaderboard` lists experiments")
+        what = (
+            "sums up folds; name a run below it"
+            if groups.SUMMARY in run.data.tags
+            else "is no experiment's"
+        )
+        raise RetraceError(
+            f"{name}: run {run.info.run_id} {what}; `retrace leaderboard` lists experiments"
+        )
     stages = {stage.data.tags["retrace.stage"]: stage for stage in index.stages(parent)}
     return NamedExperiment(
         name,
         said=f"{parent.info.status} in MLflow as {parent.info.run_name}, run {parent.info.run_id}",
         params=parent.data.params,
         metrics=parent.data.metrics | _told(stages.get("train")),
-        deps={path: md5 for stage in stages.values() for path, md5 in cached_stages.hashes(stage, "deps").items()},
-        outs={path: md5 for stage in stages.values() for path, md5 in cached_stages.hashes(stage, "outs").items()},
+        deps={
+            path: md5
+            for stage in stages.values()
+            for path, md5 in cached_stages.hashes(stage, "deps").items()
+        },
+        outs={
+            path: md5
+            for stage in stages.values()
+            for path, md5 in cached_stages.hashes(stage, "outs").items()
+        },
     )
 
 
@@ -203,14 +238,17 @@ def _called(name: str, index: RunIndex) -> backend.Run | None:
     found = list(backend.every(index.client, index.experiments, asked))
     if len(found) > 1:
         ids = ", ".join(run.info.run_id for run in found)
-        raise RetraceError(f"{name}: so are called {len(found)} runs of MLflow's, {ids}; give the id of one")
+        raise RetraceError(
+            f"{name}: so are called {len(found)} runs of MLflow's, {ids}; give the id of one"
+        )
     return found[0] if found else None
 
 
 def _artifact(index: RunIndex, path: str, md5: str, folder: str) -> Path | None:
     """The file of these bytes out of any run's artifacts, put into `folder`."""
     got = (
-        locations.download(index.client, Output(path, md5, run.info.run_id, None), folder) for run in index.makers(md5)
+        locations.download(index.client, Output(path, md5, run.info.run_id, None), folder)
+        for run in index.makers(md5)
     )
     return next(filter(None, got), None)
 

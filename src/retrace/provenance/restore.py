@@ -27,7 +27,11 @@ def restore(client: backend.MlflowClient, record: Record, tree: Path) -> Origin:
         try:
             rebuild.check_out_origin(tree, origin)
             values = params_file.read(tree / settings.PARAMS)
-            read = cached_stages.hashes(record.made_by["download"], "deps") if "download" in record.made_by else {}
+            read = (
+                cached_stages.hashes(record.made_by["download"], "deps")
+                if "download" in record.made_by
+                else {}
+            )
             if values.get("dataset") == "image_folder" and str(settings.IMAGES) in read:
                 rebuild.restore_images(tree, read[str(settings.IMAGES)])
         except RetraceError as error:
@@ -61,14 +65,19 @@ def _patch(client: backend.MlflowClient, run: str) -> bytes:
 
 def _others(record: Record, values: params_file.Values, tree: Path) -> list[str]:
     """Return the code files and parameters that differ between `tree` and the experiment's runs."""
-    recorded = {path: md5 for run in record.own() for path, md5 in cached_stages.hashes(run, "deps").items()}
+    recorded = {
+        path: md5 for run in record.own() for path, md5 in cached_stages.hashes(run, "deps").items()
+    }
     files = [
         path
         for path, md5 in sorted(recorded.items())
-        if path.startswith(CODE) and not ((tree / path).exists() and hashing.md5(tree / path) == md5)
+        if path.startswith(CODE)
+        and not ((tree / path).exists() and hashing.md5(tree / path) == md5)
     ]
     chosen = sorted(record.parent.data.params.items())
-    return files + [f"{settings.PARAMS} ({key})" for key, value in chosen if str(_at(values, key)) != value]
+    return files + [
+        f"{settings.PARAMS} ({key})" for key, value in chosen if str(_at(values, key)) != value
+    ]
 
 
 def _at(values: Any, key: str) -> Any:

@@ -27,10 +27,14 @@ class RunIndex:
         """
         if not ID.fullmatch(start):
             return None
-        runs = list(backend.every(self.client, self.experiments, f"attributes.run_id LIKE '{start}%'"))
+        runs = list(
+            backend.every(self.client, self.experiments, f"attributes.run_id LIKE '{start}%'")
+        )
         if len(runs) > 1:
             ids = ", ".join(run.info.run_id for run in runs)
-            raise RetraceError(f"{start}: so start the ids of {len(runs)} runs, {ids}; give more digits")
+            raise RetraceError(
+                f"{start}: so start the ids of {len(runs)} runs, {ids}; give more digits"
+            )
         return runs[0] if runs else None
 
     def parent(self, run: backend.Run) -> backend.Run | None:
@@ -48,7 +52,9 @@ class RunIndex:
         """Return the runs that made these bytes, finished ones first, then the oldest."""
         if md5 not in self._made:
             runs = backend.every(self.client, self.experiments, f"tags.`{MADE}{md5}` LIKE '%'")
-            self._made[md5] = sorted(runs, key=lambda run: (run.info.status != "FINISHED", run.info.start_time))
+            self._made[md5] = sorted(
+                runs, key=lambda run: (run.info.status != "FINISHED", run.info.start_time)
+            )
         return self._made[md5]
 
     def maker(self, path: str, md5: str, parent: str | None = None) -> backend.Run | None:
@@ -73,7 +79,11 @@ class RunIndex:
             return [run]
         stages = []
         for stage in graph.names():
-            ids = [tags[tag] for tag in (f"retrace.run.{stage}", f"retrace.cached.{stage}") if tag in tags]
+            ids = [
+                tags[tag]
+                for tag in (f"retrace.run.{stage}", f"retrace.cached.{stage}")
+                if tag in tags
+            ]
             runs = [known for known in map(self.run, ids) if known]
             stages += sorted(runs, key=lambda known: known.info.status != "FINISHED")[:1]
         return stages

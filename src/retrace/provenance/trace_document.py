@@ -21,7 +21,9 @@ def file_document(index: RunIndex, path: str, md5: str, maker: backend.Run) -> D
         reads = []
         for dep, digest in cached_stages.hashes(run, "deps").items():
             above = index.maker(dep, digest, run.data.tags.get("mlflow.parentRunId"))
-            reads.append({"path": dep, "md5": digest, "made_by": above.info.run_id if above else None})
+            reads.append(
+                {"path": dep, "md5": digest, "made_by": above.info.run_id if above else None}
+            )
             left += [above] if above else []
         runs[run.info.run_id] = run_facts(run) | {"reads": reads}
     return {"path": path, "md5": md5, "made_by": maker.info.run_id, "runs": runs}
@@ -50,7 +52,9 @@ def run_facts(run: backend.Run) -> Document:
         "name": run.info.run_name,
         "stage": tags.get("retrace.stage"),
         "status": run.info.status,
-        "experiment": run.info.run_id if "retrace.key" in tags else tags.get("mlflow.parentRunId", run.info.run_id),
+        "experiment": run.info.run_id
+        if "retrace.key" in tags
+        else tags.get("mlflow.parentRunId", run.info.run_id),
         "commit": tags.get("mlflow.source.git.commit"),
         "began": run.info.start_time,
         "ended": run.info.end_time,

@@ -54,7 +54,9 @@ def is_missing(uri: str) -> bool:
 
 def lock() -> FileLock:
     """Return the lock under which one process of the machine finds or creates something."""
-    file = (files.root() / ".retrace" / "mlflow.lock").resolve()  # a link, in the tree of a sweep's trial
+    file = (
+        files.root() / ".retrace" / "mlflow.lock"
+    ).resolve()  # a link, in the tree of a sweep's trial
     return FileLock(file, timeout=LOCK_TIMEOUT_S)
 
 
@@ -100,8 +102,12 @@ def answering() -> Iterator[None]:
         raise
     except (MlflowException, SQLAlchemyError, requests.RequestException, ConnectionError) as error:
         reason = " ".join(str(error).partition("[SQL:")[0].split())[:300]
-        mend = "see whether its file can be written to" if address().startswith(SQLITE) else "start it"
-        todo = REFUSED.get(getattr(error, "error_code", ""), f"{mend}, or name another in MLFLOW_TRACKING_URI")
+        mend = (
+            "see whether its file can be written to" if address().startswith(SQLITE) else "start it"
+        )
+        todo = REFUSED.get(
+            getattr(error, "error_code", ""), f"{mend}, or name another in MLFLOW_TRACKING_URI"
+        )
         raise AwayError(redacted(f"MLflow: {reason}; {todo}, and type this again")) from None
 
 
@@ -165,7 +171,9 @@ def experiment_of(client: MlflowClient, name: str) -> str:
     # MLflow keeps the location forever, hence absolute: a queued experiment's folder is deleted.
     # A server has its own.
     location = None if is_served(client.tracking_uri) else (files.root() / "mlruns" / name).as_uri()
-    return client.create_experiment(name, location, {"mlflow.experimentKind": "custom_model_development"})
+    return client.create_experiment(
+        name, location, {"mlflow.experimentKind": "custom_model_development"}
+    )
 
 
 def experiments(client: MlflowClient) -> list[str]:
@@ -173,7 +181,9 @@ def experiments(client: MlflowClient) -> list[str]:
     return [experiment.experiment_id for experiment in client.search_experiments()]
 
 
-def first(client: MlflowClient, experiments: list[str], tags: Mapping[str, str], also: str = "") -> Run | None:
+def first(
+    client: MlflowClient, experiments: list[str], tags: Mapping[str, str], also: str = ""
+) -> Run | None:
     """Return the oldest run with all these tags that matches `also`, an MLflow filter."""
     conditions = [f"tags.`{tag}` = '{value}'" for tag, value in tags.items()]
     query = " and ".join(conditions + ([also] if also else []))

@@ -11,7 +11,9 @@ from retrace.pipeline import identity
 from retrace.store import backend, models
 from retrace.store.runs import Pair
 
-HEADLINE = "retrace.headline"  # tag of a child: the summary metrics that its stage gave to the parent
+HEADLINE = (
+    "retrace.headline"  # tag of a child: the summary metrics that its stage gave to the parent
+)
 FINISHED = "attributes.status = 'FINISHED'"
 
 
@@ -77,4 +79,8 @@ def link(client: MlflowClient, parent: str, cached: Mapping[str, Run]) -> None:
 def hashes(run: Run, kind: str) -> dict[str, str]:
     """Return the MD5 by path of the run's `deps` or `outs`."""
     prefix = f"dvc.{kind}."
-    return {tag.removeprefix(prefix): md5 for tag, md5 in run.data.tags.items() if tag.startswith(prefix)}
+    return {
+        tag.removeprefix(prefix): md5
+        for tag, md5 in run.data.tags.items()
+        if tag.startswith(prefix)
+    }

@@ -40,7 +40,9 @@ def read(folder: Path) -> Tree | None:
         return None
     images = locked["download"].deps.get(str(settings.IMAGES))
     file = folder / settings.METRICS
-    is_locked = file.exists() and hashing.md5(file) == locked["evaluate"].outs.get(str(settings.METRICS))
+    is_locked = file.exists() and hashing.md5(file) == locked["evaluate"].outs.get(
+        str(settings.METRICS)
+    )
     metrics = parse_metrics(file.read_bytes()) if is_locked else {}
     used = graph.used_params(values, stages)
     return Tree(values, used, identity.key(values, folder, images), locked, metrics)
@@ -52,7 +54,11 @@ def add_missing(client: MlflowClient) -> int:
     Each gets `dvc.exp_rev` and links to the runs that made its files.
     """
     refs = git.experiments()
-    known = {run.data.tags["dvc.exp_rev"]: run for run in _parents(client) if "dvc.exp_rev" in run.data.tags}
+    known = {
+        run.data.tags["dvc.exp_rev"]: run
+        for run in _parents(client)
+        if "dvc.exp_rev" in run.data.tags
+    }
     trees: dict[str, Tree] = {}
     named = defaultdict[str, list[ExperimentRef]](list)
     for ref in refs:
@@ -63,7 +69,9 @@ def add_missing(client: MlflowClient) -> int:
                     named[tree.key].append(ref)
     if here := read(Path()):
         trees.setdefault(here.key, here)
-    return sum(_add(client, tree, named[key], {ref.rev for ref in refs}) for key, tree in trees.items())
+    return sum(
+        _add(client, tree, named[key], {ref.rev for ref in refs}) for key, tree in trees.items()
+    )
 
 
 def _add(client: MlflowClient, tree: Tree, refs: list[ExperimentRef], revs: set[str]) -> bool:
@@ -73,16 +81,25 @@ def _add(client: MlflowClient, tree: Tree, refs: list[ExperimentRef], revs: set[
         run = backend.first(client, [experiment], {"retrace.key": tree.key})
         ref = _ref(run, refs)
         makers = {
-            stage: cached_stages.maker(client, experiment, stage, entry.outs) for stage, entry in tree.locked.items()
+            stage: cached_stages.maker(client, experiment, stage, entry.outs)
+            for stage, entry in tree.locked.items()
         }
-        if run and _is_complete(run, makers) and (ref is None or run.data.tags.get("dvc.exp_rev") in revs):
+        if (
+            run
+            and _is_complete(run, makers)
+            and (ref is None or run.data.tags.get("dvc.exp_rev") in revs)
+        ):
             return False
         at = ref.time if ref else git.commit_time("HEAD")
         start = {
             "dataset": tree.values["dataset"],
             "key": tree.key,
-            "folds": identity.key(tree.values | {"fold": None}) if tree.values["folds"] > 1 else None,
-            "experiment": {"dvc.exp_name": ref.name, "dvc.baseline_rev": ref.baseline} if ref else {},
+            "folds": identity.key(tree.values | {"fold": None})
+            if tree.values["folds"] > 1
+            else None,
+            "experiment": {"dvc.exp_name": ref.name, "dvc.baseline_rev": ref.baseline}
+            if ref
+            else {},
             "commit": ref.baseline if ref else git.head_commit(),
             "user": machine.user(),
             "time": at,
@@ -96,7 +113,9 @@ def _add(client: MlflowClient, tree: Tree, refs: list[ExperimentRef], revs: set[
             metrics=[] if makers["evaluate"] else metrics,
             tags=backend.tagged({"dvc.exp_rev": ref.rev} | start["experiment"] if ref else {}),
         )
-        cached_stages.link(client, parent, {stage: maker for stage, maker in makers.items() if maker})
+        cached_stages.link(
+            client, parent, {stage: maker for stage, maker in makers.items() if maker}
+        )
         if run is None:
             client.set_terminated(parent, "FINISHED", at)
     return True
@@ -120,7 +139,11 @@ def _ref(parent: Run | None, refs: list[ExperimentRef]) -> ExperimentRef | None:
 def _is_complete(parent: Run, makers: Mapping[str, Run | None]) -> bool:
     """Return whether the parent has a run of each stage that MLflow has a maker of."""
     tags = parent.data.tags.keys()
-    return all(tags & {f"retrace.run.{stage}", f"retrace.cached.{stage}"} for stage, run in makers.items() if run)
+    return all(
+        tags & {f"retrace.run.{stage}", f"retrace.cached.{stage}"}
+        for stage, run in makers.items()
+        if run
+    )
 
 
 def _parents(client: MlflowClient) -> Iterator[Run]:
@@ -137,7 +160,11 @@ def _is_up_to_date(
     outs: dict[str, str] = {}
     for name, stage in stages.items():
         entry = locked.get(name)
-        if entry is None or set(entry.deps) != set(stage.deps) or set(entry.outs) != set(stage.outs):
+        if (
+            entry is None
+            or set(entry.deps) != set(stage.deps)
+            or set(entry.outs) != set(stage.outs)
+        ):
             return False
         if overrides.flatten(entry.params) != overrides.select(values, stage.params):
             return False

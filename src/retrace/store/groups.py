@@ -21,14 +21,18 @@ def summarize(client: MlflowClient, experiment: str, start: Event) -> None:
     done = [run for run in runs if "test_accuracy" in run.data.metrics]
     if not done:
         return
-    now = max(run.info.end_time or run.info.start_time for run in done)  # equal, whichever fold is uploaded again
+    now = max(
+        run.info.end_time or run.info.start_time for run in done
+    )  # equal, whichever fold is uploaded again
     summary = _summary(client, experiment, start)
     for run in done:
         client.set_tag(run.info.run_id, "mlflow.parentRunId", summary)
     for name in sorted(set.intersection(*(set(run.data.metrics) for run in done))):
         values = [run.data.metrics[name] for run in done]
         client.log_metric(summary, f"{name}_mean", fmean(values), now, len(done))
-        client.log_metric(summary, f"{name}_spread", stdev(values) if len(values) > 1 else 0.0, now, len(done))
+        client.log_metric(
+            summary, f"{name}_spread", stdev(values) if len(values) > 1 else 0.0, now, len(done)
+        )
     client.set_tag(summary, "retrace.folds.done", f"{len(done)} of {start['params']['folds']}")
     client.set_terminated(summary, "FINISHED", now)
 

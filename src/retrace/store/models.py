@@ -26,7 +26,9 @@ def packager() -> Packager:
     entries = plugins.entries("packagers")
     if len(entries) != 1:
         names = ", ".join(entries) or "none"
-        raise DataError(f"retrace.packagers: needs one entry point, has {names}; `make env` installs")
+        raise DataError(
+            f"retrace.packagers: needs one entry point, has {names}; `make env` installs"
+        )
     (entry,) = entries.values()
     return entry.load()
 
@@ -60,7 +62,9 @@ def log(client: MlflowClient, runs: Pair, folder: Path, md5: str) -> None:
     """
     from mlflow.models import Model
 
-    model = _own(client, runs) or client.create_logged_model(runs.experiment, "model", runs.child, tags={MD5: md5})
+    model = _own(client, runs) or client.create_logged_model(
+        runs.experiment, "model", runs.child, tags={MD5: md5}
+    )
     if model.status != LoggedModelStatus.READY:
         config = Model.load(str(folder))
         config.model_id = model.model_id

@@ -13,7 +13,11 @@ from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 from retrace.store import backend
 
 MODEL = re.compile(r"models:/(m-[0-9a-f]{32})")  # source of a version
-ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")  # error codes for a missing version
+ABSENT = (
+    "RESOURCE_DOES_NOT_EXIST",
+    "INVALID_PARAMETER_VALUE",
+    "NOT_FOUND",
+)  # error codes for a missing version
 
 
 def version(
@@ -21,7 +25,11 @@ def version(
 ) -> ModelVersion | None:
     """Return the version of `name` with that alias or number, if there is one."""
     try:
-        return client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, str(number))
+        return (
+            client.get_model_version_by_alias(name, alias)
+            if alias
+            else client.get_model_version(name, str(number))
+        )
     except MlflowException as error:
         if error.error_code not in ABSENT:
             raise
@@ -47,10 +55,16 @@ def model_id(version: ModelVersion) -> str | None:
 
 def addresses(client: MlflowClient) -> list[str]:
     """Return the addresses of all aliases, as `mlflow models serve` takes them."""
-    return [f"models:/{model.name}@{alias}" for model in client.search_registered_models() for alias in model.aliases]
+    return [
+        f"models:/{model.name}@{alias}"
+        for model in client.search_registered_models()
+        for alias in model.aliases
+    ]
 
 
-def add(client: MlflowClient, name: str, model: LoggedModel, tags: Mapping[str, str]) -> ModelVersion:
+def add(
+    client: MlflowClient, name: str, model: LoggedModel, tags: Mapping[str, str]
+) -> ModelVersion:
     """Add a version to `name`, creating the name if needed. Call it under the store's lock."""
     try:
         client.create_registered_model(name)
@@ -59,8 +73,13 @@ def add(client: MlflowClient, name: str, model: LoggedModel, tags: Mapping[str, 
             raise
     source = f"models:/{model.model_id}"
     with backend.known():
-        version = client.create_model_version(name, source, model.source_run_id, dict(tags), model_id=model.model_id)
-    listed = [*json.loads(model.tags.get(MLFLOW_MODEL_VERSIONS, "[]")), {"name": name, "version": version.version}]
+        version = client.create_model_version(
+            name, source, model.source_run_id, dict(tags), model_id=model.model_id
+        )
+    listed = [
+        *json.loads(model.tags.get(MLFLOW_MODEL_VERSIONS, "[]")),
+        {"name": name, "version": version.version},
+    ]
     # The model's page shows this tag.
     client.set_logged_model_tags(model.model_id, {MLFLOW_MODEL_VERSIONS: json.dumps(listed)})
     return version

@@ -117,7 +117,9 @@ def abandoned(client: MlflowClient) -> list[Run]:
 def _close(client: MlflowClient, run: Run) -> bool:
     """Set the run to KILLED; return False if it is another member's, whose own sync closes it."""
     try:
-        client.set_tag(run.info.run_id, "retrace.error", "its process is gone, and its event log as well")
+        client.set_tag(
+            run.info.run_id, "retrace.error", "its process is gone, and its event log as well"
+        )
     except MlflowException as error:
         if error.error_code != "PERMISSION_DENIED":
             raise
@@ -141,6 +143,10 @@ def _latest(attempts: Iterable[Run]) -> dict[str, Run]:
 
 def _origin(start: Event, source: str) -> dict[str, str]:
     """Return the tags of a run's origin."""
-    tags = {"mlflow.source.type": "LOCAL", "mlflow.source.name": source, "mlflow.user": start["user"]}
+    tags = {
+        "mlflow.source.type": "LOCAL",
+        "mlflow.source.name": source,
+        "mlflow.user": start["user"],
+    }
     tags |= start["experiment"]
     return tags | ({"mlflow.source.git.commit": start["commit"]} if start["commit"] else {})

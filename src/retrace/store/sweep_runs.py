@@ -14,7 +14,9 @@ SUMMARY = "retrace.sweep.summary"  # of the run above them
 BEST = "retrace.sweep.best"  # tag of that run: the best trial's name; .<key>: a value of its
 
 
-def adopt(client: MlflowClient, experiment: str, parent: str, sweep: str, user: str, at: int) -> None:
+def adopt(
+    client: MlflowClient, experiment: str, parent: str, sweep: str, user: str, at: int
+) -> None:
     """Put a trial's parent run below the sweep's. Call it under the store's lock."""
     sweep_run = summary(client, experiment, sweep, user, at)
     client.log_batch(parent, tags=backend.tagged({TAG: sweep, "mlflow.parentRunId": sweep_run}))
@@ -44,7 +46,12 @@ def begin(dataset: str, sweep: str, space: Mapping[str, str], at: int) -> None:
 
 
 def update(
-    dataset: str, sweep: str, n: int, best: tuple[str, str, float], changes: Mapping[str, str], picture: Path | None
+    dataset: str,
+    sweep: str,
+    n: int,
+    best: tuple[str, str, float],
+    changes: Mapping[str, str],
+    picture: Path | None,
 ) -> None:
     """Log the best of `n` trials to the sweep's run: its name, metric and value; and the plot."""
     client = backend.client()
@@ -56,7 +63,9 @@ def update(
     old = [tag for tag in client.get_run(run).data.tags if tag.startswith(f"{BEST}.")]
     for tag in set(old) - {f"{BEST}.{key}" for key in changes}:
         client.delete_tag(run, tag)
-    tags = {BEST: name, "retrace.sweep.done": str(n)} | {f"{BEST}.{key}": value for key, value in changes.items()}
+    tags = {BEST: name, "retrace.sweep.done": str(n)} | {
+        f"{BEST}.{key}": value for key, value in changes.items()
+    }
     client.log_batch(run, tags=backend.tagged(tags))
     if picture:
         client.log_artifact(run, str(picture))

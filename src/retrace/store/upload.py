@@ -25,8 +25,16 @@ ANSWER_S = float(backend.ANSWER_S)
 LOCAL_S = 120.0  # for a local database, which can only be busy
 BYTES_PER_S = 1e6  # of the slowest connection to a server
 STORED_PER_S = 1e7  # of the slowest artifact store, during which a server does not answer
-SPLITS = {str(settings.TRAIN): "training", str(settings.VALIDATION): "validation", str(settings.TEST): "testing"}
-PREFIXES = {"train_": settings.TRAIN, "val_": settings.VALIDATION, "test_": settings.TEST}  # of metrics: their split
+SPLITS = {
+    str(settings.TRAIN): "training",
+    str(settings.VALIDATION): "validation",
+    str(settings.TEST): "testing",
+}
+PREFIXES = {
+    "train_": settings.TRAIN,
+    "val_": settings.VALIDATION,
+    "test_": settings.TEST,
+}  # of metrics: their split
 
 Patience = Callable[[float], None]
 
@@ -77,13 +85,17 @@ class Upload:
         _log_datasets(client, runs, self.start)
         self.runs = runs
 
-    def _log(self, client: MlflowClient, runs: runs_of.Pair, event: Event, patience: Patience) -> None:
+    def _log(
+        self, client: MlflowClient, runs: runs_of.Pair, event: Event, patience: Patience
+    ) -> None:
         kept = event_log.copies(self.path)
         match event["kind"]:
             case "tags":
                 client.log_batch(runs.child, tags=backend.tagged(event["values"]))
             case "headline":
-                self.headline |= {name: {**event, "value": value} for name, value in event["values"].items()}
+                self.headline |= {
+                    name: {**event, "value": value} for name, value in event["values"].items()
+                }
                 metrics = {name: entry["value"] for name, entry in self.headline.items()}
                 client.set_tag(runs.child, cached_stages.HEADLINE, json.dumps(metrics))
             case "artifact" if (copy := kept / event["path"]).exists():
@@ -99,7 +111,9 @@ class Upload:
                 patience(4 * ANSWER_S + self._local)
                 self._end(client, runs, event)
 
-    def _log_model(self, client: MlflowClient, runs: runs_of.Pair, weights: Path, card: Path) -> None:
+    def _log_model(
+        self, client: MlflowClient, runs: runs_of.Pair, weights: Path, card: Path
+    ) -> None:
         """Package and log the model.
 
         If it cannot be packaged, as by other code than trained it, `advance` fails only after
@@ -121,7 +135,10 @@ class Upload:
 
     def _end(self, client: MlflowClient, runs: runs_of.Pair, end: Event) -> None:
         tags = {f"dvc.outs.{out}": md5 for out, md5 in end.get("outs", {}).items()}
-        tags |= {f"retrace.made.{md5}": path for path, md5 in (end.get("outs", {}) | end.get("files", {})).items()}
+        tags |= {
+            f"retrace.made.{md5}": path
+            for path, md5 in (end.get("outs", {}) | end.get("files", {})).items()
+        }
         tags |= {"retrace.error": end["error"][:5000]} if "error" in end else {}
         for batch in _batches(backend.tagged(tags), MAX_TAGS):
             client.log_batch(runs.child, tags=batch)
@@ -141,10 +158,14 @@ class Upload:
             return
         measured = []
         for name, entry in self.headline.items():
-            split = next((str(split) for prefix, split in PREFIXES.items() if name.startswith(prefix)), "")
+            split = next(
+                (str(split) for prefix, split in PREFIXES.items() if name.startswith(prefix)), ""
+            )
             digest = self.start["deps"].get(split)
             dataset = (_dataset_name(self.start, split), digest) if digest else (None, None)
-            measured.append(Metric(name, entry["value"], entry["time"], 0, model, *dataset, runs.parent))
+            measured.append(
+                Metric(name, entry["value"], entry["time"], 0, model, *dataset, runs.parent)
+            )
         client.log_batch(runs.parent, metrics=measured)
 
 
@@ -172,7 +193,9 @@ def try_finish(path: Path, patience: Patience = lambda _: None) -> tuple[bool, s
     except (_StoppedError, ConnectionError):
         raise
     except Exception as error:  # noqa: BLE001 - of MLflow, its store or a packager
-        return False, redacted(f"{path}: {type(error).__name__}: {' '.join(str(error).split())[:300]}")
+        return False, redacted(
+            f"{path}: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        )
 
 
 def leftovers(folder: Path, stop: Callable[[], bool]) -> None:
@@ -213,7 +236,9 @@ def _log_metrics(client: MlflowClient, runs: runs_of.Pair, events: list[Event]) 
     for event in events:
         if run := targets.get(event["kind"]):
             values = event["values"].items()
-            metrics[run] += [Metric(key, value, event["time"], event["step"]) for key, value in values]
+            metrics[run] += [
+                Metric(key, value, event["time"], event["step"]) for key, value in values
+            ]
     for run, logged in metrics.items():
         for batch in _batches(logged, MAX_METRICS):
             client.log_batch(run, metrics=batch)

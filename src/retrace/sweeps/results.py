@@ -29,7 +29,9 @@ def read_result(commit: str, metric: str, cache: Path) -> Result:
     with git.export(commit) as folder:
         tree = experiments.read(folder)
     if tree is None or metric not in tree.metrics:
-        raise DataError(f"commit {commit[:10]}: its {settings.METRICS} is not what its code and parameters made")
+        raise DataError(
+            f"commit {commit[:10]}: its {settings.METRICS} is not what its code and parameters made"
+        )
     return Result(tree.metrics[metric], _curve(tree, metric, cache), tree.key)
 
 
@@ -53,5 +55,6 @@ def _curve(tree: experiments.Tree, metric: str, cache: Path) -> dict[int, float]
     if not kept.is_file() or hashing.md5(kept) != md5:
         return {}
     return {
-        int(row["epoch"]): float(row[metric]) for row in csv.DictReader(io.StringIO(kept.read_text(encoding="utf-8")))
+        int(row["epoch"]): float(row[metric])
+        for row in csv.DictReader(io.StringIO(kept.read_text(encoding="utf-8")))
     }

@@ -37,7 +37,13 @@ class Runner:
     """Runs trials of a sweep, `jobs` at a time. None starts after `until`, on the monotonic clock."""
 
     def __init__(self, sweep: Sweep, jobs: int, until: float, say: Console) -> None:
-        self.sweep, self.asked, self.jobs, self.until, self.say = sweep, sweep.asked, jobs, until, say
+        self.sweep, self.asked, self.jobs, self.until, self.say = (
+            sweep,
+            sweep.asked,
+            jobs,
+            until,
+            say,
+        )
         self.dataset = (self.asked.space.base | self.asked.space.fixed)["dataset"]
         self.origin, self.cache, self.store, self.began = (
             worktree.current_origin(),
@@ -54,7 +60,9 @@ class Runner:
         A signal stops the running ones; they resume when the sweep does.
         """
         worktree.remove_leftovers(self.asked.name)
-        self.show(shown.begin, self.dataset, self.asked.name, self.asked.space.described(), self.began)
+        self.show(
+            shown.begin, self.dataset, self.asked.name, self.asked.space.described(), self.began
+        )
         self._print_count("")
         try:
             with self.say.status("") as status:
@@ -83,18 +91,26 @@ class Runner:
         if (claimed := self.sweep.claim()) is None:
             return False
         if twin := self.sweep.twin(claimed):
-            self._end(claimed, TrialState.COMPLETE, twin.value, experiment=twin.user_attrs["experiment"])
+            self._end(
+                claimed, TrialState.COMPLETE, twin.value, experiment=twin.user_attrs["experiment"]
+            )
             return True
         name = self.sweep.experiment(claimed.number)
         with ExitStack() as tree:
-            grown = tree.enter_context(worktree.trial_repository(name, self.asked.name, self.origin, self.cache))
+            grown = tree.enter_context(
+                worktree.trial_repository(name, self.asked.name, self.origin, self.cache)
+            )
             attempt = TrialProcess(name, self.asked.name, claimed.changes, grown, self.store)
             self.running.append(Running(claimed, attempt, tree.pop_all()))
         return True
 
     def _look(self, each: Running) -> None:
         """Report a trial's epochs; end it where it is hopeless or its process has ended."""
-        attempt, over, why = each.attempt, each.attempt.is_over, None  # read before the epochs, so none is missed
+        attempt, over, why = (
+            each.attempt,
+            each.attempt.is_over,
+            None,
+        )  # read before the epochs, so none is missed
         for epoch, value in attempt.epochs(self.asked.metric):
             if self.sweep.is_hopeless(each.claimed, epoch, value) and not over:
                 why = f"after epoch {epoch}, with {self.asked.metric} {value:.4f}: worse than three in four were then"
@@ -122,7 +138,9 @@ class Runner:
         if found:
             self.sweep.learn(claimed, found.curve)
             self.show(results.add_to_sweep, self.dataset, self.asked.name, found.key, self.began)
-            self._end(claimed, TrialState.COMPLETE, found.value, experiment=attempt.name, seconds=took)
+            self._end(
+                claimed, TrialState.COMPLETE, found.value, experiment=attempt.name, seconds=took
+            )
         elif pruned:
             self._end(claimed, TrialState.PRUNED, reason=pruned, seconds=took)
         else:
@@ -131,19 +149,38 @@ class Runner:
             return
         attempt.log.unlink(missing_ok=True)
 
-    def _end(self, claimed: ClaimedTrial, state: TrialState, value: float | None = None, **facts: str) -> None:
+    def _end(
+        self, claimed: ClaimedTrial, state: TrialState, value: float | None = None, **facts: str
+    ) -> None:
         ended = self.sweep.end(claimed, state, value, **facts)
         self.say.print(self._line(ended))
         if state is TrialState.COMPLETE:
-            self.show(shown.update, self.dataset, self.asked.name, self.sweep.n_over, *best(self.sweep), None)
+            self.show(
+                shown.update,
+                self.dataset,
+                self.asked.name,
+                self.sweep.n_over,
+                *best(self.sweep),
+                None,
+            )
 
     def _line(self, trial: FrozenTrial) -> str:
-        took = f"{trial.user_attrs['seconds']} s" if "seconds" in trial.user_attrs else "the same as an earlier trial"
-        came_to = f"{self.asked.metric} {trial.value:.4f}" if trial.state is TrialState.COMPLETE else WORDS[trial.state]
+        took = (
+            f"{trial.user_attrs['seconds']} s"
+            if "seconds" in trial.user_attrs
+            else "the same as an earlier trial"
+        )
+        came_to = (
+            f"{self.asked.metric} {trial.value:.4f}"
+            if trial.state is TrialState.COMPLETE
+            else WORDS[trial.state]
+        )
         line = f"{self.sweep.experiment(trial.number)}  {came_to}  {parameters_text(self.sweep, trial)}  ({took})"
         if trial.state is not TrialState.COMPLETE:
             return f"{line}: {trial.user_attrs['reason']}"
-        return f"{line}, the best so far" if self.sweep.complete()[0].number == trial.number else line
+        return (
+            f"{line}, the best so far" if self.sweep.complete()[0].number == trial.number else line
+        )
 
     def _at(self, each: Running) -> str:
         epochs = self.asked.space.values(each.claimed.changes)["epochs"]
@@ -151,9 +188,13 @@ class Runner:
 
     def _stop_if_nothing_works(self) -> None:
         over = [each for each in self.sweep.trials() if each.state in OVER]
-        if len(over) >= min(TRIED, self.sweep.n_trials) and all(each.state is TrialState.FAIL for each in over):
+        if len(over) >= min(TRIED, self.sweep.n_trials) and all(
+            each.state is TrialState.FAIL for each in over
+        ):
             why = over[-1].user_attrs.get("reason", "")
-            raise RetraceError(f"{self.asked.name}: all of the first {len(over)} trials failed, the last: {why}")
+            raise RetraceError(
+                f"{self.asked.name}: all of the first {len(over)} trials failed, the last: {why}"
+            )
 
     def _leave(self) -> None:
         """Stop all trials of this process; they resume when the sweep does."""
@@ -164,10 +205,14 @@ class Runner:
         with suppress(RetraceError):  # without it others see that this process is gone
             for each in self.running:
                 self.sweep.leave(each.claimed)
-            self._print_count(f", {stopped} stopped half-way" * (stopped > 0) + "; the same command resumes")
+            self._print_count(
+                f", {stopped} stopped half-way" * (stopped > 0) + "; the same command resumes"
+            )
 
     def _print_count(self, more: str) -> None:
-        self.say.print(f"{self.asked.name}: {self.sweep.n_over} of {self.sweep.n_trials} trials are done{more}")
+        self.say.print(
+            f"{self.asked.name}: {self.sweep.n_over} of {self.sweep.n_trials} trials are done{more}"
+        )
 
 
 def best(sweep: Sweep) -> tuple[tuple[str, str, float | None], dict[str, str]]:

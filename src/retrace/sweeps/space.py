@@ -30,7 +30,9 @@ TRAIN = "train"  # the stage whose metrics a sweep optimizes
 METRICS = ("val_loss", "val_accuracy")  # measured on the validation split after each epoch
 NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 RANGE = re.compile(rf"(log:)?({NUMBER}?)\.\.({NUMBER})(?::({NUMBER}))?")
-NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,50}", re.ASCII)  # valid for DVC with a number after it, and for a file
+NAME = re.compile(
+    r"[A-Za-z][A-Za-z0-9_-]{0,50}", re.ASCII
+)  # valid for DVC with a number after it, and for a file
 LONGEST = 30  # part of a name that is made of keys
 OTHER_DATA = (
     "dataset", "datasets", "validation_fraction", "test_fraction", "split_seed", "folds", "fold",
@@ -51,7 +53,9 @@ class Space:
 
     def all_trials(self, most: int) -> list[dict[str, Any]] | None:
         """Return every possible trial as Optuna has it; None where there are more than `most`."""
-        if any(isinstance(axis, FloatDistribution) and axis.step is None for axis in self.axes.values()):
+        if any(
+            isinstance(axis, FloatDistribution) and axis.step is None for axis in self.axes.values()
+        ):
             return None
         trials = list(islice(self._below({}, list(self.axes)), most + 1))
         return trials if len(trials) <= most else None
@@ -79,7 +83,8 @@ class Space:
     def changes(self, taken: Mapping[str, Any]) -> Flat:
         """Return the changes to params.yaml of a trial's parameters in Optuna."""
         return self.fixed | {
-            key: self.choices[key][value] if key in self.choices else value for key, value in taken.items()
+            key: self.choices[key][value] if key in self.choices else value
+            for key, value in taken.items()
         }
 
     def values(self, changes: Flat) -> Values:
@@ -113,7 +118,9 @@ def parse_space(words: Sequence[str], values: Values) -> Space:
         keys = [word.partition("=")[0] for word in words]
         raise ParamsError(f"{next(key for key in keys if keys.count(key) > 1)}: is given twice")
     read = {key: _read(key, text, base) for key, text in texts.items()}
-    fixed = {key: many[0] for key, many in read.items() if isinstance(many, list) and len(many) == 1}
+    fixed = {
+        key: many[0] for key, many in read.items() if isinstance(many, list) and len(many) == 1
+    }
     swept = {key: many for key, many in read.items() if key not in fixed}
     choices = {
         key: {overrides.word(key, value): value for value in many}
@@ -122,12 +129,16 @@ def parse_space(words: Sequence[str], values: Values) -> Space:
     }
     axes = {
         key: CategoricalDistribution(tuple(choices[key])) if isinstance(many, list) else many
-        for key, many in sorted(swept.items(), key=lambda item: item[0] not in tables)  # settings after their choice
+        for key, many in sorted(
+            swept.items(), key=lambda item: item[0] not in tables
+        )  # settings after their choice
     }
     space = Space(axes, choices, fixed, base, tables)
     _check_values(space, fixed)
     if not axes:
-        raise ParamsError("nothing varies: give a range (lr=log:1e-4..1e-1) or choices (model=cnn,lenet)")
+        raise ParamsError(
+            "nothing varies: give a range (lr=log:1e-4..1e-1) or choices (model=cnn,lenet)"
+        )
     _check(space)
     return space
 
@@ -150,11 +161,15 @@ def sweep_direction(name: str) -> Direction:
 def _split(word: str, base: Flat, tables: Mapping[str, str]) -> tuple[str, str]:
     key, equals, text = word.partition("=")
     if not equals or not text:
-        raise ParamsError(f"{word!r}: should be KEY=VALUES, as lr=log:1e-4..1e-1, model=cnn,lenet or epochs=3")
+        raise ParamsError(
+            f"{word!r}: should be KEY=VALUES, as lr=log:1e-4..1e-1, model=cnn,lenet or epochs=3"
+        )
     if key not in base:
         near = [] if key in tables.values() else difflib.get_close_matches(key, base, n=1)
         settings = [other for other in base if other.startswith(f"{key}.")]
-        known = settings or [param for param in graph.declared()[TRAIN]["params"] if "." not in param]
+        known = settings or [
+            param for param in graph.declared()[TRAIN]["params"] if "." not in param
+        ]
         hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
         raise ParamsError(f"params.yaml: {key} is not a key of a value; {hint}")
     return key, text
@@ -172,9 +187,13 @@ def _read(key: str, text: str, base: Flat) -> Axis | list[Any]:
     try:
         value = OverridesParser.create().parse_override(f"{key}={text}").value()
     except HydraException as error:
-        raise ParamsError(f"{key}: {text!r} is not what -S reads: {' '.join(str(error).split())[:100]}") from None
+        raise ParamsError(
+            f"{key}: {text!r} is not what -S reads: {' '.join(str(error).split())[:100]}"
+        ) from None
     if isinstance(value, Sweep) and not isinstance(value, ChoiceSweep):
-        raise ParamsError(f"{key}: {text!r} is DVC's; a range here is LOW..HIGH, log:LOW..HIGH or LOW..HIGH:STEP")
+        raise ParamsError(
+            f"{key}: {text!r} is DVC's; a range here is LOW..HIGH, log:LOW..HIGH or LOW..HIGH:STEP"
+        )
     many = value.list if isinstance(value, ChoiceSweep) else [value]
     read = [each.text if isinstance(each, QuotedString) else each for each in many]
     if len(set(map(repr, read))) < len(read):
@@ -191,7 +210,9 @@ def _range(key: str, text: str, match: re.Match[str], *, whole: bool) -> Axis:
     if not math.isfinite(low) or not math.isfinite(high) or low >= high:
         raise ParamsError(f"{key}: {text!r} should go from a lower number to a higher one")
     if log and (low <= 0 or step is not None):
-        raise ParamsError(f"{key}: {text!r} should begin above 0 and have no step, since it is logarithmic")
+        raise ParamsError(
+            f"{key}: {text!r} should begin above 0 and have no step, since it is logarithmic"
+        )
     if step is not None and not 0 < step <= high - low:
         raise ParamsError(f"{key}: {text!r} should have a step above 0 and at most {high - low:g}")
     with warnings.catch_warnings():
@@ -209,7 +230,9 @@ def _check(space: Space) -> None:
     for key in space.axes:
         if key.partition(".")[0] in OTHER_DATA:
             why = "scores on other data do not compare"
-            raise ParamsError(f"{key}: can't be swept, for {why}; `dvc exp run --queue -S '{key}=...'` runs them all")
+            raise ParamsError(
+                f"{key}: can't be swept, for {why}; `dvc exp run --queue -S '{key}=...'` runs them all"
+            )
     for key, axis in space.axes.items():
         choice, entry = _owner(key, space.tables)
         chosen = {}
@@ -237,7 +260,9 @@ def _owner(key: str, tables: Mapping[str, str]) -> tuple[str | None, str]:
 
 
 def _ends(axis: Axis) -> list[Any]:
-    return list(axis.choices) if isinstance(axis, CategoricalDistribution) else [axis.low, axis.high]
+    return (
+        list(axis.choices) if isinstance(axis, CategoricalDistribution) else [axis.low, axis.high]
+    )
 
 
 def _suggested(trial: Trial, key: str, axis: Axis) -> Any:
@@ -257,11 +282,18 @@ def _values(axis: Axis) -> Iterator[Any]:
         case IntDistribution():
             yield from range(axis.low, axis.high + 1, axis.step)
         case FloatDistribution(step=float(step)):
-            yield from (axis.low + number * step for number in range(round((axis.high - axis.low) / step) + 1))
+            yield from (
+                axis.low + number * step
+                for number in range(round((axis.high - axis.low) / step) + 1)
+            )
 
 
 def _axis_text(axis: Axis) -> str:
     if isinstance(axis, CategoricalDistribution):
         return ",".join(map(str, axis.choices))
-    step = "" if axis.step in (None, 1) and not (isinstance(axis, FloatDistribution) and axis.step) else f":{axis.step}"
+    step = (
+        ""
+        if axis.step in (None, 1) and not (isinstance(axis, FloatDistribution) and axis.step)
+        else f":{axis.step}"
+    )
     return f"{'log:' if axis.log else ''}{axis.low}..{axis.high}{step}"

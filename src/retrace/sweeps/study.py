@@ -39,7 +39,10 @@ SQLITE = "sqlite:///"
 LOCK_S = 120.0
 BUSY_S = 60.0  # that a database in a file may be another process's
 ALIVE_S, DEAD_S = 30, 300  # between two signs of life of a trial; without one, it is nobody's
-MADE_TIMES, MADE_S = 5, 1.0  # that a server's database is asked, where another machine makes its tables; between two
+MADE_TIMES, MADE_S = (
+    5,
+    1.0,
+)  # that a server's database is asked, where another machine makes its tables; between two
 FIRST = 5  # trials that run to their end, before any is ended by its curve
 KEPT = 75.0  # percent of them that a trial must not be behind; a median's 50 ends most, as the survivors get better
 ABOUT, PROCESS = "about", "process"  # attributes of a study, of a trial
@@ -95,14 +98,26 @@ class Sweep:
         with _lock(), storage_errors(self.address), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Optuna's, about heartbeats outside its own loop
             trials = self.trials()
-            left = next((each for each in trials if each.state is TrialState.RUNNING and self._is_left(each)), None)
-            if left is None and sum(each.state is not TrialState.WAITING for each in trials) >= self.n_trials:
+            left = next(
+                (
+                    each
+                    for each in trials
+                    if each.state is TrialState.RUNNING and self._is_left(each)
+                ),
+                None,
+            )
+            if (
+                left is None
+                and sum(each.state is not TrialState.WAITING for each in trials) >= self.n_trials
+            ):
                 return None
             trial = optuna_internals.take_over(self.study, left) if left else self.study.ask()
             trial.set_user_attr(PROCESS, processes.written(processes.identity()))
             optuna_internals.record_heartbeat(self.storage, trial)
             # By its number: equal sweeps have equal trials, whenever they were stopped.
-            self.study.sampler = TPESampler(seed=(self.asked.seed * 1_000_003 + trial.number) % 2**32)
+            self.study.sampler = TPESampler(
+                seed=(self.asked.seed * 1_000_003 + trial.number) % 2**32
+            )
             changes = self.asked.space.suggested(trial)
         return ClaimedTrial(trial, changes, frozenset(left.intermediate_values if left else ()))
 
@@ -135,7 +150,9 @@ class Sweep:
         with storage_errors(self.address):
             claimed.trial.set_user_attr(PROCESS, "")
 
-    def end(self, claimed: ClaimedTrial, state: TrialState, value: float | None = None, **facts: str) -> FrozenTrial:
+    def end(
+        self, claimed: ClaimedTrial, state: TrialState, value: float | None = None, **facts: str
+    ) -> FrozenTrial:
         """Record that the trial has ended, with these attributes."""
         with storage_errors(self.address):
             for name, fact in facts.items():
@@ -165,14 +182,20 @@ class Sweep:
 
     def complete(self) -> list[FrozenTrial]:
         """Return the complete trials, the best first."""
-        found = [each for each in self.trials() if each.state is TrialState.COMPLETE and each.value is not None]
+        found = [
+            each
+            for each in self.trials()
+            if each.state is TrialState.COMPLETE and each.value is not None
+        ]
         sign = -1 if self.asked.direction == "maximize" else 1
         return sorted(found, key=lambda each: (sign * (each.value or 0.0), each.number))
 
     def _opened(self) -> tuple[optuna.Study, bool]:
         asked, about = self.asked, _about(self.asked)
         try:
-            study = optuna.create_study(storage=self.storage, study_name=asked.name, direction=asked.direction)
+            study = optuna.create_study(
+                storage=self.storage, study_name=asked.name, direction=asked.direction
+            )
         except DuplicatedStudyError:
             study = optuna.load_study(storage=self.storage, study_name=asked.name)
             held = study.user_attrs.get(ABOUT)
@@ -191,7 +214,11 @@ class Sweep:
         return optuna_internals.is_stale(self.storage, self.study, trial)
 
     def _pruner(self, epochs: int) -> BasePruner:
-        return PercentilePruner(KEPT, FIRST, n_warmup_steps=-(-epochs // 3)) if self.asked.prune else NopPruner()
+        return (
+            PercentilePruner(KEPT, FIRST, n_warmup_steps=-(-epochs // 3))
+            if self.asked.prune
+            else NopPruner()
+        )
 
 
 @contextmanager
@@ -202,7 +229,9 @@ def storage_errors(address: str) -> Iterator[None]:
     except (OptunaError, sqlalchemy.exc.SQLAlchemyError, ImportError) as error:
         cause = error.__cause__ or error
         said = " ".join(str(getattr(cause, "orig", None) or cause).split())[:200]
-        raise RetraceError(redacted(f"{address}: {said}; fix that, and type the same again")) from None
+        raise RetraceError(
+            redacted(f"{address}: {said}; fix that, and type the same again")
+        ) from None
 
 
 def storage_address(given: str | None) -> str:
@@ -215,7 +244,11 @@ def storage_address(given: str | None) -> str:
         raise ParamsError(
             f"--storage is {place!r}; should be as sqlite:///trials.db or postgresql+psycopg2://user@host/name"
         )
-    return f"{SQLITE}{files.root() / place.removeprefix(SQLITE)}" if place.startswith(SQLITE) else place
+    return (
+        f"{SQLITE}{files.root() / place.removeprefix(SQLITE)}"
+        if place.startswith(SQLITE)
+        else place
+    )
 
 
 def _storage(address: str) -> RDBStorage:
@@ -239,7 +272,11 @@ def _connected(address: str, times: int = MADE_TIMES) -> RDBStorage:
 
 
 def _opened(address: str) -> RDBStorage:
-    waits = {"connect_args": {"timeout": BUSY_S}} if address.startswith(SQLITE) else {"pool_pre_ping": True}
+    waits = (
+        {"connect_args": {"timeout": BUSY_S}}
+        if address.startswith(SQLITE)
+        else {"pool_pre_ping": True}
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         return RDBStorage(address, waits, heartbeat_interval=ALIVE_S, grace_period=DEAD_S)
@@ -258,7 +295,11 @@ def _about(asked: SweepSettings) -> dict[str, Any]:
     about = {
         "space": asked.space.described(),
         "metric": asked.metric,
-        "params": {key: value for key, value in (asked.space.base | asked.space.fixed).items() if key not in swept},
+        "params": {
+            key: value
+            for key, value in (asked.space.base | asked.space.fixed).items()
+            if key not in swept
+        },
         "code": _code(asked.space),
     }
     return json.loads(json.dumps(about))  # as it comes back
@@ -267,16 +308,26 @@ def _about(asked: SweepSettings) -> dict[str, Any]:
 def _code(space: Space) -> dict[str, str]:
     """Return the MD5 of all that any trial's stages depend on and no stage makes."""
     found: dict[str, str] = {str(settings.DVC_YAML): hashing.md5(settings.DVC_YAML)}
-    for changes in [{}, *({key: value} for key, many in space.choices.items() for value in many.values())]:
+    for changes in [
+        {},
+        *({key: value} for key, many in space.choices.items() for value in many.values()),
+    ]:
         stages = graph.stages(space.values(space.fixed | changes))
-        deps = {dep for stage in stages.values() for dep in stage.deps} - graph.makers(stages).keys()
+        deps = {dep for stage in stages.values() for dep in stage.deps} - graph.makers(
+            stages
+        ).keys()
         found |= {dep: hashing.md5(Path(dep)) for dep in deps - found.keys() if Path(dep).exists()}
     return found
 
 
 def _compare(name: str, held: dict[str, Any], asked: dict[str, Any]) -> None:
     """Raise ParamsError with the first difference where the sweep `name` is another one."""
-    for kind, what in (("space", "searches"), ("metric", "goes by"), ("params", "has"), ("code", "began with")):
+    for kind, what in (
+        ("space", "searches"),
+        ("metric", "goes by"),
+        ("params", "has"),
+        ("code", "began with"),
+    ):
         if (then := held[kind]) == (now := asked[kind]):
             continue
         if kind == "code":
@@ -284,7 +335,11 @@ def _compare(name: str, held: dict[str, Any], asked: dict[str, Any]) -> None:
             said = f"other code than is here: {file}"
         elif isinstance(then, dict):
             key = min(key for key in then | now if then.get(key) != now.get(key))
-            said = f"{key}={then[key]}, not {now.get(key, 'nothing')}" if key in then else f"no {key}"
+            said = (
+                f"{key}={then[key]}, not {now.get(key, 'nothing')}" if key in then else f"no {key}"
+            )
         else:
             said = f"{then}, not {now}"
-        raise ParamsError(f"sweep {name} {what} {said}; restore that to continue, or start another: --name NAME")
+        raise ParamsError(
+            f"sweep {name} {what} {said}; restore that to continue, or start another: --name NAME"
+        )

@@ -38,7 +38,11 @@ class TrialProcess:
         self.began, self.since = time.monotonic(), time.strftime("%Y%m%dT%H%M%S")
         self.epoch, self.is_trained = 0, False
         self._position, self._starts = 0, dict[str, Event]()
-        flags = [word for key, value in changes.items() for word in ("-S", f"{key}={overrides.word(key, value)}")]
+        flags = [
+            word
+            for key, value in changes.items()
+            for word in ("-S", f"{key}={overrides.word(key, value)}")
+        ]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 dvc_cli.command("exp", "run", "--temp", "--name", name, *flags),
@@ -78,7 +82,14 @@ class TrialProcess:
         for path, start in self._journals():
             if start["stage"] == "train":
                 with suppress(FileNotFoundError):
-                    event_log.append(path, {"kind": "tags", "time": event_log.now(), "values": {"retrace.pruned": why}})
+                    event_log.append(
+                        path,
+                        {
+                            "kind": "tags",
+                            "time": event_log.now(),
+                            "values": {"retrace.pruned": why},
+                        },
+                    )
         self.stop()
         runs = {start["id"] for _, start in self._journals()}
         for folder in checkpoint.every():
@@ -111,14 +122,22 @@ class TrialProcess:
                 if end and end["status"] != "FINISHED":
                     return end.get("error", end["status"])
         printed = self.log.read_text(encoding="utf-8", errors="replace")
-        lines = [line for line in printed.splitlines() if line.strip() and not re.match(r"WARNING|[>\s]", line)]
+        lines = [
+            line
+            for line in printed.splitlines()
+            if line.strip() and not re.match(r"WARNING|[>\s]", line)
+        ]
         before = [line for line in lines if not line.startswith("ERROR")]
-        return redacted((before or lines or [f"DVC ended with {self.process.returncode}"])[-1])[:300]
+        return redacted((before or lines or [f"DVC ended with {self.process.returncode}"])[-1])[
+            :300
+        ]
 
     def _journals(self) -> Iterator[tuple[Path, Event]]:
         """Yield the event logs of its stages, oldest first, each with its first event."""
         folder = event_log.folder()
-        logs = {path.name: path for path in [*folder.glob("*.jsonl"), *folder.glob("uploaded/*.jsonl")]}
+        logs = {
+            path.name: path for path in [*folder.glob("*.jsonl"), *folder.glob("uploaded/*.jsonl")]
+        }
         for name in sorted(name for name in logs if name >= self.since):
             if name not in self._starts:
                 with suppress(FileNotFoundError):

@@ -22,7 +22,12 @@ from retrace.provenance.rebuild import Origin
 from retrace.system import files, processes
 
 FOLDER = Path(".retrace/sweeps")
-SHARED = ("journal", "checkpoints", "programs", "mlflow.lock")  # in .retrace: what outlives a trial, and its lock
+SHARED = (
+    "journal",
+    "checkpoints",
+    "programs",
+    "mlflow.lock",
+)  # in .retrace: what outlives a trial, and its lock
 ENDS_S = 30.0  # for a stage to end on SIGTERM
 
 
@@ -35,7 +40,9 @@ def current_origin() -> Origin:
     """Return the code and parameters as they are now. Raises RetraceError without a commit."""
     commit = git.head_commit()
     if commit is None:
-        raise RetraceError(f"{files.root()}: has no commit yet, which an experiment needs; commit, and type this again")
+        raise RetraceError(
+            f"{files.root()}: has no commit yet, which an experiment needs; commit, and type this again"
+        )
     return Origin(commit, git.uncommitted_patch())
 
 

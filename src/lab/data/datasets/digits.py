@@ -24,7 +24,9 @@ CSV = offline_sources.RawFile(
 FILES = (CSV,)
 SOURCES = {
     "RETRACE_MIRROR": offline_sources.mirror("digits"),
-    "Python package scikit-learn": offline_sources.installed("sklearn", {CSV.name: "datasets/data/digits.csv.gz"}),
+    "Python package scikit-learn": offline_sources.installed(
+        "sklearn", {CSV.name: "datasets/data/digits.csv.gz"}
+    ),
 }
 BRIGHTEST = 16
 

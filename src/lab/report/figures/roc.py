@@ -11,7 +11,9 @@ from lab.evaluation.artifacts import Results
 from lab.report.figures import style
 
 
-def draw(results: Results, *, classes: style.Curves, scale: Literal["log", "linear"]) -> Figure | str:
+def draw(
+    results: Results, *, classes: style.Curves, scale: Literal["log", "linear"]
+) -> Figure | str:
     """Draw the receiver operating characteristic of the worst classes.
 
     A logarithmic axis, from one false positive on, separates the curves of good classifiers.

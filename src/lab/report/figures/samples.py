@@ -15,7 +15,8 @@ def draw(results: Results, *, rows: style.Cells, columns: style.Cells) -> Figure
     pairs = list(zip(predictions.labels, predictions.predicted, strict=True))[: rows * columns]
     arrow = " → " if max(map(len, names)) <= 2 else "\n→ "
     labels = [
-        names[true] if true == predicted else f"{names[true]}{arrow}{names[predicted]}" for true, predicted in pairs
+        names[true] if true == predicted else f"{names[true]}{arrow}{names[predicted]}"
+        for true, predicted in pairs
     ]
     sentence = "Test images with their class; red: misclassified, true class → predicted class"
     figure, cells = style.grid(labels, columns, sentence)

@@ -71,6 +71,8 @@ def _metrics(commit: str) -> dict[str, float] | None:
 
 def _chosen(commit: str) -> dict[str, Any] | None:
     try:
-        return redacted_all(params.chosen(params_file.parse(git.read_file(commit, paths.PARAMS) or b"")))
+        return redacted_all(
+            params.chosen(params_file.parse(git.read_file(commit, paths.PARAMS) or b""))
+        )
     except (ParamsError, LookupError, TypeError):
         return None

@@ -46,7 +46,10 @@ def _by_epoch(results: Results, metric: str) -> Chart:
     x = svg.fit_axis(epochs, "epoch", integer=True)
     values = [*curves["train"], *curves["val"], test]
     y = svg.fit_axis(values, label, most=1.0 if is_share else np.inf, percent=is_share)
-    lines = [Line(svg.path(x, epochs, y, curve), i, SPLITS[split]) for i, (split, curve) in enumerate(curves.items())]
+    lines = [
+        Line(svg.path(x, epochs, y, curve), i, SPLITS[split])
+        for i, (split, curve) in enumerate(curves.items())
+    ]
     lines.append(Line(svg.level(y, test), 2, "test", dashed=True))
     ends = [f"{SPLITS[split]} from {row[0]:.4g} to {row[-1]:.4g}" for split, row in curves.items()]
     description = f"{label} over {len(epochs):,} epochs: {', '.join(ends)}; test {test:.4g}"

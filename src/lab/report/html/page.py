@@ -139,7 +139,9 @@ def content(results: Results, logged: Mapping[str, float], inputs: Inputs) -> di
     }
 
 
-def summary(results: Results, logged: Mapping[str, float], before: Mapping[str, float]) -> list[SummaryMetric]:
+def summary(
+    results: Results, logged: Mapping[str, float], before: Mapping[str, float]
+) -> list[SummaryMetric]:
     """Return the metrics that experiments are compared by, and their change since `before`."""
     n = len(results.samples)
     accuracy = results.metrics["test_accuracy"]
@@ -159,7 +161,9 @@ def summary(results: Results, logged: Mapping[str, float], before: Mapping[str, 
             formatting.NAMES.get(name, name),
             formatting.metric(now[name], name),
             note,
-            formatting.change(baseline.Change(name, before[name], now[name])) if name in before else "",
+            formatting.change(baseline.Change(name, before[name], now[name]))
+            if name in before
+            else "",
         )
         for name, note in notes.items()
         if name in now
@@ -183,7 +187,9 @@ def _by_stage(values: params_file.Values) -> dict[str, dict[str, Any]]:
     return {name: own for name, own in by_stage.items() if own}
 
 
-def _changed(before: Baseline | None, chosen: Mapping[str, Any], results: Results) -> dict[str, Any]:
+def _changed(
+    before: Baseline | None, chosen: Mapping[str, Any], results: Results
+) -> dict[str, Any]:
     """Return what differs from the baseline; parameters are None where it has none to compare."""
     if before is None:
         return {}

@@ -113,7 +113,9 @@ def matrix(results: Results) -> Matrix:
     counts = confusion_matrix.confusion_counts(results)
     shares, darkest = confusion_matrix.row_shares(counts)
     shades = np.minimum(shares / darkest, 1).round(2)
-    cells = [(int(row), int(column), float(shades[row, column])) for row, column in np.argwhere(counts)]
+    cells = [
+        (int(row), int(column), float(shades[row, column])) for row, column in np.argwhere(counts)
+    ]
     return Matrix(counts.tolist(), shades.tolist(), cells, len(counts) <= style.LEGIBLE)
 
 
