@@ -1,6 +1,6 @@
 """What other packages add to retrace, by entry points in their pyproject.toml.
 
-Commands are in the group `retrace.cli`, topics of `retrace doctor` in `retrace.doctor`,
+Commands are in the group `retrace.commands`, topics of `retrace doctor` in `retrace.doctor`,
 functions that package a model for MLflow in `retrace.packagers`. Listing a group takes 20 ms:
 importlib reads the entry points of every installed package.
 """

@@ -16,14 +16,7 @@ from typing import Any, NoReturn, Protocol
 
 WIDTH = 78
 SHELLS = ("bash", "zsh", "tcsh")
-GROUPS = (
-    "run",
-    "look",
-    "use",
-    "share",
-    "trust",
-    "mend",
-)  # of the overview, in its order; others follow
+GROUPS = ("run", "look", "use", "share", "trust", "mend")  # in the order of the help
 JSON = "print one JSON document, for scripts"
 FIRST_LINE = "usage: retrace [--help] [--version] [--print-completion SHELL] COMMAND ..."
 LAST_LINES = """\
@@ -41,10 +34,8 @@ RECIPES = {  # run when Tab is pressed, so that a new recipe is offered at once
 class Command(Protocol):
     """A module that is a command of `retrace`."""
 
-    GROUP: str  # in the overview
-    SUMMARY: (
-        str  # what the command does; up to the first colon it is the command's line in the overview
-    )
+    GROUP: str  # of the help
+    SUMMARY: str  # up to its first colon the command's line in the help
     EXAMPLES: Sequence[str]
 
     def add_arguments(self, parser: ArgumentParser) -> None:

@@ -3,19 +3,21 @@
 import json
 import shlex
 import time
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from retrace.errors import DataError
 from retrace.pipeline import dvc_internals, graph, integrity
+from retrace.pipeline.integrity import Claim
 
 
 def check(*, as_json: bool = False) -> int:
-    """Print each damaged file, and the command that repairs them; return 1 if there is one, else 0."""
+    """Print damaged files and the command that repairs them; return 1 if there are any, else 0."""
     cache = dvc_internals.objects().absolute()
     claims = integrity.claims(cache)
     if not claims:
-        raise DataError("dvc.lock: names nothing that is here; run `dvc repro`")
+        raise DataError("dvc.lock: no output of it is here; run `dvc repro`")
     began = time.perf_counter()
     with ThreadPoolExecutor() as threads:  # hashing lets other threads run
         hashes = list(threads.map(integrity.actual_md5, claims))
@@ -34,7 +36,20 @@ def check(*, as_json: bool = False) -> int:
         ]
         document = {"checked": len(claims), "damaged": files, "absent": absent, "repair": repair}
         print(json.dumps(document, indent=2))
-        return 1 if damaged else 0
+    else:
+        _print(claims, damaged, absent, cache, seconds)
+        print(f"to repair: {repair}" if repair else "all files match dvc.lock")
+    return 1 if damaged else 0
+
+
+def _print(
+    claims: Sequence[Claim],
+    damaged: Mapping[Claim, str],
+    absent: Sequence[str],
+    cache: Path,
+    seconds: float,
+) -> None:
+    """Print a line for each damaged file, and how much was hashed."""
     for claim, md5 in damaged.items():
         print(
             f"{_shown(claim.path)}: its MD5 is {md5}, dvc.lock says {claim.md5}, for {claim.output}"
@@ -47,11 +62,6 @@ def check(*, as_json: bool = False) -> int:
     )
     if absent:
         print(f"neither here nor in the cache: {', '.join(absent)}")
-    if not damaged:
-        print("all are what dvc.lock says")
-        return 0
-    print(f"to repair: {repair}")
-    return 1
 
 
 def _shown(path: Path) -> str:

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from retrace.compare.comparison import Comparison
 
 GROUP = "look"
-SUMMARY = "put experiments side by side: parameters, metrics, and whether one is better on the same test samples"
+SUMMARY = (
+    "put experiments side by side: parameters, metrics, and whether one is better on the same "
+    "test samples"
+)
 EXAMPLES = (
     "retrace compare main tamed-zigs         a commit and a DVC experiment",
     "retrace compare main 4f0c2d 91ab03 --html c.html   and runs, as a page",
@@ -53,7 +56,7 @@ def compare(
     from retrace.provenance.resolve import WANTED, Resolver
 
     if len(given) < 2:
-        raise RetraceError(f"{given[0]}: is one name; give two or more: {WANTED}")
+        raise RetraceError(f"{given[0]}: one name only; give two or more: {WANTED}")
     names = Resolver()
     comparison = compared.compare(names, [names.resolve(name) for name in given])
     if page:
@@ -66,12 +69,9 @@ def compare(
         _print(comparison)
     if page:
         for_people = not (as_json or as_markdown)
-        print(
-            f"page: {page}; a browser shows it, without a network",
-            file=sys.stdout if for_people else sys.stderr,
-        )
+        print(f"page: {page}", file=sys.stdout if for_people else sys.stderr)
     elif not (as_json or as_markdown):
-        print("with their learning curves, as a page: the same with --html FILE")
+        print("--html FILE writes a page with learning curves")
 
 
 def _print(comparison: Comparison) -> None:

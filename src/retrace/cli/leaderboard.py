@@ -49,17 +49,8 @@ def lead(dataset: str | None, metric: str, top: int, *, as_json: bool) -> None:
 def _print(board: Board) -> None:
     from retrace.system.terminal import plain, show, table
 
-    top = (
-        "",
-        board.metric,
-        "std",
-        "min..max",
-        "n",
-        "training, s",
-        "newest",
-        "run",
-        "unlike params.yaml",
-    )
+    statistics = (board.metric, "std", "min..max", "n", "training, s")
+    top = ("", *statistics, "newest", "run", "unlike params.yaml")
     rows = [_cells(rank, row, board.here) for rank, row in enumerate(board.rows, 1)]
     show(table(top, rows, numbers=(0, 1, 2, 4, 5)))
     n_more = board.n_rows - len(rows)
@@ -98,7 +89,6 @@ def _cells(rank: int, row: Row, here: Mapping[str, Any]) -> list[str]:
 
 
 def _document(board: Board) -> dict[str, Any]:
-
     return {
         "dataset": board.dataset,
         "metric": board.metric,

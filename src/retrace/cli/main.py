@@ -20,7 +20,7 @@ from retrace.cli import arguments
 from retrace.cli.arguments import Command
 from retrace.errors import ParamsError
 
-# Modules of retrace.commands; in the help, each group lists its commands in this order.
+# Modules of retrace.cli; in the help, each group lists its commands in this order.
 BUILT_IN = (
     *("sweep", "ui", "compare", "leaderboard", "promote", "share"),
     *("trace", "verify", "doctor", "sync", "reconcile", "clean"),

@@ -52,19 +52,19 @@ def share(*, check: bool) -> None:
     with _answering(), dvc_internals.opened() as repo, repo.lock:
         remote = dvc_internals.Remote(repo)
         entries = _entries(repo)
-        found = _hashed(claim for claims in entries.values() for claim in claims)
-        whole = {
+        hashes = _hashed(claim for claims in entries.values() for claim in claims)
+        intact = {
             file: claims
             for file, claims in entries.items()
-            if all(found[one] == one.md5 for one in claims)
+            if all(hashes[claim] == claim.md5 for claim in claims)
         }
-        files = list(dict.fromkeys(claim for claims in whole.values() for claim in claims))
-        mended = _clear(remote, files) if check else 0
+        files = list(dict.fromkeys(claim for claims in intact.values() for claim in claims))
+        n_replaced = _clear(remote, files) if check else 0
         sent = _send(remote, files)
-        remote.push_runs(whole)  # after their files, without which they are worth nothing
-    _report(remote, whole, sent, f", {mended} in place of damaged ones" if mended else "")
-    damaged = {claim: md5 for claim, md5 in found.items() if md5 not in (None, claim.md5)}
-    left_out = f"not shared: {len(entries) - len(whole)} runs of stages"
+        remote.push_runs(intact)  # after their files, which they need
+    _report(remote, intact, sent, f", {n_replaced} in place of damaged ones" if n_replaced else "")
+    damaged = {claim: md5 for claim, md5 in hashes.items() if md5 not in (None, claim.md5)}
+    left_out = f"not shared: {len(entries) - len(intact)} runs of stages"
     if damaged:
         named = "\n".join(
             f"{claim.path}: its MD5 is {md5}, not what its name says; of {claim.output}"
@@ -73,22 +73,24 @@ def share(*, check: bool) -> None:
         raise RetraceError(
             f"{named}\n{left_out}, as their files are damaged here; remove these, then `dvc repro`"
         )
-    if len(entries) > len(whole):
-        print(f"{left_out}, whose files are no more in DVC's cache")
+    if len(entries) > len(intact):
+        print(f"{left_out}, whose files are no longer in DVC's cache")
 
 
-def _report(remote: Remote, whole: dict[Path, list[Claim]], sent: list[Claim], mended: str) -> None:
+def _report(
+    remote: Remote, intact: dict[Path, list[Claim]], sent: list[Claim], replaced: str
+) -> None:
     """Print what the remote has now, and what to type next."""
     from rich.filesize import decimal
 
-    place = redacted(f"{remote.name}, {remote.address}")
+    location = redacted(f"{remote.name}, {remote.address}")
     size = decimal(sum(claim.path.stat().st_size for claim in sent))
-    print(f"{place}: {len(whole)} runs of stages; sent: {len(sent)} files{mended}, {size}")
+    print(f"{location}: {len(intact)} runs of stages; sent: {len(sent)} files{replaced}, {size}")
     print("to pass on an experiment: dvc exp push origin NAME; a commit: git push")
     print("`dvc repro --pull` then runs nothing")
     if not remote.is_verified:
-        said = f"`dvc remote modify {remote.name} verify true`, committed, has everybody's hash it"
-        print(f"warning: DVC trusts whatever this remote sends; {said}")
+        remedy = f"run `dvc remote modify {remote.name} verify true` and commit it"
+        print(f"warning: DVC does not hash what it gets from this remote; {remedy}")
 
 
 def _entries(repo: Any) -> dict[Path, list[Claim]]:
@@ -105,7 +107,7 @@ def _entries(repo: Any) -> dict[Path, list[Claim]]:
         for file, outs in dvc_internals.cached_runs(repo)
     }
     if not entries:
-        raise RetraceError("DVC's run cache: has no run of a stage; `dvc repro` makes some")
+        raise RetraceError("DVC's run cache: is empty; run `dvc repro`")
     return entries
 
 
@@ -113,17 +115,12 @@ def _hashed(claims: Iterable[Claim]) -> dict[Claim, str | None]:
     """Return the MD5 of each file, None if it is gone."""
     from retrace.pipeline import integrity
 
-    each = list(dict.fromkeys(claims))
+    def md5(claim: Claim) -> str | None:
+        return integrity.actual_md5(claim) if claim.path.exists() else None
+
+    unique = list(dict.fromkeys(claims))
     with ThreadPoolExecutor() as threads:  # hashing lets other threads run
-        return dict(
-            zip(
-                each,
-                threads.map(
-                    lambda one: integrity.actual_md5(one) if one.path.exists() else None, each
-                ),
-                strict=True,
-            )
-        )
+        return dict(zip(unique, threads.map(md5, unique), strict=True))
 
 
 def _clear(remote: Remote, files: list[Claim]) -> int:
@@ -158,7 +155,6 @@ def _answering() -> Iterator[None]:
     except Exception as error:
         if not isinstance(error, OSError) and type(error).__module__ == "builtins":
             raise  # a defect; but each kind of remote has errors of its own
-        said = " ".join(str(error).split())[:300] or type(error).__name__
-        raise RetraceError(
-            redacted(f"DVC's remote: {said}; mend that, and type this again")
-        ) from None
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        message = f"DVC's remote: {reason}; fix that, and type this again"
+        raise RetraceError(redacted(message)) from None

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from retrace.cli import arguments
 from retrace.errors import ParamsError, RetraceError
 from retrace.pipeline import git, params_file
-from retrace.sweeps.study import Sweep
 from retrace.system import files
 
 if TYPE_CHECKING:
@@ -23,11 +22,13 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from retrace.sweeps.runner import Runner
-    from retrace.sweeps.study import Sweep
-    from retrace.sweeps.study import SweepSettings as Asked
+    from retrace.sweeps.study import Sweep, SweepSettings
 
 GROUP = "run"
-SUMMARY = "search parameters for the best validation metric: Optuna proposes trials, each a DVC experiment"
+SUMMARY = (
+    "search parameters for the best validation metric: Optuna proposes trials, each a DVC "
+    "experiment"
+)
 EXAMPLES = (
     "retrace sweep lr=log:1e-4..1e-1 model=cnn,lenet",
     "retrace sweep lr=log:1e-4..1e-1 epochs=3 --trials 50 --metric val_loss",
@@ -89,15 +90,13 @@ def sweep(
     prune: bool,
     as_json: bool,
 ) -> None:
-    """Run the sweep until it has so many trials, with earlier calls' and other machines'; print the best.
+    """Run trials until the sweep has `trials` of them, over all calls and machines; print the best.
 
-    If it is stopped, the same call resumes it.
+    The same call resumes a sweep that was stopped.
 
-    Raises RetraceError, before anything runs, if a word or option is not allowed or the name is
-    another sweep's; and if the first trials all fail.
+    Raises RetraceError, before anything runs, if an argument is not allowed or the name is another
+    sweep's; and if the first trials all fail.
     """
-    from rich.console import Console
-
     from retrace.sweeps import study, worktree
     from retrace.sweeps.runner import Runner
     from retrace.sweeps.study import Sweep
@@ -106,33 +105,43 @@ def sweep(
     for option, number in (("--trials", trials), ("--jobs", jobs), ("--timeout", timeout)):
         if not number > 0:
             raise ParamsError(f"{option} is {number:g}; should be above 0")
-    asked = _asked(words, metric, trials, name, seed, prune=prune)
-    place = study.storage_address(storage)
+    settings = _settings(words, metric, trials, name, seed, prune=prune)
+    address = study.storage_address(storage)
     worktree.current_origin()
-    held = Sweep(asked, place)
-    if held.is_new and (others := _named(asked.name)):
-        held.forget()
-        known = f"there are experiments of that name, as {others[0]}, unknown to {redacted(place)}"
-        raise ParamsError(f"{asked.name}: {known}; `dvc exp remove` them, or choose another --name")
-    is_shown = sys.stderr.isatty() if as_json else sys.stdout.isatty()
-    say = Console(
-        stderr=as_json,
-        width=None if is_shown else WIDTH,
+    current = Sweep(settings, address)
+    others = _named(settings.name) if current.is_new else []
+    if others:
+        current.forget()
+        known = f"{redacted(address)} does not know experiments of that name, such as {others[0]}"
+        remedy = "`dvc exp remove` them, or choose another --name"
+        raise ParamsError(f"{settings.name}: {known}; {remedy}")
+    console = _console(stderr=as_json)
+    runner = Runner(current, jobs, time.monotonic() + timeout, console)
+    runner.run()
+    _print_best(runner, console, as_json=as_json)
+
+
+def _console(*, stderr: bool) -> Console:
+    """Return a console without markup, of a fixed width in a pipe."""
+    from rich.console import Console
+
+    is_terminal = sys.stderr.isatty() if stderr else sys.stdout.isatty()
+    return Console(
+        stderr=stderr,
+        width=None if is_terminal else WIDTH,
         highlight=False,
         markup=False,
         emoji=False,
         soft_wrap=True,
     )
-    running = Runner(held, jobs, time.monotonic() + timeout, say)
-    running.run()
-    _print_best(running, say, as_json=as_json)
 
 
-def _asked(
+def _settings(
     words: Sequence[str], metric: str, trials: int, name: str | None, seed: int, *, prune: bool
-) -> Asked:
+) -> SweepSettings:
+    """Return the settings of the sweep. Raises ParamsError if an argument is not allowed."""
     from retrace.sweeps import space
-    from retrace.sweeps.study import SweepSettings as Asked
+    from retrace.sweeps.study import SweepSettings
 
     direction = space.sweep_direction(metric)
     if not 0 <= seed < 2**32:
@@ -145,7 +154,7 @@ def _asked(
         raise ParamsError(
             f"--name is {name!r}; should be a letter, then letters, digits, _ and -, at most 51"
         )
-    return Asked(name, searched, metric, direction, trials, seed, prune)
+    return SweepSettings(name, searched, metric, direction, trials, seed, prune)
 
 
 def _named(name: str) -> list[str]:
@@ -153,62 +162,57 @@ def _named(name: str) -> list[str]:
     return [ref.name for ref in git.experiments() if ref.name.rpartition("-")[0] == name]
 
 
-def _print_best(running: Runner, say: Console, *, as_json: bool) -> None:
+def _print_best(runner: Runner, console: Console, *, as_json: bool) -> None:
     """Print the best trials as a table, with commands, and draw the plot."""
-    from retrace.store import sweep_runs as shown
-    from retrace.sweeps import runner, worktree
+    from retrace.store import sweep_runs
+    from retrace.sweeps import plot, worktree
+    from retrace.sweeps.runner import best
 
-    held = running.sweep
-    complete = held.complete()
+    current = runner.sweep
+    name = current.asked.name
+    complete = current.complete()
     if not complete:
-        raise RetraceError(f"{held.asked.name}: no trial ran to its end; each has its reason above")
-    picture = worktree.sweep_folder(held.asked.name).with_suffix(".png")
-    _draw(held, picture)
-    name, changes = runner.best(held)
-    running.show(
-        shown.update, running.dataset, held.asked.name, held.n_over, name, changes, picture
+        raise RetraceError(f"{name}: no trial ran to its end; each has its reason above")
+    figure = worktree.sweep_folder(name).with_suffix(".png")
+    plot.draw(current.study, current.asked.metric, figure)
+    experiment, changes = best(current)
+    runner.show(
+        sweep_runs.update, runner.dataset, name, current.n_over, experiment, changes, figure
     )
-    if running.lacking:
-        print(f"warning: MLflow lacks some of this: {running.lacking}", file=sys.stderr)
+    if runner.lacking:
+        print(f"warning: MLflow lacks some of this: {runner.lacking}", file=sys.stderr)
     flags = " ".join(f"-S {key}={value}" for key, value in changes.items())
     if as_json:
-        print(json.dumps(_document(held, complete, picture, flags), indent=2))
+        print(json.dumps(_document(current, complete, figure, flags), indent=2))
         return
-    say.print(_table(held, complete[:BEST]))
-    experiment = str(name[0])
-    if experiment in {ref.name for ref in git.experiments()}:
-        say.print(f"the best into the workspace: dvc exp apply {experiment}")
+    console.print(_table(current, complete[:BEST]))
+    if str(experiment[0]) in {ref.name for ref in git.experiments()}:
+        console.print(f"the best into the workspace: dvc exp apply {experiment[0]}")
     else:
-        say.print(f"{experiment} ran on another machine; here: dvc exp run {flags}")
-    say.print(f"plot of all trials: {picture.relative_to(files.root())}")
-    say.print(f"in MLflow they are below the run {held.asked.name}")
+        console.print(f"{experiment[0]} ran on another machine; here: dvc exp run {flags}")
+    console.print(f"plot of all trials: {figure.relative_to(files.root())}")
+    console.print(f"in MLflow they are below the run {name}")
 
 
-def _draw(held: Sweep, picture: Path) -> None:
-    from retrace.sweeps import plot as drawn  # matplotlib
-
-    drawn.draw(held.study, held.asked.metric, picture)
-
-
-def _table(held: Sweep, trials: Sequence[FrozenTrial]) -> Table:
+def _table(current: Sweep, trials: Sequence[FrozenTrial]) -> Table:
     from rich.table import Table
 
-    keys = list(held.asked.space.axes)
-    shown_in = Table(
-        "experiment", held.asked.metric, *keys, box=None, pad_edge=False, padding=(0, 2, 0, 0)
+    keys = list(current.asked.space.axes)
+    table = Table(
+        "experiment", current.asked.metric, *keys, box=None, pad_edge=False, padding=(0, 2, 0, 0)
     )
-    for each in trials:
-        cells = [each.params.get(key, "") for key in keys]
-        words = [f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in cells]
-        shown_in.add_row(each.user_attrs["experiment"], f"{each.value:.4f}", *words)
-    return shown_in
+    for trial in trials:
+        values = [trial.params.get(key, "") for key in keys]
+        cells = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in values]
+        table.add_row(trial.user_attrs["experiment"], f"{trial.value:.4f}", *cells)
+    return table
 
 
 def _document(
-    held: Sweep, complete: Sequence[FrozenTrial], picture: Path, flags: str
+    current: Sweep, complete: Sequence[FrozenTrial], figure: Path, flags: str
 ) -> dict[str, Any]:
-    """Return all that is known of the sweep, for a script."""
-    asked = held.asked
+    """Return the sweep and its trials, for a script."""
+    asked = current.asked
     return {
         "sweep": asked.name,
         "metric": asked.metric,
@@ -218,7 +222,7 @@ def _document(
             "value": complete[0].value,
             "flags": flags,
         },
-        "picture": str(picture),
+        "picture": str(figure),
         "trials": [
             {
                 "number": each.number,
@@ -232,6 +236,6 @@ def _document(
                     if fact in each.user_attrs
                 },
             }
-            for each in held.trials()
+            for each in current.trials()
         ],
     }

@@ -9,7 +9,10 @@ from retrace.errors import RetraceError
 from retrace.system import files
 
 GROUP = "look"
-SUMMARY = "serve MLflow's pages, for this machine alone: one worker, and no access from pages of other sites"
+SUMMARY = (
+    "serve MLflow's pages, for this machine alone: one worker, and no access from pages of other "
+    "sites"
+)
 EXAMPLES = (
     "retrace ui               every run, curve, figure and model",
     "retrace ui --port 5001   if 5000 is taken",
@@ -31,9 +34,9 @@ def run(args: Namespace) -> None:
 
 
 def serve(host: str, port: int) -> None:
-    """Become MLflow's server: one worker, no jobs, no answer to pages of other sites.
+    """Replace this process by MLflow's server: one worker, no jobs, closed to other sites.
 
-    `mlflow ui` starts fifteen processes, and admits a page of another site by a name such as
+    `mlflow ui` starts fifteen processes, and accepts pages of sites with names such as
     10.evil.com. Raises RetraceError if others could reach the server, since it asks for no
     password, or if the store is a server itself.
     """
@@ -49,48 +52,36 @@ def serve(host: str, port: int) -> None:
         )
     _demand_free(host, port)
     backend.client()  # creates a missing database
-    names = [f"{name}:{port}" for name in ("localhost", "127.0.0.1", "[::1]")]
-    command = [
-        *(
-            sys.executable,
-            "-m",
-            "mlflow",
-            "server",
-            "--host",
-            host,
-            "--port",
-            str(port),
-            "--workers",
-            "1",
-        ),
-        *(
-            "--backend-store-uri",
-            address,
-            "--default-artifact-root",
-            (files.root() / "mlruns").as_uri(),
-        ),
-        *(
-            "--allowed-hosts",
-            ",".join(names),
-            "--cors-allowed-origins",
-            ",".join(f"http://{name}" for name in names),
-        ),
-    ]
     print(
         f"http://{f'[{host}]' if ':' in host else host}:{port} has every run; Ctrl-C ends it",
         flush=True,
     )
     env = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    os.execve(sys.executable, command, env)  # noqa: S606
+    os.execve(sys.executable, _command(host, port, address), env)  # noqa: S606
+
+
+def _command(host: str, port: int, address: str) -> list[str]:
+    """Return the command of the server of the store at `address`."""
+    names = [f"{name}:{port}" for name in ("localhost", "127.0.0.1", "[::1]")]
+    options = {
+        "--host": host,
+        "--port": str(port),
+        "--workers": "1",
+        "--backend-store-uri": address,
+        "--default-artifact-root": (files.root() / "mlruns").as_uri(),
+        "--allowed-hosts": ",".join(names),
+        "--cors-allowed-origins": ",".join(f"http://{name}" for name in names),
+    }
+    flags = [word for option in options.items() for word in option]
+    return [sys.executable, "-m", "mlflow", "server", *flags]
 
 
 def _demand_free(host: str, port: int) -> None:
     """Raise RetraceError if the port is taken; MLflow would exit with 0."""
     kind = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(kind) as attempt:
-        attempt.setsockopt(
-            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
-        )  # as MLflow does: a server that just ended
+        # As MLflow does, so that the port of a server that just ended is free.
+        attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             attempt.bind((host, port))
         except OSError as error:

@@ -22,7 +22,7 @@ from retrace.pipeline import params_file
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from retrace.provenance.diff import OutputDiff as Row
+    from retrace.provenance.diff import OutputDiff
 
 GROUP = "trust"
 SUMMARY = (
@@ -92,15 +92,15 @@ def check(run_id: str, tolerance: float, *, as_json: bool = False) -> int:
         facts = [asdict(row) | {"equal": row.is_equal} for row in rows]
         document = {"run": run_id, "verified": verified, "said": verdict, "rows": facts}
         print(json.dumps(document, indent=2))
-    else:
-        Console(width=None if sys.stdout.isatty() else WIDTH).print(table(rows))
-        print(f"{record.name}: {verdict}")
-        if not verified:
-            print(f"`retrace trace {run_id[:8]}` shows how it was made, and where its outputs are")
+        return 0 if verified else 1
+    Console(width=None if sys.stdout.isatty() else WIDTH).print(table(rows))
+    print(f"{record.name}: {verdict}")
+    if not verified:
+        print(f"`retrace trace {run_id[:8]}` shows how it was made, and where its outputs are")
     return 0 if verified else 1
 
 
-def table(rows: list[Row]) -> Table:
+def table(rows: list[OutputDiff]) -> Table:
     """Return the rows as a table for the terminal."""
     from rich.markup import escape
     from rich.table import Table
@@ -114,7 +114,7 @@ def table(rows: list[Row]) -> Table:
     return table
 
 
-def sentence(rows: list[Row], tolerance: float, devices: tuple[str, str] | None) -> str:
+def sentence(rows: list[OutputDiff], tolerance: float, devices: tuple[str, str] | None) -> str:
     """Summarize the rows; `devices` are the kinds then and now, if they differ."""
     from retrace.provenance import diff
 

@@ -173,7 +173,8 @@ def _tests(
     reasons = {}
     pairs = dict[int, Paired]()
     for at in range(1, len(experiments)):
-        ours, theirs = predicted[0], predicted[at]
+        ours = predicted[0]
+        theirs = predicted[at]
         reasons[at] = _untestable(first, experiments[at], ours, theirs)
         if not reasons[at] and ours and theirs:
             pairs[at] = significance.mcnemar(_is_correct(ours), _is_correct(theirs))

@@ -18,12 +18,9 @@ from retrace.pipeline import metrics, overrides, params_file
 from retrace.store import backend
 from retrace.system.redaction import redacted
 
-UNCOUNTED = ("seed", "figures.")  # prefixes of parameters that may differ within a row
-TRAINED = (
-    "retrace.cached.train",
-    "retrace.run.train",
-)  # tags of an experiment: the run that trained its network
-ASKED = 500  # ids in a query
+WITHIN_ROW = ("seed", "figures.")  # prefixes of parameters that may differ within a row
+TRAINED = ("retrace.cached.train", "retrace.run.train")  # tags with the run of train
+IDS_PER_QUERY = 500
 ALLOCATED = 1_000_000  # objects before a garbage collection, which took most of the time
 
 
@@ -55,7 +52,7 @@ class Row:
         own = {
             key: value
             for key, value in self.runs[0].data.params.items()
-            if not key.startswith(UNCOUNTED)
+            if not key.startswith(WITHIN_ROW)
         }
         return {
             key: value
@@ -108,7 +105,7 @@ def ranked(runs: Iterable[backend.Run], metric: str) -> list[Row]:
     for run in sorted(runs, key=lambda run: run.info.start_time):
         if _has(run, metric):
             own = tuple(
-                sorted((k, v) for k, v in run.data.params.items() if not k.startswith(UNCOUNTED))
+                sorted((k, v) for k, v in run.data.params.items() if not k.startswith(WITHIN_ROW))
             )
             groups[own][run.data.params.get("seed", "")] = run
     rows = [
@@ -131,19 +128,19 @@ def _client() -> backend.MlflowClient:
 
 
 def _experiment(client: backend.MlflowClient, dataset: str) -> str:
-    there = {
+    ids = {
         each.name: each.experiment_id
         for each in client.search_experiments()
         if each.name != "Default"
     }
-    if dataset not in there:
+    if dataset not in ids:
         known = (
-            f"there are runs on {', '.join(sorted(there))}"
-            if there
+            f"there are runs on {', '.join(sorted(ids))}"
+            if ids
             else "there are no runs; `dvc repro` makes one"
         )
         raise RetraceError(f"{dataset}: MLflow has no run on this data set; {known}")
-    return there[dataset]
+    return ids[dataset]
 
 
 def _parents(client: backend.MlflowClient, experiment: str) -> list[backend.Run]:
@@ -175,8 +172,8 @@ def _timed(client: backend.MlflowClient, experiment: str, rows: Sequence[Row]) -
     ]
     ids = sorted({each for row in trained for each in row if each})
     seconds: dict[str, float] = {}
-    for begin in range(0, len(ids), ASKED):
-        listed = ", ".join(f"'{each}'" for each in ids[begin : begin + ASKED])
+    for begin in range(0, len(ids), IDS_PER_QUERY):
+        listed = ", ".join(f"'{each}'" for each in ids[begin : begin + IDS_PER_QUERY])
         stages = backend.every(client, [experiment], f"attributes.run_id IN ({listed})")
         seconds |= {
             run.info.run_id: run.data.metrics["train_s"] for run in stages if _has(run, "train_s")
