@@ -1,4 +1,4 @@
-"""Experiments side by side, whatever they are called by: the workspace, git, DVC or MLflow."""
+"""`retrace compare`: experiments of the workspace, git, DVC and MLflow side by side."""
 
 import csv
 import json
@@ -31,10 +31,8 @@ WHO = "-c user.name=test -c user.email=test@localhost"
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("compare")]
 
 
-class Made:
-    """A clone in which the pipeline has run on the digits, as the commit tagged `base` has it, and, as DVC's experiment
-    `faster`, with another learning rate.
-    """
+class Trained:
+    """A clone with a pipeline on digits: the tag `base`, and the DVC experiment `faster`."""
 
     def __init__(self, above: Path, database: Path) -> None:
         (above / "clone").mkdir()
@@ -43,25 +41,24 @@ class Made:
         self.clone.type("rm dvc.lock && dvc repro evaluate")
         self.clone.commit("digits")
         self.clone.type("git tag base")
-        self.clone.type(
-            "dvc exp run --name faster -S lr=0.03 evaluate && git restore . && dvc checkout train evaluate"
-        )
+        self.clone.type("dvc exp run --name faster -S lr=0.03 evaluate")
+        self.clone.type("git restore . && dvc checkout train evaluate")
         self.client = mlflow.MlflowClient(f"sqlite:///{self.clone.path / 'mlflow.db'}")
 
     def run(self, name: str, stage: str = "") -> Run:
-        """The run of an experiment in MLflow, or of its `stage`."""
+        """Return the run of an experiment in MLflow, or of its `stage`."""
         ids = [each.experiment_id for each in self.client.search_experiments()]
         (parent,) = self.client.search_runs(ids, f"attributes.run_name = '{name}'")
         return self.client.get_run(parent.data.tags[f"retrace.run.{stage}"]) if stage else parent
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Made:
-    return Made(tmp_path_factory.mktemp("compare"), empty_store)
+def built(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Trained:
+    return Trained(tmp_path_factory.mktemp("compare"), empty_store)
 
 
 @pytest.fixture
-def made(built: Made, monkeypatch: pytest.MonkeyPatch) -> Made:
+def trained(built: Trained, monkeypatch: pytest.MonkeyPatch) -> Trained:
     """The clone, as the working directory."""
     for name in [name for name in os.environ if name.startswith(("DVC_", "MLFLOW_", "RETRACE_"))]:
         monkeypatch.delenv(name)
@@ -71,18 +68,19 @@ def made(built: Made, monkeypatch: pytest.MonkeyPatch) -> Made:
 
 
 @pytest.fixture
-def told(capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, Any]]:
-    """What is printed as JSON of the experiments with these names."""
+def compared(capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, Any]]:
+    """Return a function that compares named experiments and returns the JSON document."""
 
-    def say(*names: str) -> dict[str, Any]:
+    def load(*names: str) -> dict[str, Any]:
         capsys.readouterr()
         compare.compare(names, None, as_json=True)
         return json.loads(capsys.readouterr().out)
 
-    return say
+    return load
 
 
 def refused(*names: str) -> str:
+    """Return the one line with which a comparison is refused."""
     with pytest.raises(RetraceError) as error:
         compare.compare(names, None, as_json=False)
     assert "\n" not in str(error.value)
@@ -91,7 +89,7 @@ def refused(*names: str) -> str:
 
 @contextmanager
 def forgotten(name: str) -> Iterator[None]:
-    """DVC has no experiment of this name."""
+    """Remove a DVC experiment for the length of the context."""
     (ref,) = [ref for ref in git.experiments() if ref.name == name]
     path = f"refs/exps/{ref.baseline[:2]}/{ref.baseline[2:]}/{name}"
     subprocess.run(["git", "update-ref", "-d", path], check=True)
@@ -103,7 +101,7 @@ def forgotten(name: str) -> Iterator[None]:
 
 @contextmanager
 def without(*folders: str) -> Iterator[None]:
-    """These folders of the clone are not there."""
+    """Move folders of the clone away for the length of the context."""
     for folder in folders:
         Path(folder).rename(f"{folder}.away")
     try:
@@ -113,37 +111,38 @@ def without(*folders: str) -> Iterator[None]:
             Path(f"{folder}.away").rename(folder)
 
 
-def right(rev: str) -> list[bool]:
-    """Which test samples an experiment tells right, as DVC has it."""
+def correct(rev: str) -> list[bool]:
+    """Return which test samples an experiment classifies correctly, as DVC has it."""
     with git.export(rev) as folder:
         md5 = graph.locked(folder)["evaluate"].outs[str(paths.CONFUSION)]
     with Path(f".dvc/cache/files/md5/{md5[:2]}/{md5[2:]}").open(newline="") as file:
         return [row["actual"] == row["predicted"] for row in csv.DictReader(file)]
 
 
-def test_what_differs_is_told_and_whether_the_samples_show_it(
-    made: Made, capsys: pytest.CaptureFixture[str]
+def test_table_has_differences_and_a_test(
+    trained: Trained, capsys: pytest.CaptureFixture[str]
 ) -> None:
     compare.compare(["base", "faster"], None, as_json=False)
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     (faster,) = [ref.rev for ref in git.experiments() if ref.name == "faster"]
-    first, second = right("base"), right(faster)
+    first = correct("base")
+    second = correct(faster)
     lost = sum(a and not b for a, b in zip(first, second, strict=True))
     won = sum(b and not a for a, b in zip(first, second, strict=True))
-    assert "parameter  base   faster\nlr         0.005  0.03\n\n" in said
-    assert (
-        f"same {len(first)} test samples, only faster classifies {won} correctly, only base {lost}"
-        in said
-    )
-    assert f"accuracy {100 * (won - lost) / len(first):+.2f} points" in said
-    row = next(line.split() for line in said.splitlines() if line.startswith("test_accuracy "))
+    assert "parameter  base   faster\nlr         0.005  0.03\n\n" in printed
+    assert f"same {len(first)} test samples, only faster classifies {won} correctly" in printed
+    assert f"only base {lost}\n" in printed
+    assert f"accuracy {100 * (won - lost) / len(first):+.2f} points" in printed
+    row = next(line.split() for line in printed.splitlines() if line.startswith("test_accuracy "))
     assert [float(cell) for cell in row[1:3]] == pytest.approx(
         [sum(each) / len(first) for each in (first, second)]
     )
     assert float(row[3]) == pytest.approx((sum(second) - sum(first)) / len(first), abs=1e-3)
 
 
-def test_markdown_has_the_same_numbers(made: Made, capsys: pytest.CaptureFixture[str]) -> None:
+def test_markdown_has_the_same_numbers(
+    trained: Trained, capsys: pytest.CaptureFixture[str]
+) -> None:
     compare.compare(["base", "faster"], None, as_markdown=True)
     printed = capsys.readouterr().out
     assert "| lr | 0.005 | 0.03 |\n" in printed
@@ -154,11 +153,12 @@ def test_markdown_has_the_same_numbers(made: Made, capsys: pytest.CaptureFixture
     assert f"| {' | '.join(row.split())} |\n".replace("_", r"\_") in printed
 
 
-def test_an_experiment_is_the_same_by_whatever_name(
-    made: Made, told: Callable[..., dict[str, Any]]
+def test_all_names_of_an_experiment_agree(
+    trained: Trained, compared: Callable[..., dict[str, Any]]
 ) -> None:
     (ref,) = [ref for ref in git.experiments() if ref.name == "faster"]
-    run, stage = made.run("faster"), made.run("faster", "train")
+    run = trained.run("faster")
+    stage = trained.run("faster", "train")
     names = [
         "faster",
         ref.rev,
@@ -167,100 +167,97 @@ def test_an_experiment_is_the_same_by_whatever_name(
         run.info.run_id[:8],
         stage.info.run_id,
     ]
-    found = told(*names)
-    assert found["params"] == found["files"] == {}
-    assert found["notes"] == []
-    for test in found["tests"]:
-        assert (test["p"], test["only_first"], test["only_second"], test["n_samples"]) == (
-            1.0,
-            0,
-            0,
-            360,
-        )
+    document = compared(*names)
+    assert document["params"] == document["files"] == {}
+    assert document["notes"] == []
+    for test in document["tests"]:
+        counts = [test[key] for key in ("only_first", "only_second", "n_samples")]
+        assert counts == [0, 0, 360]
+        assert test["p"] == 1.0
     for what in ("test_accuracy", "val_loss", "train_s"):
-        assert len({*found["metrics"][what]["values"]} - {None}) == 1
-        assert found["metrics"][what]["differences"] == [0.0] * 6
-    assert len({str(each["history"]) for each in found["experiments"]}) == 1
+        assert len({*document["metrics"][what]["values"]} - {None}) == 1
+        assert document["metrics"][what]["differences"] == [0.0] * 6
+    assert len({str(each["history"]) for each in document["experiments"]}) == 1
 
 
-def test_the_workspace_is_what_dvc_lock_says_ran_and_no_more(
-    made: Made, told: Callable[..., dict[str, Any]]
+def test_workspace_is_what_dvc_lock_has(
+    trained: Trained, compared: Callable[..., dict[str, Any]]
 ) -> None:
-    assert told("base", "workspace")["params"] == {}
+    assert compared("base", "workspace")["params"] == {}
     paths.PARAMS.write_text(paths.PARAMS.read_text().replace("\nlr: 0.005", "\nlr: 0.5"))
     try:
-        found = told("base", "workspace")
+        document = compared("base", "workspace")
     finally:
         subprocess.run(["git", "restore", paths.PARAMS], check=True)
-    assert found["params"] == {}
-    assert found["notes"] == [
-        "workspace: params.yaml has other values than what ran, which are shown: lr"
-    ]
+    assert document["params"] == {}
+    (note,) = document["notes"]
+    assert note.startswith("workspace: params.yaml ")
+    assert note.endswith(": lr")
 
 
-def test_what_dvc_has_forgotten_mlflow_knows(
-    made: Made, told: Callable[..., dict[str, Any]]
+def test_mlflow_knows_removed_experiments(
+    trained: Trained, compared: Callable[..., dict[str, Any]]
 ) -> None:
-    known, run = told("base", "faster"), made.run("faster")
+    known = compared("base", "faster")
+    run = trained.run("faster")
     with forgotten("faster"):
-        by_name, by_id = told("base", "faster"), told("base", run.info.run_id[:8])
+        by_name = compared("base", "faster")
+        by_id = compared("base", run.info.run_id[:8])
         assert (
             by_name["experiments"][1]["is"]
             == f"FINISHED in MLflow as faster, run {run.info.run_id}"
         )
-        for found in (by_name, by_id):
-            assert found["params"] == {"lr": ["0.005", "0.03"]}
-            assert found["metrics"] == known["metrics"]
-            assert found["experiments"][1]["history"] == known["experiments"][1]["history"]
+        for document in (by_name, by_id):
+            assert document["params"] == {"lr": ["0.005", "0.03"]}
+            assert document["metrics"] == known["metrics"]
+            assert document["experiments"][1]["history"] == known["experiments"][1]["history"]
         assert by_name["tests"] == known["tests"]
         with without(".dvc/cache"):  # then its predictions are MLflow's
-            assert told("base", "faster")["tests"] == known["tests"]
+            assert compared("base", "faster")["tests"] == known["tests"]
             with without("mlruns"):
-                found = told("base", "faster")
-    (test,) = found["tests"]
-    assert (
-        test["why"]
-        == "the predictions of faster are neither in DVC's cache nor in MLflow; run it again"
-    )
+                document = compared("base", "faster")
+    (test,) = document["tests"]
+    assert "predictions of faster" in test["why"]
     assert "p" not in test
-    assert found["params"] == known["params"]
-    assert found["metrics"] == known["metrics"]
+    assert document["params"] == known["params"]
+    assert document["metrics"] == known["metrics"]
 
 
-@pytest.mark.parametrize("place", ["http://127.0.0.1:9", "sqlite:///elsewhere.db"])
-def test_where_mlflow_is_away_dvc_s_part_is_told(
-    made: Made, told: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch, place: str
+@pytest.mark.parametrize("uri", ["http://127.0.0.1:9", "sqlite:///elsewhere.db"])
+def test_comparison_without_mlflow(
+    trained: Trained,
+    compared: Callable[..., dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    uri: str,
 ) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", place)
-    found = told("base", "faster")
-    assert found["params"] == {"lr": ["0.005", "0.03"]}
-    assert "p" in found["tests"][0]
-    assert "train_s" not in found["metrics"]
-    assert found["notes"][0].startswith("without what only MLflow has: MLflow: ")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    document = compared("base", "faster")
+    assert document["params"] == {"lr": ["0.005", "0.03"]}
+    assert "p" in document["tests"][0]
+    assert "train_s" not in document["metrics"]
+    assert document["notes"][0].count("MLflow: ") == 1
     assert "MLflow: " in refused("base", "faster-than-that")
     assert not Path("elsewhere.db").exists()
 
 
-def test_a_name_is_one_experiment_s_or_refused(made: Made) -> None:
-    assert "nothing is called so; should be `workspace`, an experiment" in refused("base", "fastre")
+def test_unknown_or_ambiguous_name_is_refused(trained: Trained) -> None:
+    assert "`workspace`" in refused("base", "fastre")
     assert refused("base", "fastre").endswith("; did you mean faster?")
-    assert "give two or more" in refused("base")
-    made.clone.type("git branch faster")
+    assert refused("base").startswith("base: ")
+    trained.clone.type("git branch faster")
     try:
-        said = refused("faster", "base")
+        message = refused("faster", "base")
     finally:
-        made.clone.type("git branch -D faster")
-    assert said.startswith("faster: may be DVC's experiment, commit ")
-    assert " or commit " in said
-    empty = made.clone.type(f"git {WHO} commit-tree $(git mktree < /dev/null) -m empty").strip()
-    assert "has no dvc.lock, so nothing was made there; `dvc repro` makes it" in refused(
-        "base", empty
-    )
+        trained.clone.type("git branch -D faster")
+    assert message.startswith("faster: ")
+    assert message.count("commit ") >= 2
+    empty = trained.clone.type(f"git {WHO} commit-tree $(git mktree < /dev/null) -m empty").strip()
+    assert "no dvc.lock" in refused("base", empty)
 
 
-def test_the_page_is_whole_by_itself_and_lies_where_it_was_asked_for(made: Made) -> None:
+def test_page_is_self_contained(trained: Trained) -> None:
     Path("tests/deep").mkdir(exist_ok=True)
-    made.clone.type("cd tests/deep && retrace compare base faster --html new/page.html")
+    trained.clone.type("cd tests/deep && retrace compare base faster --html new/page.html")
     page = Path("tests/deep/new/page.html").read_text()
     assert page.count('<svg class="chart"') == 2
     assert page.count('class="line') == 2 * 2 * 2

@@ -1,4 +1,4 @@
-"""`retrace` as it is typed: help on one screen with examples that work, one line for a mistake, JSON, completion."""
+"""`retrace` on the command line: help, mistakes, JSON, completion."""
 
 import json
 import os
@@ -23,12 +23,12 @@ COMMANDS: dict[str, ArgumentParser] = dict(
     next(action.choices for action in PARSER._actions if isinstance(action.choices, dict))
 )
 ROWS, COLUMNS = 24, 80
-WITHIN_S = 0.3  # of a processor, whatever else is at work on it
+MOST_CPU_S = 0.3
 WITH_JSON = sorted(name for name, parser in COMMANDS.items() if "--json" in parser.format_usage())
 
 
 def retrace(*words: str, cwd: Path = ROOT, code: int = 0) -> tuple[str, str]:
-    """What was printed, and said on stderr."""
+    """Return what a command prints on stdout and on stderr."""
     ended = subprocess.run(
         [BIN / "retrace", *words],
         cwd=cwd,
@@ -42,23 +42,23 @@ def retrace(*words: str, cwd: Path = ROOT, code: int = 0) -> tuple[str, str]:
 
 
 def examples(name: str) -> list[str]:
-    """The commands that the help of `name` shows, without what is said about them."""
+    """Return the commands that the help of `name` shows, without their descriptions."""
     _, _, shown = (COMMANDS[name].epilog or "").partition("examples:\n")
     return [re.split(r" {2,}", line.strip())[0] for line in shown.splitlines()]
 
 
-def test_the_help_is_one_screen() -> None:
+def test_help_fits_one_screen() -> None:
     lines = PARSER.format_help().splitlines()
     assert len(lines) <= ROWS
     assert max(map(len, lines)) <= COLUMNS
 
 
-def test_each_command_has_a_line_of_help() -> None:
+def test_help_lists_each_command() -> None:
     for name in COMMANDS:
         assert re.search(rf"^.{{6}} {name} +\S", PARSER.format_help(), re.MULTILINE)
 
 
-def test_plugins_add_the_lab_s_commands() -> None:
+def test_plugins_add_lab_commands() -> None:
     assert {"predict", "recipe"} == set(plugins.entries("commands"))
     assert {"predict", "recipe"} <= set(COMMANDS)
 
@@ -67,7 +67,7 @@ def test_plugins_add_the_lab_s_commands() -> None:
 def test_broken_plugin_is_one_line(
     value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    entry = metadata.EntryPoint("broken", value, "retrace.cli")
+    entry = metadata.EntryPoint("broken", value, "retrace.commands")
     monkeypatch.setattr(plugins, "entries", lambda _: {"broken": entry})
     assert set(main._commands([])) == set(main.BUILT_IN)
     warning = capsys.readouterr().err
@@ -75,12 +75,12 @@ def test_broken_plugin_is_one_line(
     assert warning.count("\n") == 1
 
 
-def test_command_of_retrace_loads_no_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_builtin_command_loads_no_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plugins, "load", None)
     assert set(main._commands(["sync", "--json"])) == {"sync"}
 
 
-def test_the_exit_codes_are_told() -> None:
+def test_help_lists_exit_codes() -> None:
     assert main.__doc__
     for code in ("0", "1", "2", "130", "143"):
         assert re.search(rf"\b{code}\b", arguments.LAST_LINES)
@@ -88,9 +88,7 @@ def test_the_exit_codes_are_told() -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_the_help_of_a_command_has_examples_and_fits(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_command_help_has_examples(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", str(COLUMNS))
     shown = COMMANDS[name].format_help()
     assert examples(name)
@@ -98,7 +96,7 @@ def test_the_help_of_a_command_has_examples_and_fits(
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_each_example_is_what_the_command_understands(name: str) -> None:
+def test_help_examples_are_valid(name: str) -> None:
     for example in examples(name):
         calls = [
             words for words in re.split(r"[|&()$]+", example) if words.split()[:1] == ["retrace"]
@@ -110,7 +108,7 @@ def test_each_example_is_what_the_command_understands(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("typed", "said"),
+    ("typed", "expected"),
     [
         ("recipes", "retrace: unknown command 'recipes': did you mean recipe?"),
         ("docter", "did you mean doctor?"),
@@ -121,23 +119,23 @@ def test_each_example_is_what_the_command_understands(name: str) -> None:
         ("--print-completion fish", "unknown shell 'fish': choose from bash, zsh, tcsh"),
     ],
 )
-def test_a_mistake_is_one_line_and_2(typed: str, said: str) -> None:
+def test_mistake_is_one_line_and_2(typed: str, expected: str) -> None:
     printed, complaint = retrace(*typed.split(), code=2)
     assert printed == ""
-    assert said in complaint
+    assert expected in complaint
     assert complaint.count("\n") == 1
     assert complaint.endswith("--help`\n")
 
 
-def test_the_version_is_pyproject_s() -> None:
+def test_version_is_that_of_pyproject() -> None:
     assert (
         f'version = "{retrace("--version")[0].split()[1]}"' in (ROOT / "pyproject.toml").read_text()
     )
 
 
 @pytest.mark.parametrize("word", ["--help", "recipes"])
-def test_help_and_a_mistake_are_quick(word: str) -> None:
-    took = [
+def test_help_takes_little_cpu(word: str) -> None:
+    times = [
         cpu_s(
             partial(
                 subprocess.run, [BIN / "retrace", word], cwd=ROOT, capture_output=True, check=False
@@ -145,33 +143,34 @@ def test_help_and_a_mistake_are_quick(word: str) -> None:
         )
         for _ in range(5)
     ]
-    assert min(took) < WITHIN_S
+    assert min(times) < MOST_CPU_S
 
 
-def test_there_are_commands_with_json() -> None:
+def test_commands_with_json() -> None:
     assert {"clean", "doctor", "reconcile", "recipe", "sync", "trace", "verify"} <= set(WITH_JSON)
 
 
 @pytest.mark.parametrize("words", ["recipe", "recipe circles_relu", "clean", "verify --cache"])
-def test_with_json_stdout_is_one_document(words: str) -> None:
+def test_json_output_is_one_document(words: str) -> None:
     json.loads(retrace(*words.split(), "--json")[0])
 
 
-def completed(typed: str) -> set[str]:
-    """What bash offers after `typed` and Tab."""
+def completions(typed: str) -> set[str]:
+    """Return what bash offers after `typed` and Tab."""
     words = typed.split(" ")
     listed = " ".join(map(shlex.quote, words))
     script = f"""
         eval "$({BIN / "retrace"} --print-completion bash)"
-        COMP_WORDS=({listed}); COMP_CWORD={len(words) - 1}; COMP_LINE={shlex.quote(typed)}; COMP_POINT={len(typed)}
+        COMP_WORDS=({listed}); COMP_CWORD={len(words) - 1}
+        COMP_LINE={shlex.quote(typed)}; COMP_POINT={len(typed)}
         $(complete -p retrace | sed -E 's/.*-F ([^ ]+).*/\\1/') retrace {shlex.quote(words[-1])} ''
         printf '%s\\n' "${{COMPREPLY[@]}}"
     """
     env = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
-    asked = subprocess.run(
+    completed = subprocess.run(
         ["bash", "-c", script], cwd=ROOT, env=env, capture_output=True, text=True, check=True
     )
-    return set(asked.stdout.split())
+    return set(completed.stdout.split())
 
 
 @pytest.mark.parametrize(
@@ -184,11 +183,11 @@ def completed(typed: str) -> set[str]:
     ],
 )
 def test_bash_completes(typed: str, offered: set[str]) -> None:
-    assert completed(typed) == offered
+    assert completions(typed) == offered
 
 
 @pytest.mark.parametrize("shell", arguments.SHELLS)
-def test_each_shell_s_completion_names_every_command(shell: str) -> None:
+def test_completion_names_every_command(shell: str) -> None:
     script = retrace("--print-completion", shell)[0]
     assert [name for name in COMMANDS if name not in script] == []
     if program := shutil.which(shell):
@@ -196,10 +195,11 @@ def test_each_shell_s_completion_names_every_command(shell: str) -> None:
 
 
 def test_help_imports_nothing_heavy() -> None:
-    source = "import sys; from retrace.cli.main import main; from retrace.cli.main import arguments; arguments.parser(main._commands([])); print(*sys.modules)"
-    asked = subprocess.run(
+    source = "import sys; from retrace.cli import arguments, main; "
+    source += "arguments.parser(main._commands([])); print(*sys.modules)"
+    completed = subprocess.run(
         [sys.executable, "-c", source], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert not {"torch", "numpy", "mlflow", "dvc", "shtab", "rich", "pydantic"} & set(
-        asked.stdout.split()
+        completed.stdout.split()
     )

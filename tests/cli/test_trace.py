@@ -1,4 +1,4 @@
-"""From a file to the run that made it, and from a run to its files, with commands that do what they say."""
+"""`retrace trace`: from a file to its run, from a run to its files and the commands to restore."""
 
 import os
 import re
@@ -39,7 +39,7 @@ def store(folder: Path, empty_store: Path, beside: None) -> mlflow.MlflowClient:
 
 
 def ran(*stages: str, version: str = "") -> None:
-    """These stages have run; what they made says which stage and `version` it is of."""
+    """Run these stages; their outputs depend on the stage and on `version`."""
     for stage in stages or MADE:
         with tracking.stage(stage) as run:
             for path in MADE[stage]:
@@ -51,21 +51,21 @@ def ran(*stages: str, version: str = "") -> None:
                 run.tags(**{"retrace.source": "the moon"})
 
 
-def of(store: mlflow.MlflowClient, stage: str) -> list[Run]:
-    """The runs of a stage, oldest first; of experiments for the stage `""`."""
-    found = store.search_runs(
-        [each.experiment_id for each in store.search_experiments()], order_by=["start_time ASC"]
-    )
-    return [run for run in found if run.data.tags.get("retrace.stage", "") == stage]
+def runs_of(store: mlflow.MlflowClient, stage: str) -> list[Run]:
+    """Return the runs of a stage, oldest first; of experiments for the stage `""`."""
+    experiment_ids = [each.experiment_id for each in store.search_experiments()]
+    runs = store.search_runs(experiment_ids, order_by=["start_time ASC"])
+    return [run for run in runs if run.data.tags.get("retrace.stage", "") == stage]
 
 
-def said(target: Path | str, capsys: pytest.CaptureFixture[str]) -> str:
+def trace(target: Path | str, capsys: pytest.CaptureFixture[str]) -> str:
     capsys.readouterr()
     history.show(str(target))
     return capsys.readouterr().out
 
 
 def refused(target: Path | str) -> str:
+    """Return the one line with which a target is refused."""
     with pytest.raises(RetraceError) as error:
         history.show(str(target))
     assert "\n" not in str(error.value)
@@ -83,16 +83,19 @@ def edit(old: str, new: str) -> None:
 
 
 def lock(outs: Mapping[str, Mapping[Path, str]]) -> None:
-    """dvc.lock has these outputs, by stage."""
+    """Write a dvc.lock with these outputs, by stage."""
     listed = {
-        stage: {"cmd": "x", "outs": [{"path": str(path), "md5": md5} for path, md5 in made.items()]}
-        for stage, made in outs.items()
+        stage: {
+            "cmd": "x",
+            "outs": [{"path": str(path), "md5": md5} for path, md5 in of_stage.items()],
+        }
+        for stage, of_stage in outs.items()
     }
     graph.LOCK.write_text(yaml.safe_dump({"schema": "2.0", "stages": listed}))
 
 
-def committed() -> str:
-    """The commit that all files but those of MLflow are in."""
+def commit_all() -> str:
+    """Commit all files but those of MLflow, and return the commit."""
     Path(".gitignore").write_text("mlflow.db*\nmlruns\n.retrace\n.dvc\n")
     who = ("-c", "user.name=test", "-c", "user.email=test@localhost")
     for command in (
@@ -104,13 +107,13 @@ def committed() -> str:
     return str(git.head_commit())
 
 
-def test_a_file_leads_to_the_run_that_made_it_and_on_to_the_raw_data(
+def test_file_leads_back_to_the_raw_data(
     store: mlflow.MlflowClient, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ran()
-    (parent,) = of(store, "")
-    ids = {stage: of(store, stage)[0].info.run_id for stage in MADE}
-    output = said(paths.WEIGHTS, capsys)
+    (parent,) = runs_of(store, "")
+    ids = {stage: runs_of(store, stage)[0].info.run_id for stage in MADE}
+    output = trace(paths.WEIGHTS, capsys)
     order = [
         f"{paths.WEIGHTS}  {hashing.md5(paths.WEIGHTS)}\n",
         f"train, run {ids['train']}: FINISHED\n",
@@ -125,152 +128,148 @@ def test_a_file_leads_to_the_run_that_made_it_and_on_to_the_raw_data(
         "from the moon\n",
         f"{CSV}  {hashing.md5(CSV)}\n",
     ]
-    places = [output.find(part) for part in order]
-    assert -1 not in places
-    assert places == sorted(places)
-    assert output.count(ids["preprocess"]) == 1  # both parts that train read are of it
+    positions = [output.find(text) for text in order]
+    assert -1 not in positions
+    assert positions == sorted(positions)
+    assert output.count(ids["preprocess"]) == 1  # it made both splits that train read
     assert ids["evaluate"] not in output
 
 
-def test_a_run_that_several_files_come_from_is_told_once(
+def test_run_is_described_once(
     store: mlflow.MlflowClient, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ran()
-    output = said(paths.FIGURES / "roc.png", capsys)
-    id_of_train = of(store, "train")[0].info.run_id
+    output = trace(paths.FIGURES / "roc.png", capsys)
+    id_of_train = runs_of(store, "train")[0].info.run_id
     assert output.count(f"train, run {id_of_train}: FINISHED\n") == 1
     assert f"train, run {id_of_train}: FINISHED, as above\n" in output
     assert output.count("from the moon") == 1
 
 
 @pytest.mark.usefixtures("store")
-def test_a_folder_is_traced_and_so_is_a_picture_in_it_whatever_its_name(
+def test_folder_and_file_in_it_are_traced(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     ran()
     for target in (paths.FIGURES, paths.FIGURES / "[red]loss[/red].png", paths.FIGURES.absolute()):
         relative = os.path.relpath(target)
-        assert said(target, capsys).startswith(
+        assert trace(target, capsys).startswith(
             f"{relative}  {hashing.md5(target)}\n└── visualize, run "
         )
 
 
 @pytest.mark.usefixtures("store")
-def test_no_hash_is_broken_in_a_pipe_however_narrow_the_terminal_was(
+def test_pipe_wraps_no_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "40")
     ran()
-    output = said(paths.METRICS, capsys)
+    output = trace(paths.METRICS, capsys)
     for path in (paths.METRICS, paths.WEIGHTS, paths.TRAIN, paths.RAW):
         assert f"{path}  {hashing.md5(path)}\n" in output
 
 
-def test_the_oldest_of_the_runs_that_made_the_same_bytes_is_named(
+def test_oldest_maker_is_named(
     store: mlflow.MlflowClient, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ran("train")
     edit("\nlr: 0.005", "\nlr: 0.01")
     ran("train")
     ran("train")
-    first, *_ = of(store, "train")
-    output = said(paths.WEIGHTS, capsys)
+    first, *_ = runs_of(store, "train")
+    output = trace(paths.WEIGHTS, capsys)
     assert f"└── train, run {first.info.run_id}: FINISHED\n" in output
     assert "2 other runs made the same bytes\n" in output
     assert "lr=0.005, " in output
 
 
-def test_code_that_has_changed_since_is_named(
+def test_changed_code_is_named(
     store: mlflow.MlflowClient, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in ("losses", "errors"):
-        Path(f"src/retrace/{name}.py").parent.mkdir(parents=True, exist_ok=True)
-        Path(f"src/retrace/{name}.py").write_text("then")
+    for path in ("src/lab/training/losses.py", "src/lab/errors.py"):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_text("then")
     ran("train")
-    assert "2 code files, same here\n" in said(paths.WEIGHTS, capsys)
+    assert "2 code files, same here\n" in trace(paths.WEIGHTS, capsys)
     Path("src/lab/training/losses.py").write_text("now")
-    assert "2 code files, changed here: src/lab/training/losses.py\n" in said(paths.WEIGHTS, capsys)
+    assert "2 code files, changed here: src/lab/training\n" in trace(paths.WEIGHTS, capsys)
 
 
-def test_a_file_changed_by_hand_leads_to_the_bytes_that_the_pipeline_made(
+def test_edited_file_leads_to_the_original(
     store: mlflow.MlflowClient, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ran("train")
-    made = hashing.md5(paths.WEIGHTS)
-    lock({"train": {paths.WEIGHTS: made}})
+    md5 = hashing.md5(paths.WEIGHTS)
+    lock({"train": {paths.WEIGHTS: md5}})
     paths.WEIGHTS.write_text("by hand")
     message = refused(paths.WEIGHTS)
-    assert (
-        f"no run in sqlite:///{Path.cwd()}/mlflow.db made these bytes, of MD5 {hashing.md5(paths.WEIGHTS)}"
-        in message
-    )
+    assert f"of MD5 {hashing.md5(paths.WEIGHTS)}" in message
     (original,) = re.findall(r"`retrace trace (\w+)`", message)
-    assert original == made
-    output = said(original, capsys)
+    assert original == md5
+    output = trace(original, capsys)
     assert output.startswith(
-        f"{paths.WEIGHTS}  {made}\n└── train, run {of(store, 'train')[0].info.run_id}"
+        f"{paths.WEIGHTS}  {md5}\n└── train, run {runs_of(store, 'train')[0].info.run_id}"
     )
 
 
 @pytest.mark.usefixtures("store")
-def test_a_picture_changed_by_hand_is_told_from_its_folder() -> None:
+def test_edited_figure_leads_to_its_folder() -> None:
     ran("visualize")
-    made = hashing.md5(paths.FIGURES)
-    lock({"visualize": {paths.FIGURES: made}})
+    md5 = hashing.md5(paths.FIGURES)
+    lock({"visualize": {paths.FIGURES: md5}})
     (paths.FIGURES / "roc.png").write_text("by hand")
-    assert (
-        f"dvc.lock has {paths.FIGURES} with another, which `retrace trace {made}` traces"
-        in refused(paths.FIGURES / "roc.png")
-    )
+    message = refused(paths.FIGURES / "roc.png")
+    assert f"dvc.lock has {paths.FIGURES} " in message
+    assert f"`retrace trace {md5}`" in message
 
 
 @pytest.mark.usefixtures("store")
-def test_a_file_that_nobody_made_costs_one_line() -> None:
+def test_unmade_file_is_refused() -> None:
     ran("preprocess")
     lock({"preprocess": {paths.TRAIN: hashing.md5(paths.TRAIN)}})
     Path("notes.txt").write_text("mine")
-    assert refused("notes.txt").endswith("what a stage made can be traced")
-    assert refused(paths.PROCESSED).endswith(f"trace what is in it: {paths.TRAIN}")
+    assert refused("notes.txt").startswith("notes.txt: no run in ")
+    assert refused(paths.PROCESSED).endswith(f": {paths.TRAIN}")
 
 
 @pytest.mark.usefixtures("store")
-def test_what_mlflow_lacks_is_a_reason_to_sync(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_event_logs_suggest_sync(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     ran("train")
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    assert "MLflow lacks 1 event logs: `retrace sync` uploads them" in refused(paths.WEIGHTS)
+    assert "MLflow lacks 1 event logs: `retrace sync`" in refused(paths.WEIGHTS)
 
 
 @pytest.mark.usefixtures("store")
 @pytest.mark.parametrize(
     "target", ["nothing.txt", "abcdef", "0" * 32, "0" * 32 + ".dir", "abc' or 'a'='a"]
 )
-def test_neither_a_file_nor_a_run_costs_one_line(target: str) -> None:
+def test_unknown_target_is_refused(target: str) -> None:
     assert refused(target).startswith(f"{target}: neither a file nor a run in sqlite:///")
 
 
-def test_digits_that_begin_several_ids_cost_one_line(
+def test_ambiguous_run_id_is_refused(
     store: mlflow.MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran("download", "preprocess")
-    found = of(store, "download") + of(store, "preprocess")
-    monkeypatch.setattr("retrace.store.backend.every", lambda *_: found)
-    assert refused("abcdef") == (
-        f"abcdef: so start the ids of 2 runs, {found[0].info.run_id}, {found[1].info.run_id}; give more digits"
-    )
+    runs = runs_of(store, "download") + runs_of(store, "preprocess")
+    monkeypatch.setattr("retrace.store.backend.every", lambda *_: runs)
+    message = refused("abcdef")
+    assert message.startswith("abcdef: ")
+    assert f"2 runs, {runs[0].info.run_id}, {runs[1].info.run_id};" in message
 
 
-def test_the_experiment_of_the_work_tree_is_named_where_another_one_made_the_file(
+def test_workspace_experiment_is_named(
     store: mlflow.MlflowClient, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran("train")
     edit("\nlr: 0.005", "\nlr: 0.01")
     ran("train")
-    own = of(store, "")[1]
+    own = runs_of(store, "")[1]
     lock({"train": {paths.WEIGHTS: hashing.md5(paths.WEIGHTS)}})
-    here = experiments.Tree({}, own.data.tags["retrace.key"], graph.locked(), {})
+    here = experiments.Tree({}, {}, own.data.tags["retrace.key"], graph.locked(), {})
     monkeypatch.setattr("retrace.store.experiments.read", lambda _: here)
-    last = said(paths.WEIGHTS, capsys).splitlines()[-1]
+    last = trace(paths.WEIGHTS, capsys).splitlines()[-1]
     assert (
         last
         == f"└── the workspace has it as of experiment {own.info.run_name}, run {own.info.run_id}"
@@ -278,7 +277,7 @@ def test_the_experiment_of_the_work_tree_is_named_where_another_one_made_the_fil
 
 
 @pytest.mark.usefixtures("folder")
-def test_a_store_that_is_away_costs_one_line_without_its_password(
+def test_password_is_redacted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:canary@127.0.0.1:9")
@@ -287,12 +286,12 @@ def test_a_store_that_is_away_costs_one_line_without_its_password(
     assert "canary" not in message
 
 
-def test_a_run_has_its_files_and_the_commands_bring_them_back(
+def test_commands_restore_a_run_s_files(
     store: mlflow.MlflowClient, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ran()
-    (parent,) = of(store, "")
-    output = said(parent.info.run_id[:12], capsys)
+    (parent,) = runs_of(store, "")
+    output = trace(parent.info.run_id[:12], capsys)
     into = Path(f"traced-{parent.info.run_id[:8]}")
     for path in (paths.RAW, *MADE["train"], paths.FIGURES):
         assert re.search(rf"{path}  {hashing.md5(path)}  .*the work tree\n", output)
@@ -302,99 +301,100 @@ def test_a_run_has_its_files_and_the_commands_bring_them_back(
         assert hashing.md5(into / path) == hashing.md5(path)
 
 
-def test_a_linked_stage_s_files_are_the_experiment_s_too(
+def test_cached_stage_belongs_to_experiment(
     store: mlflow.MlflowClient, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ran("download", "preprocess", "train")
     edit("\nlr: 0.005", "\nlr: 0.01")
     ran("train", version="2")
-    first, second = of(store, "")
-    output = said(second.info.run_id, capsys)
-    assert f"preprocess, run {of(store, 'preprocess')[0].info.run_id}" in output
+    first, second = runs_of(store, "")
+    output = trace(second.info.run_id, capsys)
+    assert f"preprocess, run {runs_of(store, 'preprocess')[0].info.run_id}" in output
     assert f"of experiment {first.info.run_name}, run {first.info.run_id}\n" in output
-    assert f"train, run {of(store, 'train')[1].info.run_id}" in output
-    assert of(store, "train")[0].info.run_id not in output
+    assert f"train, run {runs_of(store, 'train')[1].info.run_id}" in output
+    assert runs_of(store, "train")[0].info.run_id not in output
 
 
-def test_a_run_that_failed_says_why_and_has_no_commands(
+def test_failed_run_has_an_error_only(
     store: mlflow.MlflowClient, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(ValueError, match="too wet"), tracking.stage("train"):
         raise ValueError("too wet")
-    output = said(of(store, "train")[0].info.run_id, capsys)
+    output = trace(runs_of(store, "train")[0].info.run_id, capsys)
     assert "error ValueError: too wet\n" in output
     assert "no file of it is known\n" in output
     assert "# To get" not in output
 
 
-def line_of(output: str, path: Path) -> str:
-    """Where the output says that a file is."""
+def location(output: str, path: Path) -> str:
+    """Return where a file is, as the output has it."""
     (line,) = [line for line in output.splitlines() if f"── {path}  " in line]
     return line.split("  ", 2)[2]
 
 
-def cached(path: Path) -> Path:
-    """The object in DVC's cache, which now has the file."""
+def add_to_cache(path: Path) -> Path:
+    """Put a file into DVC's cache and return its object."""
     md5 = hashing.md5(path)
-    there = Path(".dvc/cache/files/md5", md5[:2], md5[2:])
-    there.parent.mkdir(parents=True)
-    shutil.copy(path, there)
-    return there
+    cached = Path(".dvc/cache/files/md5", md5[:2], md5[2:])
+    cached.parent.mkdir(parents=True)
+    shutil.copy(path, cached)
+    return cached
 
 
-def test_a_place_is_named_only_as_long_as_it_has_the_right_bytes(
+def test_location_needs_the_right_bytes(
     store: mlflow.MlflowClient, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ran("evaluate")
-    kept, other = hashing.md5(paths.METRICS), hashing.md5(paths.CLASSES)
-    there = cached(paths.CLASSES)
+    kept = hashing.md5(paths.METRICS)
+    other = hashing.md5(paths.CLASSES)
+    cached = add_to_cache(paths.CLASSES)
     lock({"evaluate": {paths.METRICS: kept, paths.CLASSES: other}})
     for path in (*MADE["evaluate"][1:4], paths.CLASSES):
         path.unlink()
-    commit = committed()[:12]
-    (run,) = of(store, "evaluate")
-    output = said(run.info.run_id, capsys)
-    assert line_of(output, paths.METRICS) == f"commit {commit}, MLflow's artifacts, the work tree"
-    assert line_of(output, paths.CLASSES) == f"commit {commit}, DVC's cache, MLflow's artifacts"
+    commit = commit_all()[:12]
+    (run,) = runs_of(store, "evaluate")
+    output = trace(run.info.run_id, capsys)
+    assert location(output, paths.METRICS) == f"commit {commit}, MLflow's artifacts, the work tree"
+    assert location(output, paths.CLASSES) == f"commit {commit}, DVC's cache, MLflow's artifacts"
     into = f"traced-{run.info.run_id[:8]}"
     for path in (paths.METRICS, paths.CLASSES):
         assert f"dvc get . {path} --rev {commit} --out {into}/{path}\n" in commands(output)
 
-    there.write_text("flipped")
+    cached.write_text("flipped")
     paths.METRICS.write_text("by hand")
-    output = said(run.info.run_id, capsys)
-    assert line_of(output, paths.METRICS) == f"commit {commit}, MLflow's artifacts"
-    assert line_of(output, paths.CLASSES) == "MLflow's artifacts"
+    output = trace(run.info.run_id, capsys)
+    assert location(output, paths.METRICS) == f"commit {commit}, MLflow's artifacts"
+    assert location(output, paths.CLASSES) == "MLflow's artifacts"
     get = f"--run-id {run.info.run_id} --artifact-path {paths.CLASSES} --dst-path {into}/reports"
     assert f"mlflow artifacts download {get}\n" in commands(output)
 
 
-def test_what_is_nowhere_is_made_again_if_its_code_is_there(
+def test_lost_files_are_reproduced(
     store: mlflow.MlflowClient, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ran("train")
-    commit = committed()
+    commit = commit_all()
     edit("\nlr: 0.005", "\nlr: 0.01")
     ran("train")
     shutil.rmtree("models")
-    before, after = (run.info.run_id for run in of(store, "train"))
-    output = said(before, capsys)
+    before, after = (run.info.run_id for run in runs_of(store, "train"))
+    output = trace(before, capsys)
     lost = f"{paths.WEIGHTS}, {paths.CARD}"
-    assert line_of(output, paths.WEIGHTS) == "nowhere"
+    assert location(output, paths.WEIGHTS) == "nowhere"
     assert f"# nowhere: {lost}; the commit of its code is gone\n" in output
     tree = f"../again-{after[:8]}"
-    patch = f"--run-id {after} --artifact-path code.patch --dst-path {tree} && git -C {tree} apply code.patch"
-    assert commands(said(after, capsys)).splitlines()[-4:] == [
+    patch = f"--run-id {after} --artifact-path code.patch --dst-path {tree}"
+    assert commands(trace(after, capsys)).splitlines()[-4:] == [
         f"# nowhere: {lost}; reproduced by:",
         f"git worktree add --detach {tree} {commit}",
-        f"mlflow artifacts download {patch}",
+        f"mlflow artifacts download {patch} && git -C {tree} apply code.patch",
         f"(cd {tree} && dvc repro train)",
     ]
 
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("end to end")
-def test_what_is_typed_brings_every_byte_back(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_commands_restore_every_byte(tmp_path_factory: pytest.TempPathFactory) -> None:
     small = {
         "dataset: mnist": "dataset: digits",
         "epochs: 5": "epochs: 2",
@@ -404,32 +404,31 @@ def test_what_is_typed_brings_every_byte_back(tmp_path_factory: pytest.TempPathF
     clone.type("dvc repro")
     store = mlflow.MlflowClient(f"sqlite:///{clone.path / 'mlflow.db'}")
 
-    (train,) = of(store, "train")
+    (train,) = runs_of(store, "train")
     output = clone.type(f"retrace trace {train.info.run_id}")
     assert (
         f"{paths.WEIGHTS}  {hashing.md5(clone.path / paths.WEIGHTS)}  DVC's cache, the work tree\n"
         in output
     )
-    got_back(clone, output, train, MADE["train"])
+    restore(clone, output, train, MADE["train"])
 
     clone.commit("digits")
     output = clone.type("cd models && retrace trace model.safetensors")
     for stage in ("train", "preprocess", "download"):
-        assert of(store, stage)[0].info.run_id in output
+        assert runs_of(store, stage)[0].info.run_id in output
     assert hashing.md5(clone.path / CSV) in output
-    (parent,) = of(store, "")
+    (parent,) = runs_of(store, "")
     output = clone.type(f"retrace trace {parent.info.run_id}")
     assert "nowhere" not in output
-    got_back(clone, output, parent, [paths.TEST, paths.RAW, paths.METRICS, paths.FIGURES])
+    restore(clone, output, parent, [paths.TEST, paths.RAW, paths.METRICS, paths.FIGURES])
 
     clone.type("dvc exp run --temp --name aside -S lr=0.01 train")
-    train = of(store, "train")[-1]
+    train = runs_of(store, "train")[-1]
     output = clone.type(f"retrace trace {train.info.run_id}")
-    (model,) = got_back(clone, output, train, [paths.WEIGHTS])
+    (model,) = restore(clone, output, train, [paths.WEIGHTS])
     md5 = train.data.tags[f"dvc.outs.{paths.WEIGHTS}"]
-    assert (
-        hashing.md5(model) == md5 != hashing.md5(clone.path / paths.WEIGHTS)
-    )  # which never was in the work tree
+    assert hashing.md5(model) == md5
+    assert md5 != hashing.md5(clone.path / paths.WEIGHTS)  # it never was in the work tree
     output = clone.type(f"retrace trace {model}")
     assert "of experiment aside, run " in output
     assert "lr=0.01, " in output
@@ -442,15 +441,15 @@ def test_what_is_typed_brings_every_byte_back(tmp_path_factory: pytest.TempPathF
     assert hashing.md5(clone.path.parent / f"again-{train.info.run_id[:8]}" / paths.WEIGHTS) == md5
 
 
-def got_back(clone: Clone, output: str, run: Run, files: list[Path]) -> list[Path]:
-    """What the commands in `output` brought back of these files of a run, byte for byte as the output says."""
+def restore(clone: Clone, output: str, run: Run, files: list[Path]) -> list[Path]:
+    """Run the commands in `output` for these files of a run; return them, after checking MD5s."""
     script = [
         line
         for line in commands(output).splitlines()
         if any(f"/{path} " in f"{line} " for path in files)
     ]
     clone.type("set -e\n" + "\n".join(script))
-    found = [clone.path / f"traced-{run.info.run_id[:8]}" / path for path in files]
-    for file, path in zip(found, files, strict=True):
+    restored = [clone.path / f"traced-{run.info.run_id[:8]}" / path for path in files]
+    for file, path in zip(restored, files, strict=True):
         assert f"── {path}  {hashing.md5(file)}  " in output
-    return found
+    return restored

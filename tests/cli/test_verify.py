@@ -1,4 +1,4 @@
-"""`retrace verify`: verdicts over what was and what is, and runs for real made again from what is left of them."""
+"""`retrace verify`: verdicts, refusals, and real runs that are reproduced."""
 
 import shutil
 import signal
@@ -7,6 +7,7 @@ import time
 from contextlib import suppress
 from math import inf, nan
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import psutil
@@ -52,9 +53,7 @@ def verdict_of(
         (None, {1: 0.5}, "missing"),
     ],
 )
-def test_on_the_same_kind_of_device_only_the_same_is_equal(
-    then: Fact | None, now: Fact | None, verdict: str
-) -> None:
+def test_same_device_needs_equal_values(then: Fact | None, now: Fact | None, verdict: str) -> None:
     assert verdict_of(then, now) == verdict
 
 
@@ -75,36 +74,34 @@ def test_on_the_same_kind_of_device_only_the_same_is_equal(
         ({0: 1000.0}, {0: 1000.001}, ("preprocess", "train_samples"), "differs"),
     ],
 )
-def test_on_another_kind_last_scores_may_differ_by_the_tolerance(
+def test_other_device_allows_the_tolerance(
     then: Fact | None, now: Fact | None, name: tuple[str, str], verdict: str
 ) -> None:
     assert verdict_of(then, now, 0.005, name) == verdict
 
 
-def test_a_row_shows_the_first_point_that_differs_in_digits_that_tell_it_apart() -> None:
+def test_row_shows_the_first_difference() -> None:
     (row,) = diff.compare_facts({LOSS: {1: 0.5, 2: 0.25}}, {LOSS: {1: 0.5, 2: 0.25000000000000006}})
     assert (row.then, row.now, row.where) == ("0.25", "0.25000000000000006", "step 2")
     assert not row.is_equal
 
 
 @pytest.mark.parametrize("devices", [None, ("cpu, then", "gpu, now")])
-def test_the_sentence_names_what_differs_and_both_devices_if_there_are_two(
+def test_summary_names_differences_and_devices(
     devices: tuple[str, str] | None,
 ) -> None:
-    good, bad = (
-        OutputDiff("train", "val_loss", "1", "1", "same"),
-        OutputDiff("train", "lost.txt", "1", "", "missing"),
-    )
+    good = OutputDiff("train", "val_loss", "1", "1", "same")
+    bad = OutputDiff("train", "lost.txt", "1", "", "missing")
     assert verify.sentence([good], 0.005, devices).startswith("verified: 1 outputs and metrics")
-    said = verify.sentence([good, bad], 0.005, devices)
-    assert said.startswith("1 of 2 outputs and metrics differ: lost.txt")
+    sentence = verify.sentence([good, bad], 0.005, devices)
+    assert sentence.startswith("1 of 2 outputs and metrics differ: lost.txt")
     for word in ("cpu, then", "gpu, now", "0.005"):
-        assert (word in said) == (devices is not None)
+        assert (word in sentence) == (devices is not None)
 
 
 @pytest.fixture
 def client(folder: Path, empty_store: Path) -> mlflow.MlflowClient:
-    """The store of `folder`, which is no git repository, with an experiment of no run."""
+    """The store of `folder`, no git repository, with an empty MLflow experiment."""
     shutil.copy(empty_store, folder / "mlflow.db")
     client = mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
     client.create_experiment("mnist", (folder / "mlruns").as_uri())
@@ -112,23 +109,23 @@ def client(folder: Path, empty_store: Path) -> mlflow.MlflowClient:
 
 
 def recorded(client: mlflow.MlflowClient, status: str = "FINISHED", **tags: str) -> str:
-    """The id of a run with these tags, in which two underscores stand for a dot."""
+    """Add a run with these tags, two underscores for a dot, and return its id."""
     (experiment,) = [one for one in client.search_experiments() if one.name == "mnist"]
-    told = {name.replace("__", "."): value for name, value in tags.items()}
-    run = client.create_run(experiment.experiment_id, tags=told, run_name="of a test").info.run_id
+    dotted = {name.replace("__", "."): value for name, value in tags.items()}
+    run = client.create_run(experiment.experiment_id, tags=dotted, run_name="of a test").info.run_id
     client.set_terminated(run, status)
     return run
 
 
 def refused(run: str, tolerance: float = 0.005) -> str:
-    """The one line with which `run` is refused."""
+    """Return the one line with which `run` is refused."""
     with pytest.raises(RetraceError) as caught:
         verify.check(run, tolerance)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
-def test_what_is_no_run_of_the_pipeline_is_refused(client: mlflow.MlflowClient) -> None:
+def test_foreign_run_is_refused(client: mlflow.MlflowClient) -> None:
     other = recorded(client)
     summary = recorded(client, retrace__folds__summary="abc")
     bare = recorded(client, retrace__key="abc")
@@ -136,13 +133,13 @@ def test_what_is_no_run_of_the_pipeline_is_refused(client: mlflow.MlflowClient) 
         assert f"run {wrong!r}: is no run's id in sqlite:///" in refused(wrong)
     assert "is none of this pipeline's" in refused(other)
     assert "verify the runs below it" in refused(summary)
-    assert "MLflow knows none of its stages; `retrace sync` may tell it" in refused(bare)
+    assert "`retrace sync`" in refused(bare)
     assert "tolerance is -1" in refused(other, tolerance=-1)
     assert "tolerance is nan" in refused(other, tolerance=nan)
 
 
 @pytest.mark.parametrize("status", ["FAILED", "KILLED", "RUNNING"])
-def test_a_run_that_did_not_finish_is_refused(client: mlflow.MlflowClient, status: str) -> None:
+def test_unfinished_run_is_refused(client: mlflow.MlflowClient, status: str) -> None:
     parent = recorded(client, retrace__key="abc")
     child = recorded(client, status, retrace__stage="train", mlflow__parentRunId=parent)
     client.set_tag(parent, "retrace.run.train", child)
@@ -150,15 +147,15 @@ def test_a_run_that_did_not_finish_is_refused(client: mlflow.MlflowClient, statu
         assert f"(of a test): is {status}; only what FINISHED can be verified" in refused(run)
 
 
-def test_a_beginning_of_two_ids_is_refused(
+def test_ambiguous_run_id_is_refused(
     client: mlflow.MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = client.get_run(recorded(client, retrace__key="abc"))
     monkeypatch.setattr(mlflow.MlflowClient, "search_runs", lambda *_, **__: [run, run])
-    assert "so start the ids of" in refused(run.info.run_id[:6])
+    assert f"2 runs, {run.info.run_id}, {run.info.run_id};" in refused(run.info.run_id[:6])
 
 
-def test_a_run_without_a_commit_is_refused(
+def test_run_without_commit_is_refused(
     client: mlflow.MlflowClient, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(folder))
@@ -172,36 +169,34 @@ def test_a_run_without_a_commit_is_refused(
     assert f"commit {'0' * 40} is not in this repository" in refused(child)
 
 
-def test_a_server_that_is_away_is_said_in_one_line(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_password_is_redacted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:canary@127.0.0.1:9")
-    said = refused("abcdef")
-    assert "does not answer" in said
-    assert "canary" not in said
+    message = refused("abcdef")
+    assert "does not answer" in message
+    assert "canary" not in message
 
 
 WEIGHTS = "models/model.safetensors"
 
 
-def test_outputs_are_what_their_own_stage_said_and_of_other_stages_what_was_read(
-    client: mlflow.MlflowClient, folder: Path
-) -> None:
+def test_facts_of_own_and_other_stages(client: mlflow.MlflowClient, folder: Path) -> None:
     parent = recorded(client, retrace__key="abc")
-    of = {"mlflow__parentRunId": parent}
+    child = {"mlflow__parentRunId": parent}
     train = recorded(
         client,
-        **of,
+        **child,
         retrace__stage="train",
         **{f"dvc.outs.{WEIGHTS}": "made", "dvc.deps.src": "code"},
     )
-    evaluate = recorded(client, **of, retrace__stage="evaluate", **{f"dvc.deps.{WEIGHTS}": "read"})
+    evaluate = recorded(
+        client, **child, retrace__stage="evaluate", **{f"dvc.deps.{WEIGHTS}": "read"}
+    )
     client.set_tag(evaluate, "retrace.headline", '{"test_loss": 1.5}')
     for run, at, value in (
         (train, 2, 0.2),
         (train, 1, 0.1),
         (train, 2, 0.3),
-    ):  # the last one told counts
+    ):  # the last value of a step counts
         client.log_metric(run, "val_loss", value, timestamp=int(value * 10), step=at)
     client.log_metric(train, "train_s", 1.0)
     client.log_metric(parent, "test_loss", 1.25)
@@ -219,17 +214,16 @@ def test_outputs_are_what_their_own_stage_said_and_of_other_stages_what_was_read
         ("evaluate", "test_loss"): {"headline": 1.5},
     }
     stages = {
-        "train": graph.Stage((), (WEIGHTS,)),
-        "evaluate": graph.Stage((WEIGHTS, "src"), ("gone",)),
+        "train": graph.Stage((), (WEIGHTS,), ()),
+        "evaluate": graph.Stage((WEIGHTS, "src"), ("gone",), ()),
     }
     (folder / WEIGHTS).parent.mkdir()
     (folder / WEIGHTS).write_bytes(b"")
-    told = [
+    events: list[dict[str, Any]] = [
         {"kind": "metrics", "step": 0, "values": {"test_loss": 1.5, "train_s": 2.0}},
-        {"kind": "headline"},
+        {"kind": "headline", "values": {"test_loss": 1.5}},
     ]
-    told[1]["values"] = {"test_loss": 1.5}
-    assert record.reproduced_facts(alone, stages, {"evaluate": told}, folder) == {
+    assert record.reproduced_facts(alone, stages, {"evaluate": events}, folder) == {
         ("train", WEIGHTS): "d41d8cd98f00b204e9800998ecf8427e",
         ("evaluate", "test_loss"): {0: 1.5, "headline": 1.5},
     }
@@ -243,18 +237,18 @@ def test_outputs_are_what_their_own_stage_said_and_of_other_stages_what_was_read
         ("cpu", "B", ("cpu, A", "cpu, B")),
     ],
 )
-def test_the_device_is_another_kind_where_training_was_on_another(
+def test_device_change_follows_training(
     client: mlflow.MlflowClient, device: str, machine: str, kinds: tuple[str, str] | None
 ) -> None:
     parent = recorded(client, retrace__key="abc")
-    of = {"mlflow__parentRunId": parent}
+    child = {"mlflow__parentRunId": parent}
     train = recorded(
-        client, **of, retrace__stage="train", retrace__device="cpu", retrace__machine="A"
+        client, **child, retrace__stage="train", retrace__device="cpu", retrace__machine="A"
     )
     client.set_tag(parent, "retrace.run.train", train)
-    evaluate = recorded(client, **of, retrace__stage="evaluate", retrace__machine="A")
-    download = recorded(client, **of, retrace__stage="download", retrace__machine="A")
-    told = {
+    evaluate = recorded(client, **child, retrace__stage="evaluate", retrace__machine="A")
+    download = recorded(client, **child, retrace__stage="download", retrace__machine="A")
+    logs = {
         "download": [{"kind": "start", "machine": machine}],
         "train": [
             {"kind": "start", "machine": machine},
@@ -262,13 +256,13 @@ def test_the_device_is_another_kind_where_training_was_on_another(
         ],
     }
     for run in (parent, train, evaluate):
-        assert record.device_change(record.find_record(run), told, diff.EXACT) == kinds
-    del told["train"]
-    assert record.device_change(record.find_record(download), told, diff.EXACT) is None
+        assert record.device_change(record.find_record(run), logs, diff.EXACT) == kinds
+    del logs["train"]
+    assert record.device_change(record.find_record(download), logs, diff.EXACT) is None
 
 
 def commit(message: str) -> str:
-    """The id of a commit of all that is here."""
+    """Commit all files and return the commit."""
     who = ("-c", "user.name=test", "-c", "user.email=test@localhost")
     for command in (
         ["init", "--quiet"],
@@ -281,7 +275,7 @@ def commit(message: str) -> str:
     ).stdout.strip()
 
 
-def test_code_is_taken_from_any_place_that_has_it(client: mlflow.MlflowClient) -> None:
+def test_code_comes_from_any_matching_commit(client: mlflow.MlflowClient) -> None:
     values = params_file.read()
     parent = recorded(client, retrace__key=identity.key(values))
     gone = recorded(
@@ -291,29 +285,30 @@ def test_code_is_taken_from_any_place_that_has_it(client: mlflow.MlflowClient) -
         mlflow__source__git__commit="0" * 40,
     )
     client.set_tag(parent, "retrace.run.train", gone)
-    right = commit("what it ran")
+    ran = commit("what it ran")
     paths.GRAPH.write_text(f"{paths.GRAPH.read_text()}# another\n")
-    wrong = commit("another graph")
+    other = commit("another graph")
     with rebuild.temporary_repository() as tree:
-        client.set_tag(parent, "dvc.exp_rev", wrong)
+        client.set_tag(parent, "dvc.exp_rev", other)
         with pytest.raises(RetraceError, match="commit 0000.* is not in this repository"):
             restore.restore(client, record.find_record(parent), tree)
-        client.set_tag(gone, "mlflow.source.git.commit", wrong)
+        client.set_tag(gone, "mlflow.source.git.commit", other)
         with pytest.raises(
             RetraceError, match="is not what it ran, by a file that no stage depends on;"
         ):
             restore.restore(client, record.find_record(parent), tree)
-        client.set_tag(parent, "dvc.exp_rev", right)
-        assert restore.restore(client, record.find_record(parent), tree) == rebuild.Origin(right)
+        client.set_tag(parent, "dvc.exp_rev", ran)
+        assert restore.restore(client, record.find_record(parent), tree) == rebuild.Origin(ran)
         assert "# another" not in (tree / paths.GRAPH).read_text()
     assert not tree.exists()
 
 
 @pytest.mark.usefixtures("folder")
-def test_images_are_the_commit_s_or_the_work_tree_s_and_never_others() -> None:
+def test_images_are_restored_by_md5() -> None:
     paths.IMAGES.mkdir(parents=True)
     (paths.IMAGES / "README.md").write_text("images go here")
-    committed, rev = hashing.md5(paths.IMAGES), commit("no image")
+    committed = hashing.md5(paths.IMAGES)
+    rev = commit("no image")
     (paths.IMAGES / "cat.png").write_bytes(b"cat")
     with rebuild.temporary_repository() as tree:
         rebuild.check_out_origin(tree, rebuild.Origin(rev))
@@ -328,7 +323,7 @@ def test_images_are_the_commit_s_or_the_work_tree_s_and_never_others() -> None:
 
 
 @pytest.mark.usefixtures("folder")
-def test_outside_git_there_is_nothing_to_rebuild() -> None:
+def test_rebuild_needs_git() -> None:
     with pytest.raises(RetraceError, match="is no git repository"), rebuild.temporary_repository():
         pass
 
@@ -342,69 +337,71 @@ SMALL = {
 EDITED = Path("src/lab/training/loop.py")
 
 
-class Made:
-    """A clone in which download and preprocess have run, and after them an experiment with code nobody committed."""
+class Trained:
+    """A clone that ran download and preprocess, then an experiment with uncommitted code."""
 
     def __init__(self, above: Path, store: Path) -> None:
         (above / "clone").mkdir()
         (above / "temporary").mkdir()
-        self.clone, self.place = Clone(above / "clone", above / "cache", SMALL), above / "temporary"
+        self.clone = Clone(above / "clone", above / "cache", SMALL)
+        self.temporary = above / "temporary"
         shutil.copy(store, self.clone.path / "mlflow.db")
         self.clone.type("dvc repro preprocess")
         file = self.clone.path / EDITED
-        whole = file.read_text()
-        file.write_text(f"{whole}# another\n")
+        original = file.read_text()
+        file.write_text(f"{original}# another\n")
         self.clone.type("dvc exp run --temp --name faster -S lr=0.01")
-        file.write_text(whole)
+        file.write_text(original)
         self.store = mlflow.MlflowClient(f"sqlite:///{self.clone.path / 'mlflow.db'}")
 
     def runs(self, tag: str = "", value: str = "") -> list[Run]:
-        """All, or those with this tag, oldest first."""
+        """Return all runs, or those with this tag, oldest first."""
         experiment = self.store.get_experiment_by_name("digits")
         assert experiment is not None
-        asked = f"tags.`{tag}` = '{value}'" if tag else ""
+        query = f"tags.`{tag}` = '{value}'" if tag else ""
         return list(
-            self.store.search_runs([experiment.experiment_id], asked, order_by=["start_time ASC"])
+            self.store.search_runs([experiment.experiment_id], query, order_by=["start_time ASC"])
         )
 
     def verify(self, run: Run, code: int = 0) -> str:
-        """What is said where a run is verified; afterwards all is as it was before."""
-        before, status = len(self.runs()), self.clone.type("git status --porcelain")
-        said = self.clone.run(
-            "retrace", "verify", run.info.run_id[:12], code=code, TMPDIR=str(self.place)
+        """Verify a run and return the output; afterwards the repository is as before."""
+        before = (len(self.runs()), self.clone.type("git status --porcelain"))
+        output = self.clone.run(
+            "retrace", "verify", run.info.run_id[:12], code=code, TMPDIR=str(self.temporary)
         )
-        assert "Traceback" not in said
+        assert "Traceback" not in output
         assert self.is_clean()
-        assert (len(self.runs()), self.clone.type("git status --porcelain")) == (before, status)
-        return said
+        assert (len(self.runs()), self.clone.type("git status --porcelain")) == before
+        return output
 
     def is_clean(self) -> bool:
         worktrees = self.clone.type("git worktree list").splitlines()
-        return not list(self.place.glob("retrace-verify-*")) and len(worktrees) == 1
+        return not list(self.temporary.glob("retrace-verify-*")) and len(worktrees) == 1
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Made:
-    return Made(tmp_path_factory.mktemp("verify"), empty_store)
+def trained(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Trained:
+    return Trained(tmp_path_factory.mktemp("verify"), empty_store)
 
 
-def verdict(said: str, what: str) -> str:
-    """The last word of the table about `what`."""
-    (line,) = [words for line in said.splitlines() if (words := line.split())[1:2] == [what]]
-    return line[-1]
+def verdict(output: str, what: str) -> str:
+    """Return the last word of the table's row about `what`."""
+    rows = [line.split() for line in output.splitlines()]
+    (row,) = [row for row in rows if row[1:2] == [what]]
+    return row[-1]
 
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("end to end")
-def test_an_experiment_is_made_again_to_the_bit_and_its_code_with_it(made: Made) -> None:
+def test_experiment_is_reproduced_to_the_bit(trained: Trained) -> None:
     (parent,) = (
-        run for run in made.runs("dvc.exp_name", "faster") if "retrace.key" in run.data.tags
+        run for run in trained.runs("dvc.exp_name", "faster") if "retrace.key" in run.data.tags
     )
     assert "retrace.cached.preprocess" in parent.data.tags
-    said = made.verify(parent)
-    assert "download, preprocess, train, evaluate, visualize from commit" in said
-    assert "and its code.patch" in said
-    assert "outputs and metrics are equal" in said
+    output = trained.verify(parent)
+    assert "download, preprocess, train, evaluate, visualize from commit" in output
+    assert "and its code.patch" in output
+    assert "outputs and metrics are equal" in output
     for what in (
         "data/raw",
         "models/model.safetensors",
@@ -412,72 +409,72 @@ def test_an_experiment_is_made_again_to_the_bit_and_its_code_with_it(made: Made)
         "val_loss",
         "test_accuracy",
     ):
-        assert verdict(said, what) == "same"
+        assert verdict(output, what) == "same"
     for stage in ("download", "preprocess", "train", "evaluate", "visualize"):
-        assert f"Running stage '{stage}'" in said
-    assert "images_per_s" not in said
+        assert f"Running stage '{stage}'" in output
+    assert "images_per_s" not in output
 
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("end to end")
-def test_code_that_nobody_kept_cannot_be_made_again(made: Made) -> None:
-    train = made.runs("retrace.stage", "train")[-1]
-    for patch in (made.clone.path / "mlruns").rglob("code.patch"):
+def test_lost_code_cannot_be_reproduced(trained: Trained) -> None:
+    train = trained.runs("retrace.stage", "train")[-1]
+    for patch in (trained.clone.path / "mlruns").rglob("code.patch"):
         patch.unlink()
-    said = made.verify(train, code=2)
-    assert f"is not what it ran, by {EDITED}, params.yaml (lr); what was neither committed" in said
-    assert "Running stage" not in said
-    assert said.count("\n") == 1
+    output = trained.verify(train, code=2)
+    assert f"{EDITED}, params.yaml (lr); " in output
+    assert "Running stage" not in output
+    assert output.count("\n") == 1
 
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("end to end")
-def test_a_record_that_is_not_what_was_made_is_told(made: Made) -> None:
-    (child,) = made.runs("retrace.stage", "download")
-    made.store.set_tag(child.info.run_id, "dvc.outs.data/raw", f"{'0' * 32}.dir")
-    made.store.log_metric(child.info.run_id, "raw_bytes", child.data.metrics["raw_bytes"] + 1)
-    made.store.set_tag(
-        child.info.run_id, "retrace.system.machine", "another processor"
+def test_wrong_record_differs(trained: Trained) -> None:
+    (child,) = trained.runs("retrace.stage", "download")
+    trained.store.set_tag(child.info.run_id, "dvc.outs.data/raw", f"{'0' * 32}.dir")
+    trained.store.log_metric(child.info.run_id, "raw_bytes", child.data.metrics["raw_bytes"] + 1)
+    trained.store.set_tag(
+        child.info.run_id, "retrace.machine", "another processor"
     )  # no excuse for this stage
-    said = made.verify(child, code=1)
-    assert (verdict(said, "data/raw"), verdict(said, "raw_bytes")) == ("differs", "differs")
-    assert "2 of 2 outputs and metrics differ: data/raw, raw_bytes" in said
-    assert "Running stage 'preprocess'" not in said
+    output = trained.verify(child, code=1)
+    assert (verdict(output, "data/raw"), verdict(output, "raw_bytes")) == ("differs", "differs")
+    assert "2 of 2 outputs and metrics differ: data/raw, raw_bytes" in output
+    assert "Running stage 'preprocess'" not in output
 
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("end to end")
-def test_an_interrupt_leaves_no_folder_and_no_process(made: Made) -> None:
-    env = made.clone.env | {"TMPDIR": str(made.place)}
-    command = ["retrace", "verify", made.runs("retrace.stage", "preprocess")[0].info.run_id]
+def test_interrupt_leaves_nothing_behind(trained: Trained) -> None:
+    env = trained.clone.env | {"TMPDIR": str(trained.temporary)}
+    command = ["retrace", "verify", trained.runs("retrace.stage", "preprocess")[0].info.run_id]
     with subprocess.Popen(
         command,
-        cwd=made.clone.path,
+        cwd=trained.clone.path,
         env=env,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     ) as process:
         deadline = time.monotonic() + 120
-        while not {"dvc", "retrace.tracking.uploader"} <= started(made.place):
+        while not {"dvc", "retrace.tracking.uploader"} <= started(trained.temporary):
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        for _ in range(3):  # by somebody impatient
+        for _ in range(3):  # an impatient user
             process.send_signal(signal.SIGINT)
             time.sleep(0.02)
-        said, _ = process.communicate(timeout=60)  # to its end, when nobody is left who could write
+        output, _ = process.communicate(timeout=60)  # until no process can write
     assert process.returncode == 130
-    assert said.endswith("interrupted\n")
-    assert "Traceback" not in said
-    assert started(made.place) == set()
-    assert made.is_clean()
+    assert output.endswith("interrupted\n")
+    assert "Traceback" not in output
+    assert started(trained.temporary) == set()
+    assert trained.is_clean()
 
 
-def started(place: Path) -> set[str]:
-    """The programs that run for what is rebuilt below `place`."""
-    found: set[str] = set()
+def started(folder: Path) -> set[str]:
+    """Return the programs that run for a reproduction below `folder`."""
+    programs: set[str] = set()
     for process in psutil.process_iter():
         with suppress(psutil.Error):
-            if process.environ().get(rebuild.MARK, "").startswith(str(place)):
-                found |= {Path(word).name for word in process.cmdline()}
-    return found
+            if process.environ().get(rebuild.MARK, "").startswith(str(folder)):
+                programs |= {Path(word).name for word in process.cmdline()}
+    return programs

@@ -1,4 +1,4 @@
-"""The test in pairs: its p-value by hand, its interval by simulation, and what it does not take for progress."""
+"""McNemar's test and its confidence interval, and Holm's correction."""
 
 from math import comb
 
@@ -8,9 +8,10 @@ import pytest
 from retrace.compare import significance
 
 
-def right(n: int, only_first: int, only_second: int) -> tuple[np.ndarray, np.ndarray]:
-    """Two networks that tell all `n` samples right but these."""
-    first, second = np.ones(n, dtype=bool), np.ones(n, dtype=bool)
+def correct(n: int, only_first: int, only_second: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return which of `n` samples two classifiers classify correctly: all but these."""
+    first = np.ones(n, dtype=bool)
+    second = np.ones(n, dtype=bool)
     second[:only_first] = False
     first[only_first : only_first + only_second] = False
     return first, second
@@ -19,10 +20,10 @@ def right(n: int, only_first: int, only_second: int) -> tuple[np.ndarray, np.nda
 @pytest.mark.parametrize(("b", "c"), [(0, 1), (5, 16), (10, 10), (3, 30), (40, 41)])
 def test_mcnemar_p_is_the_binomial_tail(b: int, c: int) -> None:
     tail = sum(comb(b + c, k) for k in range(min(b, c) + 1)) / 2 ** (b + c)
-    pairs = significance.mcnemar(*right(1000, b, c))
+    pairs = significance.mcnemar(*correct(1000, b, c))
     assert pairs.p == pytest.approx(min(1.0, 2 * tail))
     assert (pairs.only_first, pairs.only_second, pairs.difference) == (b, c, (c - b) / 1000)
-    swapped = significance.mcnemar(*reversed(right(1000, b, c)))
+    swapped = significance.mcnemar(*reversed(correct(1000, b, c)))
     assert (swapped.p, swapped.difference) == (pairs.p, -pairs.difference)
     assert swapped.interval == pytest.approx((-pairs.interval[1], -pairs.interval[0]))
 
@@ -30,19 +31,21 @@ def test_mcnemar_p_is_the_binomial_tail(b: int, c: int) -> None:
 @pytest.mark.parametrize(
     ("b", "c", "is_one"), [(25, 35, False), (25, 55, True), (100, 110, False), (0, 10, True)]
 )
-def test_mcnemar_depends_on_the_discordant_samples(b: int, c: int, is_one: bool) -> None:
-    assert (significance.mcnemar(*right(10_000, b, c)).p < significance.SIGNIFICANT) == is_one
+def test_mcnemar_depends_on_discordant_samples(b: int, c: int, is_one: bool) -> None:
+    assert (significance.mcnemar(*correct(10_000, b, c)).p < significance.SIGNIFICANT) == is_one
 
 
 def test_mcnemar_without_discordant_samples() -> None:
-    pairs = significance.mcnemar(*right(100, 0, 0))
+    pairs = significance.mcnemar(*correct(100, 0, 0))
     assert (pairs.p, pairs.difference) == (1.0, 0.0)
     assert pairs.interval[0] < 0 < pairs.interval[1]
 
 
 @pytest.mark.parametrize(("lost", "won"), [(0.02, 0.02), (0.01, 0.05), (0.0, 0.1)])
 def test_interval_covers_the_true_difference(lost: float, won: float) -> None:
-    rng, hits, turns = np.random.default_rng(0), 0, 1000
+    rng = np.random.default_rng(0)
+    hits = 0
+    turns = 1000
     for _ in range(turns):
         drawn = rng.random(300)
         first, second = drawn >= won, (drawn < won) | (drawn >= won + lost)
