@@ -107,10 +107,10 @@ def _add(client: MlflowClient, tree: Tree, refs: list[ExperimentRef], revs: set[
         }
         parent = run.info.run_id if run else runs.parent(client, experiment, start)
         upload.log_params(client, parent, start["params"])
-        metrics = [Metric(name, value, at, 0) for name, value in tree.metrics.items()]
+        metrics = {} if makers["evaluate"] else tree.metrics
         client.log_batch(
             parent,
-            metrics=[] if makers["evaluate"] else metrics,
+            metrics=[Metric(name, value, at, 0) for name, value in metrics.items()],
             tags=backend.tagged({"dvc.exp_rev": ref.rev} | start["experiment"] if ref else {}),
         )
         cached_stages.link(
