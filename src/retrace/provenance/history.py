@@ -17,7 +17,7 @@ from retrace import event_log, settings
 from retrace.errors import RetraceError
 from retrace.pipeline import git, graph, hashing
 from retrace.provenance import locations, trace_document
-from retrace.provenance.names import Output
+from retrace.provenance.locations import Output
 from retrace.provenance.run_index import MADE, RunIndex
 from retrace.store import backend, cached_stages, experiments
 
