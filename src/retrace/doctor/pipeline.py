@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -37,27 +38,22 @@ def lock() -> Iterator[Finding]:
 
 
 def declared() -> Iterator[Finding]:
-    """The deps and params of a stage in dvc.yaml are what it imports and reads."""
-    if Path(imports.__file__).resolve().parents[1] != Path("src").resolve():
-        return  # the installed code is another repository's
-    modules = imports.imports_of()
-    stale: list[imports.Stale] = []
-    for name, stage in graph.declared().items():
-        source = Path(f"stages/{name}.py").read_text(encoding="utf-8")
-        stale += imports.stale_deps(name, stage["deps"], source, modules)
-        stale += imports.stale_params(name, stage["params"])
+    """The deps of each stage in dvc.yaml are the code that its script imports."""
+    packages = imports.packages()
+    if not packages or not all(map(_is_imported_from_here, packages)):
+        return  # without src/, or the installed code is another repository's
+    stale = imports.check()
     for entry in stale:
-        yield problem(f"{entry}; DVC reruns stages by it", _repair(entry))
+        yield problem(f"{entry}; DVC reruns stages by it", "make deps")
     if not stale:
-        yield ok("each stage declares what it imports and reads")
+        yield ok("each stage declares what it imports")
 
 
-def _repair(stale: imports.Stale) -> str:
-    if stale.fault == "lacks":
-        change = rf"s|^    {stale.key}:|&\n      - {stale.entry}|"
-    else:
-        change = rf"{{ \|^      - {stale.entry}$|d }}"
-    return f"sed -i '/^  {stale.stage}:/,/^  [a-z]/ {change}' dvc.yaml"
+def _is_imported_from_here(package: str) -> bool:
+    """Return whether Python imports this package from src/ of this repository."""
+    spec = find_spec(package)
+    here = (imports.SOURCE / package).resolve()
+    return spec is not None and spec.origin is not None and Path(spec.origin).parent == here
 
 
 def status() -> Iterator[Finding]:
@@ -65,9 +61,8 @@ def status() -> Iterator[Finding]:
     try:
         ended = dvc_cli.run("status", "--json", timeout=STATUS_S)
     except subprocess.TimeoutExpired:
-        yield warning(
-            f"`dvc status` takes more than {STATUS_S:.0f} s: it hashes large files", "dvc status"
-        )
+        took = f"`dvc status` takes more than {STATUS_S:.0f} s: it hashes large files"
+        yield warning(took, "dvc status")
         return
     if ended.returncode:
         lines = ended.stderr.split("\n\n")[0].strip().splitlines()
