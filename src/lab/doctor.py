@@ -21,7 +21,7 @@ PIN = re.compile(r"^([\w.-]+)==([^ ;\\]+) *(?:; *([^\\\n]*[^\\\s]))?", re.MULTIL
 
 
 def python() -> Iterator[Finding]:
-    """pyproject.toml allows this Python."""
+    """Check that pyproject.toml allows this Python."""
     from packaging.specifiers import SpecifierSet
 
     allowed = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]["requires-python"]
@@ -34,7 +34,7 @@ def python() -> Iterator[Finding]:
 
 
 def packages() -> Iterator[Finding]:
-    """The installed packages are those of requirements.txt."""
+    """Check that the installed packages are those of requirements.txt."""
     from packaging.markers import Marker
     from packaging.utils import canonicalize_name
     from packaging.version import Version
@@ -59,7 +59,7 @@ def packages() -> Iterator[Finding]:
 
 
 def code() -> Iterator[Finding]:
-    """The command runs the code of the repository that it is called in."""
+    """Check that the command runs the code of the repository that it is called in."""
     own = Path(retrace.__file__).resolve().parent
     if own == Path("src/retrace").resolve():
         yield ok("`retrace` runs the code in src/")
@@ -69,7 +69,7 @@ def code() -> Iterator[Finding]:
 
 
 def gpu() -> Iterator[Finding]:
-    """Training can use the GPU, if there is one."""
+    """Check that training can use the GPU, if there is one."""
     import pynvml
 
     try:
@@ -123,7 +123,7 @@ def _cuda_of_torch() -> str | None:
 
 
 def processor() -> Iterator[Finding]:
-    """The number of CPUs that this process may use, and whether they multiply bfloat16."""
+    """Count the CPUs that this process may use, and tell whether they multiply bfloat16."""
     info = CPU_FLAGS.read_text(encoding="utf-8") if CPU_FLAGS.exists() else ""
     is_native = BFLOAT16 & set(re.findall(r"\w+", info))
     bfloat16 = "bfloat16 is native" if is_native else "no native bfloat16, so training uses float32"
@@ -131,7 +131,7 @@ def processor() -> Iterator[Finding]:
 
 
 def stage_params() -> Iterator[Finding]:
-    """The params of each stage in dvc.yaml are the keys that the stage reads."""
+    """Check that the params of each stage in dvc.yaml are the keys that it reads."""
     from lab import params
     from retrace.pipeline import graph
 

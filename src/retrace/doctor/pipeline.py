@@ -1,4 +1,4 @@
-"""Whether params.yaml, dvc.yaml, dvc.lock and the code agree."""
+"""Do params.yaml, dvc.yaml, dvc.lock and the code agree?"""
 
 import json
 import re
@@ -16,16 +16,16 @@ STATUS_S = 15.0  # for `dvc status`, unless it has to hash gigabytes
 
 
 def parameters() -> Iterator[Finding]:
-    """The stages accept params.yaml."""
+    """Check that the stages accept params.yaml."""
     try:
         params_file.check(params_file.read())
-        yield ok("what stages accept")
+        yield ok("values that the stages accept")
     except RetraceError as error:
         yield problem(str(error).partition("\n")[0], "git restore --source=HEAD params.yaml")
 
 
 def lock() -> Iterator[Finding]:
-    """dvc.lock and dvc.yaml are well-formed."""
+    """Check that dvc.lock and dvc.yaml are valid."""
     try:
         values = params_file.read()
     except RetraceError:
@@ -38,7 +38,7 @@ def lock() -> Iterator[Finding]:
 
 
 def declared() -> Iterator[Finding]:
-    """The deps of each stage in dvc.yaml are the code that its script imports."""
+    """Check that the code among each stage's deps is what its script imports."""
     packages = imports.packages()
     if not packages or not all(map(_is_imported_from_here, packages)):
         return  # without src/, or the installed code is another repository's
@@ -53,11 +53,11 @@ def _is_imported_from_here(package: str) -> bool:
     """Return whether Python imports this package from src/ of this repository."""
     spec = find_spec(package)
     here = (imports.SOURCE / package).resolve()
-    return spec is not None and spec.origin is not None and Path(spec.origin).parent == here
+    return bool(spec and spec.origin) and Path(str(spec.origin)).resolve().parent == here
 
 
 def status() -> Iterator[Finding]:
-    """All files are up to date with dvc.lock, the parameters and the code."""
+    """Check that all files are up to date with dvc.lock, the parameters and the code."""
     try:
         ended = dvc_cli.run("status", "--json", timeout=STATUS_S)
     except subprocess.TimeoutExpired:
@@ -78,7 +78,7 @@ def status() -> Iterator[Finding]:
 
 
 def _changed(stage: str, changes: list[Any]) -> str:
-    """Name a stage and what has changed of it."""
+    """Return a stage's name and its changed files."""
     paths = {
         path
         for change in changes
