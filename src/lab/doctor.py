@@ -4,7 +4,7 @@ import os
 import platform
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -174,22 +174,29 @@ def check_params(values: Mapping[str, Any], changed: Sequence[str]) -> None:
     Raises ParamsError.
     """
     from lab import params
+
+    params.checked(dict(values))
+    for choice, table in params.TABLES.items():
+        is_changed = choice in changed or any(key.startswith(f"{table}.") for key in changed)
+        if is_changed and choice != "dataset":
+            settings = values[table][values[choice]]
+            chosen = params.Choice(name=values[choice], settings=settings)
+            params.bind(_functions(choice), chosen, table)
+
+
+def _functions(choice: str) -> Mapping[str, Callable[..., Any]]:
+    """Return the functions of a choice by name. Importing them imports torch, for seconds."""
     from lab.models.networks import MODELS
     from lab.training.augmentations import AUGMENTATIONS
     from lab.training.losses import LOSSES
     from lab.training.optimizers import OPTIMIZERS
     from lab.training.schedules import SCHEDULES
 
-    params.checked(dict(values))
-    functions = {
+    functions: dict[str, Mapping[str, Callable[..., Any]]] = {
         "model": MODELS,
         "loss": LOSSES,
         "optimizer": OPTIMIZERS,
         "schedule": SCHEDULES,
         "augmentation": AUGMENTATIONS,
     }
-    for choice, table in functions.items():
-        name = params.TABLES[choice]
-        if choice in changed or any(key.startswith(f"{name}.") for key in changed):
-            settings = values[name][values[choice]]
-            params.bind(table, params.Choice(name=values[choice], settings=settings), name)
+    return functions[choice]
