@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from retrace.cli import arguments
 from retrace.errors import ParamsError, RetraceError
 from retrace.pipeline import git, params_file
-from retrace.sweeps.study import Sweep
 from retrace.system import files
 
 if TYPE_CHECKING:

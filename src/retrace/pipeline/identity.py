@@ -10,7 +10,7 @@ from typing import Any
 from retrace import settings
 from retrace.pipeline import hashing
 
-CODE = ("src/retrace/**/*.py", "stages/*.py", "dvc.yaml")
+CODE = ("src/**/*.py", "stages/*.py", "dvc.yaml")
 
 
 def key(values: Mapping[str, Any], folder: Path = Path(), images: str | None = None) -> str:
