@@ -1,4 +1,4 @@
-"""What tests share: the repository's own parameters made small, samples to train on."""
+"""Fixtures that tests share: parameters, samples, an empty folder, an empty store."""
 
 import os
 import shutil
@@ -23,26 +23,25 @@ for number, handler in (
     (signal.SIGINT, signal.default_int_handler),
     (signal.SIGHUP, signal.SIG_DFL),
 ):
-    signal.signal(
-        number, handler
-    )  # a shell's background and nohup ignore them, and so would all that is started here
+    # In a shell's background and below nohup they are ignored, also by what is started here.
+    signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True)
 def _whole_floats() -> None:
-    """`seeding.configure` flushes subnormal numbers to zero, for good; hypothesis refuses to work then."""
+    """Undo `device.configure`, which flushes subnormal numbers to zero: hypothesis refuses that."""
     torch.set_flush_denormal(False)
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder to run in, with the repository's params.yaml and dvc.yaml, outside DVC and any experiment."""
+    """Enter an empty folder with the repository's params.yaml and dvc.yaml, outside DVC."""
     enter(tmp_path, monkeypatch)
     return tmp_path
 
 
 def enter(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same of any folder."""
+    """Copy params.yaml and dvc.yaml to a folder and enter it, without DVC's and our variables."""
     for name in (paths.PARAMS, paths.GRAPH):
         shutil.copy(ROOT / name, folder)
     for name in [name for name in os.environ if name.startswith(("DVC_", "MLFLOW_", "RETRACE_"))]:
@@ -52,7 +51,7 @@ def enter(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def values() -> params_file.Values:
-    """The values of the repository's params.yaml."""
+    """Return the values of the repository's params.yaml."""
     return params_file.read(ROOT / paths.PARAMS)
 
 
@@ -63,7 +62,7 @@ def beside(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def follow_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same where a fixture outlives a test."""
+    """Upload in this process, for fixtures that outlive a test."""
     from retrace.tracking import uploader, uploader_client
 
     class Link(uploader.Link):
@@ -90,14 +89,20 @@ def follow_here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def card_of(values: params_file.Values) -> Callable[[str, int], Card]:
-    """The card of a network of that name for grey images with that side, of two classes."""
+    """Return a function for the config of a model: grey images of a size, two classes."""
 
     def card(model: str, side: int) -> Card:
         shape, settings = (1, side, side), values["models"][model]
         return Card(
-            model=model, settings=settings, shape=shape, class_names=("a", "b"), mean=(33.0,), std=(78.0,),
-            pretrained=None, epoch=1,
-        )  # fmt: skip
+            model=model,
+            settings=settings,
+            shape=shape,
+            class_names=("a", "b"),
+            mean=(33.0,),
+            std=(78.0,),
+            pretrained=None,
+            epoch=1,
+        )
 
     return card
 
@@ -106,14 +111,14 @@ Stage = TypeVar("Stage", bound=params.Strict)
 
 
 def typed(stage: type[Stage], **changed: object) -> Stage:
-    """The parameters of a stage as the repository has them, but for what is `changed`."""
+    """Return the parameters of a stage as in the repository, except those `changed`."""
     experiment = params.checked(params_file.read(ROOT / paths.PARAMS) | changed)
     return stage.model_construct(**{name: getattr(experiment, name) for name in stage.model_fields})
 
 
 @pytest.fixture(scope="session")
 def stripes() -> Samples:
-    """300 noisy 8x8 images of three classes, told apart by where a bright stripe is."""
+    """Return 300 noisy 8x8 images of three classes, which differ in where a bright stripe is."""
     rng = np.random.default_rng(0)
     labels = np.arange(300) % 3
     images = rng.integers(0, 100, (300, 1, 8, 8), dtype=np.uint8)
@@ -123,7 +128,7 @@ def stripes() -> Samples:
 
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated MLflow database without a run: making one takes seconds, copying it none."""
+    """Create an MLflow database without a run, to be copied: creating one takes seconds."""
     import mlflow
 
     database = tmp_path_factory.mktemp("store") / "mlflow.db"

@@ -162,9 +162,8 @@ def close(path: Path) -> None:
     events = read(path)
     if events and not end_of(events):
         reason = "its process ended without a word: SIGKILL, out of memory, or the power failed"
-        append(
-            path, {"kind": "end", "time": events[-1]["time"], "status": "KILLED", "error": reason}
-        )
+        end = {"kind": "end", "time": events[-1]["time"], "status": "KILLED", "error": reason}
+        append(path, end)
 
 
 def end_of(events: list[Event]) -> Event | None:
@@ -176,7 +175,7 @@ def end_of(events: list[Event]) -> Event | None:
 
 
 def is_over(path: Path) -> bool:
-    """Tell whether the stage of an event log has ended, in whatever way."""
+    """Return whether the stage of an event log has ended, in whatever way."""
     try:
         events = read(path)
     except FileNotFoundError:  # uploaded just now, by another process

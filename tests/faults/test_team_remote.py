@@ -16,7 +16,7 @@ from mlflow.entities import Run
 from repository import ROOT, Clone, Tree, environment
 
 from faults.servers import Server, Ssh, Weed, rows
-from faults.stages import found
+from faults.stages import find_runs
 from lab import params, paths
 from retrace.pipeline import graph, hashing, params_file
 
@@ -46,7 +46,7 @@ class Team:
     ann: Clone
     origin: Path
     ben: Tree
-    said: dict[str, list[tuple[str, str, str]]] = field(
+    output: dict[str, list[tuple[str, str, str]]] = field(
         default_factory=dict
     )  # a command, as shown, as printed
     before: dict[str, list[tuple[object, ...]]] = field(
@@ -123,16 +123,16 @@ def team(
     )
     team.ben.env |= env
     substitutes = {"/srv/retrace": remote, "git@example.org:retrace.pipeline.git": str(origin)}
-    team.said["ann"] = typed(OURS, ann, substitutes, lambda: user_of(ann, sets))
+    team.stderr["ann"] = typed(OURS, ann, substitutes, lambda: user_of(ann, sets))
     team.before = rows(database_of(team))
     above = Tree(folder, folder / "retrace/.retrace")
     above.env |= env
     clone, rest = THEIRS.split("    $ dvc repro --pull\n", 1)
-    team.said["ben"] = typed(clone, above, substitutes)
+    team.stderr["ben"] = typed(clone, above, substitutes)
     user_of(team.ben, sets)
     (made,) = parent(team, "slower")
     substitutes["RUN_ID"] = made.info.run_id
-    team.said["ben"] += typed(f"    $ dvc repro --pull\n{rest}", team.ben, substitutes)
+    team.stderr["ben"] += typed(f"    $ dvc repro --pull\n{rest}", team.ben, substitutes)
     return team
 
 
@@ -151,16 +151,16 @@ def typed(
     substitutes: dict[str, str],
     once_there: Callable[[], None] = lambda: None,
 ) -> list[tuple[str, str, str]]:
-    said = []
+    output = []
     for command, shown in TYPED.findall(text):
         if command.startswith("export "):
             continue
         for old, new in substitutes.items():
             command, shown = command.replace(old, new), shown.replace(old, new)  # noqa: PLW2901
-        said.append((command, shown, tree.type(command)))
+        output.append((command, shown, tree.type(command)))
         if "remote modify" in command:
             once_there()
-    return said
+    return output
 
 
 def database_of(team: Team) -> str:
@@ -175,7 +175,7 @@ def database_of(team: Team) -> str:
 
 def parent(team: Team, name: str) -> list[Run]:
     """The runs of the experiments that DVC calls so."""
-    return [run for run in found(team.store) if run.info.run_name == name]
+    return [run for run in find_runs(team.store) if run.info.run_name == name]
 
 
 def outs(tree: Tree) -> dict[str, str]:
@@ -196,7 +196,7 @@ def words(line: str) -> str:
 
 
 def test_what_the_page_shows_is_shown(team: Team) -> None:
-    for command, shown, printed in team.said["ann"] + team.said["ben"]:
+    for command, shown, printed in team.stderr["ann"] + team.stderr["ben"]:
         lines, last = [words(line) for line in printed.splitlines()], -1
         for line in shown.splitlines():
             if line.strip() != "...":
@@ -206,7 +206,7 @@ def test_what_the_page_shows_is_shown(team: Team) -> None:
 
 def test_nothing_is_computed_twice(team: Team) -> None:
     printed = "".join(
-        printed for command, _, printed in team.said["ben"] if "verify" not in command
+        printed for command, _, printed in team.stderr["ben"] if "verify" not in command
     )
     assert "Running stage" not in printed
     assert "epoch 1/" not in printed
@@ -234,24 +234,24 @@ def test_mlflow_has_no_run_more_and_the_first_clone_s_name(team: Team) -> None:
 
 
 def test_the_other_clone_tells_who_made_it_and_makes_it_again(team: Team) -> None:
-    said = {
+    output = {
         command.split()[1]: printed
-        for command, _, printed in team.said["ben"]
+        for command, _, printed in team.stderr["ben"]
         if command.startswith("retrace")
     }
     (made,) = parent(team, "slower")
-    assert f"train, run {made.data.tags['retrace.run.train']}: FINISHED" in said["trace"]
-    assert f"of experiment slower, run {made.info.run_id}" in said["trace"]
-    assert "from " in said["trace"].split("download, run ")[1]
-    assert "verified: " in said["verify"]
+    assert f"train, run {made.data.tags['retrace.run.train']}: FINISHED" in output["trace"]
+    assert f"of experiment slower, run {made.info.run_id}" in output["trace"]
+    assert "from " in output["trace"].split("download, run ")[1]
+    assert "verified: " in output["verify"]
 
 
 def test_a_changed_experiment_is_linked_to_the_runs_of_the_first_clone(team: Team) -> None:
     (made,) = parent(team, "slower")
-    said = team.ben.type(
+    output = team.ben.type(
         "git restore . && dvc exp run --pull --name fewer -S lr=0.01 -S figures.tsne.perplexity=20"
     )
-    assert re.findall(r"Running stage '(\w+)'", said) == ["visualize"]
+    assert re.findall(r"Running stage '(\w+)'", output) == ["visualize"]
     (changed,) = parent(team, "fewer")
     cached = {
         tag: value for tag, value in changed.data.tags.items() if tag.startswith("retrace.cached.")
@@ -293,11 +293,11 @@ def test_what_the_remote_lacks_is_named_and_made_again(
     lost = locked(tree)["models/model.safetensors"]
     at(remote, lost).unlink()
     shutil.rmtree(remote / "runs")
-    said = tree.run("dvc", "pull", code=1)
-    assert lost in said
-    assert "models/model.safetensors" in said
-    said = tree.run("dvc", "repro", "--pull")
-    assert re.findall(r"Running stage '(\w+)'", said) == ["train"]
+    output = tree.run("dvc", "pull", code=1)
+    assert lost in output
+    assert "models/model.safetensors" in output
+    output = tree.run("dvc", "repro", "--pull")
+    assert re.findall(r"Running stage '(\w+)'", output) == ["train"]
     assert outs(tree) == locked(tree)
     assert "sent: 1 files" in tree.run("retrace", "share")
     assert at(remote, lost).exists()
@@ -312,8 +312,8 @@ def test_what_the_remote_damaged_is_never_taken(team: Team, remote: Path, tmp_pa
     ]
     for md5 in damaged:
         flip(at(remote, md5))
-    said = tree.run("dvc", "repro", "--pull")
-    assert re.findall(r"Running stage '(\w+)'", said) == ["preprocess", "train"]
+    output = tree.run("dvc", "repro", "--pull")
+    assert re.findall(r"Running stage '(\w+)'", output) == ["preprocess", "train"]
     assert outs(tree) == locked(tree)
     assert "all are what dvc.lock says" in tree.run("retrace", "verify", "--cache")
     assert "sent: 0 files" in tree.run("retrace", "share")
@@ -331,11 +331,11 @@ def test_what_is_taken_without_verify_is_not_trained_on(
         "dvc remote modify --local team verify false && retrace share && dvc remote modify --local --unset team verify"
     )
     tree.run("dvc", "pull")
-    said = tree.run("dvc", "exp", "run", "-S", "epochs=1", code=255)
-    assert "data/processed/train.safetensors: damaged" in said
-    assert "epoch 1/1" not in said
-    said = tree.run("retrace", "verify", "--cache", code=1)
-    mend = said.split("to repair: ")[1]
+    output = tree.run("dvc", "exp", "run", "-S", "epochs=1", code=255)
+    assert "data/processed/train.safetensors: damaged" in output
+    assert "epoch 1/1" not in output
+    output = tree.run("retrace", "verify", "--cache", code=1)
+    mend = output.split("to repair: ")[1]
     tree.type(f"git restore . && {mend}")
     assert outs(tree) == locked(tree)
 
@@ -349,9 +349,9 @@ def test_what_is_damaged_here_is_not_shared(team: Team, tmp_path: Path) -> None:
     md5 = locked(tree)["models/model.safetensors"]
     file = at(tree.path / ".dvc/cache", md5)
     flip(file)
-    said = tree.run("retrace", "share", code=2)
-    assert f"{md5[2:]}: its MD5 is {hashing.md5(file)}" in said
-    assert "damaged here" in said
+    output = tree.run("retrace", "share", code=2)
+    assert f"{md5[2:]}: its MD5 is {hashing.md5(file)}" in output
+    assert "damaged here" in output
     assert not at(tmp_path / "empty", md5).exists()
     assert at(tmp_path / "empty", locked(tree)["data/processed/train.safetensors"]).exists()
 

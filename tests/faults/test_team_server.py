@@ -23,7 +23,16 @@ from mlflow import MlflowClient
 from repository import ROOT, Clone, environment
 
 from faults.servers import Postgres, rows, until, unused_port
-from faults.stages import Stage, another, artifact, check_complete, found, parents, pending, sync
+from faults.stages import (
+    Stage,
+    artifact,
+    check_complete,
+    find_runs,
+    parents,
+    pending,
+    set_params,
+    sync,
+)
 from lab import params
 from retrace.system import processes
 
@@ -68,9 +77,9 @@ class Shell:
             600,
             command,
         )
-        said = self.screen.read_text()[seen : ended.start()]
-        assert int(ended[1]) == code, f"{command}\n{said}"
-        return said.strip()
+        output = self.screen.read_text()[seen : ended.start()]
+        assert int(ended[1]) == code, f"{command}\n{output}"
+        return output.strip()
 
     def __enter__(self) -> Self:
         return self
@@ -91,7 +100,7 @@ class Team:
     runs: str
     users: str
     clone: Clone
-    said: str = ""
+    output: str = ""
     passwords: dict[str, str] = field(default_factory=dict)
 
     def sets(self, member: str) -> dict[str, str]:
@@ -157,15 +166,15 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
                     continue
                 if command.startswith(ON_THE_MEMBER_S_MACHINE):
                     typed = substituted(command, here | {"=...": f"={team.passwords['ann']}"})
-                    team.said += member.type(typed)
+                    team.stderr += member.type(typed)
                     continue
-                said = server.type(substituted(command, here))
+                output = server.type(substituted(command, here))
                 if command.startswith("weed "):
                     until(lambda: status(s3) == 403, what="the store")
                 if command.startswith("mlflow "):
                     until(lambda: status(f"{url}/health") == 200, what="MLflow")
                 if "members.py add" in command:
-                    team.passwords[command.split()[-1]] = said
+                    team.passwords[command.split()[-1]] = output
             yield team
         for port in internal.values():
             for socket in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):  # noqa: S108 - where weed has them
@@ -244,14 +253,14 @@ def test_its_secrets_are_nobody_else_s_and_in_no_log(team: Team) -> None:
 
 @pytest.mark.usefixtures("ann")
 def test_a_member_s_pipeline_is_there_with_metrics_pictures_and_the_model(team: Team) -> None:
-    assert "warning" not in team.said
+    assert "warning" not in team.stderr
     assert pending(team.clone.path) == []
     (parent,) = parents(team.url, team.clone.path)
     assert parent.info.status == "FINISHED"
     assert {"val_accuracy", "test_accuracy"} <= set(parent.data.metrics)
     children = [
         run
-        for run in found(team.url)
+        for run in find_runs(team.url)
         if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id
     ]
     assert {run.data.tags["retrace.stage"] for run in children} == set(params.STAGES)
@@ -287,10 +296,10 @@ def test_the_store_refuses_whoever_has_no_key(team: Team) -> None:
     for address in (team.s3, f"{team.s3}/mlflow", f"{team.s3}/mlflow/{name}"):
         assert requests.get(address, timeout=60).status_code == 403
     assert requests.put(f"{team.s3}/mlflow/{name}", b"evil", timeout=60).status_code == 403
-    said = team.shell.type(
+    output = team.shell.type(
         f"AWS_SECRET_ACCESS_KEY=wrong {shlex.join(['python', '-c', BUCKET])}", code=1
     )
-    assert "SignatureDoesNotMatch" in said
+    assert "SignatureDoesNotMatch" in output
 
 
 @pytest.mark.usefixtures("ann")
@@ -343,18 +352,18 @@ def test_who_may_edit_runs_stages_there_and_needs_no_more(team: Team, tmp_path: 
 def test_a_wrong_password_costs_one_line_and_sync_mends_it(
     team: Team, folder: Path, ann: None
 ) -> None:
-    another(folder, dataset="digits")
+    set_params(folder, dataset="digits")
     with Stage(
         folder, **team.sets("ann") | {"MLFLOW_TRACKING_PASSWORD": "wrong password"}
     ) as stage:
         stage.tell("epoch 1")
         stage.end()
-        (line,) = stage.said.splitlines()
+        (line,) = stage.stderr.splitlines()
     assert "401" in line
     assert "wrong password" not in line
-    assert pending(folder) == [stage.journal.name]
+    assert pending(folder) == [stage.log.name]
     sync(folder, **team.sets("ann"))
-    check_complete(team.url, folder, stage.journal)
+    check_complete(team.url, folder, stage.log)
 
 
 @pytest.mark.usefixtures("ann")

@@ -1,4 +1,4 @@
-"""Lineage, the journal, and what MLflow shows of it."""
+"""A tracked stage: its event log, its runs in MLflow, its identity."""
 
 import os
 import shutil
@@ -17,8 +17,11 @@ import numpy as np
 import pytest
 from mlflow import artifacts
 from mlflow.entities import Run
+from repository import ROOT
 
-from lab import errors, params, paths
+import retrace
+from lab import params, paths
+from lab.errors import DivergedError
 from lab.models import classifier
 from lab.models.classifier import Card
 from lab.training.state import Epoch
@@ -29,38 +32,36 @@ from retrace.store import backend as tracking_store
 from retrace.store.runs import pair
 from retrace.store.upload import Upload
 from retrace.system import machine, redaction
-from retrace.tracking import stage, system_metrics
+from retrace.tracking import system_metrics
 
 pytestmark = pytest.mark.usefixtures("beside")
 
 
 @pytest.fixture
 def store(folder: Path, empty_store: Path) -> mlflow.MlflowClient:
-    """The store of `folder`."""
+    """Return a client of the store of `folder`."""
     shutil.copy(empty_store, folder / "mlflow.db")
     return mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
 
 
-def again(path: Path) -> None:
-    """The journal at `path`, which was uploaded, is uploaded once more."""
+def upload_again(path: Path) -> None:
+    """Upload an uploaded event log once more."""
     (path.parent / "uploaded" / path.name).rename(path)
     Upload(path).advance()
 
 
 def runs(store: mlflow.MlflowClient) -> tuple[list[Run], list[Run]]:
-    """All parents and all children of the experiment mnist, oldest first."""
+    """Return all parents and all children of the experiment mnist, oldest first."""
     experiment = store.get_experiment_by_name("mnist")
     assert experiment is not None
-    found = store.search_runs([experiment.experiment_id], order_by=["start_time ASC"])
-    children = [run for run in found if "mlflow.parentRunId" in run.data.tags]
-    return [run for run in found if run not in children], children
+    every = store.search_runs([experiment.experiment_id], order_by=["start_time ASC"])
+    children = [run for run in every if "mlflow.parentRunId" in run.data.tags]
+    return [run for run in every if run not in children], children
 
 
-def test_a_stage_becomes_a_child_run_with_what_it_did(
-    folder: Path, store: mlflow.MlflowClient
-) -> None:
+def test_stage_becomes_child_run(folder: Path, store: mlflow.MlflowClient) -> None:
     paths.CONFUSION.parent.mkdir()
-    with stage.stage("evaluate") as run:
+    with retrace.stage("evaluate") as run:
         paths.CONFUSION.write_text("actual,predicted\n")
         run.metrics({"val_loss": 2.0}, step=1)
         run.metrics({"val_loss": 1.0}, step=2)
@@ -95,39 +96,39 @@ def test_a_stage_becomes_a_child_run_with_what_it_did(
 
 
 @pytest.mark.parametrize(
-    ("error", "status", "told"),
+    ("error", "status", "reason"),
     [
         (ValueError("too wet"), "FAILED", "ValueError: too wet"),
         (SystemExit(1), "FAILED", "SystemExit: 1"),
-        (errors.DivergedError("nan"), "FAILED", "DivergedError: nan"),
+        (DivergedError("nan"), "FAILED", "DivergedError: nan"),
         (KeyboardInterrupt(), "KILLED", None),
         (errors.Terminated(), "KILLED", None),
     ],
 )
 @pytest.mark.usefixtures("folder")
-def test_the_status_is_the_truth(
-    store: mlflow.MlflowClient, error: BaseException, status: str, told: str | None
+def test_status_is_truthful(
+    store: mlflow.MlflowClient, error: BaseException, status: str, reason: str | None
 ) -> None:
-    with pytest.raises(type(error)), stage.stage("download") as run:
+    with pytest.raises(type(error)), retrace.stage("download") as run:
         run.metrics({"raw_bytes": 1.0})
         raise error
     (parent,), (child,) = runs(store)
     assert (parent.info.status, child.info.status) == (status, status)
-    assert child.data.tags.get("retrace.error") == told
+    assert child.data.tags.get("retrace.error") == reason
     assert child.data.metrics == {"raw_bytes": 1.0}
 
 
 @pytest.mark.usefixtures("folder")
-def test_stages_of_one_experiment_share_a_parent_and_another_lr_has_its_own(
+def test_parent_is_one_per_experiment(
     store: mlflow.MlflowClient,
 ) -> None:
     for _ in range(2):
-        with stage.stage("download"):
+        with retrace.stage("download"):
             pass
-    with stage.stage("train"):
+    with retrace.stage("train"):
         pass
     paths.PARAMS.write_text(paths.PARAMS.read_text().replace("\nlr: 0.005", "\nlr: 0.01"))
-    with stage.stage("train"):
+    with retrace.stage("train"):
         pass
     parents, children = runs(store)
     assert [parent.data.params["lr"] for parent in parents] == ["0.005", "0.01"]
@@ -138,8 +139,8 @@ def test_stages_of_one_experiment_share_a_parent_and_another_lr_has_its_own(
 
 
 @pytest.mark.usefixtures("folder")
-def test_uploading_again_changes_nothing(store: mlflow.MlflowClient) -> None:
-    with stage.stage("train") as run:
+def test_upload_is_idempotent(store: mlflow.MlflowClient) -> None:
+    with retrace.stage("train") as run:
         for step in range(1200):
             run.metrics({"train_loss": 1 / (step + 1)}, step)
         run.headline({"train_accuracy": 0.5})
@@ -147,25 +148,22 @@ def test_uploading_again_changes_nothing(store: mlflow.MlflowClient) -> None:
     def rows() -> list[tuple[object, ...]]:
         with sqlite3.connect("mlflow.db") as database:
             tables = ("runs", "metrics", "params", "tags")
-            return [
-                row
-                for table in tables
-                for row in database.execute(f"SELECT * FROM {table} ORDER BY 1, 2, 3")
-            ]  # noqa: S608
+            queries = [f"SELECT * FROM {table} ORDER BY 1, 2, 3" for table in tables]  # noqa: S608
+            return [row for query in queries for row in database.execute(query)]
 
     before = rows()
-    again(run.path)
+    upload_again(run.path)
     assert rows() == before
     assert len(store.get_metric_history(runs(store)[1][0].info.run_id, "train_loss")) == 1200
 
 
 @pytest.mark.usefixtures("folder")
-def test_an_experiment_is_named_as_dvc_names_it(
+def test_parent_has_name_of_dvc_experiment(
     store: mlflow.MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DVC_EXP_NAME", "tamed-zigs")
     monkeypatch.setenv("DVC_EXP_BASELINE_REV", "abc123")
-    with stage.stage("download"):
+    with retrace.stage("download"):
         pass
     (parent,), (child,) = runs(store)
     assert parent.info.run_name == "tamed-zigs"
@@ -175,12 +173,12 @@ def test_an_experiment_is_named_as_dvc_names_it(
 
 
 @pytest.mark.usefixtures("folder")
-def test_the_same_experiment_under_a_new_name_is_found_by_the_new_name(
+def test_parent_takes_newer_dvc_name(
     store: mlflow.MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("first", "second"):
         monkeypatch.setenv("DVC_EXP_NAME", name)
-        with stage.stage("download"):
+        with retrace.stage("download"):
             pass
     (parent,), children = runs(store)
     assert (parent.info.run_name, parent.data.tags["dvc.exp_name"]) == ("second", "second")
@@ -188,11 +186,11 @@ def test_the_same_experiment_under_a_new_name_is_found_by_the_new_name(
 
 
 @pytest.mark.usefixtures("folder")
-def test_an_experiment_deleted_in_the_ui_comes_back_with_its_next_run(
+def test_deleted_experiment_is_restored(
     store: mlflow.MlflowClient,
 ) -> None:
     for _ in range(2):
-        with stage.stage("download"):
+        with retrace.stage("download"):
             pass
         experiment = store.get_experiment_by_name("mnist")
         assert experiment is not None
@@ -200,7 +198,7 @@ def test_an_experiment_deleted_in_the_ui_comes_back_with_its_next_run(
         store.delete_experiment(experiment.experiment_id)
 
 
-def test_a_relative_store_and_its_artifacts_belong_to_the_main_repository(
+def test_relative_store_is_in_main_repository(
     folder: Path,
     empty_store: Path,
     tmp_path_factory: pytest.TempPathFactory,
@@ -213,14 +211,14 @@ def test_a_relative_store_and_its_artifacts_belong_to_the_main_repository(
     monkeypatch.setenv("DVC_ROOT", str(folder))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///other.db")
     monkeypatch.chdir(thrown_away)
-    with stage.stage("download"):
+    with retrace.stage("download"):
         pass
     (_,), (child,) = runs(mlflow.MlflowClient(f"sqlite:///{folder}/other.db"))
     assert str(child.info.artifact_uri).startswith(f"file://{folder}/mlruns/mnist/")
     assert list(thrown_away.glob("*.db")) == []
 
 
-def test_a_run_from_a_throw_away_folder_is_kept_in_the_main_repository(
+def test_run_outlives_its_temporary_folder(
     folder: Path,
     store: mlflow.MlflowClient,
     tmp_path_factory: pytest.TempPathFactory,
@@ -232,7 +230,7 @@ def test_a_run_from_a_throw_away_folder_is_kept_in_the_main_repository(
     monkeypatch.setenv("DVC_ROOT", str(folder))
     monkeypatch.chdir(thrown_away)
     paths.METRICS.parent.mkdir()
-    with stage.stage("evaluate") as run:
+    with retrace.stage("evaluate") as run:
         paths.METRICS.write_text("{}")
         run.artifact(paths.METRICS)
     shutil.rmtree(thrown_away)
@@ -245,10 +243,10 @@ def test_a_run_from_a_throw_away_folder_is_kept_in_the_main_repository(
 
 
 @pytest.mark.usefixtures("folder")
-def test_an_artifact_that_is_not_there_costs_one_line_and_leaves_no_run_running(
+def test_missing_artifact_warns(
     store: mlflow.MlflowClient, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with stage.stage("evaluate") as run:
+    with retrace.stage("evaluate") as run:
         run.artifact(paths.METRICS)
         run.metrics({"test_loss": 1.0})
     assert capsys.readouterr().err.startswith(
@@ -260,11 +258,11 @@ def test_an_artifact_that_is_not_there_costs_one_line_and_leaves_no_run_running(
 
 
 @pytest.mark.usefixtures("folder")
-def test_a_dead_server_costs_one_line_and_no_result(
+def test_dead_server_warns_and_loses_nothing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    with stage.stage("download") as run:
+    with retrace.stage("download") as run:
         run.metrics({"raw_bytes": 1.0})
     warning = capsys.readouterr().err.strip()
     assert warning.startswith(
@@ -275,11 +273,11 @@ def test_a_dead_server_costs_one_line_and_no_result(
 
 
 @pytest.mark.usefixtures("folder")
-def test_the_model_is_served_from_raw_images_and_belongs_to_both_runs(
+def test_model_belongs_to_both_runs(
     store: mlflow.MlflowClient, card_of: Callable[[str, int], Card], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     card = card_of("cnn", 28)
-    with stage.stage("train") as run:
+    with retrace.stage("train") as run:
         model = classifier.build(card)
         classifier.save(model, card)
         run.model(paths.WEIGHTS, paths.CARD)
@@ -292,9 +290,9 @@ def test_the_model_is_served_from_raw_images_and_belongs_to_both_runs(
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
     loaded = mlflow.pyfunc.load_model(f"models:/{of_child.model_id}")
     images = np.random.default_rng(0).integers(0, 256, (5, 1, 28, 28), dtype=np.uint8)
-    chances = loaded.predict(images)
-    assert chances.shape == (5, 2)
-    np.testing.assert_allclose(chances.sum(axis=1), 1, rtol=1e-5)
+    probabilities = loaded.predict(images)
+    assert probabilities.shape == (5, 2)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
     assert loaded.metadata.signature.inputs.inputs[0].type == np.uint8
     assert np.asarray(loaded.input_example).shape == (2, 1, 28, 28)
     logged = Path(artifacts.download_artifacts(f"models:/{of_child.model_id}"))
@@ -302,20 +300,20 @@ def test_the_model_is_served_from_raw_images_and_belongs_to_both_runs(
     assert (logged / "data" / "model.pt2").is_file()
 
 
-def test_data_sets_and_models_are_what_mlflow_knows_them_as(
+def test_datasets_and_model_metrics_are_logged(
     folder: Path, store: mlflow.MlflowClient, card_of: Callable[[str, int], Card]
 ) -> None:
-    for part in (paths.TRAIN, paths.VALIDATION, paths.TEST):
-        part.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(part.name.encode())
+    for path in (paths.TRAIN, paths.VALIDATION, paths.TEST):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(path.name.encode())
     card = card_of("softmax", 8)
-    with stage.stage("train") as run:
+    with retrace.stage("train") as run:
         classifier.save(classifier.build(card), card)
         run.headline({"train_loss": 0.5, "val_accuracy": 0.75})
         run.model(paths.WEIGHTS, paths.CARD)
-    with stage.stage("evaluate") as run:
+    with retrace.stage("evaluate") as run:
         run.headline({"test_accuracy": 0.5})
-    again(run.path)
+    upload_again(run.path)
     (parent,), (train, evaluate) = runs(store)
 
     def read(run: Run) -> dict[str, tuple[str, str]]:
@@ -331,8 +329,10 @@ def test_data_sets_and_models_are_what_mlflow_knows_them_as(
         )
     }
     assert read(parent) == expected
-    assert read(train) == {name: said for name, said in expected.items() if said[1] != "testing"}
-    assert read(evaluate) == {name: said for name, said in expected.items() if said[1] == "testing"}
+    assert read(train) == {name: entry for name, entry in expected.items() if entry[1] != "testing"}
+    assert read(evaluate) == {
+        name: entry for name, entry in expected.items() if entry[1] == "testing"
+    }
     (model,) = store.search_logged_models([parent.info.experiment_id])
     assert {(m.key, m.value, m.dataset_name, m.dataset_digest) for m in model.metrics or []} == {
         ("train_loss", 0.5, "mnist train", hashing.md5(paths.TRAIN)),
@@ -349,10 +349,10 @@ def test_data_sets_and_models_are_what_mlflow_knows_them_as(
         order_by=[{"field_name": "metrics.test_accuracy"}],
         output_format="list",
     )
-    assert [found.model_id for found in best] == [model.model_id]
+    assert [logged.model_id for logged in best] == [model.model_id]
 
 
-def test_a_meter_reads_the_machine_under_the_names_of_mlflow_s_page() -> None:
+def test_meter_uses_names_of_mlflow() -> None:
     meter = system_metrics.Meter(os.getpid())
     first, second = meter.event(), meter.event()
     assert (first["step"], second["step"]) == (1, 2)
@@ -365,7 +365,7 @@ def test_a_meter_reads_the_machine_under_the_names_of_mlflow_s_page() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "left"),
+    ("text", "redacted"),
     [
         ("http://me:canary@host:1/x?y=1", "http://***@host:1/x?y=1"),
         ("postgresql://canary@host/db and more", "postgresql://***@host/db and more"),
@@ -375,17 +375,15 @@ def test_a_meter_reads_the_machine_under_the_names_of_mlflow_s_page() -> None:
         ("an e-mail to me@host stays", "an e-mail to me@host stays"),
     ],
 )
-def test_secrets_are_taken_out_of_text(
-    monkeypatch: pytest.MonkeyPatch, said: str, left: str
-) -> None:
+def test_secrets_are_redacted(monkeypatch: pytest.MonkeyPatch, text: str, redacted: str) -> None:
     monkeypatch.setenv("MY_API_KEY", "canary-value")
-    assert redaction.redacted(said) == left
-    assert redaction.redacted_all({"a": [said], "b": 1}) == {"a": [left], "b": 1}
+    assert redaction.redacted(text) == redacted
+    assert redaction.redacted_all({"a": [text], "b": 1}) == {"a": [redacted], "b": 1}
 
 
-def test_four_stages_that_start_together_without_a_store_share_one_parent(folder: Path) -> None:
-    script = "import sys\nfrom retrace import tracking\nwith tracking.stage(sys.argv[1]): pass"
-    env = os.environ | {"PYTHONPATH": str(Path(stage.__file__).parent.parent)}
+def test_concurrent_stages_share_one_parent(folder: Path) -> None:
+    script = "import sys\nimport retrace\nwith retrace.stage(sys.argv[1]): pass"
+    env = os.environ | {"PYTHONPATH": str(ROOT / "src")}
 
     def start(name: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -407,8 +405,8 @@ def test_four_stages_that_start_together_without_a_store_share_one_parent(folder
 
 
 @pytest.mark.usefixtures("folder")
-def test_uploaders_at_once_share_one_parent(store: mlflow.MlflowClient) -> None:
-    with stage.stage("download") as run:
+def test_concurrent_uploads_share_one_parent(store: mlflow.MlflowClient) -> None:
+    with retrace.stage("download") as run:
         pass
     start = event_log.read(run.path.parent / "uploaded" / run.path.name)[0] | {"key": "another"}
     starts = [
@@ -421,7 +419,7 @@ def test_uploaders_at_once_share_one_parent(store: mlflow.MlflowClient) -> None:
     assert len({each.child for each in pairs}) == len(starts)
 
 
-def test_a_journal_without_its_last_half_line_can_be_read(tmp_path: Path) -> None:
+def test_event_log_skips_torn_last_line(tmp_path: Path) -> None:
     record = EventLog(tmp_path, stage="train")
     record.metrics({"val_loss": 1.0}, 1)
     record.end("FINISHED")
@@ -432,7 +430,7 @@ def test_a_journal_without_its_last_half_line_can_be_read(tmp_path: Path) -> Non
     assert [event["kind"] for event in event_log.read(record.path)] == kinds[:-1]
 
 
-def test_a_number_that_json_does_not_know_is_read_back_from_a_journal(tmp_path: Path) -> None:
+def test_event_log_keeps_nan(tmp_path: Path) -> None:
     record = EventLog(tmp_path, stage="train")
     record.metrics({"val_loss": float("nan")})
     record.end("FAILED")
@@ -440,7 +438,7 @@ def test_a_number_that_json_does_not_know_is_read_back_from_a_journal(tmp_path: 
 
 
 @pytest.mark.usefixtures("folder")
-def test_the_key_changes_with_parameters_and_code_and_with_nothing_else(
+def test_key_depends_on_params_and_code(
     values: params_file.Values,
 ) -> None:
     Path("stages").mkdir()
@@ -454,7 +452,7 @@ def test_the_key_changes_with_parameters_and_code_and_with_nothing_else(
 
 
 @pytest.mark.usefixtures("folder")
-def test_the_key_changes_with_your_own_images_where_they_are_the_data_set(
+def test_key_depends_on_own_images_if_used(
     values: params_file.Values,
 ) -> None:
     paths.IMAGES.mkdir(parents=True)
@@ -466,7 +464,7 @@ def test_the_key_changes_with_your_own_images_where_they_are_the_data_set(
 
 
 @pytest.mark.usefixtures("folder")
-def test_folds_are_summed_up_in_a_run_above_theirs(store: mlflow.MlflowClient) -> None:
+def test_folds_are_summarized_in_a_run(store: mlflow.MlflowClient) -> None:
     whole = paths.PARAMS.read_text().replace("\nfolds: 1", "\nfolds: 3")
     accuracies = (0.5, 0.6, 0.9)
     for fold, accuracy in enumerate(accuracies):
@@ -476,9 +474,9 @@ def test_folds_are_summed_up_in_a_run_above_theirs(store: mlflow.MlflowClient) -
             ("evaluate", "test_accuracy"),
             ("visualize", "tsne"),
         ):
-            with stage.stage(name) as run:
+            with retrace.stage(name) as run:
                 run.headline({metric: accuracy})
-        again(run.path)  # which changes nothing
+        upload_again(run.path)  # which changes nothing
     (summary,), below = runs(store)
     of_folds = [run for run in below if "retrace.folds" in run.data.tags]
     assert summary.info.run_name == "3 folds"
@@ -499,16 +497,16 @@ def test_folds_are_summed_up_in_a_run_above_theirs(store: mlflow.MlflowClient) -
 
 
 @pytest.mark.usefixtures("folder")
-def test_the_files_of_a_stage_are_dvc_s_with_its_choices_filled_in(
+def test_stage_files_have_choices_filled_in(
     values: params_file.Values,
 ) -> None:
     train = graph.stages(values | {"model": "softmax"})["train"]
     assert "src/lab/models/networks/softmax.py" in train.deps
-    made = (paths.WEIGHTS, paths.CARD, paths.HISTORY, paths.STEPS, paths.SUMMARY, paths.BATCH)
-    assert train.outs == tuple(str(path) for path in made)
+    outs = (paths.WEIGHTS, paths.CARD, paths.HISTORY, paths.STEPS, paths.SUMMARY, paths.BATCH)
+    assert train.outs == tuple(str(path) for path in outs)
 
 
-def test_a_signal_during_the_upload_is_answered_after_it(
+def test_signal_waits_for_upload(
     store: mlflow.MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     advance = Upload.advance
@@ -518,13 +516,13 @@ def test_a_signal_during_the_upload_is_answered_after_it(
         advance(upload, *patience)
 
     monkeypatch.setattr(Upload, "advance", interrupted)
-    with pytest.raises(KeyboardInterrupt), stage.stage("download"):
+    with pytest.raises(KeyboardInterrupt), retrace.stage("download"):
         pass
     (parent,), (child,) = runs(store)
     assert (parent.info.status, child.info.status) == ("FINISHED", "FINISHED")
 
 
-def test_a_user_without_a_name_is_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_user_without_name_is_uid(monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown(uid: int) -> str:
         raise KeyError(f"getpwuid(): uid not found: {uid}")
 
@@ -535,18 +533,18 @@ def test_a_user_without_a_name_is_a_number(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)], ids=str
 )
-def test_a_signal_ends_a_stage_with_the_shell_s_code_and_its_run_is_killed(
+def test_signal_sets_exit_code_and_killed(
     store: mlflow.MlflowClient, number: signal.Signals, code: int
 ) -> None:
     script = (
-        "import time\nfrom retrace import errors, tracking\n"
+        "import time\nimport retrace\nfrom retrace import errors\n"
         "def main():\n"
-        "    with tracking.stage('train'):\n"
+        "    with retrace.stage('train'):\n"
         "        print('ready', flush=True)\n"
         "        time.sleep(60)\n"
         "errors.run(main)"
     )
-    env = os.environ | {"PYTHONPATH": str(Path(stage.__file__).parent.parent)}
+    env = os.environ | {"PYTHONPATH": str(ROOT / "src")}
     with subprocess.Popen(
         ["python", "-c", script], env=env, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -558,7 +556,7 @@ def test_a_signal_ends_a_stage_with_the_shell_s_code_and_its_run_is_killed(
     assert (parent.info.status, child.info.status) == ("KILLED", "KILLED")
 
 
-def test_the_names_that_others_rely_on_stay() -> None:
+def test_public_names_stay() -> None:
     by_epoch = list(Epoch._fields)
     assert by_epoch == ["epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy"]
     assert [

@@ -11,9 +11,7 @@ from retrace.pipeline import identity
 from retrace.store import backend, models
 from retrace.store.runs import Pair
 
-HEADLINE = (
-    "retrace.headline"  # tag of a child: the summary metrics that its stage gave to the parent
-)
+HEADLINE = "retrace.headline"  # tag of a child: its summary metrics, which the parent has too
 FINISHED = "attributes.status = 'FINISHED'"
 
 

@@ -30,16 +30,16 @@ def pair(client: MlflowClient, start: Event) -> Pair:
     with backend.lock():
         experiment = backend.experiment_of(client, start["dataset"])
         parent_id = parent(client, experiment, start)
-        child = backend.first(client, [experiment], {"retrace.event_log": start["id"]})
+        child = backend.first(client, [experiment], {"retrace.journal": start["id"]})
         if child is None:
             attempt = len(children(client, experiment, parent_id, start["stage"])) + 1
             tags = {
                 "mlflow.parentRunId": parent_id,
-                "retrace.event_log": start["id"],
+                "retrace.journal": start["id"],
                 "retrace.stage": start["stage"],
                 "retrace.attempt": str(attempt),
                 "retrace.process": processes.written(start["process"]),
-                "retrace.system.machine": start["machine"],
+                "retrace.machine": start["machine"],
             }
             tags |= _origin(start, f"stages/{start['stage']}.py")
             tags |= {f"dvc.deps.{dep}": md5 for dep, md5 in start["deps"].items()}

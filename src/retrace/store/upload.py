@@ -30,11 +30,11 @@ SPLITS = {
     str(settings.VALIDATION): "validation",
     str(settings.TEST): "testing",
 }
-PREFIXES = {
+PREFIXES = {  # split by prefix of a metric's name
     "train_": settings.TRAIN,
     "val_": settings.VALIDATION,
     "test_": settings.TEST,
-}  # of metrics: their split
+}
 
 Patience = Callable[[float], None]
 
@@ -151,7 +151,7 @@ class Upload:
                 groups.summarize(client, runs.experiment, self.start)
 
     def _log_model_metrics(self, client: MlflowClient, runs: runs_of.Pair, end: Event) -> None:
-        """Log the stage's summary metrics for the model too, with the split they were measured on."""
+        """Log the stage's summary metrics for the model too, with the split that they are of."""
         md5 = (self.start["deps"] | end.get("outs", {})).get(str(settings.WEIGHTS))
         model = models.by_weights(client, runs.experiment, md5) if md5 and self.headline else None
         if model is None:
@@ -187,7 +187,7 @@ class _StoppedError(Exception):
 
 
 def try_finish(path: Path, patience: Patience = lambda _: None) -> tuple[bool, str | None]:
-    """Call `finish`; return whether it uploaded, and why MLflow refused the event log, if it did."""
+    """Call `finish`; return whether it uploaded, and why MLflow refused, if it did."""
     try:
         return finish(path, patience), None
     except (_StoppedError, ConnectionError):
