@@ -39,8 +39,8 @@ def main() -> None:
         run.headline(tested)
         for path in (paths.METRICS, paths.CLASSES, paths.CONFUSION):
             run.artifact(path)
-    accuracy, loss = tested["test_accuracy"], tested["test_loss"]
-    print(f"test accuracy {accuracy:.2%}, loss {loss:.4f}, {len(samples):,} samples")
+    scores = f"test accuracy {tested['test_accuracy']:.2%}, loss {tested['test_loss']:.4f}"
+    print(f"{scores}, {len(samples):,} samples")
 
 
 if __name__ == "__main__":

@@ -38,8 +38,10 @@ def main() -> None:
             style.save(figure, path)
             run.artifact(path, headline=True)
             print(path)
-        layers, machine = artifacts.load_summary(), run.header["machine"]
-        inputs = page.Inputs(params_file.read(), run.header["deps"], layers, machine)
+        header = run.header
+        inputs = page.Inputs(
+            params_file.read(), header["deps"], artifacts.load_summary(), header["machine"]
+        )
         page.save(paths.REPORT, results, metrics, inputs)
         run.artifact(paths.REPORT, headline=True)
         print(paths.REPORT)

@@ -6,7 +6,7 @@ import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import pytest
@@ -17,6 +17,9 @@ from lab import params, paths
 from lab.data.samples import Samples
 from lab.models.classifier import Card
 from retrace.pipeline import params_file
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 torch.set_num_threads(1)  # two workers share two cores
 for number, handler in (
@@ -92,11 +95,10 @@ def card_of(values: params_file.Values) -> Callable[[str, int], Card]:
     """Return a function for the config of a model: grey images of a size, two classes."""
 
     def card(model: str, side: int) -> Card:
-        shape, settings = (1, side, side), values["models"][model]
         return Card(
             model=model,
-            settings=settings,
-            shape=shape,
+            settings=values["models"][model],
+            shape=(1, side, side),
             class_names=("a", "b"),
             mean=(33.0,),
             std=(78.0,),
@@ -134,3 +136,12 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     database = tmp_path_factory.mktemp("store") / "mlflow.db"
     mlflow.MlflowClient(f"sqlite:///{database}").search_experiments()
     return database
+
+
+@pytest.fixture
+def store(folder: Path, empty_store: Path) -> "MlflowClient":
+    """Return a client of the store of `folder`."""
+    import mlflow
+
+    shutil.copy(empty_store, folder / "mlflow.db")
+    return mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")

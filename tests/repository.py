@@ -48,7 +48,8 @@ class Tree:
     """A folder to run commands in, as a user."""
 
     def __init__(self, path: Path, cache: Path) -> None:
-        self.path, self.env = path, environment(cache)
+        self.path = path
+        self.env = environment(cache)
 
     def run(self, *command: str, code: int = 0, **env: str) -> str:
         """Run a command, check its exit code and return what it printed."""

@@ -75,7 +75,8 @@ class Postgres:
     """A PostgreSQL server on a Unix socket."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.data = folder, folder / "data"
+        self.folder = folder
+        self.data = folder / "data"
         self.owner: dict[str, Any] = {"cwd": folder}
         if os.geteuid() == 0:
             shutil.chown(folder, NOBODY)
@@ -143,7 +144,9 @@ class Server:
     """`mlflow server` at one address, which can be killed, frozen, and started again."""
 
     def __init__(self, store: str, folder: Path, env: dict[str, str]) -> None:
-        self.store, self.folder, self.port = store, folder, unused_port()
+        self.store = store
+        self.folder = folder
+        self.port = unused_port()
         self.env = env | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
         self.url = f"http://127.0.0.1:{self.port}"
         self.process: subprocess.Popen[bytes] | None = None
@@ -202,8 +205,10 @@ class Weed:
     """An S3-compatible store, started as docs/server says, with the empty bucket `retrace`."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.port = folder, unused_port()
-        self.url, self.address = f"http://127.0.0.1:{self.port}", "s3://retrace/dvc"
+        self.folder = folder
+        self.port = unused_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.address = "s3://retrace/dvc"
         names = (
             "s3.port.grpc",
             "master.port",
@@ -275,7 +280,9 @@ class Ssh:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.home, self.port = folder, folder / "home", unused_port()
+        self.folder = folder
+        self.home = folder / "home"
+        self.port = unused_port()
         self.owner: dict[str, Any] = {}
         if os.geteuid() == 0:  # as root it would need a user and a folder of the system's
             self.owner = {"user": NOBODY, "group": "nogroup", "extra_groups": ()}

@@ -72,7 +72,8 @@ def object_arrays() -> bytes:
 
 def exported() -> bytes:
     """Return a pt2 program whose pickles are traps."""
-    stream, trapped = io.BytesIO(), io.BytesIO()
+    stream = io.BytesIO()
+    trapped = io.BytesIO()
     torch.export.save(torch.export.export(torch.nn.Linear(2, 2), (torch.zeros(1, 2),)), stream)
     with zipfile.ZipFile(stream) as program, zipfile.ZipFile(trapped, "w") as copy:
         for info in program.infolist():

@@ -173,7 +173,8 @@ def training(clone: Clone) -> list[psutil.Process]:
     """List the training processes of this clone and their uploaders."""
     theirs = []
     for process in psutil.process_iter(["cmdline", "environ"]):
-        words, env = process.info["cmdline"] or [], process.info["environ"] or {}
+        words = process.info["cmdline"] or []
+        env = process.info["environ"] or {}
         ours = env.get("DVC_ROOT") == str(clone.path)
         if ours and {"stages/train.py", "retrace.tracking.uploader"} & set(words):
             theirs.append(process)

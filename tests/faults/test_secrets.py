@@ -12,11 +12,9 @@ IN_ENVIRONMENT = {
     "MLFLOW_TRACKING_PASSWORD": "canary-of-the-server",
     "GITLAB_TOKEN": "canary-of-the-forge",
 }
-IN_ADDRESS, IN_MIRROR, IN_CONFIG = (
-    "canary-of-the-address",
-    "canary-of-the-mirror",
-    "canary-of-the-remote",
-)
+IN_ADDRESS = "canary-of-the-address"
+IN_MIRROR = "canary-of-the-mirror"
+IN_CONFIG = "canary-of-the-remote"
 CANARIES = [*IN_ENVIRONMENT.values(), IN_ADDRESS, IN_MIRROR, IN_CONFIG]
 MESSAGE = "the words stay, " + ", ".join(CANARIES)
 

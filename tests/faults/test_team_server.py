@@ -138,7 +138,8 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
     internal |= {f"{name}.port": ports[name] for name in ("s3", "master", "volume", "filer")}
     url, s3 = (f"http://127.0.0.1:{ports[name]}" for name in ("mlflow", "s3"))
     with tempfile.TemporaryDirectory() as place, tempfile.TemporaryDirectory() as database:
-        folder, env = Path(place) / "clone", environment(Path(place))
+        folder = Path(place) / "clone"
+        env = environment(Path(place))
         here = {
             "~/mlflow": f"{place}/mlflow",
             "sudo -u postgres ": "PGUSER=postgres ",
@@ -220,7 +221,8 @@ def test_server_refuses_other_hosts_and_origins(team: Team) -> None:
     assert team.asked(search, "ann", headers={"Host": "mlflow.example.org"}) == 200
     for host in ("evil.com", "mlflow.example.org.evil.com", "10.evil.com"):
         assert team.asked(search, "ann", headers={"Host": host}) == 403
-    create, body = "2.0/mlflow/experiments/create", {"name": "evil"}
+    create = "2.0/mlflow/experiments/create"
+    body = {"name": "evil"}
     assert (
         team.asked(create, "ann", "POST", json=body, headers={"Origin": "https://evil.com"}) == 403
     )

@@ -165,7 +165,8 @@ def tidy(uri: str) -> None:
 
 def experiment_of(client: MlflowClient, name: str) -> str:
     """Find or create the MLflow experiment `name` and return its id. Call it under `lock`."""
-    if experiment := client.get_experiment_by_name(name):
+    experiment = client.get_experiment_by_name(name)
+    if experiment:
         if experiment.lifecycle_stage == "deleted":
             client.restore_experiment(experiment.experiment_id)
         return experiment.experiment_id

@@ -68,7 +68,8 @@ class Upload:
         _log_metrics(client, self.runs, events)
         for event in events:
             self._log(client, self.runs, event, patience)
-        if refused := self.refused:
+        if self.refused:
+            refused = self.refused
             self.refused = None
             raise refused
         self.position = position
@@ -174,7 +175,8 @@ def finish(path: Path, patience: Patience = lambda _: None) -> bool:
     with processes.try_lock(path) as free:
         if not free or not path.exists():
             return False
-        if (events := event_log.read(path)) and events[0]["kind"] == "start":
+        events = event_log.read(path)
+        if events and events[0]["kind"] == "start":
             event_log.close(path)
             Upload(path).advance(patience)
         else:  # the power failed before its first line was complete
@@ -234,7 +236,8 @@ def _log_metrics(client: MlflowClient, runs: runs_of.Pair, events: list[Event]) 
     metrics: dict[str, list[Metric]] = {runs.child: [], runs.parent: []}
     targets = {"metrics": runs.child, "headline": runs.parent}
     for event in events:
-        if run := targets.get(event["kind"]):
+        run = targets.get(event["kind"])
+        if run:
             values = event["values"].items()
             metrics[run] += [
                 Metric(key, value, event["time"], event["step"]) for key, value in values
@@ -248,7 +251,8 @@ def _log_datasets(client: MlflowClient, runs: runs_of.Pair, start: Event) -> Non
     """Log the splits that the stage reads as data sets of both runs, with DVC's MD5 as digest."""
     logged = []
     for path, context in SPLITS.items():
-        if md5 := start["deps"].get(path):
+        md5 = start["deps"].get(path)
+        if md5:
             dataset = Dataset(_dataset_name(start, path), md5, "local", json.dumps({"uri": path}))
             logged.append(DatasetInput(dataset, [InputTag("mlflow.data.context", context)]))
     if logged:

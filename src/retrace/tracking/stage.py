@@ -37,7 +37,8 @@ def stage(name: str) -> Iterator[EventLog]:
         uploader = uploader_client.Uploader(log.path)
         is_finished = False
         try:
-            if changes := git.uncommitted_patch():
+            changes = git.uncommitted_patch()
+            if changes:
                 log.attach("code.patch", changes)
             yield log
             outs = stages[name].outs

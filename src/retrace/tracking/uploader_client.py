@@ -65,7 +65,8 @@ class Uploader:
         signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
         handlers = {number: signal.signal(number, postpone) for number in signals}
         try:
-            if lacking := self._lacking():
+            lacking = self._lacking()
+            if lacking:
                 warning = f"warning: MLflow lacks some of this run: {redacted(lacking)}"
                 print(f"{warning}; later, `retrace sync` uploads it", file=sys.stderr)
         finally:
