@@ -38,10 +38,8 @@ def main() -> None:
             style.save(figure, path)
             run.artifact(path, headline=True)
             print(path)
-        header = run.header
-        inputs = page.Inputs(
-            params_file.read(), header["deps"], artifacts.load_summary(), header["machine"]
-        )
+        layers, machine = artifacts.load_summary(), run.header["machine"]
+        inputs = page.Inputs(params_file.read(), run.header["deps"], layers, machine)
         page.save(paths.REPORT, results, metrics, inputs)
         run.artifact(paths.REPORT, headline=True)
         print(paths.REPORT)
