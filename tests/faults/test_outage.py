@@ -153,7 +153,7 @@ def test_sync_closes_run_of_killed_server(folder: Path, server: Server) -> None:
         stage.tell("epoch 2")
         server.kill()
         assert stage.kill() == -signal.SIGKILL
-        until(stage.has_no_uploader, what="the end of the process beside it")
+        until(stage.has_no_uploader, what="the end of the uploader")
     server.start()
     assert child(server.url, stage.log).info.status == "RUNNING"
     sync(folder, MLFLOW_TRACKING_URI=server.url)

@@ -33,12 +33,12 @@ def address(port: int) -> str:
     return f"http://me:{IN_ADDRESS}@127.0.0.1:{port}"
 
 
-def leaks(*places: Path) -> list[str]:
+def leaks(*locations: Path) -> list[str]:
     """List the files with a secret, and which."""
     files = [
         file
-        for place in places
-        for file in (place.rglob("*") if place.is_dir() else [place])
+        for location in locations
+        for file in (location.rglob("*") if location.is_dir() else [location])
         if file.is_file()
     ]
     assert files

@@ -32,9 +32,9 @@ WHO = {
     for what in ("NAME", "EMAIL")
 }
 FOLDER = pytest.param("folder", marks=pytest.mark.slow)
-PLACES = (FOLDER, *(pytest.param(server, marks=pytest.mark.faults) for server in ("s3", "ssh")))
+LOCATIONS = (FOLDER, *(pytest.param(server, marks=pytest.mark.faults) for server in ("s3", "ssh")))
 IN_A_FOLDER = pytest.mark.parametrize(
-    "place", [FOLDER], indirect=True
+    "location", [FOLDER], indirect=True
 )  # where damage is easily done
 
 
@@ -63,8 +63,8 @@ class Team:
         return tree
 
 
-@pytest.fixture(scope="module", params=PLACES)
-def place(
+@pytest.fixture(scope="module", params=LOCATIONS)
+def location(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[str, dict[str, str]]]:
     """Yield the address of an empty remote and the environment of its users."""
@@ -83,12 +83,14 @@ def place(
 
 @pytest.fixture(scope="module")
 def store(
-    place: tuple[str, dict[str, str]], empty_store: Path, tmp_path_factory: pytest.TempPathFactory
+    location: tuple[str, dict[str, str]],
+    empty_store: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[str]:
     """Yield the address of the common MLflow store: a server if the remote is one too."""
     folder = tmp_path_factory.mktemp("mlflow")
     database = f"sqlite:///{shutil.copy(empty_store, folder / 'mlflow.db')}"
-    if not place[1]:
+    if not location[1]:
         yield database
         return
     server = Server(database, folder, environment(folder))
@@ -99,11 +101,11 @@ def store(
 
 @pytest.fixture(scope="module")
 def team(
-    place: tuple[str, dict[str, str]], store: str, tmp_path_factory: pytest.TempPathFactory
+    location: tuple[str, dict[str, str]], store: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Team:
     """Type the commands of the page, from the first to the last."""
     folder = tmp_path_factory.mktemp("clones")
-    remote, sets = place
+    remote, sets = location
     env = WHO | sets | {"MLFLOW_TRACKING_URI": store}
     (folder / "ann").mkdir()
     ann = Clone(folder / "ann", folder / "ann/.retrace", SMALL)

@@ -137,11 +137,11 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
     internal = {f"{name}.port.grpc": unused_port() for name in ports if name != "mlflow"}
     internal |= {f"{name}.port": ports[name] for name in ("s3", "master", "volume", "filer")}
     url, s3 = (f"http://127.0.0.1:{ports[name]}" for name in ("mlflow", "s3"))
-    with tempfile.TemporaryDirectory() as place, tempfile.TemporaryDirectory() as database:
-        folder = Path(place) / "clone"
-        env = environment(Path(place))
+    with tempfile.TemporaryDirectory() as home, tempfile.TemporaryDirectory() as database:
+        folder = Path(home) / "clone"
+        env = environment(Path(home))
         here = {
-            "~/mlflow": f"{place}/mlflow",
+            "~/mlflow": f"{home}/mlflow",
             "sudo -u postgres ": "PGUSER=postgres ",
             "http://127.0.0.1:8333": s3,
             "127.0.0.1:5000": url.removeprefix("http://"),

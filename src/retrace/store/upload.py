@@ -113,7 +113,7 @@ class Upload:
                 self._end(client, runs, event)
 
     def _log_model(
-        self, client: MlflowClient, runs: runs_of.Pair, weights: Path, card: Path
+        self, client: MlflowClient, runs: runs_of.Pair, weights: Path, config: Path
     ) -> None:
         """Package and log the model.
 
@@ -123,7 +123,7 @@ class Upload:
         packaged = event_log.copies(self.path) / "model"
         try:
             if not (packaged / "MLmodel").exists():
-                models.package(weights, card, packaged)
+                models.package(weights, config, packaged)
         except Exception as error:  # noqa: BLE001 - a packager may raise anything
             self.refused = error
         else:
