@@ -264,7 +264,7 @@ def log(
     parent = client.get_run(str(model.source_run_id)).data.tags.get("mlflow.parentRunId")
     tags = {
         PROBED: model.model_id,
-        "retrace.system.machine": machine.processor(),
+        "retrace.machine": machine.processor(),
         "mlflow.user": machine.user(),
     }
     tags |= {"mlflow.parentRunId": parent} if parent else {}

@@ -75,7 +75,7 @@ def test_a_large_store_is_of_experiments_that_are_told_apart(made: Path) -> None
     assert len({run.data.tags["retrace.key"] for run in parents.values()}) == 11
     assert len({run.data.metrics["test_accuracy"] for run in parents.values()}) == 11
     children = [run for run in found if "retrace.stage" in run.data.tags]
-    assert len({run.data.tags["retrace.event_log"] for run in children}) == 22
+    assert len({run.data.tags["retrace.journal"] for run in children}) == 22
     for run in children:
         above = parents[run.data.tags["mlflow.parentRunId"]]
         assert above.data.tags[f"retrace.run.{run.data.tags['retrace.stage']}"] == run.info.run_id

@@ -437,7 +437,7 @@ def test_a_record_that_is_not_what_was_made_is_told(made: Made) -> None:
     made.store.set_tag(child.info.run_id, "dvc.outs.data/raw", f"{'0' * 32}.dir")
     made.store.log_metric(child.info.run_id, "raw_bytes", child.data.metrics["raw_bytes"] + 1)
     made.store.set_tag(
-        child.info.run_id, "retrace.system.machine", "another processor"
+        child.info.run_id, "retrace.machine", "another processor"
     )  # no excuse for this stage
     said = made.verify(child, code=1)
     assert (verdict(said, "data/raw"), verdict(said, "raw_bytes")) == ("differs", "differs")

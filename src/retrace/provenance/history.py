@@ -242,7 +242,7 @@ def _circumstances(run: backend.Run) -> str:
     facts += (
         [f"{(run.info.end_time - run.info.start_time) / 1000:.1f} s"] if run.info.end_time else []
     )
-    facts += [f"by {tags.get('mlflow.user')} on {tags.get('retrace.system.machine')}"]
+    facts += [f"by {tags.get('mlflow.user')} on {tags.get('retrace.machine')}"]
     return ", ".join(facts + ([tags["retrace.device"]] if "retrace.device" in tags else []))
 
 

@@ -151,10 +151,10 @@ def device_change(
         now: dict[str, str] = {}
         for event in logs[stage]:
             now |= event["values"] if event["kind"] == "tags" else {}
-            now |= {"retrace.system.machine": event["machine"]} if event["kind"] == "start" else {}
+            now |= {"retrace.machine": event["machine"]} if event["kind"] == "start" else {}
         kinds = [
             tag
-            for tag in ("retrace.device", "retrace.system.machine")
+            for tag in ("retrace.device", "retrace.machine")
             if tag in then and tag in now
         ]
         if any(then[tag] != now[tag] for tag in kinds):

@@ -30,16 +30,16 @@ def pair(client: MlflowClient, start: Event) -> Pair:
     with backend.lock():
         experiment = backend.experiment_of(client, start["dataset"])
         parent_id = parent(client, experiment, start)
-        child = backend.first(client, [experiment], {"retrace.event_log": start["id"]})
+        child = backend.first(client, [experiment], {"retrace.journal": start["id"]})
         if child is None:
             attempt = len(children(client, experiment, parent_id, start["stage"])) + 1
             tags = {
                 "mlflow.parentRunId": parent_id,
-                "retrace.event_log": start["id"],
+                "retrace.journal": start["id"],
                 "retrace.stage": start["stage"],
                 "retrace.attempt": str(attempt),
                 "retrace.process": processes.written(start["process"]),
-                "retrace.system.machine": start["machine"],
+                "retrace.machine": start["machine"],
             }
             tags |= _origin(start, f"stages/{start['stage']}.py")
             tags |= {f"dvc.deps.{dep}": md5 for dep, md5 in start["deps"].items()}
@@ -63,7 +63,8 @@ def parent(client: MlflowClient, experiment: str, start: Event) -> str:
         client.log_batch(run.info.run_id, tags=backend.tagged(tags))
         if "dvc.exp_rev" in run.data.tags:
             client.delete_tag(run.info.run_id, "dvc.exp_rev")
-    if sweep := start.get("sweep"):
+    sweep = start.get("sweep")
+    if sweep:
         sweep_runs.adopt(client, experiment, run.info.run_id, sweep, start["user"], start["time"])
     return run.info.run_id
 
