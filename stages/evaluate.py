@@ -5,7 +5,7 @@ from dataclasses import asdict
 import retrace
 from lab import params, paths
 from lab.data import batches, storage
-from lab.evaluation import artifacts, inference, introspection
+from lab.evaluation import artifacts, inference, introspection, metrics
 from lab.models import classifier
 from lab.training import device
 from retrace import errors
@@ -22,11 +22,11 @@ def main() -> None:
         outputs = inference.outputs(model.to(compute.device), split)
         logits = outputs.logits.cpu().numpy()
         predictions = artifacts.Predictions(logits, outputs.features.cpu().numpy(), samples.labels)
-        classes = inference.by_class(predictions.predicted, samples.labels, config.class_names)
+        classes = metrics.by_class(predictions.predicted, samples.labels, config.class_names)
         tested = {
-            "test_loss": inference.loss(outputs.logits, split.labels),
-            "test_accuracy": inference.accuracy(outputs.logits, split.labels),
-            **inference.averaged(classes),
+            "test_loss": metrics.loss(outputs.logits, split.labels),
+            "test_accuracy": metrics.accuracy(outputs.logits, split.labels),
+            **metrics.averaged(classes),
         }
         trained = {name: value for name, value in trained.items() if name != "epoch"}
         artifacts.save_metrics(trained | tested)
