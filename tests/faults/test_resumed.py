@@ -136,9 +136,6 @@ def expected(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     shutil.copytree(prepared, place)
     code, _, said = Attempt(place).end()
     assert (code, said) == (0, "")
-    shutil.copytree(
-        place / ".retrace/programs", prepared / ".retrace/programs"
-    )  # torch's compiler need not start again
     return made(place)
 
 
