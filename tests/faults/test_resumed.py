@@ -141,9 +141,6 @@ def expected(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     shutil.copytree(prepared, folder)
     code, _, err = Attempt(folder).end()
     assert (code, err) == (0, "")
-    shutil.copytree(
-        folder / ".retrace/programs", prepared / ".retrace/programs"
-    )  # torch's compiler need not start again
     return results(folder)
 
 
