@@ -104,7 +104,7 @@ def ours(what: str, n: int, seed: int) -> None:
     )
     from lab import paths
     from lab.data import batches, storage
-    from lab.evaluation import inference
+    from lab.evaluation import inference, metrics
     from lab.training.loop import Trainer
 
     train, features, began = Trainer.train, inference.features, 0.0
@@ -121,8 +121,8 @@ def ours(what: str, n: int, seed: int) -> None:
 
         def tested() -> float:
             logits = inference.outputs(state.model, test).logits
-            inference.loss(logits, test.labels)
-            return inference.accuracy(logits, test.labels)
+            metrics.loss(logits, test.labels)
+            return metrics.accuracy(logits, test.labels)
 
         def trained(on_step: Callable[[Any], None] = lambda _: None) -> float:
             train(trainer, on_step, on_epoch=lambda _: None)

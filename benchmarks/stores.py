@@ -29,7 +29,7 @@ NAMES = """
     UNION SELECT model_id FROM logged_models
     UNION SELECT input_uuid FROM inputs
     UNION SELECT replace(value, '.dir', '') FROM tags WHERE key LIKE 'dvc.outs.%'
-    UNION SELECT value FROM tags WHERE key IN ('retrace.key', 'retrace.event_log', 'retrace.inputs')
+    UNION SELECT value FROM tags WHERE key IN ('retrace.key', 'retrace.journal', 'retrace.inputs')
 """
 HOLE = "\0"  # in a row: where the number of the copy goes
 APART_MS = 60_000  # between the starts of two copies

@@ -5,7 +5,7 @@ from dataclasses import asdict
 import retrace
 from lab import params, paths
 from lab.data import batches, storage
-from lab.evaluation import artifacts, inference, introspection
+from lab.evaluation import artifacts, inference, introspection, metrics
 from lab.models import classifier
 from lab.training import device
 from retrace import errors
@@ -13,25 +13,25 @@ from retrace import errors
 
 def main() -> None:
     compute = device.configure(params.load(params.Evaluate), "float32")
-    model, card = classifier.load()
+    model, config = classifier.load()
     samples, _ = storage.load(paths.TEST)
-    trained = artifacts.load_history()[card.epoch - 1]
+    trained = artifacts.load_history()[config.epoch - 1]
 
     with retrace.stage("evaluate") as run:
         split = batches.on_device(samples, compute.device)
         outputs = inference.outputs(model.to(compute.device), split)
         logits = outputs.logits.cpu().numpy()
         predictions = artifacts.Predictions(logits, outputs.features.cpu().numpy(), samples.labels)
-        classes = inference.by_class(predictions.predicted, samples.labels, card.class_names)
+        classes = metrics.by_class(predictions.predicted, samples.labels, config.class_names)
         tested = {
-            "test_loss": inference.loss(outputs.logits, split.labels),
-            "test_accuracy": inference.accuracy(outputs.logits, split.labels),
-            **inference.averaged(classes),
+            "test_loss": metrics.loss(outputs.logits, split.labels),
+            "test_accuracy": metrics.accuracy(outputs.logits, split.labels),
+            **metrics.averaged(classes),
         }
         trained = {name: value for name, value in trained.items() if name != "epoch"}
         artifacts.save_metrics(trained | tested)
         artifacts.save_table(paths.CLASSES, map(asdict, classes))
-        artifacts.save_confusion(samples.labels, predictions.predicted, card.class_names)
+        artifacts.save_confusion(samples.labels, predictions.predicted, config.class_names)
         artifacts.save_predictions(predictions)
         artifacts.save_views(introspection.collect(model, split))
 
@@ -39,8 +39,8 @@ def main() -> None:
         run.headline(tested)
         for path in (paths.METRICS, paths.CLASSES, paths.CONFUSION):
             run.artifact(path)
-    accuracy, loss = tested["test_accuracy"], tested["test_loss"]
-    print(f"test accuracy {accuracy:.2%}, loss {loss:.4f}, {len(samples):,} samples")
+    scores = f"test accuracy {tested['test_accuracy']:.2%}, loss {tested['test_loss']:.4f}"
+    print(f"{scores}, {len(samples):,} samples")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import retrace
 from lab import params, paths
@@ -15,9 +16,8 @@ from retrace.event_log import EventLog
 
 def main() -> None:
     p = params.load(params.Preprocess)
-    read = params.bind(
-        {name: entry.read for name, entry in DATASETS.items()}, p.dataset, "datasets"
-    )
+    readers = {name: entry.read for name, entry in DATASETS.items()}
+    read = params.bind(readers, p.dataset, "datasets")
     with retrace.stage("preprocess") as run:
         raw = read(paths.RAW)
         files = (paths.TRAIN, paths.VALIDATION, paths.TEST)
@@ -36,17 +36,19 @@ def log_warnings(run: EventLog, skipped: Sequence[Skipped], shared: Sequence[Dup
     """Log skipped files and duplicates across splits to the run, and warn on stderr."""
     run.metrics({"skipped": len(skipped), "duplicates": len(shared)})
     if skipped:
-        run.table("skipped.csv", skipped)
-        first = f"such as {skipped[0].file!r} ({skipped[0].reason})"
-        listed = "the run's skipped.csv lists them"
-        print(f"warning: {len(skipped):,} skipped, {first}; {listed}", file=sys.stderr)
+        first = skipped[0]
+        warn(run, "skipped", skipped, f"skipped, such as {first.file!r} ({first.reason})")
     if shared:
-        run.table("duplicates.csv", shared)
         pair = shared[0]
-        later = f"{pair.sample!r} of {pair.split}"
-        first = f"such as {later} and {pair.earlier_sample!r} of {pair.earlier_split}"
-        listed = "the run's duplicates.csv lists them"
-        print(f"warning: {len(shared):,} in two splits, {first}; {listed}", file=sys.stderr)
+        both = (
+            f"{pair.sample!r} of {pair.split} and {pair.earlier_sample!r} of {pair.earlier_split}"
+        )
+        warn(run, "duplicates", shared, f"in two splits, such as {both}")
+
+
+def warn(run: EventLog, name: str, rows: Sequence[NamedTuple], reason: str) -> None:
+    run.table(f"{name}.csv", rows)
+    print(f"warning: {len(rows):,} {reason}; the run's {name}.csv lists them", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What tests share: the repository's own parameters made small, samples to train on."""
+"""Fixtures that tests share: parameters, samples, an empty folder, an empty store."""
 
 import os
 import shutil
@@ -6,7 +6,7 @@ import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import pytest
@@ -18,31 +18,33 @@ from lab.data.samples import Samples
 from lab.models.classifier import Card
 from retrace.pipeline import params_file
 
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
 torch.set_num_threads(1)  # two workers share two cores
 for number, handler in (
     (signal.SIGINT, signal.default_int_handler),
     (signal.SIGHUP, signal.SIG_DFL),
 ):
-    signal.signal(
-        number, handler
-    )  # a shell's background and nohup ignore them, and so would all that is started here
+    # In a shell's background and below nohup they are ignored, also by what is started here.
+    signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True)
 def _whole_floats() -> None:
-    """`seeding.configure` flushes subnormal numbers to zero, for good; hypothesis refuses to work then."""
+    """Undo `device.configure`, which flushes subnormal numbers to zero: hypothesis refuses that."""
     torch.set_flush_denormal(False)
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder to run in, with the repository's params.yaml and dvc.yaml, outside DVC and any experiment."""
+    """Enter an empty folder with the repository's params.yaml and dvc.yaml, outside DVC."""
     enter(tmp_path, monkeypatch)
     return tmp_path
 
 
 def enter(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same of any folder."""
+    """Copy params.yaml and dvc.yaml to a folder and enter it, without DVC's and our variables."""
     for name in (paths.PARAMS, paths.GRAPH):
         shutil.copy(ROOT / name, folder)
     for name in [name for name in os.environ if name.startswith(("DVC_", "MLFLOW_", "RETRACE_"))]:
@@ -52,7 +54,7 @@ def enter(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def values() -> params_file.Values:
-    """The values of the repository's params.yaml."""
+    """Return the values of the repository's params.yaml."""
     return params_file.read(ROOT / paths.PARAMS)
 
 
@@ -63,7 +65,7 @@ def beside(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def follow_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same where a fixture outlives a test."""
+    """Upload in this process, for fixtures that outlive a test."""
     from retrace.tracking import uploader, uploader_client
 
     class Link(uploader.Link):
@@ -90,14 +92,19 @@ def follow_here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def card_of(values: params_file.Values) -> Callable[[str, int], Card]:
-    """The card of a network of that name for grey images with that side, of two classes."""
+    """Return a function for the config of a model: grey images of a size, two classes."""
 
     def card(model: str, side: int) -> Card:
-        shape, settings = (1, side, side), values["models"][model]
         return Card(
-            model=model, settings=settings, shape=shape, class_names=("a", "b"), mean=(33.0,), std=(78.0,),
-            pretrained=None, epoch=1,
-        )  # fmt: skip
+            model=model,
+            settings=values["models"][model],
+            shape=(1, side, side),
+            class_names=("a", "b"),
+            mean=(33.0,),
+            std=(78.0,),
+            pretrained=None,
+            epoch=1,
+        )
 
     return card
 
@@ -106,14 +113,14 @@ Stage = TypeVar("Stage", bound=params.Strict)
 
 
 def typed(stage: type[Stage], **changed: object) -> Stage:
-    """The parameters of a stage as the repository has them, but for what is `changed`."""
+    """Return the parameters of a stage as in the repository, except those `changed`."""
     experiment = params.checked(params_file.read(ROOT / paths.PARAMS) | changed)
     return stage.model_construct(**{name: getattr(experiment, name) for name in stage.model_fields})
 
 
 @pytest.fixture(scope="session")
 def stripes() -> Samples:
-    """300 noisy 8x8 images of three classes, told apart by where a bright stripe is."""
+    """Return 300 noisy 8x8 images of three classes, which differ in where a bright stripe is."""
     rng = np.random.default_rng(0)
     labels = np.arange(300) % 3
     images = rng.integers(0, 100, (300, 1, 8, 8), dtype=np.uint8)
@@ -123,9 +130,18 @@ def stripes() -> Samples:
 
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated MLflow database without a run: making one takes seconds, copying it none."""
+    """Create an MLflow database without a run, to be copied: creating one takes seconds."""
     import mlflow
 
     database = tmp_path_factory.mktemp("store") / "mlflow.db"
     mlflow.MlflowClient(f"sqlite:///{database}").search_experiments()
     return database
+
+
+@pytest.fixture
+def store(folder: Path, empty_store: Path) -> "MlflowClient":
+    """Return a client of the store of `folder`."""
+    import mlflow
+
+    shutil.copy(empty_store, folder / "mlflow.db")
+    return mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")

@@ -1,54 +1,38 @@
-"""The rules that hold the pipeline together, each a function that returns what breaks it."""
+"""The rules that hold the pipeline together: each function lists what breaks one."""
 
 import ast
-import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from lab import params
 
 
 def unread_params(stage: type[params.Strict], sources: Iterable[str]) -> list[str]:
-    """Fields of a stage's parameters (an object called `p` or `hardware`) that none of the sources it runs reads;
-    `params.chosen` reads them all.
+    """List the fields of a stage's parameters that none of the sources reads.
+
+    The parameters are objects called `p` or `hardware`. `params.chosen` reads all fields.
     """
-    nodes = [
-        node
-        for source in sources
-        for node in ast.walk(ast.parse(source))
-        if isinstance(node, ast.Attribute)
-    ]
+    trees = [ast.parse(source) for source in sources]
+    nodes = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
     if any(ast.unparse(node) == "params.chosen" for node in nodes):
         return []
-    read = {
-        node.attr
-        for node in nodes
-        if isinstance(node.value, ast.Name) and node.value.id in ("p", "hardware")
-    }
-    return [
-        f"{stage.__name__}: nothing reads {field}"
-        for field in stage.model_fields
-        if field not in read
-    ]
+    owners = ("p", "hardware")
+    read = {node.attr for node in nodes if ast.unparse(node.value) in owners}
+    return [field for field in stage.model_fields if field not in read]
 
 
 def misnamed_entries(
-    table: str, keys: Iterable[str], files: Iterable[str], settings: Iterable[str]
+    functions: Iterable[str], files: Iterable[str], settings: Iterable[str]
 ) -> list[str]:
-    """Where a table's keys, its files and its settings in params.yaml are not the same names."""
-    names = {Path(file).stem for file in files}
-    odd = (set(keys) ^ names) | (set(keys) ^ set(settings))
-    return [
-        f"{table}: {name} is not in the table, its folder and params.yaml alike"
-        for name in sorted(odd)
-    ]
+    """List the names that are not in a table, its folder and params.yaml alike."""
+    names = set(functions)
+    return sorted((names ^ set(files)) | (names ^ set(settings)))
 
 
 def defaults(models: Iterable[type[params.Strict]]) -> list[str]:
-    """Typed parameters with a default: a second place for a value."""
+    """List the typed parameters with a default, which is a second place for a value."""
     return [
-        f"{model.__name__}.{name} has a default"
+        f"{model.__name__}.{name}"
         for model in models
         for name, field in model.model_fields.items()
         if not field.is_required()
@@ -56,23 +40,19 @@ def defaults(models: Iterable[type[params.Strict]]) -> list[str]:
 
 
 def settings_with_defaults(table: Mapping[str, Any]) -> list[str]:
-    """Settings (keyword-only arguments) of a table's functions with a default."""
-    return [f"{name} has a default" for name, function in table.items() if function.__kwdefaults__]
+    """List the functions of a table with a default for a setting, a keyword-only argument."""
+    return [name for name, function in table.items() if function.__kwdefaults__]
 
 
-def shell_injections(stages: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Stages whose command is built from parameters, which `-S` fills."""
-    return [
-        f"{name}: ${{}} in cmd"
-        for name, stage in stages.items()
-        if re.search(r"\$\{", str(stage["cmd"]))
-    ]
+def commands_with_params(stages: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """List the stages whose command is built from parameters, which `-S` fills."""
+    return [name for name, stage in stages.items() if "${" in str(stage["cmd"])]
 
 
 def commands_not_from_here(stages: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Stages that would run another tree's code in a queued experiment."""
+    """List the stages that would run another tree's code in a queued experiment."""
     return [
-        f"{name}: {stage['cmd']}"
+        name
         for name, stage in stages.items()
         if stage["cmd"] != f"PYTHONPATH=src python stages/{name}.py"
     ]

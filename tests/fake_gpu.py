@@ -27,7 +27,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lab import params, recipes
 from lab.data.batches import Split
-from lab.evaluation import inference
+from lab.evaluation import inference, metrics
 from lab.models import classifier
 from lab.models.classifier import Card, Classifier
 from lab.models.networks import MODELS
@@ -224,8 +224,8 @@ def trained(
             state.totals.add(result := Step(1, len(labels), 0.1, loss, n_correct))
             PendingLoss(result)
         logits = inference.outputs(learner, learnt).logits
-        inference.mean_loss(logits, learnt.labels)
-        inference.n_correct(logits, learnt.labels)
+        metrics.mean_loss(logits, learnt.labels)
+        metrics.n_correct(logits, learnt.labels)
     held = [*learner.state_dict().values(), *tensors(state.optimizer.state_dict())]
     if left := [tensor.shape for tensor in held if tensor.device != CUDA]:
         raise WrongError(f"of shapes {left}: not on the GPU")

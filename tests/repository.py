@@ -18,7 +18,7 @@ BIN = Path(sys.executable).parent
 
 
 def environment(cache: Path) -> dict[str, str]:
-    """This process's environment with our programs first and nothing that could reach a user's own stores."""
+    """Return this process's environment without access to a user's own stores."""
     return dvc_cli.environment("DVC_", "MLFLOW_", "RETRACE_", "PYTHONPATH") | {
         "RETRACE_CACHE": str(cache / "downloads"),
         "DVC_SITE_CACHE_DIR": str(cache / "dvc"),
@@ -27,7 +27,7 @@ def environment(cache: Path) -> dict[str, str]:
 
 
 def cpu_s(call: Callable[[], object]) -> float:
-    """The seconds of processors that the processes took which `call` starts and waits for."""
+    """Return the CPU seconds of the processes that `call` starts and waits for."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     call()
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -35,7 +35,7 @@ def cpu_s(call: Callable[[], object]) -> float:
 
 
 def stage(name: str) -> ModuleType:
-    """The script of a stage, to be run in this process: its imports take longer than a small stage's work."""
+    """Import the script of a stage, to run it in this process: imports take most of its time."""
     spec = importlib.util.spec_from_file_location(f"stage_{name}", ROOT / "stages" / f"{name}.py")
     assert spec
     assert spec.loader
@@ -45,13 +45,14 @@ def stage(name: str) -> ModuleType:
 
 
 class Tree:
-    """A folder to run commands in, as a user who works there."""
+    """A folder to run commands in, as a user."""
 
     def __init__(self, path: Path, cache: Path) -> None:
-        self.path, self.env = path, environment(cache)
+        self.path = path
+        self.env = environment(cache)
 
     def run(self, *command: str, code: int = 0, **env: str) -> str:
-        """What `command` printed, after it ended with `code`."""
+        """Run a command, check its exit code and return what it printed."""
         ended = subprocess.run(
             command,
             cwd=self.path,
@@ -66,12 +67,12 @@ class Tree:
         return output
 
     def queue(self) -> str:
-        """DVC's table of what is queued. DVC fails where a worker is just writing what it reads: it is asked again."""
-        said = self.type(" || ".join(["dvc queue status"] * 3))
-        return said[said.rfind("Task ") :]
+        """Return DVC's table of the queue. DVC fails while a worker writes it, so try again."""
+        output = self.type(" || ".join(["dvc queue status"] * 3))
+        return output[output.rfind("Task ") :]
 
     def type(self, command: str, code: int = 0) -> str:
-        """What is printed where a user types `command` at the shell's prompt."""
+        """Run a command line in a shell and return what it printed."""
         return self.run("bash", "-c", command, code=code)
 
     def commit(self, message: str) -> None:
@@ -81,7 +82,7 @@ class Tree:
 
 
 class Clone(Tree):
-    """A repository of the working tree's files, with one commit, to run commands in."""
+    """A repository with a copy of the working tree's files and one commit."""
 
     def __init__(self, path: Path, cache: Path, edits: dict[str, str]) -> None:
         super().__init__(path, cache)

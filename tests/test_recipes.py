@@ -1,4 +1,4 @@
-"""Each recipe is the experiment that it says, whatever was run before, once a shell and DVC have read its flags."""
+"""Recipes: each is its own experiment, whatever was run before, after a shell and DVC read it."""
 
 import os
 import re
@@ -43,22 +43,28 @@ FUNCTIONS: dict[str, dict[str, Any]] = {
 
 # What the tutorials say, in the words of `-S`.
 FAITHFUL = (
-    "schedule=constant scaling=unit augmentation=none keep=last patience=0 validation_fraction=0.02 class_shares=[] "
-    "folds=1 pretrained=none freeze_trunk=false seed=0 "
+    "schedule=constant scaling=unit augmentation=none keep=last patience=0 "
+    "validation_fraction=0.02 class_shares=[] folds=1 pretrained=none freeze_trunk=false seed=0 "
 )
-CROSS_ENTROPY = "loss=cross_entropy losses.cross_entropy.label_smoothing=0.0 losses.cross_entropy.class_weights=none "
-ADAM = "optimizer=adam optimizers.adam.betas=[0.9,0.999] "  # torch's own, which the tutorials leave alone
+CROSS_ENTROPY = (
+    "loss=cross_entropy losses.cross_entropy.label_smoothing=0.0 "
+    "losses.cross_entropy.class_weights=none "
+)
+ADAM = "optimizer=adam optimizers.adam.betas=[0.9,0.999] "  # torch's defaults, as in the tutorials
 SGD = "optimizer=sgd optimizers.sgd.nesterov=false optimizers.sgd.weight_decay=0.0 "
 CIRCLES = (
-    f"{FAITHFUL} {CROSS_ENTROPY} {ADAM} dataset=circles datasets.circles.samples=1000 datasets.circles.noise=0.01 "
-    "datasets.circles.random_state=42 test_fraction=0.2 model=mlp models.mlp.hidden=[8,4] lr=0.001 batch_size=1000 "
-    "split_seed=42 "
+    f"{FAITHFUL} {CROSS_ENTROPY} {ADAM} dataset=circles datasets.circles.samples=1000 "
+    "datasets.circles.noise=0.01 datasets.circles.random_state=42 test_fraction=0.2 model=mlp "
+    "models.mlp.hidden=[8,4] lr=0.001 batch_size=1000 split_seed=42 "
 )
 SIMPLE = (
-    f"{FAITHFUL} {CROSS_ENTROPY} {SGD} optimizers.sgd.momentum=0.0 dataset=cifar10 model=cifar_simple lr=0.01 "
-    "batch_size=64 epochs=20 "
+    f"{FAITHFUL} {CROSS_ENTROPY} {SGD} optimizers.sgd.momentum=0.0 dataset=cifar10 "
+    "model=cifar_simple lr=0.01 batch_size=64 epochs=20 "
 )
-V3 = "dataset=cifar10 model=cifar_v3 models.cifar_v3.channels=[32,64,128] models.cifar_v3.hidden=64 loss=cross_entropy "
+V3 = (
+    "dataset=cifar10 model=cifar_v3 models.cifar_v3.channels=[32,64,128] "
+    "models.cifar_v3.hidden=64 loss=cross_entropy "
+)
 UNEVEN = "dataset=mnist model=softmax keep=last "
 
 FROM = {  # recipe -> the tutorial, and its section where they are numbered
@@ -79,7 +85,7 @@ FROM = {  # recipe -> the tutorial, and its section where they are numbered
     "imbalanced_focal": "seeds/003",
 }
 
-TOLD = {  # what it says there
+TUTORIALS = {  # recipe -> the values in the tutorial
     "mnist_tutorial": (
         f"{FAITHFUL} {CROSS_ENTROPY} {ADAM} dataset=mnist model=cnn models.cnn.channels=[16,32] "
         "models.cnn.kernel_size=5 models.cnn.hidden=128 lr=0.01 batch_size=50 epochs=20 "
@@ -101,14 +107,15 @@ TOLD = {  # what it says there
     "cifar10_v3": (
         f"{FAITHFUL} {CROSS_ENTROPY} {SGD} {V3} models.cifar_v3.dropout=0.4 "
         "optimizers.sgd.momentum=0.9 lr=0.01 batch_size=32 epochs=150 "
-        "schedule=multistep schedules.multistep.milestones=[8,16,24,32] schedules.multistep.gamma=0.5 "
-        "augmentation=crop_flip augmentations.crop_flip.padding=[0,2,3,4] augmentations.crop_flip.flip=true"
+        "schedule=multistep schedules.multistep.milestones=[8,16,24,32] "
+        "schedules.multistep.gamma=0.5 augmentation=crop_flip "
+        "augmentations.crop_flip.padding=[0,2,3,4] augmentations.crop_flip.flip=true"
     ),
     "cifar10_v3_fast": V3,
     "cifar10_vgg16": (
         f"{FAITHFUL} {CROSS_ENTROPY} {SGD} optimizers.sgd.momentum=0.0 dataset=cifar10 model=vgg16 "
-        "models.vgg16.head=replace pretrained=DEFAULT freeze_trunk=true scaling=imagenet lr=0.01 batch_size=64 "
-        "epochs=20"
+        "models.vgg16.head=replace pretrained=DEFAULT freeze_trunk=true scaling=imagenet lr=0.01 "
+        "batch_size=64 epochs=20"
     ),
     "mnist_lenet": "dataset=mnist model=lenet",
     "imbalanced_plain": UNEVEN + CROSS_ENTROPY,
@@ -178,7 +185,7 @@ def looked_up(values: Values, key: str) -> object:
 
 
 @pytest.mark.usefixtures("repository")
-def test_every_recipe_after_another_is_exactly_itself() -> None:
+def test_recipe_is_the_same_after_another() -> None:
     for name in [*NAMES, *reversed(NAMES)]:
         values = recipes.load(name).values
         apply(words_of(values))
@@ -187,7 +194,7 @@ def test_every_recipe_after_another_is_exactly_itself() -> None:
 
 
 @pytest.mark.usefixtures("repository")
-def test_every_recipe_has_settings_that_the_code_allows() -> None:
+def test_recipe_has_valid_settings() -> None:
     for name in NAMES:
         experiment = params.checked(recipes.load(name).values)
         for choice, table in FUNCTIONS.items():
@@ -196,20 +203,21 @@ def test_every_recipe_has_settings_that_the_code_allows() -> None:
 
 
 @pytest.mark.usefixtures("repository")
-@pytest.mark.parametrize("name", TOLD)
-def test_a_recipe_is_what_the_tutorial_says(name: str) -> None:
+@pytest.mark.parametrize("name", TUTORIALS)
+def test_recipe_has_the_tutorial_s_values(name: str) -> None:
     values = recipes.load(name).values
-    told = {said.key_or_group: said.value() for said in to_hydra_overrides(TOLD[name].split())}
-    assert same({key: looked_up(values, key) for key in told}, told)
+    words = to_hydra_overrides(TUTORIALS[name].split())
+    expected = {word.key_or_group: word.value() for word in words}
+    assert same({key: looked_up(values, key) for key in expected}, expected)
 
 
 @pytest.mark.usefixtures("repository")
-def test_the_default_recipe_is_params_yaml() -> None:
+def test_default_recipe_is_params_yaml() -> None:
     assert same(recipes.load("mnist_cnn").values, params_file.read())
 
 
 @pytest.mark.usefixtures("repository")
-def test_classes_fall_by_an_equal_factor_from_all_to_a_hundredth_and_losses_alone_differ() -> None:
+def test_imbalanced_recipes_differ_in_the_loss() -> None:
     one, *others = (
         recipes.load(f"imbalanced_{kind}").values for kind in ("plain", "weighted", "focal")
     )
@@ -222,7 +230,7 @@ def test_classes_fall_by_an_equal_factor_from_all_to_a_hundredth_and_losses_alon
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_header_says_what_from_where_how_long_and_how_good(name: str) -> None:
+def test_header_has_its_fields(name: str) -> None:
     text = (ROOT / recipes.FOLDER / f"{name}.yaml").read_text()
     header = re.match(r"(# .+\n)+", text)
     assert header
@@ -237,16 +245,16 @@ def test_a_header_says_what_from_where_how_long_and_how_good(name: str) -> None:
 
 def recipes_that_repeat(name: str) -> bool:
     """Whether a recipe claims to be a tutorial's own training."""
-    return name in TOLD and " lr=" in TOLD[name]
+    return name in TUTORIALS and " lr=" in TUTORIALS[name]
 
 
-def test_what_is_checked_against_a_tutorial_is_a_recipe() -> None:
-    assert set(TOLD) <= set(NAMES)
+def test_tutorials_are_recipes() -> None:
+    assert set(TUTORIALS) <= set(NAMES)
 
 
 @pytest.mark.usefixtures("repository")
 @pytest.mark.parametrize("shell", [shell for shell in ("sh", "bash", "zsh") if shutil.which(shell)])
-def test_a_shell_hands_over_the_words_as_they_were_printed(shell: str, tmp_path: Path) -> None:
+def test_shell_keeps_the_words(shell: str, tmp_path: Path) -> None:
     edit("dataset: mnist ", "dataset: circles ")
     for number, name in enumerate(NAMES):
         words = words_of(recipes.load(name).values)
@@ -281,7 +289,7 @@ texts = (
 @example([1.0, 1, True, None])
 @example(1e-7)
 @example(1e22)
-def test_a_value_is_read_back_by_dvc_as_it_was_or_is_refused(value: object) -> None:
+def test_value_survives_dvc_or_is_refused(value: object) -> None:
     try:
         word = overrides.word("key", value)
     except ParamsError:
@@ -295,16 +303,14 @@ def test_a_value_is_read_back_by_dvc_as_it_was_or_is_refused(value: object) -> N
     "value",
     ["a b", "a'b", "*", "$HOME", "a;b", "true", "Null", "1e3", "", "ä", "a:b", "~", {"a": 1}],
 )
-def test_a_value_that_would_need_quotes_is_refused(value: object) -> None:
-    with pytest.raises(
-        ParamsError, match="pretrained is to be .* cannot say unquoted; edit the file instead"
-    ):
+def test_value_that_needs_quotes_is_refused(value: object) -> None:
+    with pytest.raises(ParamsError, match="pretrained is to be .* without quotes"):
         overrides.word("pretrained", value)
 
 
 @pytest.mark.usefixtures("repository")
 @pytest.mark.parametrize(("old", "new"), [("lr: 0.005", "lr: 1"), ("seed: 0", "seed: 0.0")])
-def test_values_that_are_equal_to_python_alone_are_told_apart(old: str, new: str) -> None:
+def test_1_and_1_0_are_different_values(old: str, new: str) -> None:
     edit(f"{old} ", f"{new} ")
     values = recipes.load("mnist_cnn").values
     key, _, value = old.partition(": ")
@@ -312,7 +318,7 @@ def test_values_that_are_equal_to_python_alone_are_told_apart(old: str, new: str
 
 
 @pytest.mark.usefixtures("repository")
-def test_what_the_recipe_does_not_name_is_set_back_and_said(
+def test_keys_that_are_set_back_are_printed(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     edit("seed: 0 ", "seed: 7 ")
@@ -321,23 +327,24 @@ def test_what_the_recipe_does_not_name_is_set_back_and_said(
     printed = capsys.readouterr()
     assert "-S seed=0" in printed.out
     assert "-S lr=0.01 " in printed.out
-    assert printed.err == "mnist_tutorial: sets back to the last commit's value: seed\n"
+    assert printed.err.startswith("mnist_tutorial: ")
+    assert printed.err.endswith(": seed\n")
 
 
 @pytest.mark.usefixtures("repository")
-def test_nothing_is_said_where_nothing_is_set_back(capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_is_printed_if_none_is_set_back(capsys: pytest.CaptureFixture[str]) -> None:
     command.flags("mnist_tutorial")
     assert capsys.readouterr().err == ""
 
 
 @pytest.mark.usefixtures("repository")
-def test_a_commit_of_params_yaml_is_what_a_recipe_stands_on() -> None:
+def test_recipe_changes_the_last_commit() -> None:
     edit("seed: 0 ", "seed: 7 ")
     git("commit", "--quiet", "--all", "--message", "seven")
     assert recipes.load("mnist_tutorial").values["seed"] == 7
 
 
-def test_without_a_commit_a_recipe_stands_on_the_file(folder: Path) -> None:
+def test_recipe_changes_the_file_without_a_commit(folder: Path) -> None:
     shutil.copytree(ROOT / recipes.FOLDER, recipes.FOLDER)
     edit("seed: 0 ", "seed: 7 ")
     env = os.environ | {"GIT_CEILING_DIRECTORIES": str(folder.parent)}
@@ -349,25 +356,23 @@ def test_without_a_commit_a_recipe_stands_on_the_file(folder: Path) -> None:
 
 @pytest.mark.usefixtures("repository")
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "problem"),
     [
         ("seed: 0 ", "#", "lacks seed"),
         ("models:\n", "models:\n  mine: {}\n", "has models.mine"),
         ("  lenet: {}", "  lenet: {width: 1}", "lacks models.lenet"),
     ],
 )
-def test_keys_that_come_or_go_are_refused(old: str, new: str, said: str) -> None:
+def test_added_and_removed_keys_are_refused(old: str, new: str, problem: str) -> None:
     values = recipes.load("mnist_cnn").values
     edit(old, new)
-    with pytest.raises(ParamsError) as raised:
+    with pytest.raises(ParamsError, match=f"^params.yaml: {problem}, .* commit params.yaml"):
         recipes.changes(values)
-    told = f"params.yaml: {said}, unlike the last commit's; -S neither adds nor removes a key: "
-    assert str(raised.value) == told + "commit params.yaml first, or restore it"
 
 
 @pytest.mark.usefixtures("repository")
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "problem"),
     [
         ("lrr: 1\n", "lrr is not a key of the last commit's params.yaml; did you mean lr?"),
         (
@@ -384,18 +389,17 @@ def test_keys_that_come_or_go_are_refused(old: str, new: str, said: str) -> None
         ("lr: 1\nlr: 2\n", "not YAML: "),
     ],
 )
-def test_a_broken_recipe_is_refused_in_one_line_that_names_its_file(text: str, said: str) -> None:
+def test_broken_recipe_is_refused_in_one_line(text: str, problem: str) -> None:
     (recipes.FOLDER / "mine.yaml").write_text(f"# mine\n{text}")
-    with pytest.raises(
-        ParamsError, match=rf"^recipes/mine.yaml: {said.replace('?', '[?]')}"
-    ) as raised:
+    pattern = rf"^recipes/mine.yaml: {problem.replace('?', '[?]')}"
+    with pytest.raises(ParamsError, match=pattern) as raised:
         recipes.load("mine")
     assert "\n" not in str(raised.value)
 
 
 @pytest.mark.usefixtures("repository")
 @pytest.mark.parametrize("name", ["cifar10_v4", "../params", "", "/etc/passwd"])
-def test_an_unknown_name_is_refused_with_the_list(name: str) -> None:
+def test_unknown_recipe_is_refused_with_the_list(name: str) -> None:
     with pytest.raises(ParamsError) as raised:
         recipes.load(name)
     assert str(raised.value).startswith(f"recipe {name!r} is not in recipes/; ")
@@ -403,7 +407,7 @@ def test_an_unknown_name_is_refused_with_the_list(name: str) -> None:
     assert str(raised.value).endswith(f"known are {', '.join(NAMES)}")
 
 
-def test_what_is_printed_for_a_refused_recipe_dvc_refuses_too() -> None:
+def test_flags_of_a_refused_recipe_fail_in_dvc() -> None:
     typed = parse_args(["exp", "run", *command.REFUSED.split(), "-S", "lr=0.05"]).set_param
     with pytest.raises(OverrideParseException, match="refused-by-retrace-recipe"):
         to_hydra_overrides(typed)
@@ -423,40 +427,30 @@ def retrace(*arguments: str, cwd: Path, code: int = 0) -> tuple[str, str]:
     return ended.stdout, ended.stderr
 
 
-def test_the_program_lists_and_prints_from_any_folder_of_the_repository(repository: Path) -> None:
+def test_command_works_in_any_folder(repository: Path) -> None:
     inside = repository / "a" / "b"
     inside.mkdir(parents=True)
     listed, _ = retrace("recipe", cwd=inside)
     assert [line.split()[0] for line in listed.splitlines()] == NAMES
-    columns = {
-        re.match(r"\S+ +", line)[0] for line in listed.splitlines() if re.match(r"\S+ +", line)
-    }  # pyright: ignore
-    assert len({len(column) for column in columns}) == 1
-    printed, said = retrace("recipe", "cifar10_v3", cwd=inside)
+    assert len({len(re.findall(r"^\S+ +", line)[0]) for line in listed.splitlines()}) == 1
+    printed, errors = retrace("recipe", "cifar10_v3", cwd=inside)
     assert printed.split() == words_of(recipes.load("cifar10_v3").values)
     assert printed.count("\n") == 1
-    assert said == ""
+    assert errors == ""
 
 
-def test_the_program_ends_with_2_and_a_line_where_the_user_can_mend_it(
-    repository: Path, tmp_path_factory: Any
-) -> None:
-    printed, said = retrace("recipe", "cifar10_v4", cwd=repository, code=2)
-    assert (printed, said.count("\n")) == (f"{command.REFUSED}\n", 1)
+def test_command_ends_with_2_and_a_line(repository: Path, tmp_path_factory: Any) -> None:
+    printed, errors = retrace("recipe", "cifar10_v4", cwd=repository, code=2)
+    assert (printed, errors.count("\n")) == (f"{command.REFUSED}\n", 1)
     outside = tmp_path_factory.mktemp("outside")
-    printed, said = retrace("recipe", cwd=outside, code=2)
-    assert (printed, said) == (
-        "",
-        f"{outside}: has no dvc.yaml, nor has a folder above; run retrace in the repository\n",
-    )
+    printed, errors = retrace("recipe", cwd=outside, code=2)
+    assert printed == ""
+    assert errors.startswith(f"{outside}: no dvc.yaml")
     assert "unrecognized arguments: b" in retrace("recipe", "a", "b", cwd=repository, code=2)[1]
-    assert (
-        "unknown command 'recipes': did you mean recipe?"
-        in retrace("recipes", cwd=repository, code=2)[1]
-    )
+    assert "did you mean recipe?" in retrace("recipes", cwd=repository, code=2)[1]
 
 
-def test_the_program_alone_is_its_help_everywhere(tmp_path: Path) -> None:
+def test_command_alone_is_help_everywhere(tmp_path: Path) -> None:
     printed, _ = retrace(cwd=tmp_path)
     assert printed == retrace("--help", cwd=tmp_path)[0]
     assert "recipe " in printed
@@ -465,7 +459,7 @@ def test_the_program_alone_is_its_help_everywhere(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("argument", "unbuffered"), [("recipe", ""), ("recipe", "1"), ("--help", "")]
 )
-def test_a_reader_that_leaves_ends_the_program_without_a_word(
+def test_closed_pipe_ends_the_command_silently(
     repository: Path, argument: str, unbuffered: str
 ) -> None:
     env = environment(repository) | {"PYTHONUNBUFFERED": unbuffered}
@@ -483,12 +477,11 @@ def test_a_reader_that_leaves_ends_the_program_without_a_word(
     assert (ended.returncode, ended.stderr) == (128 + signal.SIGPIPE, b"")
 
 
-def test_help_and_a_list_need_no_heavy_import(repository: Path) -> None:
-    source = "import sys; from retrace.cli.main import main; main._call(); print(*sys.modules, file=sys.stderr)"
-    for arguments, absent in (
-        ([], {"pydantic", "ruamel"}),
-        (["recipe"], {"torch", "mlflow", "dvc", "numpy"}),
-    ):
+def test_help_and_list_import_little(repository: Path) -> None:
+    source = "import sys; from retrace.cli import main; main._call(); "
+    source += "print(*sys.modules, file=sys.stderr)"
+    heavy = {"torch", "mlflow", "dvc", "numpy"}
+    for arguments, absent in (([], heavy | {"pydantic"}), (["recipe"], heavy)):
         asked = subprocess.run(
             [sys.executable, "-c", source, *arguments],
             cwd=repository,

@@ -1,10 +1,10 @@
-"""Python, its packages, whose code the command runs, and what training can use."""
+"""What `retrace doctor` checks of the lab: Python, packages, code, hardware, stages' parameters."""
 
 import os
 import platform
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,7 +21,7 @@ PIN = re.compile(r"^([\w.-]+)==([^ ;\\]+) *(?:; *([^\\\n]*[^\\\s]))?", re.MULTIL
 
 
 def python() -> Iterator[Finding]:
-    """pyproject.toml allows this Python."""
+    """Check that pyproject.toml allows this Python."""
     from packaging.specifiers import SpecifierSet
 
     allowed = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]["requires-python"]
@@ -29,14 +29,12 @@ def python() -> Iterator[Finding]:
     if version in SpecifierSet(allowed, prereleases=True):
         yield ok(f"Python {version}")
     else:
-        yield problem(
-            f"Python {version}; {PROJECT} allows {allowed}",
-            "rm -rf .venv && make PYTHON=python3.12 env",
-        )
+        state = f"Python {version}; {PROJECT} allows {allowed}"
+        yield problem(state, "rm -rf .venv && make PYTHON=python3.12 env")
 
 
 def packages() -> Iterator[Finding]:
-    """The installed packages are those of requirements.txt."""
+    """Check that the installed packages are those of requirements.txt."""
     from packaging.markers import Marker
     from packaging.utils import canonicalize_name
     from packaging.version import Version
@@ -46,36 +44,32 @@ def packages() -> Iterator[Finding]:
         for name, version, marker in PIN.findall(PINS.read_text(encoding="utf-8"))
         if not marker or Marker(marker).evaluate()
     }
-    here = {
-        canonicalize_name(each.name): each.version for each in metadata.distributions() if each.name
-    }
+    installed = [each for each in metadata.distributions() if each.name]
+    here = {canonicalize_name(each.name): each.version for each in installed}
     wrong = [
         f"{name} is {here.get(name, 'missing')}, not {version}"
         for name, version in pinned.items()
         if name not in here or Version(here[name]).public != Version(version).public
     ]
     if wrong:
-        yield problem(
-            f"{len(wrong)} of {len(pinned)} packages are not as {PINS} says: {some(wrong)}", REBUILD
-        )
+        state = f"{len(wrong)} of {len(pinned)} packages differ from {PINS}: {some(wrong)}"
+        yield problem(state, REBUILD)
     else:
-        yield ok(f"{len(pinned)} packages, as {PINS} says")
+        yield ok(f"{len(pinned)} packages, as in {PINS}")
 
 
 def code() -> Iterator[Finding]:
-    """The command runs the code of the repository that it is called in."""
+    """Check that the command runs the code of the repository that it is called in."""
     own = Path(retrace.__file__).resolve().parent
     if own == Path("src/retrace").resolve():
         yield ok("`retrace` runs the code in src/")
     else:
-        yield problem(
-            f"`retrace` runs the code in {own}, not this repository's",
-            "make env && . .venv/bin/activate",
-        )
+        state = f"`retrace` runs the code in {own}, not this repository's"
+        yield problem(state, "make env && . .venv/bin/activate")
 
 
 def gpu() -> Iterator[Finding]:
-    """Training can use the GPU, if there is one."""
+    """Check that training can use the GPU, if there is one."""
     import pynvml
 
     try:
@@ -86,16 +80,12 @@ def gpu() -> Iterator[Finding]:
         if isinstance(error, absent):
             yield ok("no GPU: training runs on the CPU")
         else:
-            yield warning(
-                f"the GPU's driver fails: {error}; after updating it, restart the machine"
-            )
+            yield warning(f"the GPU's driver fails: {error}; restart the machine after updating it")
         return
     try:
         names = [_gpu(pynvml, number) for number in range(pynvml.nvmlDeviceGetCount())]
-        known, driver = (
-            pynvml.nvmlSystemGetCudaDriverVersion_v2(),
-            pynvml.nvmlSystemGetDriverVersion(),
-        )
+        known = pynvml.nvmlSystemGetCudaDriverVersion_v2()
+        driver = pynvml.nvmlSystemGetDriverVersion()
     finally:
         pynvml.nvmlShutdown()
     built = _cuda_of_torch()
@@ -106,14 +96,11 @@ def gpu() -> Iterator[Finding]:
     elif known // 1000 < int(built.split(".")[0]):
         newest = f"{known // 1000}.{known % 1000 // 10}"
         reason = f"driver {driver} supports CUDA {newest}, torch was built for {built}"
-        yield problem(
-            f"{', '.join(names)}, which torch cannot use: {reason}; update the driver, or use -S device=cpu"
-        )
+        remedy = "update the driver, or use -S device=cpu"
+        yield problem(f"{', '.join(names)}, which torch cannot use: {reason}; {remedy}")
     elif os.environ.get("CUDA_VISIBLE_DEVICES") == "":
-        yield warning(
-            f"{', '.join(names)}, hidden by an empty CUDA_VISIBLE_DEVICES",
-            "unset CUDA_VISIBLE_DEVICES",
-        )
+        state = f"{', '.join(names)}, hidden by an empty CUDA_VISIBLE_DEVICES"
+        yield warning(state, "unset CUDA_VISIBLE_DEVICES")
     else:
         yield ok(f"{', '.join(names)}; driver {driver}, torch for CUDA {built}")
 
@@ -121,7 +108,8 @@ def gpu() -> Iterator[Finding]:
 def _gpu(pynvml: Any, number: int) -> str:
     handle = pynvml.nvmlDeviceGetHandleByIndex(number)
     memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
-    return f"{pynvml.nvmlDeviceGetName(handle)}, {memory.free / 1e9:.0f} of {memory.total / 1e9:.0f} GB free"
+    free = f"{memory.free / 1e9:.0f} of {memory.total / 1e9:.0f} GB free"
+    return f"{pynvml.nvmlDeviceGetName(handle)}, {free}"
 
 
 def _cuda_of_torch() -> str | None:
@@ -135,16 +123,39 @@ def _cuda_of_torch() -> str | None:
 
 
 def processor() -> Iterator[Finding]:
-    """The number of CPUs that this process may use, and whether they multiply bfloat16."""
-    flags = (
-        set(re.findall(r"\w+", CPU_FLAGS.read_text(encoding="utf-8")))
-        if CPU_FLAGS.exists()
-        else set[str]()
-    )
-    native = (
-        "bfloat16 is native" if flags & BFLOAT16 else "no native bfloat16, so training uses float32"
-    )
-    yield ok(f"{len(os.sched_getaffinity(0))} CPUs, {native}")
+    """Count the CPUs that this process may use, and tell whether they multiply bfloat16."""
+    info = CPU_FLAGS.read_text(encoding="utf-8") if CPU_FLAGS.exists() else ""
+    is_native = BFLOAT16 & set(re.findall(r"\w+", info))
+    bfloat16 = "bfloat16 is native" if is_native else "no native bfloat16, so training uses float32"
+    yield ok(f"{len(os.sched_getaffinity(0))} CPUs, {bfloat16}")
+
+
+def stage_params() -> Iterator[Finding]:
+    """Check that the params of each stage in dvc.yaml are the keys that it reads."""
+    from lab import params
+    from retrace.pipeline import graph
+
+    stages = graph.declared()
+    if not stages.keys() >= params.STAGES.keys():
+        return  # another repository's pipeline
+    changes = []
+    for name, stage in params.STAGES.items():
+        declared, needed = stages[name].get("params", []), params.keys_of(stage)
+        changes += [(name, "lack", key) for key in needed if key not in declared]
+        changes += [(name, "have", key) for key in declared if key not in needed]
+    for name, verb, key in changes:
+        state = f"{name}: params {verb} {key}"
+        state += "" if verb == "lack" else ", which the stage does not read"
+        yield problem(f"{state}; DVC reruns stages by it", _params_repair(name, verb, key))
+    if not changes:
+        yield ok("each stage declares the params that it reads")
+
+
+def _params_repair(stage: str, verb: str, key: str) -> str:
+    """Return the command that adds a key to a stage's params in dvc.yaml, or removes it."""
+    add = rf"s|^    params:|&\n      - {key}|"
+    change = add if verb == "lack" else rf"{{ \|^      - {key}$|d }}"
+    return f"sed -i '/^  {stage}:/,/^  [a-z]/ {change}' dvc.yaml"
 
 
 CHECKS: dict[str, Check] = {
@@ -153,28 +164,39 @@ CHECKS: dict[str, Check] = {
     "code": code,
     "gpu": gpu,
     "processor": processor,
+    "stage params": stage_params,
 }
 
 
 def check_params(values: Mapping[str, Any], changed: Sequence[str]) -> None:
-    """Check params.yaml's values, and those settings of a choice that changed. Raises ParamsError."""
+    """Check the values of params.yaml, and the settings of choices that `changed` names.
+
+    Raises ParamsError.
+    """
     from lab import params
+
+    params.checked(dict(values))
+    for choice, table in params.TABLES.items():
+        is_changed = choice in changed or any(key.startswith(f"{table}.") for key in changed)
+        if is_changed and choice != "dataset":
+            settings = values[table][values[choice]]
+            chosen = params.Choice(name=values[choice], settings=settings)
+            params.bind(_functions(choice), chosen, table)
+
+
+def _functions(choice: str) -> Mapping[str, Callable[..., Any]]:
+    """Return the functions of a choice by name. Importing them imports torch, for seconds."""
     from lab.models.networks import MODELS
     from lab.training.augmentations import AUGMENTATIONS
     from lab.training.losses import LOSSES
     from lab.training.optimizers import OPTIMIZERS
     from lab.training.schedules import SCHEDULES
 
-    params.checked(dict(values))
-    functions = {
+    functions: dict[str, Mapping[str, Callable[..., Any]]] = {
         "model": MODELS,
         "loss": LOSSES,
         "optimizer": OPTIMIZERS,
         "schedule": SCHEDULES,
         "augmentation": AUGMENTATIONS,
     }
-    for choice, table in functions.items():
-        name = params.TABLES[choice]
-        if choice in changed or any(key.startswith(f"{name}.") for key in changed):
-            settings = values[name][values[choice]]
-            params.bind(table, params.Choice(name=values[choice], settings=settings), name)
+    return functions[choice]

@@ -192,7 +192,8 @@ def bind_all(
     table: Mapping[str, Callable[..., Built]], settings: Table, kind: str
 ) -> dict[str, Callable[..., Built]]:
     """Bind the settings of every function in `table`. Raises ParamsError as `bind` does."""
-    if odd := set(table) ^ set(settings):
+    odd = set(table) ^ set(settings)
+    if odd:
         expected = ", ".join(table)
         message = f"{kind} should have settings for {expected}; look at {min(odd)}"
         raise ParamsError(f"{paths.PARAMS}: {message}")
@@ -200,14 +201,14 @@ def bind_all(
 
 
 def keys_of(stage: type[Strict]) -> list[str]:
-    """The keys that `stage` reads, as in dvc.yaml: of a table only the chosen entry."""
+    """List the keys that `stage` reads, as in dvc.yaml: of a table only the chosen entry."""
     keys = [field for field in stage.model_fields if field not in TABLES.values()]
     choices = [key for key in keys if key in TABLES and key not in stage.settings_unread]
     return keys + [f"{TABLES[choice]}.${{{choice}}}" for choice in choices]
 
 
 def chosen(values: Values, stage: type[Strict] = Experiment) -> dict[str, Any]:
-    """The values that `stage` reads, flat (`models.cnn.hidden`), without settings not chosen."""
+    """Return the values that `stage` reads, flat (`models.cnn.hidden`), of choices only."""
     kept = {key: values[key] for key in stage.model_fields if key not in TABLES.values()}
     for choice, table in TABLES.items():
         if choice in kept and choice not in stage.settings_unread:
@@ -216,7 +217,7 @@ def chosen(values: Values, stage: type[Strict] = Experiment) -> dict[str, Any]:
 
 
 def _message(error: ValidationError, prefix: str, known: tuple[str, ...]) -> str:
-    """One line for each problem: its key, its value and what is allowed."""
+    """Return one line for each problem: its key, its value and what is allowed."""
     return "\n".join(f"{prefix}{_problem(details, known)}" for details in error.errors())
 
 

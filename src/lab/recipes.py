@@ -28,7 +28,7 @@ class Recipe:
 
 
 def titles() -> dict[str, str]:
-    """The first line of each recipe, by name, in alphabetical order."""
+    """Return the first line of each recipe, by name, in alphabetical order."""
     titles = {}
     for file in sorted(FOLDER.glob("*.yaml")):
         text = file.read_text(encoding="utf-8", errors="replace")
@@ -64,14 +64,15 @@ def load(name: str) -> Recipe:
 
 
 def changes(values: Values) -> dict[str, str]:
-    """The keys by which the workspace's params.yaml differs from `values`, as arguments of `-S`.
+    """Return the keys in which the workspace's params.yaml differs, with the values for `-S`.
 
     Raises ParamsError if `-S` can't set a value: it neither adds nor removes a key, and takes only
     plain words, since a shell does not remove quotes from what a command printed.
     """
     target = overrides.flatten(values, keep_empty=True)
     present = overrides.flatten(params_file.read(), keep_empty=True)
-    if odd := sorted(target.keys() ^ present.keys()):
+    odd = sorted(target.keys() ^ present.keys())
+    if odd:
         has = "lacks" if odd[0] in target else "has"
         advice = f"-S neither adds nor removes a key: commit {paths.PARAMS} first, or restore it"
         raise ParamsError(f"{paths.PARAMS}: {has} {odd[0]}, unlike the last commit's; {advice}")
@@ -84,6 +85,6 @@ def changes(values: Values) -> dict[str, str]:
 
 
 def _committed() -> Values:
-    """params.yaml as the last commit has it; as it is, where nothing is committed."""
+    """Return params.yaml as in the last commit, or as it is where nothing is committed."""
     content = git.read_file("HEAD", paths.PARAMS)
     return params_file.read() if content is None else params_file.parse(content)

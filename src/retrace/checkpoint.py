@@ -25,6 +25,7 @@ FOLDER = Path(".retrace/checkpoints")
 KEPT = 2
 EVERY_S = 10.0  # between two checkpoints, at least
 SHARE = 0.01  # of the training time that saving may take
+FOREIGN = (safetensors.SafetensorError, LookupError, TypeError, ValueError)  # intact, not ours
 ENDS_S = 5.0  # an interrupted training ends within so many seconds
 
 Loaded = TypeVar("Loaded")
@@ -48,9 +49,7 @@ class Checkpoints:
     def newest(self, load: Callable[[Path], Loaded]) -> Loaded | None:
         """Load the newest intact checkpoint. Delete damaged ones, with a warning on stderr."""
         for path in reversed(in_folder(self.folder)):
-            with suppress(
-                safetensors.SafetensorError, LookupError, TypeError, ValueError
-            ):  # intact, but not ours
+            with suppress(*FOREIGN):
                 if files.is_intact(path):
                     return load(path)
             print(
@@ -92,7 +91,7 @@ def fingerprint(*parts: str) -> str:
 
 @contextmanager
 def locked(fingerprint: str) -> Iterator[Checkpoints]:
-    """Lock this training's checkpoint folder; if another process holds the lock, use a new folder."""
+    """Lock this training's checkpoint folder, or a new folder if another process holds the lock."""
     for folder in _folders(fingerprint):
         folder.mkdir(parents=True, exist_ok=True)
         with processes.try_lock(folder, ENDS_S if in_folder(folder) else 0.0) as free:

@@ -31,7 +31,7 @@ class EventLog:
     """The event log of a running stage. Each event is one line, written at once.
 
     Raises DataError if it cannot be created. When the disk fills up later, a warning is printed and
-    events are lost, but the stage goes on.
+    events are lost, but the stage continues.
     """
 
     def __init__(self, folder: Path, **header: Any) -> None:
@@ -86,11 +86,11 @@ class EventLog:
         writer.writerows(rows)
         self.attach(name, text.getvalue().encode())
 
-    def model(self, weights: Path, card: Path) -> None:
+    def model(self, weights: Path, config: Path) -> None:
         """Log the model that the stage made."""
-        for path in (weights, card):
+        for path in (weights, config):
             self._copy(path, partial(shutil.copyfile, path))
-        self._write("model", {"weights": str(weights), "card": str(card)})
+        self._write("model", {"weights": str(weights), "card": str(config)})
 
     def end(self, status: str, **more: Any) -> None:
         """Close the event log with a status of MLflow: FINISHED, FAILED or KILLED."""
@@ -162,9 +162,8 @@ def close(path: Path) -> None:
     events = read(path)
     if events and not end_of(events):
         reason = "its process ended without a word: SIGKILL, out of memory, or the power failed"
-        append(
-            path, {"kind": "end", "time": events[-1]["time"], "status": "KILLED", "error": reason}
-        )
+        end = {"kind": "end", "time": events[-1]["time"], "status": "KILLED", "error": reason}
+        append(path, end)
 
 
 def end_of(events: list[Event]) -> Event | None:
@@ -176,7 +175,7 @@ def end_of(events: list[Event]) -> Event | None:
 
 
 def is_over(path: Path) -> bool:
-    """Tell whether the stage of an event log has ended, in whatever way."""
+    """Return whether the stage of an event log has ended, in whatever way."""
     try:
         events = read(path)
     except FileNotFoundError:  # uploaded just now, by another process

@@ -1,8 +1,11 @@
 """What other packages add to retrace, by entry points in their pyproject.toml.
 
-Commands are in the group `retrace.commands`, topics of `retrace doctor` in `retrace.doctor`,
-functions that package a model for MLflow in `retrace.packagers`. Listing a group takes 20 ms:
-importlib reads the entry points of every installed package.
+    retrace.commands    commands of `retrace`: modules, as those in retrace.cli
+    retrace.doctor      topics of `retrace doctor`: modules, as those in retrace.doctor
+    retrace.params      functions that check the values of params.yaml
+    retrace.packagers   functions that package a model for MLflow
+
+Listing a group takes 20 ms: importlib reads the entry points of every installed package.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""The files of a pipeline that the engine reads by name."""
+"""The files of a pipeline that the engine reads by name, as src/lab/paths.py has them too."""
 
 from pathlib import Path
 

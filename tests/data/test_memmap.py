@@ -1,4 +1,4 @@
-"""Arrays that memory has no room for."""
+"""Arrays too large for memory stay in files."""
 
 import resource
 from pathlib import Path
@@ -22,7 +22,7 @@ SCALE = Scale((1.5,), (2.5,))
 
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is little memory."""
+    """Report 4,000 bytes of free memory."""
     monkeypatch.setattr(memory, "free", lambda: 4_000)
 
 
@@ -34,7 +34,7 @@ def samples() -> Samples:
 
 
 @pytest.mark.usefixtures("folder", "short")
-def test_an_array_that_would_crowd_the_memory_is_a_file_without_a_name() -> None:
+def test_large_array_is_unnamed_file() -> None:
     small, large = memmap.empty((10, 100), BYTES), memmap.empty((11, 100), BYTES)
     assert (type(small), type(large)) == (np.ndarray, np.memmap)
     large[:] = 7
@@ -43,7 +43,7 @@ def test_an_array_that_would_crowd_the_memory_is_a_file_without_a_name() -> None
 
 
 @pytest.mark.usefixtures("folder", "short")
-def test_an_array_that_the_disk_has_no_room_for_is_refused() -> None:
+def test_array_too_large_for_disk() -> None:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
     try:
@@ -56,7 +56,7 @@ def test_an_array_that_the_disk_has_no_room_for_is_refused() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-@pytest.mark.parametrize("place", ["", "of", "of/mine"])
+@pytest.mark.parametrize("group_folder", ["", "of", "of/mine"])
 @pytest.mark.parametrize(
     ("group", "limit", "used"),
     [
@@ -69,14 +69,19 @@ def test_an_array_that_the_disk_has_no_room_for_is_refused() -> None:
         ),
     ],
 )
-def test_memory_is_what_the_container_has_left(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group: str, limit: str, used: str, place: str
+def test_free_memory_in_container(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    group: str,
+    limit: str,
+    used: str,
+    group_folder: str,
 ) -> None:
     monkeypatch.setattr(memory, "CGROUPS", tmp_path)
     monkeypatch.setattr(memory, "OWN_GROUPS", tmp_path / "groups")
     (tmp_path / "groups").write_text(f"2:cpu:/elsewhere\n{group}\n")
     assert memory.free() > psutil.virtual_memory().available / 2
-    most, now = (tmp_path / name.format(place) for name in (limit, used))
+    most, now = (tmp_path / name.format(group_folder) for name in (limit, used))
     most.parent.mkdir(parents=True, exist_ok=True)
     now.write_text("1000\n")
     most.write_text("1500\n")
@@ -94,7 +99,7 @@ def test_memory_is_what_the_container_has_left(
 
 @pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize("is_short", [False, True])
-def test_what_is_taken_is_the_same_wherever_it_is(
+def test_take_equals_from_file_and_memory(
     samples: Samples, monkeypatch: pytest.MonkeyPatch, is_short: bool
 ) -> None:
     if is_short:
@@ -109,7 +114,7 @@ def test_what_is_taken_is_the_same_wherever_it_is(
 @pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize("block", [1, 5_000, 1 << 24])
 @pytest.mark.parametrize("kind", [np.uint8, np.float32])
-def test_a_part_is_written_as_safetensors_writes_it(
+def test_split_file_equals_safetensors(
     samples: Samples, monkeypatch: pytest.MonkeyPatch, kind: type, block: int
 ) -> None:
     monkeypatch.setattr(memmap, "BLOCK", block)
@@ -124,7 +129,7 @@ def test_a_part_is_written_as_safetensors_writes_it(
 
 
 @pytest.mark.usefixtures("folder")
-def test_batches_out_of_a_file_are_those_out_of_memory(
+def test_batches_equal_from_file_and_memory(
     samples: Samples, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     storage.save(paths.TRAIN, samples, SCALE)
@@ -142,7 +147,7 @@ def test_batches_out_of_a_file_are_those_out_of_memory(
 
 
 @pytest.mark.usefixtures("folder")
-def test_what_is_expected_of_a_file_is_within_it(samples: Samples) -> None:
+def test_reader_refuses_index_out_of_bounds(samples: Samples) -> None:
     storage.save(paths.TRAIN, samples, SCALE)
     loaded, _ = storage.load(paths.TRAIN)
     assert isinstance(loaded.inputs, np.memmap)

@@ -1,4 +1,4 @@
-"""Servers that are real, one for all tests of a kind of database; and `folder`, outside any of them."""
+"""Fixtures of the fault tests: one real server for each kind of database, an empty store."""
 
 import itertools
 import shutil
@@ -10,7 +10,7 @@ import pytest
 from repository import environment
 
 from faults.servers import Postgres, Server
-from faults.stages import another
+from faults.stages import set_params
 
 SEEDS = itertools.count(1000)
 DATABASES = ("sqlite", pytest.param("postgresql", marks=pytest.mark.faults))
@@ -18,13 +18,13 @@ LONGEST = (
     "test_dvc.py",
     "test_outage.py",
     "test_team_server.py",
-    "test_a_sweep_of_twelve",
+    "test_sweep_of_twelve",
     "test_resumed.py",
 )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest begins first, so that no worker is left alone with it at the end."""
+    """Start the longest tests first, so that no worker ends with one of them."""
 
     def rank(item: pytest.Item) -> int:
         return next(
@@ -36,10 +36,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Server]]:
-    """By the kind of its database, each server that was asked for."""
-    made: dict[str, Server] = {}
-    yield made
-    for server in made.values():
+    """Yield the servers by the kind of their database; `server` starts them."""
+    running: dict[str, Server] = {}
+    yield running
+    for server in running.values():
         server.kill()
 
 
@@ -57,18 +57,19 @@ def server(
     empty_store: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Server]:
-    """A server that answers, and in `folder` an experiment that it does not know. Whatever a test does to the server,
-    the next finds it up again.
+    """Yield a server that answers, with an experiment in `folder` that it does not know.
+
+    Whatever a test does to it, the next one gets it running again.
     """
     kind = request.param
     if kind not in servers:
-        place = tmp_path_factory.mktemp(kind)
+        at = tmp_path_factory.mktemp(kind)
         if kind == "sqlite":
-            store = f"sqlite:///{shutil.copy(empty_store, place / 'mlflow.db')}"
+            store = f"sqlite:///{shutil.copy(empty_store, at / 'mlflow.db')}"
         else:
             store = request.getfixturevalue("postgres").make("mlflow")
-        servers[kind] = Server(store, place, environment(place))
-    another(folder, seed=str(next(SEEDS)))
+        servers[kind] = Server(store, at, environment(at))
+    set_params(folder, seed=str(next(SEEDS)))
     servers[kind].start()
     yield servers[kind]
     if servers[kind].process:
@@ -77,5 +78,5 @@ def server(
 
 @pytest.fixture
 def local(folder: Path, empty_store: Path) -> str:
-    """The address of the store of `folder`, which is there and empty."""
+    """Return the address of the empty store of `folder`."""
     return f"sqlite:///{shutil.copy(empty_store, folder / 'mlflow.db')}"

@@ -1,4 +1,4 @@
-"""Databases, MLflow servers and places for files that are real, and can be killed."""
+"""Real databases, MLflow servers and file stores, which can be killed."""
 
 import os
 import pwd
@@ -22,6 +22,7 @@ import sqlalchemy
 from repository import ROOT
 
 SERVER = ROOT / "docs/server"
+TEMPORARY = "/tmp"  # noqa: S108 - where weed puts its sockets
 NOBODY = "nobody"  # PostgreSQL refuses to be root's
 TABLES = (
     "runs",
@@ -39,14 +40,15 @@ TABLES = (
 def until(
     condition: Callable[[], Any], within_s: float = 60.0, what: str = "", every_s: float = 0.1
 ) -> Any:
-    """What `condition` returns as soon as that is true; fails where it does not become so. It is asked every so often:
-    seldom, where asking is work that others wait for.
+    """Wait until `condition` returns something true and return it; fail after `within_s` seconds.
+
+    It is called each `every_s` seconds: rarely, if a call keeps others waiting.
     """
     deadline = time.monotonic() + within_s
-    while not (found := condition()):
+    while not (value := condition()):
         assert time.monotonic() < deadline, f"not within {within_s:.0f} s: {what or condition}"
         time.sleep(every_s)
-    return found
+    return value
 
 
 def unused_port() -> int:
@@ -56,26 +58,25 @@ def unused_port() -> int:
 
 
 def rows(store: str) -> dict[str, list[tuple[Any, ...]]]:
-    """All rows of an MLflow database, by table."""
+    """Return all rows of an MLflow database, by table."""
     engine = sqlalchemy.create_engine(store)
     try:
         with engine.connect() as connected:
-            return {
-                table: sorted(
-                    map(tuple, connected.execute(sqlalchemy.text(f"SELECT * FROM {table}"))),
-                    key=repr,
-                )  # noqa: S608
-                for table in TABLES
-            }
+            by_table: dict[str, list[tuple[Any, ...]]] = {}
+            for table in TABLES:
+                query = sqlalchemy.text(f"SELECT * FROM {table}")  # noqa: S608
+                by_table[table] = sorted(map(tuple, connected.execute(query)), key=repr)
+            return by_table
     finally:
         engine.dispose()
 
 
 class Postgres:
-    """A PostgreSQL server of its own, on a Unix socket."""
+    """A PostgreSQL server on a Unix socket."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.data = folder, folder / "data"
+        self.folder = folder
+        self.data = folder / "data"
         self.owner: dict[str, Any] = {"cwd": folder}
         if os.geteuid() == 0:
             shutil.chown(folder, NOBODY)
@@ -107,11 +108,11 @@ class Postgres:
             process.wait(30)
 
     def store(self, name: str) -> str:
-        """The address of the database `name`."""
+        """Return the address of the database `name`."""
         return f"postgresql+psycopg2://postgres@/{name}?host={self.folder}"
 
     def make(self, name: str) -> str:
-        """The address of a new, empty database."""
+        """Create an empty database and return its address."""
         with closing(self._connected()) as connected:
             connected.autocommit = True
             with connected.cursor() as cursor:
@@ -128,30 +129,30 @@ class Postgres:
 
 
 def program(name: str) -> str:
-    """The path of a program of PostgreSQL's; Debian keeps them out of PATH."""
+    """Return the path of a PostgreSQL program; Debian keeps them out of PATH."""
     installed = [
         shutil.which(name),
         *map(str, sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))),
     ]
-    found = [path for path in installed if path]
-    if not found:
-        pytest.fail(
-            f"{name} is not there: install PostgreSQL (Debian's package is called postgresql)"
-        )
-    return found[-1]
+    programs = [path for path in installed if path]
+    if not programs:
+        pytest.fail(f"{name}: not installed; install PostgreSQL (Debian: postgresql)")
+    return programs[-1]
 
 
 class Server:
     """`mlflow server` at one address, which can be killed, frozen, and started again."""
 
     def __init__(self, store: str, folder: Path, env: dict[str, str]) -> None:
-        self.store, self.folder, self.port = store, folder, unused_port()
+        self.store = store
+        self.folder = folder
+        self.port = unused_port()
         self.env = env | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
         self.url = f"http://127.0.0.1:{self.port}"
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """It answers."""
+        """Start the server and wait until it answers."""
         if self.process is None:
             at = ("--host", "127.0.0.1", "--port", str(self.port), "--workers", "1")
             command = ["mlflow", "server", *at, "--backend-store-uri", self.store]
@@ -168,7 +169,7 @@ class Server:
         until(self._answers, 120, what=f"{self.url}, see {self.folder / 'server.log'}")
 
     def kill(self) -> None:
-        """All its processes are gone, and nothing answers."""
+        """Kill all its processes and wait until the port is free."""
         if self.process is not None:
             with suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
@@ -177,7 +178,7 @@ class Server:
             until(lambda: not self._accepts(), what="the port is free")
 
     def freeze(self) -> None:
-        """It accepts, and never answers."""
+        """Stop all its processes: it accepts connections and never answers."""
         assert self.process is not None
         os.killpg(self.process.pid, signal.SIGSTOP)
 
@@ -201,11 +202,13 @@ class Server:
 
 
 class Weed:
-    """An S3-compatible store, started as docs/server does it, with an empty bucket called retrace."""
+    """An S3-compatible store, started as docs/server says, with the empty bucket `retrace`."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.port = folder, unused_port()
-        self.url, self.address = f"http://127.0.0.1:{self.port}", "s3://retrace/dvc"
+        self.folder = folder
+        self.port = unused_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.address = "s3://retrace/dvc"
         names = (
             "s3.port.grpc",
             "master.port",
@@ -257,7 +260,7 @@ class Weed:
             process.kill()
             process.wait()
             for port in self.ports.values():
-                for left in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):  # noqa: S108 - where weed has them
+                for left in Path(TEMPORARY).glob(f"seaweedfs-*-{port}.sock"):
                     left.unlink()
 
     def _has_a_bucket(self) -> bool:
@@ -271,12 +274,15 @@ class Weed:
 
 
 class Ssh:
-    """An OpenSSH server on loopback with a host key of its own, that lets one key in, to files alone; and the home of a
-    user who has that key and knows that host.
+    """An OpenSSH server on loopback that gives one key access to files only.
+
+    `home` is that of a user who has this key and knows the server's host key.
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.home, self.port = folder, folder / "home", unused_port()
+        self.folder = folder
+        self.home = folder / "home"
+        self.port = unused_port()
         self.owner: dict[str, Any] = {}
         if os.geteuid() == 0:  # as root it would need a user and a folder of the system's
             self.owner = {"user": NOBODY, "group": "nogroup", "extra_groups": ()}
@@ -291,10 +297,17 @@ class Ssh:
         known = (folder / "host.pub").read_text()
         (self.home / ".ssh/known_hosts").write_text(f"[127.0.0.1]:{self.port} {known}")
         settings = {
-            "ListenAddress": f"127.0.0.1:{self.port}", "HostKey": folder / "host", "PidFile": "none", "UsePAM": "yes",
-            "AuthorizedKeysFile": folder / "authorized", "StrictModes": "no", "PasswordAuthentication": "no",
-            "KbdInteractiveAuthentication": "no", "Subsystem": "sftp internal-sftp", "ForceCommand": "internal-sftp",
-        }  # fmt: skip
+            "ListenAddress": f"127.0.0.1:{self.port}",
+            "HostKey": folder / "host",
+            "PidFile": "none",
+            "UsePAM": "yes",
+            "AuthorizedKeysFile": folder / "authorized",
+            "StrictModes": "no",
+            "PasswordAuthentication": "no",
+            "KbdInteractiveAuthentication": "no",
+            "Subsystem": "sftp internal-sftp",
+            "ForceCommand": "internal-sftp",
+        }
         (folder / "config").write_text(
             "".join(f"{name} {value}\n" for name, value in settings.items())
         )
@@ -323,7 +336,7 @@ class Ssh:
             process.wait()
 
     def _sshd(self) -> tuple[str, Path]:
-        """The program, installed or unpacked from Debian's packages, and where libraries of its own are."""
+        """Return the program, installed or from Debian, and the folder of its libraries."""
         unpacked = self.folder / "debian"
         if installed := shutil.which("sshd", path="/usr/sbin:/usr/local/sbin"):
             return installed, unpacked

@@ -1,4 +1,4 @@
-"""A stage that does what a test tells it, with a real journal and a real process beside it."""
+"""A real stage that obeys a test, with its event log and its background uploader."""
 
 import signal
 import subprocess
@@ -20,13 +20,13 @@ from retrace import event_log
 
 SCRIPT = """
 import sys
+import retrace
+from lab import paths
 from retrace import errors
 from retrace.system import files
-from lab import paths
-from retrace.tracking.stage import stage
 
 def main():
-    with stage.stage(sys.argv[1]) as run:
+    with retrace.stage(sys.argv[1]) as run:
         print("ready", flush=True)
         for line in sys.stdin:
             word, _, rest = line.strip().partition(" ")
@@ -38,7 +38,7 @@ def main():
             elif word == "exit":
                 sys.exit(int(rest))
             print(line.strip(), flush=True)
-        with files.atomic(paths.HISTORY) as unfinished:  # as stages do: here, four of them write the same file
+        with files.atomic(paths.HISTORY) as unfinished:  # four stages may write it at once
             unfinished.write_bytes(bytes(range(256)) * 1000)
         run.artifact(paths.HISTORY, headline=True)
         run.tags(colour="red")
@@ -52,7 +52,7 @@ CONTENT = bytes(range(256)) * 1000
 
 
 class Stage:
-    """A running stage. `said` is what it wrote to stderr; leaving the context kills what is left of it."""
+    """A running stage. At the end of the context, it and its uploader are killed."""
 
     def __init__(self, folder: Path, name: str = "train", **env: str) -> None:
         self.errors = folder / f"stderr-{name}-{uuid.uuid4().hex[:8]}"
@@ -61,7 +61,7 @@ class Stage:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", SCRIPT, name],
                 cwd=folder,
-                env=surroundings(folder) | env,
+                env=stage_environment(folder) | env,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -69,16 +69,16 @@ class Stage:
             )
         if self._out.readline() != "ready\n":
             self.process.wait()
-            raise AssertionError(self.said)
-        (self.journal,) = [path for path in journals(folder) if self._is_own(path)]
-        self.follower = next(
+            raise AssertionError(self.stderr)
+        (self.log,) = [path for path in event_logs(folder) if self._is_own(path)]
+        self.uploader = next(
             child
             for child in psutil.Process(self.process.pid).children()
             if "retrace.tracking.uploader" in child.cmdline()
         )
 
     @property
-    def said(self) -> str:
+    def stderr(self) -> str:
         return self.errors.read_text()
 
     @property
@@ -92,34 +92,34 @@ class Stage:
         return self.process.stdin
 
     def tell(self, word: str, *, answered: bool = True) -> None:
-        """The stage has done what `word` says."""
+        """Send a command to the stage and wait until it is done."""
         self._in.write(f"{word}\n")
         self._in.flush()
         if answered:
-            assert self._out.readline() == f"{word}\n", self.said
+            assert self._out.readline() == f"{word}\n", self.stderr
 
-    def alone(self) -> None:
-        """The process beside it is killed."""
-        self.follower.kill()
-        until(self.unfollowed, what="the end of the process beside it")
+    def kill_uploader(self) -> None:
+        """Kill its background uploader."""
+        self.uploader.kill()
+        until(self.has_no_uploader, what="the end of the uploader")
 
-    def unfollowed(self) -> bool:
+    def has_no_uploader(self) -> bool:
         with suppress(psutil.NoSuchProcess):
-            return self.follower.status() == psutil.STATUS_ZOMBIE
+            return self.uploader.status() == psutil.STATUS_ZOMBIE
         return True
 
-    def looked_at(self) -> None:
-        """The process beside it looks at the journal once more, which it does after each reading of its meter."""
-        read = len(readings(self.journal))
-        until(lambda: len(readings(self.journal)) > read, what="a reading of the meter")
+    def await_reading(self) -> None:
+        """Wait until the uploader reads the event log again: after each reading of its meter."""
+        n_before = len(readings(self.log))
+        until(lambda: len(readings(self.log)) > n_before, what="a reading of the meter")
 
     def end(self, code: int = 0) -> None:
-        """It has nothing more to do, and ended with `code`."""
+        """Let the stage finish, and check its exit code."""
         self._in.close()
-        assert self.process.wait(120) == code, self.said
+        assert self.process.wait(120) == code, self.stderr
 
     def kill(self, number: signal.Signals = signal.SIGKILL) -> int:
-        """Its exit code, after that signal."""
+        """Send a signal and return the exit code."""
         self.process.send_signal(number)
         return self.process.wait(120)
 
@@ -131,7 +131,7 @@ class Stage:
     ) -> None:
         self.process.kill()
         with suppress(psutil.NoSuchProcess):
-            self.follower.kill()
+            self.uploader.kill()
         for pipe in (self._in, self._out):
             with suppress(BrokenPipeError):
                 pipe.close()
@@ -142,13 +142,13 @@ class Stage:
         return bool(begun) and begun[0].get("process", {}).get("pid") == self.process.pid
 
 
-def surroundings(folder: Path) -> dict[str, str]:
-    """The environment of a stage in `folder`, or of a command there."""
+def stage_environment(folder: Path) -> dict[str, str]:
+    """Return the environment of a stage or a command in `folder`."""
     return environment(folder / "cache") | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
 
 
-def another(folder: Path, **changed: str) -> None:
-    """`folder` holds another experiment: params.yaml has these values."""
+def set_params(folder: Path, **changed: str) -> None:
+    """Change values in the params.yaml of `folder`: another experiment."""
     file = folder / "params.yaml"
     lines = file.read_text().splitlines()
     for key, value in changed.items():
@@ -157,24 +157,25 @@ def another(folder: Path, **changed: str) -> None:
     file.write_text("\n".join(lines) + "\n")
 
 
-def journals(folder: Path) -> list[Path]:
-    """All journals, uploaded or not."""
+def event_logs(folder: Path) -> list[Path]:
+    """List all event logs, uploaded or not."""
     kept = folder / ".retrace/journal"
     return sorted([*kept.glob("*.jsonl"), *kept.glob("uploaded/*.jsonl")])
 
 
 def pending(folder: Path) -> list[str]:
+    """List the names of the event logs that MLflow lacks."""
     return [path.name for path in event_log.pending(folder / ".retrace/journal")]
 
 
-def told(folder: Path, name: str) -> list[event_log.Event]:
-    """The events of the journal called `name`, wherever it is by now."""
-    (path,) = [path for path in journals(folder) if path.name == name]
+def events_in(folder: Path, name: str) -> list[event_log.Event]:
+    """Return the events of the event log `name`, uploaded or not."""
+    (path,) = [path for path in event_logs(folder) if path.name == name]
     return event_log.read(path)
 
 
 def readings(path: Path) -> list[event_log.Event]:
-    """What the meter read so far."""
+    """Return the events with system metrics."""
     return [
         event
         for event in event_log.read(path)
@@ -183,14 +184,14 @@ def readings(path: Path) -> list[event_log.Event]:
 
 
 def sync(folder: Path, **env: str) -> str:
-    """What `retrace sync` printed, after it ended well."""
+    """Run `retrace sync`, which must succeed, and return what it printed."""
     code, output = tried(folder, **env)
     assert code == 0, output
     return output
 
 
 def tried(folder: Path, **env: str) -> tuple[int, str]:
-    """How `retrace sync` ended, and what it printed."""
+    """Run `retrace sync` and return its exit code and what it printed."""
     with syncing(folder, **env) as process:
         output, _ = process.communicate(timeout=120)
     return process.returncode, output
@@ -200,36 +201,38 @@ def syncing(folder: Path, **env: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         ["retrace", "sync"],
         cwd=folder,
-        env=surroundings(folder) | env,
+        env=stage_environment(folder) | env,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
 
 
-def found(store: str, **tags: str) -> list[Run]:
-    """The runs with these tags of ours, oldest first."""
+def find_runs(store: str, **tags: str) -> list[Run]:
+    """Find the runs with these `retrace.` tags, oldest first."""
     client = MlflowClient(store)
-    asked = " and ".join(f"tags.`retrace.{name}` = '{value}'" for name, value in tags.items())
+    query = " and ".join(f"tags.`retrace.{name}` = '{value}'" for name, value in tags.items())
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    return list(client.search_runs(experiments, asked, order_by=["start_time ASC"]))
+    return list(client.search_runs(experiments, query, order_by=["start_time ASC"]))
 
 
 def child(store: str, path: Path) -> Run:
-    """The only run of the journal at `path`."""
-    (run,) = found(store, journal=path.stem)
+    """Return the only run of the event log at `path`."""
+    (run,) = find_runs(store, journal=path.stem)
     return run
 
 
 def parents(store: str, folder: Path) -> list[Run]:
-    """The parent runs of the experiments that the journals of `folder` tell of."""
-    keys = dict.fromkeys(event_log.read(path)[0]["key"] for path in journals(folder))
-    return [run for key in keys for run in found(store, key=key)]
+    """Return the parent runs of all event logs of `folder`."""
+    keys = dict.fromkeys(event_log.read(path)[0]["key"] for path in event_logs(folder))
+    return [run for key in keys for run in find_runs(store, key=key)]
 
 
 def check_complete(store: str, folder: Path, path: Path, status: str = "FINISHED") -> Run:
-    """MLflow has all that the journal at `path` tells, each point of it once, and this status; returns the run."""
-    events, client, run = told(folder, path.name), MlflowClient(store), child(store, path)
+    """Check that MLflow has all of an event log, each point once; return its run."""
+    events = events_in(folder, path.name)
+    client = MlflowClient(store)
+    run = child(store, path)
     assert run.info.status == status
     assert events[-1]["status"] == status
     points: dict[str, list[tuple[int, float, int]]] = {}

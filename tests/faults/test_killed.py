@@ -1,4 +1,4 @@
-"""However a stage ends, MLflow says so, and nothing that is over seems to go on."""
+"""However a stage ends, MLflow has its true status, and no run stays RUNNING."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from mlflow.entities import Run
 from repository import Clone
 
 from faults.servers import until
-from faults.stages import Stage, check_complete, child, found, parents, pending, sync, told
+from faults.stages import Stage, check_complete, child, events_in, find_runs, parents, pending, sync
 from retrace import event_log
 from retrace.system import processes
 
@@ -22,15 +22,13 @@ WORDLESS = "its process ended without a word: SIGKILL, out of memory, or the pow
 SOON_S = 30.0  # in which nothing runs any more whose DVC is gone
 
 
-def test_a_stage_that_is_killed_is_killed_in_mlflow_within_seconds(
-    folder: Path, local: str
-) -> None:
+def test_killed_stage_is_killed_in_mlflow(folder: Path, local: str) -> None:
     with Stage(folder) as stage:
         stage.tell("epoch 1")
         stage.tell("epoch 2")
         assert stage.kill() == -signal.SIGKILL
         until(lambda: not pending(folder), what="the end of the upload")
-    run = check_complete(local, folder, stage.journal, "KILLED")
+    run = check_complete(local, folder, stage.log, "KILLED")
     assert run.data.tags["retrace.error"] == WORDLESS
     assert run.data.metrics["val_loss"] == 1.0
     assert [above.info.status for above in parents(local, folder)] == ["KILLED"]
@@ -38,64 +36,62 @@ def test_a_stage_that_is_killed_is_killed_in_mlflow_within_seconds(
 
 @pytest.mark.faults
 @pytest.mark.parametrize("closed_by", ["the next stage", "sync"])
-def test_a_stage_that_is_killed_with_the_process_beside_it(
-    folder: Path, local: str, closed_by: str
-) -> None:
+def test_killed_stage_and_uploader_are_closed(folder: Path, local: str, closed_by: str) -> None:
     with Stage(folder) as stage:
         stage.tell("epoch 1")
-        until(lambda: found(local, journal=stage.journal.stem), what="its run")
-        stage.alone()
+        until(lambda: find_runs(local, journal=stage.log.stem), what="its run")
+        stage.kill_uploader()
         assert stage.kill() == -signal.SIGKILL
-        assert child(local, stage.journal).info.status == "RUNNING"
+        assert child(local, stage.log).info.status == "RUNNING"
     if closed_by == "sync":
         sync(folder)
         expected = "KILLED"
     else:
         with Stage(folder) as another:
-            until(lambda: stage.journal.name not in pending(folder), what="the other's upload")
+            until(lambda: stage.log.name not in pending(folder), what="the upload")
             another.end()
         expected = "FINISHED"
-    run = check_complete(local, folder, stage.journal, "KILLED")
+    run = check_complete(local, folder, stage.log, "KILLED")
     assert run.data.tags["retrace.error"] == WORDLESS
     assert [above.info.status for above in parents(local, folder)] == [expected]
 
 
 @pytest.mark.faults
-def test_a_stage_that_goes_on_is_not_closed_by_another_or_by_sync(folder: Path, local: str) -> None:
+def test_running_stage_is_not_closed(folder: Path, local: str) -> None:
     with Stage(folder) as stage:
         stage.tell("epoch 1")
-        until(lambda: found(local, journal=stage.journal.stem), what="its run")
-        stage.alone()  # so that nobody but the stage itself stands for its life
+        until(lambda: find_runs(local, journal=stage.log.stem), what="its run")
+        stage.kill_uploader()  # so that nobody but the stage itself stands for its life
         with Stage(folder, "evaluate") as another:
             another.end()
         assert "still runs" in sync(folder)
-        assert child(local, stage.journal).info.status == "RUNNING"
+        assert child(local, stage.log).info.status == "RUNNING"
         assert [run.info.status for run in parents(local, folder)] == ["RUNNING"]
         stage.tell("epoch 2")
         stage.end()
-        assert stage.said.startswith(
+        assert stage.stderr.startswith(
             "warning: MLflow lacks some of this run: the background uploader was killed"
         )
     sync(folder)
-    check_complete(local, folder, stage.journal)
+    check_complete(local, folder, stage.log)
 
 
 @pytest.mark.faults
-def test_a_process_that_has_the_number_of_a_dead_one_is_another(folder: Path, local: str) -> None:
+def test_reused_pid_is_another_process(folder: Path, local: str) -> None:
     with Stage(folder) as stage:
         stage.tell("epoch 1")
-        stage.alone()
+        stage.kill_uploader()
         stage.kill()
-    start, *others = stage.journal.read_text().splitlines()
+    start, *others = stage.log.read_text().splitlines()
     changed = json.loads(start)
     changed["process"] |= {"pid": os.getpid()}  # which started at another time, and lives
-    stage.journal.write_text("\n".join([json.dumps(changed), *others, ""]))
+    stage.log.write_text("\n".join([json.dumps(changed), *others, ""]))
     sync(folder)
-    check_complete(local, folder, stage.journal, "KILLED")
+    check_complete(local, folder, stage.log, "KILLED")
 
 
 @pytest.mark.faults
-def test_a_clock_that_is_set_makes_no_living_process_another_one(
+def test_identity_survives_clock_change(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     who = processes.identity()
@@ -117,7 +113,7 @@ def test_a_clock_that_is_set_makes_no_living_process_another_one(
     ],
     ids=str,
 )
-def test_the_end_of_a_stage_is_the_end_of_its_run(
+def test_exit_code_matches_status(
     folder: Path,
     local: str,
     strike: str | signal.Signals,
@@ -132,31 +128,31 @@ def test_the_end_of_a_stage_is_the_end_of_its_run(
         else:
             stage.tell(strike, answered=False)
             assert stage.process.wait(120) == code
-        assert "warning" not in stage.said
-    run = check_complete(local, folder, stage.journal, status)
+        assert "warning" not in stage.stderr
+    run = check_complete(local, folder, stage.log, status)
     assert run.data.tags.get("retrace.error") == error
     assert [above.info.status for above in parents(local, folder)] == [status]
 
 
 @pytest.mark.faults
-def test_a_reading_of_the_meter_after_the_end_does_not_change_it(folder: Path, local: str) -> None:
+def test_late_metrics_keep_status(folder: Path, local: str) -> None:
     with Stage(folder, MLFLOW_TRACKING_URI="http://127.0.0.1:9") as stage:
         stage.end()
     late = {
         "kind": "metrics",
-        "time": told(folder, stage.journal.name)[-1]["time"],
+        "time": events_in(folder, stage.log.name)[-1]["time"],
         "step": 9,
         "values": {"late": 1.0},
     }
-    event_log.append(stage.journal, late)
+    event_log.append(stage.log, late)
     sync(folder)
-    assert child(local, stage.journal).info.status == "FINISHED"
-    assert child(local, stage.journal).data.metrics["late"] == 1.0
+    assert child(local, stage.log).info.status == "FINISHED"
+    assert child(local, stage.log).data.metrics["late"] == 1.0
 
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
-    """A clone in which training on the digits goes on for long."""
+    """Yield a clone in which training on the digits takes long."""
     small = {
         "dataset: mnist": "dataset: digits",
         "epochs: 5": "epochs: 5000",
@@ -167,17 +163,18 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
     clone.type("dvc queue stop --kill || true")
 
 
-def of_train(clone: Clone) -> list[Run]:
+def train_runs(clone: Clone) -> list[Run]:
     if not (clone.path / "mlflow.db").exists():
         return []
-    return found(f"sqlite:///{clone.path / 'mlflow.db'}", stage="train")
+    return find_runs(f"sqlite:///{clone.path / 'mlflow.db'}", stage="train")
 
 
 def training(clone: Clone) -> list[psutil.Process]:
-    """The processes that train for this clone, and those beside them."""
+    """List the training processes of this clone and their uploaders."""
     theirs = []
     for process in psutil.process_iter(["cmdline", "environ"]):
-        words, env = process.info["cmdline"] or [], process.info["environ"] or {}
+        words = process.info["cmdline"] or []
+        env = process.info["environ"] or {}
         ours = env.get("DVC_ROOT") == str(clone.path)
         if ours and {"stages/train.py", "retrace.tracking.uploader"} & set(words):
             theirs.append(process)
@@ -185,7 +182,7 @@ def training(clone: Clone) -> list[psutil.Process]:
 
 
 def check_nothing_runs(clone: Clone, before: int) -> None:
-    """Soon nothing trains for the clone, and MLflow says KILLED of the run that was."""
+    """Check that no training runs soon, and that the run of the last one is KILLED."""
     began = time.monotonic()
     until(lambda: not training(clone), SOON_S, "the end of training")
     until(
@@ -195,14 +192,14 @@ def check_nothing_runs(clone: Clone, before: int) -> None:
     )
     assert time.monotonic() - began <= SOON_S
     store = f"sqlite:///{clone.path / 'mlflow.db'}"
-    runs = of_train(clone)
+    runs = train_runs(clone)
     assert [run.info.status for run in runs[before:]] == ["KILLED"]
     assert {"RUNNING"}.isdisjoint(run.info.status for run in parents(store, clone.path))
 
 
 @pytest.mark.faults
 @pytest.mark.xdist_group("long training")
-def test_a_killed_dvc_takes_its_stage_along(clone: Clone) -> None:
+def test_killed_dvc_ends_its_stage(clone: Clone) -> None:
     with subprocess.Popen(
         ["dvc", "repro"],
         cwd=clone.path,
@@ -213,17 +210,19 @@ def test_a_killed_dvc_takes_its_stage_along(clone: Clone) -> None:
     ) as process:
         assert process.stdout
         assert any(line.startswith("epoch 1/") for line in process.stdout)
-        until(lambda: of_train(clone), what="the run")
+        until(lambda: train_runs(clone), what="the run")
         process.kill()
         check_nothing_runs(clone, before=0)
 
 
 @pytest.mark.faults
 @pytest.mark.xdist_group("long training")
-def test_dvc_queue_kill_leaves_nothing_running(clone: Clone) -> None:
-    before = len(of_train(clone))
+def test_queue_kill_leaves_nothing_running(clone: Clone) -> None:
+    before = len(train_runs(clone))
     clone.type("dvc exp run --queue --name long -S lr=0.02")
     clone.type("dvc queue start > /dev/null 2>&1 &")  # it lasts as long as its worker
-    until(lambda: len(of_train(clone)) > before, 120, "the queued experiment's training", every_s=1)
+    until(
+        lambda: len(train_runs(clone)) > before, 120, "the queued experiment's training", every_s=1
+    )
     clone.type("dvc queue kill --force long")
     check_nothing_runs(clone, before)

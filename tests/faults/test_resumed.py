@@ -1,4 +1,4 @@
-"""A training that is killed goes on, with the same command, to the same bits; MLflow has its curve once."""
+"""A killed training resumes to the same bits, and MLflow has its curve once."""
 
 import csv
 import io
@@ -17,15 +17,20 @@ from mlflow import MlflowClient
 from repository import ROOT
 
 from faults.servers import until
-from faults.stages import another, found, surroundings
+from faults.stages import find_runs, set_params, stage_environment
 from retrace.system import files
 
 pytestmark = pytest.mark.xdist_group("resumed")
 
 EPOCHS = 20
-MADE = ("models/model.safetensors", "models/model.json", "reports/history.csv", "reports/steps.csv")
+RESULTS = (
+    "models/model.safetensors",
+    "models/model.json",
+    "reports/history.csv",
+    "reports/steps.csv",
+)
 
-# The real stage, which saves every tenth of a second, and at a moment kills itself as nothing else could that exactly.
+# The real stage; it saves each tenth of a second and sends itself a signal at a moment.
 SCRIPT = """
 import os, runpy, signal, sys, time
 from contextlib import contextmanager
@@ -33,7 +38,7 @@ from retrace import checkpoint
 from lab.evaluation import inference
 from retrace.system import files
 from lab.training import state
-from retrace.tracking.stage import stage
+from retrace.tracking import stage
 
 checkpoint.EVERY_S, checkpoint.SHARE, stage.ENDS_S = 0.1, 1.0, 1.0
 moment, at, number = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
@@ -81,7 +86,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 class Attempt:
-    """The train stage in `folder`, which a signal `number` may reach at a moment of its own."""
+    """The train stage in `folder`, which may get a signal `number` at a `moment`."""
 
     def __init__(
         self, folder: Path, moment: str = "", at: int = 0, number: int = signal.SIGKILL
@@ -99,58 +104,55 @@ class Attempt:
         self.process = subprocess.Popen(
             command,
             cwd=folder,
-            env=surroundings(folder),
+            env=stage_environment(folder),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
 
     def end(self) -> tuple[int, str, str]:
-        """Its exit code, and what it said."""
-        said = self.process.communicate(timeout=120)
-        return self.process.returncode, *said
+        """Wait for its end; return its exit code, stdout and stderr."""
+        outputs = self.process.communicate(timeout=120)
+        return self.process.returncode, *outputs
 
 
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the digits, dealt."""
-    place = tmp_path_factory.mktemp("prepared")
+    """Return a folder with the digits, downloaded and split."""
+    folder = tmp_path_factory.mktemp("prepared")
     for name in ("params.yaml", "dvc.yaml"):
-        shutil.copy(ROOT / name, place)
-    another(place, dataset="digits", epochs=str(EPOCHS), threads="1", precision="float32")
+        shutil.copy(ROOT / name, folder)
+    set_params(folder, dataset="digits", epochs=str(EPOCHS), threads="1", precision="float32")
     for name in ("download", "preprocess"):
         subprocess.run(
             [sys.executable, str(ROOT / f"stages/{name}.py")],
-            cwd=place,
-            env=surroundings(place),
+            cwd=folder,
+            env=stage_environment(folder),
             check=True,
             capture_output=True,
         )
-    return place
+    return folder
 
 
 @pytest.fixture(scope="session")
 def expected(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """What a training makes that nobody interrupts."""
-    place = tmp_path_factory.mktemp("whole") / "place"
-    shutil.copytree(prepared, place)
-    code, _, said = Attempt(place).end()
-    assert (code, said) == (0, "")
-    shutil.copytree(
-        place / ".retrace/programs", prepared / ".retrace/programs"
-    )  # torch's compiler need not start again
-    return made(place)
+    """Return the results of an uninterrupted training."""
+    folder = tmp_path_factory.mktemp("whole") / "folder"
+    shutil.copytree(prepared, folder)
+    code, _, err = Attempt(folder).end()
+    assert (code, err) == (0, "")
+    return results(folder)
 
 
 @pytest.fixture
-def place(prepared: Path, expected: dict[str, bytes], tmp_path: Path) -> Path:
-    """A folder to train in."""
-    shutil.copytree(prepared, tmp_path / "place")
-    return tmp_path / "place"
+def folder(prepared: Path, expected: dict[str, bytes], tmp_path: Path) -> Path:
+    """Return a folder to train in."""
+    shutil.copytree(prepared, tmp_path / "folder")
+    return tmp_path / "folder"
 
 
-def made(folder: Path) -> dict[str, bytes]:
-    return {name: (folder / name).read_bytes() for name in MADE}
+def results(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in RESULTS}
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -158,10 +160,8 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def check_curve(folder: Path) -> None:
-    """MLflow's run of the training that ended last has each epoch once, as reports/history.csv has it; others were
-    killed, unless they had ended before.
-    """
-    *others, ended = found(f"sqlite:///{folder / 'mlflow.db'}", stage="train")
+    """Check that the last run has each epoch of history.csv once, and the others have ended."""
+    *others, ended = find_runs(f"sqlite:///{folder / 'mlflow.db'}", stage="train")
     assert {run.info.status for run in others} <= {"KILLED", "FINISHED"}
     assert ended.info.status == "FINISHED"
     rows = list(csv.DictReader(io.StringIO((folder / "reports/history.csv").read_text())))
@@ -175,22 +175,20 @@ def check_curve(folder: Path) -> None:
         assert [point.timestamp for point in curve] == sorted({point.timestamp for point in curve})
 
 
-def test_a_training_that_is_killed_goes_on_to_the_same_bits(
-    place: Path, expected: dict[str, bytes]
-) -> None:
-    code, _, _ = Attempt(place, "step", 100).end()
+def test_resume_gives_same_bits(folder: Path, expected: dict[str, bytes]) -> None:
+    code, _, _ = Attempt(folder, "step", 100).end()
     assert code == -signal.SIGKILL
-    assert checkpoints(place)
-    code, out, _ = Attempt(place).end()
+    assert checkpoints(folder)
+    code, out, _ = Attempt(folder).end()
     assert code == 0
     assert "resumed from step" in out
-    assert made(place) == expected
-    assert not checkpoints(place)
-    check_curve(place)
+    assert results(folder) == expected
+    assert not checkpoints(folder)
+    check_curve(folder)
 
 
 @pytest.mark.faults
-def test_killed_again_and_again_at_any_moment(place: Path, expected: dict[str, bytes]) -> None:
+def test_resume_after_kills_at_any_moment(folder: Path, expected: dict[str, bytes]) -> None:
     moments = [
         ("step", 70),
         ("save", 2),
@@ -201,19 +199,19 @@ def test_killed_again_and_again_at_any_moment(place: Path, expected: dict[str, b
         ("step", 90),
     ]
     for moment, at in moments:
-        code, _, said = Attempt(place, moment, at).end()
-        assert code == -signal.SIGKILL, said
+        code, _, err = Attempt(folder, moment, at).end()
+        assert code == -signal.SIGKILL, err
     for _ in range(3):
-        running = Attempt(place)
+        running = Attempt(folder)
         time.sleep(random.uniform(1.0, 4.0))  # noqa: S311 - any moment
         running.process.kill()
         running.end()
-    was_left = bool(checkpoints(place))  # unless the last of them ended before it was killed
-    code, out, said = Attempt(place).end()
-    assert code == 0, said
+    was_left = bool(checkpoints(folder))  # unless the last of them ended before it was killed
+    code, out, err = Attempt(folder).end()
+    assert code == 0, err
     assert ("resumed from step" in out) == was_left
-    assert made(place) == expected
-    check_curve(place)
+    assert results(folder) == expected
+    check_curve(folder)
 
 
 @pytest.mark.faults
@@ -221,81 +219,76 @@ def test_killed_again_and_again_at_any_moment(place: Path, expected: dict[str, b
 @pytest.mark.parametrize(
     ("moment", "at"), [("warm-up", 1), ("step", 1), ("step", 50), ("validation", 1), ("save", 1)]
 )
-def test_a_preempted_training_saves_and_ends_as_a_shell_expects(
-    place: Path, moment: str, at: int, number: signal.Signals
+def test_preempted_training_saves_checkpoint(
+    folder: Path, moment: str, at: int, number: signal.Signals
 ) -> None:
-    code, _, said = Attempt(place, moment, at, number).end()
-    assert code == 128 + number, said
-    assert "Traceback" not in said
+    code, _, err = Attempt(folder, moment, at, number).end()
+    assert code == 128 + number, err
+    assert "Traceback" not in err
     if moment in ("step", "validation"):
         steps = {"step": at, "validation": 11}[moment]
-        assert int(checkpoints(place)[-1].name[:12]) == steps
-    assert all(map(files.is_intact, checkpoints(place)))
-    assert time.monotonic() - float((place / "struck").read_text()) < 30
+        assert int(checkpoints(folder)[-1].name[:12]) == steps
+    assert all(map(files.is_intact, checkpoints(folder)))
+    assert time.monotonic() - float((folder / "struck").read_text()) < 30
 
 
 @pytest.mark.faults
-def test_other_parameters_or_data_are_another_training(place: Path) -> None:
-    Attempt(place, "step", 50, signal.SIGTERM).end()
-    validation = place / "data/processed/validation.safetensors"
+def test_resume_needs_same_params_and_data(folder: Path) -> None:
+    Attempt(folder, "step", 50, signal.SIGTERM).end()
+    validation = folder / "data/processed/validation.safetensors"
     before = validation.read_bytes()
-    shutil.copy(place / "data/processed/test.safetensors", validation)
-    assert "resumed from" not in Attempt(place, "step", 20, signal.SIGTERM).end()[1]
+    shutil.copy(folder / "data/processed/test.safetensors", validation)
+    assert "resumed from" not in Attempt(folder, "step", 20, signal.SIGTERM).end()[1]
     validation.write_bytes(before)
-    another(place, lr="0.001")
-    assert "resumed from" not in Attempt(place, "step", 20, signal.SIGTERM).end()[1]
-    assert len(list(place.glob(".retrace/checkpoints/*"))) == 3
+    set_params(folder, lr="0.001")
+    assert "resumed from" not in Attempt(folder, "step", 20, signal.SIGTERM).end()[1]
+    assert len(list(folder.glob(".retrace/checkpoints/*"))) == 3
 
 
 @pytest.mark.faults
-def test_a_damaged_checkpoint_costs_a_warning_and_some_steps(
-    place: Path, expected: dict[str, bytes]
-) -> None:
-    Attempt(place, "step", 150).end()
-    before, last = checkpoints(place)
+def test_damaged_checkpoint_is_skipped(folder: Path, expected: dict[str, bytes]) -> None:
+    Attempt(folder, "step", 150).end()
+    before, last = checkpoints(folder)
     content = bytearray(last.read_bytes())
     content[-7] ^= 16
     last.write_bytes(content)
-    code, out, said = Attempt(place).end()
+    code, out, err = Attempt(folder).end()
     assert code == 0
     assert f"resumed from step {int(before.name[:12]):,} of " in out
-    assert said.startswith(f"warning: {last}: damaged")
-    assert made(place) == expected
+    assert err.startswith(f"warning: {last}: damaged")
+    assert results(folder) == expected
 
 
 @pytest.mark.faults
-def test_a_full_disk_loses_no_checkpoint(place: Path, expected: dict[str, bytes]) -> None:
-    running = Attempt(place)
-    until(lambda: checkpoints(place), what="a checkpoint")
+def test_full_disk_loses_no_checkpoint(folder: Path, expected: dict[str, bytes]) -> None:
+    running = Attempt(folder)
+    until(lambda: checkpoints(folder), what="a checkpoint")
     psutil.Process(running.process.pid).rlimit(psutil.RLIMIT_FSIZE, (1000, 1000))
-    code, _, said = running.end()
-    assert code == 2, said
+    code, _, err = running.end()
+    assert code == 2, err
     assert re.search(
         r"^warning: .*safetensors: [\d,]+ bytes can't be written .* free\); make room for it",
-        said,
+        err,
         re.MULTILINE,
     )
     assert re.search(
         r"^models/model.safetensors: more than [\d,]+ bytes can't be written ",
-        said.splitlines()[-1],
+        err.splitlines()[-1],
     )
-    assert not list(place.glob("models/*"))
-    code, out, _ = Attempt(place).end()
+    assert not list(folder.glob("models/*"))
+    code, out, _ = Attempt(folder).end()
     assert code == 0
     assert "resumed from step" in out
-    assert made(place) == expected
+    assert results(folder) == expected
 
 
 @pytest.mark.faults
-def test_a_second_writer_is_refused(place: Path, expected: dict[str, bytes]) -> None:
-    first = Attempt(place)
-    until(lambda: checkpoints(place), what="a checkpoint")
-    code, _, said = Attempt(place).end()
+def test_second_writer_is_refused(folder: Path, expected: dict[str, bytes]) -> None:
+    first = Attempt(folder)
+    until(lambda: checkpoints(folder), what="a checkpoint")
+    code, _, err = Attempt(folder).end()
     assert code == 2
-    assert (
-        said
-        == f"train: process {first.process.pid} runs it in this folder; wait until it ends, or end it\n"
-    )
+    assert err.startswith(f"train: process {first.process.pid} ")
     assert first.end()[0] == 0
-    assert made(place) == expected
-    check_curve(place)
+    assert results(folder) == expected
+    check_curve(folder)

@@ -1,4 +1,4 @@
-"""What is secret is written down nowhere."""
+"""Secrets are redacted wherever something is written."""
 
 from pathlib import Path
 
@@ -12,21 +12,20 @@ IN_ENVIRONMENT = {
     "MLFLOW_TRACKING_PASSWORD": "canary-of-the-server",
     "GITLAB_TOKEN": "canary-of-the-forge",
 }
-IN_ADDRESS, IN_MIRROR, IN_CONFIG = (
-    "canary-of-the-address",
-    "canary-of-the-mirror",
-    "canary-of-the-remote",
-)
+IN_ADDRESS = "canary-of-the-address"
+IN_MIRROR = "canary-of-the-mirror"
+IN_CONFIG = "canary-of-the-remote"
 CANARIES = [*IN_ENVIRONMENT.values(), IN_ADDRESS, IN_MIRROR, IN_CONFIG]
-TOLD = "the words stay, " + ", ".join(CANARIES)
+MESSAGE = "the words stay, " + ", ".join(CANARIES)
 
 
 @pytest.fixture
 def secrets(folder: Path) -> dict[str, str]:
-    """The environment's, and beside it those in the local configuration of DVC."""
+    """Write a secret to DVC's local configuration; return the environment with the others."""
     (folder / ".dvc").mkdir()
-    config = f"['remote \"private\"']\n    url = https://data.example\n    user = me\n    password = {IN_CONFIG}\n"
-    (folder / ".dvc/config.local").write_text(config)
+    lines = ("url = https://data.example", "user = me", f"password = {IN_CONFIG}")
+    config = "\n    ".join(["['remote \"private\"']", *lines])
+    (folder / ".dvc/config.local").write_text(f"{config}\n")
     return IN_ENVIRONMENT | {"RETRACE_MIRROR": f"https://me:{IN_MIRROR}@mirror.example/files"}
 
 
@@ -34,12 +33,12 @@ def address(port: int) -> str:
     return f"http://me:{IN_ADDRESS}@127.0.0.1:{port}"
 
 
-def leaks(*places: Path) -> list[str]:
-    """The files in these places with a canary, and which."""
+def leaks(*locations: Path) -> list[str]:
+    """List the files with a secret, and which."""
     files = [
         file
-        for place in places
-        for file in (place.rglob("*") if place.is_dir() else [place])
+        for location in locations
+        for file in (location.rglob("*") if location.is_dir() else [location])
         if file.is_file()
     ]
     assert files
@@ -51,21 +50,19 @@ def leaks(*places: Path) -> list[str]:
     ]
 
 
-def test_a_failure_that_tells_secrets_is_shown_without_them(
-    folder: Path, local: str, secrets: dict[str, str]
-) -> None:
+def test_secrets_in_errors_are_redacted(folder: Path, local: str, secrets: dict[str, str]) -> None:
     away = secrets | {"MLFLOW_TRACKING_URI": address(unused_port())}
     with Stage(folder, **away) as failing:
-        failing.tell(f"raise {TOLD}", answered=False)
+        failing.tell(f"raise {MESSAGE}", answered=False)
         assert failing.process.wait(60) == 1
     assert leaks(folder / ".retrace") == []
     with Stage(folder, "evaluate", **away) as stage:
         stage.end()
-        assert "does not answer" in stage.said
+        assert "does not answer" in stage.stderr
     assert leaks(stage.errors) == []
     sync(folder, **secrets)
     assert (
-        child(local, failing.journal)
+        child(local, failing.log)
         .data.tags["retrace.error"]
         .startswith("ValueError: the words stay, ")
     )
@@ -74,20 +71,20 @@ def test_a_failure_that_tells_secrets_is_shown_without_them(
 
 @pytest.mark.faults
 @pytest.mark.xdist_group("servers")
-def test_a_server_is_told_no_secret(folder: Path, server: Server, secrets: dict[str, str]) -> None:
+def test_server_gets_no_secret(folder: Path, server: Server, secrets: dict[str, str]) -> None:
     url = address(server.port)
     with Stage(folder, **secrets, MLFLOW_TRACKING_URI=url) as stage:
-        stage.tell(f"raise {TOLD}", answered=False)
+        stage.tell(f"raise {MESSAGE}", answered=False)
         assert stage.process.wait(60) == 1
     with Stage(folder, "evaluate", **secrets, MLFLOW_TRACKING_URI=url) as stage:
         stage.end()
-        assert stage.said == ""
-    said = sync(folder, **secrets, MLFLOW_TRACKING_URI=url)
+        assert stage.stderr == ""
+    output = sync(folder, **secrets, MLFLOW_TRACKING_URI=url)
     server.kill()
     code, refused = tried(folder, **secrets, MLFLOW_TRACKING_URI=url)
     assert code == 2
-    said += refused
-    said += repr(rows(server.store))
-    assert "the words stay" in said
-    assert not [canary for canary in CANARIES if canary in said]
+    output += refused
+    output += repr(rows(server.store))
+    assert "the words stay" in output
+    assert not [canary for canary in CANARIES if canary in output]
     assert leaks(server.folder, folder / ".retrace", stage.errors) == []

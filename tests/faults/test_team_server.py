@@ -1,4 +1,4 @@
-"""A server for a team: docs/server/README.md, typed as it stands; what it then does, and to whom it refuses."""
+"""A team's server, set up as docs/server/README.md says: what it stores, whom it refuses."""
 
 import hashlib
 import os
@@ -22,8 +22,17 @@ import sqlalchemy
 from mlflow import MlflowClient
 from repository import ROOT, Clone, environment
 
-from faults.servers import Postgres, rows, until, unused_port
-from faults.stages import Stage, another, artifact, check_complete, found, parents, pending, sync
+from faults.servers import TEMPORARY, Postgres, rows, until, unused_port
+from faults.stages import (
+    Stage,
+    artifact,
+    check_complete,
+    find_runs,
+    parents,
+    pending,
+    set_params,
+    sync,
+)
 from lab import params
 from retrace.system import processes
 
@@ -36,13 +45,13 @@ ON_THE_MEMBER_S_MACHINE = ("export ", "dvc ")
 SMALL = {"dataset: mnist": "dataset: digits", "epochs: 5": "epochs: 2", "threads: 2": "threads: 1"}
 BUCKET = """
 import boto3
-for found in boto3.client("s3").list_objects_v2(Bucket="mlflow")["Contents"]:
-    print(found["ETag"].strip('"'), found["Key"])
+for stored in boto3.client("s3").list_objects_v2(Bucket="mlflow")["Contents"]:
+    print(stored["ETag"].strip('"'), stored["Key"])
 """
 
 
 class Shell:
-    """A shell in which one command is typed after another. Leaving the context kills all that they started."""
+    """A shell to type commands in. At the end of the context, all that they started is killed."""
 
     def __init__(self, folder: Path, env: dict[str, str]) -> None:
         self.screen = folder.with_name(f"{folder.name}.screen")
@@ -59,18 +68,19 @@ class Shell:
             )
 
     def type(self, command: str, code: int = 0) -> str:
-        """What is on the screen after `command` has ended with `code`."""
+        """Run a command, check its exit code and return what it printed."""
         assert self.process.stdin
-        mark, seen = uuid.uuid4().hex, len(self.screen.read_text())
+        mark = uuid.uuid4().hex
+        n_before = len(self.screen.read_text())
         self.process.stdin.write(f"{command}\necho {mark} $?\n".encode())
         ended = until(
             lambda: re.search(rf"^{mark} (\d+)\n", self.screen.read_text(), re.MULTILINE),
             600,
             command,
         )
-        said = self.screen.read_text()[seen : ended.start()]
-        assert int(ended[1]) == code, f"{command}\n{said}"
-        return said.strip()
+        output = self.screen.read_text()[n_before : ended.start()]
+        assert int(ended[1]) == code, f"{command}\n{output}"
+        return output.strip()
 
     def __enter__(self) -> Self:
         return self
@@ -82,7 +92,7 @@ class Shell:
 
 @dataclass
 class Team:
-    """The shell of the server's user and its folder, the addresses of what it started, and what a member made there."""
+    """A server: its user's shell and folder, its addresses, its members, and a member's clone."""
 
     shell: Shell
     folder: Path
@@ -91,11 +101,11 @@ class Team:
     runs: str
     users: str
     clone: Clone
-    said: str = ""
+    output: str = ""
     passwords: dict[str, str] = field(default_factory=dict)
 
     def sets(self, member: str) -> dict[str, str]:
-        """What that member sets."""
+        """Return the environment of a member."""
         who = {
             "MLFLOW_TRACKING_USERNAME": member,
             "MLFLOW_TRACKING_PASSWORD": self.passwords[member],
@@ -106,14 +116,14 @@ class Team:
         self.passwords[member] = self.shell.type(ADD.replace("ben", member))
 
     def asked(self, path: str, member: str = "", method: str = "GET", **sent: Any) -> int:
-        """The status of the server's answer to that member, or to nobody."""
+        """Send a request as a member or as nobody; return the status code."""
         who = (member, self.passwords[member]) if member else None
         return requests.request(
             method, f"{self.url}/api/{path}", auth=who, timeout=60, **sent
         ).status_code
 
     def bucket(self) -> dict[str, str]:
-        """The MD5 of all that is in the store, by its name there."""
+        """Return the MD5 of all objects in the bucket by their keys."""
         listed = self.shell.type(shlex.join(["python", "-c", BUCKET])).splitlines()
         assert len(listed) < 1000  # a page
         return {name: md5 for md5, name in (line.split(" ", 1) for line in listed)}
@@ -121,16 +131,17 @@ class Team:
 
 @pytest.fixture(scope="module")
 def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
-    """The page's commands are typed, from the first to the last, each when what it needs answers."""
+    """Type the commands of the page, each once the servers that it needs answer."""
     clone = Clone(tmp_path_factory.mktemp("clone"), tmp_path_factory.mktemp("cache"), SMALL)
     ports = {name: unused_port() for name in ("mlflow", "s3", "master", "volume", "filer")}
     internal = {f"{name}.port.grpc": unused_port() for name in ports if name != "mlflow"}
     internal |= {f"{name}.port": ports[name] for name in ("s3", "master", "volume", "filer")}
     url, s3 = (f"http://127.0.0.1:{ports[name]}" for name in ("mlflow", "s3"))
-    with tempfile.TemporaryDirectory() as place, tempfile.TemporaryDirectory() as database:
-        folder, env = Path(place) / "clone", environment(Path(place))
+    with tempfile.TemporaryDirectory() as home, tempfile.TemporaryDirectory() as database:
+        folder = Path(home) / "clone"
+        env = environment(Path(home))
         here = {
-            "~/mlflow": f"{place}/mlflow",
+            "~/mlflow": f"{home}/mlflow",
             "sudo -u postgres ": "PGUSER=postgres ",
             "http://127.0.0.1:8333": s3,
             "127.0.0.1:5000": url.removeprefix("http://"),
@@ -157,18 +168,18 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
                     continue
                 if command.startswith(ON_THE_MEMBER_S_MACHINE):
                     typed = substituted(command, here | {"=...": f"={team.passwords['ann']}"})
-                    team.said += member.type(typed)
+                    team.output += member.type(typed)
                     continue
-                said = server.type(substituted(command, here))
+                output = server.type(substituted(command, here))
                 if command.startswith("weed "):
                     until(lambda: status(s3) == 403, what="the store")
                 if command.startswith("mlflow "):
                     until(lambda: status(f"{url}/health") == 200, what="MLflow")
                 if "members.py add" in command:
-                    team.passwords[command.split()[-1]] = said
+                    team.passwords[command.split()[-1]] = output
             yield team
         for port in internal.values():
-            for socket in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):  # noqa: S108 - where weed has them
+            for socket in Path(TEMPORARY).glob(f"seaweedfs-*-{port}.sock"):
                 socket.unlink()
 
 
@@ -186,12 +197,12 @@ def status(url: str) -> int:
 
 @pytest.fixture
 def ann(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
-    """This process asks as ann does."""
+    """Give this process ann's environment."""
     for name, value in team.sets("ann").items():
         monkeypatch.setenv(name, value)
 
 
-def test_only_a_member_with_the_password_gets_an_answer(team: Team) -> None:
+def test_server_answers_members_only(team: Team) -> None:
     search = "2.0/mlflow/experiments/search?max_results=1"
     assert team.asked(search, "ann") == 200
     assert team.asked(search) == 401
@@ -205,18 +216,19 @@ def test_only_a_member_with_the_password_gets_an_answer(team: Team) -> None:
         assert answer.status_code == 401, name
 
 
-def test_no_other_name_and_no_other_site_gets_an_answer(team: Team) -> None:
+def test_server_refuses_other_hosts_and_origins(team: Team) -> None:
     search = "2.0/mlflow/experiments/search?max_results=1"
     assert team.asked(search, "ann", headers={"Host": "mlflow.example.org"}) == 200
     for host in ("evil.com", "mlflow.example.org.evil.com", "10.evil.com"):
         assert team.asked(search, "ann", headers={"Host": host}) == 403
-    create, body = "2.0/mlflow/experiments/create", {"name": "evil"}
+    create = "2.0/mlflow/experiments/create"
+    body = {"name": "evil"}
     assert (
         team.asked(create, "ann", "POST", json=body, headers={"Origin": "https://evil.com"}) == 403
     )
 
 
-def test_it_listens_on_this_machine_alone_and_runs_no_jobs(team: Team) -> None:
+def test_server_listens_on_loopback_only(team: Team) -> None:
     started = psutil.Process(team.shell.process.pid).children(recursive=True)
     opened = [
         socket
@@ -230,7 +242,7 @@ def test_it_listens_on_this_machine_alone_and_runs_no_jobs(team: Team) -> None:
     )
 
 
-def test_its_secrets_are_nobody_else_s_and_in_no_log(team: Team) -> None:
+def test_secrets_are_private_and_in_no_log(team: Team) -> None:
     kept = team.folder.parent / "mlflow"
     assert kept.stat().st_mode & 0o777 == 0o700
     assert {(kept / name).stat().st_mode & 0o777 for name in ("settings", "s3.json")} == {0o600}
@@ -238,20 +250,20 @@ def test_its_secrets_are_nobody_else_s_and_in_no_log(team: Team) -> None:
     secrets = [value for name, value in settings.items() if name.endswith(("_KEY", "_PASSWORD"))]
     assert len(set(secrets)) == 3
     logs = [kept / "server.log", kept / "s3.log", *team.clone.path.glob(".retrace/**/*.*")]
-    told = "\n".join(file.read_text() for file in logs if file.suffix in (".log", ".jsonl"))
-    assert [secret for secret in [*secrets, *team.passwords.values()] if secret in told] == []
+    text = "\n".join(file.read_text() for file in logs if file.suffix in (".log", ".jsonl"))
+    assert [secret for secret in [*secrets, *team.passwords.values()] if secret in text] == []
 
 
 @pytest.mark.usefixtures("ann")
-def test_a_member_s_pipeline_is_there_with_metrics_pictures_and_the_model(team: Team) -> None:
-    assert "warning" not in team.said
+def test_pipeline_is_complete_in_mlflow(team: Team) -> None:
+    assert "warning" not in team.output
     assert pending(team.clone.path) == []
     (parent,) = parents(team.url, team.clone.path)
     assert parent.info.status == "FINISHED"
     assert {"val_accuracy", "test_accuracy"} <= set(parent.data.metrics)
     children = [
         run
-        for run in found(team.url)
+        for run in find_runs(team.url)
         if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id
     ]
     assert {run.data.tags["retrace.stage"] for run in children} == set(params.STAGES)
@@ -265,13 +277,14 @@ def test_a_member_s_pipeline_is_there_with_metrics_pictures_and_the_model(team: 
 
 
 @pytest.mark.usefixtures("ann")
-def test_the_artifacts_bytes_are_in_the_store_and_in_no_folder(team: Team) -> None:
+def test_artifacts_are_in_the_bucket_only(team: Team) -> None:
     (parent,) = parents(team.url, team.clone.path)
     stored = team.bucket()
     drawn = list(team.clone.path.glob("reports/figures/*.png"))
     assert len(drawn) > 5
     for path in drawn:
-        name = f"{parent.info.experiment_id}/{parent.info.run_id}/artifacts/{path.relative_to(team.clone.path)}"
+        folder = f"{parent.info.experiment_id}/{parent.info.run_id}/artifacts"
+        name = f"{folder}/{path.relative_to(team.clone.path)}"
         assert stored[name] == hashlib.md5(path.read_bytes()).hexdigest()
     assert parent.outputs is not None
     (model,) = parent.outputs.model_outputs
@@ -282,26 +295,26 @@ def test_the_artifacts_bytes_are_in_the_store_and_in_no_folder(team: Team) -> No
     assert not (team.clone.path / "mlflow.db").exists()
 
 
-def test_the_store_refuses_whoever_has_no_key(team: Team) -> None:
+def test_bucket_refuses_requests_without_key(team: Team) -> None:
     name = next(iter(team.bucket()))
     for address in (team.s3, f"{team.s3}/mlflow", f"{team.s3}/mlflow/{name}"):
         assert requests.get(address, timeout=60).status_code == 403
     assert requests.put(f"{team.s3}/mlflow/{name}", b"evil", timeout=60).status_code == 403
-    said = team.shell.type(
+    output = team.shell.type(
         f"AWS_SECRET_ACCESS_KEY=wrong {shlex.join(['python', '-c', BUCKET])}", code=1
     )
-    assert "SignatureDoesNotMatch" in said
+    assert "SignatureDoesNotMatch" in output
 
 
 @pytest.mark.usefixtures("ann")
-def test_an_experiment_is_closed_to_others_until_the_admin_opens_it(team: Team) -> None:
+def test_experiment_is_closed_until_allowed(team: Team) -> None:
     (parent,) = parents(team.url, team.clone.path)
     run, experiment = parent.info.run_id, parent.info.experiment_id
-    picture = f"{experiment}/{run}/artifacts/reports/figures/tsne.png"
+    figure = f"{experiment}/{run}/artifacts/reports/figures/tsne.png"
     asked = [
         "2.0/mlflow/experiments/get-by-name?experiment_name=digits",
         f"2.0/mlflow/runs/get?run_id={run}",
-        f"2.0/mlflow-artifacts/artifacts/{picture}",
+        f"2.0/mlflow-artifacts/artifacts/{figure}",
     ]
     tag = {"run_id": run, "key": "evil", "value": "yes"}
     team.add("cid")
@@ -321,7 +334,7 @@ def test_an_experiment_is_closed_to_others_until_the_admin_opens_it(team: Team) 
 
 
 @pytest.mark.usefixtures("ann")
-def test_who_may_edit_runs_stages_there_and_needs_no_more(team: Team, tmp_path: Path) -> None:
+def test_edit_permission_suffices_for_stages(team: Team, tmp_path: Path) -> None:
     ben = shutil.copytree(team.clone.path, tmp_path / "ben", symlinks=True)
     with Shell(ben, team.clone.env | team.sets("ben")) as shell:
         assert "warning" not in shell.type("dvc exp run -S lr=0.01")
@@ -340,25 +353,23 @@ def test_who_may_edit_runs_stages_there_and_needs_no_more(team: Team, tmp_path: 
     assert rows(team.runs) == before
 
 
-def test_a_wrong_password_costs_one_line_and_sync_mends_it(
-    team: Team, folder: Path, ann: None
-) -> None:
-    another(folder, dataset="digits")
+def test_wrong_password_warns_and_sync_repairs(team: Team, folder: Path, ann: None) -> None:
+    set_params(folder, dataset="digits")
     with Stage(
         folder, **team.sets("ann") | {"MLFLOW_TRACKING_PASSWORD": "wrong password"}
     ) as stage:
         stage.tell("epoch 1")
         stage.end()
-        (line,) = stage.said.splitlines()
+        (line,) = stage.stderr.splitlines()
     assert "401" in line
     assert "wrong password" not in line
-    assert pending(folder) == [stage.journal.name]
+    assert pending(folder) == [stage.log.name]
     sync(folder, **team.sets("ann"))
-    check_complete(team.url, folder, stage.journal)
+    check_complete(team.url, folder, stage.log)
 
 
 @pytest.mark.usefixtures("ann")
-def test_a_run_without_process_is_closed_by_who_may_and_no_obstacle_to_others(team: Team) -> None:
+def test_abandoned_run_is_closed_by_its_owner(team: Team) -> None:
     client = MlflowClient(team.url)
     (parent,) = parents(team.url, team.clone.path)
     gone = processes.written(processes.identity() | {"pid": 2**22 - 1})
@@ -377,7 +388,7 @@ def test_a_run_without_process_is_closed_by_who_may_and_no_obstacle_to_others(te
     client.delete_run(run)
 
 
-def test_passwords_are_in_the_database_as_hashes(team: Team) -> None:
+def test_passwords_are_hashed(team: Team) -> None:
     engine = sqlalchemy.create_engine(team.users)
     with engine.connect() as connected:
         users = dict(

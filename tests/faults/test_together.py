@@ -1,4 +1,4 @@
-"""Many at once: stages, experiments and syncs never make a thing twice, and never half."""
+"""Concurrent stages, experiments and syncs create nothing twice and nothing incomplete."""
 
 import os
 import signal
@@ -11,17 +11,18 @@ from pathlib import Path
 import pytest
 from repository import Clone
 
+import retrace
 from faults.servers import Server, rows, until
 from faults.stages import (
     CONTENT,
     HISTORY,
     Stage,
-    another,
     artifact,
     check_complete,
-    found,
+    find_runs,
     parents,
     pending,
+    set_params,
     sync,
     syncing,
 )
@@ -29,7 +30,7 @@ from lab import paths
 from lab.models import classifier
 from lab.models.classifier import Card
 from retrace import event_log
-from retrace.tracking import stage, uploader_client
+from retrace.tracking import uploader_client
 
 EPOCHS = 150  # of each stage that is synced: some hundred points
 SWEEP = 12
@@ -47,19 +48,19 @@ class Nobody:
 
 @pytest.fixture
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stages in this process leave their journals to sync."""
+    """Leave the event logs of stages in this process to sync."""
     monkeypatch.setattr(uploader_client, "Uploader", Nobody)
 
 
 def leave(folder: Path, n_experiments: int) -> list[Path]:
-    """The journals of two stages of as many experiments, which nobody has uploaded."""
+    """Run two stages of as many experiments without an upload; return their event logs."""
     paths.HISTORY.parent.mkdir(exist_ok=True)
     paths.HISTORY.write_bytes(CONTENT)
     left = []
     for number in range(n_experiments):
-        another(folder, batch_size=str(number + 16))
+        set_params(folder, batch_size=str(number + 16))
         for name in ("train", "evaluate"):
-            with stage.stage(name) as run:
+            with retrace.stage(name) as run:
                 for epoch in range(1, EPOCHS + 1):
                     run.metrics(
                         {"train_loss": 1 / epoch, "val_loss": 2 / epoch, "val_accuracy": 0.5}, epoch
@@ -75,18 +76,18 @@ def integrity(database: Path) -> str:
         return connected.execute("PRAGMA integrity_check").fetchone()[0]
 
 
-def test_four_stages_that_start_together_on_a_missing_database(folder: Path) -> None:
+def test_four_stages_create_one_database(folder: Path) -> None:
     def run(name: str) -> Stage:
         with Stage(folder, name) as stage:
             stage.end()
-            assert stage.said == ""
+            assert stage.stderr == ""
             return stage
 
     with ThreadPoolExecutor(4) as pool:
         stages = list(pool.map(run, ("download", "preprocess", "train", "evaluate")))
     store = f"sqlite:///{folder / 'mlflow.db'}"
     for stage in stages:
-        check_complete(store, folder, stage.journal)
+        check_complete(store, folder, stage.log)
     assert len(parents(store, folder)) == 1
     assert integrity(folder / "mlflow.db") == "ok"
     assert not list(folder.glob(".mlflow*"))
@@ -95,12 +96,12 @@ def test_four_stages_that_start_together_on_a_missing_database(folder: Path) -> 
 @pytest.mark.faults
 @pytest.mark.usefixtures("alone")
 @pytest.mark.xdist_group("servers")
-def test_two_syncs_at_once_and_a_third_that_changes_no_row(folder: Path, server: Server) -> None:
+def test_concurrent_syncs_are_idempotent(folder: Path, server: Server) -> None:
     left = leave(folder, 3)
     at_once = [syncing(folder, MLFLOW_TRACKING_URI=server.url) for _ in range(2)]
     for process in at_once:
-        said, _ = process.communicate(timeout=120)
-        assert process.returncode == 0, said
+        output, _ = process.communicate(timeout=120)
+        assert process.returncode == 0, output
     assert pending(folder) == []
     for path in left:
         check_complete(server.url, folder, path)
@@ -117,18 +118,16 @@ def test_two_syncs_at_once_and_a_third_that_changes_no_row(folder: Path, server:
 @pytest.mark.faults
 @pytest.mark.usefixtures("alone")
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.55, 0.8, 0.97])
-def test_a_sync_that_is_killed_midway_is_completed_by_the_next(
-    folder: Path, local: str, share: float
-) -> None:
+def test_sync_completes_killed_sync(folder: Path, local: str, share: float) -> None:
     left = leave(folder, 2)
     total = len(left) * EPOCHS * 3
 
-    def told() -> bool:
+    def has_share() -> bool:
         with sqlite3.connect(folder / "mlflow.db", timeout=60) as database:
             return database.execute("SELECT count(*) FROM metrics").fetchone()[0] >= share * total
 
     with syncing(folder) as process:
-        until(told, what="a part of the metrics in MLflow")
+        until(has_share, what="a part of the metrics in MLflow")
         process.send_signal(signal.SIGKILL)
         process.communicate()
     sync(folder)
@@ -146,9 +145,7 @@ def test_a_sync_that_is_killed_midway_is_completed_by_the_next(
 @pytest.mark.parametrize(
     "broken", [b"", b'{"kind": "sta', b'{"kind": "tags", "time": 1, "values": {}}\n']
 )
-def test_a_journal_without_a_beginning_keeps_no_other_away(
-    folder: Path, local: str, broken: bytes
-) -> None:
+def test_event_log_without_start_blocks_none(folder: Path, local: str, broken: bytes) -> None:
     (folder / ".retrace/journal").mkdir(parents=True)
     (folder / ".retrace/journal/20000101T000000-train-00000000.jsonl").write_bytes(broken)
     left = leave(folder, 1)
@@ -158,24 +155,24 @@ def test_a_journal_without_a_beginning_keeps_no_other_away(
             what="the others' upload",
         )
         stage.end()
-        assert stage.said == ""
+        assert stage.stderr == ""
     for path in left:
         check_complete(local, folder, path)
 
 
 @pytest.mark.faults
 @pytest.mark.usefixtures("alone")
-def test_a_model_that_was_half_packaged_when_its_upload_was_killed(
+def test_half_packaged_model_is_completed(
     folder: Path, local: str, card_of: Callable[[str, int], Card]
 ) -> None:
     card = card_of("mlp", 8)
-    with stage.stage("train") as run:
+    with retrace.stage("train") as run:
         classifier.save(classifier.build(card), card)
         run.model(paths.WEIGHTS, paths.CARD)
     (event_log.copies(run.path) / "model/data").mkdir(parents=True)
     (event_log.copies(run.path) / "model/data/model.pt2").write_bytes(b"half")
     sync(folder)
-    (child,) = found(local, journal=run.path.stem)
+    (child,) = find_runs(local, journal=run.path.stem)
     assert child.info.status == "FINISHED"
     assert child.outputs is not None
     assert len(child.outputs.model_outputs) == 1
@@ -183,7 +180,7 @@ def test_a_model_that_was_half_packaged_when_its_upload_was_killed(
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
-    """A clone in which the five stages have run once, on the digits, and were committed."""
+    """Yield a clone in which the five stages ran once on the digits and were committed."""
     small = {
         "dataset: mnist": "dataset: digits",
         "epochs: 5": "epochs: 2",
@@ -198,11 +195,11 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
 
 @pytest.mark.faults
 @pytest.mark.parametrize("turn", range(int(os.environ.get("RETRACE_REPEAT", "1"))))
-def test_a_sweep_of_twelve_on_four_workers_is_twelve_whole_rows(clone: Clone, turn: int) -> None:
+def test_sweep_of_twelve_is_twelve_parents(clone: Clone, turn: int) -> None:
     rates = ",".join(f"0.0{number}{turn + 1}" for number in range(10, 10 + SWEEP))
-    said = clone.type(f"dvc exp run --queue -S 'lr={rates}'")
+    output = clone.type(f"dvc exp run --queue -S 'lr={rates}'")
     names = [
-        line.split("'")[1] for line in said.splitlines() if line.startswith("Queued experiment")
+        line.split("'")[1] for line in output.splitlines() if line.startswith("Queued experiment")
     ]
     assert len(names) == SWEEP
     clone.type("dvc queue start -j 4 > /dev/null 2>&1 &")
@@ -219,10 +216,12 @@ def test_a_sweep_of_twelve_on_four_workers_is_twelve_whole_rows(clone: Clone, tu
         run for run in parents(store, clone.path) if run.data.tags.get("dvc.exp_name") in names
     ]
     assert sorted(run.data.tags["dvc.exp_name"] for run in swept) == sorted(names)
-    named = [run for run in found(store) if run.data.tags.get("dvc.exp_name") in names]
+    named = [run for run in find_runs(store) if run.data.tags.get("dvc.exp_name") in names]
     stages = [run for run in named if "retrace.stage" in run.data.tags]
-    of = Counter((run.data.tags["dvc.exp_name"], run.data.tags["retrace.stage"]) for run in stages)
-    assert of == Counter(
+    counts = Counter(
+        (run.data.tags["dvc.exp_name"], run.data.tags["retrace.stage"]) for run in stages
+    )
+    assert counts == Counter(
         (name, stage) for name in names for stage in ("train", "evaluate", "visualize")
     )
     assert {run.info.status for run in [*swept, *stages]} == {"FINISHED"}

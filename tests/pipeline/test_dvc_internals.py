@@ -1,4 +1,4 @@
-"""What retrace uses of DVC without documentation is still needed, and what it says is what DVC says."""
+"""What retrace uses of DVC without documentation: still needed, and equal to what DVC says."""
 
 import subprocess
 from argparse import ArgumentParser

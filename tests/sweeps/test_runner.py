@@ -12,7 +12,7 @@ import optuna
 import psutil
 import pytest
 from faults.servers import until
-from faults.stages import found, journals
+from faults.stages import event_logs, find_runs
 from mlflow import MlflowClient
 from optuna.distributions import FloatDistribution
 from repository import Clone
@@ -106,8 +106,8 @@ def test_two_processes_make_experiments_under_one_run(clone: Clone) -> None:
         )
         assert "# nor this" in clone.type(f"git show {commit}:src/retrace/added.py")
         assert set(trial["curve"]) == {"1", "2"}, "also of what came from DVC's cache"
-    (above,) = found(store(clone), **{"sweep.summary": "pair"})
-    below = found(store(clone), sweep="pair")
+    (above,) = find_runs(store(clone), **{"sweep.summary": "pair"})
+    below = find_runs(store(clone), sweep="pair")
     assert sorted(run.info.run_name or "" for run in below) == ["pair-0", "pair-1", "pair-2"]
     assert {run.data.tags["mlflow.parentRunId"] for run in below} == {above.info.run_id}
     assert {run.info.status for run in [above, *below]} == {"FINISHED"}
@@ -126,7 +126,7 @@ def test_an_experiment_that_ran_before_comes_from_the_cache_and_is_the_sweep_s_t
     said = clone.run("retrace", "sweep", "lr=0.001,0.005", "--name", "cached")
     assert "the best into the workspace: dvc exp apply cached-" in said
     assert "the same as" not in said
-    below = found(store(clone), sweep="cached")
+    below = find_runs(store(clone), sweep="cached")
     assert {run.data.params["lr"] for run in below} == {"0.001", "0.005"}
     assert named(clone, "cached") == ["cached-0", "cached-1"]
 
@@ -135,7 +135,7 @@ def at_work(clone: Clone, name: str) -> event_log.Event:
     """The start of the journal of the training of the experiment `name`, once it has had some epochs."""
 
     def begun() -> event_log.Event | None:
-        for path in journals(clone.path):
+        for path in event_logs(clone.path):
             events = event_log.read(path)
             is_it = (
                 events[0]["stage"] == "train"
@@ -173,14 +173,14 @@ def test_a_sweep_that_is_killed_or_interrupted_goes_on_with_the_trial_it_was_at(
     assert (first.number, first.params) == (0, before.params)
     assert set(first.intermediate_values) == set(second.intermediate_values) == set(range(1, 61))
     assert named(clone, "killed") == ["killed-0", "killed-1"]
-    ends = [event_log.read(path) for path in journals(clone.path)]
+    ends = [event_log.read(path) for path in event_logs(clone.path)]
     told = [
         (events[0]["experiment"].get("dvc.exp_name"), event_log.end_of(events)) for events in ends
     ]
     statuses = [(end or {})["status"] for name, end in told if name in ("killed-0", "killed-1")]
     assert statuses.count("KILLED") == 2
     resumed = [
-        run for run in found(store(clone), stage="train") if "retrace.resumed" in run.data.tags
+        run for run in find_runs(store(clone), stage="train") if "retrace.resumed" in run.data.tags
     ]
     assert len(resumed) == 2
     assert not list((clone.path / ".retrace/checkpoints").iterdir())
@@ -208,7 +208,7 @@ def test_a_hopeless_trial_is_ended_and_leaves_its_curve(clone: Clone) -> None:
     assert last.state.name == "PRUNED"
     assert 20 <= len(last.intermediate_values) < 60
     (run,) = [
-        run for run in found(store(clone), stage="train") if "retrace.pruned" in run.data.tags
+        run for run in find_runs(store(clone), stage="train") if "retrace.pruned" in run.data.tags
     ]
     assert run.info.status == "KILLED"
     assert run.data.tags["retrace.pruned"] == last.user_attrs["reason"]

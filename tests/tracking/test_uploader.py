@@ -1,4 +1,4 @@
-"""The background uploader: who waits for it, who reports what it could not upload, and when it ends its stage."""
+"""The background uploader: which stage waits for it, what it reports, when it ends its stage."""
 
 import os
 import shutil
@@ -11,33 +11,33 @@ from pathlib import Path
 import psutil
 import pytest
 from faults.servers import until
-from faults.stages import check_complete, journals, pending, surroundings
+from faults.stages import check_complete, event_logs, pending, stage_environment
 
 STAGE = """
 import glob, os, signal, sys, time
 import psutil
-from retrace import errors
+import retrace
 from lab import paths
-from retrace.tracking.stage import stage
+from retrace import errors
 
 def main():
-    with stage.stage(sys.argv[1]) as run:
+    with retrace.stage(sys.argv[1]) as run:
         (uploader,) = psutil.Process().children()
         print(uploader.pid, flush=True)
         run.metrics({"raw_bytes": 1.0})
-        for what in sys.argv[2:]:
-            if what == "freeze":
+        for word in sys.argv[2:]:
+            if word == "freeze":
                 while not glob.glob(".retrace/journal/*.lock"):
                     time.sleep(0.05)
                 uploader.suspend()
-            elif what == "kill":
+            elif word == "kill":
                 uploader.kill()
-            elif what == "model":
+            elif word == "model":
                 paths.WEIGHTS.parent.mkdir()
                 paths.WEIGHTS.write_bytes(b"no weights")
                 paths.CARD.write_bytes(b"no config")
                 run.model(paths.WEIGHTS, paths.CARD)
-            elif what == "sleep":
+            elif word == "sleep":
                 time.sleep(60)
         paths.HISTORY.parent.mkdir(exist_ok=True)
         paths.HISTORY.write_bytes(bytes(range(256)) * 1000)
@@ -50,12 +50,12 @@ errors.run(main)
 
 @pytest.fixture
 def store(folder: Path, empty_store: Path) -> str:
-    """The address of the store of `folder`."""
+    """Return the address of the store of `folder`."""
     return f"sqlite:///{shutil.copy(empty_store, folder / 'mlflow.db')}"
 
 
 def start(folder: Path, *words: str, dvc: bool = True) -> "subprocess.Popen[str]":
-    env = surroundings(folder) | ({"DVC_STAGE": words[0]} if dvc else {})
+    env = stage_environment(folder) | ({"DVC_STAGE": words[0]} if dvc else {})
     pipe = subprocess.PIPE
     command = [sys.executable, "-c", STAGE, *words]
     return subprocess.Popen(command, cwd=folder, env=env, stdout=pipe, stderr=pipe, text=True)
@@ -73,60 +73,61 @@ def is_gone(pid: int) -> bool:
     return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
-def test_an_early_stage_does_not_wait(folder: Path, store: str) -> None:
+def test_early_stage_does_not_wait(folder: Path, store: str) -> None:
     uploader, err = run(folder, "download", "freeze")
     assert err == ""
     assert len(pending(folder)) == 1
     psutil.Process(uploader).resume()
     until(lambda: is_gone(uploader), what="the uploader's end")
-    check_complete(store, folder, journals(folder)[0])
+    check_complete(store, folder, event_logs(folder)[0])
 
 
 @pytest.mark.parametrize("dvc", [True, False])
-def test_the_last_stage_waits(folder: Path, store: str, *, dvc: bool) -> None:
+def test_last_stage_waits(folder: Path, store: str, *, dvc: bool) -> None:
     name = "visualize" if dvc else "download"  # outside DVC, each is the last
     uploader, err = run(folder, name, dvc=dvc)
     assert err == ""
     assert is_gone(uploader)
-    check_complete(store, folder, journals(folder)[0])
+    check_complete(store, folder, event_logs(folder)[0])
 
 
-def test_a_stage_in_a_copy_waits(
+def test_stage_in_copy_waits(
     folder: Path, store: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     copy = tmp_path_factory.mktemp("copy")
     for name in ("params.yaml", "dvc.yaml"):
         shutil.copy(folder / name, copy)
     command = [sys.executable, "-c", STAGE, "download"]
-    env = surroundings(folder) | {"DVC_STAGE": "download", "DVC_ROOT": str(folder)}
+    env = stage_environment(folder) | {"DVC_STAGE": "download", "DVC_ROOT": str(folder)}
     subprocess.run(command, cwd=copy, env=env, check=True, capture_output=True)
-    check_complete(store, folder, journals(folder)[0])
+    check_complete(store, folder, event_logs(folder)[0])
 
 
-def test_the_last_stage_waits_for_earlier_uploaders(folder: Path, store: str) -> None:
+def test_last_stage_waits_for_earlier_uploaders(folder: Path, store: str) -> None:
     uploader, _ = run(folder, "download", "freeze")
     with start(folder, "visualize") as stage:
         until(
-            lambda: len(journals(folder)) == 2 and len(pending(folder)) == 1, what="its own upload"
+            lambda: len(event_logs(folder)) == 2 and len(pending(folder)) == 1,
+            what="its own upload",
         )
         assert stage.poll() is None
         psutil.Process(uploader).resume()
         _, err = stage.communicate(timeout=120)
     assert (stage.returncode, err) == (0, "")
-    for path in journals(folder):
+    for path in event_logs(folder):
         check_complete(store, folder, path)
 
 
-def test_the_last_stage_uploads_what_a_killed_uploader_left(folder: Path, store: str) -> None:
+def test_last_stage_uploads_leftovers(folder: Path, store: str) -> None:
     run(folder, "download", "kill")
     assert len(pending(folder)) == 1
     _, err = run(folder, "visualize")
     assert err == ""
-    for path in journals(folder):
+    for path in event_logs(folder):
         check_complete(store, folder, path)
 
 
-def test_the_last_stage_reports_what_mlflow_lacks(folder: Path, store: str) -> None:
+def test_last_stage_reports_what_mlflow_lacks(folder: Path, store: str) -> None:
     uploader, err = run(folder, "train", "model")
     assert err == ""
     until(lambda: is_gone(uploader), what="the uploader's end")
@@ -137,11 +138,12 @@ def test_the_last_stage_reports_what_mlflow_lacks(folder: Path, store: str) -> N
     assert pending(folder) == [refused]
 
 
-def test_a_stage_ends_when_its_dvc_is_killed(folder: Path, store: str) -> None:
+def test_stage_ends_when_its_dvc_is_killed(folder: Path, store: str) -> None:
     (folder / "dvc").write_text(
-        f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {STAGE!r}, 'train', 'sleep'])"
+        "import subprocess, sys\n"
+        f"subprocess.run([sys.executable, '-c', {STAGE!r}, 'train', 'sleep'])"
     )
-    env = surroundings(folder) | {"DVC_STAGE": "train"}
+    env = stage_environment(folder) | {"DVC_STAGE": "train"}
     command = [sys.executable, str(folder / "dvc")]
     with subprocess.Popen(
         command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
@@ -153,4 +155,4 @@ def test_a_stage_ends_when_its_dvc_is_killed(folder: Path, store: str) -> None:
         os.kill(dvc.pid, signal.SIGKILL)
         until(lambda: is_gone(stage.pid), within_s=5, what="the stage's end")
         until(lambda: is_gone(uploader), what="the uploader's end")
-    check_complete(store, folder, journals(folder)[0], "KILLED")
+    check_complete(store, folder, event_logs(folder)[0], "KILLED")

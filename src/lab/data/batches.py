@@ -34,7 +34,8 @@ def on_device(samples: Samples, device: torch.device) -> Split:
 
     Raises ParamsError if they are too large for a GPU's memory.
     """
-    inputs, reader = samples.inputs, None
+    inputs = samples.inputs
+    reader = None
     if isinstance(inputs, np.memmap) and device.type == "cpu":
         if memmap.exceeds_memory(inputs.nbytes):
             reader = memmap.Reader(inputs)
@@ -46,8 +47,8 @@ def on_device(samples: Samples, device: torch.device) -> Split:
     except torch.OutOfMemoryError:
         gigabytes = inputs.nbytes / 1e9
         raise ParamsError(
-            f"{paths.PARAMS}: the data takes {gigabytes:.1f} GB, for which the GPU's memory has no room; "
-            "`device: cpu` reads what is too large from the disk"
+            f"{paths.PARAMS}: the data takes {gigabytes:.1f} GB, for which the GPU's memory has no "
+            "room; `device: cpu` reads what is too large from the disk"
         ) from None
 
 
@@ -89,10 +90,11 @@ def shuffled(
 ) -> Iterator[tuple[Inputs, Labels]]:
     """Yield an epoch's batches in random order, augmented, without the first `after` ones.
 
-    The order is a function of (seed, epoch). `generator` draws the augmentation: it is seeded with
-    them too, unless `after` is given, when it has to be as those batches left it. If one batch holds
-    all samples, they keep their order, and without augmentation the batch is the split itself, which
-    must not be written to.
+    The order is a function of (seed, epoch). `generator` draws the augmentation. It is seeded with
+    them too, unless `after` is given: then it must be in the state after those batches.
+
+    If one batch holds all samples, they keep their order. Without augmentation that batch is the
+    split itself, which must not be written to.
     """
     if len(split) <= size and not split.reader:
         if not after:

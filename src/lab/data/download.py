@@ -74,12 +74,13 @@ def _verify(raw_files: Sequence[RawFile], folder: Path) -> None:
 
 
 def _mismatch(file: RawFile, folder: Path) -> str | None:
-    """How the file in `folder` differs from the pinned size and digests; None if it does not."""
+    """Return how the file in `folder` differs from the pinned size and digests, None if not."""
     path = folder / file.name
     if not path.is_file():
         return f"{file.name} is missing"
     if path.stat().st_size != file.size:
-        return f"{file.name} is not the file: {path.stat().st_size} bytes or more, expected {file.size}"
+        size = path.stat().st_size
+        return f"{file.name} is not the file: {size} bytes or more, expected {file.size}"
     for kind, expected in (("md5", file.md5), ("sha256", file.sha256)):
         actual = hashing.digest(path, kind)
         if actual != expected:

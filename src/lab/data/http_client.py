@@ -83,7 +83,7 @@ def _is_temporary(error: requests.RequestException) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    """The innermost reason. The errors around it show the address with its query."""
+    """Return the innermost reason. The errors around it show the address with its query."""
     if isinstance(error, requests.RequestException) and error.response is not None:
         return f"HTTP status {error.response.status_code}, {error.response.reason}"
     cause = getattr(error, "reason", None) or error.args[0]

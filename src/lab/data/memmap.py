@@ -24,7 +24,7 @@ def exceeds_memory(n_bytes: int) -> bool:
 
 
 def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
-    """A new array, uninitialized; in an unnamed file below data/ if it would exceed memory.
+    """Return a new array, uninitialized: in an unnamed file below data/ if memory is too small.
 
     Raises DataError if the disk has no room for that file.
     """
@@ -53,7 +53,7 @@ def blocks(n_rows: int, row_bytes: int) -> Iterable[slice]:
 
 
 def take(rows: np.ndarray, indices: np.ndarray) -> np.ndarray:
-    """A copy of the rows with these indices; like `rows`, it may be in a file."""
+    """Copy the rows with these indices; like `rows`, the copy may be in a file."""
     copy = empty((len(indices), *rows.shape[1:]), rows.dtype)
     for block in blocks(len(indices), rows[:1].nbytes):
         copy[block] = rows[indices[block]]
@@ -61,7 +61,7 @@ def take(rows: np.ndarray, indices: np.ndarray) -> np.ndarray:
 
 
 def from_file(path: Path, dtype: np.dtype[Any], offset: int, shape: tuple[int, ...]) -> np.memmap:
-    """The array at `offset` of a file, read as it is used. What is written to it isn't saved."""
+    """Map the array at `offset` of a file. It is read as it is used; writes to it are not saved."""
     return np.memmap(path, dtype, "c", offset, shape)
 
 

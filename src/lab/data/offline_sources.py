@@ -204,7 +204,7 @@ def _unpack(
 
 
 def _max_bytes(files: Sequence[File]) -> int:
-    """The most bytes to read of an archive with these files."""
+    """Return the most bytes to read of an archive with these files."""
     return sum(file.size for file in files) + MAX_EXTRA_BYTES
 
 

@@ -1,40 +1,26 @@
 """The trained network as MLflow serves it: a pt2 program from raw inputs to probabilities."""
 
 import tempfile
-import uuid
-from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lab.serving import programs
 from retrace.errors import DataError
 from retrace.store import backend
 
 if TYPE_CHECKING:
     from lab.serving.prediction import Device, Predictor
 
+PT2 = "data/model.pt2"
 REQUIREMENTS = ("torch", "numpy")
 
 
 def package(weights: Path, card: Path, folder: Path) -> None:
-    """Write the network to `folder` in MLflow's format: the entry point `retrace.packagers`.
+    """Export the network to `folder` in MLflow's format: the entry point `retrace.packagers`.
 
-    Needs torch, and the code that the network was built with, unless the same network was packaged
-    before.
+    The model is a pt2 program with signature, input example and requirements. Needs the code that
+    the network was built with. Raises DataError if the weights do not fit it.
     """
-    network = programs.of(card)
-    program = programs.kept(network)
-    if program:
-        programs.fill(program, weights, folder)
-        _renew(folder)
-    else:
-        export(weights, card, folder)
-        programs.keep(folder, network)
-
-
-def export(weights: Path, card: Path, folder: Path) -> None:
-    """Write the network to `folder` as a pt2 program with signature, example and requirements."""
     import torch
     from mlflow import pytorch
     from mlflow.models import infer_signature
@@ -51,19 +37,9 @@ def export(weights: Path, card: Path, folder: Path) -> None:
         str(folder),
         signature=signature,
         input_example=example,
-        pip_requirements=[f"{package}=={version(package)}" for package in REQUIREMENTS],
+        pip_requirements=[f"{name}=={version(name)}" for name in REQUIREMENTS],
         metadata={"class_names": list(config.class_names), "resize": config.resize},
     )
-
-
-def _renew(folder: Path) -> None:
-    """Give the model in `folder` an id and a time of its own."""
-    from mlflow.models import Model
-
-    config = Model.load(str(folder))
-    config.model_uuid = uuid.uuid4().hex
-    config.utc_time_created = str(datetime.now(UTC).replace(tzinfo=None))
-    config.save(str(folder / "MLmodel"))
 
 
 def load(model: str, device: "Device") -> "Predictor":
@@ -84,7 +60,7 @@ def load(model: str, device: "Device") -> "Predictor":
         is_ours = (
             loader.get(pyfunc.MAIN) == "mlflow.pytorch"
             and pyfunc.CODE not in loader
-            and Path(path, programs.PT2).exists()
+            and Path(path, PT2).exists()
         )
         if not is_ours or "class_names" not in metadata or config.signature is None:
             raise DataError(f"model {model}: is not of this pipeline; `mlflow ui` shows what it is")

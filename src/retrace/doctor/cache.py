@@ -1,4 +1,4 @@
-"""DVC's cache: whether its files are intact, how they are linked, and who else can write to it."""
+"""DVC's cache: are its files intact, how are they linked, and who else can write to it?"""
 
 import os
 import shlex
@@ -16,7 +16,7 @@ LINKS = "reflink,hardlink,symlink,copy"
 
 
 def objects() -> Iterator[Finding]:
-    """All objects are read-only: DVC trusts these without hashing them again."""
+    """Check that all objects are read-only: DVC trusts these without hashing them again."""
     folder = dvc_internals.objects()
     files = [Path(entry) for entry in _files(folder)]
     loose = [file for file in files if file.stat().st_mode & 0o222]
@@ -31,20 +31,19 @@ def objects() -> Iterator[Finding]:
             break
         (intact if _is_intact(file) else damaged).append(str(file))
     if damaged:
-        said = (
+        state = (
             f"{len(damaged)} objects in DVC's cache were overwritten: their MD5 is not their name"
         )
-        yield problem(
-            f"{said}; `dvc repro` reproduces them", f"rm -f {shlex.join(damaged[:SHOWN])}"
-        )
-    elif len(intact) == len(loose):
-        said = f"{len(loose)} objects in DVC's cache are writable; none has changed yet"
-        yield warning(
-            said, f"find {shlex.quote(str(folder))} -type f -perm /222 -exec chmod a-w {{}} +"
-        )
+        repair = f"rm -f {shlex.join(damaged[:SHOWN])}"
+        yield problem(f"{state}; `dvc repro` reproduces them", repair)
+        return
+    state = f"{len(loose)} objects in DVC's cache are writable"
+    if len(intact) == len(loose):
+        repair = f"find {shlex.quote(str(folder))} -type f -perm /222 -exec chmod a-w {{}} +"
+        yield warning(f"{state}; none has changed yet", repair)
     else:
-        said = f"{len(loose)} objects in DVC's cache are writable; {len(intact)} were hashed and are intact"
-        yield warning(f"{said}; the next call continues", f"chmod a-w {shlex.join(intact)}")
+        hashed = f"{len(intact)} were hashed and are intact; the next call continues"
+        yield warning(f"{state}; {hashed}", f"chmod a-w {shlex.join(intact)}")
 
 
 def _files(folder: Path) -> Iterator[str]:
@@ -60,41 +59,34 @@ def _is_intact(file: Path) -> bool:
 
 
 def links() -> Iterator[Finding]:
-    """Outputs are links to the cache if the file system has links, not copies."""
+    """Check that outputs are links to the cache, not copies, if the file system has links."""
     kinds = dvc_internals.config()["cache"].get("type") or []
-    there = next(
-        each
-        for each in (dvc_internals.cache(), *dvc_internals.cache().absolute().parents)
-        if each.exists()
-    )
+    folder = dvc_internals.cache().absolute()
+    there = next(each for each in (folder, *folder.parents) if each.exists())
     if set(kinds) <= {"copy", "reflink"}:
-        said = "outputs are copies of the cache's files: twice the space, unless there are reflinks"
-        yield warning(said, f"dvc config cache.type {LINKS}")
+        state = "outputs are copies of the cache's files: twice the space without reflinks"
+        yield warning(state, f"dvc config cache.type {LINKS}")
     elif there.stat().st_dev != Path().stat().st_dev:
-        yield ok(
-            f"DVC's cache is on another file system, so outputs are symbolic links: {', '.join(kinds)}"
-        )
+        state = "DVC's cache is on another file system, so outputs are symbolic links"
+        yield ok(f"{state}: {', '.join(kinds)}")
     else:
         yield ok(f"outputs are links into DVC's cache: {', '.join(kinds)}")
 
 
 def site() -> Iterator[Finding]:
-    """Nobody else can write to the folder that DVC unpickles from (CVE-2025-69872)."""
+    """Check that nobody else can write to the folder that DVC unpickles from (CVE-2025-69872)."""
     folder = dvc_internals.site_cache()
     private = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "retrace" / "dvc"
     if folder.parts[:2] == ("/", "var") or folder.parts[:2] == ("/", "Library"):  # DVC's own choice
-        said = f"DVC keeps what it unpickles in {folder}, which everybody can write to"
-        names = shlex.join([str(private), str(private / "repo")])
-        yield problem(
-            said, f"install -d -m 700 {names} && dvc config --local core.site_cache_dir {private}"
-        )
+        state = f"DVC keeps what it unpickles in {folder}, which everybody can write to"
+        create = f"install -d -m 700 {shlex.join([str(private), str(private / 'repo')])}"
+        yield problem(state, f"{create} && dvc config --local core.site_cache_dir {private}")
         return
-    loose = [
-        each for each in (folder, folder / "repo") if each.exists() and not _is_private(each.stat())
-    ]
+    present = [each for each in (folder, folder / "repo") if each.exists()]
+    loose = [str(each) for each in present if not _is_private(each.stat())]
     if loose:
-        said = f"others can write to {some(list(map(str, loose)))}, from where DVC unpickles"
-        yield problem(said, f"chmod go-w {shlex.join(map(str, loose))}")
+        state = f"others can write to {some(loose)}, from where DVC unpickles"
+        yield problem(state, f"chmod go-w {shlex.join(loose)}")
     else:
         yield ok(f"what DVC unpickles is in {folder}, which nobody else can write to")
 

@@ -18,7 +18,7 @@ DROP = f"git for-each-ref --format='delete %(refname)' {EXEC} | git update-ref -
 
 
 def locks() -> Iterator[Finding]:
-    """DVC's list of locks names no dead process."""
+    """Check that DVC's list of locks names no dead process."""
     if not RWLOCK.exists():
         return
     try:
@@ -28,7 +28,7 @@ def locks() -> Iterator[Finding]:
         return
     gone = {pid: command for pid, command in holders.items() if not _is_dvc(pid)}
     if gone:
-        # DVC ignores a PID that no process has, and waits in vain for another process that reuses it.
+        # DVC ignores a PID without a process, and waits in vain for a process that reuses it.
         level = problem if any(map(psutil.pid_exists, gone)) else warning
         yield level(f"{RWLOCK} locks files for {_processes(gone)}, which is gone", f"rm {RWLOCK}")
     elif holders:
@@ -58,11 +58,10 @@ def _is_dvc(pid: int) -> bool:
 
 
 def refs() -> Iterator[Finding]:
-    """No interrupted `dvc exp run` has left its refs in git."""
+    """Check that no interrupted `dvc exp run` has left its refs in git."""
     names = (git.output("for-each-ref", "--format=%(refname)", EXEC) or "").split()
-    left = [
-        name.removeprefix(EXEC) for name in names if not name.endswith("/EXEC_HEAD")
-    ]  # every run leaves this one
+    # Every run leaves EXEC_HEAD.
+    left = [name.removeprefix(EXEC) for name in names if not name.endswith("/EXEC_HEAD")]
     is_running = any("dvc" in command and "exp" in command for command in _commands_here())
     if left and not is_running:
         yield warning(f"{EXEC} has {some(left)} of an interrupted `dvc exp run`", DROP)
@@ -79,7 +78,7 @@ def _commands_here() -> Iterator[list[str]]:
 
 
 def baselines() -> Iterator[Finding]:
-    """Each experiment's baseline is on a branch or tag; `dvc exp show` hides the others."""
+    """Check that each experiment's baseline is on a branch or tag; `dvc exp show` hides others."""
     lost = []
     kept: dict[str, bool] = {}
     experiments = git.experiments()
@@ -93,37 +92,31 @@ def baselines() -> Iterator[Finding]:
             lost.append(experiment.name)
     if lost:
         state = f"{len(lost)} experiments have baselines that no branch has: {some(lost)}"
-        yield warning(
-            f"{state}; `dvc exp branch NAME BRANCH` keeps one", f"dvc exp remove {shlex.join(lost)}"
-        )
+        keep = "`dvc exp branch NAME BRANCH` keeps one"
+        yield warning(f"{state}; {keep}", f"dvc exp remove {shlex.join(lost)}")
     elif experiments:
         yield ok(f"{len(experiments)} experiments")
 
 
 def queue() -> Iterator[Finding]:
-    """Each Running task has a worker."""
+    """Check that each Running task has a worker."""
     if not any((dvc_internals.EXPERIMENTS / "celery" / "broker" / "processed").glob("*")):
         return  # the queue was never used
     with dvc_internals.opened_queue() as celery_queue:
-        lost = [
-            task.entry.name or task.entry.stash_rev[:7] for task in dvc_queue.lost(celery_queue)
-        ]
+        entries = [task.entry for task in dvc_queue.lost(celery_queue)]
+    lost = [entry.name or entry.stash_rev[:7] for entry in entries]
     if lost:
-        yield problem(
-            f"{some(lost)}: Running in the queue, but no worker has it", "retrace reconcile"
-        )
+        state = f"{some(lost)}: Running in the queue, but no worker has it"
+        yield problem(state, "retrace reconcile")
 
 
 def folders() -> Iterator[Finding]:
-    """No unused folder of an experiment is left."""
-    if left := dvc_queue.leftovers(dvc_internals.EXPERIMENTS):
-        size = sum(
-            file.lstat().st_size
-            for folder in left
-            for file in folder.rglob("*")
-            if not file.is_dir()
-        )
-        state = f"{len(left)} unused folders of experiments in {dvc_internals.EXPERIMENTS}, {size / 1e6:,.0f} MB"
+    """Check that no unused folder of an experiment is left."""
+    left = dvc_queue.leftovers(dvc_internals.EXPERIMENTS)
+    if left:
+        files = [file for folder in left for file in folder.rglob("*") if not file.is_dir()]
+        size = f"{sum(file.lstat().st_size for file in files) / 1e6:,.0f} MB"
+        state = f"{len(left)} unused folders of experiments in {dvc_internals.EXPERIMENTS}, {size}"
         yield warning(state, "retrace reconcile")
 
 

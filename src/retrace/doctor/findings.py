@@ -6,16 +6,14 @@ from typing import Literal
 
 Level = Literal["ok", "warning", "problem"]
 
-REBUILD = (
-    "rm -f .venv/.complete && make env"  # the environment from requirements.txt, whatever is there
-)
+REBUILD = "rm -f .venv/.complete && make env"  # the environment anew, from requirements.txt
 
 
 @dataclass(frozen=True)
 class Finding:
     """What is in order, may be intended (a warning), or is wrong (a problem).
 
-    `repair` is the shell command that resolves it, to type in the repository's root, if there is one.
+    `repair` is the shell command that resolves it, in the repository's root, if there is one.
     """
 
     level: Level

@@ -8,26 +8,26 @@ from retrace.system import files, processes
 
 
 def journals() -> Iterator[Finding]:
-    """MLflow has all event logs."""
+    """Check that MLflow has all event logs."""
     pending = event_log.pending(event_log.folder())
-    if over := [path for path in pending if event_log.is_over(path)]:
+    over = [path for path in pending if event_log.is_over(path)]
+    if over:
         yield warning(f"MLflow lacks events of {len(over)} stages that are over", "retrace sync")
     elif pending:
         yield ok(f"{len(pending)} stages are running")
 
 
 def checkpoints() -> Iterator[Finding]:
-    """No interrupted training waits to be resumed."""
+    """Check that no interrupted training waits to be resumed."""
     left = []
     for folder in (files.root() / checkpoint.FOLDER).glob("*/"):
         with processes.try_lock(folder) as free:
             left += [folder] if free else []
     if left:
         size = sum(file.stat().st_size for folder in left for file in folder.glob("*"))
-        state = f"{len(left)} trainings were interrupted, of {size / 1e6:,.1f} MB; the same commands resume them"
-        yield warning(
-            f"{state}, this deletes them; `retrace clean` lists them", "retrace clean --force"
-        )
+        state = f"{len(left)} trainings were interrupted, of {size / 1e6:,.1f} MB"
+        remedy = "the same commands resume them, this deletes them; `retrace clean` lists them"
+        yield warning(f"{state}; {remedy}", "retrace clean --force")
 
 
 CHECKS: dict[str, Check] = {"journals": journals, "checkpoints": checkpoints}

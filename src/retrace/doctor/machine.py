@@ -17,7 +17,7 @@ GC = "dvc gc --workspace --all-experiments"  # asks first; also removes what onl
 
 
 def memory() -> Iterator[Finding]:
-    """Enough memory is free, within a container's limit too."""
+    """Check that enough memory is free, within a container's limit too."""
     from retrace.system import memory
 
     free = memory.free()
@@ -29,30 +29,29 @@ def memory() -> Iterator[Finding]:
 
 
 def disks() -> Iterator[Finding]:
-    """There is room for results, DVC's cache and downloads."""
+    """Check that there is room for results, DVC's cache and downloads."""
     seen: dict[int, str] = {}
     for name, folder in {
         "this repository": Path(),
         "DVC's cache": dvc_internals.cache(),
         "downloads": files.cache("x").parent,
     }.items():
-        there = next(
-            each for each in (folder.absolute(), *folder.absolute().parents) if each.exists()
-        )
+        above = (folder.absolute(), *folder.absolute().parents)
+        there = next(each for each in above if each.exists())
         if there.stat().st_dev in seen:
             continue
         seen[there.stat().st_dev] = name
         free = shutil.disk_usage(there).free
         volume = os.statvfs(there)
-        said = f"{free / 1e9:,.1f} GB are free for {name}, in {there}"
+        state = f"{free / 1e9:,.1f} GB are free for {name}, in {there}"
         if volume.f_files and volume.f_favail < LEAST_FILES:
             yield problem(f"{volume.f_favail:,} more files fit for {name}, in {there}", GC)
         if free < LEAST_DISK:
-            yield problem(said, GC)
+            yield problem(state, GC)
         elif free < LOW_DISK:
-            yield warning(said, GC)
+            yield warning(state, GC)
         else:
-            yield ok(said)
+            yield ok(state)
 
 
 CHECKS: dict[str, Check] = {"memory": memory, "disk": disks}

@@ -1,9 +1,10 @@
-"""Whether params.yaml, dvc.yaml, dvc.lock and the code agree."""
+"""Do params.yaml, dvc.yaml, dvc.lock and the code agree?"""
 
 import json
 import re
 import subprocess
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,16 @@ STATUS_S = 15.0  # for `dvc status`, unless it has to hash gigabytes
 
 
 def parameters() -> Iterator[Finding]:
-    """The stages accept params.yaml."""
+    """Check that the stages accept params.yaml."""
     try:
         params_file.check(params_file.read())
-        yield ok("what stages accept")
+        yield ok("values that the stages accept")
     except RetraceError as error:
         yield problem(str(error).partition("\n")[0], "git restore --source=HEAD params.yaml")
 
 
 def lock() -> Iterator[Finding]:
-    """dvc.lock and dvc.yaml are well-formed."""
+    """Check that dvc.lock and dvc.yaml are valid."""
     try:
         values = params_file.read()
     except RetraceError:
@@ -37,37 +38,31 @@ def lock() -> Iterator[Finding]:
 
 
 def declared() -> Iterator[Finding]:
-    """The deps and params of a stage in dvc.yaml are what it imports and reads."""
-    if Path(imports.__file__).resolve().parents[1] != Path("src").resolve():
-        return  # the installed code is another repository's
-    modules = imports.imports_of()
-    stale: list[imports.Stale] = []
-    for name, stage in graph.declared().items():
-        source = Path(f"stages/{name}.py").read_text(encoding="utf-8")
-        stale += imports.stale_deps(name, stage["deps"], source, modules)
-        stale += imports.stale_params(name, stage["params"])
+    """Check that the code among each stage's deps is what its script imports."""
+    packages = imports.packages()
+    if not packages or not all(map(_is_imported_from_here, packages)):
+        return  # without src/, or the installed code is another repository's
+    stale = imports.check()
     for entry in stale:
-        yield problem(f"{entry}; DVC reruns stages by it", _repair(entry))
+        yield problem(f"{entry}; DVC reruns stages by it", "make deps")
     if not stale:
-        yield ok("each stage declares what it imports and reads")
+        yield ok("each stage declares what it imports")
 
 
-def _repair(stale: imports.Stale) -> str:
-    if stale.fault == "lacks":
-        change = rf"s|^    {stale.key}:|&\n      - {stale.entry}|"
-    else:
-        change = rf"{{ \|^      - {stale.entry}$|d }}"
-    return f"sed -i '/^  {stale.stage}:/,/^  [a-z]/ {change}' dvc.yaml"
+def _is_imported_from_here(package: str) -> bool:
+    """Return whether Python imports this package from src/ of this repository."""
+    spec = find_spec(package)
+    here = (imports.SOURCE / package).resolve()
+    return bool(spec and spec.origin) and Path(str(spec.origin)).resolve().parent == here
 
 
 def status() -> Iterator[Finding]:
-    """All files are up to date with dvc.lock, the parameters and the code."""
+    """Check that all files are up to date with dvc.lock, the parameters and the code."""
     try:
         ended = dvc_cli.run("status", "--json", timeout=STATUS_S)
     except subprocess.TimeoutExpired:
-        yield warning(
-            f"`dvc status` takes more than {STATUS_S:.0f} s: it hashes large files", "dvc status"
-        )
+        took = f"`dvc status` takes more than {STATUS_S:.0f} s: it hashes large files"
+        yield warning(took, "dvc status")
         return
     if ended.returncode:
         lines = ended.stderr.split("\n\n")[0].strip().splitlines()
@@ -83,7 +78,7 @@ def status() -> Iterator[Finding]:
 
 
 def _changed(stage: str, changes: list[Any]) -> str:
-    """Name a stage and what has changed of it."""
+    """Return a stage's name and its changed files."""
     paths = {
         path
         for change in changes

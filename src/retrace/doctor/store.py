@@ -1,4 +1,4 @@
-"""MLflow's store: whether it answers, is intact and has this MLflow's schema; stale runs and files.
+"""MLflow's store: does it answer, is it intact, of this MLflow's schema, without stale runs?
 
 A database is read as a file, read-only and without MLflow, whose import takes seconds and which
 would change it.
@@ -29,47 +29,46 @@ SELECT coalesce(name, run_uuid), value FROM runs JOIN tags USING (run_uuid)
 WHERE status = 'RUNNING' AND lifecycle_stage = 'active' AND key = 'retrace.process'
 """
 LOCATED = """
-SELECT name, artifact_location FROM experiments AS e WHERE lifecycle_stage = 'active'
-AND EXISTS (SELECT 1 FROM runs WHERE runs.experiment_id = e.experiment_id AND runs.lifecycle_stage = 'active')
+SELECT name, artifact_location FROM experiments AS e WHERE lifecycle_stage = 'active' AND EXISTS (
+    SELECT 1 FROM runs
+    WHERE runs.experiment_id = e.experiment_id AND runs.lifecycle_stage = 'active'
+)
 """
 
 
 def database() -> Path | None:
     """Return the file of the store, if it is one."""
     address = location.address()
-    return (
-        Path(address.removeprefix(location.SQLITE)) if address.startswith(location.SQLITE) else None
-    )
+    is_file = address.startswith(location.SQLITE)
+    return Path(address.removeprefix(location.SQLITE)) if is_file else None
 
 
 @contextmanager
 def opened(file: Path) -> Iterator[sqlite3.Connection]:
     """Open the database without writing, not even the files beside it that a reader creates."""
     options = "mode=ro" if Path(f"{file}-wal").exists() else "mode=ro&immutable=1"
-    with closing(
-        sqlite3.connect(f"file:{quote(str(file))}?{options}", uri=True, timeout=2)
-    ) as connection:
+    address = f"file:{quote(str(file))}?{options}"
+    with closing(sqlite3.connect(address, uri=True, timeout=2)) as connection:
         yield connection
 
 
 def answers() -> Iterator[Finding]:
-    """The store exists and is readable."""
+    """Check that the store exists and is readable."""
     file = database()
     if file is None:
         yield from _server(location.address())
     elif not file.exists():
         yield ok(f"no {file.name} yet: the first run creates it")
     elif file.stat().st_size == 0:
-        yield problem(
-            f"{file.name} is empty: processes that start together would break it", f"rm {_q(file)}"
-        )
-    elif why := _damage(file):
-        yield problem(
-            f"{file.name} is damaged ({why}); event logs restore the runs, without files",
-            _restore(file),
-        )
+        state = f"{file.name} is empty: processes that start together would break it"
+        yield problem(state, f"rm {_q(file)}")
     else:
-        yield ok(f"{file.name}, {file.stat().st_size / 1e6:,.1f} MB")
+        damage = _damage(file)
+        if damage:
+            state = f"{file.name} is damaged ({damage})"
+            yield problem(f"{state}; event logs restore the runs, without files", _restore(file))
+        else:
+            yield ok(f"{file.name}, {file.stat().st_size / 1e6:,.1f} MB")
 
 
 def _server(address: str) -> Iterator[Finding]:
@@ -134,7 +133,7 @@ def _restore(file: Path) -> str:
 
 
 def schema() -> Iterator[Finding]:
-    """The database has the schema of the installed MLflow."""
+    """Check that the database has the schema of the installed MLflow."""
     file = database()
     tables = _rows("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'")
     if file is None or tables is None:
@@ -182,9 +181,10 @@ def _revisions() -> tuple[set[str], str]:
 
 
 def stale() -> Iterator[Finding]:
-    """No run is RUNNING whose process is gone."""
+    """Check that no run is RUNNING whose process is gone."""
     running = _rows(RUNNING) or []
-    if gone := [name for name, process in running if not processes.alive(processes.read(process))]:
+    gone = [name for name, process in running if not processes.alive(processes.read(process))]
+    if gone:
         yield _stale(gone)
     elif running:
         yield ok(f"{len(running)} runs are running")
@@ -195,7 +195,7 @@ def _stale(names: list[str]) -> Finding:
 
 
 def artifacts() -> Iterator[Finding]:
-    """The files of runs are where the database has them, a location that never changes."""
+    """Check that the files of runs are where the database has them, which never changes."""
     located = _rows(LOCATED) or []
     here = files.root() / "mlruns"
     folders = {name: _folder(location) for name, location in located}
@@ -207,8 +207,8 @@ def artifacts() -> Iterator[Finding]:
             repair = f"mkdir -p {_q(folder.parent.parent)} && ln -s {_q(here)} {_q(folder.parent)}"
             yield problem(state, repair)
         else:
-            state = f"the files of experiment {name}, in {folder}, are gone; new ones will be written there"
-            yield warning(state, f"mkdir -p {_q(folder)}")
+            state = f"the files of experiment {name}, in {folder}, are gone"
+            yield warning(f"{state}; new ones will be written there", f"mkdir -p {_q(folder)}")
 
 
 def _folder(location: str) -> Path | None:
@@ -218,14 +218,12 @@ def _folder(location: str) -> Path | None:
 
 
 def waiting() -> Iterator[Finding]:
-    """No large write-ahead log slows down the database."""
+    """Check that no large write-ahead log slows down the database."""
     file = database()
     wal = Path(f"{file}-wal")
     if file and wal.exists() and wal.stat().st_size > BIG_WAL:
-        yield warning(
-            f"{wal.stat().st_size / 1e6:,.0f} MB of changes wait beside {file.name}; end `retrace ui`",
-            SYNC,
-        )
+        size = f"{wal.stat().st_size / 1e6:,.0f} MB"
+        yield warning(f"{size} of changes wait beside {file.name}; end `retrace ui`", SYNC)
 
 
 def _rows(query: str) -> list[tuple[str, ...]] | None:

@@ -5,10 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-OF_A_STAGE = (
-    "DVC_ROOT",
-    "DVC_STAGE",
-)  # DVC sets them for a stage; a DVC started there must not have them
+OF_A_STAGE = ("DVC_ROOT", "DVC_STAGE")  # set for a stage; a DVC started there must not have them
 
 
 def environment(*without: str) -> dict[str, str]:

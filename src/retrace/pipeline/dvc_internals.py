@@ -2,15 +2,16 @@
 
 dvc.api (3.67) reads files, metrics, parameters and experiments. It has nothing for the folders of
 the cache, for the run cache and single files of a remote, or for tasks of the queue whose worker is
-gone (treeverse/dvc#8702, which still happens after a crash). tests/test_dvc_internals.py fails when that changes.
+gone (treeverse/dvc#8702, which still happens after a crash).
+tests/pipeline/test_dvc_internals.py fails when that changes.
 """
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 
@@ -27,7 +28,7 @@ Outputs = list[dict[str, Any]]  # of a stage in the run cache: path and md5 of e
 def config() -> dict[str, Any]:
     """Return DVC's configuration: the repository's, the user's and the machine's in one.
 
-    It is read without opening the repository, which would write. Raises RetraceError where DVC
+    It is read without opening the repository, which would write. Raises RetraceError if DVC
     does not accept it.
     """
     from dvc.config import Config, ConfigError
@@ -91,7 +92,7 @@ def cached_runs(repo: Any) -> Iterator[tuple[Path, Outputs]]:
 
 
 class Remote:
-    """DVC's default remote. Raises RetraceError where there is none."""
+    """DVC's default remote. Raises RetraceError without one."""
 
     def __init__(self, repo: Any) -> None:
         from dvc.config import NoRemoteError
@@ -114,7 +115,7 @@ class Remote:
             index.clear()
 
     def remove_if_damaged(self, oid: str) -> bool:
-        """Remove an object whose bytes do not have the MD5 in its name; return whether it was so."""
+        """Remove an object whose bytes differ from the MD5 in its name; return whether they did."""
         odb = self._remote.odb
         path = odb.oid_to_path(oid)
         if not odb.fs.exists(path):
@@ -137,13 +138,31 @@ class Remote:
         from dvc_objects.fs.generic import copy
         from dvc_objects.fs.local import LocalFileSystem
 
-        odb, cache = self._remote.legacy_odb, Path(self._repo.cache.legacy.path)
+        odb = self._remote.legacy_odb
+        cache = Path(self._repo.cache.legacy.path)
         folder = odb.fs.join(odb.path, "runs")
         present = set(odb.fs.find(folder)) if odb.fs.exists(folder) else set()
         for file in files:
             target = odb.fs.join(odb.path, *file.relative_to(cache).parts)
             if target not in present:
                 copy(LocalFileSystem(), str(file), odb.fs, target)
+
+
+class Task(NamedTuple):
+    """A task of the queue: Celery's message, DVC's entry."""
+
+    message: Any
+    entry: Any
+
+
+def taken_tasks(queue: Any) -> list[Task]:
+    """List the tasks that a worker has taken: those that are Running, and those that are done."""
+    return [Task(message, entry) for message, entry in queue._iter_processed()]
+
+
+def tasks_of_workers(queue: Any) -> Collection[str]:
+    """Return the IDs of the tasks that workers run. Asking the workers takes a second."""
+    return queue._get_running_task_ids()
 
 
 def task_process(queue: Any, entry: Any) -> psutil.Process | None:

@@ -25,12 +25,8 @@ SETTINGS = (
     "log.follow=false",
     "log.showSignature=false",
 )
-CODE = (
-    "src",
-    "stages",
-    str(settings.DVC_YAML),
-    str(settings.PARAMS),
-)  # of an experiment, in its patch
+# The code of an experiment, as in its patch.
+CODE = ("src", "stages", str(settings.DVC_YAML), str(settings.PARAMS))
 EXPERIMENT = re.compile(r"(\w+) (\d+) refs/exps/(\w{2})/(\w{38})/(.+)")
 
 
@@ -92,7 +88,7 @@ def has_commit(commit: str) -> bool:
 
 
 def commit_time(rev: str) -> int:
-    """Return when a commit was made, in milliseconds since 1970; 0 where there is none."""
+    """Return when a commit was made, in milliseconds since 1970; 0 without one."""
     return int(_format(rev, "%ct") or 0) * 1000
 
 
@@ -120,7 +116,7 @@ def read_file(rev: str, file: Path) -> bytes | None:
 
 @contextmanager
 def export(rev: str, *names: Path | str) -> Iterator[Path]:
-    """Yield a temporary folder with the files and folders `names` of a commit, as far as it has them.
+    """Yield a temporary folder with those of the files and folders `names` that a commit has.
 
     By default these are the code, the parameters, dvc.lock and the metrics.
     """
@@ -195,7 +191,7 @@ def fetch_experiment(name: str, source: Path, target: Path) -> str | None:
 
 
 def _format(rev: str, form: str) -> str:
-    """Return a commit in git's format; empty where there is none. The first line repeats its hash."""
+    """Return a commit in git's format, empty without one; the first line repeats its hash."""
     lines = output("rev-list", "-1", "--date=short", f"--format={form}", rev) or ""
     return lines.partition("\n")[2]
 
@@ -206,9 +202,9 @@ def _run(
     env: Mapping[str, str] | None,
     stdin: bytes = b"",
 ) -> subprocess.CompletedProcess[bytes]:
-    settings = [word for setting in SETTINGS for word in ("-c", setting)]
+    options = [word for setting in SETTINGS for word in ("-c", setting)]
     return subprocess.run(
-        ["git", *settings, *command],
+        ["git", *options, *command],
         cwd=folder,
         env=env,
         input=stdin,

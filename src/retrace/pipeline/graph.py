@@ -16,6 +16,10 @@ from retrace.pipeline import overrides
 
 LOCK = Path("dvc.lock")
 CHOICE = re.compile(r"(?P<table>[\w.]+)\.\$\{(?P<choice>\w+)\}")
+INVALID = (
+    *(yaml.YAMLError, RecursionError),  # of the parser
+    *(ValueError, AttributeError, TypeError, LookupError),  # of entries
+)
 MAX_DEPTH = 10_000  # brackets of a file or characters of a line: libyaml crashes beyond
 
 
@@ -38,7 +42,7 @@ class Locked:
 
 
 def stages(values: Mapping[str, Any], folder: Path = Path()) -> dict[str, Stage]:
-    """The stages of dvc.yaml in its order, with each `${...}` replaced by its value.
+    """Return the stages of dvc.yaml in its order, with each `${...}` replaced by its value.
 
     Raises DataError if dvc.yaml is not valid.
     """
@@ -59,19 +63,19 @@ def stages(values: Mapping[str, Any], folder: Path = Path()) -> dict[str, Stage]
 
 
 def declared(folder: Path = Path()) -> dict[str, dict[str, Any]]:
-    """The stages of dvc.yaml as written, with each `${...}`. Raises DataError."""
+    """Return the stages of dvc.yaml as written, with each `${...}`. Raises DataError."""
     file = folder / settings.DVC_YAML
     with _validated(file):
         return _parsed(file.read_text(encoding="utf-8"))["stages"]
 
 
 def names(folder: Path = Path()) -> list[str]:
-    """The names of the stages, in dvc.yaml's order. Raises DataError."""
+    """List the names of the stages, in dvc.yaml's order. Raises DataError."""
     return list(declared(folder))
 
 
 def choices(folder: Path = Path()) -> dict[str, str]:
-    """The parameters that choose an entry of a table, with the table: `model` of `models`.
+    """Return the parameters that choose an entry of a table, with the table: `model`, `models`.
 
     dvc.yaml has such a pair as `models.${model}`. Raises DataError.
     """
@@ -81,18 +85,18 @@ def choices(folder: Path = Path()) -> dict[str, str]:
 
 
 def used_params(values: Mapping[str, Any], stages: Mapping[str, Stage]) -> overrides.Flat:
-    """The values that any of the stages reads, flat: settings that are not chosen are left out."""
+    """Return the values that any of the stages reads, flat, without settings not chosen."""
     keys = dict.fromkeys(key for stage in stages.values() for key in stage.params)
     return overrides.select(values, keys)
 
 
 def makers(graph: Mapping[str, Stage]) -> dict[str, str]:
-    """The stage that writes each output, by path."""
+    """Return the stage that writes each output, by path."""
     return {out: name for name, stage in graph.items() for out in stage.outs}
 
 
 def locked(folder: Path = Path()) -> dict[str, Locked]:
-    """The stages of dvc.lock; none without the file.
+    """Return the stages of dvc.lock; none without the file.
 
     Raises DataError if it is not valid, as after a merge with conflicts.
     """
@@ -100,15 +104,14 @@ def locked(folder: Path = Path()) -> dict[str, Locked]:
     if not file.exists():
         return {}
     with _validated(file):
+        document = _parsed(file.read_text(encoding="utf-8")) or {}
         return {
             name: Locked(
                 deps={dep["path"]: dep["md5"] for dep in stage.get("deps", [])},
                 outs={out["path"]: out["md5"] for out in stage.get("outs", [])},
                 params=stage.get("params", {}).get(str(settings.PARAMS), {}),
             )
-            for name, stage in (_parsed(file.read_text(encoding="utf-8")) or {})
-            .get("stages", {})
-            .items()
+            for name, stage in document.get("stages", {}).items()
         }
 
 
@@ -129,21 +132,14 @@ def _validated(file: Path) -> Iterator[None]:
     """Turn errors of parsing `file`, or of missing entries, into DataError."""
     try:
         yield
-    except (
-        yaml.YAMLError,
-        ValueError,
-        AttributeError,
-        TypeError,
-        LookupError,
-        RecursionError,
-    ) as error:
+    except INVALID as error:
         reason = " ".join(str(error).split())
-        message = f"{file}: not as DVC has it: {reason}; `git diff {file}` shows what changed"
+        message = f"{file}: is not valid: {reason}; `git diff {file}` shows what changed"
         raise DataError(message) from None
 
 
 def _filled(path: str, values: Mapping[str, Any]) -> str:
-    """`path` with each `${...}` replaced by its value."""
+    """Return `path` with each `${...}` replaced by its value."""
     return re.sub(r"\$\{([\w.]+)\}", lambda name: str(_looked_up(values, name[1])), path)
 
 

@@ -24,7 +24,7 @@ Imports = Mapping[str, Iterable[str]]  # module -> the modules that it imports
 
 
 class StaleDep(NamedTuple):
-    """An entry that the `deps:` of a stage lack, or that they have and the stage does not import."""
+    """An entry that the `deps:` of a stage lack, or have though the stage does not import it."""
 
     stage: str
     entry: str
@@ -37,13 +37,13 @@ class StaleDep(NamedTuple):
 
 
 def packages() -> list[str]:
-    """The packages under src/ whose modules are dependencies."""
-    found = sorted(init.parent.name for init in SOURCE.glob("*/__init__.py"))
-    return [name for name in found if name != ENGINE]
+    """List the packages under src/ whose modules are dependencies."""
+    names = sorted(init.parent.name for init in SOURCE.glob("*/__init__.py"))
+    return [name for name in names if name != ENGINE]
 
 
 def direct_imports(names: Iterable[str]) -> dict[str, set[str]]:
-    """For each module of these packages, the modules of theirs that it imports."""
+    """Return, for each module of these packages, the modules of theirs that it imports."""
     import grimp
 
     imports = grimp.build_graph(*names, cache_dir=None)
@@ -51,7 +51,7 @@ def direct_imports(names: Iterable[str]) -> dict[str, set[str]]:
 
 
 def imported_by(source: str, imports: Imports) -> set[str]:
-    """The modules that the text of a script imports, late imports included."""
+    """Return the modules that the text of a script imports, late imports included."""
     modules = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom) and node.module:
@@ -62,7 +62,7 @@ def imported_by(source: str, imports: Imports) -> set[str]:
 
 
 def reachable(modules: Iterable[str], imports: Imports) -> set[str]:
-    """These modules and all that they import, directly or not."""
+    """Return these modules and all that they import, directly or not."""
     seen: set[str] = set()
     left = list(modules)
     while left:
@@ -74,7 +74,7 @@ def reachable(modules: Iterable[str], imports: Imports) -> set[str]:
 
 
 def code_deps(script: str, declared: Iterable[str], imports: Imports) -> list[str]:
-    """The code that the stage of `script` depends on, as entries of `deps:`.
+    """List the code that the stage of `script` depends on, as entries of `deps:`.
 
     A folder or a path with `${...}` in `declared` stands for all files that it matches, as long
     as the script reaches one of them: a templated path names the one file that is chosen.
@@ -102,7 +102,7 @@ def is_code(entry: str) -> bool:
 
 
 def stale_deps(stage: str, declared: Iterable[str], needed: Iterable[str]) -> list[StaleDep]:
-    """How the code among a stage's `deps:` differs from what it needs."""
+    """List how the code among a stage's `deps:` differs from what it needs."""
     listed = {entry for entry in declared if is_code(entry)}
     needed = set(needed)
     missing = [StaleDep(stage, entry, is_missing=True) for entry in sorted(needed - listed)]
@@ -110,7 +110,7 @@ def stale_deps(stage: str, declared: Iterable[str], needed: Iterable[str]) -> li
 
 
 def scripts(folder: Path = Path()) -> dict[str, tuple[str, list[str]]]:
-    """For each stage of dvc.yaml that runs a Python script: the script, and its `deps:`."""
+    """Return, for each stage of dvc.yaml that runs a Python script, the script and its `deps:`."""
     stages = {}
     for name, stage in graph.declared(folder).items():
         words = str(stage["cmd"]).split()
@@ -121,7 +121,7 @@ def scripts(folder: Path = Path()) -> dict[str, tuple[str, list[str]]]:
 
 
 def check() -> list[StaleDep]:
-    """All stale code deps of dvc.yaml in the working directory."""
+    """List the stale code deps of dvc.yaml in the working directory."""
     imports = direct_imports(packages())
     stale = []
     for name, (script, declared) in scripts().items():
@@ -130,7 +130,7 @@ def check() -> list[StaleDep]:
 
 
 def updated(text: str, imports: Imports) -> str:
-    """The text of dvc.yaml with the code deps of each stage as they should be, data deps last."""
+    """Return dvc.yaml's text with the code deps of each stage as they should be, data deps last."""
     lines = text.splitlines(keepends=True)
     needed = {n: (code_deps(s, d, imports), d) for n, (s, d) in scripts().items()}
     for name, first, last in reversed(list(_deps_lines(text))):
@@ -143,7 +143,7 @@ def updated(text: str, imports: Imports) -> str:
 
 
 def _deps_lines(text: str) -> Iterator[tuple[str, int, int]]:
-    """For each stage with `deps:`, its name and where its entries begin and end, as line numbers."""
+    """Yield each stage with `deps:`: its name, and the line numbers of its entries."""
     document = yaml.compose(text, yaml.SafeLoader)
     for name, stage in _items(_value(document, "stages")):
         deps = _value(stage, "deps")

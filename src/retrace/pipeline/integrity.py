@@ -1,4 +1,4 @@
-"""Whether files have the MD5 in dvc.lock: DVC hashes a file once, so it misses a bit that flips later."""
+"""Do files have the MD5 in dvc.lock? DVC hashes a file once and misses a bit that flips later."""
 
 import json
 import os
@@ -20,10 +20,10 @@ class Claim:
 
 
 def check_inputs(read: Mapping[str, str], makers: Mapping[str, str]) -> None:
-    """Check that a stage reads what other stages made, by the MD5 of each file that it reads.
+    """Check that a stage reads what other stages wrote, by the MD5 of each file that it reads.
 
-    Raises DataError where it does not. A stage that is run by hand may read anything. The hashes
-    are needed for tracking anyway.
+    Raises DataError if it does not. A stage that is run by hand may read anything. Tracking needs
+    the hashes anyway.
     """
     if "DVC_STAGE" not in os.environ:
         return
@@ -34,13 +34,13 @@ def check_inputs(read: Mapping[str, str], makers: Mapping[str, str]) -> None:
             if expected not in (None, md5):
                 raise DataError(
                     f"{path}: damaged, or changed since {makers[path]} made it: its MD5 is {md5}, "
-                    f"dvc.lock says {expected}; `retrace verify --cache` says how to repair it, "
-                    f"`dvc commit {makers[path]}` accepts a change"
+                    f"in dvc.lock it is {expected}; `retrace verify --cache` shows how to repair "
+                    f"it, `dvc commit {makers[path]}` accepts a change"
                 )
 
 
 def claims(cache: Path) -> list[Claim]:
-    """Return what dvc.lock says of the outputs that are here, in the work tree and in DVC's cache.
+    """List what dvc.lock claims of the outputs here, in the work tree and in DVC's cache.
 
     `cache` is the cache's folder of objects.
     """
@@ -52,7 +52,7 @@ def claims(cache: Path) -> list[Claim]:
 
 
 def cached_claims(cache: Path, out: str, md5: str) -> list[Claim]:
-    """Return what DVC's cache should have of an output: of a folder its listing and each file in it."""
+    """List what DVC's cache should have of an output: a file, or a folder's listing and files."""
     claims = [Claim(hashing.object_path(cache, md5), md5.removesuffix(".dir"), out)]
     if md5.endswith(".dir") and claims[0].path.exists():
         claims += [
@@ -63,7 +63,7 @@ def cached_claims(cache: Path, out: str, md5: str) -> list[Claim]:
 
 
 def actual_md5(claim: Claim) -> str:
-    """Return the MD5 that the file has, or why it cannot be read."""
+    """Return the MD5 of the file, or why it cannot be read."""
     try:
         return hashing.md5(claim.path)
     except OSError as error:
@@ -72,16 +72,12 @@ def actual_md5(claim: Claim) -> str:
 
 def n_bytes(claim: Claim) -> int:
     """Return the size of a file, or of all files in a folder, in bytes."""
-    files = (
-        [claim.path]
-        if claim.path.is_file()
-        else [file for file in claim.path.rglob("*") if file.is_file()]
-    )
-    return sum(file.stat().st_size for file in files)
+    inside = [claim.path] if claim.path.is_file() else claim.path.rglob("*")
+    return sum(file.stat().st_size for file in inside if file.is_file())
 
 
 def _listed(listing: Path) -> list[str]:
-    """Return the MD5 of each file of a folder; none where the listing itself is damaged."""
+    """List the MD5 of each file of a folder; none if the listing itself is damaged."""
     try:
         return [entry["md5"] for entry in json.loads(listing.read_text(encoding="utf-8"))]
     except (ValueError, KeyError, TypeError):

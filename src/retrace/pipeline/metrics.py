@@ -8,7 +8,7 @@ from retrace.pipeline import overrides
 
 Direction = Literal["minimize", "maximize"]
 
-# scikit-learn's law (*_score and *_accuracy up, *_loss and *_error down), and names that others use.
+# scikit-learn's convention (*_score and *_accuracy up, *_loss and *_error down), and common names.
 MINIMIZED = re.compile(
     r"(^|[^a-z0-9])(m?(log)?loss|m?error|error_rate|divergence|deviance|perplexity|r?mse|mae|mape"
     r"|s|ms|seconds|latency)$",
@@ -28,9 +28,9 @@ def direction(name: str) -> Direction:
 
 
 def parse_metrics(content: bytes | str) -> dict[str, float]:
-    """Return the numbers of a JSON metrics file by dotted keys; none where it holds no table.
+    """Return the numbers of a JSON metrics file by dotted keys; none if it is not a table.
 
-    Raises ValueError where it is no JSON.
+    Raises ValueError if it is not JSON.
     """
     values = json.loads(content)
     flat = overrides.flatten(values) if isinstance(values, dict) else {}

@@ -17,17 +17,16 @@ Flat = dict[str, Any]  # models.cnn.hidden -> 128
 def word(key: str, value: object) -> str:
     """Return `value` in Hydra's grammar, without a character that means something to a shell.
 
-    Raises ParamsError where it would need quotes: a shell keeps those that a command printed.
+    Raises ParamsError if it would need quotes: a shell keeps those that a command printed.
     """
     if not _is_plain(value):
-        raise ParamsError(
-            f"{settings.PARAMS}: {key} is to be {value!r}, which -S cannot say unquoted; edit the file instead"
-        )
+        problem = f"{key} is to be {value!r}, which -S cannot set without quotes"
+        raise ParamsError(f"{settings.PARAMS}: {problem}; edit the file instead")
     return literal(value)
 
 
 def literal(value: object) -> str:
-    """Return `value` in Hydra's grammar, in double quotes where it is text but no plain word."""
+    """Return `value` in Hydra's grammar, in double quotes if it is text but not a plain word."""
     if isinstance(value, list):
         return f"[{','.join(map(literal, value))}]"
     if value is None:

@@ -8,8 +8,7 @@ from ruamel.yaml import YAML, YAMLError
 
 from retrace import plugins
 from retrace.errors import ParamsError
-
-PARAMS = Path("params.yaml")
+from retrace.settings import PARAMS
 
 Values = dict[str, Any]
 
@@ -47,13 +46,13 @@ def check(values: Values, changed: Iterable[str] = ()) -> None:
 
 
 def shorten(value: object) -> str:
-    """`value` as a message shows it, in at most 60 characters."""
+    """Return `value` as a message shows it, in at most 60 characters."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _problem(key: object, value: object) -> str | None:
-    """What YAML allows and parameters do not: aliases and keys that aren't text.
+    """Return what YAML allows and parameters do not: aliases and keys that aren't text.
 
     A few lines with aliases can stand for billions of values.
     """
@@ -67,9 +66,8 @@ def _problem(key: object, value: object) -> str | None:
         if isinstance(node, dict):
             for name in node:
                 if not isinstance(name, str):
-                    return (
-                        f"has the key {shorten(name)} in it; every key should be text, as in quotes"
-                    )
+                    shown = shorten(name)
+                    return f"has the key {shown} in it; every key should be text, as in quotes"
         children = node.values() if isinstance(node, dict) else node
         left += [child for child in children if isinstance(child, dict | list)]
     return None

@@ -29,8 +29,12 @@ SETTINGS = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 REFUSED = {  # what to do if a server refuses, by MLflow's error code
-    "UNAUTHENTICATED": "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, which its admin gives you",
-    "PERMISSION_DENIED": "ask its admin or the experiment's owner for EDIT on the MLflow experiment",
+    "UNAUTHENTICATED": (
+        "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, which its admin gives you"
+    ),
+    "PERMISSION_DENIED": (
+        "ask its admin or the experiment's owner for EDIT on the MLflow experiment"
+    ),
 }
 
 # MLflow has no index for the value of a tag, only for its name, which every run has. Statistics
@@ -54,10 +58,8 @@ def is_missing(uri: str) -> bool:
 
 def lock() -> FileLock:
     """Return the lock under which one process of the machine finds or creates something."""
-    file = (
-        files.root() / ".retrace" / "mlflow.lock"
-    ).resolve()  # a link, in the tree of a sweep's trial
-    return FileLock(file, timeout=LOCK_TIMEOUT_S)
+    file = files.root() / ".retrace" / "mlflow.lock"
+    return FileLock(file.resolve(), timeout=LOCK_TIMEOUT_S)  # a link in the tree of a sweep's trial
 
 
 def client() -> MlflowClient:
@@ -102,13 +104,12 @@ def answering() -> Iterator[None]:
         raise
     except (MlflowException, SQLAlchemyError, requests.RequestException, ConnectionError) as error:
         reason = " ".join(str(error).partition("[SQL:")[0].split())[:300]
-        mend = (
-            "see whether its file can be written to" if address().startswith(SQLITE) else "start it"
+        is_file = address().startswith(SQLITE)
+        fix = "see whether its file can be written to" if is_file else "start it"
+        remedy = REFUSED.get(
+            getattr(error, "error_code", ""), f"{fix}, or name another in MLFLOW_TRACKING_URI"
         )
-        todo = REFUSED.get(
-            getattr(error, "error_code", ""), f"{mend}, or name another in MLFLOW_TRACKING_URI"
-        )
-        raise AwayError(redacted(f"MLflow: {reason}; {todo}, and type this again")) from None
+        raise AwayError(redacted(f"MLflow: {reason}; {remedy}, and type this again")) from None
 
 
 @contextmanager
@@ -164,7 +165,8 @@ def tidy(uri: str) -> None:
 
 def experiment_of(client: MlflowClient, name: str) -> str:
     """Find or create the MLflow experiment `name` and return its id. Call it under `lock`."""
-    if experiment := client.get_experiment_by_name(name):
+    experiment = client.get_experiment_by_name(name)
+    if experiment:
         if experiment.lifecycle_stage == "deleted":
             client.restore_experiment(experiment.experiment_id)
         return experiment.experiment_id

@@ -11,9 +11,7 @@ from retrace.pipeline import identity
 from retrace.store import backend, models
 from retrace.store.runs import Pair
 
-HEADLINE = (
-    "retrace.headline"  # tag of a child: the summary metrics that its stage gave to the parent
-)
+HEADLINE = "retrace.headline"  # tag of a child: its summary metrics, which the parent has too
 FINISHED = "attributes.status = 'FINISHED'"
 
 
@@ -34,7 +32,8 @@ def complete(client: MlflowClient, runs: Pair, start: Event, outs: Mapping[str, 
             continue
         hashed = {path: md5 for path, md5 in deps.items() if md5}
         tags = {"retrace.inputs": identity.inputs(stage, plan["params"], hashed)}
-        if run := backend.first(client, [runs.experiment], tags, FINISHED):
+        run = backend.first(client, [runs.experiment], tags, FINISHED)
+        if run:
             cached[stage] = run
             known |= hashes(run, "outs")
     link(client, runs.parent, cached)
@@ -47,7 +46,8 @@ def upstream(
     runs: dict[str, Run] = {}
     for stage in dict.fromkeys(makers[path] for path in deps if path in makers):
         outs = {path: md5 for path, md5 in deps.items() if makers.get(path) == stage}
-        if run := maker(client, experiment, stage, outs):
+        run = maker(client, experiment, stage, outs)
+        if run:
             runs |= upstream(client, experiment, hashes(run, "deps"), makers) | {stage: run}
     return runs
 

@@ -10,6 +10,7 @@ from mlflow.entities import Metric, Run
 
 from retrace import settings
 from retrace.errors import DataError, ParamsError
+from retrace.event_log import Event
 from retrace.pipeline import git, graph, hashing, identity, overrides, params_file
 from retrace.pipeline.git import ExperimentRef
 from retrace.pipeline.metrics import parse_metrics
@@ -64,10 +65,12 @@ def add_missing(client: MlflowClient) -> int:
     for ref in refs:
         if ref.rev not in known:
             with git.export(ref.rev) as folder:
-                if tree := read(folder):
+                tree = read(folder)
+                if tree:
                     trees[tree.key] = tree
                     named[tree.key].append(ref)
-    if here := read(Path()):
+    here = read(Path())
+    if here:
         trees.setdefault(here.key, here)
     return sum(
         _add(client, tree, named[key], {ref.rev for ref in refs}) for key, tree in trees.items()
@@ -84,33 +87,17 @@ def _add(client: MlflowClient, tree: Tree, refs: list[ExperimentRef], revs: set[
             stage: cached_stages.maker(client, experiment, stage, entry.outs)
             for stage, entry in tree.locked.items()
         }
-        if (
-            run
-            and _is_complete(run, makers)
-            and (ref is None or run.data.tags.get("dvc.exp_rev") in revs)
-        ):
+        is_named = ref is None or (run and run.data.tags.get("dvc.exp_rev") in revs)
+        if run and is_named and _is_complete(run, makers):
             return False
-        at = ref.time if ref else git.commit_time("HEAD")
-        start = {
-            "dataset": tree.values["dataset"],
-            "key": tree.key,
-            "folds": identity.key(tree.values | {"fold": None})
-            if tree.values["folds"] > 1
-            else None,
-            "experiment": {"dvc.exp_name": ref.name, "dvc.baseline_rev": ref.baseline}
-            if ref
-            else {},
-            "commit": ref.baseline if ref else git.head_commit(),
-            "user": machine.user(),
-            "time": at,
-            "params": tree.params,
-        }
+        start = _start(tree, ref)
+        at = start["time"]
         parent = run.info.run_id if run else runs.parent(client, experiment, start)
         upload.log_params(client, parent, start["params"])
-        metrics = [Metric(name, value, at, 0) for name, value in tree.metrics.items()]
+        metrics = {} if makers["evaluate"] else tree.metrics
         client.log_batch(
             parent,
-            metrics=[] if makers["evaluate"] else metrics,
+            metrics=[Metric(name, value, at, 0) for name, value in metrics.items()],
             tags=backend.tagged({"dvc.exp_rev": ref.rev} | start["experiment"] if ref else {}),
         )
         cached_stages.link(
@@ -119,6 +106,22 @@ def _add(client: MlflowClient, tree: Tree, refs: list[ExperimentRef], revs: set[
         if run is None:
             client.set_terminated(parent, "FINISHED", at)
     return True
+
+
+def _start(tree: Tree, ref: ExperimentRef | None) -> Event:
+    """Return what a stage's event log would begin with, for the parent run of a tree."""
+    names = {"dvc.exp_name": ref.name, "dvc.baseline_rev": ref.baseline} if ref else {}
+    folds = identity.key(tree.values | {"fold": None}) if tree.values["folds"] > 1 else None
+    return {
+        "dataset": tree.values["dataset"],
+        "key": tree.key,
+        "folds": folds,
+        "experiment": names,
+        "commit": ref.baseline if ref else git.head_commit(),
+        "user": machine.user(),
+        "time": ref.time if ref else git.commit_time("HEAD"),
+        "params": tree.params,
+    }
 
 
 def _ref(parent: Run | None, refs: list[ExperimentRef]) -> ExperimentRef | None:

@@ -12,18 +12,18 @@ SUMMARY = "retrace.folds.summary"  # of the run above them
 
 
 def summarize(client: MlflowClient, experiment: str, start: Event) -> None:
-    """Log `<metric>_mean` and `<metric>_spread`, the standard deviation, of the folds to their summary run.
+    """Log mean and standard deviation of each metric of the folds to their summary run.
 
-    The step is the number of folds done. The folds' runs become children of the summary run.
+    The metrics are `<metric>_mean` and `<metric>_spread`, the step is the number of folds done. The
+    folds' runs become children of the summary run.
     """
     query = f"tags.`{TAG}` = '{start['folds']}'"
     runs = client.search_runs([experiment], query, order_by=["start_time ASC"])
     done = [run for run in runs if "test_accuracy" in run.data.metrics]
     if not done:
         return
-    now = max(
-        run.info.end_time or run.info.start_time for run in done
-    )  # equal, whichever fold is uploaded again
+    # Not the current time: uploading a fold again must change nothing.
+    now = max(run.info.end_time or run.info.start_time for run in done)
     summary = _summary(client, experiment, start)
     for run in done:
         client.set_tag(run.info.run_id, "mlflow.parentRunId", summary)

@@ -19,5 +19,6 @@ def address() -> str:
     return uri
 
 
-def is_served(place: str) -> bool:
-    return place.startswith(("http://", "https://"))
+def is_served(uri: str) -> bool:
+    """Return whether the store is a server."""
+    return uri.startswith(("http://", "https://"))

@@ -1,7 +1,7 @@
 """Models in MLflow: package one, log it, find it by the MD5 of its weights.
 
 How weights become a model that MLflow can serve is up to the pipeline: a function in the entry
-point group `retrace.packagers`, called as packager(weights, card, folder).
+point group `retrace.packagers`, called as packager(weights, config, folder).
 """
 
 import shutil
@@ -33,12 +33,12 @@ def packager() -> Packager:
     return entry.load()
 
 
-def package(weights: Path, card: Path, folder: Path) -> None:
+def package(weights: Path, config: Path, folder: Path) -> None:
     """Write the model in MLflow's format to `folder`, atomically."""
     unfinished = folder.with_name(".model")
     for left in (folder, unfinished):  # by an upload that was killed
         shutil.rmtree(left, ignore_errors=True)
-    packager()(weights, card, unfinished)
+    packager()(weights, config, unfinished)
     unfinished.replace(folder)
 
 

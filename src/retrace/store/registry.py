@@ -13,11 +13,8 @@ from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 from retrace.store import backend
 
 MODEL = re.compile(r"models:/(m-[0-9a-f]{32})")  # source of a version
-ABSENT = (
-    "RESOURCE_DOES_NOT_EXIST",
-    "INVALID_PARAMETER_VALUE",
-    "NOT_FOUND",
-)  # error codes for a missing version
+# Error codes for a missing version.
+ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
 
 
 def version(

@@ -63,7 +63,8 @@ def parent(client: MlflowClient, experiment: str, start: Event) -> str:
         client.log_batch(run.info.run_id, tags=backend.tagged(tags))
         if "dvc.exp_rev" in run.data.tags:
             client.delete_tag(run.info.run_id, "dvc.exp_rev")
-    if sweep := start.get("sweep"):
+    sweep = start.get("sweep")
+    if sweep:
         sweep_runs.adopt(client, experiment, run.info.run_id, sweep, start["user"], start["time"])
     return run.info.run_id
 

@@ -25,7 +25,8 @@ def adopt(
 def summary(client: MlflowClient, experiment: str, sweep: str, user: str, at: int) -> str:
     """Find or create the sweep's run and return its id. Call it under the store's lock.
 
-    It is FINISHED from the start: it shows finished trials, and a killed sweep leaves no RUNNING run.
+    It is FINISHED from the start: it shows finished trials, and a killed sweep must leave no
+    RUNNING run.
     """
     run = backend.first(client, [experiment], {SUMMARY: sweep})
     if run is None:
@@ -51,7 +52,7 @@ def update(
     n: int,
     best: tuple[str, str, float],
     changes: Mapping[str, str],
-    picture: Path | None,
+    figure: Path | None,
 ) -> None:
     """Log the best of `n` trials to the sweep's run: its name, metric and value; and the plot."""
     client = backend.client()
@@ -67,6 +68,6 @@ def update(
         f"{BEST}.{key}": value for key, value in changes.items()
     }
     client.log_batch(run, tags=backend.tagged(tags))
-    if picture:
-        client.log_artifact(run, str(picture))
+    if figure:
+        client.log_artifact(run, str(figure))
     client.set_terminated(run, "FINISHED", at)

@@ -30,11 +30,11 @@ SPLITS = {
     str(settings.VALIDATION): "validation",
     str(settings.TEST): "testing",
 }
-PREFIXES = {
+PREFIXES = {  # split by prefix of a metric's name
     "train_": settings.TRAIN,
     "val_": settings.VALIDATION,
     "test_": settings.TEST,
-}  # of metrics: their split
+}
 
 Patience = Callable[[float], None]
 
@@ -68,7 +68,8 @@ class Upload:
         _log_metrics(client, self.runs, events)
         for event in events:
             self._log(client, self.runs, event, patience)
-        if refused := self.refused:
+        if self.refused:
+            refused = self.refused
             self.refused = None
             raise refused
         self.position = position
@@ -112,7 +113,7 @@ class Upload:
                 self._end(client, runs, event)
 
     def _log_model(
-        self, client: MlflowClient, runs: runs_of.Pair, weights: Path, card: Path
+        self, client: MlflowClient, runs: runs_of.Pair, weights: Path, config: Path
     ) -> None:
         """Package and log the model.
 
@@ -122,7 +123,7 @@ class Upload:
         packaged = event_log.copies(self.path) / "model"
         try:
             if not (packaged / "MLmodel").exists():
-                models.package(weights, card, packaged)
+                models.package(weights, config, packaged)
         except Exception as error:  # noqa: BLE001 - a packager may raise anything
             self.refused = error
         else:
@@ -151,7 +152,7 @@ class Upload:
                 groups.summarize(client, runs.experiment, self.start)
 
     def _log_model_metrics(self, client: MlflowClient, runs: runs_of.Pair, end: Event) -> None:
-        """Log the stage's summary metrics for the model too, with the split they were measured on."""
+        """Log the stage's summary metrics for the model too, with the split that they are of."""
         md5 = (self.start["deps"] | end.get("outs", {})).get(str(settings.WEIGHTS))
         model = models.by_weights(client, runs.experiment, md5) if md5 and self.headline else None
         if model is None:
@@ -174,7 +175,8 @@ def finish(path: Path, patience: Patience = lambda _: None) -> bool:
     with processes.try_lock(path) as free:
         if not free or not path.exists():
             return False
-        if (events := event_log.read(path)) and events[0]["kind"] == "start":
+        events = event_log.read(path)
+        if events and events[0]["kind"] == "start":
             event_log.close(path)
             Upload(path).advance(patience)
         else:  # the power failed before its first line was complete
@@ -187,7 +189,7 @@ class _StoppedError(Exception):
 
 
 def try_finish(path: Path, patience: Patience = lambda _: None) -> tuple[bool, str | None]:
-    """Call `finish`; return whether it uploaded, and why MLflow refused the event log, if it did."""
+    """Call `finish`; return whether it uploaded, and why MLflow refused, if it did."""
     try:
         return finish(path, patience), None
     except (_StoppedError, ConnectionError):
@@ -234,7 +236,8 @@ def _log_metrics(client: MlflowClient, runs: runs_of.Pair, events: list[Event]) 
     metrics: dict[str, list[Metric]] = {runs.child: [], runs.parent: []}
     targets = {"metrics": runs.child, "headline": runs.parent}
     for event in events:
-        if run := targets.get(event["kind"]):
+        run = targets.get(event["kind"])
+        if run:
             values = event["values"].items()
             metrics[run] += [
                 Metric(key, value, event["time"], event["step"]) for key, value in values
@@ -248,7 +251,8 @@ def _log_datasets(client: MlflowClient, runs: runs_of.Pair, start: Event) -> Non
     """Log the splits that the stage reads as data sets of both runs, with DVC's MD5 as digest."""
     logged = []
     for path, context in SPLITS.items():
-        if md5 := start["deps"].get(path):
+        md5 = start["deps"].get(path)
+        if md5:
             dataset = Dataset(_dataset_name(start, path), md5, "local", json.dumps({"uri": path}))
             logged.append(DatasetInput(dataset, [InputTag("mlflow.data.context", context)]))
     if logged:

@@ -9,7 +9,6 @@ import numpy as np
 import optuna
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from optuna.exceptions import ExperimentalWarning
 from optuna.trial import TrialState
 from optuna.visualization import matplotlib as plots
 from PIL import Image
@@ -23,7 +22,8 @@ DPI = 100
 def draw(study: optuna.Study, metric: str, path: Path) -> None:
     """Write the plots of a study with at least one complete trial."""
     mpl.use("Agg")
-    with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
+    # Optuna warns that these functions are experimental, matplotlib of an axis with one value.
+    with warnings.catch_warnings(action="ignore"):
         top = [_render(plots.plot_optimization_history(study, target_name=metric))]
         if _has_importances(study):
             top.append(_render(plots.plot_param_importances(study, target_name=metric)))

@@ -25,7 +25,6 @@ FOLDER = Path(".retrace/sweeps")
 SHARED = (
     "journal",
     "checkpoints",
-    "programs",
     "mlflow.lock",
 )  # in .retrace: what outlives a trial, and its lock
 ENDS_S = 30.0  # for a stage to end on SIGTERM

@@ -14,12 +14,12 @@ from retrace.errors import FULL, DataError
 
 
 def root() -> Path:
-    """The main repository, absolute, also within a queued or `--temp` experiment."""
+    """Return the main repository, absolute, also within a queued or `--temp` experiment."""
     return Path(os.environ.get("DVC_ROOT") or Path.cwd()).resolve()
 
 
 def cache(name: str) -> Path:
-    """The folder for downloads, outside all clones: in RETRACE_CACHE or the user's cache."""
+    """Return the folder for downloads, outside all clones: in RETRACE_CACHE or the user's cache."""
     return Path(os.environ.get("RETRACE_CACHE") or platformdirs.user_cache_path("retrace")) / name
 
 

@@ -14,7 +14,7 @@ LIMIT_AND_USE = {  # by the controller's name, in cgroup versions 2 and 1
 
 
 def free() -> int:
-    """Bytes that can be allocated. psutil knows the machine's memory, not a cgroup's limit."""
+    """Return the bytes that can be allocated. psutil does not know a cgroup's limit."""
     n_bytes = psutil.virtual_memory().available
     for folder, limit, use in _cgroups():
         text = (folder / limit).read_text(encoding="ascii").strip()
@@ -39,7 +39,7 @@ def _cgroups() -> Iterator[tuple[Path, str, str]]:
 
 
 def _file_cache(group: Path) -> int:
-    """Bytes of a group's use that the kernel frees when memory is needed: cached files."""
+    """Return the bytes of cached files, which the kernel frees when a group needs memory."""
     stat = group / "memory.stat"
     lines = stat.read_text(encoding="ascii").splitlines() if stat.exists() else []
     values = dict(line.split() for line in lines)

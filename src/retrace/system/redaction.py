@@ -42,9 +42,8 @@ def _secrets() -> list[str]:
     They are known by their names; passwords in URLs are secrets as well.
     """
     config = Path(os.environ.get("DVC_ROOT") or ".") / ".dvc" / "config.local"
-    text = (
-        config.read_text(encoding="utf-8", errors="replace") if os.access(config, os.R_OK) else ""
-    )
+    is_readable = os.access(config, os.R_OK)
+    text = config.read_text(encoding="utf-8", errors="replace") if is_readable else ""
     lines = [line.partition("=") for line in text.splitlines()]
     settings = [(name.strip(), value.strip(" '\"")) for name, _, value in lines]
     named = [*os.environ.items(), *settings]

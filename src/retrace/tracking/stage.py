@@ -4,7 +4,7 @@ The stage imports no MLflow, never waits for it while it works, and does not fai
 last stage waits at its end until MLflow has everything, and prints one line if it lacks something,
 which `retrace sync` uploads later.
 
-    stage -> journal (event log) -> follower, following (background uploader) -> upload -> MLflow
+    stage -> event_log -> uploader_client -> uploader, another process -> upload -> MLflow
 """
 
 import os
@@ -37,7 +37,8 @@ def stage(name: str) -> Iterator[EventLog]:
         uploader = uploader_client.Uploader(log.path)
         is_finished = False
         try:
-            if changes := git.uncommitted_patch():
+            changes = git.uncommitted_patch()
+            if changes:
                 log.attach("code.patch", changes)
             yield log
             outs = stages[name].outs
@@ -57,7 +58,7 @@ def stage(name: str) -> Iterator[EventLog]:
 
 
 def _has_successor(name: str, stages: Mapping[str, graph.Stage]) -> bool:
-    """Tell whether DVC has a later stage, in this folder: not in a copy, which DVC deletes."""
+    """Return whether DVC has a later stage in this folder, not in a copy, which DVC deletes."""
     return "DVC_STAGE" in os.environ and name != list(stages)[-1] and Path.cwd() == files.root()
 
 

@@ -44,14 +44,12 @@ def _gpu_values(gpu: Any) -> dict[str, float]:
     import pynvml
 
     values: dict[str, float] = {}
-    with suppress(
-        pynvml.NVMLError
-    ):  # not every driver reports everything, a part of a GPU (MIG) little
+    # Not every driver reports everything, and a GPU partition (MIG) reports little.
+    with suppress(pynvml.NVMLError):
         memory = pynvml.nvmlDeviceGetMemoryInfo(gpu)
+        share = float(memory.used) / float(memory.total)
         values["system/gpu_0_memory_usage_megabytes"] = float(memory.used) / MB
-        values["system/gpu_0_memory_usage_percentage"] = (
-            100 * float(memory.used) / float(memory.total)
-        )
+        values["system/gpu_0_memory_usage_percentage"] = 100 * share
     with suppress(pynvml.NVMLError):
         rates = pynvml.nvmlDeviceGetUtilizationRates(gpu)
         values["system/gpu_0_utilization_percentage"] = float(rates.gpu)

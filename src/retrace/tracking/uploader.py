@@ -69,7 +69,9 @@ def mirror(path: Path, link: Link) -> None:
             return
         log = upload.Upload(path)
         meter = system_metrics.Meter(event_log.read(path)[0]["process"]["pid"])
-        error, has_waited, pause_s = None, False, FIRST_S
+        error: Exception | None = None
+        has_waited = False
+        pause_s = FIRST_S
         while not link.is_over() and not log.ended:
             try:
                 log.advance(link.allow)
@@ -153,7 +155,7 @@ def run(path: Path, dvc: processes.Identity | None, link: Link) -> None:
         return
     Thread(target=watch, args=(start["process"], dvc, link.over), daemon=True).start()
     mirror(path, link)
-    if not path.exists():  # else the stage has been told what is lacking
+    if not path.exists():  # else the stage knows what is lacking
         finish_earlier(path.parent, start["key"], link)
 
 

@@ -1,7 +1,8 @@
 """The stage's handle on its background uploader, which mirrors the event log to MLflow as it grows.
 
 A process and not a thread: importing MLflow and waiting for a server would otherwise slow training
-down. It also outlives a stage that is killed, and closes its run. following.py is its program.
+down. It also outlives a stage that is killed, and closes its run. Its program is
+retrace.tracking.uploader.
 """
 
 import json
@@ -64,11 +65,10 @@ class Uploader:
         signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
         handlers = {number: signal.signal(number, postpone) for number in signals}
         try:
-            if lacking := self._lacking():
-                print(
-                    f"warning: MLflow lacks some of this run: {redacted(lacking)}; later, `retrace sync` uploads it",
-                    file=sys.stderr,
-                )
+            lacking = self._lacking()
+            if lacking:
+                warning = f"warning: MLflow lacks some of this run: {redacted(lacking)}"
+                print(f"{warning}; later, `retrace sync` uploads it", file=sys.stderr)
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
@@ -87,9 +87,9 @@ class Uploader:
         self._process.wait()
         if line is None:
             return f"no answer within {answer['within']:.0f} s"
-        return answer.get(
-            "lacking", None if "done" in answer else "the background uploader was killed"
-        )
+        if "done" in answer:
+            return answer.get("lacking")
+        return answer.get("lacking", "the background uploader was killed")
 
     def _close_input(self) -> None:
         """Tell it that the stage is over: by a byte, since a child may keep the pipe open."""

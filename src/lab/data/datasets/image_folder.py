@@ -67,7 +67,7 @@ def collect(folder: Path) -> str:
             if not problems:
                 archive.writestr(_member(name), content)
         if problems:
-            raise DataError(_message("to mend or remove", problems))
+            raise DataError(_message("to fix or remove", problems))
     n_classes = len({_split_and_class(name)[1] for name in images})
     summary = f"{paths.IMAGES}, {len(images):,} images of {n_classes} classes"
     suffixes = Counter(path.suffix.lower() or "without suffix" for path in others)
@@ -89,7 +89,7 @@ def read(folder: Path, *, resize: Edge, crop: Edge, on_bad: Literal["fail", "ski
         with zipfile.ZipFile(folder / ARCHIVE) as archive:
             return _decode_all(archive, resize, crop, skip=on_bad == "skip")
     except (OSError, EOFError, LookupError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
-        message = f"{folder / ARCHIVE}: {error}; `dvc repro download` makes it"
+        message = f"{folder / ARCHIVE}: {error}; `dvc repro download` writes it"
         raise DataError(message) from None
 
 
@@ -104,7 +104,7 @@ def _decode_all(archive: zipfile.ZipFile, resize: int, crop: int, *, skip: bool)
             splits[split] = _decode(archive, _alternating(own), classes, resize, crop, skipped)
     if skipped and not skip:
         problems = {Path(image.file): image.reason for image in skipped}
-        remedy = "to mend or remove, or else -S datasets.image_folder.on_bad=skip"
+        remedy = "to fix or remove, or else -S datasets.image_folder.on_bad=skip"
         raise DataError(_message(remedy, problems))
     for split, samples in splits.items():
         missing = np.setdiff1d(np.arange(len(classes)), samples.labels)
@@ -150,7 +150,7 @@ def _decode(
 
 
 def _alternating(names: Sequence[str]) -> list[str]:
-    """The first image of each class, then the second of each, and so on.
+    """Return the first image of each class, then the second of each, and so on.
 
     Figures show the first samples of a split.
     """
@@ -164,13 +164,13 @@ def _alternating(names: Sequence[str]) -> list[str]:
 
 
 def _split_and_class(name: str) -> tuple[str, str]:
-    """The split and the class of an image, by its path in data/images."""
+    """Return the split and the class of an image, by its path in data/images."""
     first, second = name.split("/")[:2]
     return (first, second) if first in SPLITS else ("train", first)
 
 
 def _name(info: zipfile.ZipInfo) -> str:
-    """The name of a member. Raises ValueError if `collect` did not write it: it may be a bomb."""
+    """Return a member's name. Raises ValueError if `collect` did not write it: a zip bomb."""
     if info.compress_type != zipfile.ZIP_STORED or info.file_size > decoding.MAX_BYTES:
         raise ValueError(f"{printable(info.filename)}: not as it was packed")
     return info.filename
@@ -223,7 +223,7 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def _misplaced(root: Path, folders: Mapping[str, Path]) -> Problems:
-    """Folders that may be either a split or a class, and a missing train folder."""
+    """Find folders that may be either a split or a class, and a missing train folder."""
     problems: Problems = {}
     has_splits = root not in folders.values()
     for path in _visible(root):
@@ -239,7 +239,7 @@ def _misplaced(root: Path, folders: Mapping[str, Path]) -> Problems:
 
 
 def _empty(root: Path, folders: Mapping[str, Path], names: Iterable[str]) -> Problems:
-    """Classes without images in a split. Every folder is a class, and there must be two of them."""
+    """Find classes without images in a split. Every folder is a class; two are needed."""
     present = {_split_and_class(name) for name in names}
     inside = [path for folder in folders.values() for path in _visible(folder)]
     classes = {path.name for path in inside if path.is_dir()}
@@ -268,12 +268,12 @@ def _content(path: Path) -> bytes:
     target = path.resolve()
     is_inside = target.is_relative_to(paths.IMAGES.resolve())
     if not is_inside and not DVC_CACHE.search(target.as_posix()):
-        raise DataError(f"a link that leads out of {paths.IMAGES}, to {target}")
+        raise DataError(f"a link to a file outside of {paths.IMAGES}, {target}")
     return content
 
 
 def _member(name: str) -> zipfile.ZipInfo:
-    """A member of the archive without anything that differs between machines."""
+    """Return a member of the archive without anything that differs between machines."""
     info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
     info.create_system = 3  # Unix
     info.external_attr = 0o644 << 16
@@ -281,7 +281,7 @@ def _member(name: str) -> zipfile.ZipInfo:
 
 
 def _message(remedy: str, problems: Problems) -> str:
-    """A line for each problem, up to MAX_LINES."""
+    """List the problems, a line each, up to MAX_LINES."""
     lines = [f"{printable(str(path))}: {printable(why)}" for path, why in sorted(problems.items())]
     text = "".join(f"\n  {line}" for line in lines[:MAX_LINES])
     if len(lines) > MAX_LINES:
@@ -290,6 +290,6 @@ def _message(remedy: str, problems: Problems) -> str:
 
 
 def printable(text: str) -> str:
-    """`text` on one line, with other characters escaped."""
+    """Return `text` on one line, with other characters escaped."""
     letters = (letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
     return "".join(letters)

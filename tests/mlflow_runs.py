@@ -1,0 +1,23 @@
+"""What tests read from MLflow: the runs of an experiment."""
+
+from pathlib import Path
+
+import mlflow
+from mlflow.entities import Run
+
+from retrace.store.upload import Upload
+
+
+def upload_again(path: Path) -> None:
+    """Upload an uploaded event log once more."""
+    (path.parent / "uploaded" / path.name).rename(path)
+    Upload(path).advance()
+
+
+def runs(store: mlflow.MlflowClient) -> tuple[list[Run], list[Run]]:
+    """Return all parents and all children of the experiment mnist, oldest first."""
+    experiment = store.get_experiment_by_name("mnist")
+    assert experiment is not None
+    every = store.search_runs([experiment.experiment_id], order_by=["start_time ASC"])
+    children = [run for run in every if "mlflow.parentRunId" in run.data.tags]
+    return [run for run in every if run not in children], children

@@ -1,0 +1,254 @@
+"""An event log in MLflow: its runs, metrics, models, data sets and folds."""
+
+import shutil
+import sqlite3
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+from mlflow import artifacts
+from mlflow.entities import Run
+from mlflow_runs import runs, upload_again
+
+import retrace
+from lab import params, paths
+from lab.models import classifier
+from lab.models.classifier import Card
+from retrace import event_log
+from retrace.pipeline import hashing
+from retrace.store import backend as tracking_store
+from retrace.store.runs import pair
+
+pytestmark = pytest.mark.usefixtures("beside")
+
+
+@pytest.mark.usefixtures("folder")
+def test_upload_is_idempotent(store: mlflow.MlflowClient) -> None:
+    with retrace.stage("train") as run:
+        for step in range(1200):
+            run.metrics({"train_loss": 1 / (step + 1)}, step)
+        run.headline({"train_accuracy": 0.5})
+
+    def rows() -> list[tuple[object, ...]]:
+        with sqlite3.connect("mlflow.db") as database:
+            tables = ("runs", "metrics", "params", "tags")
+            queries = [f"SELECT * FROM {table} ORDER BY 1, 2, 3" for table in tables]  # noqa: S608
+            return [row for query in queries for row in database.execute(query)]
+
+    before = rows()
+    upload_again(run.path)
+    assert rows() == before
+    assert len(store.get_metric_history(runs(store)[1][0].info.run_id, "train_loss")) == 1200
+
+
+@pytest.mark.usefixtures("folder")
+def test_parent_is_one_per_experiment(
+    store: mlflow.MlflowClient,
+) -> None:
+    for _ in range(2):
+        with retrace.stage("download"):
+            pass
+    with retrace.stage("train"):
+        pass
+    paths.PARAMS.write_text(paths.PARAMS.read_text().replace("\nlr: 0.005", "\nlr: 0.01"))
+    with retrace.stage("train"):
+        pass
+    parents, children = runs(store)
+    assert [parent.data.params["lr"] for parent in parents] == ["0.005", "0.01"]
+    assert Counter(child.data.tags["mlflow.parentRunId"] for child in children) == {
+        parents[0].info.run_id: 3,
+        parents[1].info.run_id: 1,
+    }
+
+
+@pytest.mark.usefixtures("folder")
+def test_parent_has_name_of_dvc_experiment(
+    store: mlflow.MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DVC_EXP_NAME", "tamed-zigs")
+    monkeypatch.setenv("DVC_EXP_BASELINE_REV", "abc123")
+    with retrace.stage("download"):
+        pass
+    (parent,), (child,) = runs(store)
+    assert parent.info.run_name == "tamed-zigs"
+    for run in (parent, child):
+        assert run.data.tags["dvc.exp_name"] == "tamed-zigs"
+        assert run.data.tags["dvc.baseline_rev"] == "abc123"
+
+
+@pytest.mark.usefixtures("folder")
+def test_parent_takes_newer_dvc_name(
+    store: mlflow.MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("first", "second"):
+        monkeypatch.setenv("DVC_EXP_NAME", name)
+        with retrace.stage("download"):
+            pass
+    (parent,), children = runs(store)
+    assert (parent.info.run_name, parent.data.tags["dvc.exp_name"]) == ("second", "second")
+    assert [child.data.tags["dvc.exp_name"] for child in children] == ["first", "second"]
+
+
+@pytest.mark.usefixtures("folder")
+def test_deleted_experiment_is_restored(
+    store: mlflow.MlflowClient,
+) -> None:
+    for _ in range(2):
+        with retrace.stage("download"):
+            pass
+        experiment = store.get_experiment_by_name("mnist")
+        assert experiment is not None
+        assert experiment.lifecycle_stage == "active"
+        store.delete_experiment(experiment.experiment_id)
+
+
+def test_relative_store_is_in_main_repository(
+    folder: Path,
+    empty_store: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shutil.copy(empty_store, folder / "other.db")
+    thrown_away = tmp_path_factory.mktemp("exps")
+    for name in (paths.PARAMS, paths.GRAPH):
+        shutil.copy(name, thrown_away)
+    monkeypatch.setenv("DVC_ROOT", str(folder))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///other.db")
+    monkeypatch.chdir(thrown_away)
+    with retrace.stage("download"):
+        pass
+    (_,), (child,) = runs(mlflow.MlflowClient(f"sqlite:///{folder}/other.db"))
+    assert str(child.info.artifact_uri).startswith(f"file://{folder}/mlruns/mnist/")
+    assert list(thrown_away.glob("*.db")) == []
+
+
+@pytest.mark.usefixtures("folder")
+def test_model_belongs_to_both_runs(
+    store: mlflow.MlflowClient, card_of: Callable[[str, int], Card], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = card_of("cnn", 28)
+    with retrace.stage("train") as run:
+        model = classifier.build(card)
+        classifier.save(model, card)
+        run.model(paths.WEIGHTS, paths.CARD)
+    (parent,), (child,) = runs(store)
+    outputs = [run.outputs.model_outputs if run.outputs else [] for run in (child, parent)]
+    (of_child,), (of_parent,) = outputs
+    assert of_child.model_id == of_parent.model_id
+    assert child.info.status == "FINISHED"
+
+    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+    loaded = mlflow.pyfunc.load_model(f"models:/{of_child.model_id}")
+    images = np.random.default_rng(0).integers(0, 256, (5, 1, 28, 28), dtype=np.uint8)
+    probabilities = loaded.predict(images)
+    assert probabilities.shape == (5, 2)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
+    assert loaded.metadata.signature.inputs.inputs[0].type == np.uint8
+    assert np.asarray(loaded.input_example).shape == (2, 1, 28, 28)
+    logged = Path(artifacts.download_artifacts(f"models:/{of_child.model_id}"))
+    assert "torch==" in (logged / "requirements.txt").read_text()
+    assert (logged / "data" / "model.pt2").is_file()
+
+
+def test_datasets_and_model_metrics_are_logged(
+    folder: Path, store: mlflow.MlflowClient, card_of: Callable[[str, int], Card]
+) -> None:
+    for path in (paths.TRAIN, paths.VALIDATION, paths.TEST):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(path.name.encode())
+    card = card_of("softmax", 8)
+    with retrace.stage("train") as run:
+        classifier.save(classifier.build(card), card)
+        run.headline({"train_loss": 0.5, "val_accuracy": 0.75})
+        run.model(paths.WEIGHTS, paths.CARD)
+    with retrace.stage("evaluate") as run:
+        run.headline({"test_accuracy": 0.5})
+    upload_again(run.path)
+    (parent,), (train, evaluate) = runs(store)
+
+    def read(run: Run) -> dict[str, tuple[str, str]]:
+        given = run.inputs.dataset_inputs if run.inputs else []
+        return {each.dataset.name: (each.dataset.digest, each.tags[0].value) for each in given}
+
+    expected = {
+        f"mnist {path.stem}": (hashing.md5(path), context)
+        for path, context in (
+            (paths.TRAIN, "training"),
+            (paths.VALIDATION, "validation"),
+            (paths.TEST, "testing"),
+        )
+    }
+    assert read(parent) == expected
+    assert read(train) == {name: entry for name, entry in expected.items() if entry[1] != "testing"}
+    assert read(evaluate) == {
+        name: entry for name, entry in expected.items() if entry[1] == "testing"
+    }
+    (model,) = store.search_logged_models([parent.info.experiment_id])
+    assert {(m.key, m.value, m.dataset_name, m.dataset_digest) for m in model.metrics or []} == {
+        ("train_loss", 0.5, "mnist train", hashing.md5(paths.TRAIN)),
+        ("val_accuracy", 0.75, "mnist validation", hashing.md5(paths.VALIDATION)),
+        ("test_accuracy", 0.5, "mnist test", hashing.md5(paths.TEST)),
+    }
+    mlflow.set_tracking_uri(store.tracking_uri)
+    table = mlflow.search_runs(
+        experiment_names=["mnist"], filter_string="dataset.name = 'mnist test'"
+    )
+    assert set(table["run_id"]) == {parent.info.run_id, evaluate.info.run_id}
+    best = mlflow.search_logged_models(
+        [parent.info.experiment_id],
+        order_by=[{"field_name": "metrics.test_accuracy"}],
+        output_format="list",
+    )
+    assert [logged.model_id for logged in best] == [model.model_id]
+
+
+@pytest.mark.usefixtures("folder")
+def test_concurrent_uploads_share_one_parent(store: mlflow.MlflowClient) -> None:
+    with retrace.stage("download") as run:
+        pass
+    start = event_log.read(run.path.parent / "uploaded" / run.path.name)[0] | {"key": "another"}
+    starts = [
+        start | {"id": f"{number}", "stage": name} for number, name in enumerate(params.STAGES)
+    ]
+    with ThreadPoolExecutor(len(starts)) as pool:
+        pairs = list(pool.map(lambda start: pair(tracking_store.client(), start), starts))
+    (parent,) = store.search_runs(["1"], "tags.`retrace.key` = 'another'")
+    assert {each.parent for each in pairs} == {parent.info.run_id}
+    assert len({each.child for each in pairs}) == len(starts)
+
+
+@pytest.mark.usefixtures("folder")
+def test_folds_are_summarized_in_a_run(store: mlflow.MlflowClient) -> None:
+    whole = paths.PARAMS.read_text().replace("\nfolds: 1", "\nfolds: 3")
+    accuracies = (0.5, 0.6, 0.9)
+    for fold, accuracy in enumerate(accuracies):
+        paths.PARAMS.write_text(whole.replace("\nfold: 0", f"\nfold: {fold}"))
+        for name, metric in (
+            ("train", "val_accuracy"),
+            ("evaluate", "test_accuracy"),
+            ("visualize", "tsne"),
+        ):
+            with retrace.stage(name) as run:
+                run.headline({metric: accuracy})
+        upload_again(run.path)  # which changes nothing
+    (summary,), below = runs(store)
+    of_folds = [run for run in below if "retrace.folds" in run.data.tags]
+    assert summary.info.run_name == "3 folds"
+    assert {run.data.tags["mlflow.parentRunId"] for run in of_folds} == {summary.info.run_id}
+    assert len(of_folds) == 3
+    assert summary.data.tags["retrace.folds.done"] == "3 of 3"
+    assert summary.data.metrics["val_accuracy_mean"] == pytest.approx(np.mean(accuracies))
+    assert summary.data.metrics["test_accuracy_spread"] == pytest.approx(np.std(accuracies, ddof=1))
+    assert summary.data.metrics["tsne_mean"] == pytest.approx(np.mean(accuracies))
+    history = store.get_metric_history(summary.info.run_id, "val_accuracy_mean")
+    assert {(point.step, round(point.value, 3)) for point in history} == {
+        (1, 0.5),
+        (2, 0.55),
+        (3, 0.667),
+    }
+    assert "fold" not in summary.data.params
+    assert summary.data.params["folds"] == "3"
