@@ -297,7 +297,7 @@ def test_overwritten_objects(clone: Clone) -> None:
     finding = only(cache.objects)
     assert finding.level == "problem"
     assert finding.repair == f"rm -f {damaged.relative_to(clone.path)}"
-    clone.type(finding.repair)
+    clone.type(str(finding.repair))
     assert_repaired(clone, cache.objects, "none has changed yet")
     assert "all are what dvc.lock says" in clone.type("dvc repro --quiet; retrace verify --cache")
 
