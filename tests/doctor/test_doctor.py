@@ -3,6 +3,7 @@
 Checks run in this process, which has their imports; each command is typed in a shell.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -33,6 +34,7 @@ from retrace import checkpoint
 from retrace import doctor as checks
 from retrace.doctor import cache, experiments, leftovers, machine, pipeline, repository, store
 from retrace.doctor.findings import Check, Finding
+from retrace.pipeline import hashing
 from retrace.system import processes
 
 SMALL = {"dataset: mnist": "dataset: digits", "epochs: 5": "epochs: 1", "threads: 2": "threads: 1"}
@@ -141,8 +143,11 @@ def break_several(clone: Clone) -> None:
     """Detach HEAD, leave a run RUNNING, an object writable and an edit in the stash."""
     clone.type("git checkout --quiet $(git rev-parse HEAD)")
     set_running(clone)
-    loose = next((clone.path / ".dvc/cache/files/md5").glob("*/*"))
-    loose.chmod(0o644)
+    # Of no output: DVC itself makes those read-only in `dvc status`.
+    digest = hashlib.md5(b"unused").hexdigest()
+    unused = hashing.object_path(clone.path / ".dvc/cache/files/md5", digest)
+    unused.parent.mkdir(exist_ok=True)
+    unused.write_bytes(b"unused")
     (clone.path / "README.md").write_text("edited")
     clone.type("git stash --quiet")
 
@@ -292,7 +297,7 @@ def test_overwritten_objects(clone: Clone) -> None:
     finding = only(cache.objects)
     assert finding.level == "problem"
     assert finding.repair == f"rm -f {damaged.relative_to(clone.path)}"
-    clone.type(finding.repair)
+    clone.type(str(finding.repair))
     assert_repaired(clone, cache.objects, "none has changed yet")
     assert "all are what dvc.lock says" in clone.type("dvc repro --quiet; retrace verify --cache")
 

@@ -53,7 +53,8 @@ def _is_imported_from_here(package: str) -> bool:
     """Return whether Python imports this package from src/ of this repository."""
     spec = find_spec(package)
     here = (imports.SOURCE / package).resolve()
-    return bool(spec and spec.origin) and Path(str(spec.origin)).resolve().parent == here
+    origin = spec.origin if spec else None
+    return origin is not None and Path(origin).resolve().parent == here
 
 
 def status() -> Iterator[Finding]:

@@ -151,11 +151,12 @@ def _deps_lines(text: str) -> Iterator[tuple[str, int, int]]:
             yield name, deps.value[0].start_mark.line, deps.value[-1].end_mark.line + 1
 
 
-def _items(node: yaml.MappingNode) -> Iterator[tuple[str, yaml.Node]]:
-    return ((key.value, value) for key, value in node.value)
+def _items(node: yaml.Node | None) -> Iterator[tuple[str, yaml.Node]]:
+    pairs = node.value if isinstance(node, yaml.MappingNode) else []
+    return ((key.value, value) for key, value in pairs)
 
 
-def _value(node: yaml.Node, name: str) -> yaml.Node | None:
+def _value(node: yaml.Node | None, name: str) -> yaml.Node | None:
     return next((value for key, value in _items(node) if key == name), None)
 
 
