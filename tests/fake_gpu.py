@@ -303,7 +303,7 @@ BROKEN = {
 
 
 def cases() -> Iterator[tuple[str, str]]:
-    """Yield the defect of every recipe, of every table's entry, and of broken trainings, by name."""
+    """Yield the defects of recipes, of each table's entries, and of broken trainings, by name."""
     own = params_file.read(ROOT / "params.yaml")
     for name in recipes.titles():
         yield f"recipe {name}", defect(recipes.load(name).values)

@@ -27,7 +27,10 @@ def none(inputs: Inputs, random: torch.Generator) -> Inputs:  # noqa: ARG001 - a
 
 
 def crop_flip(images: Images, random: torch.Generator, *, padding: Padding, flip: bool) -> Images:
-    """Pad with black, crop at random to the old size, and flip half of the images (seeds/002, 12.3)."""
+    """Pad with black, crop at random to the old size, and flip half of the images.
+
+    As in seeds/002, 12.3.
+    """
     n, channels, height, width = images.shape
     left, top, right, bottom = padding
     # A pixel's channels side by side: the result is channels last, as convolutions want it.
