@@ -1,8 +1,8 @@
-"""torch.cuda's streams and graphs for tensors of a CPU, as far as a training step can tell them from the real ones.
+"""Stand-ins for torch.cuda's streams and graphs that work with tensors of a CPU.
 
-While a graph is captured nothing is done: what was found has no value before the first replay, and what would have been
-changed is as it was. A replay does the same operations with the very same tensors, whose memory stays theirs. What has
-to wait for the device cannot be captured.
+As with real graphs, capture computes nothing: outputs have no value before the first replay, and
+inputs are unchanged. A replay repeats the operations on the same tensors, at the same addresses.
+Operations that wait for the device cannot be captured.
 """
 
 import warnings
@@ -22,8 +22,8 @@ from lab.training.device import Compute
 WAITS = torch.ops.aten._local_scalar_dense.default
 
 
-class Posing(Compute):
-    """A CPU that is treated as a GPU is."""
+class PosingAsGpu(Compute):
+    """A CPU that training takes for a GPU."""
 
     @property
     def is_gpu(self) -> bool:
@@ -32,22 +32,23 @@ class Posing(Compute):
 
 @dataclass
 class Call:
-    """An operation, and what it gave when it was captured."""
+    """An operation, and the outputs of its capture."""
 
     function: Callable[..., Any]
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     outs: list[Tensor]  # in memory of their own
 
-    def again(self) -> None:
+    def repeat(self) -> None:
+        """Compute the outputs again, into the same memory."""
         outs = _own(self.function(*self.args, **self.kwargs), self.args, self.kwargs)
-        for held, out in zip(self.outs, outs, strict=True):
-            held.copy_(out)
+        for static, out in zip(self.outs, outs, strict=True):
+            static.copy_(out)
 
 
 @dataclass
 class Graph:
-    """In the place of `torch.cuda.CUDAGraph`."""
+    """Stands in for `torch.cuda.CUDAGraph`."""
 
     calls: list[Call] = field(default_factory=list)
     n_replays: int = 0
@@ -56,30 +57,31 @@ class Graph:
         self.n_replays += 1
         with torch.no_grad():
             for call in self.calls:
-                call.again()
+                call.repeat()
 
 
-class Unwaiting(TorchDispatchMode):
-    """Raises RuntimeError where something waits for the device, as torch.cuda.set_sync_debug_mode does."""
+class ForbidWaiting(TorchDispatchMode):
+    """Raises RuntimeError where an operation waits for the device; torch's own sync debug mode."""
 
-    said = "called a synchronizing CUDA operation"
+    message = "called a synchronizing CUDA operation"
 
     def __torch_dispatch__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         if function is WAITS:
-            raise RuntimeError(self.said)
+            raise RuntimeError(self.message)
         return function(*args, **kwargs or {})
 
 
-class Capture(Unwaiting):
-    """In the place of `torch.cuda.graph`."""
+class Capture(ForbidWaiting):
+    """Stands in for `torch.cuda.graph`."""
 
-    said = "operation not permitted when stream is capturing"
+    message = "operation not permitted when stream is capturing"
 
     def __init__(self, graph: Graph) -> None:
         super().__init__()
-        self.graph, self.before = graph, dict[int, tuple[Tensor, Tensor]]()
+        self.graph = graph
+        self.before: dict[int, tuple[Tensor, Tensor]] = {}
 
     def __torch_dispatch__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
@@ -88,32 +90,32 @@ class Capture(Unwaiting):
         if function._schema.is_mutable:
             for tensor in _tensors(args, kwargs):
                 self.before.setdefault(id(tensor), (tensor, tensor.clone()))
-        found = super().__torch_dispatch__(function, types, args, kwargs)
-        self.graph.calls.append(Call(function, args, kwargs, _own(found, args, kwargs)))
-        return found
+        outs = super().__torch_dispatch__(function, types, args, kwargs)
+        self.graph.calls.append(Call(function, args, kwargs, _own(outs, args, kwargs)))
+        return outs
 
     def __exit__(self, *raised: Any) -> None:
         super().__exit__(*raised)
         with torch.no_grad():
-            for tensor, was in self.before.values():
-                tensor.copy_(was)
+            for tensor, value in self.before.values():
+                tensor.copy_(value)
             for call in self.graph.calls:
                 for out in call.outs:
                     out.fill_(torch.nan if out.is_floating_point() else 77)
 
 
-def _tensors(*given: Any) -> list[Tensor]:
-    return [leaf for leaf in _pytree.tree_leaves(given) if isinstance(leaf, Tensor)]
+def _tensors(*values: Any) -> list[Tensor]:
+    return [leaf for leaf in _pytree.tree_leaves(values) if isinstance(leaf, Tensor)]
 
 
-def _own(outs: Any, *given: Any) -> list[Tensor]:
-    """Those of `outs` that are no views of what was given."""
-    places = {tensor.untyped_storage().data_ptr() for tensor in _tensors(*given)}
-    return [out for out in _tensors(outs) if out.untyped_storage().data_ptr() not in places]
+def _own(outs: Any, *inputs: Any) -> list[Tensor]:
+    """Return the outputs that are not views of inputs."""
+    addresses = {tensor.untyped_storage().data_ptr() for tensor in _tensors(*inputs)}
+    return [out for out in _tensors(outs) if out.untyped_storage().data_ptr() not in addresses]
 
 
 class Stream:
-    """In the place of `torch.cuda.Stream`; a CPU has but one."""
+    """Stands in for `torch.cuda.Stream`."""
 
     def __init__(self, device: object = None) -> None:
         pass
@@ -122,24 +124,24 @@ class Stream:
         pass
 
 
-def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[Graph]:
-    """Until the test's end torch.cuda is this; returns all graphs, as they are made."""
+def replace_cuda(monkeypatch: pytest.MonkeyPatch) -> list[Graph]:
+    """Replace torch.cuda until the end of the test. Return the list of all graphs created."""
     graphs: list[Graph] = []
-    unwaiting: list[Unwaiting] = []
+    modes: list[ForbidWaiting] = []
 
-    def made() -> Graph:
+    def create() -> Graph:
         graphs.append(Graph())
         return graphs[-1]
 
     def set_sync_debug_mode(mode: str) -> None:
         if mode == "error":
             warnings.warn("Synchronization debug mode is a prototype feature", stacklevel=2)
-            unwaiting.append(Unwaiting().__enter__())
+            modes.append(ForbidWaiting().__enter__())
         else:
-            unwaiting.pop().__exit__(None, None, None)
+            modes.pop().__exit__(None, None, None)
 
     replaced: dict[str, Any] = {
-        "CUDAGraph": made,
+        "CUDAGraph": create,
         "graph": Capture,
         "Stream": Stream,
         "current_stream": Stream,

@@ -1,8 +1,8 @@
-"""Trainings on a GPU that is not there: `python tests/fake_gpu.py` prints what is wrong with each, as JSON by its name.
+"""Trainings on a GPU of fake tensors: `python tests/fake_gpu.py` prints each one's defect, as JSON.
 
-torch's fake tensors have a device, a type and a shape, and no numbers. So all that a step asks for can be looked at:
-that a GPU has everything at hand, waits for nothing and copies nothing to or from it, and that each kernel gives the
-same bits every time. In a process of its own, since torch has to be told of a backend of no use for it.
+torch's fake tensors have a device, a type and a shape, but no numbers. They are enough to check
+every operation of a step: its tensors are on the GPU, nothing waits for the GPU or is copied to or
+from it, and each kernel is deterministic. Needs a process of its own, since it changes torch.
 """
 
 import json
@@ -42,25 +42,28 @@ from lab.training.optimizers import OPTIMIZERS
 from lab.training.state import PendingLoss, State, Step
 from retrace.pipeline import params_file
 
-CUDA, META = torch.device("cuda", 0), torch.device("meta")
+CUDA = torch.device("cuda", 0)
+META = torch.device("meta")
 SHAPES = {"circles": (2,), "cifar10": (3, 32, 32), "image_folder": (3, 64, 64), "digits": (1, 8, 8)}
-SEVERAL = 3  # steps: optimizers have begun to remember
+N_STEPS = 3  # enough for optimizers to have a state
 
-# Of `torch.use_deterministic_algorithms`: what has no deterministic kernel for CUDA.
-IN_ANY_ORDER = re.compile(
-    r"_?adaptive_(avg|max)_pool\w+_backward|fractional_max_pool\w+_backward|(avg|max)_pool3d\w*_backward|max_unpool\w+"
-    r"|upsample_\w+_backward|(reflection|replication)_pad\w+_backward|grid_sampler\w*_backward|nll_loss2d\w*"
-    r"|_ctc_loss_backward|_embedding_bag\w*_backward|put_?|histc|kthvalue|median|cumsum|scatter_reduce_?|bincount"
+# Without a deterministic kernel for CUDA, as `torch.use_deterministic_algorithms` lists them.
+NOT_DETERMINISTIC = re.compile(
+    r"_?adaptive_(avg|max)_pool\w+_backward|fractional_max_pool\w+_backward"
+    r"|(avg|max)_pool3d\w*_backward|max_unpool\w+|upsample_\w+_backward"
+    r"|(reflection|replication)_pad\w+_backward|grid_sampler\w*_backward|nll_loss2d\w*"
+    r"|_ctc_loss_backward|_embedding_bag\w*_backward|put_?|histc|kthvalue|median|cumsum"
+    r"|scatter_reduce_?|bincount"
 )
 
-Wrong = dict[str, str]
+Change = Callable[[Classifier, LossFunction], LossFunction]
 
 
 class Gpu(FakeTensorMode):
-    """Where tensors of a GPU are fake ones.
+    """A mode in which a GPU's tensors are fake.
 
-    Autograd has a queue for each GPU that there is. It is told that these are `meta`, which it works on by itself; and
-    what it then wants on `meta` is on the GPU.
+    Autograd has a queue for each real GPU, so it gets `meta` as the device of these tensors. What
+    it then creates on `meta` is created on the GPU.
     """
 
     def dispatch(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -70,33 +73,35 @@ class Gpu(FakeTensorMode):
         return super().dispatch(func, types, args, kwargs)
 
 
-def pretend() -> None:
-    """From here on this process works with fake tensors of a GPU, forwards and backwards."""
+def install() -> None:
+    """Change torch in this process, so that forward and backward work with a GPU's fake tensors."""
     torch._C._ensureCUDADeviceGuardSet()
-    backend_registration._setup_privateuseone_for_python_backend(
-        "none"
-    )  # so that autograd asks for no GPU's streams
-    handlers, asked = fake_tensor._DISPATCH_META_HANDLERS, torch.ops.prim.device.default
-    told = handlers[asked]
-    plain = FakeTensor.__torch_dispatch__
+    # Autograd then does not look for a GPU's streams.
+    backend_registration._setup_privateuseone_for_python_backend("none")
+    handlers = fake_tensor._DISPATCH_META_HANDLERS
+    device_of = torch.ops.prim.device.default
+    original_device = handlers[device_of]
+    original_dispatch = FakeTensor.__torch_dispatch__
 
     def device(args: Any) -> torch.device:
-        return META if args[0].fake_device.type == "cuda" else told(args)
+        return META if args[0].fake_device.type == "cuda" else original_device(args)
 
     def dispatch(_: type, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return device(args) if func is asked else plain(func, types, args, kwargs)
+        if func is device_of:
+            return device(args)
+        return original_dispatch(func, types, args, kwargs)
 
-    handlers[asked] = device
+    handlers[device_of] = device
     replaced: dict[str, Any] = {
         "__torch_dispatch__": classmethod(dispatch),
         "device": property(
-            lambda it: META if it.fake_mode.in_kernel_invocation else it.fake_device
+            lambda self: META if self.fake_mode.in_kernel_invocation else self.fake_device
         ),
-        "is_cuda": property(lambda it: it.fake_device.type == "cuda"),
+        "is_cuda": property(lambda self: self.fake_device.type == "cuda"),
     }
     for name, value in replaced.items():
         setattr(FakeTensor, name, value)
-    nn.Module._apply = moved  # pyright: ignore[reportAttributeAccessIssue]
+    nn.Module._apply = apply  # pyright: ignore[reportAttributeAccessIssue]
     torch.cuda.amp.common.amp_definitely_not_available = lambda: False
     torch.cuda.is_bf16_supported = lambda *_, **__: True
     _foreach_supported_types.append(FakeTensor)
@@ -104,16 +109,16 @@ def pretend() -> None:
 
 
 class Event:
-    """In the place of `torch.cuda.Event`."""
+    """Stands in for `torch.cuda.Event`."""
 
     def record(self) -> None:
         pass
 
 
-def moved(self: nn.Module, change: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
-    """In the place of `nn.Module._apply`, which puts the old tensor's inside into the new one: no fake one has any."""
+def apply(self: nn.Module, change: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
+    """Replace `nn.Module._apply`, which swaps the storages of tensors: fake ones have none."""
 
-    def anew(tensor: Tensor) -> Tensor:
+    def changed(tensor: Tensor) -> Tensor:
         empty = torch.empty_strided(
             tensor.shape, tensor.stride(), dtype=tensor.dtype, device=tensor.device
         )
@@ -122,156 +127,171 @@ def moved(self: nn.Module, change: Callable[[Tensor], Tensor], recurse: bool = T
     for module in self.modules():
         for name, weight in module._parameters.items():
             if weight is not None:
-                module._parameters[name] = nn.Parameter(anew(weight), weight.requires_grad)
+                module._parameters[name] = nn.Parameter(changed(weight), weight.requires_grad)
         for name, buffer in module._buffers.items():
             if buffer is not None:
-                module._buffers[name] = anew(buffer)
+                module._buffers[name] = changed(buffer)
     return self
 
 
 class WrongError(Exception):
-    """A GPU would not do this, or not at its best, or not twice to the same bits."""
+    """An operation that a GPU cannot do, waits for, or gives other bits for each time."""
 
 
 class Watch(TorchDispatchMode):
-    """Raises WrongError at an operation that is no good for a GPU; `alone`, also where it copies to or from it."""
+    """Raises WrongError where an operation waits for the GPU or is not deterministic there.
+
+    With `forbids_copies`, also where it copies to or from the GPU.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.alone = False
+        self.forbids_copies = False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = func._schema.name.partition("::")[2]
-        if IN_ANY_ORDER.fullmatch(name):
+        if NOT_DETERMINISTIC.fullmatch(name):
             raise WrongError(f"{name} gives other bits each time")
-        given = tensors((args, kwargs))
+        inputs = tensors((args, kwargs))
         if name.startswith("_fused_"):
-            return updated(name, given, kwargs["lr"])
+            return check_fused(name, inputs, kwargs["lr"])
         try:
-            found = func(*args, **kwargs)
+            result = func(*args, **kwargs)
         except (DataDependentOutputException, DynamicOutputShapeException):
             raise WrongError(f"{name} waits for the GPU") from None
-        if (
-            self.alone
-            and len({tensor.device for tensor in (*given, *tensors(found)) if tensor.ndim}) > 1
-        ):
+        devices = {tensor.device for tensor in (*inputs, *tensors(result)) if tensor.ndim}
+        if self.forbids_copies and len(devices) > 1:
             raise WrongError(f"{name} copies between the GPU and the CPU")
-        return found
+        return result
 
 
-def tensors(of: object) -> list[Tensor]:
-    return [leaf for leaf in _pytree.tree_leaves(of) if isinstance(leaf, Tensor)]
+def tensors(tree: object) -> list[Tensor]:
+    return [leaf for leaf in _pytree.tree_leaves(tree) if isinstance(leaf, Tensor)]
 
 
-def updated(name: str, given: list[Tensor], rate: Tensor) -> None:
-    """The fused optimizers, which have no fake kernels, change what they are given."""
-    if {tensor.device for tensor in given} != {CUDA}:
+def check_fused(name: str, inputs: list[Tensor], rate: Tensor) -> None:
+    """Check the inputs of a fused optimizer, which has no fake kernel. Raises WrongError."""
+    if {tensor.device for tensor in inputs} != {CUDA}:
         raise WrongError(f"{name} is given what is not on the GPU")
     if rate.dtype is not torch.float32:
         raise WrongError(f"{name} is given a learning rate in {rate.dtype}")
 
 
-def trained(
-    values: Values, model: Classifier, change: Callable[[Classifier, LossFunction], LossFunction]
-) -> None:
-    """Some steps and a look at the validation part, as `values` say. Raises WrongError."""
+def train(values: Values, model: Classifier, change: Change) -> None:
+    """Train some steps, then evaluate. Raises WrongError."""
     p = params.checked(values)
-    n = 2 * p.batch_size + 7
-    kind = torch.uint8 if values["dataset"] != "circles" else torch.float32
-    shape = SHAPES.get(values["dataset"], (1, 28, 28))
-    part = Split(
-        torch.empty(n, *shape, dtype=kind, device=CUDA),
-        torch.empty(n, dtype=torch.int64, device=CUDA),
-    )
-    augment = (
-        None
-        if p.augmentation.name == "none"
-        else params.bind(AUGMENTATIONS, p.augmentation, "augmentations")
-    )
-    compute = Compute(
-        torch.device("cuda"), torch.float32 if p.precision == "float32" else torch.bfloat16, 1
-    )
-    loss_of = change(model, params.bind(LOSSES, p.loss, "losses")(part.labels[:10]))
-    learner, learnt = model, part
+    split = empty_split(values, 2 * p.batch_size + 7)
+    precision = torch.float32 if p.precision == "float32" else torch.bfloat16
+    compute = Compute(torch.device("cuda"), precision, 1)
+    loss = change(model, params.bind(LOSSES, p.loss, "losses")(split.labels[:10]))
+    augment = params.bind(AUGMENTATIONS, p.augmentation, "augmentations")
+    if p.augmentation.name == "none":
+        augment = None
     if p.freeze_trunk:
         model.freeze_trunk()
         with compute.autocast():
-            learner, learnt = model.head_alone(), inference.features(model, part)
+            split = inference.features(model, split)
+        model = model.head_alone()
         augment = None
+    optimizer = params.bind(OPTIMIZERS, p.optimizer, "optimizers")(model.trainable())
     trainer = Trainer(
-        state=State(
-            learner, params.bind(OPTIMIZERS, p.optimizer, "optimizers")(learner.trainable()), CUDA
-        ),
-        train_split=learnt,
-        validation_split=learnt,
+        state=State(model, optimizer, CUDA),
+        train_split=split,
+        validation_split=split,
         augment=augment,
-        loss=loss_of,
+        loss=loss,
         learning_rate=lambda _: 0.1,
         compute=compute,
         p=p,
     )
+    with Watch() as watch:
+        run_steps(trainer, watch)
+        logits = inference.outputs(model, split).logits
+        metrics.mean_loss(logits, split.labels)
+        metrics.n_correct(logits, split.labels)
+    state = [*model.state_dict().values(), *tensors(optimizer.state_dict())]
+    elsewhere = [tensor.shape for tensor in state if tensor.device != CUDA]
+    if elsewhere:
+        raise WrongError(f"of shapes {elsewhere}: not on the GPU")
+
+
+def run_steps(trainer: Trainer, watch: Watch) -> None:
+    """Run some steps as the loop does, without capturing them. Raises WrongError."""
     state = trainer.state
     step = CapturedStep(trainer.step, state)
     step._can_be_captured = False
-    learner.train()
-    with Watch() as watch:
-        for _, (inputs, labels) in zip(range(SEVERAL), trainer.batches(), strict=False):
-            trainer.set_learning_rate()
-            watch.alone = True
-            loss, n_correct = step(inputs, labels)
-            watch.alone = False
-            state.totals.add(result := Step(1, len(labels), 0.1, loss, n_correct))
-            PendingLoss(result)
-        logits = inference.outputs(learner, learnt).logits
-        metrics.mean_loss(logits, learnt.labels)
-        metrics.n_correct(logits, learnt.labels)
-    held = [*learner.state_dict().values(), *tensors(state.optimizer.state_dict())]
-    if left := [tensor.shape for tensor in held if tensor.device != CUDA]:
-        raise WrongError(f"of shapes {left}: not on the GPU")
+    state.model.train()
+    for _, (inputs, labels) in zip(range(N_STEPS), trainer.batches(), strict=False):
+        trainer.set_learning_rate()
+        watch.forbids_copies = True
+        loss, n_correct = step(inputs, labels)
+        watch.forbids_copies = False
+        result = Step(1, len(labels), 0.1, loss, n_correct)
+        state.totals.add(result)
+        PendingLoss(result)
 
 
-def wrong(values: Values, change: Callable[..., Any] = lambda _, loss_of: loss_of) -> str:
-    """What is, of a training with these parameters; nothing, if nothing is."""
+def shape_of(values: Values) -> tuple[int, ...]:
+    return SHAPES.get(values["dataset"], (1, 28, 28))
+
+
+def empty_split(values: Values, n: int) -> Split:
+    """Return `n` fake samples of the data set, on the GPU."""
+    kind = torch.float32 if values["dataset"] == "circles" else torch.uint8
+    inputs = torch.empty(n, *shape_of(values), dtype=kind, device=CUDA)
+    return Split(inputs, torch.empty(n, dtype=torch.int64, device=CUDA))
+
+
+def keep(_: Classifier, loss: LossFunction) -> LossFunction:
+    return loss
+
+
+def defect(values: Values, change: Change = keep) -> str:
+    """Return what is wrong with a training of these parameters; empty if nothing is."""
     p = params.checked(values)
-    shape = SHAPES.get(values["dataset"], (1, 28, 28))
+    shape = shape_of(values)
     params.bind(MODELS, p.model, "models")
-    n = shape[0]
-    names = tuple("abcdefghij")
     card = Card(
-        model=p.model.name, settings=p.model.settings, shape=shape, class_names=names, mean=(33.0,) * n,
-        std=(78.0,) * n, pretrained=None, epoch=0,
-    )  # fmt: skip
+        model=p.model.name,
+        settings=p.model.settings,
+        shape=shape,
+        class_names=tuple("abcdefghij"),
+        mean=(33.0,) * shape[0],
+        std=(78.0,) * shape[0],
+        pretrained=None,
+        epoch=0,
+    )
     with Gpu():
         model = classifier.build(card)
         if model.needs_data:
             model.initialize(classifier.example(card, 50))
         try:
-            trained(values, model.to(CUDA), change)
+            train(values, model.to(CUDA), change)
         except (WrongError, RuntimeError) as error:
             return str(error)
     return ""
 
 
-def reads(model: Classifier, loss_of: LossFunction) -> LossFunction:
-    return lambda logits, labels: loss_of(logits, labels) * (1 + logits.mean().item())
+def reads(model: Classifier, loss: LossFunction) -> LossFunction:
+    return lambda logits, labels: loss(logits, labels) * (1 + logits.mean().item())
 
 
-def picks(model: Classifier, loss_of: LossFunction) -> LossFunction:
-    return lambda logits, labels: loss_of(logits[labels > 0], labels[labels > 0])
+def picks(model: Classifier, loss: LossFunction) -> LossFunction:
+    return lambda logits, labels: loss(logits[labels > 0], labels[labels > 0])
 
 
-def fetches(model: Classifier, loss_of: LossFunction) -> LossFunction:
-    return lambda logits, labels: loss_of(logits, labels.cpu().to(CUDA))
+def fetches(model: Classifier, loss: LossFunction) -> LossFunction:
+    return lambda logits, labels: loss(logits, labels.cpu().to(CUDA))
 
 
-def pools(model: Classifier, loss_of: LossFunction) -> LossFunction:
+def pools(model: Classifier, loss: LossFunction) -> LossFunction:
     model.trunk = nn.Sequential(
         nn.AdaptiveAvgPool2d(5), nn.Conv2d(1, 4, 1), nn.AdaptiveAvgPool2d(2), nn.Flatten()
     )
     model.head = nn.Linear(16, 10)
     model.to(CUDA)
-    return loss_of
+    return loss
 
 
 BROKEN = {
@@ -283,27 +303,30 @@ BROKEN = {
 
 
 def cases() -> Iterator[tuple[str, str]]:
-    """Every recipe; every entry of the tables, on the CNN's digits; and what is wrong on purpose."""
+    """Yield the defects of recipes, of each table's entries, and of broken trainings, by name."""
     own = params_file.read(ROOT / "params.yaml")
     for name in recipes.titles():
-        yield f"recipe {name}", wrong(recipes.load(name).values)
+        yield f"recipe {name}", defect(recipes.load(name).values)
     for table, key in (
         ("losses", "loss"),
         ("optimizers", "optimizer"),
         ("augmentations", "augmentation"),
     ):
         for name in own[table]:
-            yield f"{key} {name}", wrong(own | {key: name})
+            yield f"{key} {name}", defect(own | {key: name})
     both = {"label_smoothing": 0.1, "class_weights": "balanced"}
-    yield "loss of both", wrong(own | {"losses": own["losses"] | {"cross_entropy": both}})
+    yield (
+        "loss smoothed and weighted",
+        defect(own | {"losses": own["losses"] | {"cross_entropy": both}}),
+    )
     for name in own["models"]:
-        of_colours = {"dataset": "image_folder"} if name in ("vgg16", "torchvision") else {}
-        yield f"model {name}", wrong(own | {"model": name, "augmentation": "none"} | of_colours)
+        of_color = {"dataset": "image_folder"} if name in ("vgg16", "torchvision") else {}
+        yield f"model {name}", defect(own | {"model": name, "augmentation": "none"} | of_color)
     for name, change in BROKEN.items():
-        yield f"broken: {name}", wrong(own, change)
+        yield f"broken: {name}", defect(own, change)
 
 
 if __name__ == "__main__":
-    pretend()
+    install()
     device.configure(params.checked(params_file.read(ROOT / "params.yaml")), "float32")
     print(json.dumps(dict(cases())))

@@ -21,7 +21,7 @@ def model_for(values: params_file.Values, name: str, samples: Samples) -> classi
     return classifier.build(classifier.card_of(choice, samples, storage.scale(samples)))
 
 
-def test_feature_maps_are_the_convolutions_outputs(
+def test_feature_maps_are_convolutions_outputs(
     values: params_file.Values, stripes: Samples
 ) -> None:
     model = model_for(values, "cnn", stripes)

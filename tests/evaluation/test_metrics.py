@@ -1,25 +1,47 @@
-"""Scores by class are scikit-learn's, which evaluate does without."""
+"""Metrics, against their formulas and scikit-learn's."""
 
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+import sklearn.metrics
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from repository import ROOT
-from sklearn import metrics
 
-from lab.evaluation import inference
+from lab.evaluation import metrics
 
+LOGITS = torch.tensor([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0], [0.0, 0.5]])
+LABELS = torch.tensor([0, 1, 1, 1])
 PAIRS = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=40)
+
+
+def test_accuracy_counts_largest_logits() -> None:
+    assert metrics.accuracy(LOGITS, LABELS) == 0.75
+    assert metrics.accuracy(LOGITS.T.contiguous().T, LABELS) == 0.75
+
+
+def test_loss_is_cross_entropy_in_nats() -> None:
+    probabilities = torch.softmax(LOGITS, dim=1)[torch.arange(4), LABELS]
+    assert metrics.loss(LOGITS, LABELS) == pytest.approx(-probabilities.log().mean().item())
+
+
+def test_averages_are_over_classes() -> None:
+    predicted = LOGITS.argmax(dim=1).numpy()
+    scores = metrics.by_class(predicted, LABELS.numpy(), ["a", "b"])
+    averages = metrics.averaged(scores)
+    assert list(averages) == ["test_precision", "test_recall", "test_f1"]
+    assert averages["test_precision"] == 0.75
+    assert averages["test_recall"] == pytest.approx((1 + 2 / 3) / 2)
 
 
 @given(PAIRS)
 def test_scores_by_class_match_sklearn(pairs: list[tuple[int, int]]) -> None:
     predicted, labels = (np.array(side) for side in zip(*pairs, strict=True))
-    scores = inference.by_class(predicted, labels, ["a", "b", "c", "d"])
-    expected = metrics.precision_recall_fscore_support(
+    scores = metrics.by_class(predicted, labels, ["a", "b", "c", "d"])
+    expected = sklearn.metrics.precision_recall_fscore_support(
         labels,
         predicted,
         labels=np.arange(4),

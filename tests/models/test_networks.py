@@ -34,45 +34,39 @@ def card_of(values: params_file.Values, model: str) -> classifier.Card:
     )
 
 
-def some_images(n: int, model: str = "cnn") -> torch.Tensor:
-    shape = SHAPES.get(model, (1, 28, 28))
-    return torch.randint(
-        0, 256, (n, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
-    )
+def images_of(n: int, model: str = "cnn") -> torch.Tensor:
+    shape = (n, *SHAPES.get(model, (1, 28, 28)))
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
 
 
-def test_every_model_has_settings_and_they_fit(values: params_file.Values) -> None:
+def test_every_model_has_valid_settings(values: params_file.Values) -> None:
     assert set(params.bind_all(MODELS, values["models"], "models")) == set(MODELS)
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_every_model_gives_a_logit_a_class_and_flat_features(
-    values: params_file.Values, name: str
-) -> None:
+def test_models_give_flat_features_and_logits(values: params_file.Values, name: str) -> None:
     model = classifier.build(card_of(values, name))
-    features = model.features(some_images(3, name))
+    features = model.features(images_of(3, name))
     assert features.ndim == 2
-    assert model(some_images(3, name)).shape == (3, 10)
-    torch.testing.assert_close(model.head(features), model(some_images(3, name)))
+    assert model(images_of(3, name)).shape == (3, 10)
+    torch.testing.assert_close(model.head(features), model(images_of(3, name)))
 
 
-@pytest.mark.parametrize(
-    "name", sorted(set(MODELS) - {"vgg16"})
-)  # half a gigabyte, and built as torchvision's are
-def test_every_model_comes_back_from_its_files_and_equal_weights_are_equal_bytes(
-    folder: Path, values: params_file.Values, name: str
-) -> None:
-    def written() -> tuple[classifier.Classifier, bytes]:
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("name", sorted(set(MODELS) - {"vgg16"}))  # it has half a gigabyte
+def test_saved_model_is_loaded(values: params_file.Values, name: str) -> None:
+    config = card_of(values, name)
+    files: list[bytes] = []
+    for _ in range(2):
         torch.manual_seed(1)
-        model = classifier.build(card_of(values, name))
-        classifier.save(model, card_of(values, name))
-        return model, paths.WEIGHTS.read_bytes() + paths.CARD.read_bytes()
-
-    (model, first), (_, second) = written(), written()
-    loaded, card = classifier.load()
-    assert first == second
-    assert card == card_of(values, name)
-    assert torch.equal(loaded(some_images(2, name)), model.eval()(some_images(2, name)))
+        model = classifier.build(config)
+        classifier.save(model, config)
+        files.append(paths.WEIGHTS.read_bytes() + paths.CARD.read_bytes())
+    loaded, loaded_config = classifier.load()
+    assert files[0] == files[1]
+    assert loaded_config == config
+    assert torch.equal(loaded(images_of(2, name)), model.eval()(images_of(2, name)))
 
 
 class Tutorial(nn.Module):
@@ -80,8 +74,10 @@ class Tutorial(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv1, self.conv2 = nn.Conv2d(1, 16, 5, 1, 2), nn.Conv2d(16, 32, 5, 1, 2)
-        self.fc1, self.fc2 = nn.Linear(32 * 7 * 7, 128), nn.Linear(128, 10)
+        self.conv1 = nn.Conv2d(1, 16, 5, 1, 2)
+        self.conv2 = nn.Conv2d(16, 32, 5, 1, 2)
+        self.fc1 = nn.Linear(32 * 7 * 7, 128)
+        self.fc2 = nn.Linear(128, 10)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = F.max_pool2d(F.relu(self.conv1(x)), 2)
@@ -89,7 +85,7 @@ class Tutorial(nn.Module):
         return self.fc2(F.relu(self.fc1(x.view(x.size(0), -1))))
 
 
-def test_the_cnn_is_the_tutorial_s_network(values: params_file.Values) -> None:
+def test_cnn_equals_the_tutorial(values: params_file.Values) -> None:
     theirs = Tutorial()
     trunk, head = cnn.build((1, 28, 28), 10, **values["models"]["cnn"])
     ours = nn.Sequential(trunk, head)
@@ -99,7 +95,7 @@ def test_the_cnn_is_the_tutorial_s_network(values: params_file.Values) -> None:
     assert sum(weight.numel() for weight in ours.parameters()) == 215_370
 
 
-N_WEIGHTS = {  # counted by hand from the tutorials' layers, for images of shape (channels, side, side)
+N_WEIGHTS = {  # by model, channels and side; counted by hand from the tutorials' layers
     ("softmax", 1, 28): 7_850,
     ("softmax_scratch", 1, 28): 7_850,
     ("lenet", 1, 28): 6 * 26 + 16 * 151 + 120 * 401 + 84 * 121 + 850,
@@ -114,7 +110,7 @@ N_WEIGHTS = {  # counted by hand from the tutorials' layers, for images of shape
 
 
 @pytest.mark.parametrize(("name", "channels", "side"), N_WEIGHTS)
-def test_networks_have_the_tutorials_weights(
+def test_networks_have_tutorials_weights(
     values: params_file.Values, name: str, channels: int, side: int
 ) -> None:
     trunk, head = MODELS[name]((channels, side, side), 10, **values["models"][name])
@@ -133,33 +129,30 @@ def whitened(
     return model
 
 
-def test_the_first_layer_of_airbench_whitens_the_patches_of_images(
+def test_airbench_whitens_patches(
     values: params_file.Values,
 ) -> None:
     noise = torch.randint(0, 256, (200, 3, 33, 33))
-    images = ((noise[..., 1:, 1:] + noise[..., :-1, :-1]) / 2).to(
-        torch.uint8
-    )  # neighbours are alike
+    correlated = (noise[..., 1:, 1:] + noise[..., :-1, :-1]) / 2
+    images = correlated.to(torch.uint8)
     model = whitened(values, images)
     layer: Any = model.trunk.whitening
     normalised = model.normalised(images)
-    found = (layer.convolution(normalised) - layer.convolution.bias[:, None, None]).detach()
-    assert torch.allclose(moments(found[:, :12]), torch.eye(12), atol=0.01)
+    outputs = (layer.convolution(normalised) - layer.convolution.bias[:, None, None]).detach()
+    assert torch.allclose(moments(outputs[:, :12]), torch.eye(12), atol=0.01)
     assert not torch.allclose(moments(nn.functional.unfold(normalised, 2)), torch.eye(12), atol=0.2)
-    assert torch.allclose(found[:, :12], -found[:, 12:], atol=1e-5)
+    assert torch.allclose(outputs[:, :12], -outputs[:, 12:], atol=1e-5)
     assert not layer.convolution.weight.requires_grad
 
 
 def moments(values: torch.Tensor) -> torch.Tensor:
-    """The mean products of what lies along the second axis."""
+    """Return the second moments of the channels (axis 1)."""
     rows = values.transpose(0, 1).flatten(1)
     return rows @ rows.T / rows.shape[1]
 
 
 @pytest.mark.parametrize("views", [1, 2, 6])
-def test_airbench_tells_an_image_by_its_views_when_training_is_over(
-    values: params_file.Values, views: int
-) -> None:
+def test_airbench_averages_views_in_evaluation(values: params_file.Values, views: int) -> None:
     images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
     model = whitened(values, images, views=views)
     single, mirrored = (whitened(values, images, views=n) for n in (1, 2))
@@ -170,18 +163,19 @@ def test_airbench_tells_an_image_by_its_views_when_training_is_over(
     moved = (mirrored(near[..., :-2, :-2]) + mirrored(near[..., 2:, 2:])) / 2
     expected = {1: single(images), 2: mirrored(images), 6: (mirrored(images) + moved) / 2}
     assert torch.allclose(model(images), expected[views], atol=1e-5)
-    assert len({tuple(said.flatten().tolist()) for said in expected.values()}) == 3
+    assert len({tuple(logits.flatten().tolist()) for logits in expected.values()}) == 3
     model.train()
     assert not torch.allclose(model(images), model(images.flip(3)), atol=1e-3)
 
 
-def test_airbench_learns_offsets_64_times_as_fast_and_no_factors(
+def test_airbench_norm_learns_biases_only(
     values: params_file.Values,
 ) -> None:
     images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
     model = whitened(values, images).train()
     trunk: Any = model.trunk
-    norm, plain = trunk.blocks[3], nn.BatchNorm2d(64).train()
+    norm = trunk.blocks[3]
+    plain = nn.BatchNorm2d(64).train()
     maps = torch.randn(4, 64, 5, 5)
     layers: list[Any] = [norm, plain]
     for layer in layers:
@@ -194,23 +188,21 @@ def test_airbench_learns_offsets_64_times_as_fast_and_no_factors(
     )
 
 
-def test_airbench_has_the_paper_s_weights(values: params_file.Values) -> None:
+def test_airbench_has_the_papers_weights(values: params_file.Values) -> None:
     model = whitened(values, torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8))
     n_weights = sum(weight.numel() for weight in model.parameters())
     n_convolutions = 9 * (24 * 64 + 64 * 64 + 64 * 256 + 3 * 256 * 256)
     assert n_weights == 24 * 13 + n_convolutions + 4 * (64 + 2 * 256) + 2560
 
 
-def test_layers_that_are_not_learnt_are_left_as_they_are(values: params_file.Values) -> None:
+def test_initialize_changes_no_learned_layer(values: params_file.Values) -> None:
     model = classifier.build(card_of(values, "cnn"))
     before = [weight.clone() for weight in model.parameters()]
-    model.initialize(some_images(4))
+    model.initialize(images_of(4))
     assert all(map(torch.equal, before, model.parameters()))
 
 
-PAIR = 2 * ["Conv2d", "ReLU", "BatchNorm2d"] + [
-    "MaxPool"
-]  # ReLU comes before batch norm, as the tutorial has it
+PAIR = [*2 * ["Conv2d", "ReLU", "BatchNorm2d"], "MaxPool"]  # the tutorial's order
 LAYERS = {
     "lenet": ["ZeroPad2d", *2 * ["Conv2d", "MaxPool", "ReLU"], "Flatten", *2 * ["Linear", "ReLU"]],
     "cifar_simple": [*3 * ["Conv2d", "MaxPool", "Identity"], "Flatten", "Linear", "Identity"],
@@ -219,9 +211,7 @@ LAYERS = {
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_networks_have_the_tutorials_layers_in_their_order(
-    values: params_file.Values, name: str
-) -> None:
+def test_networks_have_tutorials_layers(values: params_file.Values, name: str) -> None:
     trunk, head = MODELS[name]((3, 32, 32), 10, **values["models"][name])
     assert [type(layer).__name__ for layer in trunk.children()] == LAYERS[name]
     assert isinstance(head, nn.Linear)
@@ -229,10 +219,11 @@ def test_networks_have_the_tutorials_layers_in_their_order(
 
 @pytest.mark.parametrize("form", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize(("tall", "wide"), [(2, 2), (7, 5), (28, 28)])
-def test_the_largest_of_four_is_torch_s(tall: int, wide: int, form: torch.memory_format) -> None:
+def test_max_pool_equals_torch(tall: int, wide: int, form: torch.memory_format) -> None:
     maps = torch.randn(3, 4, tall, wide).to(memory_format=form)
     maps[0, 0, 0, 1] = torch.nan
-    pool, theirs = layers.MaxPool(), F.max_pool2d(maps, 2)
+    pool = layers.MaxPool()
+    theirs = F.max_pool2d(maps, 2)
     with torch.no_grad():
         pooled = pool(maps)
     assert torch.equal(pooled.nan_to_num(7.0), theirs.nan_to_num(7.0))
@@ -243,37 +234,37 @@ def test_the_largest_of_four_is_torch_s(tall: int, wide: int, form: torch.memory
 
 
 @pytest.mark.parametrize("n", [1, 50])
-def test_a_layer_of_columns_is_the_library_s_within_rounding(n: int) -> None:
-    theirs, ours = nn.Linear(7, 5), layers.Linear(7, 5)
+def test_linear_equals_torch(n: int) -> None:
+    theirs = nn.Linear(7, 5)
+    ours = layers.Linear(7, 5)
     ours.load_state_dict(theirs.state_dict())
     inputs = torch.randn(n, 7)
-    gradients = []
+    results = []
     for layer in (theirs, ours):
-        given = inputs.clone().requires_grad_()
-        (made := layer(given)).square().sum().backward()
-        assert made.shape == (n, 5)
-        gradients.append([made, given.grad, layer.weight.grad, layer.bias.grad])
-    for one, other in zip(*gradients, strict=True):
-        torch.testing.assert_close(one, other)
+        leaf = inputs.clone().requires_grad_()
+        outputs = layer(leaf)
+        outputs.square().sum().backward()
+        results.append([outputs, leaf.grad, layer.weight.grad, layer.bias.grad])
+    torch.testing.assert_close(*results)
 
 
-def test_a_map_too_small_to_be_halved_is_refused() -> None:
+def test_too_small_map_is_not_pooled() -> None:
     with torch.no_grad(), pytest.raises(RuntimeError, match="too small"):
         layers.MaxPool()(torch.zeros(1, 1, 1, 4))
 
 
 @pytest.mark.parametrize("activation", ["relu", "none"])
-def test_without_activation_an_mlp_is_a_linear_function(activation: layers.Activation) -> None:
+def test_mlp_without_activation_is_linear(activation: layers.Activation) -> None:
     trunk, head = mlp.build((2,), 2, hidden=[8, 4], activation=activation)
     network = nn.Sequential(trunk, head)
-    x, y = torch.randn(50, 2), torch.randn(50, 2)
-    straight = torch.allclose(network((x + y) / 2), (network(x) + network(y)) / 2, atol=1e-6)
-    assert straight == (activation == "none")
+    x, y = torch.randn(2, 50, 2)
+    is_affine = torch.allclose(network((x + y) / 2), (network(x) + network(y)) / 2, atol=1e-6)
+    assert is_affine == (activation == "none")
 
 
 @pytest.mark.parametrize("shape", [(2,), (1, 4, 4)])
 @pytest.mark.parametrize("name", ["cnn", "cifar_simple", "cifar_v3", "vgg16"])
-def test_a_network_for_other_inputs_is_refused_in_one_line(
+def test_unfit_inputs_are_one_line(
     values: params_file.Values, name: str, shape: tuple[int, ...]
 ) -> None:
     card = card_of(values, name).model_copy(update={"shape": shape})
@@ -285,27 +276,25 @@ def test_a_network_for_other_inputs_is_refused_in_one_line(
     assert "\n" not in str(raised.value)
 
 
-def test_inputs_are_scaled_as_asked(stripes: Samples) -> None:
+def test_scaling_is_as_named(stripes: Samples) -> None:
     measured = storage.scale(stripes)
     flat = Samples(np.zeros((3, 2), np.float32), np.zeros(3, np.int64), ("a",))
-    coloured = Samples(np.zeros((3, 3, 8, 8), np.uint8), np.zeros(3, np.int64), ("a",))
+    color = Samples(np.zeros((3, 3, 8, 8), np.uint8), np.zeros(3, np.int64), ("a",))
     assert classifier.scale_of("standard", stripes, measured) == measured
     assert classifier.scale_of("unit", stripes, measured) == Scale((0.0,), (255.0,))
     assert classifier.scale_of("unit", flat, storage.scale(flat)) == Scale((0.0, 0.0), (1.0, 1.0))
-    assert classifier.scale_of("imagenet", coloured, storage.scale(coloured)).mean[0] == 123.675
-    with pytest.raises(
-        ParamsError, match="scaling is 'imagenet', which is for images of three channels"
-    ):
+    assert classifier.scale_of("imagenet", color, storage.scale(color)).mean[0] == 123.675
+    with pytest.raises(ParamsError, match="scaling is 'imagenet'"):
         classifier.scale_of("imagenet", stripes, measured)
 
 
-def test_an_even_kernel_is_refused(values: params_file.Values) -> None:
+def test_even_kernel_is_refused(values: params_file.Values) -> None:
     settings = values["models"]["cnn"] | {"kernel_size": 4}
     with pytest.raises(ParamsError, match="models.cnn.kernel_size is 4; should be odd"):
         params.bind(MODELS, params.Choice(name="cnn", settings=settings), "models")
 
 
-def test_layers_may_write_to_what_they_are_given() -> None:
+def test_inplace_layers_keep_the_inputs() -> None:
     inputs = torch.tensor([[-1.0, 2.0]])
     model = classifier.Classifier(
         nn.ReLU(inplace=True), nn.Identity(), Scale((0.0, 0.0), (1.0, 1.0)), (2,)
@@ -314,21 +303,19 @@ def test_layers_may_write_to_what_they_are_given() -> None:
     assert inputs.tolist() == [[-1.0, 2.0]]
 
 
-def test_normalisation_is_inside(values: params_file.Values) -> None:
+def test_classifier_normalizes_its_inputs(values: params_file.Values) -> None:
     model = classifier.build(card_of(values, "softmax"))
-    expected = model.head((some_images(4).float().flatten(1) - 33) / 78)
-    torch.testing.assert_close(model(some_images(4)), expected)
+    expected = model.head((images_of(4).float().flatten(1) - 33) / 78)
+    torch.testing.assert_close(model(images_of(4)), expected)
 
 
-def test_the_served_model_gives_probabilities(values: params_file.Values) -> None:
+def test_served_model_gives_probabilities(values: params_file.Values) -> None:
     served = classifier.Served(classifier.build(card_of(values, "cnn")))
-    np.testing.assert_allclose(served(some_images(5)).sum(dim=1).detach(), 1, rtol=1e-6)
+    np.testing.assert_allclose(served(images_of(5)).sum(dim=1).detach(), 1, rtol=1e-6)
 
 
 @pytest.mark.parametrize("damage", ["cut", "missing", "other network", "no card", "unknown model"])
-def test_a_damaged_model_is_refused_with_what_makes_it(
-    folder: Path, values: params_file.Values, damage: str
-) -> None:
+def test_damaged_model_is_refused(folder: Path, values: params_file.Values, damage: str) -> None:
     card = card_of(values, "cnn")
     classifier.save(classifier.build(card), card)
     if damage == "cut":

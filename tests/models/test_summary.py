@@ -15,7 +15,7 @@ def small_model() -> nn.Module:
     return model
 
 
-def test_layers_are_in_order_with_shapes_and_parameters() -> None:
+def test_layers_have_shapes_and_parameters() -> None:
     assert summary.layers(small_model(), torch.zeros(1, 3)) == [
         Layer("0", "Linear", (1, 4), 16),
         Layer("1", "Dropout", (1, 4), 0),
@@ -24,13 +24,13 @@ def test_layers_are_in_order_with_shapes_and_parameters() -> None:
     ]
 
 
-def test_the_table_counts_trainable_parameters() -> None:
+def test_table_counts_trainable_parameters() -> None:
     lines = summary.table(small_model(), torch.zeros(1, 3)).splitlines()
     assert [line.split()[-1] for line in lines[:5]] == ["parameters", "16", "0", "10", "0"]
     assert lines[-1] == "parameters: 26, of which 10 are trainable"
 
 
-def test_the_table_draws_nothing_and_leaves_no_hook() -> None:
+def test_table_leaves_rng_and_hooks_alone() -> None:
     model = small_model().train()
     before = torch.get_rng_state()
     summary.table(model, torch.zeros(1, 3))

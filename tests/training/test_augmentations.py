@@ -1,4 +1,4 @@
-"""Augmentations: whole-batch tensor code against the same said slowly, an image at a time."""
+"""Augmentations of a batch, against the same for one image at a time."""
 
 import pytest
 import torch
@@ -19,10 +19,11 @@ def images() -> Images:
 
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)
-def test_every_augmentation_keeps_shape_and_type_and_is_seeded(
+def test_augmentations_keep_shape_and_are_seeded(
     values: params_file.Values, images: Images, name: str
 ) -> None:
-    augment, settings = AUGMENTATIONS[name], values["augmentations"][name]
+    augment = AUGMENTATIONS[name]
+    settings = values["augmentations"][name]
     first, second, other = (augment(images, seeded(seed), **settings) for seed in (1, 1, 2))
     assert (first.shape, first.dtype) == (images.shape, images.dtype)
     assert torch.equal(first, second)
@@ -30,7 +31,7 @@ def test_every_augmentation_keeps_shape_and_type_and_is_seeded(
 
 
 def windows(image: torch.Tensor, padding: list[int]) -> list[torch.Tensor]:
-    """All windows of the old size in the padded image, by row, then by column."""
+    """Return all windows of the old size in the padded image, by row, then by column."""
     left, top, right, bottom = padding
     _, height, width = image.shape
     padded = torch.zeros(3, height + top + bottom, width + left + right, dtype=torch.uint8)
@@ -44,37 +45,36 @@ def windows(image: torch.Tensor, padding: list[int]) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("padding", [[0, 2, 3, 4], [0, 0, 0, 0], [1, 0, 0, 0]])
 @pytest.mark.parametrize("flip", [True, False])
-def test_crop_flip_is_one_of_the_windows_and_each_of_them_some_time(
-    images: Images, padding: list[int], flip: bool
-) -> None:
+def test_crop_flip_draws_every_window(images: Images, padding: list[int], flip: bool) -> None:
     seen = set()
     same = images[:1].expand(200, -1, -1, -1)
     possible = windows(images[0], padding)
     possible += [window.flip(2) for window in possible] if flip else []
-    for made in crop_flip(same, seeded(), padding=padding, flip=flip):
-        (found,) = [i for i, window in enumerate(possible) if torch.equal(window, made)]
-        seen.add(found)
+    for image in crop_flip(same, seeded(), padding=padding, flip=flip):
+        (index,) = [i for i, window in enumerate(possible) if torch.equal(window, image)]
+        seen.add(index)
     assert len(seen) > 0.9 * len(possible)
 
 
-def test_each_image_of_a_batch_keeps_its_place_and_moves_by_itself(images: Images) -> None:
-    for image, made in zip(
-        images, crop_flip(images, seeded(), padding=[1, 1, 1, 1], flip=False), strict=True
-    ):
-        assert any(torch.equal(window, made) for window in windows(image, [1, 1, 1, 1]))
+def test_crop_flip_keeps_the_order(images: Images) -> None:
+    padding = [1, 1, 1, 1]
+    cropped = crop_flip(images, seeded(), padding=padding, flip=False)
+    for image, crop in zip(images, cropped, strict=True):
+        assert any(torch.equal(window, crop) for window in windows(image, padding))
 
 
-def test_shift_by_nothing_changes_nothing(images: Images) -> None:
+def test_shift_by_zero_changes_nothing(images: Images) -> None:
     assert torch.equal(shift(images, seeded(), pixels=0), images)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
-def test_cutout_blanks_one_square_that_the_edge_may_cut(images: Images, size: int) -> None:
+def test_cutout_blanks_one_square(images: Images, size: int) -> None:
     areas = set()
-    for made in cutout(images, seeded(), size=size):
-        blank = (made == 0).all(dim=0)
-        assert torch.equal(blank, (made == 0).any(dim=0))
-        rows, columns = blank.any(dim=1).sum().item(), blank.any(dim=0).sum().item()
+    for image in cutout(images, seeded(), size=size):
+        blank = (image == 0).all(dim=0)
+        assert torch.equal(blank, (image == 0).any(dim=0))
+        rows = blank.any(dim=1).sum().item()
+        columns = blank.any(dim=0).sum().item()
         assert blank.sum() == rows * columns
         areas.add((rows, columns))
     assert max(areas) == (size, size)

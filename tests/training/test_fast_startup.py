@@ -18,6 +18,7 @@ import sys, torch
 from lab import params
 from lab.training import device
 from lab.training.optimizers import OPTIMIZERS
+from retrace.pipeline import params_file
 device.configure(params.load(params.Evaluate), "float32")
 assert torch.are_deterministic_algorithms_enabled()
 for name, settings in params_file.read()["optimizers"].items():

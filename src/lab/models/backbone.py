@@ -4,7 +4,7 @@ torchvision is imported only if it is chosen: its import takes longer than torch
 """
 
 import re
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -14,11 +14,12 @@ from lab.shapes import Features
 from retrace.errors import ParamsError
 
 Head = Literal["replace", "append"]
+PLAIN_MEAN = (1, (1, 1))  # sizes for which torch's average pool is deterministic
 
-# In training these give a second output unless told otherwise, and their weights expect inputs that they scale anew.
+# By default, these have a second output in training, and scale their inputs once more.
 INCEPTIONS = ("googlenet", "inception_v3")
 AS_TRAINED = {"aux_logits": False, "init_weights": True, "transform_input": True}
-DENSENET_S_OLD_NAMES = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
+OLD_DENSENET_NAMES = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
 
 
 class Backbone(nn.Module):
@@ -37,7 +38,7 @@ class Backbone(nn.Module):
     def renamed(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return torchvision's weights, by their names in a Classifier with an appended head."""
         last = {f"{self.last}.{kind}": f"head.0.{kind}" for kind in ("weight", "bias")}
-        names = {name: DENSENET_S_OLD_NAMES.sub(r"\1\2.", name) for name in weights}
+        names = {name: OLD_DENSENET_NAMES.sub(r"\1\2.", name) for name in weights}
         return {
             last.get(names[name], f"trunk.network.{names[name]}"): tensor.flatten(1)
             if names[name] in last and tensor.ndim > 1
@@ -62,17 +63,17 @@ def build(name: str, shape: Shape, n_classes: int, head: Head) -> Built:
 def _network(name: str) -> nn.Module:
     from torchvision import models
 
-    if name not in (known := models.list_models(models)):
+    known = models.list_models(models)
+    if name not in known:
         raise ParamsError(
-            f"{paths.PARAMS}: models.torchvision.name is {name!r}; should be one of {', '.join(known)}"
+            f"{paths.PARAMS}: models.torchvision.name is {name!r}; "
+            f"should be one of {', '.join(known)}"
         )
     network = models.get_model(name, **(AS_TRAINED if name in INCEPTIONS else {}))
-    for place, layer in list(network.named_modules()):
-        if isinstance(layer, nn.AdaptiveAvgPool2d) and layer.output_size not in (
-            1,
-            (1, 1),
-        ):  # 1 is a plain mean
-            network.set_submodule(place, AveragePool(layer.output_size))  # pyright: ignore[reportArgumentType] - pairs
+    for path, layer in list(network.named_modules()):
+        if isinstance(layer, nn.AdaptiveAvgPool2d) and layer.output_size not in PLAIN_MEAN:
+            side: Any = layer.output_size
+            network.set_submodule(path, AveragePool(side))
     return network
 
 

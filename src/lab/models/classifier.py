@@ -18,9 +18,8 @@ from lab.shapes import Features, Inputs, Logits
 from retrace.errors import DataError, ParamsError
 from retrace.system import files
 
-IMAGENET = Scale(
-    mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375)
-)  # of 0..255; torchvision's own
+# torchvision's, for pixels in 0..255.
+IMAGENET = Scale(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
 
 
 class Card(Strict):
@@ -34,9 +33,8 @@ class Card(Strict):
     std: tuple[float, ...]
     pretrained: str | None  # SHA-256 of the weights that training started from
     epoch: int  # that left these weights, from 1
-    resize: int | None = (
-        None  # pixels of a picture's shorter edge before its middle is cut out; None: of `shape`
-    )
+    # Pixels of an image's shorter edge before its middle is cut out; None: as in `shape`.
+    resize: int | None = None
 
 
 class Classifier(nn.Module):
@@ -56,13 +54,10 @@ class Classifier(nn.Module):
         self.head = head
         self.trunk_is_frozen = False
         for name, values in (("mean", scale.mean), ("std", scale.std)):
-            self.register_buffer(
-                name, torch.tensor(values).view(-1, *(1 for _ in shape[1:])), persistent=False
-            )
-        self._is_shifted, self._is_scaled = (
-            any(scale.mean),
-            any(factor != 1 for factor in scale.std),
-        )
+            by_channel = torch.tensor(values).view(-1, *(1 for _ in shape[1:]))
+            self.register_buffer(name, by_channel, persistent=False)
+        self._is_shifted = any(scale.mean)
+        self._is_scaled = any(factor != 1 for factor in scale.std)
 
     def initialize(self, inputs: Inputs) -> None:
         """Initialize the layers that are computed from data, and not learned, from these inputs."""
@@ -81,9 +76,8 @@ class Classifier(nn.Module):
         scaled = inputs.to(torch.float32)
         scaled = scaled - self.mean if self._is_shifted else scaled
         scaled = scaled / self.std if self._is_scaled else scaled
-        scaled = (
-            scaled.contiguous(memory_format=torch.channels_last) if scaled.ndim == 4 else scaled
-        )
+        if scaled.ndim == 4:
+            scaled = scaled.contiguous(memory_format=torch.channels_last)
         return scaled.clone() if scaled is inputs else scaled
 
     def features(self, inputs: Inputs) -> Features:
@@ -93,15 +87,14 @@ class Classifier(nn.Module):
         return self.head(self.features(inputs))
 
     def freeze_trunk(self) -> None:
-        """Freeze the backbone's weights and running statistics, so that only the head is trained."""
+        """Freeze the backbone's weights and running statistics: only the head is trained."""
         self.trunk_is_frozen = True
         self.trunk.requires_grad_(requires_grad=False)
 
     def head_alone(self) -> "Classifier":
         """Return a classifier of features that shares the head's weights."""
-        return Classifier(nn.Identity(), self.head, Scale((0.0,), (1.0,)), (1,)).to(
-            self.mean.device
-        )
+        unscaled = Scale((0.0,), (1.0,))
+        return Classifier(nn.Identity(), self.head, unscaled, (1,)).to(self.mean.device)
 
     def train(self, mode: bool = True) -> "Classifier":
         super().train(mode)
@@ -114,12 +107,16 @@ class Classifier(nn.Module):
 
 
 def scale_of(scaling: Scaling, samples: Samples, measured: Scale) -> Scale:
-    """Return the scale of inputs; `measured` is the train split's. Raises ParamsError if it does not fit."""
+    """Return the scale of inputs; `measured` is the train split's.
+
+    Raises ParamsError if it does not fit the inputs.
+    """
     n = len(measured.mean)
     if scaling == "imagenet":
         if not samples.are_images or n != len(IMAGENET.mean):
             raise ParamsError(
-                f"{paths.PARAMS}: scaling is 'imagenet', which is for images of three channels, not {n}"
+                f"{paths.PARAMS}: scaling is 'imagenet'; "
+                f"should be standard or unit: the inputs have {n} channels, not three"
             )
         return IMAGENET
     if scaling == "unit":
@@ -143,7 +140,7 @@ def card_of(model: Choice, samples: Samples, scale: Scale) -> Card:
 
 
 def build(card: Card) -> Classifier:
-    """Return a network with new weights, drawn from torch's generator, in channels-last format.
+    """Build a network with new weights, drawn from torch's generator, in channels-last format.
 
     Raises ParamsError if the network takes no inputs of that shape.
     """
@@ -155,7 +152,8 @@ def build(card: Card) -> Classifier:
     except (ValueError, RuntimeError, AssertionError, IndexError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ParamsError(
-            f"{paths.PARAMS}: model is {card.model!r}, which takes no inputs of shape {card.shape}: {reason}"
+            f"{paths.PARAMS}: model is {card.model!r}, "
+            f"which takes no inputs of shape {card.shape}: {reason}"
         ) from None
     return model.to(memory_format=torch.channels_last)
 
@@ -193,8 +191,8 @@ def load(weights: Path = paths.WEIGHTS, card: Path = paths.CARD) -> tuple[Classi
     Raises DataError if they cannot be loaded or do not fit.
     """
     try:
-        said = Card.model_validate_json(card.read_bytes())
-        model = build(said)
+        config = Card.model_validate_json(card.read_bytes())
+        model = build(config)
         model.load_state_dict(load_file(weights))
     except (
         OSError,
@@ -209,7 +207,7 @@ def load(weights: Path = paths.WEIGHTS, card: Path = paths.CARD) -> tuple[Classi
         raise DataError(
             f"{weights}, {card}: not a trained model: {reason}; `dvc repro train` makes one"
         ) from None
-    return model.eval(), said
+    return model.eval(), config
 
 
 class Served(nn.Module):

@@ -18,13 +18,14 @@ MAX_NUMBERS = 8_000_000
 
 
 def build(p: Train, samples: Samples, measured: Scale) -> tuple[Classifier, Card]:
-    """Return the classifier before training, and its config; `measured` is the train split's scale.
+    """Build the classifier before training, and its config; `measured` is the train split's scale.
 
     Seeds torch's generator. Raises ParamsError if the parameters do not fit the samples.
     """
     if not samples.are_images and p.augmentation.name != "none":
         raise ParamsError(
-            f"params.yaml: augmentation is {p.augmentation.name!r}; should be none: the samples are not images"
+            f"params.yaml: augmentation is {p.augmentation.name!r}; "
+            "should be none: the samples are not images"
         )
     params.bind(MODELS, p.model, "models")
     scale = classifier.scale_of(p.scaling, samples, measured)
@@ -41,6 +42,7 @@ def build(p: Train, samples: Samples, measured: Scale) -> tuple[Classifier, Card
         model.freeze_trunk()
     elif min(p.batch_size, len(samples)) == 1 and not classifier.takes_one(model, config):
         raise ParamsError(
-            f"params.yaml: batch_size is {p.batch_size}; should be 2 or more, for batch norm in this model"
+            f"params.yaml: batch_size is {p.batch_size}; "
+            "should be 2 or more, for batch norm in this model"
         )
     return model, config

@@ -22,7 +22,7 @@ def activation(name: Activation, *, inplace: bool = True) -> nn.Module:
 
 
 def n_pixels(height: int, width: int, halvings: int) -> int:
-    """Return the pixels of a map after so many poolings by two. Raises ValueError if none is left."""
+    """Count the pixels of a map after poolings by two. Raises ValueError if none is left."""
     left = (height >> halvings) * (width >> halvings)
     if not left:
         raise ValueError(f"the image should have {2**halvings} pixels a side or more")
@@ -54,7 +54,7 @@ class MaxPool(nn.Module):
 
 
 class AveragePool(nn.Module):
-    """`nn.AdaptiveAvgPool2d` as two matrix products: its own gradient is not deterministic on a GPU.
+    """`nn.AdaptiveAvgPool2d` as two matrix products, whose gradient is deterministic on a GPU.
 
     Equal to it within rounding, for every input size.
     """
@@ -70,7 +70,9 @@ class AveragePool(nn.Module):
 
 def _shares(n: int, to: int, like: Tensor) -> Tensor:
     """Return the weight of each of `n` pixels in each of `to` means, of shape (to, n)."""
-    row, place = torch.arange(to, device=like.device)[:, None], torch.arange(n, device=like.device)
-    first, last = row * n // to, -(-(row + 1) * n // to)
-    inside = (place >= first) & (place < last)
+    row = torch.arange(to, device=like.device)[:, None]
+    pixel = torch.arange(n, device=like.device)
+    first = row * n // to
+    last = -(-(row + 1) * n // to)
+    inside = (pixel >= first) & (pixel < last)
     return (inside / (last - first)).to(like.dtype)

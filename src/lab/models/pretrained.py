@@ -36,9 +36,11 @@ def load_into(model: Classifier, pretrained: str) -> str:
         raise ParamsError(
             f"params.yaml: pretrained is {pretrained!r}: no such file; give one, DEFAULT or none"
         )
-    if not _is_named_after(digest := hashing.sha256(path), path):
+    digest = hashing.sha256(path)
+    if not _is_named_after(digest, path):
         raise ParamsError(
-            f"params.yaml: pretrained is {pretrained!r}; a file's name should end in its SHA-256's first digits: "
+            f"params.yaml: pretrained is {pretrained!r}; "
+            "a file's name should end in its SHA-256's first digits: "
             f"rename it to {path.stem}-{digest[:DIGITS]}{path.suffix}"
         )
     weights = _read(path)
@@ -56,25 +58,26 @@ def load_into(model: Classifier, pretrained: str) -> str:
         if name.startswith("trunk.") and name not in fitting and not _is_counter(name)
     ]
     if lacking or not fitting:
-        said = f"{lacking[0]} is missing or of another shape" if lacking else "no name or shape is"
+        reason = f"{lacking[0]} is missing or of another shape" if lacking else "no name fits"
         raise ParamsError(
-            f"params.yaml: pretrained is {pretrained!r}, whose weights are not this model's: {said}; "
-            "choose the model that made them"
+            f"params.yaml: pretrained is {pretrained!r}, whose weights are not this model's: "
+            f"{reason}; choose the model that they are from"
         )
     model.load_state_dict(own | fitting)
     return digest
 
 
 def _is_counter(name: str) -> bool:
-    """Return whether it is batch norm's unused counter, which torchvision's older files lack."""
+    """Check for batch norm's unused counter, which torchvision's older files lack."""
     return name.endswith(".num_batches_tracked")
 
 
 def _default(model: Classifier) -> Path:
-    """Return the path of torchvision's best weights in the user's cache; download them if missing."""
+    """Find torchvision's best weights in the user's cache; download them if missing."""
     if not isinstance(model.trunk, Backbone):
         raise ParamsError(
-            "params.yaml: pretrained is 'DEFAULT', which torchvision's models have; give a file or none"
+            "params.yaml: pretrained is 'DEFAULT', which only torchvision's models have; "
+            "give a file or none"
         )
     from torchvision import models
 
@@ -103,8 +106,9 @@ def _read(path: Path) -> Weights:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        weights = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251 - tensors alone, see above
-    except Exception as error:  # noqa: BLE001 - whatever a file of anything makes the readers raise
+        # The restricted reader: tensors only.
+        weights = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251
+    except Exception as error:  # noqa: BLE001 - a damaged file raises errors of any type
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ParamsError(
             f"params.yaml: pretrained is {str(path)!r}: not a file of weights: {reason}"

@@ -27,7 +27,10 @@ def none(inputs: Inputs, random: torch.Generator) -> Inputs:  # noqa: ARG001 - a
 
 
 def crop_flip(images: Images, random: torch.Generator, *, padding: Padding, flip: bool) -> Images:
-    """Pad with black, crop at random to the old size, and flip half of the images (seeds/002, 12.3)."""
+    """Pad with black, crop at random to the old size, and flip half of the images.
+
+    As in seeds/002, 12.3.
+    """
     n, channels, height, width = images.shape
     left, top, right, bottom = padding
     # A pixel's channels side by side: the result is channels last, as convolutions want it.
@@ -41,8 +44,8 @@ def crop_flip(images: Images, random: torch.Generator, *, padding: Padding, flip
         columns = torch.where(mirrored, columns.flip(1), columns)
     _, tall, wide, _ = padded.shape
     image = torch.arange(n, device=images.device)[:, None, None]
-    places = (image * tall + rows[:, :, None]) * wide + columns[:, None, :]
-    pixels = padded.view(-1, channels).index_select(0, places.view(-1))
+    indices = (image * tall + rows[:, :, None]) * wide + columns[:, None, :]
+    pixels = padded.view(-1, channels).index_select(0, indices.view(-1))
     return pixels.view(n, height, width, channels).permute(0, 3, 1, 2)
 
 
@@ -54,11 +57,11 @@ def shift(images: Images, random: torch.Generator, *, pixels: Pixels) -> Images:
 def cutout(images: Images, random: torch.Generator, *, size: Side) -> Images:
     """Blank a square centered anywhere in the image (DeVries and Taylor 2017, arXiv:1708.04552)."""
     n, _, *sides = images.shape
-    places = [torch.arange(side, device=images.device) for side in sides]
+    positions = [torch.arange(side, device=images.device) for side in sides]
     starts = [_below(side, n, random, images.device) - size // 2 for side in sides]
     rows, columns = (
-        (place >= start) & (place < start + size)
-        for place, start in zip(places, starts, strict=True)
+        (position >= start) & (position < start + size)
+        for position, start in zip(positions, starts, strict=True)
     )
     return images.masked_fill(rows[:, None, :, None] & columns[:, None, None, :], 0)
 

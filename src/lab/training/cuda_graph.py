@@ -127,7 +127,7 @@ def equal(expected: Sequence[Tensor], computed: Sequence[Tensor]) -> bool:
 
 
 def _make_capturable(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
-    """Let an optimizer's step be captured; a loaded state was saved with its counters on the CPU."""
+    """Make an optimizer's step capturable; a loaded state has its counters on the CPU."""
     for group in optimizer.param_groups:
         if "capturable" in group:
             group["capturable"] = True
@@ -150,7 +150,7 @@ def _forbidden_synchronization() -> Iterator[None]:
 
 @contextmanager
 def _side_stream(device: torch.device) -> Iterator[None]:
-    """Use a stream of its own, in which no operation is left that a later capture would wait for."""
+    """Use a separate stream, so that a later capture waits for none of its operations."""
     stream = torch.cuda.Stream(device)
     stream.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(stream):

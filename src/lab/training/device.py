@@ -84,8 +84,9 @@ def enough_memory(batch_size: int) -> Iterator[None]:
             raise
         size = re.search(r"tried to allocate ([\d.]+ \w+)", message, re.IGNORECASE)
         raise ParamsError(
-            f"params.yaml: batch_size is {batch_size}, and memory has no room for {size[1] if size else 'it'}; "
-            "lower batch_size, or take a smaller model"
+            f"params.yaml: batch_size is {batch_size}, "
+            f"and memory has no room for {size[1] if size else 'it'}; "
+            "lower batch_size, or choose a smaller model"
         ) from None
 
 
@@ -100,7 +101,7 @@ def _keep_freed_memory() -> None:
 
 
 def _has_bfloat16(device: torch.device) -> bool:
-    """Return whether the hardware multiplies bfloat16. Emulation is 2.5 times slower than float32."""
+    """Check that the hardware multiplies bfloat16: emulation is 2.5 times slower than float32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities = torch.cpu.get_capabilities()

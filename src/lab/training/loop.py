@@ -37,7 +37,7 @@ class Trainer:
     p: Train
 
     def train(self, on_step: Callable[[Step], None], on_epoch: Callable[[Epoch], None]) -> Epoch:
-        """Train until the last epoch or until patience ends. Return the epoch whose weights are kept.
+        """Train until the last epoch or the end of patience. Return the epoch that is kept.
 
         A resumed state continues at its own step. Signals wait for the end of a step, so that the
         state is consistent whenever this returns or raises; validation is interrupted at once.
@@ -61,8 +61,9 @@ class Trainer:
         return state.finish(self.p)
 
     def step(self, inputs: Inputs, labels: Labels) -> tuple[Loss, Tensor]:
-        """Update the weights once. Return the batch's loss and its number of correct predictions."""
-        model, optimizer = self.state.model, self.state.optimizer
+        """Update the weights once. Return the batch's loss and how many predictions are correct."""
+        model = self.state.model
+        optimizer = self.state.optimizer
         with self.compute.autocast():
             logits = model(inputs)
         loss = self.loss(logits.float(), labels)
@@ -99,11 +100,15 @@ class Trainer:
 
     def first_batch(self) -> tuple[Inputs, Labels]:
         """Return the first batch of the first epoch, augmented, and leave the RNG state alone."""
-        generator = torch.Generator()
-        size, seed = self.p.batch_size, self.p.seed
-        return next(
-            batches.shuffled(self.train_split, size, self.augment, generator, seed=seed, epoch=0)
+        epoch = batches.shuffled(
+            self.train_split,
+            self.p.batch_size,
+            self.augment,
+            torch.Generator(),
+            seed=self.p.seed,
+            epoch=0,
         )
+        return next(epoch)
 
     def precompute_features(self) -> None:
         """Replace inputs by a frozen backbone's features, if they are the same in every epoch.
@@ -128,7 +133,7 @@ def create(
     validation_split: Split,
     n_classes: int,
 ) -> Trainer:
-    """Return the trainer that the parameters name. Raises ParamsError for invalid settings."""
+    """Create the trainer that the parameters name. Raises ParamsError for invalid settings."""
     loss = params.bind(LOSSES, p.loss, "losses")
     optimizer = params.bind(OPTIMIZERS, p.optimizer, "optimizers")
     schedule = params.bind(SCHEDULES, p.schedule, "schedules")

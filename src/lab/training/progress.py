@@ -39,7 +39,8 @@ class Lines:
 
     def resume(self, n_images: int, seconds: float) -> None:
         """Set how far this epoch was when training was interrupted."""
-        self.n_images, self._since = n_images, time.perf_counter() - seconds
+        self.n_images = n_images
+        self._since = time.perf_counter() - seconds
 
     def step(self, step: Step) -> None:
         self.n_images += step.n_images

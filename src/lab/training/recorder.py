@@ -1,4 +1,4 @@
-"""The callbacks of training: they write to the event log, the terminal, reports/ and checkpoints."""
+"""The callbacks of training: event log, terminal, reports/ and checkpoints."""
 
 import time
 from collections.abc import Iterator

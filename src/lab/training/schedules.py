@@ -53,13 +53,16 @@ def cosine(at: Moment) -> float:
 
 def plateau(at: Moment, *, patience: Epochs, factor: Fraction) -> float:
     """Multiply by `factor` after every `patience` epochs without a new lowest validation loss."""
-    lowest, waited, cuts = math.inf, 0, 0
+    lowest = math.inf
+    n_waited = 0
+    n_cuts = 0
     for loss in at.val_losses:
-        waited = 0 if loss < lowest else waited + 1
+        n_waited = 0 if loss < lowest else n_waited + 1
         lowest = min(lowest, loss)
-        if waited == patience:
-            cuts, waited = cuts + 1, 0
-    return factor**cuts
+        if n_waited == patience:
+            n_cuts += 1
+            n_waited = 0
+    return factor**n_cuts
 
 
 SCHEDULES: dict[str, Callable[..., float]] = {

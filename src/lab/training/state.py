@@ -1,4 +1,4 @@
-"""All that training changes. Saved after any step and loaded again, training gives the same bits."""
+"""All that training changes: saved after any step and loaded, training gives the same bits."""
 
 import math
 from collections.abc import Mapping
@@ -127,7 +127,8 @@ class State:
         train_loss, train_accuracy = self.totals.means()
         if not math.isfinite(train_loss) or not math.isfinite(val_loss):
             raise DivergedError(
-                f"epoch {number}: the training loss is {train_loss}, the validation loss {val_loss}; lower lr"
+                f"epoch {number}: the training loss is {train_loss}, "
+                f"the validation loss {val_loss}; lower lr"
             )
         epoch = Epoch(number, train_loss, train_accuracy, val_loss, val_accuracy)
         self._append(epoch)

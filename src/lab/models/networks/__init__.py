@@ -2,8 +2,8 @@
 
 To add a network: a file here with `build(shape, n_classes, *, settings...)`, which returns the
 backbone (normalized inputs of that shape to features) and the head (features to logits); a line in
-this table; its settings under `models:`. A layer's `initialize(inputs)` is called before the first step
-with some normalized training inputs.
+this table; its settings under `models:`. Before the first step, a layer's `initialize(inputs)` is
+called with some normalized training inputs.
 """
 
 from collections.abc import Callable

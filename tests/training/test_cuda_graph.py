@@ -1,4 +1,4 @@
-"""What a GPU does differently, where there is none: by stand-ins for torch.cuda on the CPU, and by fake tensors."""
+"""Training on a GPU, on a machine without one: stand-ins for torch.cuda, and fake tensors."""
 
 import json
 import random
@@ -8,16 +8,14 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from cuda_graphs import Graph, Posing, stand_in
+from cuda_graphs import Graph, PosingAsGpu, replace_cuda
 from repository import ROOT
-from test_checkpoint import KINDS, Training, whole_and_gone_on
 from torch import Tensor, nn
+from trainings import KINDS, Training, complete_and_resumed
 
-from lab.data import batches
 from lab.data.samples import Samples
 from lab.training import cuda_graph
 from lab.training.cuda_graph import NOT_CAPTURED, StepFunction
-from retrace.errors import ParamsError
 from retrace.pipeline import params_file
 
 pytestmark = [pytest.mark.usefixtures("folder"), pytest.mark.xdist_group("gpu")]
@@ -28,23 +26,23 @@ PLURALS = {
     "augmentation": "augmentations",
     "model": "models",
 }
-ONLY_THERE = {"a running mean"}  # torch's RMSprop lets its steps be captured on a GPU alone
+NOT_ON_A_CPU = {"rmsprop"}  # can be captured with tensors of a real GPU only
 
 
 @pytest.fixture
 def graphs(monkeypatch: pytest.MonkeyPatch) -> list[Graph]:
-    """All that are made, in the place of CUDA graphs."""
-    return stand_in(monkeypatch)
+    """The graphs that are created, which stand in for CUDA graphs."""
+    return replace_cuda(monkeypatch)
 
 
 def training(stripes: Samples, **changed: object) -> Training:
-    """One that takes its CPU for a GPU."""
-    posing = Training(stripes, **changed)
-    posing.trainer.compute = Posing(**vars(posing.trainer.compute))
-    return posing
+    """Return a training that takes its CPU for a GPU."""
+    result = Training(stripes, **changed)
+    result.trainer.compute = PosingAsGpu(**vars(result.trainer.compute))
+    return result
 
 
-def refused(*_: object) -> StepFunction:
+def fail_to_capture(*_: object) -> StepFunction:
     raise RuntimeError("no graphs here")
 
 
@@ -72,31 +70,30 @@ NOT_CAPTURABLE: dict[str, tuple[Callable[[Tensor], float], str]] = {
 }
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ONLY_THERE])
-def test_steps_as_a_graph_move_the_weights_as_plain_ones(
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in NOT_ON_A_CPU])
+def test_graph_gives_same_bits_as_steps(
     stripes: Samples, graphs: list[Graph], monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    recorded = training(stripes, **KINDS[kind])
-    kept = recorded.run()
+    captured = training(stripes, **KINDS[kind])
+    kept = captured.run()
     (graph,) = graphs
-    assert (
-        graph.n_replays == recorded.state.step - cuda_graph.WARM_UP + 1
-    )  # and once to be compared
-    monkeypatch.setattr(cuda_graph, "capture", refused)
+    n_comparisons = 1
+    assert graph.n_replays == captured.state.step - cuda_graph.WARM_UP + n_comparisons
+    monkeypatch.setattr(cuda_graph, "capture", fail_to_capture)
     plain = training(stripes, **KINDS[kind])
     assert plain.run() == kept
-    assert plain.steps == recorded.steps
-    assert plain.bits() == recorded.bits()
+    assert plain.steps == captured.steps
+    assert plain.bits() == captured.bits()
 
 
-def test_a_stopped_training_goes_on_to_the_same_bits(stripes: Samples, graphs: list[Graph]) -> None:
-    kind = KINDS["chance in the network, batch norm, augmentation"]
-    whole, second = whole_and_gone_on(lambda: training(stripes, **kind))
+def test_resume_gives_same_bits(stripes: Samples, graphs: list[Graph]) -> None:
+    kind = KINDS["dropout, batch norm, augmentation"]
+    complete, resumed = complete_and_resumed(lambda: training(stripes, **kind))
     assert len(graphs) == 3
-    assert second.bits() == whole.bits()
+    assert resumed.bits() == complete.bits()
 
 
-def test_each_size_of_batch_is_a_graph_of_its_own(stripes: Samples, graphs: list[Graph]) -> None:
+def test_each_batch_size_has_its_graph(stripes: Samples, graphs: list[Graph]) -> None:
     training(stripes, batch_size=60, epochs=4).run()  # 280 samples: four of 60, and 40
     assert [graph.n_replays for graph in graphs] == [
         4 * 4 - cuda_graph.WARM_UP + 1,
@@ -105,7 +102,7 @@ def test_each_size_of_batch_is_a_graph_of_its_own(stripes: Samples, graphs: list
 
 
 @pytest.mark.parametrize("why", NOT_CAPTURABLE)
-def test_a_step_that_a_graph_cannot_repeat_stays_plain(
+def test_step_stays_plain_if_not_capturable(
     stripes: Samples, graphs: list[Graph], capsys: pytest.CaptureFixture[str], why: str
 ) -> None:
     factor, reason = NOT_CAPTURABLE[why]
@@ -126,26 +123,28 @@ def test_a_step_that_a_graph_cannot_repeat_stays_plain(
         assert second.run() == kept
 
 
-def test_a_graph_that_ignores_its_batch_is_not_used(
+def test_graph_with_other_bits_is_not_used(
     stripes: Samples,
     graphs: list[Graph],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def of_one_batch(step: StepFunction, inputs: Tensor, labels: Tensor) -> StepFunction:
+    capture = cuda_graph.capture
+
+    def ignore_later_batches(step: StepFunction, inputs: Tensor, labels: Tensor) -> StepFunction:
         replay = capture(step, inputs, labels)
         return lambda *_: replay(inputs, labels)
 
-    capture = cuda_graph.capture
-    monkeypatch.setattr(cuda_graph, "capture", of_one_batch)
+    monkeypatch.setattr(cuda_graph, "capture", ignore_later_batches)
     training(stripes).run()
     assert f"{NOT_CAPTURED}: the graph gives other bits" in capsys.readouterr().out
     assert [graph.n_replays for graph in graphs] == [1]
 
 
-def test_what_is_captured_is_not_done_before_it_is_replayed(graphs: list[Graph]) -> None:
+def test_stand_in_computes_at_replay(graphs: list[Graph]) -> None:
     weight = torch.ones(2)
-    with torch.cuda.graph(graph := torch.cuda.CUDAGraph()):
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
         doubled = weight.mul_(2) + 0
     assert weight.tolist() == [1, 1]
     assert doubled.isnan().all()
@@ -156,8 +155,8 @@ def test_what_is_captured_is_not_done_before_it_is_replayed(graphs: list[Graph])
 
 
 @pytest.fixture(scope="module")
-def complaints() -> dict[str, str]:
-    """What is wrong with each training on a GPU of fake tensors; nothing, if nothing is."""
+def defects() -> dict[str, str]:
+    """What is wrong with each training on a GPU of fake tensors; empty if nothing is."""
     ended = subprocess.run(
         [sys.executable, "tests/fake_gpu.py"], cwd=ROOT, capture_output=True, text=True, check=False
     )
@@ -166,18 +165,18 @@ def complaints() -> dict[str, str]:
 
 
 @pytest.mark.parametrize("table", ["recipe", "loss", "optimizer", "augmentation", "model"])
-def test_a_gpu_has_all_at_hand_waits_for_nothing_and_is_deterministic(
-    complaints: dict[str, str], values: params_file.Values, table: str
+def test_training_suits_a_gpu(
+    defects: dict[str, str], values: params_file.Values, table: str
 ) -> None:
-    of_table = {name: said for name, said in complaints.items() if name.startswith(f"{table} ")}
-    entries = (
-        [file.stem for file in (ROOT / "recipes").iterdir()]
-        if table == "recipe"
-        else values[PLURALS[table]]
-    )
-    assert of_table == {
-        f"{table} {name}": "" for name in [*entries, *(["of both"] if table == "loss" else [])]
-    }
+    """Nothing waits for the GPU, is copied to or from it, or is not deterministic there."""
+    if table == "recipe":
+        entries = [file.stem for file in (ROOT / "recipes").iterdir()]
+    else:
+        entries = list(values[PLURALS[table]])
+    if table == "loss":
+        entries.append("smoothed and weighted")
+    of_table = {name: defect for name, defect in defects.items() if name.startswith(f"{table} ")}
+    assert of_table == {f"{table} {name}": "" for name in entries}
 
 
 @pytest.mark.parametrize(
@@ -189,21 +188,5 @@ def test_a_gpu_has_all_at_hand_waits_for_nothing_and_is_deterministic(
         ("pools in any order", "_adaptive_avg_pool2d_backward gives other bits each time"),
     ],
 )
-def test_what_is_no_good_on_a_gpu_is_found(
-    complaints: dict[str, str], defect: str, reason: str
-) -> None:
-    assert complaints[f"broken: {defect}"] == reason
-
-
-def test_data_that_a_gpu_has_no_room_for_is_refused_in_a_line(
-    stripes: Samples, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*_: object) -> Tensor:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 19.53 KiB.")
-
-    monkeypatch.setattr(Tensor, "to", full)
-    said = (
-        "params.yaml: the data takes 0.0 GB, for which the GPU's memory has no room; `device: cpu`"
-    )
-    with pytest.raises(ParamsError, match=said):
-        batches.on_device(stripes, torch.device("cuda"))
+def test_gpu_defect_is_reported(defects: dict[str, str], defect: str, reason: str) -> None:
+    assert defects[f"broken: {defect}"] == reason

@@ -1,0 +1,166 @@
+"""Checkpoint files: the last two are kept, damaged ones are skipped, folders are locked."""
+
+import errno
+import os
+import re
+import resource
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from retrace import checkpoint
+from retrace.checkpoint import Checkpoints
+from retrace.system import files
+
+pytestmark = pytest.mark.usefixtures("folder")
+
+
+@pytest.fixture
+def checkpoints(tmp_path: Path) -> Checkpoints:
+    """Checkpoints in an empty folder."""
+    path = tmp_path / "checkpoints"
+    path.mkdir()
+    return Checkpoints(path)
+
+
+def encoded(step: int) -> Callable[[], bytes]:
+    """Return a function that encodes a state of 4000 bytes."""
+    weights = {"weights": np.full(1000, step, np.float32)}
+    return lambda: safetensors.numpy.save(weights, {"facts": f'{{"step": {step}}}'})
+
+
+def save(checkpoints: Checkpoints, *steps: int) -> None:
+    for step in steps:
+        checkpoints.save(step, encoded(step))
+
+
+def step_of(path: Path) -> int:
+    return checkpoint.facts(path)["step"]
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "a bit flipped": flip_a_bit,
+    "cut short": lambda path: os.truncate(path, path.stat().st_size // 2),
+    "empty": lambda path: os.truncate(path, 0),
+}
+
+
+def test_last_two_are_kept(checkpoints: Checkpoints) -> None:
+    save(checkpoints, 5, 10, 1000)
+    assert [step_of(path) for path in checkpoint.in_folder(checkpoints.folder)] == [10, 1000]
+    assert checkpoints.newest(step_of) == 1000
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_checkpoint_is_skipped(
+    checkpoints: Checkpoints, capsys: pytest.CaptureFixture[str], damage: str
+) -> None:
+    save(checkpoints, 5, 10)
+    earlier, newest = checkpoint.in_folder(checkpoints.folder)
+    DAMAGES[damage](newest)
+    assert checkpoints.newest(step_of) == 5
+    warning = capsys.readouterr().err
+    assert warning.count("\n") == 1
+    assert f"warning: {newest}: damaged" in warning
+    DAMAGES[damage](earlier)
+    assert checkpoints.newest(step_of) is None
+
+
+def test_unreadable_checkpoint_is_skipped(checkpoints: Checkpoints) -> None:
+    save(checkpoints, 5)
+    checkpoints.save(10, lambda: b"intact, but no safetensors file")
+    assert checkpoints.newest(step_of) == 5
+
+
+def test_unfinished_file_is_removed(checkpoints: Checkpoints) -> None:
+    save(checkpoints, 5)
+    unfinished = checkpoints.folder / ".000000000010-abc.safetensors.123"
+    unfinished.write_bytes(b"half")
+    assert Checkpoints(checkpoints.folder).newest(step_of) == 5
+    assert not unfinished.exists()
+
+
+def test_full_disk_keeps_older_checkpoints(
+    checkpoints: Checkpoints, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(checkpoints, 5)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        save(checkpoints, 10, 15)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    (warning,) = capsys.readouterr().err.splitlines()
+    assert re.match(rf"warning: {checkpoints.folder}/000000000010-\w+.safetensors: ", warning)
+    assert os.strerror(errno.EFBIG) in warning
+    assert [path.name[:12] for path in checkpoints.folder.iterdir()] == ["000000000005"]
+    save(checkpoints, 20)
+    assert len(checkpoint.in_folder(checkpoints.folder)) == 2
+
+
+def test_second_process_gets_another_folder() -> None:
+    with checkpoint.locked("abc") as first, checkpoint.locked("abc") as second:
+        assert first.folder != second.folder
+        save(first, 5)
+    with checkpoint.locked("abc") as third:
+        assert third.folder == first.folder
+        assert third.newest(step_of) == 5
+
+
+def test_furthest_checkpoint_is_resumed() -> None:
+    with checkpoint.locked("abc") as first:
+        with checkpoint.locked("abc") as second:
+            save(second, 7)
+        save(first, 5)
+    with checkpoint.locked("abc") as third:
+        assert third.newest(step_of) == 7
+
+
+def test_saving_takes_a_hundredth_of_the_time(
+    checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [time.monotonic()]
+    atomic = files.atomic
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+
+    def slow(path: Path, size: int) -> object:
+        now[0] += 2
+        return atomic(path, size)
+
+    monkeypatch.setattr(files, "atomic", slow)
+    assert not checkpoints.is_due
+    now[0] += 11
+    assert checkpoints.is_due
+    save(checkpoints, 1)
+    now[0] += 199
+    assert not checkpoints.is_due
+    now[0] += 1.1
+    assert checkpoints.is_due
+
+
+@pytest.mark.parametrize("index", range(4))
+def test_fingerprint_depends_on_every_part(index: int) -> None:
+    parts = ["inputs", "machine", "cpu, 2 threads", "2.14.1"]
+    other = [*parts[:index], "another", *parts[index + 1 :]]
+    assert checkpoint.fingerprint(*parts) == checkpoint.fingerprint(*parts)
+    assert checkpoint.fingerprint(*parts) != checkpoint.fingerprint(*other)
+
+
+def test_removed_unless_in_use() -> None:
+    with checkpoint.locked("a") as unused:
+        save(unused, 5)
+    with checkpoint.locked("b") as used:
+        save(used, 5)
+        assert checkpoint.every() == [unused.folder, used.folder]
+        assert [checkpoint.remove(folder) for folder in checkpoint.every()] == [True, False]
+        assert checkpoint.every() == [used.folder]
