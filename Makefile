@@ -1,4 +1,4 @@
-# `make` lists what can be made. Everything runs in .venv, made from requirements.txt, whose every file has a hash.
+# `make` lists the targets. Everything runs in .venv, created from requirements.txt, which pins hashes.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -19,7 +19,7 @@ ui: env  ## MLflow's pages, for this machine only
 
 .PHONY: env
 env: .venv/.installed .venv/.private  ## the environment, from requirements.txt, with the `retrace` command
-	@echo "environment: .venv is as requirements.txt says"
+	@echo "environment: .venv is up to date with requirements.txt"
 
 .venv/.complete: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit("retrace needs Python 3.11 to 3.13, and $(PYTHON) is " + sys.version.split()[0] + "; name another: make PYTHON=python3.12" if not (3, 11) <= sys.version_info[:2] <= (3, 13) else 0)'
@@ -29,12 +29,12 @@ env: .venv/.installed .venv/.private  ## the environment, from requirements.txt,
 	$(BIN)/uv pip sync --quiet --require-hashes --compile-bytecode requirements.txt
 	@touch $@
 
-# Editable, and from what is there: hatchling comes with requirements.txt, so nothing without a hash is downloaded.
+# Editable and offline: hatchling is in requirements.txt, so nothing without a hash is downloaded.
 .venv/.installed: .venv/.complete pyproject.toml
 	$(BIN)/uv pip install --quiet --offline --no-deps --no-build-isolation --editable .
 	@touch $@
 
-# DVC unpickles what is in its site cache, which it would put into a folder that everybody can write to.
+# DVC unpickles the files of its site cache. By default, everybody can write to its folder.
 SITE_CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/retrace/dvc
 
 .venv/.private: .venv/.complete
@@ -43,7 +43,7 @@ SITE_CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/retrace/dvc
 	@dvc config --local core.site_cache_dir "$(SITE_CACHE)"
 	@touch $@
 
-# Without --quiet, with which no warning is counted and --strict is without effect.
+# No --quiet: with it, mkdocs counts no warnings and --strict has no effect.
 MKDOCS := NO_MKDOCS_2_WARNING=1 mkdocs build --strict
 
 .PHONY: check
@@ -60,19 +60,19 @@ docs: env  ## the documentation as a site, in .retrace/site
 	$(MKDOCS)
 
 .PHONY: deps
-deps: env  ## the code among dvc.yaml's deps, from the imports
+deps: env  ## write the code deps of dvc.yaml, from the imports
 	python -m retrace.pipeline.imports
 
 .PHONY: test
-test: env  ## every test, of the faults five
+test: env  ## every test but those of faults
 	pytest -n 2 --dist loadgroup -m "not faults"
 
 .PHONY: quick
-quick: env  ## the tests that take no minutes
+quick: env  ## the tests that take seconds
 	pytest -n 2 --dist loadgroup -m "not slow and not faults"
 
 .PHONY: faults
-faults: env  ## all that can fail around a run: dead servers, killed processes, four workers, PostgreSQL; minutes
+faults: env  ## tests of faults: dead servers, killed processes, four workers, PostgreSQL; minutes
 	pytest -n 2 --dist loadgroup --no-loadscope-reorder tests/faults
 
 .PHONY: costs
@@ -85,19 +85,19 @@ gpu: env  ## what recipes take on a GPU, into docs/gpu.md; minutes, on a machine
 	python benchmarks/gpu.py --write
 
 .PHONY: bench
-bench: env  ## the tutorials' own loops against ours, what the pipeline costs, and how it scales; hours, on a quiet machine
+bench: env  ## the tutorials' loops against ours, the pipeline's cost and scaling; hours, on a quiet machine
 	python benchmarks/bench.py --write
 	python benchmarks/overhead.py
 	python benchmarks/scale.py
 
 .PHONY: audit
 audit: env  ## the pinned packages against PyPI's database of known vulnerabilities
-	@said=$$(pip-audit --strict --disable-pip --require-hashes --progress-spinner off -r requirements.txt 2>&1); \
-	case "$$?:$$said" in \
-		0:*) echo "$$said" ;; \
-		*" known vulnerabilit"*) echo "$$said"; exit 1 ;; \
-		*) echo "$$said" | tail -n 1; \
-			echo "audit: the database did not tell of every package, so nothing is known; try again where it does"; exit 2 ;; \
+	@report=$$(pip-audit --strict --disable-pip --require-hashes --progress-spinner off -r requirements.txt 2>&1); \
+	case "$$?:$$report" in \
+		0:*) echo "$$report" ;; \
+		*" known vulnerabilit"*) echo "$$report"; exit 1 ;; \
+		*) echo "$$report" | tail -n 1; \
+			echo "audit: the database did not answer for every package; try again later"; exit 2 ;; \
 	esac
 
 .PHONY: floors

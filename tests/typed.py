@@ -1,7 +1,7 @@
 """The commands that the tests type, read from the tests' code.
 
-A command is an argument of a call of `type`, `run` or `Popen`: a string, or a variable that the same function binds to
-strings. What a test computes is a hole in it.
+A command is an argument of a call of `type`, `run` or `Popen`: a string, or a variable that the
+same function binds to strings. What a test computes is a hole in it.
 """
 
 import ast
@@ -35,8 +35,10 @@ def _same(wanted: list[str], words: list[str]) -> bool:
 
 
 def _same_word(wanted: str, word: str) -> bool:
-    """Return whether a test's word may be the wanted one: a hole is only a run's id or a server's address, and a model
-    of `mnist` is one of `digits`.
+    """Return whether a test's word may be the wanted one.
+
+    A hole matches only a run's id or a server's address. A test's model of `digits` stands for one
+    of `mnist`.
     """
     if word == HOLE:
         return wanted == "RUN_ID" or wanted.startswith("http://127.0.0.1:")
@@ -52,7 +54,7 @@ def _commands(folder: Path) -> list[list[str]]:
         for function in ast.walk(ast.parse(file.read_text())):
             if isinstance(function, ast.FunctionDef):
                 for text in _texts(function):
-                    commands += [_words(part) for part in re.split(SEPARATORS, text)]
+                    commands += [_words(command) for command in re.split(SEPARATORS, text)]
     return commands
 
 

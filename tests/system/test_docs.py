@@ -1,4 +1,4 @@
-"""The documentation: what it names exists, what it shows is so, and what it tells to type is typed by a test."""
+"""The documentation: paths exist, outputs are the present ones, a test types each command."""
 
 import json
 import re
@@ -15,30 +15,25 @@ from repository import BIN, ROOT
 from lab import params
 from retrace.cli import arguments, main
 from retrace.errors import ParamsError
-from retrace.pipeline import imports, params_file
+from retrace.pipeline import params_file
 
 FILES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
 PAGES = {str(path.relative_to(ROOT)): path.read_text() for path in FILES}
 README, FAULTS, PIPELINE, COMMAND_LINE = (
     PAGES[name] for name in ("README.md", "docs/faults.md", "docs/pipeline.md", "docs/commands.md")
 )
-TYPED_AS_A_WHOLE = (
-    "docs/team.md",
-    "docs/server/README.md",
-)  # by tests/faults/test_team_*.py, line by line
+# tests/faults/test_team_*.py types these line by line.
+TYPED_AS_A_WHOLE = ("docs/team.md", "docs/server/README.md")
 IN_ANOTHER_WAY = {
     ". .venv/bin/activate",  # repository.environment puts the programs first
     'eval "$(retrace --print-completion bash)"',  # test_cli.py completes words in bash
-    "export RETRACE_SWEEP_STORAGE=postgresql+psycopg2://ann@db.example.org/sweeps",  # test_end_to_end.py, with SQLite
+    # test_end_to_end.py types it with SQLite
+    "export RETRACE_SWEEP_STORAGE=postgresql+psycopg2://ann@db.example.org/sweeps",
 }
-MOVES = pytest.mark.xfail(
-    strict=True, reason="the modules move to src/lab and src/retrace/<room> after this"
-)
-PROBE_MOVES = pytest.mark.xfail(strict=True, reason="benchmarks/probe.py comes with another change")
 
 
 def commands(page: str) -> list[str]:
-    """Return all that a page tells to type, each with its continuation lines."""
+    """Return the commands on a page, each with its continuation lines."""
     return re.findall(r"^    \$ ((?:.*\\\n)*.*)$", PAGES[page], re.MULTILINE)
 
 
@@ -48,20 +43,13 @@ COMMANDS = sorted(
 )
 
 
-def marked(value: str, *names: str, mark: pytest.MarkDecorator) -> object:
-    return pytest.param(value, marks=mark) if value.startswith(names) else value
-
-
 def test_readme_is_short() -> None:
     assert len(README.splitlines()) <= 220
     assert len(COMMANDS) > 30
 
 
-@pytest.mark.parametrize(
-    "command",
-    [marked(command, "python benchmarks/probe.py", mark=PROBE_MOVES) for command in COMMANDS],
-)
-def test_command_is_typed_by_a_test(command: str) -> None:
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_are_typed_by_tests(command: str) -> None:
     program, *words = command.split()
     if program == "make":
         assert set(words) <= set(
@@ -82,20 +70,11 @@ def test_command_is_typed_by_a_test(command: str) -> None:
         ("retrace verify 4f0c2d", False),
     ],
 )
-def test_typed_commands_are_told_apart(command: str, expected: bool) -> None:
+def test_is_typed_distinguishes_commands(command: str, expected: bool) -> None:
     assert typed.is_typed(command, ROOT / "tests") == expected
 
 
-def test_make_lists_every_target() -> None:
-    listed = subprocess.run(["make", "-C", ROOT], capture_output=True, text=True, check=True).stdout
-    makefile = (ROOT / "Makefile").read_text()
-    for target in re.findall(r"^\.PHONY: (\w+)", makefile, re.MULTILINE):
-        assert f"{target} - " in listed
-
-
-@pytest.mark.parametrize(
-    "page", [marked(page, "README.md", "CONTRIBUTING.md", mark=MOVES) for page in PAGES]
-)
+@pytest.mark.parametrize("page", PAGES)
 def test_paths_exist(page: str) -> None:
     named = re.findall(r"`((?:src|tests|stages|benchmarks|docs)/[\w/.]+)`", PAGES[page])
     named += re.findall(r"`(src/[\w/]+)/<name>\.py`", PAGES[page])
@@ -116,8 +95,7 @@ def test_links_resolve(page: str) -> None:
             ], link
 
 
-@MOVES
-def test_both_trees_exist() -> None:
+def test_trees_match_the_folders() -> None:
     block = README.split("## What is where")[1].split("##")[0]
     folder = Path()
     listed = []
@@ -125,10 +103,11 @@ def test_both_trees_exist() -> None:
         folder = folder if indent else Path(name)
         listed.append(folder / name if indent else folder)
     assert len(listed) > 25
-    made_by_stages = {Path("data"), Path("models")}
-    assert [
-        path for path in listed if not (ROOT / path).exists() and path not in made_by_stages
-    ] == []
+    outputs = {Path("data"), Path("models")}
+    assert [path for path in listed if not (ROOT / path).exists() and path not in outputs] == []
+    for package in ("src/retrace", "src/lab"):
+        folders = {file.parent for file in (ROOT / package).glob("*/__init__.py")}
+        assert folders <= {ROOT / path for path in listed}
 
 
 def test_every_page_is_linked() -> None:
@@ -150,7 +129,7 @@ def test_images_are_small_png(page: str) -> None:
         assert file.stat().st_size < 300_000
 
 
-def test_every_command_of_retrace_is_in_the_table() -> None:
+def test_table_lists_every_command() -> None:
     parsers: dict[str, ArgumentParser] = next(
         action.choices
         for action in arguments.parser(main._commands([]))._actions
@@ -160,20 +139,19 @@ def test_every_command_of_retrace_is_in_the_table() -> None:
     with_json = {
         name: "yes" if "--json" in parser.format_usage() else "" for name, parser in parsers.items()
     }
-    with_json.pop("probe", None)  # which becomes benchmarks/probe.py
     assert listed == with_json
     for code in ("0", "1", "2", "130", "141", "143"):
         assert re.search(rf"^\| .*\b{code}\b.* \| ", COMMAND_LINE, re.MULTILINE)
 
 
-def test_every_table_of_choices_is_listed() -> None:
+def test_table_lists_every_choice() -> None:
     section = README.split("\n## Your own model\n")[1].split("##")[0]
-    for table in [*params.TABLES.values(), *imports.TABLES]:
+    for table in [*params.TABLES.values(), "figures"]:
         assert f"`{table}` |" in section
         assert f"`{table.upper()}`" in section
 
 
-def test_graph_is_that_of_dvc() -> None:
+def test_graph_is_dvc_dag() -> None:
     drawn = subprocess.run(
         [BIN / "dvc", "dag", "--mermaid"], cwd=ROOT, capture_output=True, text=True, check=True
     )
@@ -181,7 +159,7 @@ def test_graph_is_that_of_dvc() -> None:
     assert shown.strip() == drawn.stdout.strip()
 
 
-def test_accuracy_is_the_committed_one() -> None:
+def test_accuracy_is_committed() -> None:
     metrics = json.loads((ROOT / "reports" / "metrics.json").read_text())
     assert (
         f"test accuracy {metrics['test_accuracy']:.2%}, loss {metrics['test_loss']:.4f}" in README
@@ -191,7 +169,9 @@ def test_accuracy_is_the_committed_one() -> None:
 @pytest.mark.parametrize(
     ("key", "value"), [("lr", "abc"), ("epochs", 0), ("dataset", "mnits"), ("lr", None)]
 )
-def test_messages_are_word_for_word(values: params_file.Values, key: str, value: object) -> None:
+def test_invalid_parameters_are_shown_verbatim(
+    values: params_file.Values, key: str, value: object
+) -> None:
     wrong = (
         {**values, key: value}
         if value is not None

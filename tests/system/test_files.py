@@ -1,3 +1,5 @@
+"""Atomic files."""
+
 from pathlib import Path
 
 import pytest
@@ -5,7 +7,7 @@ import pytest
 from retrace.system import files
 
 
-def test_a_file_appears_whole_and_in_a_new_folder(tmp_path: Path) -> None:
+def test_atomic_file_appears_complete(tmp_path: Path) -> None:
     target = tmp_path / "new" / "file"
     with files.atomic(target) as unfinished:
         unfinished.write_text("all of it")
@@ -14,7 +16,7 @@ def test_a_file_appears_whole_and_in_a_new_folder(tmp_path: Path) -> None:
     assert list(target.parent.iterdir()) == [target]
 
 
-def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+def test_failure_leaves_the_old_file(tmp_path: Path) -> None:
     target = tmp_path / "file"
     target.write_text("old")
     with pytest.raises(OSError, match="disk full"), files.atomic(target) as unfinished:

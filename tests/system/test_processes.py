@@ -9,7 +9,7 @@ from repository import ROOT
 
 from retrace.system import processes
 
-HOLD = """
+LOCK = """
 import sys, time
 from pathlib import Path
 from retrace.system import processes
@@ -17,7 +17,12 @@ with processes.try_lock(Path(sys.argv[1])) as locked:
     print(locked, flush=True)
     time.sleep(60)
 """
-STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); time.sleep(60)"
+IGNORE_SIGTERM = """
+import signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print('ready', flush=True)
+time.sleep(60)
+"""
 
 
 def started(code: str, *words: str) -> "subprocess.Popen[str]":
@@ -30,14 +35,14 @@ def started(code: str, *words: str) -> "subprocess.Popen[str]":
     return process
 
 
-def test_an_identity_survives_being_written() -> None:
-    who = processes.identity()
-    assert processes.read(processes.written(who)) == who
-    assert processes.alive(who)
+def test_identity_survives_being_written() -> None:
+    process = processes.identity()
+    assert processes.read(processes.written(process)) == process
+    assert processes.alive(process)
 
 
-def test_a_reused_pid_is_another_process() -> None:
-    with started(STUBBORN) as process:
+def test_reused_pid_is_another_process() -> None:
+    with started(IGNORE_SIGTERM) as process:
         earlier = processes.identity(process.pid) | {"started": 1.0}
         assert not processes.alive(earlier)
         processes.end(earlier, 0)
@@ -46,13 +51,13 @@ def test_a_reused_pid_is_another_process() -> None:
 
 
 def test_end_kills_what_ignores_sigterm() -> None:
-    with started(STUBBORN) as process:
+    with started(IGNORE_SIGTERM) as process:
         processes.end(processes.identity(process.pid), 0.2)
         assert process.wait(5) == -signal.SIGKILL
 
 
-def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
-    with started(HOLD, str(tmp_path)) as process:
+def test_lock_ends_with_its_process(tmp_path: Path) -> None:
+    with started(LOCK, str(tmp_path)) as process:
         with processes.try_lock(tmp_path) as locked:
             assert not locked
         process.kill()
@@ -61,7 +66,7 @@ def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
         assert locked
 
 
-def test_a_lock_file_goes_with_its_path(tmp_path: Path) -> None:
+def test_lock_file_goes_with_its_path(tmp_path: Path) -> None:
     path = tmp_path / "log"
     path.touch()
     with processes.try_lock(path) as locked:

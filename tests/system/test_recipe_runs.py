@@ -1,7 +1,7 @@
-"""Every recipe from raw files to pictures, the five stages one after the other, on a data set of some hundred samples.
+"""Every recipe, from raw files to figures: the five stages on a data set of some hundred samples.
 
-The raw files are scikit-learn's digits in the form of the data set that the recipe asks for, so that there is
-something to learn. The stages run in this process: each one's imports take longer than its work.
+The raw files are scikit-learn's digits in the format of the recipe's data set, so that there is
+something to learn. The stages run in this process: their imports take longer than their work.
 """
 
 import json
@@ -27,10 +27,8 @@ pytestmark = pytest.mark.slow
 # circles_relu_long is circles_relu with more epochs, which are two here.
 RECIPES = sorted({file.stem for file in (ROOT / "recipes").glob("*.yaml")} - {"circles_relu_long"})
 N = 300  # images
-CHANCE = {
-    "mistakes",
-    "tsne",
-}  # there may be no mistake, and four units of a circles' network may all be dead
+# There may be no mistake, and the four units of a circles network may all be dead.
+OPTIONAL = {"mistakes", "tsne"}
 # No weights are at hand: test_transfer.py loads what a file brings.
 SMALL = {
     "validation_fraction": 0.2,
@@ -94,8 +92,8 @@ def collected(write: Callable[[Path], None]) -> Callable[[Path], str]:
 
 
 def drawable(values: params_file.Values) -> set[str]:
-    """The pictures that such an experiment has, but for `CHANCE`."""
-    lacking = set(CHANCE)
+    """Return the figures that such an experiment has, without `OPTIONAL`."""
+    lacking = set(OPTIONAL)
     if values["dataset"] == "circles":
         lacking |= {"augmented_batch", "samples", "filters", "feature_maps"}
     else:
@@ -106,7 +104,7 @@ def drawable(values: params_file.Values) -> set[str]:
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_recipe_runs_from_raw_files_to_pictures(
+def test_recipe_runs_from_raw_files_to_figures(
     folder: Path,
     empty_store: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -116,9 +114,8 @@ def test_a_recipe_runs_from_raw_files_to_pictures(
     shutil.copytree(ROOT / "recipes", folder / "recipes")
     shutil.copy(empty_store, folder / "mlflow.db")
     values = recipes.load(name).values | SMALL
-    values["class_shares"] = [1.0, 0.5] * (
-        len(values["class_shares"]) // 2
-    )  # a hundredth of 30 images is none
+    # A hundredth of 30 images is none.
+    values["class_shares"] = [1.0, 0.5] * (len(values["class_shares"]) // 2)
     with paths.PARAMS.open("w") as file:
         YAML().dump(values, file)
     monkeypatch.setenv("RETRACE_CACHE", str(folder / "cache"))
@@ -131,18 +128,18 @@ def test_a_recipe_runs_from_raw_files_to_pictures(
         module.main()
 
     assert "MLflow lacks" not in capsys.readouterr().err
-    pictures = {file.stem for file in paths.FIGURES.glob("*.png")}
-    assert pictures - CHANCE == drawable(values)
+    figures = {file.stem for file in paths.FIGURES.glob("*.png")}
+    assert figures - OPTIONAL == drawable(values)
     client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
     experiment = client.get_experiment_by_name(values["dataset"])
     assert experiment is not None
-    found = {
+    runs = {
         run.data.tags.get("retrace.stage"): run
         for run in client.search_runs([experiment.experiment_id])
     }
-    assert {run.info.status for run in found.values()} == {"FINISHED"}
-    assert set(found) == {None, *params.STAGES}
-    parent = found[None]
+    assert {run.info.status for run in runs.values()} == {"FINISHED"}
+    assert set(runs) == {None, *params.STAGES}
+    parent = runs[None]
     assert (
         parent.data.metrics["test_accuracy"]
         == json.loads(paths.METRICS.read_text())["test_accuracy"]
