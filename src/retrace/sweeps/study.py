@@ -1,12 +1,13 @@
 """A sweep's trials in Optuna's database, which any process can continue, here or elsewhere.
 
-A trial belongs to one process at a time: it has that process's identity and heartbeat. A trial whose
-process is gone is taken over with its parameters and number, so that training resumes from its
-checkpoint. Nothing in the database is a pickle.
+A trial belongs to one process at a time: it has that process's identity and heartbeat. Where the
+process is gone, another takes the trial over with its parameters and number, so that training
+resumes from its checkpoint. Nothing in the database is a pickle.
 """
 
 import json
 import logging
+import math
 import os
 import time
 import warnings
@@ -37,14 +38,13 @@ from retrace.system.redaction import redacted
 
 SQLITE = "sqlite:///"
 LOCK_S = 120.0
-BUSY_S = 60.0  # that a database in a file may be another process's
-ALIVE_S, DEAD_S = 30, 300  # between two signs of life of a trial; without one, it is nobody's
-MADE_TIMES, MADE_S = (
-    5,
-    1.0,
-)  # that a server's database is asked, where another machine makes its tables; between two
-FIRST = 5  # trials that run to their end, before any is ended by its curve
-KEPT = 75.0  # percent of them that a trial must not be behind; a median's 50 ends most, as the survivors get better
+BUSY_S = 60.0  # to wait while another process has a database in a file
+ALIVE_S = 30  # between two heartbeats of a trial
+DEAD_S = 300  # without a heartbeat a trial can be taken over
+CONNECTIONS = 5  # attempts to open a server's database while another machine creates its tables
+CONNECTION_S = 1.0  # between two of them
+FIRST = 5  # trials that run to their end before any is pruned
+KEPT = 75.0  # percentile of the others that a trial must reach; 50 prunes most, as they get better
 ABOUT, PROCESS = "about", "process"  # attributes of a study, of a trial
 OVER = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
@@ -81,7 +81,8 @@ class Sweep:
     """The trials of a sweep, new or continued."""
 
     def __init__(self, asked: SweepSettings, address: str) -> None:
-        self.asked, self.address = asked, address
+        self.asked = asked
+        self.address = address
         with _lock(), storage_errors(address):
             self.storage = _storage(address)
             self.study, self.is_new = self._opened()
@@ -182,16 +183,18 @@ class Sweep:
 
     def complete(self) -> list[FrozenTrial]:
         """Return the complete trials, the best first."""
-        found = [
+        complete = [
             each
             for each in self.trials()
             if each.state is TrialState.COMPLETE and each.value is not None
         ]
         sign = -1 if self.asked.direction == "maximize" else 1
-        return sorted(found, key=lambda each: (sign * (each.value or 0.0), each.number))
+        return sorted(complete, key=lambda each: (sign * (each.value or 0.0), each.number))
 
     def _opened(self) -> tuple[optuna.Study, bool]:
-        asked, about = self.asked, _about(self.asked)
+        """Create the study, or load it; return whether it is new."""
+        asked = self.asked
+        about = _about(asked)
         try:
             study = optuna.create_study(
                 storage=self.storage, study_name=asked.name, direction=asked.direction
@@ -214,11 +217,9 @@ class Sweep:
         return optuna_internals.is_stale(self.storage, self.study, trial)
 
     def _pruner(self, epochs: int) -> BasePruner:
-        return (
-            PercentilePruner(KEPT, FIRST, n_warmup_steps=-(-epochs // 3))
-            if self.asked.prune
-            else NopPruner()
-        )
+        if not self.asked.prune:
+            return NopPruner()
+        return PercentilePruner(KEPT, FIRST, n_warmup_steps=math.ceil(epochs / 3))
 
 
 @contextmanager
@@ -228,9 +229,9 @@ def storage_errors(address: str) -> Iterator[None]:
         yield
     except (OptunaError, sqlalchemy.exc.SQLAlchemyError, ImportError) as error:
         cause = error.__cause__ or error
-        said = " ".join(str(getattr(cause, "orig", None) or cause).split())[:200]
+        message = " ".join(str(getattr(cause, "orig", None) or cause).split())[:200]
         raise RetraceError(
-            redacted(f"{address}: {said}; fix that, and type the same again")
+            redacted(f"{address}: {message}; fix that, and type the same again")
         ) from None
 
 
@@ -239,20 +240,20 @@ def storage_address(given: str | None) -> str:
 
     Raises ParamsError where it is no address of a database.
     """
-    place = given or os.environ.get("RETRACE_SWEEP_STORAGE") or f"{SQLITE}.retrace/sweeps.db"
-    if "://" not in place:
-        raise ParamsError(
-            f"--storage is {place!r}; should be as sqlite:///trials.db or postgresql+psycopg2://user@host/name"
-        )
-    return (
-        f"{SQLITE}{files.root() / place.removeprefix(SQLITE)}"
-        if place.startswith(SQLITE)
-        else place
-    )
+    address = given or os.environ.get("RETRACE_SWEEP_STORAGE") or f"{SQLITE}.retrace/sweeps.db"
+    if "://" not in address:
+        wanted = "sqlite:///trials.db or postgresql+psycopg2://user@host/name"
+        raise ParamsError(f"--storage is {address!r}; should be as {wanted}")
+    if address.startswith(SQLITE):
+        return f"{SQLITE}{files.root() / address.removeprefix(SQLITE)}"
+    return address
 
 
 def _storage(address: str) -> RDBStorage:
-    """Open the database. A missing file is created under another name: two creators would break it."""
+    """Open the database.
+
+    A missing file is created under another name: two creators would break it.
+    """
     file = Path(address.removeprefix(SQLITE)) if address.startswith(SQLITE) else None
     if file and not file.exists():
         with files.atomic(file) as unfinished:
@@ -260,14 +261,14 @@ def _storage(address: str) -> RDBStorage:
     return _connected(address)
 
 
-def _connected(address: str, times: int = MADE_TIMES) -> RDBStorage:
+def _connected(address: str, times: int = CONNECTIONS) -> RDBStorage:
     """Open a database, again after a second where another machine creates its tables just now."""
     try:
         return _opened(address)
     except (sqlalchemy.exc.IntegrityError, sqlalchemy.exc.ProgrammingError, OptunaError):
         if times == 1 or address.startswith(SQLITE):
             raise
-        time.sleep(MADE_S)
+        time.sleep(CONNECTION_S)
         return _connected(address, times - 1)
 
 
@@ -290,7 +291,7 @@ def _lock() -> FileLock:
 
 
 def _about(asked: SweepSettings) -> dict[str, Any]:
-    """Return all by which two sweeps are the same: the space, the metric, other parameters, code."""
+    """Return what equal sweeps have in common: space, metric, other parameters and code."""
     swept = dict.fromkeys(asked.space.axes)
     about = {
         "space": asked.space.described(),
@@ -307,7 +308,7 @@ def _about(asked: SweepSettings) -> dict[str, Any]:
 
 def _code(space: Space) -> dict[str, str]:
     """Return the MD5 of all that any trial's stages depend on and no stage makes."""
-    found: dict[str, str] = {str(settings.DVC_YAML): hashing.md5(settings.DVC_YAML)}
+    hashes: dict[str, str] = {str(settings.DVC_YAML): hashing.md5(settings.DVC_YAML)}
     for changes in [
         {},
         *({key: value} for key, many in space.choices.items() for value in many.values()),
@@ -316,8 +317,9 @@ def _code(space: Space) -> dict[str, str]:
         deps = {dep for stage in stages.values() for dep in stage.deps} - graph.makers(
             stages
         ).keys()
-        found |= {dep: hashing.md5(Path(dep)) for dep in deps - found.keys() if Path(dep).exists()}
-    return found
+        new = {dep for dep in deps - hashes.keys() if Path(dep).exists()}
+        hashes |= {dep: hashing.md5(Path(dep)) for dep in new}
+    return hashes
 
 
 def _compare(name: str, held: dict[str, Any], asked: dict[str, Any]) -> None:
@@ -328,18 +330,19 @@ def _compare(name: str, held: dict[str, Any], asked: dict[str, Any]) -> None:
         ("params", "has"),
         ("code", "began with"),
     ):
-        if (then := held[kind]) == (now := asked[kind]):
+        then = held[kind]
+        now = asked[kind]
+        if then == now:
             continue
         if kind == "code":
             file = min(file for file in then | now if then.get(file) != now.get(file))
-            said = f"other code than is here: {file}"
+            difference = f"other code than is here: {file}"
         elif isinstance(then, dict):
             key = min(key for key in then | now if then.get(key) != now.get(key))
-            said = (
-                f"{key}={then[key]}, not {now.get(key, 'nothing')}" if key in then else f"no {key}"
-            )
+            difference = f"no {key}"
+            if key in then:
+                difference = f"{key}={then[key]}, not {now.get(key, 'nothing')}"
         else:
-            said = f"{then}, not {now}"
-        raise ParamsError(
-            f"sweep {name} {what} {said}; restore that to continue, or start another: --name NAME"
-        )
+            difference = f"{then}, not {now}"
+        advice = "restore that to continue, or start another: --name NAME"
+        raise ParamsError(f"sweep {name} {what} {difference}; {advice}")
