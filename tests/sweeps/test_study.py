@@ -60,7 +60,7 @@ def called(*words: str, **options: Any) -> None:
         (["keep=best,worst"], "params.yaml: keep is 'worst'; should be 'best' or 'last'"),
         (["lr=1e-4..1", "epochs=0"], "params.yaml: epochs is 0; should be greater"),
         (["models.cnn.hidden=-5..64"], "models.cnn.hidden is -5; should be greater than"),
-        (["models.mlp.hidden=64,128", "model=mlp"], "models.mlp.hidden is 64; should be a valid list"),
+        (["models.mlp.hidden=64,128", "model=mlp"], "models.mlp.hidden is 64; should be a"),
         (["models.mlp.hidden=[64],[32]"], "models.mlp.hidden: changes no trial, for model is cnn"),
         (["figures.tsne.samples=10..20"], "figures.tsne.samples: changes no trial"),
         (["fold=0,1"], "fold: can't be swept, for scores on other data do not compare"),

@@ -1,4 +1,4 @@
 """Sweeps: Optuna proposes trials, DVC runs each as an experiment, event logs show progress.
 
-space (what is searched) -> study (trials in a database) -> runner, trial (DVC) -> plot
+space (what is searched) -> definition -> study (trials in a database) -> runner, trial -> plot
 """

@@ -15,7 +15,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import optuna
 import sqlalchemy.exc
@@ -26,13 +25,10 @@ from optuna.samplers import TPESampler
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from retrace import settings
 from retrace.errors import ParamsError, RetraceError
-from retrace.pipeline import graph, hashing
-from retrace.pipeline.metrics import Direction
 from retrace.pipeline.overrides import Flat
 from retrace.sweeps import optuna_internals
-from retrace.sweeps.space import Space
+from retrace.sweeps.definition import SweepSettings, check_equal, describe
 from retrace.system import files, processes
 from retrace.system.redaction import redacted
 
@@ -49,19 +45,6 @@ ABOUT, PROCESS = "about", "process"  # attributes of a study, of a trial
 OVER = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 optuna.logging.set_verbosity(logging.WARNING)
-
-
-@dataclass(frozen=True)
-class SweepSettings:
-    """The settings of a sweep."""
-
-    name: str
-    space: Space
-    metric: str
-    direction: Direction
-    trials: int  # in all, also those of earlier calls and of other machines
-    seed: int
-    prune: bool
 
 
 @dataclass(frozen=True)
@@ -194,16 +177,16 @@ class Sweep:
     def _opened(self) -> tuple[optuna.Study, bool]:
         """Create the study, or load it; return whether it is new."""
         asked = self.asked
-        about = _about(asked)
+        about = describe(asked)
         try:
             study = optuna.create_study(
                 storage=self.storage, study_name=asked.name, direction=asked.direction
             )
         except DuplicatedStudyError:
             study = optuna.load_study(storage=self.storage, study_name=asked.name)
-            held = study.user_attrs.get(ABOUT)
-            if held is not None:
-                _compare(asked.name, json.loads(held), about)
+            stored = study.user_attrs.get(ABOUT)
+            if stored is not None:
+                check_equal(asked.name, json.loads(stored), about)
                 return study, False
         study.set_user_attr(ABOUT, json.dumps(about))
         return study, True
@@ -288,61 +271,3 @@ def _lock() -> FileLock:
     file = files.root() / ".retrace" / "sweeps.lock"
     file.parent.mkdir(exist_ok=True)
     return FileLock(file, timeout=LOCK_S)
-
-
-def _about(asked: SweepSettings) -> dict[str, Any]:
-    """Return what equal sweeps have in common: space, metric, other parameters and code."""
-    swept = dict.fromkeys(asked.space.axes)
-    about = {
-        "space": asked.space.described(),
-        "metric": asked.metric,
-        "params": {
-            key: value
-            for key, value in (asked.space.base | asked.space.fixed).items()
-            if key not in swept
-        },
-        "code": _code(asked.space),
-    }
-    return json.loads(json.dumps(about))  # as it comes back
-
-
-def _code(space: Space) -> dict[str, str]:
-    """Return the MD5 of all that any trial's stages depend on and no stage makes."""
-    hashes: dict[str, str] = {str(settings.DVC_YAML): hashing.md5(settings.DVC_YAML)}
-    for changes in [
-        {},
-        *({key: value} for key, many in space.choices.items() for value in many.values()),
-    ]:
-        stages = graph.stages(space.values(space.fixed | changes))
-        deps = {dep for stage in stages.values() for dep in stage.deps} - graph.makers(
-            stages
-        ).keys()
-        new = {dep for dep in deps - hashes.keys() if Path(dep).exists()}
-        hashes |= {dep: hashing.md5(Path(dep)) for dep in new}
-    return hashes
-
-
-def _compare(name: str, held: dict[str, Any], asked: dict[str, Any]) -> None:
-    """Raise ParamsError with the first difference where the sweep `name` is another one."""
-    for kind, what in (
-        ("space", "searches"),
-        ("metric", "goes by"),
-        ("params", "has"),
-        ("code", "began with"),
-    ):
-        then = held[kind]
-        now = asked[kind]
-        if then == now:
-            continue
-        if kind == "code":
-            file = min(file for file in then | now if then.get(file) != now.get(file))
-            difference = f"other code than is here: {file}"
-        elif isinstance(then, dict):
-            key = min(key for key in then | now if then.get(key) != now.get(key))
-            difference = f"no {key}"
-            if key in then:
-                difference = f"{key}={then[key]}, not {now.get(key, 'nothing')}"
-        else:
-            difference = f"{then}, not {now}"
-        advice = "restore that to continue, or start another: --name NAME"
-        raise ParamsError(f"sweep {name} {what} {difference}; {advice}")
