@@ -1,4 +1,4 @@
-"""`retrace sweep` for real, in a clone with the digits: experiments, MLflow's runs, kills, and what is left of them."""
+"""`retrace sweep` in a clone, on digits: experiments, MLflow runs, kills, and leftovers."""
 
 import json
 import os
@@ -26,7 +26,7 @@ SMALL = {"dataset: mnist": "dataset: digits", "epochs: 5": "epochs: 2", "threads
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
-    """A repository in which something is not committed."""
+    """A repository with uncommitted changes."""
     clone = Clone(tmp_path_factory.mktemp("clone"), tmp_path_factory.mktemp("cache"), SMALL)
     softmax = clone.path / "src/lab/models/networks/softmax.py"
     softmax.write_text(softmax.read_text() + "# not committed\n")
@@ -36,7 +36,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
 
 @pytest.fixture(autouse=True)
 def _untouched(clone: Clone) -> Iterator[None]:
-    """No sweep changes the work tree, or leaves something of DVC's behind, or a process, or a tree."""
+    """Check that no sweep changes the work tree, or leaves a process, a folder or a DVC ref."""
     before = clone.type("git status --porcelain; git diff; git stash list")
     yield
     assert clone.type("git status --porcelain; git diff; git stash list") == before
@@ -55,7 +55,7 @@ def store(clone: Clone) -> str:
 
 
 def named(clone: Clone, name: str) -> list[str]:
-    """The experiments of a sweep."""
+    """Return the experiments of a sweep."""
     listed = clone.type(f"git for-each-ref --format='%(refname:lstrip=4)' 'refs/exps/*/*/{name}-*'")
     return sorted(listed.split())
 
@@ -68,7 +68,7 @@ def trials(clone: Clone, name: str) -> list[optuna.trial.FrozenTrial]:
 
 @contextmanager
 def sweeping(clone: Clone, *words: str) -> Iterator["subprocess.Popen[str]"]:
-    """A sweep, running; it has ended afterwards."""
+    """Run a sweep in the background; wait for its end."""
     with subprocess.Popen(
         ["retrace", "sweep", *words],
         cwd=clone.path,
@@ -80,16 +80,15 @@ def sweeping(clone: Clone, *words: str) -> Iterator["subprocess.Popen[str]"]:
         yield process
 
 
-def test_two_processes_make_experiments_under_one_run(clone: Clone) -> None:
+def test_processes_share_one_sweep(clone: Clone) -> None:
     words = ("lr=0.001,0.005,0.02", "--name", "pair")
     with sweeping(clone, *words) as other:
         clone.run("retrace", "sweep", *words)
-        said, _ = other.communicate(timeout=300)
-        assert other.returncode == 0, said
-    said = clone.run("retrace", "sweep", *words, "--json")
-    document = json.loads(
-        said[said.index("{") : said.rindex("}") + 1]
-    )  # beside it is what stderr has
+        output, _ = other.communicate(timeout=300)
+        assert other.returncode == 0, output
+    output = clone.run("retrace", "sweep", *words, "--json")
+    # The output also has what is printed on stderr.
+    document = json.loads(output[output.index("{") : output.rindex("}") + 1])
     assert [trial["state"] for trial in document["trials"]] == ["complete"] * 3
     assert {trial["params"]["lr"] for trial in document["trials"]} == {0.001, 0.005, 0.02}
     assert named(clone, "pair") == ["pair-0", "pair-1", "pair-2"]
@@ -120,19 +119,19 @@ def test_two_processes_make_experiments_under_one_run(clone: Clone) -> None:
     ]
 
 
-def test_an_experiment_that_ran_before_comes_from_the_cache_and_is_the_sweep_s_too(
+def test_cached_experiment_joins_sweep(
     clone: Clone,
 ) -> None:
-    said = clone.run("retrace", "sweep", "lr=0.001,0.005", "--name", "cached")
-    assert "the best into the workspace: dvc exp apply cached-" in said
-    assert "the same as" not in said
+    output = clone.run("retrace", "sweep", "lr=0.001,0.005", "--name", "cached")
+    assert "the best into the workspace: dvc exp apply cached-" in output
+    assert "the same as" not in output
     below = find_runs(store(clone), sweep="cached")
     assert {run.data.params["lr"] for run in below} == {"0.001", "0.005"}
     assert named(clone, "cached") == ["cached-0", "cached-1"]
 
 
-def at_work(clone: Clone, name: str) -> event_log.Event:
-    """The start of the journal of the training of the experiment `name`, once it has had some epochs."""
+def wait_for_epochs(clone: Clone, name: str) -> event_log.Event:
+    """Wait for some epochs of the experiment `name`; return the first event of its training."""
 
     def begun() -> event_log.Event | None:
         for path in event_logs(clone.path):
@@ -152,20 +151,20 @@ def at_work(clone: Clone, name: str) -> event_log.Event:
     return until(begun, 120, f"some epochs of {name}")
 
 
-def test_a_sweep_that_is_killed_or_interrupted_goes_on_with_the_trial_it_was_at(
+def test_killed_sweep_resumes_its_trial(
     clone: Clone,
 ) -> None:
     words = ("lr=log:1e-3..1e-2", "epochs=60", "--trials", "2", "--name", "killed")
     with sweeping(clone, *words) as process:
-        at_work(clone, "killed-0")
+        wait_for_epochs(clone, "killed-0")
         process.kill()
     (before,) = trials(clone, "killed")
     with sweeping(clone, *words) as process:
-        at_work(clone, "killed-1")
+        wait_for_epochs(clone, "killed-1")
         process.send_signal(signal.SIGINT)
-        said, _ = process.communicate(timeout=120)
+        output, _ = process.communicate(timeout=120)
     assert process.returncode == 130
-    assert "killed: 1 of 2 trials are done, 1 stopped half-way; the same command resumes" in said
+    assert "killed: 1 of 2 trials are done, 1 stopped half-way; the same command resumes" in output
     assert not list((clone.path / ".retrace/sweeps/killed").glob("tree-*"))
     assert "killed: 1 of 2 trials are done" in clone.run("retrace", "sweep", *words)
     first, second = trials(clone, "killed")
@@ -174,10 +173,12 @@ def test_a_sweep_that_is_killed_or_interrupted_goes_on_with_the_trial_it_was_at(
     assert set(first.intermediate_values) == set(second.intermediate_values) == set(range(1, 61))
     assert named(clone, "killed") == ["killed-0", "killed-1"]
     ends = [event_log.read(path) for path in event_logs(clone.path)]
-    told = [
+    trainings = [
         (events[0]["experiment"].get("dvc.exp_name"), event_log.end_of(events)) for events in ends
     ]
-    statuses = [(end or {})["status"] for name, end in told if name in ("killed-0", "killed-1")]
+    statuses = [
+        (end or {})["status"] for name, end in trainings if name in ("killed-0", "killed-1")
+    ]
     assert statuses.count("KILLED") == 2
     resumed = [
         run for run in find_runs(store(clone), stage="train") if "retrace.resumed" in run.data.tags
@@ -186,7 +187,7 @@ def test_a_sweep_that_is_killed_or_interrupted_goes_on_with_the_trial_it_was_at(
     assert not list((clone.path / ".retrace/checkpoints").iterdir())
 
 
-def test_a_hopeless_trial_is_ended_and_leaves_its_curve(clone: Clone) -> None:
+def test_pruned_trial_keeps_its_curve(clone: Clone) -> None:
     place = f"sqlite:///{clone.path / '.retrace/sweeps.db'}"
     study = optuna.create_study(
         storage=place, study_name="hopeless", direction="maximize", load_if_exists=True
@@ -202,8 +203,8 @@ def test_a_hopeless_trial_is_ended_and_leaves_its_curve(clone: Clone) -> None:
         study.add_trial(good)
     study.enqueue_trial({"lr": 1e-7})
     words = ("lr=log:1e-7..1e-2", "epochs=60", "--trials", "6", "--name", "hopeless")
-    said = clone.run("retrace", "sweep", *words)
-    assert "hopeless-5  pruned  lr=1e-07" in said
+    output = clone.run("retrace", "sweep", *words)
+    assert "hopeless-5  pruned  lr=1e-07" in output
     last = trials(clone, "hopeless")[-1]
     assert last.state.name == "PRUNED"
     assert 20 <= len(last.intermediate_values) < 60
@@ -216,28 +217,28 @@ def test_a_hopeless_trial_is_ended_and_leaves_its_curve(clone: Clone) -> None:
     assert not list((clone.path / ".retrace/checkpoints").iterdir())
 
 
-def test_a_sweep_of_which_nothing_works_stops_and_says_why(clone: Clone) -> None:
+def test_failing_sweep_stops_with_reason(clone: Clone) -> None:
     words = (
         "model=torchvision",
         "models.torchvision.name=nosuch1,nosuch2,nosuch3,nosuch4",
         "--name",
         "broken",
     )
-    said = clone.run("retrace", "sweep", *words, code=2)
-    assert "broken-0  FAILED  models.torchvision.name=nosuch1" in said
-    (line,) = [line for line in said.splitlines() if "all of the first 3 trials failed" in line]
+    output = clone.run("retrace", "sweep", *words, code=2)
+    assert "broken-0  FAILED  models.torchvision.name=nosuch1" in output
+    (line,) = [line for line in output.splitlines() if "all of the first 3 trials failed" in line]
     assert "nosuch3" in line
     assert ".retrace/sweeps/broken/broken-2.log" in line
     assert named(clone, "broken") == []
 
 
-def test_the_name_of_experiments_that_are_there_is_not_taken_again(clone: Clone) -> None:
+def test_name_of_other_experiments_is_refused(clone: Clone) -> None:
     head = clone.type("git rev-parse HEAD").strip()
     clone.type(f"git update-ref refs/exps/{head[:2]}/{head[2:]}/taken-0 {head}")
     for _ in range(2):
-        said = clone.run("retrace", "sweep", "lr=0.001,0.02", "--name", "taken", code=2)
-        assert said.startswith(
+        output = clone.run("retrace", "sweep", "lr=0.001,0.02", "--name", "taken", code=2)
+        assert output.startswith(
             "taken: there are experiments of that name, as taken-0, unknown to sqlite:///"
         )
-        assert len(said.splitlines()) == 1
+        assert len(output.splitlines()) == 1
     assert named(clone, "taken") == ["taken-0"]

@@ -1,4 +1,4 @@
-"""What a sweep searches, as it is typed, and its trials in the database: no trial runs here."""
+"""The search space as it is typed, and trials in the database; no trial runs here."""
 
 import math
 import multiprocessing
@@ -25,7 +25,7 @@ SPACE = ["lr=log:1e-4..1e-1", "model=cnn,lenet"]
 
 
 def called(*words: str, **options: Any) -> None:
-    """`retrace sweep`, as typed, up to what would run."""
+    """Call `retrace sweep` as typed, up to the first trial."""
     usual = {
         "metric": "val_accuracy", "trials": 3, "name": None, "storage": None, "seed": 0, "jobs": 1,
         "timeout": math.inf, "prune": True, "as_json": False,
@@ -34,17 +34,17 @@ def called(*words: str, **options: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["lr"], "'lr': should be KEY=VALUES, as lr=log:1e-4..1e-1, model=cnn,lenet or epochs=3"),
         (["lr="], "'lr=': should be KEY=VALUES"),
         (["epoch=1,2"], "params.yaml: epoch is not a key of a value; did you mean epochs?"),
         (["rl=1e-4..1e-1"], "params.yaml: rl is not a key of a value; known are device"),
-        (["models=a,b"], "params.yaml: models is not a key of a value; known are models.softmax, models."),
+        (["models=a,b"], "models is not a key of a value; known are models.softmax, models."),
         (["lr=1e-3,1e-2", "lr=1e-4..1e-1"], "lr: is given twice"),
-        (["lr=0.01"], "nothing varies: give a range (lr=log:1e-4..1e-1) or choices (model=cnn,lenet)"),
+        (["lr=0.01"], "nothing varies: give a range (lr=log:1e-4..1e-1) or choices"),
         (["lr=1e-1..1e-4"], "lr: '1e-1..1e-4' should go from a lower number to a higher one"),
-        (["lr=log:0..1"], "lr: 'log:0..1' should begin above 0 and have no step, since it is logarithmic"),
+        (["lr=log:0..1"], "lr: 'log:0..1' should begin above 0 and have no step"),
         (["lr=0.1..0.5:0.9"], "lr: '0.1..0.5:0.9' should have a step above 0 and at most 0.4"),
         (["lr=1e-4..1e400"], "lr: '1e-4..1e400' should go from"),
         (["lr=0..1"], "params.yaml: lr is 0.0; should be greater than 0"),
@@ -52,42 +52,40 @@ def called(*words: str, **options: Any) -> None:
         (["lr=1e-4..abc"], "params.yaml: lr is '1e-4..abc'; should be a valid number"),
         (["lr=1e-4,abc"], "params.yaml: lr is 'abc'; should be a valid number"),
         (["lr=0.1,0.1"], "lr: '0.1,0.1' has a value twice"),
-        (["lr=range(1,5)"], "lr: 'range(1,5)' is DVC's; a range here is LOW..HIGH, log:LOW..HIGH or LOW..HIGH:STEP"),
+        (["lr=range(1,5)"], "lr: 'range(1,5)' is DVC's; a range here is LOW..HIGH"),
         (["lr=0.1,"], "lr: '0.1,' is not what -S reads"),
         (["epochs=0.5..3"], "params.yaml: epochs is 0.5; should be a valid integer"),
         (["epochs=0..3"], "params.yaml: epochs is 0; should be greater than or equal to 1"),
         (["model=cnn,lenett"], "params.yaml: model is 'lenett'; should be one of softmax"),
         (["keep=best,worst"], "params.yaml: keep is 'worst'; should be 'best' or 'last'"),
-        (["lr=1e-4..1", "epochs=0"], "params.yaml: epochs is 0; should be greater than or equal to 1"),
-        (["models.cnn.hidden=-5..64"], "params.yaml: models.cnn.hidden is -5; should be greater than"),
-        (["models.mlp.hidden=64,128", "model=mlp"], "params.yaml: models.mlp.hidden is 64; should be a valid list"),
-        (["models.mlp.hidden=[64],[32]"], "models.mlp.hidden: changes no trial, for model is cnn; leave it out"),
-        (["figures.tsne.samples=10..20"], "figures.tsne.samples: changes no trial, for training does not read it"),
-        (["fold=0,1"], "fold: can't be swept, for scores on other data do not compare; `dvc exp run --queue -S 'fold="),
+        (["lr=1e-4..1", "epochs=0"], "params.yaml: epochs is 0; should be greater"),
+        (["models.cnn.hidden=-5..64"], "models.cnn.hidden is -5; should be greater than"),
+        (["models.mlp.hidden=64,128", "model=mlp"], "models.mlp.hidden is 64; should be a"),
+        (["models.mlp.hidden=[64],[32]"], "models.mlp.hidden: changes no trial, for model is cnn"),
+        (["figures.tsne.samples=10..20"], "figures.tsne.samples: changes no trial"),
+        (["fold=0,1"], "fold: can't be swept, for scores on other data do not compare"),
         (["dataset=mnist,digits"], "dataset: can't be swept"),
         (["datasets.circles.noise=0..1"], "datasets.circles.noise: can't be swept"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_searched_is_refused_in_a_line(
-    folder: Path, words: list[str], said: str
-) -> None:
+def test_space_refuses_in_one_line(folder: Path, words: list[str], message: str) -> None:
     with pytest.raises(ParamsError) as raised:
         called(*words)
-    assert said in str(raised.value)
+    assert message in str(raised.value)
     assert "\n" not in str(raised.value)
     assert not (folder / ".retrace").exists()
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (
             {"metric": "test_accuracy"},
-            "should be one of val_loss, val_accuracy: choosing by the test part spoils it",
+            "should be one of val_loss, val_accuracy: choosing by the test split spoils it",
         ),
         (
             {"metric": "train_loss"},
-            "should be one of val_loss, val_accuracy: choosing by the training part",
+            "should be one of val_loss, val_accuracy: choosing by the training split",
         ),
         ({"metric": "f1"}, "--metric is 'f1'; should be one of"),
         ({"trials": 0}, "--trials is 0; should be above 0"),
@@ -99,17 +97,15 @@ def test_what_cannot_be_searched_is_refused_in_a_line(
         ({"storage": "trials.db"}, "--storage is 'trials.db'; should be as sqlite:///"),
     ],
 )
-def test_an_option_that_is_not_allowed_is_refused_in_a_line(
-    folder: Path, options: dict[str, Any], said: str
-) -> None:
+def test_option_is_refused_in_one_line(folder: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ParamsError) as raised:
         called(*SPACE, **options)
-    assert said in str(raised.value)
+    assert message in str(raised.value)
     assert "\n" not in str(raised.value)
     assert not (folder / ".retrace").exists()
 
 
-def test_without_a_commit_there_can_be_no_experiments(folder: Path) -> None:
+def test_sweep_needs_a_commit(folder: Path) -> None:
     subprocess.run(["git", "init", "--quiet"], check=True)
     with pytest.raises(RetraceError, match="has no commit yet, which an experiment needs"):
         called(*SPACE)
@@ -130,40 +126,40 @@ def test_without_a_commit_there_can_be_no_experiments(folder: Path) -> None:
         ("models.cnn.channels=[8,16],[16,32]", CategoricalDistribution(("[8,16]", "[16,32]"))),
     ],
 )
-def test_a_word_is_an_axis(values: params_file.Values, word: str, axis: object) -> None:
-    found = space.parse_space([word], values)
-    assert found.axes == {word.partition("=")[0]: axis}
+def test_word_is_parsed_to_axis(values: params_file.Values, word: str, axis: object) -> None:
+    parsed = space.parse_space([word], values)
+    assert parsed.axes == {word.partition("=")[0]: axis}
 
 
-def test_values_are_what_dvc_would_read_and_the_rest_is_the_same_in_all_trials(
+def test_values_are_as_dvc_reads_them(
     values: params_file.Values,
 ) -> None:
-    found = space.parse_space(
+    parsed = space.parse_space(
         ["model=mlp", "models.mlp.hidden=[64],[128,64]", "freeze_trunk=false,true"], values
     )
-    changes = found.changes({"models.mlp.hidden": "[128,64]", "freeze_trunk": "true"})
+    changes = parsed.changes({"models.mlp.hidden": "[128,64]", "freeze_trunk": "true"})
     assert changes == {"model": "mlp", "models.mlp.hidden": [128, 64], "freeze_trunk": True}
-    assert found.values(changes)["models"]["mlp"]["hidden"] == [128, 64]
-    assert found.values(changes)["lr"] == values["lr"]
+    assert parsed.values(changes)["models"]["mlp"]["hidden"] == [128, 64]
+    assert parsed.values(changes)["lr"] == values["lr"]
 
 
-def test_a_setting_is_searched_only_where_its_choice_is_taken(values: params_file.Values) -> None:
-    found = space.parse_space(
+def test_setting_varies_only_with_its_choice(values: params_file.Values) -> None:
+    parsed = space.parse_space(
         ["models.cnn.hidden=32,64", "model=cnn,lenet", "batch_size=16..32:16"], values
     )
-    assert list(found.axes) == ["model", "models.cnn.hidden", "batch_size"]
-    all_trials = found.all_trials(6)
+    assert list(parsed.axes) == ["model", "models.cnn.hidden", "batch_size"]
+    all_trials = parsed.all_trials(6)
     assert all_trials is not None
     assert len(all_trials) == 6
     assert [trial for trial in all_trials if trial["model"] == "lenet"] == [
         {"model": "lenet", "batch_size": 16},
         {"model": "lenet", "batch_size": 32},
     ]
-    assert found.all_trials(5) is None
+    assert parsed.all_trials(5) is None
     assert space.parse_space(["lr=0.1..0.5"], values).all_trials(10**6) is None
 
 
-def test_a_name_is_of_the_keys_and_the_same_for_the_same_search(values: params_file.Values) -> None:
+def test_name_is_equal_for_equal_spaces(values: params_file.Values) -> None:
     named = [
         space.parse_space(words, values).name(metric)
         for words, metric in [
@@ -182,7 +178,7 @@ def test_a_name_is_of_the_keys_and_the_same_for_the_same_search(values: params_f
 
 @pytest.fixture(scope="session")
 def empty_trials(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Optuna's database without a sweep: making one takes most of a second."""
+    """Optuna's database without a sweep: creating one takes most of a second."""
     file = tmp_path_factory.mktemp("trials") / "sweeps.db"
     optuna.storages.RDBStorage(f"sqlite:///{file}").engine.dispose()
     return file
@@ -193,29 +189,29 @@ Opened = Callable[..., Sweep]
 
 @pytest.fixture
 def opened(folder: Path, values: params_file.Values, empty_trials: Path) -> Opened:
-    """The sweep called s, made or gone on with."""
-    place = folder / "trials.db"
-    place.write_bytes(empty_trials.read_bytes())
+    """Create or continue the sweep called s."""
+    database = folder / "trials.db"
+    database.write_bytes(empty_trials.read_bytes())
 
     def sweep_of(
         *words: str, trials: int = 3, prune: bool = True, metric: str = "val_accuracy"
     ) -> Sweep:
-        found = space.parse_space(words or SPACE, params_file.read())
-        asked = SweepSettings("s", found, metric, space.sweep_direction(metric), trials, 0, prune)
-        return Sweep(asked, f"sqlite:///{place}")
+        parsed = space.parse_space(words or SPACE, params_file.read())
+        asked = SweepSettings("s", parsed, metric, space.sweep_direction(metric), trials, 0, prune)
+        return Sweep(asked, f"sqlite:///{database}")
 
     return sweep_of
 
 
-def gone() -> str:
-    """A process that was, as a trial has it."""
+def dead_process() -> str:
+    """Return the identity of a dead process, as a trial has it."""
     with subprocess.Popen(["sleep", "60"]) as process:
         who = processes.written(processes.identity(process.pid))
         process.kill()
     return who
 
 
-def test_a_sweep_has_so_many_trials_and_no_more(opened: Opened) -> None:
+def test_sweep_has_n_trials(opened: Opened) -> None:
     held = opened(trials=2)
     for number in range(2):
         claimed = held.claim()
@@ -229,13 +225,13 @@ def test_a_sweep_has_so_many_trials_and_no_more(opened: Opened) -> None:
     assert more.claim() is None, "another process is at the last"
 
 
-def test_a_trial_whose_process_is_gone_is_gone_on_with(opened: Opened) -> None:
+def test_trial_of_dead_process_is_taken_over(opened: Opened) -> None:
     held = opened(trials=1)
     first = held.claim()
     assert first
     held.is_hopeless(first, 1, 0.25)
     assert opened(trials=1).claim() is None
-    first.trial.set_user_attr(study.PROCESS, gone())
+    first.trial.set_user_attr(study.PROCESS, dead_process())
     again = opened(trials=1).claim()
     assert again
     assert (again.number, again.changes, again.reported) == (0, first.changes, {1})
@@ -245,7 +241,7 @@ def test_a_trial_whose_process_is_gone_is_gone_on_with(opened: Opened) -> None:
     assert [each.intermediate_values for each in held.trials()] == [{1: 0.25, 2: 0.5}]
 
 
-def test_a_trial_that_was_left_or_never_begun_is_gone_on_with(opened: Opened) -> None:
+def test_abandoned_trial_is_taken_over(opened: Opened) -> None:
     held = opened(trials=2)
     claimed = held.claim()
     assert claimed
@@ -261,9 +257,7 @@ def test_a_trial_that_was_left_or_never_begun_is_gone_on_with(opened: Opened) ->
     assert set(other.changes) == {"lr", "model"}
 
 
-def test_a_trial_on_another_machine_is_let_alone_until_it_is_silent(
-    opened: Opened, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_remote_trial_is_kept_until_stale(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
     held = opened(trials=1)
     claimed = held.claim()
     assert claimed
@@ -273,9 +267,7 @@ def test_a_trial_on_another_machine_is_let_alone_until_it_is_silent(
     assert held.claim()
 
 
-def test_equal_sweeps_have_equal_trials_whenever_they_were_stopped(
-    opened: Opened, tmp_path: Path
-) -> None:
+def test_resumed_sweep_proposes_same_trials(opened: Opened, tmp_path: Path) -> None:
     proposed = []
     held = opened(trials=6)
     for number in range(6):
@@ -295,17 +287,17 @@ def test_equal_sweeps_have_equal_trials_whenever_they_were_stopped(
     assert len({str(changes) for changes in proposed}) == 6
 
 
-def test_of_a_small_space_every_trial_is_run_once(opened: Opened) -> None:
+def test_small_space_is_run_once_each(opened: Opened) -> None:
     held = opened("model=cnn,lenet", "batch_size=32,64", trials=30)
     assert held.n_trials == 4
-    found = []
+    changes = []
     while claimed := held.claim():
-        found.append(str(claimed.changes))
+        changes.append(str(claimed.changes))
         held.end(claimed, TrialState.COMPLETE, 0.5)
-    assert len(set(found)) == len(found) == 4
+    assert len(set(changes)) == len(changes) == 4
 
 
-def test_a_trial_that_was_complete_already_is_known(opened: Opened) -> None:
+def test_twin_is_complete_trial(opened: Opened) -> None:
     held = opened("model=cnn,lenet,softmax", trials=2)
     for model in ("cnn", "cnn"):
         held.study.enqueue_trial({"model": model})
@@ -322,9 +314,7 @@ def test_a_trial_that_was_complete_already_is_known(opened: Opened) -> None:
 @pytest.mark.parametrize(
     ("metric", "good", "bad"), [("val_accuracy", 0.9, 0.1), ("val_loss", 0.1, 2.3)]
 )
-def test_a_hopeless_trial_is_known_by_its_curve(
-    opened: Opened, metric: str, good: float, bad: float
-) -> None:
+def test_pruner_compares_curves(opened: Opened, metric: str, good: float, bad: float) -> None:
     held = opened("lr=log:1e-4..1e-1", "epochs=9", trials=10, metric=metric)
     for _ in range(study.FIRST):
         claimed = held.claim()
@@ -347,7 +337,7 @@ def test_a_hopeless_trial_is_known_by_its_curve(
     assert not any(held.is_hopeless(claimed, epoch, good) for epoch in range(1, 10))
 
 
-def test_without_pruning_no_trial_is_hopeless(opened: Opened) -> None:
+def test_pruner_is_off_without_prune(opened: Opened) -> None:
     held = opened(trials=10, prune=False)
     for value in (0.9,) * study.FIRST + (0.1,):
         claimed = held.claim()
@@ -357,7 +347,7 @@ def test_without_pruning_no_trial_is_hopeless(opened: Opened) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (
             lambda: ["lr=log:1e-4..1", "model=cnn,lenet"],
@@ -373,8 +363,8 @@ def test_without_pruning_no_trial_is_hopeless(opened: Opened) -> None:
         ),
     ],
 )
-def test_another_sweep_under_the_same_name_is_refused(
-    opened: Opened, change: Callable[[], list[str]], said: str
+def test_other_sweep_of_same_name_is_refused(
+    opened: Opened, change: Callable[[], list[str]], message: str
 ) -> None:
     Path("stages").mkdir()
     Path("stages/train.py").write_text("a")
@@ -382,7 +372,9 @@ def test_another_sweep_under_the_same_name_is_refused(
     words = change()
     with pytest.raises(ParamsError) as raised:
         opened(*words)
-    assert str(raised.value) == f"{said}; restore that to continue, or start another: --name NAME"
+    assert (
+        str(raised.value) == f"{message}; restore that to continue, or start another: --name NAME"
+    )
 
 
 def edited(file: str, old: str, new: str) -> list[str]:
@@ -391,15 +383,15 @@ def edited(file: str, old: str, new: str) -> list[str]:
     return SPACE
 
 
-def test_code_that_no_stage_runs_may_change(opened: Opened) -> None:
+def test_code_outside_stages_may_change(opened: Opened) -> None:
     opened()
-    Path("src/retrace/commands").mkdir(parents=True)
-    Path("src/retrace/commands/other.py").touch()
+    Path("src/retrace/added").mkdir(parents=True)
+    Path("src/retrace/added/other.py").touch()
     assert not opened().is_new
 
 
 @pytest.mark.parametrize(
-    ("address", "said"),
+    ("address", "message"),
     [
         ("sqlite:///broken.db", "file is not a database"),
         ("nosuch://ann:secret-word@host/name", "nosuch://***@host/name: Can't load plugin"),
@@ -409,41 +401,41 @@ def test_code_that_no_stage_runs_may_change(opened: Opened) -> None:
         ),
     ],
 )
-def test_a_database_that_is_none_is_a_line_without_its_password(
-    folder: Path, address: str, said: str
-) -> None:
+def test_bad_storage_is_one_line_redacted(folder: Path, address: str, message: str) -> None:
     (folder / "broken.db").write_bytes(b"no database" * 1000)
     asked = SweepSettings(
         "s", space.parse_space(SPACE, params_file.read()), "val_loss", "minimize", 3, 0, prune=True
     )
     with pytest.raises(RetraceError) as raised:
         Sweep(asked, study.storage_address(address))
-    assert said in str(raised.value)
+    assert message in str(raised.value)
     assert "secret-word" not in str(raised.value)
     assert "\n" not in str(raised.value)
     assert (folder / "broken.db").read_bytes() == b"no database" * 1000
 
 
-def _claims(place: str, told: Any) -> None:
+def _claims(address: str, queue: Any) -> None:
     asked = SweepSettings(
         "s", space.parse_space(SPACE, params_file.read()), "val_loss", "minimize", 12, 0, prune=True
     )
-    held, taken = Sweep(asked, place), []
+    held = Sweep(asked, address)
+    taken = []
     while claimed := held.claim():
         taken.append((claimed.number, str(claimed.changes)))
         held.end(claimed, TrialState.COMPLETE, 0.5)
-    told.put(taken)
+    queue.put(taken)
 
 
-def test_processes_that_begin_together_make_one_database_and_share_its_trials(folder: Path) -> None:
+def test_processes_share_one_new_database(folder: Path) -> None:
     together = multiprocessing.get_context("fork")
-    told: Any = together.Queue()
+    queue: Any = together.Queue()
     started = [
-        together.Process(target=_claims, args=(study.storage_address(None), told)) for _ in range(3)
+        together.Process(target=_claims, args=(study.storage_address(None), queue))
+        for _ in range(3)
     ]
     for process in started:
         process.start()
-    taken = [each for _ in started for each in told.get(timeout=60)]
+    taken = [each for _ in started for each in queue.get(timeout=60)]
     for process in started:
         process.join(60)
         assert process.exitcode == 0
@@ -454,7 +446,7 @@ def test_processes_that_begin_together_make_one_database_and_share_its_trials(fo
 
 @pytest.mark.parametrize("metric", ["val_accuracy", "val_loss"])
 @pytest.mark.parametrize("n", [1, 3, 12])
-def test_the_plot_is_drawn_and_repeats(opened: Opened, metric: str, n: int) -> None:
+def test_plot_is_deterministic(opened: Opened, metric: str, n: int) -> None:
     words = [
         "lr=log:1e-4..1e-1",
         "models.cnn.hidden=32,64",
@@ -466,11 +458,11 @@ def test_the_plot_is_drawn_and_repeats(opened: Opened, metric: str, n: int) -> N
         claimed = held.claim()
         assert claimed
         held.is_hopeless(claimed, 1, 0.1 * number)
-        whole = number % 4 < 3
+        complete = number % 4 < 3
         held.end(
             claimed,
-            TrialState.COMPLETE if whole else TrialState.PRUNED,
-            0.1 * number if whole else None,
+            TrialState.COMPLETE if complete else TrialState.PRUNED,
+            0.1 * number if complete else None,
         )
     plot.draw(held.study, metric, Path("sweep.png"))
     with Image.open("sweep.png") as image:
@@ -481,8 +473,8 @@ def test_the_plot_is_drawn_and_repeats(opened: Opened, metric: str, n: int) -> N
     assert Path("sweep.png").read_bytes() == first
 
 
-def test_optuna_has_no_public_way_to_take_over_a_trial() -> None:
-    """As soon as it has, optuna_internals should use that."""
+def test_optuna_cannot_take_over_a_trial() -> None:
+    """Once Optuna has a public way, optuna_internals should use it."""
     public = [
         name for kind in (optuna.Study, Trial, FrozenTrial) for name in dir(kind) if name[0] != "_"
     ]

@@ -1,1 +1,4 @@
-"""Who made which bytes, where they are, and the same made again: what `retrace trace` and `retrace verify` stand on."""
+"""Provenance: which run made which bytes, where they are, and how to reproduce them.
+
+run_index (runs by id and by bytes) -> resolve (names) -> history (trace) | rebuild, diff (verify)
+"""

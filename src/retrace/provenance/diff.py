@@ -11,9 +11,8 @@ EXACT = ("download", "preprocess")  # stages whose bytes are equal on all device
 
 SAME, DIFFERS, MISSING, UNASKED = "same", "differs", "missing", "may differ"
 
-Points = Mapping[
-    int | str, float
-]  # a metric, by step; by name where it has no step, as a summary metric
+# A metric by step; by name where it has no step, as a summary metric.
+Points = Mapping[int | str, float]
 Fact = str | Points  # the MD5 of a file, or a metric
 Facts = Mapping[tuple[str, str], Fact]  # (stage, path) -> MD5, (stage, metric) -> points
 
@@ -36,10 +35,10 @@ class OutputDiff:
 
 
 def compare_facts(then: Facts, now: Facts, tolerance: float | None = None) -> list[OutputDiff]:
-    """Compare all that either side has. `tolerance` is for another kind of device, None for the same.
+    """Compare all that either side has.
 
-    On another kind, files and curves of the stages after preprocess may differ, and the last values
-    and summary metrics of scores by `tolerance`.
+    `tolerance` is None for the same kind of device. On another kind, files and curves of the stages
+    after preprocess may differ, and the last values and summary metrics of scores by `tolerance`.
     """
     rows = []
     for stage, what in dict.fromkeys([*then, *now]):
@@ -67,7 +66,8 @@ def _metric(
     stage: str, name: str, then: Points, now: Points, tolerance: float | None
 ) -> OutputDiff:
     if tolerance is not None:
-        then, now = _final(then), _final(now)
+        then = _final(then)
+        now = _final(now)
     points = list(dict.fromkeys([*then, *now]))
     missing = [point for point in points if point not in then or point not in now]
     apart = [

@@ -27,29 +27,31 @@ CODE = ("src/", "stages/")
 
 @backend.answering()
 def show(target: str, *, as_json: bool = False) -> None:
-    """Print what made the file `target`, or the bytes with this MD5; or what the run `target` made,
-    where that is, and the commands that restore it.
+    """Print what made the file `target`, or the bytes with this MD5.
 
-    Raises RetraceError if it is none of these, if no run made the file, or if the store does not
+    Of a run, print what it made, where that is, and the commands that restore it. Raises
+    RetraceError if `target` is none of these, if no run made the file, or if the store does not
     answer.
     """
-    origins, file = RunIndex(), Path(target)
+    index = RunIndex()
+    file = Path(target)
     if os.path.exists(file):  # noqa: PTH110 - False of what is too long for a name
-        _show_file(origins, _inside(file), hashing.md5(file), as_json=as_json)
-    elif run := origins.run(target):
-        _show_run(origins, run, as_json=as_json)
-    elif MD5.fullmatch(target) and (makers := origins.makers(target)):
-        _show_file(origins, makers[0].data.tags[MADE + target], target, as_json=as_json)
+        _show_file(index, _inside(file), hashing.md5(file), as_json=as_json)
+    elif run := index.run(target):
+        _show_run(index, run, as_json=as_json)
+    elif MD5.fullmatch(target) and (makers := index.makers(target)):
+        _show_file(index, makers[0].data.tags[MADE + target], target, as_json=as_json)
     else:
-        wanted = f"neither a file nor a run in {origins.address}; give a file, or at least 6 digits of a run's id"
-        raise RetraceError(f"{target}: {wanted}{_pending()}")
+        problem = f"neither a file nor a run in {index.address}"
+        advice = "give a file, or at least 6 digits of a run's id"
+        raise RetraceError(f"{target}: {problem}; {advice}{_pending()}")
 
 
 class Account:
     """A tree of runs and their experiments, each described once, then "as above"."""
 
-    def __init__(self, origins: RunIndex) -> None:
-        self.origins = origins
+    def __init__(self, index: RunIndex) -> None:
+        self.index = index
         self.described: set[str] = set()
 
     def grow(self, tree: Tree, run: backend.Run, others: int = 0) -> None:
@@ -72,7 +74,7 @@ class Account:
         for path, md5 in deps.items():
             if path.startswith(CODE):
                 continue
-            maker = self.origins.maker(path, md5, run.data.tags.get("mlflow.parentRunId"))
+            maker = self.index.maker(path, md5, run.data.tags.get("mlflow.parentRunId"))
             makers |= {maker.info.run_id: maker} if maker else {}
             unknown = "" if path == str(settings.IMAGES) else ", made by no run that MLflow knows"
             read[maker.info.run_id if maker else ""].append(
@@ -88,7 +90,7 @@ class Account:
         tags = run.data.tags
         changed = (
             ", with changes: its artifact code.patch"
-            if locations.has_patch(self.origins.client, run)
+            if locations.has_patch(self.index.client, run)
             else ""
         )
         node.add(self._experiment(run))
@@ -116,7 +118,7 @@ class Account:
         """Return the experiment's names in MLflow, retrace and DVC."""
         tags = parent.data.tags
         names = [
-            f"in MLflow under {self.origins.client.get_experiment(parent.info.experiment_id).name}"
+            f"in MLflow under {self.index.client.get_experiment(parent.info.experiment_id).name}"
         ]
         names += [f"key {tags['retrace.key']}"]
         names += (
@@ -129,9 +131,10 @@ class Account:
         )
 
     def _experiment(self, run: backend.Run) -> str:
-        parent = self.origins.parent(run)
+        parent = self.index.parent(run)
         if parent is None:
-            return f"of experiment run {run.data.tags.get('mlflow.parentRunId')}, which MLflow has no more"
+            parent_id = run.data.tags.get("mlflow.parentRunId")
+            return f"of experiment run {parent_id}, which MLflow has no more"
         name = f"of experiment {parent.info.run_name}, run {parent.info.run_id}"
         if parent.info.run_id in self.described:
             return f"{name}, as above"
@@ -140,27 +143,26 @@ class Account:
 
 
 def title(run: backend.Run) -> str:
+    """Return a run's name, id and status."""
     return f"{run.info.run_name}, run {run.info.run_id}: {run.info.status}"
 
 
-def _show_file(origins: RunIndex, path: str, md5: str, *, as_json: bool) -> None:
+def _show_file(index: RunIndex, path: str, md5: str, *, as_json: bool) -> None:
     """Print the file, the run that made it, its dependencies, and so on.
 
     Raises RetraceError if no run made it.
     """
-    run = origins.maker(path, md5)
+    run = index.maker(path, md5)
     if run is None:
-        raise RetraceError(_unknown(origins, path, md5))
+        raise RetraceError(_unknown(index, path, md5))
     if as_json:
-        print(json.dumps(trace_document.file_document(origins, path, md5, run), indent=2))
+        print(json.dumps(trace_document.file_document(index, path, md5, run), indent=2))
         return
     tree = Tree(f"{path}  {md5}")
-    Account(origins).grow(tree, run, others=len(origins.makers(md5)) - 1)
+    Account(index).grow(tree, run, others=len(index.makers(md5)) - 1)
     here = experiments.read(Path()) if md5 in _locked().values() else None
     own = (
-        backend.first(origins.client, origins.experiments, {"retrace.key": here.key})
-        if here
-        else None
+        backend.first(index.client, index.experiments, {"retrace.key": here.key}) if here else None
     )
     if own and own.info.run_id != run.data.tags.get("mlflow.parentRunId"):
         tree.add(
@@ -169,37 +171,38 @@ def _show_file(origins: RunIndex, path: str, md5: str, *, as_json: bool) -> None
     _print(tree)
 
 
-def _unknown(origins: RunIndex, path: str, md5: str) -> str:
-    said = f"{path}: no run in {origins.address} made these bytes, of MD5 {md5}"
+def _unknown(index: RunIndex, path: str, md5: str) -> str:
+    """Return why no run made the file, and what to trace instead."""
+    problem = f"{path}: no run in {index.address} made these bytes, of MD5 {md5}"
     for out, other in _locked().items():
         if (path == out and md5 != other) or (
             path.startswith(f"{out}/") and hashing.md5(Path(out)) != other
         ):
-            return f"{said}; dvc.lock has {out} with another, which `retrace trace {other}` traces{_pending()}"
+            advice = f"dvc.lock has {out} with another, which `retrace trace {other}` traces"
+            return f"{problem}; {advice}{_pending()}"
     if below := [out for out in _locked() if out.startswith(f"{path}/")]:
-        return f"{said}; trace what is in it: {', '.join(below)}"
-    return f"{said}; what a stage made can be traced{_pending()}"
+        return f"{problem}; trace what is in it: {', '.join(below)}"
+    return f"{problem}; what a stage made can be traced{_pending()}"
 
 
-def _show_run(origins: RunIndex, run: backend.Run, *, as_json: bool) -> None:
+def _show_run(index: RunIndex, run: backend.Run, *, as_json: bool) -> None:
     if not run.data.tags.keys() & {"retrace.key", "retrace.stage"}:
-        raise RetraceError(
-            f"run {run.info.run_id}: is no experiment's and no stage's; trace one of the runs below it"
-        )
-    account = Account(origins)
+        problem = "is no experiment's and no stage's; trace one of the runs below it"
+        raise RetraceError(f"run {run.info.run_id}: {problem}")
+    account = Account(index)
     tree = Tree(title(run))
     script: list[str] = []
     into = f"traced-{run.info.run_id[:8]}"
     if as_json:
-        print(json.dumps(trace_document.run_document(origins, run, into), indent=2))
+        print(json.dumps(trace_document.run_document(index, run, into), indent=2))
         return
     if "retrace.key" in run.data.tags:
         account.described.add(run.info.run_id)
         tree.add(account.standing(run))
-    for stage in origins.stages(run):
+    for stage in index.stages(run):
         node = tree if stage is run else tree.add(title(stage))
         account.add_facts(node, stage)
-        script += _add_files(node, origins, stage, into)
+        script += _add_files(node, index, stage, into)
     _print(tree)
     if script:
         print(
@@ -213,9 +216,9 @@ def _show_run(origins: RunIndex, run: backend.Run, *, as_json: bool) -> None:
             print(f"# or all into the workspace: dvc exp apply {shlex.quote(ref.name)}")
 
 
-def _add_files(node: Tree, origins: RunIndex, run: backend.Run, into: str) -> list[str]:
+def _add_files(node: Tree, index: RunIndex, run: backend.Run, into: str) -> list[str]:
     """Add the files of a stage's run and their locations; return the commands that restore them."""
-    parent = origins.parent(run)
+    parent = index.parent(run)
     outs = cached_stages.hashes(run, "outs")
     rev = parent.data.tags.get("dvc.exp_rev") if parent else None
     script: list[str] = []
@@ -223,12 +226,12 @@ def _add_files(node: Tree, origins: RunIndex, run: backend.Run, into: str) -> li
     if not outs:
         node.add("no file of it is known")
     for path, md5 in outs.items():
-        copies = locations.locate(origins.client, Output(path, md5, run.info.run_id, rev), into)
+        copies = locations.locate(index.client, Output(path, md5, run.info.run_id, rev), into)
         node.add(f"{path}  {md5}  {', '.join(copies.names) or 'nowhere'}")
         script += copies.commands
         lost += [] if copies.names else [path]
     if lost:
-        commands = locations.reproduce_commands(origins.client, run, rev)
+        commands = locations.reproduce_commands(index.client, run, rev)
         remedy = "reproduced by:" if commands else "the commit of its code is gone"
         script += [f"# nowhere: {', '.join(lost)}; {remedy}", *commands]
     return script

@@ -1,4 +1,4 @@
-"""Where a run's outputs are now, and the shell commands that bring them back.
+"""Where a run's outputs are now, and the shell commands that restore them.
 
 A location is named only after its bytes were read and had the right MD5: DVC and MLflow trust what
 they have. DVC's remote is slow to ask, so it is a "perhaps" where nothing nearer has the bytes.
@@ -37,15 +37,17 @@ class Output:
 
 @dataclass(frozen=True)
 class Locations:
-    """Where bytes are, in words, and the commands that bring them back; empty where they are nowhere."""
+    """Where bytes are, in words, and the commands that restore them; both empty if nowhere."""
 
     names: list[str]
     commands: list[str]
 
 
 def locate(client: backend.MlflowClient, output: Output, into: str) -> Locations:
-    """Return all locations of an output, and the commands that copy it from the best into `into`."""
-    commit, objects, out = _commit(output), _objects(output.md5), f"{into}/{output.path}"
+    """Return all locations of an output, and the commands that copy it into `into`."""
+    commit = _commit(output)
+    objects = _objects(output.md5)
+    out = f"{into}/{output.path}"
     get = shlex.join(["dvc", "get", ".", output.path, "--rev", str(commit)[:12], "--out", out])
     ways: dict[str, list[str]] = {}
     if commit and (objects or _is_in_git(commit, output)):
@@ -64,13 +66,13 @@ def locate(client: backend.MlflowClient, output: Output, into: str) -> Locations
 
 
 def local_copy(path: str, md5: str) -> Path | None:
-    """Return a file with this MD5 on this machine: the work tree's at `path`, else DVC's cache's."""
+    """Return a file with this MD5: the one at `path` in the work tree, else DVC's cache's."""
     here = Path(path)
     return here if here.is_file() and hashing.md5(here) == md5 else _object(md5)
 
 
 def download(client: backend.MlflowClient, output: Output, into: str) -> Path | None:
-    """What was output, out of its run's artifacts; None where they do not have it whole."""
+    """Download an output from its run's artifacts; return None where it is not intact there."""
     above = None if "/" not in output.path else str(Path(output.path).parent)
     if output.path not in {artifact.path for artifact in client.list_artifacts(output.run, above)}:
         return None
@@ -85,7 +87,8 @@ def reproduce_commands(
 
     There are none where the commit of its code is gone.
     """
-    tags, tree = run.data.tags, f"../again-{run.info.run_id[:8]}"
+    tags = run.data.tags
+    tree = f"../again-{run.info.run_id[:8]}"
     commit = next(
         (at for at in (rev, tags.get("mlflow.source.git.commit")) if at and git.has_commit(at)),
         None,
@@ -163,14 +166,13 @@ def _is_artifact(client: backend.MlflowClient, output: Output) -> bool:
 def _download(run: str, artifact: str, into: str) -> str:
     options = ["--run-id", run, "--artifact-path", artifact, "--dst-path", into]
     command = shlex.join(["mlflow", "artifacts", "download", *options])
-    place = os.environ.get("MLFLOW_TRACKING_URI")
-    # With credentials in it, it is not shown: the shell that has them in its environment needs no more.
-    return (
-        f"MLFLOW_TRACKING_URI={shlex.quote(place)} {command}"
-        if place and redacted(place) == place
-        else command
-    )
+    address = os.environ.get("MLFLOW_TRACKING_URI")
+    # An address with credentials is not shown: the user's shell has it in its environment.
+    if address and redacted(address) == address:
+        return f"MLFLOW_TRACKING_URI={shlex.quote(address)} {command}"
+    return command
 
 
 def _copy(source: Path, to: Path) -> str:
-    return f"{shlex.join(['mkdir', '-p', str(to.parent)])} && {shlex.join(['cp', '-RL', str(source), str(to)])}"
+    create_folder = shlex.join(["mkdir", "-p", str(to.parent)])
+    return f"{create_folder} && {shlex.join(['cp', '-RL', str(source), str(to)])}"

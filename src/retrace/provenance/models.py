@@ -63,17 +63,18 @@ def _train_runs(index: RunIndex, run: backend.Run) -> list[backend.Run]:
 
 
 def _weights(run: backend.Run) -> str | None:
-    return cached_stages.hashes(run, "outs").get(str(settings.WEIGHTS)) or cached_stages.hashes(
-        run, "deps"
-    ).get(str(settings.WEIGHTS))
+    """Return the MD5 of the weights that a run made, or else read."""
+    path = str(settings.WEIGHTS)
+    outs = cached_stages.hashes(run, "outs")
+    return outs.get(path) or cached_stages.hashes(run, "deps").get(path)
 
 
 def _registered(index: RunIndex, name: str) -> LoggedModel:
+    """Return the model of this name in the registry. Raises RetraceError where there is none."""
     parts = NAMED.fullmatch(name)
     if parts is None:
-        raise RetraceError(
-            f"{name}: should be models:/name@alias or models:/name/version, such as models:/mnist@champion"
-        )
+        forms = "models:/name@alias or models:/name/version, such as models:/mnist@champion"
+        raise RetraceError(f"{name}: should be {forms}")
     version = registry.version(
         index.client, parts["name"], alias=parts["alias"], number=parts["version"]
     )

@@ -18,72 +18,70 @@ READ = (settings.TRAIN, settings.VALIDATION)
 
 @backend.answering()
 def promote(run_id: str, alias: str, *, force: bool) -> None:
-    """Register the model of the run whose id begins so under its data set's name, with tags of its
-    origin, and set `alias` to it. A second time nothing changes.
+    """Register the model of the run whose id begins with `run_id`, and set `alias` to it.
 
-    Raises RetraceError if the run has not finished, has no model, or its model was not evaluated;
-    and, without `force`, if the model that has the alias is better on the same test split, or was
+    Its name is the data set's, its tags record its origin. A second time nothing changes. Raises
+    RetraceError if the run has not finished, has no model, or its model was not evaluated; and,
+    without `force`, if the model that has the alias is better on the same test split, or was
     tested on another.
     """
     if not ALIAS.fullmatch(alias):
-        raise RetraceError(
-            f"--as is {alias!r}; should be a word such as champion, but not latest, v1 or another version"
-        )
-    origins = RunIndex()
-    run = _finished(origins, run_id)
-    model = models.model_of_run(origins, run)
-    name = origins.client.get_experiment(run.info.experiment_id).name
+        wanted = "a word such as champion, but not latest, v1 or another version"
+        raise RetraceError(f"--as is {alias!r}; should be {wanted}")
+    index = RunIndex()
+    run = _finished(index, run_id)
+    model = models.model_of_run(index, run)
+    name = index.client.get_experiment(run.info.experiment_id).name
     with backend.lock():
-        present = registry.version(origins.client, name, alias=alias)
-        evaluated = _evaluated(origins, model, run, present.tags if present else {})
-        tags = _tags(origins, model, run, evaluated)
+        present = registry.version(index.client, name, alias=alias)
+        evaluated = _evaluated(index, model, run, present.tags if present else {})
+        tags = _tags(index, model, run, evaluated)
         if fault := _fault(f"{name}@{alias}", present, tags):
             if not force:
                 raise RetraceError(
                     f"run {run.info.run_id[:8]}: {fault}; --force promotes it all the same"
                 )
             print(f"forced: {fault}")
-        known = (one for one in registry.versions(origins.client, name) if _is_same(one, tags))
-        version = next(known, None) or registry.add(origins.client, name, model, tags)
-        said = f"models:/{name}@{alias} is version {version.version}"
-        said += (
-            f", of run {version.tags['retrace.run'][:8]}, test accuracy {float(tags[ACCURACY]):.2%}"
-        )
+        known = (one for one in registry.versions(index.client, name) if _is_same(one, tags))
+        version = next(known, None) or registry.add(index.client, name, model, tags)
+        result = f"models:/{name}@{alias} is version {version.version}"
+        result += f", of run {version.tags['retrace.run'][:8]}"
+        result += f", test accuracy {float(tags[ACCURACY]):.2%}"
         if present and present.version == version.version:
-            print(f"{said}; it was before, and nothing has changed")
+            print(f"{result}; it was before, and nothing has changed")
             return
-        origins.client.set_registered_model_alias(name, alias, str(version.version))
-    print(
-        f"{said}; {f'before, it was version {present.version}' if present else 'the alias is new'}"
-    )
+        index.client.set_registered_model_alias(name, alias, str(version.version))
+    before = f"before, it was version {present.version}" if present else "the alias is new"
+    print(f"{result}; {before}")
     print(
         f"serve it: mlflow models serve -m models:/{name}@{alias} --env-manager local --port 5001"
     )
 
 
-def _finished(origins: RunIndex, run_id: str) -> backend.Run:
-    run = origins.run(run_id)
+def _finished(index: RunIndex, run_id: str) -> backend.Run:
+    """Find the run. Raises RetraceError where there is none, or it has not finished."""
+    run = index.run(run_id)
     if run is None:
-        said = f"is no run's id in {origins.address}; give at least 6 of its digits, which `mlflow ui` shows"
-        raise RetraceError(f"run {run_id!r}: {said}")
+        advice = "give at least 6 of its digits, which `mlflow ui` shows"
+        raise RetraceError(f"run {run_id!r}: is no run's id in {index.address}; {advice}")
     if run.info.status != "FINISHED":
-        said = f"run {run.info.run_id[:8]} ({run.info.run_name}): is {run.info.status}"
-        raise RetraceError(f"{said}; only what FINISHED can be promoted")
+        subject = f"run {run.info.run_id[:8]} ({run.info.run_name})"
+        raise RetraceError(f"{subject}: is {run.info.status}; only what FINISHED can be promoted")
     return run
 
 
 def _evaluated(
-    origins: RunIndex, model: LoggedModel, run: backend.Run, present: dict[str, str]
+    index: RunIndex, model: LoggedModel, run: backend.Run, present: dict[str, str]
 ) -> backend.Run:
     """Return the run that tested the model.
 
     It is one on the data of the `present` version, else the experiment's own, else the newest.
     """
-    evaluations = models.evaluations(origins.client, model)
+    evaluations = models.evaluations(index.client, model)
     if not evaluations:
-        said = f"run {run.info.run_id[:8]} ({run.info.run_name}): its model was not tested"
-        raise RetraceError(f"{said}; `dvc repro evaluate` does it")
-    own = (origins.experiment(run) or run).info.run_id
+        subject = f"run {run.info.run_id[:8]} ({run.info.run_name})"
+        raise RetraceError(f"{subject}: its model was not tested; `dvc repro evaluate` does it")
+    own = (index.experiment(run) or run).info.run_id
 
     def priority(run: backend.Run) -> tuple[bool, bool]:
         tags = run.data.tags
@@ -93,11 +91,11 @@ def _evaluated(
 
 
 def _tags(
-    origins: RunIndex, model: LoggedModel, run: backend.Run, evaluated: backend.Run
+    index: RunIndex, model: LoggedModel, run: backend.Run, evaluated: backend.Run
 ) -> dict[str, str]:
     """Return the version's tags of its origin, named as those of runs."""
-    trained = origins.client.get_run(str(model.source_run_id))
-    parent = origins.experiment(run) or run
+    trained = index.client.get_run(str(model.source_run_id))
+    parent = index.experiment(run) or run
     tags = {f"dvc.deps.{part}": trained.data.tags.get(f"dvc.deps.{part}", "") for part in READ}
     tags |= {WEIGHTS: trained.data.tags[WEIGHTS], TESTED: evaluated.data.tags[TESTED]}
     tags |= {ACCURACY: repr(evaluated.data.metrics[ACCURACY])}
@@ -116,10 +114,13 @@ def _fault(address: str, present: registry.ModelVersion | None, tags: dict[str, 
     if ACCURACY not in present.tags or TESTED not in present.tags:
         return f"{current} has no test accuracy, as retrace did not promote it"
     if present.tags[TESTED] != tags[TESTED]:
-        return f"{current} was tested on other data ({present.tags[TESTED][:8]}, not {tags[TESTED][:8]})"
-    accuracy, best = float(tags[ACCURACY]), float(present.tags[ACCURACY])
+        other, own = present.tags[TESTED][:8], tags[TESTED][:8]
+        return f"{current} was tested on other data ({other}, not {own})"
+    accuracy = float(tags[ACCURACY])
+    best = float(present.tags[ACCURACY])
     if accuracy < best:
-        return f"its test accuracy is {accuracy:.2%}, that of {current} on the same test split {best:.2%}"
+        better = f"that of {current} on the same test split {best:.2%}"
+        return f"its test accuracy is {accuracy:.2%}, {better}"
     return None
 
 

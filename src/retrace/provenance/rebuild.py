@@ -94,13 +94,13 @@ def restore_images(tree: Path, md5: str) -> None:
 
     Raises RetraceError where neither has them.
     """
-    wanted, here = tree / settings.IMAGES, files.root() / settings.IMAGES
+    wanted = tree / settings.IMAGES
+    here = files.root() / settings.IMAGES
     if wanted.exists() and hashing.md5(wanted) == md5:
         return
     if not here.exists() or hashing.md5(here) != md5:
-        raise RetraceError(
-            f"{settings.IMAGES}: is not what the run read, which had the MD5 {md5}; put those images back"
-        )
+        problem = f"is not what the run read, which had the MD5 {md5}"
+        raise RetraceError(f"{settings.IMAGES}: {problem}; put those images back")
     shutil.rmtree(wanted, ignore_errors=True)
     shutil.copytree(here, wanted)
 
@@ -129,9 +129,8 @@ def repro(tree: Path, stages: Iterable[str], out: IO[str] | None = None) -> None
         finally:
             _end(tree)
     if code:
-        raise RetraceError(
-            f"`dvc repro` ended with {code} in the rebuilt folder, as said above: nothing to compare"
-        )
+        problem = f"`dvc repro` ended with {code} in the rebuilt folder"
+        raise RetraceError(f"{problem}, as said above: nothing to compare")
 
 
 def event_logs(tree: Path) -> dict[str, list[Event]]:
@@ -146,7 +145,7 @@ def _environment() -> dict[str, str]:
 
 
 def _end(tree: Path) -> None:
-    """Kill every process that was started in `tree`, in whatever session or below whatever parent."""
+    """Kill every process that was started in `tree`, whatever its session or parent."""
     while left := [process for process in psutil.process_iter() if _is_of(process, tree)]:
         for process in left:
             process.kill()
@@ -155,7 +154,7 @@ def _end(tree: Path) -> None:
 
 @contextmanager
 def _interrupted_once() -> Iterator[None]:
-    """Handle the first signal as usual and ignore later ones, such as more Ctrl-C, during cleanup."""
+    """Handle the first signal as usual; ignore later ones, such as more Ctrl-C, in cleanup."""
     handlers = {number: old for number in SIGNALS if callable(old := signal.getsignal(number))}
 
     def first(number: int, frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""What MLflow has recorded of a run to verify, and the same of its reproduction, as facts to compare."""
+"""What MLflow has of a run to verify, and the same of its reproduction, as facts to compare."""
 
 import json
 import re
@@ -14,9 +14,8 @@ from retrace.provenance.diff import Facts
 from retrace.provenance.run_index import RunIndex
 from retrace.store import backend, cached_stages, groups
 
-TIMED = re.compile(
-    r"train_s|images_per_s|system/.*"
-)  # of the clock and the machine: never compared
+# Metrics of the clock and the machine: never compared.
+TIMED = re.compile(r"train_s|images_per_s|system/.*")
 
 
 @dataclass(frozen=True)
@@ -40,15 +39,15 @@ class Record:
         return self.run is self.parent
 
     def own(self) -> list[backend.Run]:
-        """Return the experiment's own runs, which all had its code: the run itself, then train's."""
+        """Return the experiment's own runs, all with its code: the run itself, then train's."""
         parent = self.parent.info.run_id
-        found = [
+        runs = [
             run
             for run in self.made_by.values()
             if run.data.tags.get("mlflow.parentRunId") == parent
         ]
         return sorted(
-            found, key=lambda run: (run is not self.run, run is not self.made_by.get("train"))
+            runs, key=lambda run: (run is not self.run, run is not self.made_by.get("train"))
         )
 
 
@@ -60,8 +59,8 @@ def find_record(run_id: str) -> Record:
     index = RunIndex()
     run = index.run(run_id)
     if run is None:
-        said = f"is no run's id in {index.address}; give at least 6 of its digits, which `mlflow ui` shows"
-        raise RetraceError(f"run {run_id!r}: {said}")
+        advice = "give at least 6 of its digits, which `mlflow ui` shows"
+        raise RetraceError(f"run {run_id!r}: is no run's id in {index.address}; {advice}")
     tags = run.data.tags
     if groups.SUMMARY in tags:
         raise RetraceError(f"run {run_id}: sums up folds; verify the runs below it, one a fold")
@@ -74,7 +73,7 @@ def find_record(run_id: str) -> Record:
         raise RetraceError(
             f"run {run_id}: its experiment's run is no more in {index.address}, and with it the key"
         )
-    made_by = {made.data.tags["retrace.stage"]: made for made in index.stages(parent)}
+    made_by = {each.data.tags["retrace.stage"]: each for each in index.stages(parent)}
     stages = tuple(stage for stage in graph.names() if stage in made_by)
     if parent is not run:
         stages = (tags["retrace.stage"],)
@@ -85,8 +84,8 @@ def find_record(run_id: str) -> Record:
         )
     for one in (run, *(made_by[stage] for stage in stages)):
         if one.info.status != "FINISHED":
-            said = f"run {one.info.run_id} ({one.info.run_name}): is {one.info.status}"
-            raise RetraceError(f"{said}; only what FINISHED can be verified")
+            subject = f"run {one.info.run_id} ({one.info.run_name}): is {one.info.status}"
+            raise RetraceError(f"{subject}; only what FINISHED can be verified")
     return Record(run, parent, made_by, stages)
 
 

@@ -11,7 +11,7 @@ Document = dict[str, Any]
 
 
 def file_document(index: RunIndex, path: str, md5: str, maker: backend.Run) -> Document:
-    """Return a file, the run `maker` that made it, what that run read, and so on to the raw data."""
+    """Return a file, the run `maker` that made it, and what that read, down to the raw data."""
     runs: dict[str, Document] = {}
     left = [maker]
     while left:
@@ -30,8 +30,9 @@ def file_document(index: RunIndex, path: str, md5: str, maker: backend.Run) -> D
 
 
 def run_document(index: RunIndex, run: backend.Run, into: str) -> Document:
-    """Return a run, its stages' outputs, their locations, and commands that copy them into `into`."""
-    stages, commands = [], list[str]()
+    """Return a run, its stages' outputs, their locations, and commands to copy them to `into`."""
+    stages = []
+    commands: list[str] = []
     for stage in index.stages(run):
         parent = index.parent(stage)
         rev = parent.data.tags.get("dvc.exp_rev") if parent else None

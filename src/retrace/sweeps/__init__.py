@@ -1,4 +1,4 @@
-"""Sweeps: Optuna proposes trials, DVC runs each as an experiment, its event log shows progress.
+"""Sweeps: Optuna proposes trials, DVC runs each as an experiment, event logs show progress.
 
-space (what is searched) -> studies (trials in a database) -> attempts (DVC processes) -> picture
+space (what is searched) -> definition -> study (trials in a database) -> runner, trial -> plot
 """

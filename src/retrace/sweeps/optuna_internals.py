@@ -1,8 +1,9 @@
-"""All use of what Optuna does not document: how a process goes on with another's trial.
+"""All use of what Optuna does not document: how a process takes over another's trial.
 
-Optuna (5.0) can mark trials without a heartbeat as failed (optuna/optuna#5860), but not hand one over
-with its parameters and number. That takes a trial's id in the storage, which is private, and the
-heartbeat, which only Optuna's own loop records. tests/test_sweep.py fails when there are public names.
+Optuna (5.0) can mark trials without a heartbeat as failed (optuna/optuna#5860), but not hand one
+over with its parameters and number. That takes a trial's id in the storage, which is private, and
+the heartbeat, which only Optuna's own loop records. tests/sweeps/test_study.py fails when there
+are public names.
 """
 
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from optuna.trial import FrozenTrial, Trial
 
 
 def take_over(study: optuna.Study, trial: FrozenTrial) -> Trial:
-    """Return a trial of the study to go on with: to suggest, report and tell."""
+    """Return a trial of the study to continue: to suggest, report and tell."""
     return Trial(study, trial._trial_id)
 
 

@@ -36,7 +36,10 @@ def read_result(commit: str, metric: str, cache: Path) -> Result:
 
 
 def add_to_sweep(dataset: str, sweep: str, key: str, at: int) -> None:
-    """Put the trial's run below the sweep's in MLflow; create it where no stage of the trial ran."""
+    """Put the trial's run below the sweep's in MLflow.
+
+    Create it where no stage of the trial ran.
+    """
     client = backend.client()
     with backend.lock():
         experiment = backend.experiment_of(client, dataset)

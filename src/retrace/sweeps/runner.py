@@ -12,11 +12,11 @@ from rich.console import Console
 from retrace import errors, event_log
 from retrace.errors import DataError, RetraceError
 from retrace.pipeline import dvc_internals, overrides
-from retrace.store import backend
-from retrace.store import sweep_runs as shown
+from retrace.store import backend, sweep_runs
 from retrace.sweeps import results, study, worktree
 from retrace.sweeps.study import OVER, ClaimedTrial, Sweep
 from retrace.sweeps.trial import TrialProcess
+from retrace.system import files
 
 POLL_S = 0.3
 TRIED = 3  # a sweep stops when so many first trials have all failed
@@ -34,23 +34,22 @@ class Running:
 
 
 class Runner:
-    """Runs trials of a sweep, `jobs` at a time. None starts after `until`, on the monotonic clock."""
+    """Runs trials of a sweep, `jobs` at a time.
 
-    def __init__(self, sweep: Sweep, jobs: int, until: float, say: Console) -> None:
-        self.sweep, self.asked, self.jobs, self.until, self.say = (
-            sweep,
-            sweep.asked,
-            jobs,
-            until,
-            say,
-        )
+    None starts after `until`, on the monotonic clock.
+    """
+
+    def __init__(self, sweep: Sweep, jobs: int, until: float, console: Console) -> None:
+        self.sweep = sweep
+        self.asked = sweep.asked
+        self.jobs = jobs
+        self.until = until
+        self.console = console
         self.dataset = (self.asked.space.base | self.asked.space.fixed)["dataset"]
-        self.origin, self.cache, self.store, self.began = (
-            worktree.current_origin(),
-            dvc_internals.cache().absolute(),
-            backend.address(),
-            event_log.now(),
-        )
+        self.origin = worktree.current_origin()
+        self.cache = dvc_internals.cache().absolute()
+        self.store = backend.address()
+        self.began = event_log.now()
         self.running: list[Running] = []
         self.lacking: str | None = None  # why MLflow does not have all, if it has not
 
@@ -60,12 +59,11 @@ class Runner:
         A signal stops the running ones; they resume when the sweep does.
         """
         worktree.remove_leftovers(self.asked.name)
-        self.show(
-            shown.begin, self.dataset, self.asked.name, self.asked.space.described(), self.began
-        )
+        described = self.asked.space.described()
+        self.show(sweep_runs.begin, self.dataset, self.asked.name, described, self.began)
         self._print_count("")
         try:
-            with self.say.status("") as status:
+            with self.console.status("") as status:
                 while self._begin() or self.running:
                     status.update("  ".join(map(self._at, self.running)))
                     for each in list(self.running):
@@ -76,11 +74,11 @@ class Runner:
                 self._leave()
             raise
 
-    def show(self, tell: Callable[..., None], *what: Any) -> None:
+    def show(self, update: Callable[..., None], *arguments: Any) -> None:
         """Update MLflow; where it does not answer, keep the reason: no trial waits for a server."""
         try:
             with backend.answering():
-                tell(*what)
+                update(*arguments)
         except RetraceError as error:
             self.lacking = str(error)
 
@@ -88,32 +86,32 @@ class Runner:
         """Start another trial; return whether there was one, or one with a known result."""
         if len(self.running) >= self.jobs or time.monotonic() > self.until:
             return False
-        if (claimed := self.sweep.claim()) is None:
+        claimed = self.sweep.claim()
+        if claimed is None:
             return False
-        if twin := self.sweep.twin(claimed):
-            self._end(
-                claimed, TrialState.COMPLETE, twin.value, experiment=twin.user_attrs["experiment"]
-            )
+        twin = self.sweep.twin(claimed)
+        if twin:
+            experiment = twin.user_attrs["experiment"]
+            self._end(claimed, TrialState.COMPLETE, twin.value, experiment=experiment)
             return True
         name = self.sweep.experiment(claimed.number)
         with ExitStack() as tree:
-            grown = tree.enter_context(
+            repository = tree.enter_context(
                 worktree.trial_repository(name, self.asked.name, self.origin, self.cache)
             )
-            attempt = TrialProcess(name, self.asked.name, claimed.changes, grown, self.store)
+            attempt = TrialProcess(name, self.asked.name, claimed.changes, repository, self.store)
             self.running.append(Running(claimed, attempt, tree.pop_all()))
         return True
 
     def _look(self, each: Running) -> None:
         """Report a trial's epochs; end it where it is hopeless or its process has ended."""
-        attempt, over, why = (
-            each.attempt,
-            each.attempt.is_over,
-            None,
-        )  # read before the epochs, so none is missed
+        attempt = each.attempt
+        over = attempt.is_over  # read before the epochs, so that none is missed
+        why = None
         for epoch, value in attempt.epochs(self.asked.metric):
             if self.sweep.is_hopeless(each.claimed, epoch, value) and not over:
-                why = f"after epoch {epoch}, with {self.asked.metric} {value:.4f}: worse than three in four were then"
+                reached = f"after epoch {epoch}, with {self.asked.metric} {value:.4f}"
+                why = f"{reached}: worse than three in four were then"
         if time.monotonic() - each.signed > study.ALIVE_S:
             self.sweep.alive(each.claimed)
             each.signed = time.monotonic()
@@ -127,24 +125,27 @@ class Runner:
                 self._stop_if_nothing_works()
 
     def _finish(self, each: Running, pruned: str | None) -> None:
-        attempt, claimed = each.attempt, each.claimed
+        """End the trial in the database, with its result or the reason why it has none."""
+        attempt = each.attempt
+        claimed = each.claimed
         took = f"{attempt.seconds:.0f}"
         try:
             commit = attempt.commit()
-            found = results.read_result(commit, self.asked.metric, self.cache) if commit else None
+            result = results.read_result(commit, self.asked.metric, self.cache) if commit else None
         except DataError as error:
             self._end(claimed, TrialState.FAIL, reason=str(error), seconds=took)
             return
-        if found:
-            self.sweep.learn(claimed, found.curve)
-            self.show(results.add_to_sweep, self.dataset, self.asked.name, found.key, self.began)
+        if result:
+            self.sweep.learn(claimed, result.curve)
+            self.show(results.add_to_sweep, self.dataset, self.asked.name, result.key, self.began)
             self._end(
-                claimed, TrialState.COMPLETE, found.value, experiment=attempt.name, seconds=took
+                claimed, TrialState.COMPLETE, result.value, experiment=attempt.name, seconds=took
             )
         elif pruned:
             self._end(claimed, TrialState.PRUNED, reason=pruned, seconds=took)
         else:
-            reason = f"{attempt.reason()}; {attempt.log.relative_to(worktree.sweep_folder('').parent.parent)}"
+            log = attempt.log.relative_to(files.root())
+            reason = f"{attempt.reason()}; {log}"
             self._end(claimed, TrialState.FAIL, reason=reason, seconds=took)
             return
         attempt.log.unlink(missing_ok=True)
@@ -153,40 +154,30 @@ class Runner:
         self, claimed: ClaimedTrial, state: TrialState, value: float | None = None, **facts: str
     ) -> None:
         ended = self.sweep.end(claimed, state, value, **facts)
-        self.say.print(self._line(ended))
+        self.console.print(self._line(ended))
         if state is TrialState.COMPLETE:
-            self.show(
-                shown.update,
-                self.dataset,
-                self.asked.name,
-                self.sweep.n_over,
-                *best(self.sweep),
-                None,
-            )
+            facts = (self.asked.name, self.sweep.n_over, *best(self.sweep), None)
+            self.show(sweep_runs.update, self.dataset, *facts)
 
     def _line(self, trial: FrozenTrial) -> str:
-        took = (
-            f"{trial.user_attrs['seconds']} s"
-            if "seconds" in trial.user_attrs
-            else "the same as an earlier trial"
-        )
-        came_to = (
-            f"{self.asked.metric} {trial.value:.4f}"
-            if trial.state is TrialState.COMPLETE
-            else WORDS[trial.state]
-        )
-        line = f"{self.sweep.experiment(trial.number)}  {came_to}  {parameters_text(self.sweep, trial)}  ({took})"
-        if trial.state is not TrialState.COMPLETE:
-            return f"{line}: {trial.user_attrs['reason']}"
-        return (
-            f"{line}, the best so far" if self.sweep.complete()[0].number == trial.number else line
-        )
+        """Describe an ended trial: its name, result, parameters and time."""
+        facts = trial.user_attrs
+        is_complete = trial.state is TrialState.COMPLETE
+        took = f"{facts['seconds']} s" if "seconds" in facts else "the same as an earlier trial"
+        result = WORDS.get(trial.state) or f"{self.asked.metric} {trial.value:.4f}"
+        name = self.sweep.experiment(trial.number)
+        line = f"{name}  {result}  {parameters_text(self.sweep, trial)}  ({took})"
+        if not is_complete:
+            return f"{line}: {facts['reason']}"
+        is_best = self.sweep.complete()[0].number == trial.number
+        return f"{line}, the best so far" if is_best else line
 
     def _at(self, each: Running) -> str:
         epochs = self.asked.space.values(each.claimed.changes)["epochs"]
         return f"{each.attempt.name}: epoch {each.attempt.epoch} of {epochs}"
 
     def _stop_if_nothing_works(self) -> None:
+        """Raise RetraceError where the first trials have all failed."""
         over = [each for each in self.sweep.trials() if each.state in OVER]
         if len(over) >= min(TRIED, self.sweep.n_trials) and all(
             each.state is TrialState.FAIL for each in over
@@ -210,7 +201,7 @@ class Runner:
             )
 
     def _print_count(self, more: str) -> None:
-        self.say.print(
+        self.console.print(
             f"{self.asked.name}: {self.sweep.n_over} of {self.sweep.n_trials} trials are done{more}"
         )
 
@@ -219,8 +210,8 @@ def best(sweep: Sweep) -> tuple[tuple[str, str, float | None], dict[str, str]]:
     """Return the best trial's experiment, metric and value, and its changes as `-S` takes them."""
     trial = sweep.complete()[0]
     changes = sweep.asked.space.changes(trial.params)
-    said = {key: overrides.word(key, value) for key, value in changes.items()}
-    return (trial.user_attrs["experiment"], sweep.asked.metric, trial.value), said
+    words = {key: overrides.word(key, value) for key, value in changes.items()}
+    return (trial.user_attrs["experiment"], sweep.asked.metric, trial.value), words
 
 
 def parameters_text(sweep: Sweep, trial: FrozenTrial) -> str:

@@ -230,9 +230,8 @@ def _check(space: Space) -> None:
     for key in space.axes:
         if key.partition(".")[0] in OTHER_DATA:
             why = "scores on other data do not compare"
-            raise ParamsError(
-                f"{key}: can't be swept, for {why}; `dvc exp run --queue -S '{key}=...'` runs them all"
-            )
+            advice = f"`dvc exp run --queue -S '{key}=...'` runs them all"
+            raise ParamsError(f"{key}: can't be swept, for {why}; {advice}")
     for key, axis in space.axes.items():
         choice, entry = _owner(key, space.tables)
         chosen = {}

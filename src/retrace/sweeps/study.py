@@ -1,12 +1,13 @@
 """A sweep's trials in Optuna's database, which any process can continue, here or elsewhere.
 
-A trial belongs to one process at a time: it has that process's identity and heartbeat. A trial whose
-process is gone is taken over with its parameters and number, so that training resumes from its
-checkpoint. Nothing in the database is a pickle.
+A trial belongs to one process at a time: it has that process's identity and heartbeat. Where the
+process is gone, another takes the trial over with its parameters and number, so that training
+resumes from its checkpoint. Nothing in the database is a pickle.
 """
 
 import json
 import logging
+import math
 import os
 import time
 import warnings
@@ -14,7 +15,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import optuna
 import sqlalchemy.exc
@@ -25,43 +25,26 @@ from optuna.samplers import TPESampler
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from retrace import settings
 from retrace.errors import ParamsError, RetraceError
-from retrace.pipeline import graph, hashing
-from retrace.pipeline.metrics import Direction
 from retrace.pipeline.overrides import Flat
 from retrace.sweeps import optuna_internals
-from retrace.sweeps.space import Space
+from retrace.sweeps.definition import SweepSettings, check_equal, describe
 from retrace.system import files, processes
 from retrace.system.redaction import redacted
 
 SQLITE = "sqlite:///"
 LOCK_S = 120.0
-BUSY_S = 60.0  # that a database in a file may be another process's
-ALIVE_S, DEAD_S = 30, 300  # between two signs of life of a trial; without one, it is nobody's
-MADE_TIMES, MADE_S = (
-    5,
-    1.0,
-)  # that a server's database is asked, where another machine makes its tables; between two
-FIRST = 5  # trials that run to their end, before any is ended by its curve
-KEPT = 75.0  # percent of them that a trial must not be behind; a median's 50 ends most, as the survivors get better
+BUSY_S = 60.0  # to wait while another process has a database in a file
+ALIVE_S = 30  # between two heartbeats of a trial
+DEAD_S = 300  # without a heartbeat a trial can be taken over
+CONNECTIONS = 5  # attempts to open a server's database while another machine creates its tables
+CONNECTION_S = 1.0  # between two of them
+FIRST = 5  # trials that run to their end before any is pruned
+KEPT = 75.0  # percentile of the others that a trial must reach; 50 prunes most, as they get better
 ABOUT, PROCESS = "about", "process"  # attributes of a study, of a trial
 OVER = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 optuna.logging.set_verbosity(logging.WARNING)
-
-
-@dataclass(frozen=True)
-class SweepSettings:
-    """The settings of a sweep."""
-
-    name: str
-    space: Space
-    metric: str
-    direction: Direction
-    trials: int  # in all, also those of earlier calls and of other machines
-    seed: int
-    prune: bool
 
 
 @dataclass(frozen=True)
@@ -81,7 +64,8 @@ class Sweep:
     """The trials of a sweep, new or continued."""
 
     def __init__(self, asked: SweepSettings, address: str) -> None:
-        self.asked, self.address = asked, address
+        self.asked = asked
+        self.address = address
         with _lock(), storage_errors(address):
             self.storage = _storage(address)
             self.study, self.is_new = self._opened()
@@ -182,25 +166,27 @@ class Sweep:
 
     def complete(self) -> list[FrozenTrial]:
         """Return the complete trials, the best first."""
-        found = [
+        complete = [
             each
             for each in self.trials()
             if each.state is TrialState.COMPLETE and each.value is not None
         ]
         sign = -1 if self.asked.direction == "maximize" else 1
-        return sorted(found, key=lambda each: (sign * (each.value or 0.0), each.number))
+        return sorted(complete, key=lambda each: (sign * (each.value or 0.0), each.number))
 
     def _opened(self) -> tuple[optuna.Study, bool]:
-        asked, about = self.asked, _about(self.asked)
+        """Create the study, or load it; return whether it is new."""
+        asked = self.asked
+        about = describe(asked)
         try:
             study = optuna.create_study(
                 storage=self.storage, study_name=asked.name, direction=asked.direction
             )
         except DuplicatedStudyError:
             study = optuna.load_study(storage=self.storage, study_name=asked.name)
-            held = study.user_attrs.get(ABOUT)
-            if held is not None:
-                _compare(asked.name, json.loads(held), about)
+            stored = study.user_attrs.get(ABOUT)
+            if stored is not None:
+                check_equal(asked.name, json.loads(stored), about)
                 return study, False
         study.set_user_attr(ABOUT, json.dumps(about))
         return study, True
@@ -214,11 +200,9 @@ class Sweep:
         return optuna_internals.is_stale(self.storage, self.study, trial)
 
     def _pruner(self, epochs: int) -> BasePruner:
-        return (
-            PercentilePruner(KEPT, FIRST, n_warmup_steps=-(-epochs // 3))
-            if self.asked.prune
-            else NopPruner()
-        )
+        if not self.asked.prune:
+            return NopPruner()
+        return PercentilePruner(KEPT, FIRST, n_warmup_steps=math.ceil(epochs / 3))
 
 
 @contextmanager
@@ -228,9 +212,9 @@ def storage_errors(address: str) -> Iterator[None]:
         yield
     except (OptunaError, sqlalchemy.exc.SQLAlchemyError, ImportError) as error:
         cause = error.__cause__ or error
-        said = " ".join(str(getattr(cause, "orig", None) or cause).split())[:200]
+        message = " ".join(str(getattr(cause, "orig", None) or cause).split())[:200]
         raise RetraceError(
-            redacted(f"{address}: {said}; fix that, and type the same again")
+            redacted(f"{address}: {message}; fix that, and type the same again")
         ) from None
 
 
@@ -239,20 +223,20 @@ def storage_address(given: str | None) -> str:
 
     Raises ParamsError where it is no address of a database.
     """
-    place = given or os.environ.get("RETRACE_SWEEP_STORAGE") or f"{SQLITE}.retrace/sweeps.db"
-    if "://" not in place:
-        raise ParamsError(
-            f"--storage is {place!r}; should be as sqlite:///trials.db or postgresql+psycopg2://user@host/name"
-        )
-    return (
-        f"{SQLITE}{files.root() / place.removeprefix(SQLITE)}"
-        if place.startswith(SQLITE)
-        else place
-    )
+    address = given or os.environ.get("RETRACE_SWEEP_STORAGE") or f"{SQLITE}.retrace/sweeps.db"
+    if "://" not in address:
+        wanted = "sqlite:///trials.db or postgresql+psycopg2://user@host/name"
+        raise ParamsError(f"--storage is {address!r}; should be as {wanted}")
+    if address.startswith(SQLITE):
+        return f"{SQLITE}{files.root() / address.removeprefix(SQLITE)}"
+    return address
 
 
 def _storage(address: str) -> RDBStorage:
-    """Open the database. A missing file is created under another name: two creators would break it."""
+    """Open the database.
+
+    A missing file is created under another name: two creators would break it.
+    """
     file = Path(address.removeprefix(SQLITE)) if address.startswith(SQLITE) else None
     if file and not file.exists():
         with files.atomic(file) as unfinished:
@@ -260,14 +244,14 @@ def _storage(address: str) -> RDBStorage:
     return _connected(address)
 
 
-def _connected(address: str, times: int = MADE_TIMES) -> RDBStorage:
+def _connected(address: str, times: int = CONNECTIONS) -> RDBStorage:
     """Open a database, again after a second where another machine creates its tables just now."""
     try:
         return _opened(address)
     except (sqlalchemy.exc.IntegrityError, sqlalchemy.exc.ProgrammingError, OptunaError):
         if times == 1 or address.startswith(SQLITE):
             raise
-        time.sleep(MADE_S)
+        time.sleep(CONNECTION_S)
         return _connected(address, times - 1)
 
 
@@ -287,59 +271,3 @@ def _lock() -> FileLock:
     file = files.root() / ".retrace" / "sweeps.lock"
     file.parent.mkdir(exist_ok=True)
     return FileLock(file, timeout=LOCK_S)
-
-
-def _about(asked: SweepSettings) -> dict[str, Any]:
-    """Return all by which two sweeps are the same: the space, the metric, other parameters, code."""
-    swept = dict.fromkeys(asked.space.axes)
-    about = {
-        "space": asked.space.described(),
-        "metric": asked.metric,
-        "params": {
-            key: value
-            for key, value in (asked.space.base | asked.space.fixed).items()
-            if key not in swept
-        },
-        "code": _code(asked.space),
-    }
-    return json.loads(json.dumps(about))  # as it comes back
-
-
-def _code(space: Space) -> dict[str, str]:
-    """Return the MD5 of all that any trial's stages depend on and no stage makes."""
-    found: dict[str, str] = {str(settings.DVC_YAML): hashing.md5(settings.DVC_YAML)}
-    for changes in [
-        {},
-        *({key: value} for key, many in space.choices.items() for value in many.values()),
-    ]:
-        stages = graph.stages(space.values(space.fixed | changes))
-        deps = {dep for stage in stages.values() for dep in stage.deps} - graph.makers(
-            stages
-        ).keys()
-        found |= {dep: hashing.md5(Path(dep)) for dep in deps - found.keys() if Path(dep).exists()}
-    return found
-
-
-def _compare(name: str, held: dict[str, Any], asked: dict[str, Any]) -> None:
-    """Raise ParamsError with the first difference where the sweep `name` is another one."""
-    for kind, what in (
-        ("space", "searches"),
-        ("metric", "goes by"),
-        ("params", "has"),
-        ("code", "began with"),
-    ):
-        if (then := held[kind]) == (now := asked[kind]):
-            continue
-        if kind == "code":
-            file = min(file for file in then | now if then.get(file) != now.get(file))
-            said = f"other code than is here: {file}"
-        elif isinstance(then, dict):
-            key = min(key for key in then | now if then.get(key) != now.get(key))
-            said = (
-                f"{key}={then[key]}, not {now.get(key, 'nothing')}" if key in then else f"no {key}"
-            )
-        else:
-            said = f"{then}, not {now}"
-        raise ParamsError(
-            f"sweep {name} {what} {said}; restore that to continue, or start another: --name NAME"
-        )

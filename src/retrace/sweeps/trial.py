@@ -33,11 +33,15 @@ class TrialProcess:
     """
 
     def __init__(self, name: str, sweep: str, changes: Flat, tree: Path, store: str) -> None:
-        self.name, self.tree = name, tree
+        self.name = name
+        self.tree = tree
         self.log = worktree.sweep_folder(sweep) / f"{name}.log"
-        self.began, self.since = time.monotonic(), time.strftime("%Y%m%dT%H%M%S")
-        self.epoch, self.is_trained = 0, False
-        self._position, self._starts = 0, dict[str, Event]()
+        self.began = time.monotonic()
+        self.since = time.strftime("%Y%m%dT%H%M%S")
+        self.epoch = 0
+        self.is_trained = False
+        self._position = 0
+        self._starts: dict[str, Event] = {}
         flags = [
             word
             for key, value in changes.items()
@@ -52,7 +56,7 @@ class TrialProcess:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C is for us, who end all of it
-                preexec_fn=_die_with_us,  # noqa: PLW1509 - no other thread has a lock that this would need
+                preexec_fn=_die_with_us,  # noqa: PLW1509 - no other thread has a lock that it needs
             )
 
     @property
@@ -64,8 +68,8 @@ class TrialProcess:
         return time.monotonic() - self.began
 
     def epochs(self, metric: str) -> Iterator[tuple[int, float]]:
-        """Yield the epochs that training has logged since the last call, with the metric's values."""
-        path = next((path for path, start in self._journals() if start["stage"] == "train"), None)
+        """Yield the epochs that training has logged since the last call, with the metric."""
+        path = next((path for path, start in self._event_logs() if start["stage"] == "train"), None)
         if path is None:
             return
         events: list[Event] = []
@@ -79,7 +83,7 @@ class TrialProcess:
 
     def prune(self, why: str) -> None:
         """End the trial, record why, and delete the checkpoints that it could resume from."""
-        for path, start in self._journals():
+        for path, start in self._event_logs():
             if start["stage"] == "train":
                 with suppress(FileNotFoundError):
                     event_log.append(
@@ -91,7 +95,7 @@ class TrialProcess:
                         },
                     )
         self.stop()
-        runs = {start["id"] for _, start in self._journals()}
+        runs = {start["id"] for _, start in self._event_logs()}
         for folder in checkpoint.every():
             with suppress(OSError, IndexError, KeyError, ValueError):
                 if checkpoint.facts(checkpoint.in_folder(folder)[-1])["run"] in runs:
@@ -99,7 +103,7 @@ class TrialProcess:
 
     def stop(self) -> None:
         """End the trial so that it can resume from its last checkpoint."""
-        for _, start in self._journals():
+        for _, start in self._event_logs():
             if processes.alive(start["process"]):
                 with suppress(ProcessLookupError):
                     os.kill(start["process"]["pid"], signal.SIGTERM)
@@ -116,7 +120,7 @@ class TrialProcess:
 
     def reason(self) -> str:
         """Return why the trial failed, in one line."""
-        for path, _ in reversed(list(self._journals())):
+        for path, _ in reversed(list(self._event_logs())):
             with suppress(FileNotFoundError):
                 end = event_log.end_of(event_log.read(path))
                 if end and end["status"] != "FINISHED":
@@ -132,7 +136,7 @@ class TrialProcess:
             :300
         ]
 
-    def _journals(self) -> Iterator[tuple[Path, Event]]:
+    def _event_logs(self) -> Iterator[tuple[Path, Event]]:
         """Yield the event logs of its stages, oldest first, each with its first event."""
         folder = event_log.folder()
         logs = {

@@ -22,11 +22,8 @@ from retrace.provenance.rebuild import Origin
 from retrace.system import files, processes
 
 FOLDER = Path(".retrace/sweeps")
-SHARED = (
-    "journal",
-    "checkpoints",
-    "mlflow.lock",
-)  # in .retrace: what outlives a trial, and its lock
+# In .retrace: what outlives a trial, and its lock.
+SHARED = ("journal", "checkpoints", "mlflow.lock")
 ENDS_S = 30.0  # for a stage to end on SIGTERM
 
 
@@ -39,9 +36,8 @@ def current_origin() -> Origin:
     """Return the code and parameters as they are now. Raises RetraceError without a commit."""
     commit = git.head_commit()
     if commit is None:
-        raise RetraceError(
-            f"{files.root()}: has no commit yet, which an experiment needs; commit, and type this again"
-        )
+        reason = "has no commit yet, which an experiment needs; commit, and type this again"
+        raise RetraceError(f"{files.root()}: {reason}")
     return Origin(commit, git.uncommitted_patch())
 
 
@@ -62,7 +58,10 @@ def trial_repository(name: str, sweep: str, origin: Origin, cache: Path) -> Iter
 
 
 def remove_leftovers(sweep: str) -> None:
-    """Delete the repositories of killed processes; what still runs in them may save itself first."""
+    """Delete the repositories of killed processes.
+
+    What still runs in them may save a checkpoint first.
+    """
     for tree in sweep_folder(sweep).glob("tree-*/"):
         with processes.try_lock(tree) as free:
             if free:
@@ -70,7 +69,10 @@ def remove_leftovers(sweep: str) -> None:
 
 
 def fetch(tree: Path, name: str) -> str | None:
-    """Copy the experiment `name` into the repository at hand; return its commit, None without one."""
+    """Copy the experiment `name` into the current repository.
+
+    Return its commit, None without one.
+    """
     return git.fetch_experiment(name, tree, files.root())
 
 
@@ -89,6 +91,7 @@ def _configure(tree: Path, cache: Path) -> None:
 
 
 def _delete(tree: Path) -> None:
+    """End every process in `tree`, then delete it."""
     until = time.monotonic() + ENDS_S
     while left := [process for process in psutil.process_iter() if _is_in(process, tree)]:
         if time.monotonic() > until:

@@ -1,0 +1,79 @@
+"""What defines a sweep: its space, metric, other parameters and code."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from retrace import settings
+from retrace.errors import ParamsError
+from retrace.pipeline import graph, hashing
+from retrace.pipeline.metrics import Direction
+from retrace.sweeps.space import Space
+
+
+@dataclass(frozen=True)
+class SweepSettings:
+    """The settings of a sweep."""
+
+    name: str
+    space: Space
+    metric: str
+    direction: Direction
+    trials: int  # in all, also those of earlier calls and of other machines
+    seed: int
+    prune: bool
+
+
+def describe(asked: SweepSettings) -> dict[str, Any]:
+    """Return what equal sweeps have in common: space, metric, other parameters and code."""
+    swept = dict.fromkeys(asked.space.axes)
+    about = {
+        "space": asked.space.described(),
+        "metric": asked.metric,
+        "params": {
+            key: value
+            for key, value in (asked.space.base | asked.space.fixed).items()
+            if key not in swept
+        },
+        "code": _code(asked.space),
+    }
+    return json.loads(json.dumps(about))  # as it comes back
+
+
+def check_equal(name: str, stored: dict[str, Any], asked: dict[str, Any]) -> None:
+    """Raise ParamsError with the first difference between the stored sweep and this one."""
+    for kind, what in (
+        ("space", "searches"),
+        ("metric", "goes by"),
+        ("params", "has"),
+        ("code", "began with"),
+    ):
+        then = stored[kind]
+        now = asked[kind]
+        if then == now:
+            continue
+        if kind == "code":
+            file = min(file for file in then | now if then.get(file) != now.get(file))
+            difference = f"other code than is here: {file}"
+        elif isinstance(then, dict):
+            key = min(key for key in then | now if then.get(key) != now.get(key))
+            difference = f"no {key}"
+            if key in then:
+                difference = f"{key}={then[key]}, not {now.get(key, 'nothing')}"
+        else:
+            difference = f"{then}, not {now}"
+        advice = "restore that to continue, or start another: --name NAME"
+        raise ParamsError(f"sweep {name} {what} {difference}; {advice}")
+
+
+def _code(space: Space) -> dict[str, str]:
+    """Return the MD5 of all that any trial's stages depend on and no stage makes."""
+    hashes: dict[str, str] = {str(settings.DVC_YAML): hashing.md5(settings.DVC_YAML)}
+    choices = [{key: value} for key, many in space.choices.items() for value in many.values()]
+    for changes in [{}, *choices]:
+        stages = graph.stages(space.values(space.fixed | changes))
+        deps = {dep for stage in stages.values() for dep in stage.deps}
+        leaves = deps - graph.makers(stages).keys() - hashes.keys()
+        hashes |= {dep: hashing.md5(Path(dep)) for dep in leaves if Path(dep).exists()}
+    return hashes
