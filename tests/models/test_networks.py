@@ -217,42 +217,6 @@ def test_networks_have_tutorials_layers(values: params_file.Values, name: str) -
     assert isinstance(head, nn.Linear)
 
 
-@pytest.mark.parametrize("form", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize(("tall", "wide"), [(2, 2), (7, 5), (28, 28)])
-def test_max_pool_equals_torch(tall: int, wide: int, form: torch.memory_format) -> None:
-    maps = torch.randn(3, 4, tall, wide).to(memory_format=form)
-    maps[0, 0, 0, 1] = torch.nan
-    pool = layers.MaxPool()
-    theirs = F.max_pool2d(maps, 2)
-    with torch.no_grad():
-        pooled = pool(maps)
-    assert torch.equal(pooled.nan_to_num(7.0), theirs.nan_to_num(7.0))
-    assert pooled.is_contiguous(memory_format=form)
-    gradient = pool(maps.requires_grad_()).grad_fn  # in which ties have one winner
-    assert gradient is not None
-    assert gradient.name() == "MaxPool2DWithIndicesBackward0"
-
-
-@pytest.mark.parametrize("n", [1, 50])
-def test_linear_equals_torch(n: int) -> None:
-    theirs = nn.Linear(7, 5)
-    ours = layers.Linear(7, 5)
-    ours.load_state_dict(theirs.state_dict())
-    inputs = torch.randn(n, 7)
-    results = []
-    for layer in (theirs, ours):
-        leaf = inputs.clone().requires_grad_()
-        outputs = layer(leaf)
-        outputs.square().sum().backward()
-        results.append([outputs, leaf.grad, layer.weight.grad, layer.bias.grad])
-    torch.testing.assert_close(*results)
-
-
-def test_too_small_map_is_not_pooled() -> None:
-    with torch.no_grad(), pytest.raises(RuntimeError, match="too small"):
-        layers.MaxPool()(torch.zeros(1, 1, 1, 4))
-
-
 @pytest.mark.parametrize("activation", ["relu", "none"])
 def test_mlp_without_activation_is_linear(activation: layers.Activation) -> None:
     trunk, head = mlp.build((2,), 2, hidden=[8, 4], activation=activation)
