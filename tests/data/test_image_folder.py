@@ -76,7 +76,7 @@ def by_name(samples: Samples) -> dict[str, tuple[bytes, str]]:
 
 
 def faults() -> list[str]:
-    """The lines of the error that reading data/images raises."""
+    """Return the lines of the error that reading data/images raises."""
     with pytest.raises(DataError) as raised:
         read()
     return [line.strip() for line in str(raised.value).splitlines()]
@@ -225,7 +225,7 @@ def test_class_names_of_any_letters(folder: Path) -> None:
 
 
 def alpha(mode: str, transparent: Any, opaque: Any) -> Image.Image:
-    """Transparent on the left and opaque on the right."""
+    """Return an image that is transparent on the left and opaque on the right."""
     image = plain(mode, transparent, (20, 20))
     image.paste(opaque, (10, 0, 20, 20))
     return image
@@ -370,7 +370,7 @@ def flipped() -> bytes:
 
 
 def bomb(width: int, height: int) -> bytes:
-    """A BMP's header with this size, and no pixels."""
+    """Return a BMP's header with this size, and no pixels."""
     header = encoded(plain("L", 0, (1, 1)), "BMP")
     return header[:18] + width.to_bytes(4, "little") + height.to_bytes(4, "little") + header[26:]
 

@@ -1,35 +1,27 @@
-"""Results as files, the pictures drawn from them, and the progress of training on a terminal."""
+"""Figures drawn from an experiment's results."""
 
 import dataclasses
-import io
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from matplotlib.collections import QuadMesh
 from matplotlib.contour import ContourSet
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 from repository import ROOT
-from rich.console import Console
-from rich.progress import Progress
 from sklearn.datasets import load_digits
 from sklearn.manifold import trustworthiness
 from sklearn.model_selection import cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
 
-from lab import params, paths
+from lab import params
 from lab.data.samples import Samples
-from lab.evaluation import artifacts
-from lab.evaluation.artifacts import Grid, History, Predictions, Results, Views, diagnosis
+from lab.evaluation.artifacts import Grid, Predictions, Results, Views, diagnosis
 from lab.report.figures import FIGURES, style, tsne
-from lab.training import progress
-from lab.training.state import Epoch, Step
-from retrace.errors import DataError
 from retrace.pipeline import params_file
 
 HISTORY = [
@@ -53,7 +45,7 @@ def logged() -> dict[str, float]:
 
 @pytest.fixture
 def results(logged: dict[str, float]) -> Results:
-    """60 random images of twelve classes in three colours, most of them told right."""
+    """60 random RGB images of twelve classes, most of them correctly classified."""
     rng = np.random.default_rng(0)
     labels = np.arange(60) % 12
     logits = rng.normal(size=(60, 12)).astype(np.float32)
@@ -77,7 +69,7 @@ def results(logged: dict[str, float]) -> Results:
 
 @pytest.fixture
 def plane(results: Results) -> Results:
-    """40 random points, left and right of a line that the network sees."""
+    """40 random points, classified by the sign of x."""
     points = np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32)
     labels = (points[:, 0] > 0).astype(np.int64)
     ticks = np.linspace(-2, 2, 9, dtype=np.float32)
@@ -91,15 +83,15 @@ def plane(results: Results) -> Results:
 
 
 def drawn(name: str, results: Results, **settings: object) -> Figure:
-    """The picture, laid out."""
+    """Draw the figure, with its layout done."""
     figure = FIGURES[name](results, **settings)
     assert isinstance(figure, Figure)
     figure.draw_without_rendering()
     return figure
 
 
-def answered(results: Results, logits: np.ndarray, labels: list[int]) -> Results:
-    """Two classes, told as `logits` say."""
+def predicted(results: Results, logits: np.ndarray, labels: list[int]) -> Results:
+    """Replace the samples by others of two classes, with these logits."""
     predictions = Predictions(logits, np.zeros((len(labels), 1)), np.array(labels))
     samples = Samples(np.zeros((len(labels), 1, 2, 2), np.uint8), np.array(labels), ("no", "yes"))
     return dataclasses.replace(results, predictions=predictions, samples=samples)
@@ -136,18 +128,19 @@ def test_figure_is_a_png_or_a_reason(
     for figure, file in zip(figures, ("a.png", "b.png"), strict=True):
         assert isinstance(figure, Figure)
         style.save(figure, tmp_path / file)
-    with Image.open(tmp_path / "a.png") as picture:
-        assert min(picture.size) >= 200
-        assert len(picture.convert("L").getcolors(256) or []) > 10
+    with Image.open(tmp_path / "a.png") as image:
+        assert min(image.size) >= 200
+        assert len(image.convert("L").getcolors(256) or []) > 10
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
 def test_figures_do_not_import_torch() -> None:
-    code = "import sys; from lab.report import figures; from lab import params; from lab.evaluation import artifacts; from lab.data import storage; from retrace.tracking.stage import stage; sys.exit('torch' in sys.modules)"
-    env = {"PYTHONPATH": "src"}
-    assert (
-        subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, check=False).returncode == 0
+    modules = "lab.params, lab.report.figures, lab.evaluation.artifacts, lab.data.storage, retrace"
+    code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env={"PYTHONPATH": "src"}, check=False
     )
+    assert done.returncode == 0
 
 
 def test_mistakes_of_a_perfect_classifier(results: Results) -> None:
@@ -230,8 +223,8 @@ def test_learning_rate_by_step(results: Results) -> None:
 
 
 def test_confusion_matrix_cells(plane: Results) -> None:
-    told = answered(plane, np.eye(2)[[0, 1, 1, 1, 1]], [0, 0, 0, 1, 1])
-    axes = drawn("confusion_matrix", told).axes[0]
+    five = predicted(plane, np.eye(2)[[0, 1, 1, 1, 1]], [0, 0, 0, 1, 1])
+    axes = drawn("confusion_matrix", five).axes[0]
     assert {text.get_position(): text.get_text() for text in axes.texts} == {
         (0, 0): "1",
         (1, 0): "2",
@@ -246,10 +239,10 @@ def test_confusion_matrix_of_many_classes(results: Results, n: int) -> None:
     many = Samples(
         np.zeros((n, 1, 2, 2), np.uint8), labels, tuple(f"a long name {i}" for i in labels)
     )
-    told = dataclasses.replace(
+    changed = dataclasses.replace(
         results, samples=many, predictions=Predictions(np.eye(n), np.eye(n), labels)
     )
-    axes = drawn("confusion_matrix", told).axes[0]
+    axes = drawn("confusion_matrix", changed).axes[0]
     assert not axes.texts
     assert len(axes.get_xticks()) < 21
     assert all(
@@ -267,8 +260,8 @@ RANKED = np.array([[0, 4], [0, 3], [0, 2], [0, 1.0]])  # surest of "yes" first
 
 
 def test_average_precision_by_hand(results: Results) -> None:
-    # Found in order: right, wrong, right. Precision is 1 at the first half of recall, 2/3 at the second.
-    figure = drawn("precision_recall", answered(results, RANKED, [1, 0, 1, 0]), classes=10)
+    # Ranked: a hit, a miss, a hit. Precision is 1 up to recall 0.5, then 2/3.
+    figure = drawn("precision_recall", predicted(results, RANKED, [1, 0, 1, 0]), classes=10)
     assert legend(figure) == ["no  0.8333", "yes  0.8333"]
     assert figure.get_suptitle() == "Precision and recall by class: mean average precision 0.8333"
     curve = np.asarray(figure.axes[0].lines[1].get_xydata()).round(3).tolist()
@@ -276,7 +269,7 @@ def test_average_precision_by_hand(results: Results) -> None:
 
 
 def test_curves_of_a_perfect_classifier(results: Results) -> None:
-    perfect = answered(results, RANKED, [1, 1, 0, 0])
+    perfect = predicted(results, RANKED, [1, 1, 0, 0])
     figure = drawn("precision_recall", perfect, classes=10)
     assert legend(figure) == ["no  1.0000", "yes  1.0000"]
     for line in figure.axes[0].lines:
@@ -288,17 +281,16 @@ def test_curves_of_a_perfect_classifier(results: Results) -> None:
 
 
 def test_roc_area_is_the_share_of_ordered_pairs(results: Results) -> None:
-    told = answered(
-        results, RANKED, [1, 0, 1, 0]
-    )  # of the four pairs of a yes and a no, one is the wrong way round
-    figure = drawn("roc", told, classes=10, scale="linear")
+    # Of the four pairs of a yes and a no, one is in the wrong order.
+    two_classes = predicted(results, RANKED, [1, 0, 1, 0])
+    figure = drawn("roc", two_classes, classes=10, scale="linear")
     assert legend(figure) == ["no  0.7500", "yes  0.7500", "guessing  0.5"]
     curve = np.asarray(figure.axes[0].lines[1].get_xydata())
     assert curve.tolist() == [[0, 0], [0, 0.5], [0.5, 0.5], [0.5, 1], [1, 1]]
 
 
 def test_roc_log_axis_begins_at_one_sample(results: Results) -> None:
-    (axes,) = drawn("roc", answered(results, RANKED, [1, 0, 1, 0]), classes=10, scale="log").axes
+    (axes,) = drawn("roc", predicted(results, RANKED, [1, 0, 1, 0]), classes=10, scale="log").axes
     assert (axes.get_xscale(), axes.get_xlim()[0]) == ("log", 0.25)
     assert np.asarray(axes.lines[1].get_xdata()).min() == 0.25
 
@@ -329,21 +321,21 @@ def test_curves_of_the_worst_classes(results: Results, settings: params.Table, n
     assert len(legend(figure)) == 3 + (name == "roc")
     assert figure.get_suptitle().endswith("; the 3 worst of 12 classes")
     assert (
-        FIGURES[name](answered(results, RANKED, [1] * 4), **settings[name])
+        FIGURES[name](predicted(results, RANKED, [1] * 4), **settings[name])
         == "all test samples are of one class"
     )
 
 
 def test_probabilities_near_one_are_ranked(results: Results) -> None:
     logits = np.array([[0, 18], [0, 20]], dtype=np.float32)
-    first, second = answered(results, logits, [0, 1]).probabilities[:, 1]
+    first, second = predicted(results, logits, [0, 1]).probabilities[:, 1]
     assert first < second < 1
 
 
 def test_calibration_error_by_hand(results: Results, logged: dict[str, float]) -> None:
     # Ten samples 75 % sure and ten 55 % sure, six right of each: (0.15 + 0.05) / 2.
     logits = np.log([[3, 1]] * 10 + [[11, 9]] * 10)
-    figure = drawn("calibration", answered(results, logits, ([0] * 6 + [1] * 4) * 2), bins=10)
+    figure = drawn("calibration", predicted(results, logits, ([0] * 6 + [1] * 4) * 2), bins=10)
     assert logged == {"test_calibration_error": pytest.approx(0.1)}
     assert figure.get_suptitle().startswith("Expected calibration error 10.00%")
     above, below = (
@@ -524,185 +516,3 @@ def test_tsne_writes_short_names(plane: Results) -> None:
     assert [text.get_text() for text in axes.texts] == [
         str(label) for label in plane.samples.labels[:10]
     ]
-
-
-def epochs(*rows: tuple[float, float, float, float]) -> History:
-    names = ("epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy")
-    return [dict(zip(names, (i, *row), strict=True)) for i, row in enumerate(rows, 1)]
-
-
-@pytest.mark.parametrize(
-    ("history", "beginning"),
-    [
-        (
-            epochs((0.9, 0.7, 0.8, 0.75), (0.4, 0.88, 0.42, 0.86), (0.11, 0.97, 0.61, 0.86)),
-            "Overfits: validation loss has risen from 0.42 (epoch 2) to 0.61 while training loss fell from 0.4 to 0.11",
-        ),
-        (
-            epochs((0.9, 0.7, 0.9, 0.7), (0.1, 0.99, 0.85, 0.75)),
-            "Overfits: accuracy is 99.0% in training, 75.0% in validation; regularize, augment, or use more data.",
-        ),
-        (
-            epochs(
-                (4.0, 0.3, 4.0, 0.2), (2.0, 0.7, 3.5, 0.3)
-            ),  # neither is good, but what was learnt is the samples
-            "Overfits: accuracy is 70.0% in training, 30.0% in validation; regularize, augment, or use more data.",
-        ),
-        (
-            epochs((0.7, 0.48, 0.694, 0.49), (0.693, 0.49, 0.693, 0.5)),  # chance of two classes
-            "Underfits: accuracy is 49.0% in training, 50.0% in validation after epoch 2; try a larger network or ",
-        ),
-        (
-            epochs((2.3, 0.1, 2.31, 0.1), (2.29, 0.12, 2.6, 0.1)),  # chance of ten, and noise
-            "Underfits: accuracy is 12.0% in training, 10.0% in validation after epoch 2; try a larger network or ",
-        ),
-        (
-            epochs((1.5, 0.4, 1.4, 0.5), (1.2, 0.6, 1.2, 0.52)),
-            "Underfits: accuracy is 60.0% in training, 52.0% in validation after epoch 2; train longer.",
-        ),
-        (
-            epochs((0.3, 0.9, 0.5, 0.84)),
-            "Overfits: accuracy is 90.0% in training, 84.0% in validation; regularize",
-        ),
-        (
-            epochs((1.5, 0.4, 1.4, 0.5)),
-            "Underfits: accuracy is 40.0% in training, 50.0% in validation after epoch 1; train longer.",
-        ),
-        (
-            epochs((0.3, 0.91, 0.07, 0.98)),
-            "Fits well: accuracy is 91.0% in training, 98.0% in validation; lowest validation loss 0.07 (epoch 1).",
-        ),
-        (
-            epochs(
-                (1.2, 0.6, 0.6, 0.8), (0.9, 0.7, 0.5, 0.84)
-            ),  # dropout and augmentation hold training back
-            "Fits well: accuracy is 70.0% in training, 84.0% in validation; lowest validation loss 0.5 (epoch 2).",
-        ),
-        (
-            epochs(
-                (0.1, 0.97, 0.028, 0.992), (0.005, 0.999, 0.033, 0.991)
-            ),  # so little may rise by chance
-            "Fits well: accuracy is 99.9% in training, 99.1% in validation; lowest validation loss 0.028 (epoch 1).",
-        ),
-        (
-            epochs(
-                (0.3, 0.9, 0.3, 0.9), (0.6, 0.85, 0.5, 0.86)
-            ),  # training got worse too: no overfitting
-            "Fits well: accuracy is 85.0% in training, 86.0% in validation; lowest validation loss 0.3 (epoch 1).",
-        ),
-    ],
-)
-def test_diagnosis_of_a_history(history: History, beginning: str) -> None:
-    assert diagnosis(history).startswith(beginning)
-
-
-@pytest.mark.usefixtures("folder")
-def test_reports_round_trip(results: Results) -> None:
-    artifacts.save_table(paths.HISTORY, results.history)
-    artifacts.save_table(paths.STEPS, results.steps)
-    artifacts.save_metrics(results.metrics)
-    artifacts.save_predictions(results.predictions)
-    artifacts.save_batch(*results.batch)
-    assert artifacts.load_history() == results.history
-    assert artifacts.load_steps() == results.steps
-    assert artifacts.load_metrics() == results.metrics
-    np.testing.assert_array_equal(artifacts.load_predictions().logits, results.predictions.logits)
-    for loaded, saved in zip(artifacts.load_batch(), results.batch, strict=True):
-        assert loaded.dtype == saved.dtype
-        np.testing.assert_array_equal(loaded, saved)
-    assert results.probabilities.sum(axis=1) == pytest.approx(np.ones(60))
-
-
-@pytest.mark.usefixtures("folder")
-def test_views_keep_the_networks_order(results: Results, plane: Results) -> None:
-    maps = {f"layer.{i}": np.full((2, i, i), i, dtype=np.float32) for i in range(12, 0, -1)}
-    for views in (dataclasses.replace(results.views, maps=maps), plane.views):
-        artifacts.save_views(views)
-        loaded = artifacts.load_views()
-        assert list(loaded.maps) == list(views.maps)
-        assert (loaded.filters is None, loaded.grid is None) == (
-            views.filters is None,
-            views.grid is None,
-        )
-        for name, map_ in views.maps.items():
-            np.testing.assert_array_equal(loaded.maps[name], map_)
-    for name in ("x", "y", "logits"):
-        np.testing.assert_array_equal(getattr(loaded.grid, name), getattr(plane.views.grid, name))
-
-
-@pytest.mark.usefixtures("folder")
-def test_confusion_table_has_class_names() -> None:
-    artifacts.save_confusion(np.array([0, 1]), np.array([0, 0]), ("cat", "dog, wet"))
-    assert paths.CONFUSION.read_text() == 'actual,predicted\ncat,cat\n"dog, wet",cat\n'
-
-
-@pytest.mark.usefixtures("folder")
-@pytest.mark.parametrize(
-    ("path", "content", "load", "stage"),
-    [
-        (paths.HISTORY, "epoch,loss\n", artifacts.load_history, "train"),
-        (paths.HISTORY, "epoch\nabc\n", artifacts.load_history, "train"),
-        (paths.HISTORY, None, artifacts.load_history, "train"),
-        (paths.STEPS, "step,loss\n1\n", artifacts.load_steps, "train"),
-        (paths.STEPS, None, artifacts.load_steps, "train"),
-        (paths.METRICS, "{", artifacts.load_metrics, "evaluate"),
-        (paths.METRICS, None, artifacts.load_metrics, "evaluate"),
-        (paths.PREDICTIONS, "rubbish", artifacts.load_predictions, "evaluate"),
-        (paths.PREDICTIONS, None, artifacts.load_predictions, "evaluate"),
-        (paths.BATCH, "rubbish", artifacts.load_batch, "train"),
-        (paths.BATCH, None, artifacts.load_batch, "train"),
-        (paths.VIEWS, "rubbish", artifacts.load_views, "evaluate"),
-        (paths.VIEWS, None, artifacts.load_views, "evaluate"),
-    ],
-)
-def test_report_damaged_names_its_stage(
-    path: Path, content: str | None, load: type, stage: str
-) -> None:
-    path.parent.mkdir(exist_ok=True)
-    if content is not None:
-        path.write_text(content)
-    with pytest.raises(DataError, match=rf"{path}: .*dvc repro {stage}"):
-        load()
-
-
-EPOCH = Epoch(1, 0.5, 0.75, 0.4, 0.8)
-STEP = Step(30, 64, 0.1, torch.tensor(0.25), torch.tensor(48))
-
-
-def test_log_has_a_line_for_each_epoch(capsys: pytest.CaptureFixture[str]) -> None:
-    with progress.follow(2, 60) as follower:
-        follower.step(STEP)
-        follower.epoch(EPOCH)
-    assert capsys.readouterr().out.startswith(
-        "epoch 1/2  train loss 0.5000 accuracy 75.00%  validation loss 0.4000 accuracy 80.00%  "
-    )
-    assert follower.images_per_s > 0
-
-
-def test_log_of_many_epochs_is_thinned(capsys: pytest.CaptureFixture[str]) -> None:
-    with progress.follow(500, 500) as follower:
-        for epoch in range(1, 501):
-            follower.epoch(EPOCH._replace(epoch=epoch))
-    told = [
-        int(line.split("/")[0].removeprefix("epoch "))
-        for line in capsys.readouterr().out.splitlines()
-    ]
-    assert (told[0], told[1], told[-1]) == (1, 17, 500)
-    assert len(told) <= 32
-
-
-def test_progress_bar_on_a_terminal() -> None:
-    screen = io.StringIO()
-    console = Console(file=screen, force_terminal=True, width=120)
-    with Progress(
-        *progress.columns(), console=console, auto_refresh=False, transient=True
-    ) as drawn:
-        bar = progress.Bar(2, 60, drawn)
-        bar.step(STEP)
-        bar.epoch(EPOCH)
-    shown = screen.getvalue()
-    assert "30/60" in shown
-    assert "loss 0.2500  accuracy  75.0%" in shown
-    assert "images/s" in shown
-    assert "left" in shown
-    assert "epoch 1/2" in shown

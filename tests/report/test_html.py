@@ -1,4 +1,4 @@
-"""The page of an experiment, as a browser shows it: whole, for all data, and safe whatever its names are."""
+"""The report page in a browser: complete for every kind of data, and safe for any names."""
 
 import dataclasses
 import itertools
@@ -27,9 +27,8 @@ from retrace.pipeline import git, params_file
 pytestmark = pytest.mark.xdist_group("browser")
 
 EVIL = "<script>throw 1</script>\"'><img src=x onerror=alert(1)>"
-SECTIONS = [
-    "summary", "run", "changes", "curves", "confusion", "mistakes", "tsne", "recall", "figures", "reproduce"
-]  # fmt: skip
+SECTIONS = ["summary", "run", "changes", "curves", "confusion", "mistakes", "tsne", "recall"]
+SECTIONS += ["figures", "reproduce"]
 TEST_MD5 = "0123456789abcdef0123456789abcdef"
 
 
@@ -44,12 +43,13 @@ def browser() -> Iterator[Browser]:
 
 
 def results(inputs: np.ndarray, names: tuple[str, ...]) -> Results:
-    """Of `inputs` whose classes take turns, every seventh told wrong."""
-    rng, n = np.random.default_rng(0), len(inputs)
+    """Return results for `inputs` whose classes alternate; every seventh is misclassified."""
+    rng = np.random.default_rng(0)
+    n = len(inputs)
     labels = np.arange(n) % len(names)
-    said = np.where(np.arange(n) % 7 == 3, (labels + 1) % len(names), labels)
+    predicted = np.where(np.arange(n) % 7 == 3, (labels + 1) % len(names), labels)
     logits = rng.normal(size=(n, len(names))).astype(np.float32)
-    logits[np.arange(n), said] += 6
+    logits[np.arange(n), predicted] += 6
     rows = [
         {
             "epoch": i + 1.0,
@@ -65,7 +65,7 @@ def results(inputs: np.ndarray, names: tuple[str, ...]) -> Results:
         history=rows,
         steps=[{"step": i + 1.0, "learning_rate": 0.1, "loss": 2.0 / (i + 1)} for i in range(50)],
         metrics=metrics
-        | {"test_loss": 0.4, "test_accuracy": float((said == labels).mean()), "test_f1": 0.86},
+        | {"test_loss": 0.4, "test_accuracy": float((predicted == labels).mean()), "test_f1": 0.86},
         predictions=Predictions(
             logits, logits + rng.normal(size=logits.shape).astype(np.float32), labels
         ),
@@ -96,16 +96,16 @@ KINDS: dict[str, Callable[[], Results]] = {
 
 @pytest.fixture
 def written(folder: Path, values: params_file.Values) -> Callable[..., Path]:
-    """Writes the page of `results` in an empty folder."""
+    """A function that writes the page in an empty folder."""
     values["figures"]["tsne"]["samples"] = 100
 
-    def write(of: Results, **changed: Any) -> Path:
+    def write(data: Results, **changed: Any) -> Path:
         paths.FIGURES.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / "docs/bench.png", paths.FIGURES / "roc.png")
         inputs = page.Inputs(
             values | changed, {str(paths.TEST): TEST_MD5}, "Linear 8 x 4", "a processor"
         )
-        page.save(paths.REPORT, of, {"test_calibration_error": 0.02}, inputs)
+        page.save(paths.REPORT, data, {"test_calibration_error": 0.02}, inputs)
         return folder / paths.REPORT
 
     return write
@@ -181,27 +181,26 @@ def test_tsne_point_shows_image_and_label(
     browser: Browser, written: Callable[..., Path], kind: str
 ) -> None:
     browser.look(1200, 900)
-    of = KINDS[kind]()
-    browser.open(written(of))
+    data = KINDS[kind]()
+    browser.open(written(data))
     browser.scroll_to("#tsne")
     browser.point(*browser.middle("svg.tsne .mark:nth-of-type(1)"))
-    said = browser.run("document.querySelector('.words').innerText")
-    found = re.fullmatch(r"true (.*), predicted (.*) \(\d+%\); test sample (\d+)", said)
-    assert found
-    sample = int(found[3])
-    assert found[1] == of.samples.label(sample)
-    assert found[2] == of.samples.class_names[of.predictions.predicted[sample]]
-    if not of.samples.are_images:
+    text = browser.run("document.querySelector('.words').innerText")
+    match = re.fullmatch(r"true (.*), predicted (.*) \(\d+%\); test sample (\d+)", text)
+    assert match
+    sample = int(match[3])
+    assert match[1] == data.samples.label(sample)
+    assert match[2] == data.samples.class_names[data.predictions.predicted[sample]]
+    if not data.samples.are_images:
         assert browser.run("document.querySelector('.sheet')") is None
         return
-    place = browser.run(
-        "(s => [s.backgroundPositionX, s.backgroundPositionY])(document.querySelector('.sheet').style)"
-    )
+    style = "document.querySelector('.sheet').style"
+    position = browser.run(f"[{style}.backgroundPositionX, {style}.backgroundPositionY]")
     size = browser.run("(s => [s.offsetWidth, s.offsetHeight])(document.querySelector('.sheet'))")
     columns = browser.run("Number(document.querySelector('.sheet').dataset.columns)")
     row, column = (
         -round(float(at.removesuffix("px")) / side)
-        for at, side in zip(place[::-1], size[::-1], strict=True)
+        for at, side in zip(position[::-1], size[::-1], strict=True)
     )
     assert row * columns + column == sample
     browser.point(2, 2)
@@ -212,30 +211,36 @@ def test_tsne_arrow_keys(browser: Browser, written: Callable[..., Path]) -> None
     browser.look(1200, 900)
     browser.open(written(KINDS["digits"]()))
     browser.run("document.querySelector('svg.tsne').focus()")
-    said = []
+    texts = []
     for key in ("ArrowRight", "ArrowRight", "ArrowLeft"):
         browser.press(key)
-        said.append(browser.run("document.querySelector('.words').textContent"))
-    assert [text.rsplit(" ", 1)[1] for text in said] == ["0", "1", "0"]
+        texts.append(browser.run("document.querySelector('.words').textContent"))
+    assert [text.rsplit(" ", 1)[1] for text in texts] == ["0", "1", "0"]
     browser.press("Escape")
     assert browser.run("document.querySelector('.peek').hidden") is True
 
 
 def test_sheet_is_lossless_for_grey_images(browser: Browser, written: Callable[..., Path]) -> None:
-    of = KINDS["digits"]()
+    data = KINDS["digits"]()
     browser.look(1200, 900)
-    browser.open(written(of))
+    browser.open(written(data))
     script = """(async () => {
-      const address = /url\\("(.*)"\\)/.exec(document.querySelector('.sheet').style.backgroundImage)[1];
-      const image = new Image(); image.src = address; await image.decode();
-      const canvas = document.createElement('canvas'); canvas.width = image.width; canvas.height = image.height;
-      const pen = canvas.getContext('2d'); pen.drawImage(image, 0, 0);
-      return [image.width, [...pen.getImageData(0, 0, image.width, image.height).data].filter((_, i) => i % 4 == 0)];
+      const url = document.querySelector('.sheet').style.backgroundImage;
+      const image = new Image();
+      image.src = /url\\("(.*)"\\)/.exec(url)[1];
+      await image.decode();
+      const canvas = document.createElement('canvas');
+      canvas.width = image.width;
+      canvas.height = image.height;
+      const context = canvas.getContext('2d');
+      context.drawImage(image, 0, 0);
+      const data = [...context.getImageData(0, 0, image.width, image.height).data];
+      return [image.width, data.filter((_, i) => i % 4 == 0)];
     })()"""
     width, flat = browser.run(script)
     sheet = np.array(flat, np.uint8).reshape(-1, width)
     second = sheet[:12, 12:24]
-    np.testing.assert_array_equal(second, of.samples.inputs[1, 0])
+    np.testing.assert_array_equal(second, data.samples.inputs[1, 0])
 
 
 def test_page_repeats_without_time_or_path(written: Callable[..., Path], folder: Path) -> None:
@@ -256,18 +261,23 @@ def test_page_repeats_without_time_or_path(written: Callable[..., Path], folder:
 def test_page_leaves_out_absent_sections(
     browser: Browser, written: Callable[..., Path], absent: str, change: dict[str, str]
 ) -> None:
-    of, kind = KINDS["digits"](), change["predictions"]
-    labels = np.zeros_like(of.predictions.labels) if kind == "one class" else of.predictions.labels
-    logits = np.eye(10, dtype=np.float32)[labels] if kind == "right" else of.predictions.logits
-    features = (
-        np.zeros_like(of.predictions.features) if kind == "constant" else of.predictions.features
+    data = KINDS["digits"]()
+    kind = change["predictions"]
+    labels = (
+        np.zeros_like(data.predictions.labels) if kind == "one class" else data.predictions.labels
     )
-    samples = dataclasses.replace(of.samples, labels=labels)
+    logits = np.eye(10, dtype=np.float32)[labels] if kind == "right" else data.predictions.logits
+    features = (
+        np.zeros_like(data.predictions.features)
+        if kind == "constant"
+        else data.predictions.features
+    )
+    samples = dataclasses.replace(data.samples, labels=labels)
     browser.look(1200, 800)
     browser.open(
         written(
             dataclasses.replace(
-                of, predictions=Predictions(logits, features, labels), samples=samples
+                data, predictions=Predictions(logits, features, labels), samples=samples
             )
         )
     )
@@ -278,7 +288,7 @@ def test_page_leaves_out_absent_sections(
 
 @pytest.fixture
 def history(folder: Path) -> Callable[..., str]:
-    """Commits what is in the folder after `metrics` and lines of params.yaml are changed."""
+    """A function that changes metrics and lines of params.yaml, and commits the folder."""
 
     def git(*command: str) -> str:
         who = ("-c", "user.name=test", "-c", "user.email=test@localhost")
@@ -316,15 +326,15 @@ def test_baseline_is_the_last_different_commit(
     history("a word", None)
     before = chosen()
     paths.PARAMS.write_text(paths.PARAMS.read_text().replace("\nlr: 0.004", "\nlr: 0.003"))
-    found = baseline.find(chosen(), {"test_accuracy": 0.9})
-    assert found is not None
-    assert (found.commit, found.subject, found.params) == (second, "slower", before)
-    assert found.date == git.commit_message(second)[0]
+    earlier = baseline.find(chosen(), {"test_accuracy": 0.9})
+    assert earlier is not None
+    assert (earlier.commit, earlier.subject, earlier.params) == (second, "slower", before)
+    assert earlier.date == git.commit_message(second)[0]
     assert baseline.changes(before, chosen()) == [Change("lr", 0.004, 0.003)]
     history("faster", {"test_accuracy": 0.9})
     paths.PARAMS.write_text("# a comment\n" + paths.PARAMS.read_text())
     history("a comment more")
-    assert baseline.find(chosen(), {"test_accuracy": 0.9}) == found
+    assert baseline.find(chosen(), {"test_accuracy": 0.9}) == earlier
 
 
 def test_baseline_that_is_unreadable(history: Callable[..., str]) -> None:
@@ -332,30 +342,31 @@ def test_baseline_that_is_unreadable(history: Callable[..., str]) -> None:
     kept = paths.PARAMS.read_text()
     paths.METRICS.write_text("{")
     history("half a file")
-    assert (found := baseline.find(chosen(), {"test_accuracy": 0.9})) is not None
-    assert found.commit == first
+    earlier = baseline.find(chosen(), {"test_accuracy": 0.9})
+    assert earlier is not None
+    assert earlier.commit == first
     paths.PARAMS.write_text("lr: 3\n")
     last = history("of another make", {"test_accuracy": 0.6})
     paths.PARAMS.write_text(kept)
-    assert (found := baseline.find(chosen(), {"test_accuracy": 0.9})) is not None
-    assert (found.commit, found.params, found.metrics) == (last, None, {"test_accuracy": 0.6})
+    earlier = baseline.find(chosen(), {"test_accuracy": 0.9})
+    assert earlier is not None
+    assert (earlier.commit, earlier.params, earlier.metrics) == (last, None, {"test_accuracy": 0.6})
 
 
 def test_page_names_its_baseline(
     browser: Browser, written: Callable[..., Path], history: Callable[..., str]
 ) -> None:
-    of = KINDS["digits"]()
-    commit = history(EVIL, {**of.metrics, "test_accuracy": 0.5}, lr="0.004")
+    data = KINDS["digits"]()
+    commit = history(EVIL, {**data.metrics, "test_accuracy": 0.5}, lr="0.004")
     browser.look(1200, 800)
-    browser.open(written(of, lr=0.003))
+    browser.open(written(data, lr=0.003))
     assert browser.faults == []
-    said = browser.run("document.querySelector('#changes').innerText")
-    assert commit[:10] in said
-    assert EVIL in said
-    rows = browser.run(
-        "[...document.querySelectorAll('#changes tbody tr')].map(r => [...r.children].map(c => c.innerText))"
-    )
-    accuracy = of.metrics["test_accuracy"]
+    changes = browser.run("document.querySelector('#changes').innerText")
+    assert commit[:10] in changes
+    assert EVIL in changes
+    cells = "[...row.children].map(cell => cell.innerText)"
+    rows = browser.run(f"[...document.querySelectorAll('#changes tbody tr')].map(row => {cells})")
+    accuracy = data.metrics["test_accuracy"]
     change = f"{(accuracy - 0.5) * 100:+.2f} points, better"
     assert ["lr", "0.004", "0.003"] in rows
     assert ["test_accuracy", "50.00%", f"{accuracy:.2%}", change] in rows
@@ -365,10 +376,10 @@ def test_page_names_its_baseline(
 def test_metrics_of_another_data_set(
     browser: Browser, written: Callable[..., Path], history: Callable[..., str]
 ) -> None:
-    of = KINDS["digits"]()
-    history("mnist", {**of.metrics, "test_accuracy": 0.5})
+    data = KINDS["digits"]()
+    history("mnist", {**data.metrics, "test_accuracy": 0.5})
     browser.look(1200, 800)
-    browser.open(written(of, dataset="digits"))
+    browser.open(written(data, dataset="digits"))
     assert "The baseline has another data set" in browser.run(
         "document.querySelector('#changes').innerText"
     )
@@ -391,9 +402,9 @@ def test_command_reproduces_the_parameters(
     browser.look(1200, 800)
     browser.open(written(KINDS["digits"](), **ran))
     command = browser.run("document.querySelectorAll('#reproduce pre')[1].innerText")
-    told = "dvc() { printf '%s\\n' \"$@\"; }; " + command
-    said = subprocess.run(["bash", "-c", told], check=True, capture_output=True, text=True)
-    words = said.stdout.splitlines()
+    script = "dvc() { printf '%s\\n' \"$@\"; }; " + command
+    done = subprocess.run(["bash", "-c", script], check=True, capture_output=True, text=True)
+    words = done.stdout.splitlines()
     assert words[:2] == ["exp", "run"]
     assert set(words[2::2]) == {"-S"}
     apply_overrides(folder / paths.PARAMS, words[3::2])
@@ -401,7 +412,7 @@ def test_command_reproduces_the_parameters(
 
 
 @pytest.mark.parametrize(
-    ("name", "then", "now", "said"),
+    ("name", "then", "now", "text"),
     [
         ("test_accuracy", 0.5, 0.75, "+25.00 points, better"),
         ("test_f1", 0.75, 0.5, "-25.00 points, worse"),
@@ -413,8 +424,8 @@ def test_command_reproduces_the_parameters(
         ("test_loss", 0.5, None, "gone"),
     ],
 )
-def test_change_of_a_metric(name: str, then: float | None, now: float | None, said: str) -> None:
-    assert formatting.change(Change(name, then, now)) == said
+def test_change_of_a_metric(name: str, then: float | None, now: float | None, text: str) -> None:
+    assert formatting.change(Change(name, then, now)) == text
 
 
 def test_interval_is_wilsons() -> None:
@@ -436,15 +447,15 @@ def test_page_embeds_the_other_figures(written: Callable[..., Path]) -> None:
 
 
 def themes() -> list[dict[str, str]]:
-    """The colours of both themes, by their names."""
-    css = (page.FOLDER / "report.css").read_text()
+    """Return the colours of both themes, by name."""
+    css = (page.FOLDER / "page.css").read_text()
     parts = css.split("@media print")[0].split("@media (prefers-color-scheme: dark)")
     light, dark = (dict(re.findall(r"--([\w-]+): (#\w{6})", part)) for part in parts)
     return [light, light | dark]
 
 
 def light_of(colour: str) -> float:
-    """Relative luminance (WCAG 2)."""
+    """Return the relative luminance (WCAG 2)."""
     parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
     linear = [
         part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts

@@ -1,4 +1,4 @@
-"""`retrace predict`: any picture becomes the input that training would have made of it, and what is told of it."""
+"""`retrace predict`: images become inputs as in training, and are classified."""
 
 import io
 import json
@@ -11,16 +11,15 @@ import numpy as np
 import pytest
 from conftest import typed
 from PIL import Image
-from repository import stage
 
-from lab import paths
+from lab import params, paths
 from lab.cli import predict
 from lab.data import decoding, storage
 from lab.data.datasets import image_folder
 from lab.data.samples import Samples
 from lab.data.storage import Scale
 from lab.evaluation import inference
-from lab.models import classifier
+from lab.models import classifier, initialization
 from lab.models.classifier import Card
 from lab.serving import prediction
 from lab.serving.prediction import Predictor
@@ -38,7 +37,7 @@ def encoded(image: Image.Image, kind: str = "PNG", **settings: Any) -> bytes:
 
 
 def upside_down(image: Image.Image) -> bytes:
-    """What a camera writes that was held so: the pixels turned, and a note to turn them back."""
+    """As a camera held upside down writes it: turned pixels, and EXIF to turn them back."""
     exif = Image.Exif()
     exif[0x0112] = 3
     return encoded(image.rotate(180), exif=exif)
@@ -59,37 +58,35 @@ def upside_down(image: Image.Image) -> bytes:
     ],
     ids=["L", "RGB", "RGBA", "LA", "P", "16 bit", "BMP", "WEBP", "EXIF"],
 )
-def test_a_picture_of_the_model_s_own_size_is_its_very_pixels(content: bytes) -> None:
+def test_image_of_own_size_keeps_pixels(content: bytes) -> None:
     assert (decoding.pixels(content, (1, 28, 28), 28)[0] == GREY).all()
 
 
-def test_a_coloured_one_also() -> None:
-    made = decoding.pixels(encoded(Image.fromarray(COLOUR)), (3, 32, 32), 32)
-    assert (made == COLOUR.transpose(2, 0, 1)).all()
+def test_colour_image_keeps_pixels() -> None:
+    decoded = decoding.pixels(encoded(Image.fromarray(COLOUR)), (3, 32, 32), 32)
+    assert (decoded == COLOUR.transpose(2, 0, 1)).all()
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 500), (640, 480), (28, 29)])
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32)])
-def test_any_size_and_colour_becomes_the_model_s(
-    size: tuple[int, int], shape: tuple[int, int, int]
-) -> None:
+def test_image_gets_shape_of_model(size: tuple[int, int], shape: tuple[int, int, int]) -> None:
     for content in (
         encoded(Image.new("CMYK", size, (9, 90, 200, 9)), "JPEG"),
         encoded(Image.new("1", size, 1)),
     ):
-        made = decoding.pixels(content, shape, shape[1])
-        assert (made.shape, made.dtype) == (shape, np.uint8)
+        decoded = decoding.pixels(content, shape, shape[1])
+        assert (decoded.shape, decoded.dtype) == (shape, np.uint8)
 
 
 @pytest.fixture
 def seen() -> list[np.ndarray]:
-    """What the network of `watched` was asked."""
+    """The inputs of the network of `watched`."""
     return []
 
 
 @pytest.fixture
 def watched(seen: list[np.ndarray]) -> Callable[..., Predictor]:
-    """A network of two classes that keeps what it is asked, and is ever surer of the first."""
+    """A network of two classes that keeps its inputs."""
 
     def make(shape: tuple[int, ...], resize: int | None = None) -> Predictor:
         def probabilities(inputs: np.ndarray) -> np.ndarray:
@@ -109,7 +106,7 @@ def put(path: Path, content: bytes) -> Path:
 
 
 @pytest.mark.usefixtures("folder")
-def test_a_picture_is_predicted_from_the_pixels_that_training_had_of_it(
+def test_predict_uses_pixels_of_training(
     watched: Callable[..., Predictor], seen: list[np.ndarray]
 ) -> None:
     for name, size in {
@@ -124,8 +121,7 @@ def test_a_picture_is_predicted_from_the_pixels_that_training_had_of_it(
     samples = image_folder.read(paths.RAW, resize=24, crop=16, on_bad="fail").train
     storage.save(paths.TRAIN, samples, Scale((0.0,) * 3, (1.0,) * 3))
     loaded, scale = storage.load(paths.TRAIN)
-    train = stage("train")
-    card = train.built(typed(train.Train, model="softmax"), loaded, scale)[1]
+    _, card = initialization.build(typed(params.Train, model="softmax"), loaded, scale)
     assert card.resize == 24
     files = [Path(samples.name(index)) for index in range(len(samples))]
     list(prediction.predictions(watched(card.shape, card.resize), files, invert=False))
@@ -134,23 +130,21 @@ def test_a_picture_is_predicted_from_the_pixels_that_training_had_of_it(
 
 @pytest.mark.parametrize("resize", [None, 72])
 @pytest.mark.usefixtures("folder")
-def test_a_card_says_how_a_picture_becomes_an_input_where_it_was_not_the_data_set_s_own(
-    card_of: Callable[[str, int], Card], resize: int | None
-) -> None:
+def test_config_keeps_resize(card_of: Callable[[str, int], Card], resize: int | None) -> None:
     card = card_of("softmax", 8).model_copy(update={"resize": resize})
     classifier.save(classifier.build(card), card)
     assert ("resize" in paths.CARD.read_text()) == (resize is not None)
     assert classifier.load()[1] == card
 
 
-def test_samples_keep_how_they_were_cut(tmp_path: Path, stripes: Samples) -> None:
+def test_split_file_keeps_resize(tmp_path: Path, stripes: Samples) -> None:
     cut = Samples(stripes.inputs, stripes.labels, stripes.class_names, None, 9).take(np.arange(5))
     storage.save(tmp_path / "part", cut, Scale((0.0,), (1.0,)))
     assert storage.load(tmp_path / "part")[0].resize == 9
 
 
 @pytest.mark.parametrize(("shape", "at_once"), [((1, 28, 28), 100), ((3, 400, 400), 8)])
-def test_no_more_pictures_are_in_memory_than_evaluate_has(
+def test_predict_limits_images_in_memory(
     tmp_path: Path,
     watched: Callable[..., Predictor],
     seen: list[np.ndarray],
@@ -166,7 +160,7 @@ def test_no_more_pictures_are_in_memory_than_evaluate_has(
     assert at_once <= inference.BATCH["cpu"]
 
 
-def test_only_who_asks_for_it_gets_negatives(
+def test_invert_predicts_negatives(
     tmp_path: Path, watched: Callable[..., Predictor], seen: list[np.ndarray]
 ) -> None:
     file = put(tmp_path / "a.png", encoded(Image.fromarray(GREY)))
@@ -177,7 +171,7 @@ def test_only_who_asks_for_it_gets_negatives(
 
 
 @pytest.mark.parametrize("shape", [(2,), (1, 8, 9)])
-def test_a_network_for_no_pictures_is_refused(
+def test_network_without_images_is_refused(
     watched: Callable[..., Predictor], shape: tuple[int, ...]
 ) -> None:
     with pytest.raises(DataError, match=r"takes \(.*\) numbers, not images"):
@@ -198,9 +192,7 @@ def run(*images: str, model: str = "models", **changed: Any) -> int:
 
 
 @pytest.mark.usefixtures("trained")
-def test_a_folder_is_read_to_its_depths_and_what_is_no_picture_is_named(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_folder_is_read_recursively(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("in/b.png", "in/deep/a.PNG", "in/.hidden.png", "one.dat"):
         put(folder / name, encoded(Image.fromarray(GREY)))
     put(folder / "in/deep/notes.txt", b"no picture")
@@ -210,25 +202,26 @@ def test_a_folder_is_read_to_its_depths_and_what_is_no_picture_is_named(
     os.mkfifo(folder / "pipe")
     (folder / "loop").symlink_to("loop")
     assert run("in", "one.dat", "empty", "gone.png", "pipe", "loop") == 1
-    said = capsys.readouterr()
-    assert [line.split("  ")[0] for line in said.out.splitlines()] == [
+    output = capsys.readouterr()
+    assert [line.split("  ")[0] for line in output.out.splitlines()] == [
         "in/b.png",
         "in/deep/a.PNG",
         "one.dat",
     ]
-    lines = said.err.splitlines()
+    lines = output.err.splitlines()
     assert lines[0].startswith("in/c.jpg: ")
     assert lines[1] == "in/d\\n.png: empty"
     assert lines[2].startswith("empty: no image in it")
     assert lines[3:] == [
-        "gone.png: no such file", "pipe: not a file", "loop: a link to nothing", "6 of 9 can't be read"
-    ]  # fmt: skip
+        "gone.png: no such file",
+        "pipe: not a file",
+        "loop: a link to nothing",
+        "6 of 9 can't be read",
+    ]
 
 
 @pytest.mark.usefixtures("trained")
-def test_lines_have_the_likeliest_classes_and_json_has_all(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_lines_show_top_classes_json_all(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     put(folder / "a.png", encoded(Image.fromarray(GREY)))
     put(folder / "b.png", b"broken")
     assert run("a.png", top=9) == 0
@@ -237,31 +230,29 @@ def test_lines_have_the_likeliest_classes_and_json_has_all(
     assert float(sure) + float(less) == pytest.approx(1, abs=1e-4)
     assert float(sure) >= float(less)
     assert run("a.png", "a.png", "b.png", as_json=True) == 1
-    said = json.loads(capsys.readouterr().out)
-    assert [one["path"] for one in said["predictions"]] == ["a.png", "a.png"]
-    assert said["failed"] == [{"path": "b.png", "reason": "not a JPEG, PNG, WEBP or BMP image"}]
-    one = said["predictions"][0]
+    document = json.loads(capsys.readouterr().out)
+    assert [one["path"] for one in document["predictions"]] == ["a.png", "a.png"]
+    assert document["failed"] == [{"path": "b.png", "reason": "not a JPEG, PNG, WEBP or BMP image"}]
+    one = document["predictions"][0]
     assert one["label"] == first == max(one["probabilities"], key=one["probabilities"].get)
     assert one["probability"] == pytest.approx(float(sure), abs=1e-4)
 
 
 @pytest.mark.usefixtures("trained")
 @pytest.mark.parametrize("images", [["b.png"], []])
-def test_the_document_is_whole_where_nothing_can_be_told(
+def test_json_is_complete_without_predictions(
     images: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(*images, as_json=True) == len(images)
-    said = json.loads(capsys.readouterr().out)
-    assert (said["predictions"], len(said["failed"])) == ([], len(images))
+    document = json.loads(capsys.readouterr().out)
+    assert (document["predictions"], len(document["failed"])) == ([], len(images))
 
 
 @pytest.mark.parametrize(
     "model", ["models", "models/model.safetensors", "elsewhere", "elsewhere/mine.safetensors"]
 )
 @pytest.mark.usefixtures("trained")
-def test_a_model_is_a_file_with_its_card_beside_it_or_their_folder(
-    folder: Path, model: str
-) -> None:
+def test_model_is_file_or_folder(folder: Path, model: str) -> None:
     put(folder / "a.png", encoded(Image.fromarray(GREY)))
     for name in ("model", "mine"):
         put(folder / f"elsewhere/{name}.safetensors", paths.WEIGHTS.read_bytes())
@@ -270,7 +261,7 @@ def test_a_model_is_a_file_with_its_card_beside_it_or_their_folder(
 
 
 @pytest.mark.parametrize(
-    ("model", "changed", "said"),
+    ("model", "changed", "message"),
     [
         ("data", {}, "data/model.safetensors, .*data/model.json: not a trained model: "),
         ("a.png", {}, "a.png, .*a.json: not a trained model: "),
@@ -279,12 +270,12 @@ def test_a_model_is_a_file_with_its_card_beside_it_or_their_folder(
     ],
 )
 @pytest.mark.usefixtures("trained")
-def test_what_is_no_model_and_no_choice_is_refused_in_one_line(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, model: str, changed: dict[str, Any], said: str
+def test_bad_argument_is_refused_in_one_line(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, model: str, changed: dict[str, Any], message: str
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     put(folder / "a.png", encoded(Image.fromarray(GREY)))
     (folder / "data").mkdir()
-    with pytest.raises((DataError, ParamsError, RetraceError), match=said) as raised:
+    with pytest.raises((DataError, ParamsError, RetraceError), match=message) as raised:
         run("a.png", model=model, **changed)
     assert "\n" not in str(raised.value)

@@ -1,4 +1,4 @@
-"""What is trained is served without this project's code: everywhere the same answers, and to nonsense a 4xx."""
+"""`mlflow models serve` without this project's code: equal predictions, 4xx for bad requests."""
 
 import json
 import os
@@ -36,7 +36,7 @@ AGREES = 1e-6
 
 
 class Served(NamedTuple):
-    """A clone that has trained, with a server of its model."""
+    """A clone with a trained model, and a server of that model."""
 
     clone: Clone
     parent: str
@@ -50,14 +50,14 @@ class Served(NamedTuple):
 
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The Python of an environment that has all packages but this project."""
+    """The Python of an environment with all packages but this project."""
     place = tmp_path_factory.mktemp("bare")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", place], check=True)
     own = {
         name: sysconfig.get_path("purelib", vars={"base": base})
         for name, base in {"": sys.prefix, "new": str(place)}.items()
     }
-    # A line in a .pth file adds a folder, but not what that folder's own .pth files add: the editable install.
+    # A line in a .pth file adds a folder, but not its own .pth files: no editable install.
     Path(own["new"], "packages.pth").write_text(own[""])
     uvicorn = place / "bin" / "uvicorn"  # which MLflow looks for
     uvicorn.write_text(f'#!/bin/sh\nexec {place}/bin/python -m uvicorn "$@"\n')
@@ -74,7 +74,8 @@ def served(tmp_path_factory: pytest.TempPathFactory, bare: Path) -> Iterator[Ser
     assert "models:/digits@champion is version 1" in clone.type(
         f"retrace promote {parent.info.run_id[:8]}"
     )
-    elsewhere, port = tmp_path_factory.mktemp("elsewhere"), unused_port()
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    port = unused_port()
     env = {name: value for name, value in clone.env.items() if name != "PYTHONPATH"}
     env |= {"PATH": f"{bare.parent}:/usr/bin:/bin", "MLFLOW_TRACKING_URI": store(clone)}
     command = "mlflow models serve -m models:/digits@champion --env-manager local --port 5001"
@@ -115,41 +116,44 @@ def answers(port: int) -> bool:
 
 
 def images(clone: Clone) -> np.ndarray:
-    """Of the test part, (n, 1, 28, 28)."""
+    """Return the test split's images (n, 1, 28, 28)."""
     return load_file(clone.path / paths.TEST)["inputs"]
 
 
-def test_the_server_knows_nothing_of_this_project(served: Served) -> None:
-    for module, code in (("retrace", 1), ("mlflow", 0)):
+def test_server_has_neither_package(served: Served) -> None:
+    for module, code in (("retrace", 1), ("lab", 1), ("mlflow", 0)):
         tried = subprocess.run(
             [served.python, "-c", f"import {module}"], cwd="/", capture_output=True, check=False
         )
         assert tried.returncode == code
 
 
-def test_evaluate_the_command_line_and_the_server_agree(served: Served) -> None:
-    given, scans = images(served.clone), served.clone.path / "scans"
+def test_evaluate_predict_and_server_agree(served: Served) -> None:
+    inputs = images(served.clone)
+    scans = served.clone.path / "scans"
     scans.mkdir()
-    for number, image in enumerate(given):
+    for number, image in enumerate(inputs):
         Image.fromarray(image[0]).save(scans / f"{number:04}.png")
     logits = load_file(served.clone.path / paths.PREDICTIONS)["logits"]
     expected = softmax(logits)
-    assert len(given) > 300
-    answer = served.ask(json.dumps({"inputs": given.tolist()})).json()["predictions"]
+    assert len(inputs) > 300
+    answer = served.ask(json.dumps({"inputs": inputs.tolist()})).json()["predictions"]
     assert np.abs(np.array(answer) - expected).max() < AGREES
     for command in (
         "retrace predict models scans --json",
         "retrace predict models:/digits@champion scans --json",
     ):
         document = json.loads(served.clone.type(command))
-        told = np.array([list(one["probabilities"].values()) for one in document["predictions"]])
-        assert np.abs(told - expected).max() < AGREES
+        probabilities = np.array(
+            [list(one["probabilities"].values()) for one in document["predictions"]]
+        )
+        assert np.abs(probabilities - expected).max() < AGREES
         assert [one["label"] for one in document["predictions"]] == [
             str(best) for best in logits.argmax(axis=1)
         ]
 
 
-def test_what_the_readme_tells_to_type_does_what_it_says(served: Served) -> None:
+def test_readme_commands_predict_and_promote(served: Served) -> None:
     clone = served.clone
     Image.fromarray(images(clone)[0, 0]).resize((300, 400)).save(clone.path / "photo.png")
     Image.fromarray(255 - images(clone)[0, 0]).resize((300, 400)).save(clone.path / "paper.png")
@@ -165,7 +169,7 @@ def test_what_the_readme_tells_to_type_does_what_it_says(served: Served) -> None
 
 
 def body(pixel: Any = 0, shape: tuple[int, ...] = (1, 1, 28, 28)) -> str:
-    """A request that is as it should be, but for its first pixel and its shape."""
+    """Return a request with this first pixel and shape; all other pixels are 0."""
     flat = [pixel, *[0] * (int(np.prod(shape)) - 1)][: int(np.prod(shape))]
     return json.dumps({"inputs": _nested(flat, shape)})
 
@@ -212,9 +216,7 @@ NONSENSE = {
 
 
 @pytest.mark.parametrize("name", NONSENSE)
-def test_nonsense_is_the_client_s_fault_and_the_next_request_is_answered(
-    served: Served, name: str
-) -> None:
+def test_bad_request_gets_4xx(served: Served, name: str) -> None:
     assert 400 <= served.ask(NONSENSE[name]).status_code < 500
     assert len(served.ask(body()).json()["predictions"][0]) == 10
 
@@ -222,27 +224,31 @@ def test_nonsense_is_the_client_s_fault_and_the_next_request_is_answered(
 @pytest.mark.parametrize(
     "kind", ["image/png", "text/csv", "application/json; charset=latin-1", "", "application/x-npy"]
 )
-def test_so_is_what_is_no_json(served: Served, kind: str) -> None:
+def test_request_without_json_gets_4xx(served: Served, kind: str) -> None:
     assert 400 <= served.ask(b"\x89PNG\r\n", kind).status_code < 500
     assert served.ask(body()).ok
 
 
 @pytest.mark.parametrize("n", [1, 2, 7])
-def test_any_number_of_images_is_answered(served: Served, n: int) -> None:
+def test_batch_of_any_size_is_answered(served: Served, n: int) -> None:
     given = np.array(served.ask(body(shape=(n, 1, 28, 28))).json()["predictions"])
     assert given.shape == (n, 10)
     assert np.allclose(given.sum(axis=1), 1)
 
 
-def test_a_probe_checks_and_logs_what_it_measures(served: Served) -> None:
+def test_probe_checks_and_logs(served: Served) -> None:
     command = f"python benchmarks/probe.py models:/digits@champion {served.url}"
-    said = json.loads(served.clone.type(f"{command} --requests 40 --clients 2 --images 3 --json"))
-    assert (said["answers"], said["failed"]) == (40, 0)
-    assert said["largest_difference"] < AGREES
-    assert 0 < said["latency_p50_ms"] <= said["latency_p95_ms"] <= said["latency_p99_ms"]
-    (run,) = (run for run in runs(served.clone) if run.info.run_id == said["run"])
+    measured = json.loads(
+        served.clone.type(f"{command} --requests 40 --clients 2 --images 3 --json")
+    )
+    assert (measured["answers"], measured["failed"]) == (40, 0)
+    assert measured["largest_difference"] < AGREES
+    assert (
+        0 < measured["latency_p50_ms"] <= measured["latency_p95_ms"] <= measured["latency_p99_ms"]
+    )
+    (run,) = (run for run in runs(served.clone) if run.info.run_id == measured["run"])
     assert run.data.tags["mlflow.parentRunId"] == served.parent
-    assert run.data.metrics["images_per_s"] == said["images_per_s"]
+    assert run.data.metrics["images_per_s"] == measured["images_per_s"]
     assert (run.data.params["images"], run.info.status) == ("3", "FINISHED")
     model = mlflow.MlflowClient(store(served.clone)).get_logged_model(
         run.data.tags["retrace.probed"]
@@ -271,7 +277,7 @@ class Other(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def other() -> Iterator[str]:
-    """Its address."""
+    """The address of a running `Other`."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Other)
     Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}/invocations"
@@ -282,7 +288,7 @@ def other() -> Iterator[str]:
 QUESTION = Question(b"{}", np.array([[0.5, 0.5]]))
 
 
-def test_load_ends_with_the_last_request_or_with_the_time(other: str) -> None:
+def test_load_ends_by_requests_or_time(other: str) -> None:
     measured = probe.measure(other, [QUESTION], Load(requests=30, clients=4, seconds=100, images=1))
     assert (measured.answers, measured.failed, measured.largest_difference) == (30, 0, 0)
     assert measured.latency_p50_ms >= 10
@@ -304,7 +310,7 @@ def test_load_ends_with_the_last_request_or_with_the_time(other: str) -> None:
         ({"predictions": [[0.5, 0.5]]}, 500),
     ],
 )
-def test_an_answer_that_is_none_is_a_failure(
+def test_bad_answer_is_failure(
     other: str, monkeypatch: pytest.MonkeyPatch, answer: Any, code: int
 ) -> None:
     monkeypatch.setattr(Other, "answer", json.dumps(answer).encode())
@@ -315,17 +321,17 @@ def test_an_answer_that_is_none_is_a_failure(
         probe.warm_up(other, QUESTION)
 
 
-def test_probe_does_not_log_another_model(
+def test_probe_logs_no_other_model(
     served: Served, other: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     n = len(runs(served.clone))
     monkeypatch.setattr(Other, "answer", json.dumps({"predictions": [[0.1] * 10]}).encode())
     url = other.removesuffix("/invocations")
-    said = served.clone.type(
+    output = served.clone.type(
         f"python benchmarks/probe.py {served.parent} {url} --requests 3", code=1
     )
-    assert "DIFFER from" in said
-    assert "not logged" in said
+    assert "DIFFER from" in output
+    assert "not logged" in output
     assert len(runs(served.clone)) == n
 
 
@@ -346,7 +352,7 @@ def test_probe_does_not_log_another_model(
         "",
     ],
 )
-def test_no_other_machine_is_put_under_load(url: str) -> None:
+def test_probe_refuses_other_machines(url: str) -> None:
     with pytest.raises(RetraceError, match="should be http://127.0.0.1:PORT"):
         probe.endpoint(url, Load(1, 1, 1, 1))
 
@@ -359,7 +365,7 @@ def test_load_is_bounded(name: str, value: int) -> None:
         probe.endpoint("http://localhost:5001/", load)
 
 
-def test_where_nothing_answers_it_says_what_to_start() -> None:
+def test_probe_names_command_to_start() -> None:
     address = probe.endpoint(f"http://127.0.0.1:{unused_port()}", Load(1, 1, 1, 1))
     with pytest.raises(RetraceError, match="does not answer .*; start it: mlflow models serve"):
         probe.warm_up(address, QUESTION)

@@ -53,7 +53,7 @@ def value(parameter: Any) -> str:
 
 
 def flags(chosen: Mapping[str, Any]) -> list[str]:
-    """What makes DVC give params.yaml these values, for a shell: `-S lr=0.01`, and so on."""
+    """Return the flags that set these values in params.yaml, for a shell: `-S lr=0.01` ..."""
     return [f"-S {shlex.quote(f'{key}={overrides.literal(each)}')}" for key, each in chosen.items()]
 
 

@@ -1,7 +1,10 @@
 "use strict";
-// Over a map, the nearest point's picture and words; without this, the browser shows the words alone.
+// Show the image and the text of the t-SNE point next to the pointer.
+// Without JavaScript, the browser shows the text only.
 for (const map of document.querySelectorAll("svg.tsne")) {
-  const figure = map.closest("figure"), peek = figure.querySelector(".peek"), sheet = figure.querySelector(".sheet");
+  const figure = map.closest("figure");
+  const peek = figure.querySelector(".peek");
+  const sheet = figure.querySelector(".sheet");
   const words = peek.querySelector(".words"), ring = map.querySelector(".at");
   const points = Array.from(map.querySelectorAll(".mark"), (mark) => {
     const title = mark.querySelector("title"), says = title.textContent;
@@ -26,20 +29,22 @@ for (const map of document.querySelectorAll("svg.tsne")) {
         `${-(i % columns) * sheet.offsetWidth}px ${-Math.floor(i / columns) * sheet.offsetHeight}px`;
     }
     const x = scale.a * point.x + scale.e, y = scale.d * point.y + scale.f, gap = 14;
-    const left = x + gap + peek.offsetWidth > document.documentElement.clientWidth ? x - gap - peek.offsetWidth : x + gap;
+    const fits = x + gap + peek.offsetWidth <= document.documentElement.clientWidth;
+    const left = fits ? x + gap : x - gap - peek.offsetWidth;
+    const lowest = window.innerHeight - peek.offsetHeight - 4;
     peek.style.left = `${Math.max(4, left)}px`;
-    peek.style.top = `${Math.max(4, Math.min(y + gap, window.innerHeight - peek.offsetHeight - 4))}px`;
+    peek.style.top = `${Math.max(4, Math.min(y + gap, lowest))}px`;
   };
 
   const nearest = (event) => {
     const scale = map.getScreenCTM();
     const x = (event.clientX - scale.e) / scale.a, y = (event.clientY - scale.f) / scale.d;
-    let found = -1, least = (24 / scale.a) ** 2;
+    let closest = -1, least = (24 / scale.a) ** 2;
     points.forEach((point, i) => {
       const squared = (point.x - x) ** 2 + (point.y - y) ** 2;
-      if (squared < least) { least = squared; found = i; }
+      if (squared < least) { least = squared; closest = i; }
     });
-    if (found < 0) hide(); else if (found !== at || peek.hidden) show(found);
+    if (closest < 0) hide(); else if (closest !== at || peek.hidden) show(closest);
   };
 
   map.addEventListener("pointermove", nearest);
