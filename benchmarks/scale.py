@@ -1,7 +1,7 @@
 """Whether more data costs more than its share.
 
 Synthetic sets from a thousand samples to a million, one that is larger than memory, and a folder of ten thousand
-pictures. In throw-away clones under .retrace/, while nothing else runs.
+images. In throw-away clones under .retrace/, while nothing else runs.
 
 For a set larger than memory, memory is made small: this needs the right to make a control group, as root has it.
 """
@@ -34,7 +34,7 @@ LARGE = 4_000_000  # of 784 bytes: three gibibytes
 LIMIT = 3 << 29  # bytes of memory that there are for them: half of that
 BLOCK = 100_000
 STEPS = 300
-PICTURES, EDGE = 10_000, 256  # photographs, pixels a side
+IMAGES, EDGE = 10_000, 256  # photographs, pixels a side
 MANY = {
     "epochs: 5": "epochs: 100000",
     "validation_fraction: 0.1": "validation_fraction: 0.01",
@@ -178,17 +178,17 @@ def photograph(seed: int) -> bytes:
 
 
 def decode(files: list[Path]) -> None:
-    """What nobody does without: each picture is read, decoded and made smaller."""
+    """What nobody does without: each image is read, decoded and made smaller."""
     for file in files:
         with Image.open(file) as image:
             np.asarray(image.convert("RGB").resize((64, 64), Image.Resampling.BILINEAR))
 
 
-def pictures(folder: Path, n: int) -> Iterator[Figure]:
-    """From a folder of pictures to packed files, against decoding alone, on all cores."""
-    clone = Clone(folder / "pictures", "image_folder")
+def images(folder: Path, n: int) -> Iterator[Figure]:
+    """From a folder of images to packed files, against decoding alone, on all cores."""
+    clone = Clone(folder / "images", "image_folder")
     files = []
-    for number in range(PICTURES):
+    for number in range(IMAGES):
         files.append(clone.path / paths.IMAGES / f"class {number % 10}" / f"{number}.jpg")
         files[-1].parent.mkdir(exist_ok=True)
         files[-1].write_bytes(photograph(number))
@@ -203,16 +203,16 @@ def pictures(folder: Path, n: int) -> Iterator[Figure]:
             list(pool.map(decode, [files[core::cores] for core in range(cores)]))
             alone.append(time.perf_counter() - began)
     yield Figure(
-        f"{PICTURES:,} pictures of {EDGE} x {EDGE} pixels, packed",
-        PICTURES / median(packed),
-        "pictures/s",
+        f"{IMAGES:,} images of {EDGE} x {EDGE} pixels, packed",
+        IMAGES / median(packed),
+        "images/s",
         n,
     )
-    yield Figure(f"decoded alone, by {cores} processes", PICTURES / median(alone), "pictures/s", n)
+    yield Figure(f"decoded alone, by {cores} processes", IMAGES / median(alone), "images/s", n)
     yield Figure("the second by the first", median(packed) / median(alone), "times", n, target=1.5)
 
 
-FIGURES = {"flat": (flat, 5), "larger": (larger_than_memory, 3), "pictures": (pictures, 3)}
+FIGURES = {"flat": (flat, 5), "larger": (larger_than_memory, 3), "images": (images, 3)}
 
 
 if __name__ == "__main__":

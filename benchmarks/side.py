@@ -94,7 +94,7 @@ def timed(call: Callable[[], float], n: int) -> Told:
 
 def ours(what: str, n: int, seed: int) -> None:
     """The train stage as it is, which tells nobody of its steps and ends where its loop does: so many steps; or the
-    loop, with its validation; or all from a frozen trunk's features to the end of the loop; or so many tests; or the
+    loop, with its validation; or all from a frozen backbone's features to the end of the loop; or so many tests; or the
     loop again and again.
     """
     untracked.replace()

@@ -41,7 +41,7 @@ EPOCH = {
     "val_loss": 0.2345678,
     "val_accuracy": 0.9629629,
 }
-JOURNALS = Path(".retrace/journal")
+EVENT_LOGS = Path(".retrace/journal")
 DEAD = "http://127.0.0.1:9"  # a port that nobody listens on
 SYNC = "from retrace.cli.main import sync; sync.sync()"
 PARENTS = "tags.`retrace.key` LIKE '%'"
@@ -102,7 +102,7 @@ def stage(clone: Clone, name: str, n: int) -> list[Figure]:
 
 
 def many(folder: Path, made: Path, n_runs: int, n_times: int = N_TIMES) -> list[Figure]:
-    """A store with `n_runs` against the store in `made`, in which the pipeline ran once and whose journals are used."""
+    """A store with `n_runs` against the store in `made`, in which the pipeline ran once and whose event logs are used."""
     from retrace.store import backend
 
     few, lots = folder / "few", folder / "lots"
@@ -114,7 +114,7 @@ def many(folder: Path, made: Path, n_runs: int, n_times: int = N_TIMES) -> list[
     told = []
     for what, once in {
         **_starts(made),
-        "the whole upload of a small journal": _upload(made),
+        "the whole upload of a small event log": _upload(made),
     }.items():
         seconds: dict[Path, list[float]] = {few: [], lots: []}
         for turn in range(n_times + 1):
@@ -155,13 +155,13 @@ def _starts(made: Path) -> dict[str, Callable[[Path], float]]:
 
 
 def _upload(made: Path) -> Callable[[Path], float]:
-    """Seconds that it takes until the store of a folder has all of a journal of evaluate, but for its artifacts."""
+    """Seconds that it takes until the store of a folder has all of an event log of evaluate, but for its artifacts."""
     from retrace.store.upload import Upload
 
     events = _events(made, "evaluate")
 
     def upload(folder: Path) -> float:
-        path = _journal(folder, events, uuid.uuid4().hex)
+        path = _event_log(folder, events, uuid.uuid4().hex)
         with _root(folder):
             return _seconds(Upload(path).advance)
 
@@ -202,8 +202,8 @@ def _tops(folder: Path, n_times: int) -> list[Figure]:
 def sync(clone: Clone) -> list[Figure]:
     """What a sync changes after an outage, a kill and an experiment out of DVC's cache; and what a second one does."""
     clone.run("python", "stages/preprocess.py", MLFLOW_TRACKING_URI=DEAD)
-    lost = event_log.read(event_log.pending(clone.path / JOURNALS)[-1])
-    _journal(
+    lost = event_log.read(event_log.pending(clone.path / EVENT_LOGS)[-1])
+    _event_log(
         clone.path, lost[:-1], lost[0]["key"]
     )  # without its end, as of a stage that was killed
     clone.run("dvc", "exp", "run", "--quiet", "--name", "cached")
@@ -226,18 +226,18 @@ def sync(clone: Clone) -> list[Figure]:
 
 def _events(made: Path, name: str) -> list[Event]:
     """Those of the stage `name` in the folder `made`, which MLflow has."""
-    found = sorted((made / JOURNALS / "uploaded").glob(f"*-{name}-*.jsonl"))
+    found = sorted((made / EVENT_LOGS / "uploaded").glob(f"*-{name}-*.jsonl"))
     if not found:
         raise RetraceError(
-            f"{made}: has no uploaded journal of {name}; its stages did not reach MLflow"
+            f"{made}: has no uploaded event log of {name}; its stages did not reach MLflow"
         )
     return event_log.read(found[0])
 
 
-def _journal(folder: Path, events: list[Event], key: str) -> Path:
-    """A pending journal in `folder`, with these events in the experiment `key`."""
+def _event_log(folder: Path, events: list[Event], key: str) -> Path:
+    """A pending event log in `folder`, with these events in the experiment `key`."""
     own = events[0] | _own(key)
-    path = folder / JOURNALS / f"{own['id']}.jsonl"
+    path = folder / EVENT_LOGS / f"{own['id']}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(
         "".join(json.dumps(event) + "\n" for event in (own, *events[1:])), encoding="utf-8"
@@ -246,7 +246,7 @@ def _journal(folder: Path, events: list[Event], key: str) -> Path:
 
 
 def _own(key: str) -> Event:
-    """What makes a journal's start another one's, now, in the experiment `key`."""
+    """What makes an event log's start another one's, now, in the experiment `key`."""
     return {"id": uuid.uuid4().hex, "key": key, "time": time.time_ns() // 1_000_000}
 
 

@@ -25,9 +25,9 @@ from PIL import Image
 from retrace.pipeline import params_file
 
 DOCS = Path(__file__).parent
-GAP, GROUND = 24, "#8a929c"  # pixels between the pictures of a page, and what is seen there
+GAP, GROUND = 24, "#8a929c"  # pixels between the images of a page, and the colour there
 WITHIN_S, REST_S = 60, 2  # that a page of MLflow's is there; and has what it asks for
-COLOURS = 256  # of a picture, at most: as many as letters and lines need
+COLOURS = 256  # of an image, at most: as many as letters and lines need
 
 
 def report(browser: Browser, path: Path) -> None:
@@ -122,14 +122,14 @@ def press(browser: Browser, selector: str) -> None:
 
 
 def save(shots: list[bytes], path: Path) -> None:
-    """`path` has the pictures side by side."""
-    pictures = [Image.open(io.BytesIO(shot)).convert("RGB") for shot in shots]
+    """Save the screenshots side by side."""
+    images = [Image.open(io.BytesIO(shot)).convert("RGB") for shot in shots]
     size = (
-        sum(one.width + GAP for one in pictures) + GAP,
-        max(one.height for one in pictures) + 2 * GAP,
+        sum(one.width + GAP for one in images) + GAP,
+        max(one.height for one in images) + 2 * GAP,
     )
     whole, left = Image.new("RGB", size, GROUND), GAP
-    for one in pictures:
+    for one in images:
         whole.paste(one, (left, GAP))
         left += one.width + GAP
     whole.quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
@@ -142,7 +142,7 @@ SHOTS: dict[str, Callable[[Browser, Path], None]] = {"report": report, "mlflow":
 def main() -> None:
     names = sys.argv[1:] or list(SHOTS)
     if unknown := [name for name in names if name not in SHOTS]:
-        sys.exit(f"{unknown[0]} is no picture; should be one of {', '.join(SHOTS)}")
+        sys.exit(f"{unknown[0]} is no screenshot; should be one of {', '.join(SHOTS)}")
     with Browser.started() as browser:
         for name in names:
             SHOTS[name](browser, DOCS / f"{name}.png")

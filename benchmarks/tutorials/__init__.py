@@ -1,6 +1,6 @@
 """The tutorials' own loops, as plainly as they teach them: what retrace's are timed against.
 
-Each module has a `Tutorial`, which is `Taught`: float32, torch's own settings, pictures through a DataLoader one at a
+Each module has a `Tutorial`, which is `Taught`: float32, torch's own settings, images through a DataLoader one at a
 time. What a tutorial prints, writes for TensorBoard or draws in its loop is left out: it would flatter the other side.
 """
 
@@ -16,5 +16,5 @@ class Taught(Protocol):
         ...
 
     def test(self) -> float:
-        """The share of test samples that are told right, 0..1."""
+        """The share of test samples that are correctly classified, 0..1."""
         ...

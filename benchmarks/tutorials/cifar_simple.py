@@ -6,7 +6,7 @@ from torchvision import transforms
 
 from lab.data.samples import Samples
 from tutorials.cifar import Loops
-from tutorials.pictures import Pictures
+from tutorials.images import Images
 
 EPOCHS = 20
 
@@ -25,6 +25,6 @@ class Tutorial(Loops):
         super().__init__(
             model,
             optim.SGD(model.parameters(), lr=0.01),
-            DataLoader(Pictures(train, to_tensor), batch_size=64),
-            DataLoader(Pictures(test, to_tensor), batch_size=64),
+            DataLoader(Images(train, to_tensor), batch_size=64),
+            DataLoader(Images(test, to_tensor), batch_size=64),
         )

@@ -6,7 +6,7 @@ from torchvision import transforms
 
 from lab.data.samples import Samples
 from tutorials.cifar import Loops
-from tutorials.pictures import Pictures
+from tutorials.images import Images
 
 EPOCHS = 150
 
@@ -38,11 +38,11 @@ class Tutorial(Loops):
             transforms.RandomCrop(32, padding=[0, 2, 3, 4]),
             transforms.RandomHorizontalFlip(p=0.5),
         )
-        train_data = Pictures(train, transforms.Compose([crop, flip, to_tensor]))
+        train_data = Images(train, transforms.Compose([crop, flip, to_tensor]))
         model = network()
         super().__init__(
             model,
             optim.SGD(model.parameters(), lr=0.01, momentum=0.9),
             DataLoader(train_data, batch_size=32, shuffle=True),
-            DataLoader(Pictures(test, to_tensor), batch_size=32),
+            DataLoader(Images(test, to_tensor), batch_size=32),
         )

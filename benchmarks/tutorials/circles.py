@@ -34,7 +34,7 @@ class Tutorial:
         yield len(self.train_y)
 
     def test(self) -> float:
-        """After every epoch, and of the training part too."""
+        """After every epoch, and of the training split too."""
         self.model.eval()
         with torch.no_grad():
             train_outputs, test_outputs = self.model(self.train_x), self.model(self.test_x)

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 
 from lab.data.samples import Samples
-from tutorials.pictures import Pictures
+from tutorials.images import Images
 
 EPOCHS = 10
 LEARNING_RATE = 0.1
@@ -33,8 +33,8 @@ def n_correct(y_hat: Tensor, y: Tensor) -> float:
 class Tutorial:
     def __init__(self, train: Samples, test: Samples) -> None:
         to_tensor = transforms.ToTensor()
-        self.train_iter = DataLoader(Pictures(train, to_tensor), 256, shuffle=True, num_workers=4)
-        self.test_iter = DataLoader(Pictures(test, to_tensor), 256, shuffle=False, num_workers=4)
+        self.train_iter = DataLoader(Images(train, to_tensor), 256, shuffle=True, num_workers=4)
+        self.test_iter = DataLoader(Images(test, to_tensor), 256, shuffle=False, num_workers=4)
         self.weight = torch.normal(0, 0.01, size=(784, 10), requires_grad=True)
         self.bias = torch.zeros(10, requires_grad=True)
 

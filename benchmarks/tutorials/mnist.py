@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 
 from lab.data.samples import Samples
-from tutorials.pictures import Pictures
+from tutorials.images import Images
 
 EPOCHS = 20
 
@@ -32,8 +32,8 @@ class CNN(nn.Module):
 class Tutorial:
     def __init__(self, train: Samples, test: Samples) -> None:
         to_tensor = transforms.ToTensor()
-        self.train_loader = DataLoader(Pictures(train, to_tensor), batch_size=50, shuffle=True)
-        self.test_loader = DataLoader(Pictures(test, to_tensor), batch_size=500, shuffle=False)
+        self.train_loader = DataLoader(Images(train, to_tensor), batch_size=50, shuffle=True)
+        self.test_loader = DataLoader(Images(test, to_tensor), batch_size=500, shuffle=False)
         self.cnn = CNN()
         self.loss_func = nn.CrossEntropyLoss()
         self.optimizer = optim.Adam(self.cnn.parameters(), lr=0.01)

@@ -9,7 +9,7 @@ from torchvision import models, transforms
 
 from lab.data.samples import Samples
 from tutorials.cifar import Loops
-from tutorials.pictures import Pictures
+from tutorials.images import Images
 
 EPOCHS = 10
 
@@ -28,6 +28,6 @@ class Tutorial(Loops):
         super().__init__(
             model,
             optim.SGD((weight for weight in model.parameters() if weight.requires_grad), lr=0.01),
-            DataLoader(Pictures(train, to_tensor), batch_size=64),
-            DataLoader(Pictures(test, to_tensor), batch_size=64),
+            DataLoader(Images(train, to_tensor), batch_size=64),
+            DataLoader(Images(test, to_tensor), batch_size=64),
         )

@@ -19,7 +19,7 @@ import torch
 from bench import ROWS, SAME_ACCURACY, SAME_RECIPE, Measured, Row
 from overhead import edited
 from repository import ROOT
-from test_benchmark_tracking import Stub
+from stub_clone import Stub
 
 from lab import paths, recipes
 from lab.data import storage

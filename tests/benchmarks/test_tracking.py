@@ -16,6 +16,7 @@ import stores
 import tracking as benchmark
 from clones import Clone
 from repository import ROOT
+from stub_clone import Stub
 from table import Figure, row
 
 from lab import paths
@@ -38,22 +39,7 @@ def made(folder: Path, empty_store: Path, beside: None) -> Path:
     return folder
 
 
-class Stub(Clone):
-    """Runs nothing."""
-
-    def __init__(self, path: Path, seconds: float = 0) -> None:
-        self.path, self.dataset, self.taken, self.commands = path, "mnist", seconds, list[str]()
-
-    def run(self, *command: str, **_: str) -> str:
-        self.commands.append(" ".join(command))
-        return ""
-
-    def seconds(self, *command: str) -> float:
-        self.run(*command)
-        return 1.0 if "benchmarks/untracked.py" in command else 1.0 + self.taken
-
-
-def test_the_cost_of_a_metric_call_is_measured_on_a_journal(tmp_path: Path) -> None:
+def test_the_cost_of_a_metric_call_is_measured_on_an_event_log(tmp_path: Path) -> None:
     call, worst, sync = benchmark.metric(tmp_path, 50)
     assert (call.target, call.unit, call.n) == (20, "µs", 50)
     assert 0 < call.measured <= worst.measured
@@ -98,7 +84,7 @@ def test_starting_uploading_and_listing_are_measured_on_both_stores(
     assert {name for name in told if name.endswith("60 runs")} == {
         "starting a run and its parent, 60 runs",
         "starting a run below its parent, 60 runs",
-        "the whole upload of a small journal, 60 runs",
+        "the whole upload of a small event log, 60 runs",
     }
     assert all(figure.measured > 0 for figure in told.values())
     # Of three turns, the first of which opens the database: a parent and a child; as much again, twice; an upload.
@@ -110,7 +96,7 @@ def test_starting_uploading_and_listing_are_measured_on_both_stores(
 
 def test_a_folder_whose_stages_did_not_reach_mlflow_says_so(tmp_path: Path, made: Path) -> None:
     shutil.rmtree(made / ".retrace" / "journal" / "uploaded")
-    with pytest.raises(RetraceError, match="has no uploaded journal of download"):
+    with pytest.raises(RetraceError, match="has no uploaded event log of download"):
         benchmark.many(tmp_path / "stores", made, 6, n_times=1)
 
 

@@ -14,8 +14,8 @@ from torch.utils.data import Dataset
 from lab.data.samples import Samples
 
 
-class Pictures(Dataset[tuple[Tensor, int]]):
-    """The samples of a part, as a tutorial's DataLoader takes them."""
+class Images(Dataset[tuple[Tensor, int]]):
+    """The samples of a split, as a tutorial's DataLoader takes them."""
 
     def __init__(self, samples: Samples, transform: Callable[[Image.Image], Tensor]) -> None:
         images = samples.inputs.transpose(0, 2, 3, 1)
