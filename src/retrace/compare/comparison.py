@@ -131,7 +131,7 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         "experiments": [
             {
                 "name": each.name,
-                "is": each.said,
+                "is": each.description,
                 "params": dict(each.params),
                 "metrics": {name: _finite(value) for name, value in each.metrics.items()},
                 "history": [

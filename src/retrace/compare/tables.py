@@ -25,7 +25,7 @@ def as_markdown(comparison: Comparison) -> str:
 
 def experiments(comparison: Comparison) -> Rows:
     """Return which experiment each name is."""
-    return ("experiment", "is"), [(each.name, each.said) for each in comparison.experiments]
+    return ("experiment", "is"), [(each.name, each.description) for each in comparison.experiments]
 
 
 def params(comparison: Comparison) -> Rows:

@@ -50,10 +50,6 @@ class NamedExperiment:
     outs: Mapping[str, str]
     notes: tuple[str, ...] = ()
 
-    @property
-    def said(self) -> str:
-        """Return the description, under its former name."""
-        return self.description
 
 
 class Resolver:
