@@ -1,9 +1,10 @@
-"""What trainings take on one GPU, in one call of some minutes: `python benchmarks/gpu.py --write`.
+"""Measure trainings on one GPU, in some minutes: `python benchmarks/gpu.py --write`.
 
-Each recipe is trained in one process, once so that kernels are chosen and memory is taken, and some times for the time,
-the accuracy and the bits, which have to be the same each time, in turns with trainings by whatever kernels are
-quickest. A second process has to give the same bits. Data that this repository's cache has is taken from it. `--write`
-puts the table into docs/gpu.md and all numbers into benchmarks/gpu.json.
+Train each recipe in one process. The first training is a warm-up: kernels are chosen, memory is
+allocated. The others measure the time, the accuracy and the bits, which have to be the same each
+time. They take turns with trainings by the fastest kernels. A second process has to give the same
+bits. Data in this repository's DVC cache is reused. `--write` puts the table into docs/gpu.md and
+all numbers into benchmarks/gpu.json.
 """
 
 import json
@@ -39,7 +40,7 @@ COST = 0.10  # of the training's time, at most
 
 @dataclass(frozen=True)
 class Row:
-    """A recipe, the seconds that it may take, and the test accuracy below which they do not count."""
+    """A recipe, its target time in seconds, and the test accuracy below which no time counts."""
 
     name: str
     recipe: str
@@ -97,64 +98,62 @@ def prepared(folder: Path, row: Row) -> Clone:
 
 
 def measure(clone: Clone, row: Row) -> Measured:
-    """One row."""
+    """Measure one row."""
     from lab.training.cuda_graph import NOT_CAPTURED
 
     side = ("python", "benchmarks/side.py", "ours", "-")
-    said = clone.run(*side, "again", str(TIMES), "0")
-    again, other = (
-        json.loads(said.splitlines()[-1]),
-        json.loads(clone.run(*side, "loop", "1", "0").splitlines()[-1]),
-    )
+    output = clone.run(*side, "again", str(TIMES), "0")
+    again = json.loads(output.splitlines()[-1])
+    other = json.loads(clone.run(*side, "loop", "1", "0").splitlines()[-1])
     seconds, free_s = again["seconds"], again["free_s"]
     if row.cold:
         stage = ("dvc", "repro", "--quiet", "--force", "--single-item", "train")
         seconds, free_s = clone.seconds(*stage), 0.0
     weights = [*again["weights"], other["weights"]]
-    where, is_recorded = f"{again['device']}, at {commit()}", NOT_CAPTURED not in said
+    where, is_recorded = f"{again['device']}, at {commit()}", NOT_CAPTURED not in output
     return Measured(seconds, free_s, again["accuracy"], weights, where, is_recorded)
 
 
-def table(found: dict[str, Measured]) -> Iterator[str]:
-    """Of all rows, in Markdown, measured or not."""
+def table(measured: dict[str, Measured]) -> Iterator[str]:
+    """Yield the lines of the Markdown table: all rows, measured or not."""
     yield line(*TOP)
     yield line(*["---"] * len(TOP))
     for row in ROWS:
-        yield _line(row, found.get(row.name))
+        yield _line(row, measured.get(row.name))
 
 
-def _line(row: Row, of: Measured | None) -> str:
+def _line(row: Row, measured: Measured | None) -> str:
     target = f"{row.target:g} s ({row.stretch:g} s)"
-    if of is None:
+    if measured is None:
         return line(row.name, target, "not measured", "", "", "")
-    same = f"{'yes' if len(set(of.weights)) == 1 else 'NO'}, n = {len(of.weights)}"
-    cost = f"{of.cost:.1%}" if of.free_s else ""
-    plain = "" if of.is_recorded else ", by plain steps"
+    same = f"{'yes' if len(set(measured.weights)) == 1 else 'NO'}, n = {len(measured.weights)}"
+    cost = f"{measured.cost:.1%}" if measured.free_s else ""
+    plain = "" if measured.is_recorded else ", by plain steps"
     return line(
         row.name,
         target,
-        f"{of.seconds:.2f} s{plain}, {of.verdict(row)}",
-        f"{of.accuracy:.2%}",
+        f"{measured.seconds:.2f} s{plain}, {measured.verdict(row)}",
+        f"{measured.accuracy:.2%}",
         same,
         cost,
     )
 
 
-def write(found: dict[str, Measured]) -> None:
+def write(measured: dict[str, Measured]) -> None:
     """Write what was measured to the page and the record."""
     RECORD.write_text(
-        json.dumps({name: asdict(of) for name, of in found.items()}, indent=1) + "\n",
+        json.dumps({name: asdict(each) for name, each in measured.items()}, indent=1) + "\n",
         encoding="utf-8",
     )
-    replace(PAGE, BEGIN, END, table(found))
+    replace(PAGE, BEGIN, END, table(measured))
 
 
 def recorded() -> dict[str, Measured]:
-    """What the record has of rows that are still there."""
+    """Return the recorded measurements of rows that still exist."""
     if not RECORD.exists():
         return {}
-    said = json.loads(RECORD.read_text(encoding="utf-8"))
-    return {row.name: Measured(**said[row.name]) for row in ROWS if row.name in said}
+    rows = json.loads(RECORD.read_text(encoding="utf-8"))
+    return {row.name: Measured(**rows[row.name]) for row in ROWS if row.name in rows}
 
 
 def main() -> None:
@@ -168,22 +167,22 @@ def main() -> None:
     asked = parser.parse_args()
     rows = [row for row in ROWS if not asked.only or any(word in row.name for word in asked.only)]
     if not rows:
-        raise RetraceError(
-            f"--only {' '.join(asked.only)}: no such row; there are {', '.join(r.name for r in ROWS)}"
-        )
+        names = ", ".join(row.name for row in ROWS)
+        raise RetraceError(f"--only {' '.join(asked.only)}: no such row; there are {names}")
     if not torch.cuda.is_available():
         raise RetraceError(
-            "torch sees no GPU here, so that nothing is measured; run this on a machine that has one"
+            "torch sees no GPU here, so that nothing is measured; "
+            "run this on a machine that has one"
         )
-    found = recorded()
+    measured = recorded()
     head(*TOP)
     with place() as folder:
         for row in rows:
-            found[row.name] = measure(prepared(folder, row), row)
-            print(_line(row, found[row.name]), flush=True)
+            measured[row.name] = measure(prepared(folder, row), row)
+            print(_line(row, measured[row.name]), flush=True)
             if asked.write:
-                write(found)
-    sys.exit(any(found[row.name].verdict(row) == "MISSED" for row in rows))
+                write(measured)
+    sys.exit(any(measured[row.name].verdict(row) == "MISSED" for row in rows))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""Test accuracy and training time of every recipe: real experiments, `dvc exp run --temp`, that stay in DVC and MLflow.
+"""Measure the test accuracy and the training time of every recipe.
 
-What MLflow has already, of the very same parameters, whatever the code, is not run again, so that this goes on where
-it was stopped. The table is made from MLflow alone; `--write` puts it into docs/recipes.md, the numbers
-into benchmarks/results.json and the recipes' headers, and two figures into docs/.
+Run real experiments, `dvc exp run --temp`, which stay in DVC and MLflow. What MLflow already has
+with the very same parameters, whatever the code, is not run again: an interrupted call is resumed.
+The table is made from MLflow alone. `--write` puts it into docs/recipes.md, the numbers into
+benchmarks/results.json and the recipes' headers, and two figures into docs/.
 """
 
 import json
@@ -80,7 +81,7 @@ class Result:
 
 
 def experiments_of(recipe: str) -> list[Values]:
-    """The recipe with each of its seeds."""
+    """Return the recipe's parameters, once a seed."""
     values = recipes.load(recipe).values
     return [values | {"seed": seed} for seed in SEEDS.get(recipe, OTHER_SEEDS)]
 
@@ -96,7 +97,10 @@ def found(client: MlflowClient, values: Values) -> Run | None:
     experiment = client.get_experiment_by_name(values["dataset"])
     if experiment is None:
         return None
-    same = f"params.model = '{values['model']}' and params.seed = '{values['seed']}' and attributes.status = 'FINISHED'"
+    same = (
+        f"params.model = '{values['model']}' and params.seed = '{values['seed']}' "
+        "and attributes.status = 'FINISHED'"
+    )
     runs = client.search_runs([experiment.experiment_id], same, order_by=["start_time DESC"])
     wanted = {name: str(value) for name, value in params.chosen(values).items()}
     tested = (
@@ -106,10 +110,12 @@ def found(client: MlflowClient, values: Values) -> Run | None:
 
 
 def result_of(client: MlflowClient, parent: Run) -> Result:
-    """What a parent run and its newest train run say."""
-    of_it = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}' and tags.`retrace.stage` = 'train'"
+    """Return the result in a parent run and its newest train run."""
+    its_training = (
+        f"tags.`mlflow.parentRunId` = '{parent.info.run_id}' and tags.`retrace.stage` = 'train'"
+    )
     trained = client.search_runs(
-        [parent.info.experiment_id], of_it, max_results=1, order_by=["start_time DESC"]
+        [parent.info.experiment_id], its_training, max_results=1, order_by=["start_time DESC"]
     )
     return Result(
         seed=int(parent.data.params["seed"]),
@@ -124,7 +130,10 @@ def result_of(client: MlflowClient, parent: Run) -> Result:
 
 
 def run(recipe: str, values: Values) -> int:
-    """DVC's exit code after the experiment; `--force`, since what comes from DVC's cache is not timed."""
+    """Run the experiment; return DVC's exit code.
+
+    `--force`: what comes from DVC's cache has no training time.
+    """
     name = f"result-{recipe}-{values['seed']}"
     subprocess.run(["dvc", "exp", "remove", "--quiet", name], check=False, capture_output=True)
     settings = [f"--set-param={key}={value}" for key, value in recipes.changes(values).items()]
@@ -133,7 +142,7 @@ def run(recipe: str, values: Values) -> int:
 
 
 def run_missing(client: MlflowClient, names: list[str], *, again: bool) -> list[str]:
-    """Every seed of the recipes `names` is in MLflow afterwards, but for those returned."""
+    """Run every seed of the recipes `names` that MLflow lacks; return what failed."""
     failed = []
     for recipe in names:
         for values in experiments_of(recipe):
@@ -150,7 +159,7 @@ def run_missing(client: MlflowClient, names: list[str], *, again: bool) -> list[
 
 
 def measured(client: MlflowClient) -> dict[str, list[Result]]:
-    """What MLflow has of each recipe, a result a seed."""
+    """Return each recipe's results in MLflow, one a seed."""
     results = {}
     for recipe in recipes.titles():
         runs = [found(client, values) for values in experiments_of(recipe)]
@@ -211,38 +220,45 @@ def table(results: dict[str, list[Result]]) -> str:
 
 
 def with_table(page: str, new: str) -> str:
-    """Return the page with `new` between its marks. Raises RetraceError unless it has one pair of them."""
+    """Return the page with `new` between its marks.
+
+    Raises RetraceError unless the page has exactly one pair of marks.
+    """
     if page.count(BEGIN) != 1 or page.count(END) != 1 or page.index(BEGIN) > page.index(END):
         raise RetraceError(
-            f"{PAGE}: has not one {BEGIN.strip()} before one {END}; put them where the table belongs"
+            f"{PAGE}: has not one {BEGIN.strip()} before one {END}; "
+            "put them where the table belongs"
         )
     before, _, rest = page.partition(BEGIN)
     return before + BEGIN + new + END + rest.partition(END)[2]
 
 
 def uncommitted() -> str:
-    """What of the code is not as the last commit has it."""
+    """Return the code files that differ from the last commit."""
     changes = git.run("status", "--porcelain", "--", *CODE).decode()
     return " ".join(line[3:] for line in changes.splitlines())
 
 
 def with_recorded(results: dict[str, list[Result]]) -> dict[str, list[Result]]:
-    """`results`, but for recipes of which results.json has more seeds than MLflow here, as on another machine."""
+    """Replace results of recipes that have more seeds in results.json than in MLflow here.
+
+    Those were run on another machine, for example.
+    """
     had = json.loads(RECORD.read_text(encoding="utf-8"))["results"] if RECORD.exists() else {}
     recorded = {recipe: [Result(**each) for each in had.get(recipe, [])] for recipe in results}
     return {recipe: max(each, recorded[recipe], key=len) for recipe, each in results.items()}
 
 
 def write(client: MlflowClient, results: dict[str, list[Result]]) -> None:
-    """Write the results to the page, the record and the recipes' headers, and figures of first seeds to docs/."""
-    for recipe, picture in SHOWN.items():
+    """Write the page, the record and the recipes' headers; copy first seeds' figures to docs/."""
+    for recipe, figure in SHOWN.items():
         for each in results[recipe][:1]:
             with TemporaryDirectory() as folder:
-                made = client.download_artifacts(
-                    each.run_id, f"reports/figures/{picture}.png", folder
+                downloaded = client.download_artifacts(
+                    each.run_id, f"reports/figures/{figure}.png", folder
                 )
                 with files.atomic(Path(f"docs/{recipe}.png")) as unfinished:
-                    shutil.copy(made, unfinished)
+                    shutil.copy(downloaded, unfinished)
     results = with_recorded(results)
     for recipe, each in results.items():
         file = recipes.FOLDER / f"{recipe}.yaml"
@@ -299,9 +315,8 @@ def main() -> None:
                 for v in experiments_of(recipe)
                 if asked.again or not found(client, v)
             ]
-            print(
-                f"{recipe}: {'seeds to run: ' + ', '.join(missing) if missing else 'MLflow has it all'}"
-            )
+            seeds = f"seeds to run: {', '.join(missing)}" if missing else "MLflow has it all"
+            print(f"{recipe}: {seeds}")
         return
     failed = run_missing(client, names, again=asked.again)
     results = measured(client)

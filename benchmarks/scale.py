@@ -1,9 +1,10 @@
-"""Whether more data costs more than its share.
+"""Measure whether more data costs more than its share.
 
-Synthetic sets from a thousand samples to a million, one that is larger than memory, and a folder of ten thousand
-images. In throw-away clones under .retrace/, while nothing else runs.
+Measure synthetic sets from a thousand samples to a million, one that is larger than memory, and a
+folder of ten thousand images. Run in throw-away clones under .retrace/, while nothing else runs.
 
-For a set larger than memory, memory is made small: this needs the right to make a control group, as root has it.
+For the set larger than memory, memory is limited. This needs the right to create a control group,
+which root has.
 """
 
 import json
@@ -42,7 +43,7 @@ MANY = {
 
 
 def synthetic(folder: Path, n: int) -> None:
-    """`folder` has MNIST's files, with `n` images of noise for training and a thousand for the test."""
+    """Write MNIST's files to `folder`: `n` images of noise to train, a thousand to test."""
     random = np.random.default_rng(0)
     folder.mkdir(parents=True)
     for count, images, labels in ((n, *mnist.FILES[:2]), (1000, *mnist.FILES[2:])):
@@ -59,17 +60,19 @@ def synthetic(folder: Path, n: int) -> None:
 
 
 def prepared(folder: Path, n: int, before: str = "") -> tuple[Clone, float, float]:
-    """A clone with so many samples in its parts, the seconds that preprocess took, in a shell that does something
-    before, and its peak memory in GiB: of mapped files too, which the kernel takes back when somebody needs it.
+    """Preprocess `n` samples; return the clone, the seconds taken and the peak memory in GiB.
+
+    `before` is a shell command that is run first. The peak includes mapped files, which the kernel
+    takes back when memory is short.
     """
     clone = edited(Clone(folder / f"samples-{n}", "mnist"), MANY)
     synthetic(clone.path / paths.RAW, n)
     began = time.perf_counter()
     if before:
         for file in (clone.path / paths.RAW).iterdir():
-            forget(file)  # or the kernel would count it as another's
-    said = clone.run("bash", "-c", f'{before} exec python -c "$0" stages/preprocess.py', PEAK)
-    peak = int(said.splitlines()[-1])
+            forget(file)  # or the kernel would count it for another process
+    output = clone.run("bash", "-c", f'{before} exec python -c "$0" stages/preprocess.py', PEAK)
+    peak = int(output.splitlines()[-1])
     taken = time.perf_counter() - began
     for file in (clone.path / paths.RAW).iterdir():
         file.unlink()
@@ -77,16 +80,16 @@ def prepared(folder: Path, n: int, before: str = "") -> tuple[Clone, float, floa
 
 
 def speed(clone: Clone, before: str = "") -> float:
-    """Samples a second of training, in a shell that does something before."""
+    """Return the training speed in samples per second. `before` is run in the shell first."""
     demand_quiet()
     if before:
         for file in (clone.path / paths.RAW).iterdir():
-            forget(file)  # or the kernel would count it as another's
-    said = clone.run(
+            forget(file)  # or the kernel would count it for another process
+    output = clone.run(
         "bash", "-c", f"{before} exec python benchmarks/side.py ours mnist steps {STEPS} 0"
     )
-    told = json.loads(said.splitlines()[-1])
-    return told["samples"] / told["seconds"]
+    measurement = json.loads(output.splitlines()[-1])
+    return measurement["samples"] / measurement["seconds"]
 
 
 def flat(folder: Path, n: int) -> Iterator[Figure]:
@@ -102,7 +105,8 @@ def flat(folder: Path, n: int) -> Iterator[Figure]:
             speeds[size].append(speed(clone))
     for size, each in speeds.items():
         yield Figure(f"training, {size:,} samples", 1e6 / median(each), "µs a sample", n)
-    # Not by the least: those have a validation every eight steps, and would hide what the most cost.
+    # Not relative to the smallest sets: they have a validation every eight steps, which would hide
+    # what the largest cost.
     slower = median(speeds[SIZES[-2]]) / median(speeds[SIZES[-1]])
     yield Figure(
         f"a sample of {SIZES[-1]:,} by one of {SIZES[-2]:,}", slower, "times", n, target=1.1
@@ -114,7 +118,8 @@ def larger_than_memory(folder: Path, n: int) -> Iterator[Figure]:
     with limited() as enter:
         if enter is None:
             print(
-                "a set larger than memory: not measured, for want of the right to make a control group",
+                "a set larger than memory: not measured, "
+                "for want of the right to make a control group",
                 flush=True,
             )
             return
@@ -148,7 +153,7 @@ def forget(file: Path) -> None:
 
 @contextmanager
 def limited() -> Iterator[str | None]:
-    """What a shell does to have little memory, its children too; nothing where this user may not limit it."""
+    """Yield a shell command that limits its memory and its children's; None where not allowed."""
     first = (GROUPS / "memory").is_dir()
     group = (GROUPS / "memory" if first else GROUPS) / f"retrace-benchmark-{os.getpid()}"
     try:

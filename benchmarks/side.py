@@ -1,7 +1,8 @@
-"""One side of a comparison, in a process of its own: `python benchmarks/side.py ours cifar_v3 steps 200 0`.
+"""Measure one side of a comparison: `python benchmarks/side.py ours cifar_v3 steps 200 0`.
 
-In a clone that has a recipe's parameters and its data, dealt out: both sides take the same samples. Prints JSON: the
-`seconds` that so many `samples` took, how many samples an epoch has, and the `accuracy` in the test if there was one.
+Run it in a process of its own, in a clone that has a recipe's parameters and its splits: both sides
+use the same samples. Print JSON: the `seconds` that so many `samples` took, how many samples an
+epoch has (`of`), and the `accuracy` of the test if there was one.
 """
 
 import gc
@@ -23,7 +24,7 @@ import untracked
 from retrace.errors import RetraceError
 
 WARM = 10  # steps that are not counted: memory is mapped, kernels are chosen
-Told = dict[str, Any]
+Measurement = dict[str, Any]
 
 
 class EnoughError(Exception):
@@ -46,7 +47,7 @@ class Steps:
         if self.done == WARM + self.n:
             raise EnoughError
 
-    def of(self, run: Callable[[], object]) -> Told:
+    def time(self, run: Callable[[], object]) -> Measurement:
         try:
             while True:
                 before = self.done
@@ -59,8 +60,8 @@ class Steps:
             return {"samples": self.samples, "seconds": time.perf_counter() - self.began}
 
 
-def taught(name: str, what: str, n: int, seed: int) -> Told:
-    """The tutorial's own loop: so many steps; or so many epochs, each with its test; or so many tests."""
+def taught(name: str, what: str, n: int, seed: int) -> Measurement:
+    """Time the tutorial's own loop: `n` steps, `n` epochs with a test each, or `n` tests."""
     import torch
 
     from lab import paths
@@ -71,31 +72,33 @@ def taught(name: str, what: str, n: int, seed: int) -> Told:
     watched = paths.TEST if what == "tests" else paths.VALIDATION  # after each epoch, as ours
     (train, _), (test, _) = storage.load(paths.TRAIN), storage.load(watched)
     tutorial = import_module(f"tutorials.{name}").Tutorial(train, test)
-    gc.freeze()  # as ours: by chance, or not, the collector takes up to a third of a tutorial's time
+    # As on our side: garbage collection takes up to a third of a tutorial's time, by chance.
+    gc.freeze()
     if what == "steps":
         steps = Steps(n)
-        told = steps.of(lambda: [steps.step(samples) for samples in tutorial.epoch()])
+        measurement = steps.time(lambda: [steps.step(samples) for samples in tutorial.epoch()])
     elif what == "tests":
         tutorial.test()
-        told = timed(tutorial.test, n) | {"samples": len(test) * n}
+        measurement = timed(tutorial.test, n) | {"samples": len(test) * n}
     else:
-        told = timed(lambda: (sum(tutorial.epoch()), tutorial.test())[1], n) | {
+        measurement = timed(lambda: (sum(tutorial.epoch()), tutorial.test())[1], n) | {
             "samples": len(train) * n
         }
-    return told | {"of": len(train)}
+    return measurement | {"of": len(train)}
 
 
-def timed(call: Callable[[], float], n: int) -> Told:
-    """`call` tells an accuracy, of which the last counts."""
+def timed(call: Callable[[], float], n: int) -> Measurement:
+    """Time `n` calls of `call`, which returns an accuracy. The last accuracy counts."""
     began = time.perf_counter()
     accuracy = [call() for _ in range(n)][-1]
     return {"seconds": time.perf_counter() - began, "accuracy": accuracy}
 
 
 def ours(what: str, n: int, seed: int) -> None:
-    """The train stage as it is, which tells nobody of its steps and ends where its loop does: so many steps; or the
-    loop, with its validation; or all from a frozen backbone's features to the end of the loop; or so many tests; or the
-    loop again and again.
+    """Run the train stage untracked, measure `what` in it, print that and exit.
+
+    "steps": `n` training steps. "loop": the training loop with its validation. "all": from a frozen
+    backbone's features to the end of the loop. "tests": `n` tests. "again": `n` times the loop.
     """
     untracked.replace()
     text = Path("params.yaml").read_text(encoding="utf-8")
@@ -109,7 +112,7 @@ def ours(what: str, n: int, seed: int) -> None:
 
     train, features, began = Trainer.train, inference.features, 0.0
 
-    def past_the_trunk(*given: Any) -> Any:
+    def timed_features(*given: Any) -> Any:
         nonlocal began
         began = began or time.perf_counter()
         return features(*given)
@@ -130,29 +133,33 @@ def ours(what: str, n: int, seed: int) -> None:
 
         if what == "steps":
             steps = Steps(n)
-            told = steps.of(lambda: trained(lambda step: steps.step(step.n_images)))
+            measurement = steps.time(lambda: trained(lambda step: steps.step(step.n_images)))
         elif what == "tests":
             tested()
-            told = timed(tested, n) | {"samples": len(test) * n}
+            measurement = timed(tested, n) | {"samples": len(test) * n}
         elif what == "again":
-            told = again(trainer, trained, tested, n)
+            measurement = again(trainer, trained, tested, n)
         else:
-            told = timed(trained, 1)
+            measurement = timed(trained, 1)
             if what == "all":
-                told = {"seconds": time.perf_counter() - began}
+                measurement = {"seconds": time.perf_counter() - began}
             else:
-                told |= {"accuracy": tested(), "weights": digest(state.model)}
-        print(json.dumps(told), flush=True)
+                measurement |= {"accuracy": tested(), "weights": digest(state.model)}
+        print(json.dumps(measurement), flush=True)
         os._exit(0)
 
     Trainer.train = watched  # pyright: ignore[reportAttributeAccessIssue]
-    inference.features = past_the_trunk
+    inference.features = timed_features
     runpy.run_path("stages/train.py", run_name="__main__")
 
 
-def again(trainer: Any, trained: Callable[[], float], tested: Callable[[], float], n: int) -> Told:
-    """The loop warms up, and is timed `n` times from the same start, in turns with one that uses whatever kernels are
-    quickest, of which a CUDA graph need not give the same bits.
+def again(
+    trainer: Any, trained: Callable[[], float], tested: Callable[[], float], n: int
+) -> Measurement:
+    """Time the loop `n` times from the same start, after one warm-up.
+
+    Each turn also times the loop with the fastest kernels (`free_s`). A CUDA graph of those need
+    not give the same bits.
     """
     import torch
 
@@ -181,20 +188,24 @@ def again(trainer: Any, trained: Callable[[], float], tested: Callable[[], float
         seconds.append(once(free=False))
         weights.append(digest(state.model))
     named = torch.cuda.get_device_name() if state.device.type == "cuda" else "cpu"
-    told: Told = {"seconds": median(seconds[1:]), "free_s": median(free_s[1:]), "weights": weights}
-    return told | {"accuracy": tested(), "device": named}
+    measurement: Measurement = {
+        "seconds": median(seconds[1:]),
+        "free_s": median(free_s[1:]),
+        "weights": weights,
+    }
+    return measurement | {"accuracy": tested(), "device": named}
 
 
 def digest(model: Any) -> str:
-    """SHA-256 of the weights."""
-    found = hashlib.sha256()
+    """Return the SHA-256 of the weights."""
+    checksum = hashlib.sha256()
     for name, tensor in model.state_dict().items():
-        found.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
-    return found.hexdigest()
+        checksum.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
+    return checksum.hexdigest()
 
 
-def mapped(which: str, n: int) -> Told:
-    """A map of `n` test samples by t-SNE, of their pixels."""
+def mapped(which: str, n: int) -> Measurement:
+    """Time a t-SNE map of the pixels of `n` test samples."""
     from tutorials import tsne
 
     from lab import paths

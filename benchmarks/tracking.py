@@ -1,7 +1,7 @@
-"""What tracking costs, in four figures: of a metric call, of a whole stage, of many runs, of a second `retrace sync`.
+"""Measure what tracking costs: a metric call, a whole stage, many runs, a second `retrace sync`.
 
-The pipeline is run for real on the digits, in a throw-away clone of the working tree under .retrace/. Times are of
-this machine while nothing else runs on it; what is compared is measured in turns.
+Run the real pipeline on the digits, in a throw-away clone of the working tree under .retrace/.
+Times are of this machine while nothing else runs on it. What is compared is measured in turns.
 """
 
 import json
@@ -49,7 +49,7 @@ PARENTS = "tags.`retrace.key` LIKE '%'"
 
 @cache
 def digits(folder: Path) -> Clone:
-    """The clone in `folder` in which all five stages have run, tracked; made when it is first asked for."""
+    """Return the clone in `folder` in which all five stages have run, tracked."""
     clone = Clone(folder / "digits", "digits")
     clone.run("dvc", "repro", "--quiet")
     clone.commit()
@@ -57,7 +57,7 @@ def digits(folder: Path) -> Clone:
 
 
 def metric(folder: Path, n_calls: int) -> list[Figure]:
-    """A call of `EventLog.metrics` with four values, as an epoch has; and making sure that it is on the disk."""
+    """Time `EventLog.metrics` with an epoch's four values, and the sync to the disk after it."""
     record = EventLog(folder, stage="train")
     calls = [_seconds(lambda step=step: record.metrics(EPOCH, step)) for step in range(n_calls)]
     syncs = []
@@ -78,7 +78,7 @@ def metric(folder: Path, n_calls: int) -> list[Figure]:
 
 
 def stage(clone: Clone, name: str, n: int) -> list[Figure]:
-    """A stage as it is and without its tracking, in turns; its inputs are there."""
+    """Time a stage with and without tracking, in turns. Its inputs exist already."""
     commands = {"with": f"stages/{name}.py", "without": f"benchmarks/untracked.py {name}"}
     taken: dict[str, list[float]] = {how: [] for how in commands}
     for turn in range(n):
@@ -101,20 +101,23 @@ def stage(clone: Clone, name: str, n: int) -> list[Figure]:
     ]
 
 
-def many(folder: Path, made: Path, n_runs: int, n_times: int = N_TIMES) -> list[Figure]:
-    """A store with `n_runs` against the store in `made`, in which the pipeline ran once and whose event logs are used."""
+def many(folder: Path, source: Path, n_runs: int, n_times: int = N_TIMES) -> list[Figure]:
+    """Compare a store of `n_runs` runs with the store in `source`, where the pipeline ran once.
+
+    The event logs of `source` are uploaded to both.
+    """
     from retrace.store import backend
 
     few, lots = folder / "few", folder / "lots"
     for each in (few, lots):
-        stores.copy(made / "mlflow.db", each / "mlflow.db")
+        stores.copy(source / "mlflow.db", each / "mlflow.db")
     stores.grow(lots / "mlflow.db", n_runs)
     backend.tidy(f"{backend.SQLITE}{lots / 'mlflow.db'}")  # as at the end of every stage
     n_few, n_lots = (f"{stores.runs(each / 'mlflow.db'):,}" for each in (few, lots))
-    told = []
+    measured = []
     for what, once in {
-        **_starts(made),
-        "the whole upload of a small event log": _upload(made),
+        **_starts(source),
+        "the whole upload of a small event log": _upload(source),
     }.items():
         seconds: dict[Path, list[float]] = {few: [], lots: []}
         for turn in range(n_times + 1):
@@ -124,19 +127,19 @@ def many(folder: Path, made: Path, n_runs: int, n_times: int = N_TIMES) -> list[
                     seconds[each].append(taken)
         small, large = median(seconds[few]), median(seconds[lots])
         target = 1.2 if what.startswith("starting") else None
-        told += [
+        measured += [
             Figure(f"{what}, {n_few} runs in the store", 1000 * small, "ms", n_times),
             Figure(f"{what}, {n_lots} runs", 1000 * large, "ms", n_times),
             Figure(f"{what}, the second by the first", large / small, "times", n_times, target),
         ]
-    return told + _tops(lots, n_times)
+    return measured + _tops(lots, n_times)
 
 
-def _starts(made: Path) -> dict[str, Callable[[Path], float]]:
-    """Seconds that it takes to start a run in the store of a folder: with its parent, or below one that is there."""
+def _starts(source: Path) -> dict[str, Callable[[Path], float]]:
+    """Return timers, in seconds, of starting a run: with its parent, or below an existing one."""
     from retrace.store import backend, runs
 
-    first, later = _events(made, "download")[0], _events(made, "evaluate")[0]
+    first, later = _events(source, "download")[0], _events(source, "evaluate")[0]
 
     def start(folder: Path, key: str, event: Event) -> float:
         with _root(folder):
@@ -154,11 +157,11 @@ def _starts(made: Path) -> dict[str, Callable[[Path], float]]:
     }
 
 
-def _upload(made: Path) -> Callable[[Path], float]:
-    """Seconds that it takes until the store of a folder has all of an event log of evaluate, but for its artifacts."""
+def _upload(source: Path) -> Callable[[Path], float]:
+    """Return a timer, in seconds, of uploading evaluate's event log without its artifacts."""
     from retrace.store.upload import Upload
 
-    events = _events(made, "evaluate")
+    events = _events(source, "evaluate")
 
     def upload(folder: Path) -> float:
         path = _event_log(folder, events, uuid.uuid4().hex)
@@ -169,19 +172,17 @@ def _upload(made: Path) -> Callable[[Path], float]:
 
 
 def _tops(folder: Path, n_times: int) -> list[Figure]:
-    """The best of a store, as MLflow's page lists them: experiments alone, and all runs."""
+    """Time listing the best runs, as MLflow's page does: experiments alone, and all runs."""
     from retrace.store import backend
 
     def listed(which: str) -> float:
-        found: list[Any] = []
+        runs: list[Any] = []
         order = ["metrics.test_accuracy DESC"]
         taken = _seconds(
-            lambda: found.extend(client.search_runs(every, which, order_by=order, max_results=50))
+            lambda: runs.extend(client.search_runs(every, which, order_by=order, max_results=50))
         )
         accuracies = [
-            run.data.metrics["test_accuracy"]
-            for run in found
-            if "test_accuracy" in run.data.metrics
+            run.data.metrics["test_accuracy"] for run in runs if "test_accuracy" in run.data.metrics
         ]
         assert accuracies == sorted(accuracies, reverse=True)
         return taken
@@ -200,12 +201,14 @@ def _tops(folder: Path, n_times: int) -> list[Figure]:
 
 
 def sync(clone: Clone) -> list[Figure]:
-    """What a sync changes after an outage, a kill and an experiment out of DVC's cache; and what a second one does."""
+    """Count the rows that a first and a second sync change.
+
+    Before the first: an outage, a killed stage and an experiment out of DVC's cache.
+    """
     clone.run("python", "stages/preprocess.py", MLFLOW_TRACKING_URI=DEAD)
     lost = event_log.read(event_log.pending(clone.path / EVENT_LOGS)[-1])
-    _event_log(
-        clone.path, lost[:-1], lost[0]["key"]
-    )  # without its end, as of a stage that was killed
+    # Without its end, as of a stage that was killed.
+    _event_log(clone.path, lost[:-1], lost[0]["key"])
     clone.run("dvc", "exp", "run", "--quiet", "--name", "cached")
     states = [stores.rows(clone.path / "mlflow.db")]
     for _ in range(2):
@@ -214,7 +217,8 @@ def sync(clone: Clone) -> list[Figure]:
     first, second = (stores.changed(*pair) for pair in pairwise(states))
     if first == 0:
         raise RetraceError(
-            "the first sync changed no row, so that the second says nothing; look at commands/sync.py"
+            "the first sync changed no row, so that the second says nothing; "
+            "look at commands/sync.py"
         )
     return [
         Figure("rows before a second sync", states[1].total(), "rows", 1),
@@ -224,14 +228,14 @@ def sync(clone: Clone) -> list[Figure]:
     ]
 
 
-def _events(made: Path, name: str) -> list[Event]:
-    """Those of the stage `name` in the folder `made`, which MLflow has."""
-    found = sorted((made / EVENT_LOGS / "uploaded").glob(f"*-{name}-*.jsonl"))
-    if not found:
+def _events(source: Path, name: str) -> list[Event]:
+    """Return the uploaded events of the stage `name` in the folder `source`."""
+    event_logs = sorted((source / EVENT_LOGS / "uploaded").glob(f"*-{name}-*.jsonl"))
+    if not event_logs:
         raise RetraceError(
-            f"{made}: has no uploaded event log of {name}; its stages did not reach MLflow"
+            f"{source}: has no uploaded event log of {name}; its stages did not reach MLflow"
         )
-    return event_log.read(found[0])
+    return event_log.read(event_logs[0])
 
 
 def _event_log(folder: Path, events: list[Event], key: str) -> Path:
