@@ -218,7 +218,7 @@ def sync(clone: Clone) -> list[Figure]:
     if first == 0:
         raise RetraceError(
             "the first sync changed no row, so that the second says nothing; "
-            "look at commands/sync.py"
+            "look at cli/sync.py"
         )
     return [
         Figure("rows before a second sync", states[1].total(), "rows", 1),
