@@ -39,11 +39,7 @@ def log_warnings(run: EventLog, skipped: Sequence[Skipped], shared: Sequence[Dup
         first = skipped[0]
         warn(run, "skipped", skipped, f"skipped, such as {first.file!r} ({first.reason})")
     if shared:
-        pair = shared[0]
-        both = (
-            f"{pair.sample!r} of {pair.split} and {pair.earlier_sample!r} of {pair.earlier_split}"
-        )
-        warn(run, "duplicates", shared, f"in two splits, such as {both}")
+        warn(run, "duplicates", shared, f"in two splits, such as {shared[0]}")
 
 
 def warn(run: EventLog, name: str, rows: Sequence[NamedTuple], reason: str) -> None:

@@ -15,17 +15,7 @@ def main() -> None:
     drawings = params.bind_all(FIGURES, p.figures, "figures")
     samples, _ = storage.load(paths.TEST)
     metrics: dict[str, float] = {}
-    results = artifacts.Results(
-        history=artifacts.load_history(),
-        steps=artifacts.load_steps(),
-        metrics=artifacts.load_metrics(),
-        predictions=artifacts.load_predictions(),
-        samples=samples,
-        batch=artifacts.load_batch(),
-        views=artifacts.load_views(),
-        seed=p.seed,
-        log_metric=metrics.__setitem__,
-    )
+    results = artifacts.load_results(samples, p.seed, metrics.__setitem__)
 
     with retrace.stage("visualize") as run:
         paths.FIGURES.mkdir(parents=True, exist_ok=True)

@@ -19,6 +19,12 @@ class Duplicate(NamedTuple):
     earlier_sample: str
     earlier_label: str
 
+    def __str__(self) -> str:
+        """Name both samples, each with its split."""
+        return (
+            f"{self.sample!r} of {self.split} and {self.earlier_sample!r} of {self.earlier_split}"
+        )
+
 
 def across(splits: Mapping[str, Samples]) -> list[Duplicate]:
     """Return each sample that an earlier split has too, with the first one equal to it.

@@ -223,6 +223,21 @@ def save_views(views: Views) -> None:
     _save(paths.VIEWS, arrays)
 
 
+def load_results(samples: Samples, seed: int, log_metric: Callable[[str, float], None]) -> Results:
+    """Load what train and evaluate saved. Raises DataError if a file is missing or malformed."""
+    return Results(
+        history=load_history(),
+        steps=load_steps(),
+        metrics=load_metrics(),
+        predictions=load_predictions(),
+        samples=samples,
+        batch=load_batch(),
+        views=load_views(),
+        seed=seed,
+        log_metric=log_metric,
+    )
+
+
 def load_views() -> Views:
     """Load the arrays from inside the network. Raises DataError as `load_batch` does."""
     return _load(paths.VIEWS, "evaluate", _read_views)

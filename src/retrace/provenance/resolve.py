@@ -51,7 +51,6 @@ class NamedExperiment:
     notes: tuple[str, ...] = ()
 
 
-
 class Resolver:
     """Looks up names. `away` says why MLflow does not answer, if so."""
 
