@@ -36,8 +36,7 @@ def log_warnings(run: EventLog, skipped: Sequence[Skipped], shared: Sequence[Dup
     """Log skipped files and duplicates across splits to the run, and warn on stderr."""
     run.metrics({"skipped": len(skipped), "duplicates": len(shared)})
     if skipped:
-        first = skipped[0]
-        warn(run, "skipped", skipped, f"skipped, such as {first.file!r} ({first.reason})")
+        warn(run, "skipped", skipped, f"skipped, such as {skipped[0]}")
     if shared:
         warn(run, "duplicates", shared, f"in two splits, such as {shared[0]}")
 

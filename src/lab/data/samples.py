@@ -54,6 +54,10 @@ class Skipped(NamedTuple):
     sha256: str
     reason: str
 
+    def __str__(self) -> str:
+        """Name the file and the reason."""
+        return f"{self.file!r} ({self.reason})"
+
 
 class Splits(NamedTuple):
     """A data set as published: with or without its own validation and test split."""
