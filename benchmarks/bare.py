@@ -1,4 +1,4 @@
-"""The five stages' work as one bare script does it: one process, one import of everything, no graph and no tracking."""
+"""The five stages as one bare script: one process, imports once, no graph, no tracking."""
 
 import importlib.util
 import sys

@@ -1,6 +1,7 @@
-"""What checkpoints cost: the training of params.yaml's recipe with and without them, in turns; and each save, timed.
+"""Measure the cost of checkpoints: train params.yaml's recipe with and without them, in turns.
 
-Trained for real in a throw-away clone of the working tree under .retrace/, while nothing else runs on the machine.
+Each save is timed, too. Trains in a temporary clone of the working tree under .retrace/, while
+nothing else runs on the machine.
 """
 
 import json
@@ -17,7 +18,7 @@ from retrace.pipeline import params_file
 
 LIMIT = 2.0  # per cent of training
 
-# The stage itself, which tells at its end how long training took, and the seconds that each save took of it.
+# Runs the stage, and writes how long training and each of its saves took, in seconds.
 SCRIPT = """
 import json, math, runpy, sys, time
 from retrace import checkpoint
@@ -45,7 +46,7 @@ runpy.run_path("stages/train.py", run_name="__main__")
 
 
 def figures(clone: Clone, n: int) -> list[Figure]:
-    """`n` trainings of each kind, in turns."""
+    """Run `n` trainings of each kind, in turns, and return their figures."""
     seconds: dict[str, list[float]] = {"with": [], "without": []}
     saves: list[list[float]] = []
     for turn in range(n):

@@ -1,4 +1,4 @@
-"""The working tree, copied to where stages can run without touching anything of the user's."""
+"""Clones of the working tree, in which stages run without touching the user's files."""
 
 import os
 import re
@@ -13,17 +13,14 @@ from retrace.pipeline import dvc_cli, git
 
 
 class Clone:
-    """A repository of the working tree's files with one commit, on the data set `dataset`, to run stages in."""
+    """A repository with the working tree's files in one commit, set to the data set `dataset`."""
 
     def __init__(self, path: Path, dataset: str) -> None:
         self.path, self.dataset = path, dataset
-        other = (
-            "DVC_",
-            "MLFLOW_",
-            "PYTHONDONTWRITEBYTECODE",
-        )  # the last: a user's Python keeps what it compiled
-        places = {"PYTHONPATH": "src", "DVC_SITE_CACHE_DIR": str(path.with_suffix(".cache"))}
-        self.env = dvc_cli.environment(*other) | places
+        # The last one: a user's Python keeps its compiled files.
+        removed = ("DVC_", "MLFLOW_", "PYTHONDONTWRITEBYTECODE")
+        added = {"PYTHONPATH": "src", "DVC_SITE_CACHE_DIR": str(path.with_suffix(".cache"))}
+        self.env = dvc_cli.environment(*removed) | added
         listing = git.run("ls-files", "-z", "--cached", "--others", "--exclude-standard").decode()
         for name in filter(os.path.isfile, listing.split("\0")):
             (path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -38,7 +35,7 @@ class Clone:
         self.commit()
 
     def run(self, *command: str, **env: str) -> str:
-        """What it printed. Raises RetraceError with that where it fails."""
+        """Run a command and return its output; raise RetraceError with the output if it fails."""
         ended = subprocess.run(
             command, cwd=self.path, env=self.env | env, capture_output=True, text=True, check=False
         )

@@ -1,7 +1,7 @@
-"""What the pipeline costs beside its work, in time and in memory: on MNIST, in a throw-away clone under .retrace/.
+"""Measure the pipeline's time and memory overhead on MNIST, in a temporary clone in .retrace/.
 
-What is compared is measured in turns, while nothing else runs. The five stages are timed against bare.py, which does
-the same work in one process, without DVC, MLflow and files in between being hashed.
+Alternatives are measured in turns, while nothing else runs. The five stages are compared with
+bare.py, which does the same work in one process, without DVC, MLflow and hashed files.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,19 +18,21 @@ from lab import params, paths
 from retrace import errors
 from retrace.errors import RetraceError
 
-GIB = 1 << 20  # in the kibibytes that the system counts in
-# Little is imported here, since a process begins with the peak of the one that it comes from.
+GIB = 1 << 20  # in KiB, the unit of ru_maxrss
+# Imports little: a process starts with the peak memory of its parent.
 PEAK = """
 import resource, subprocess, sys
 subprocess.run([sys.executable, *sys.argv[1:]], check=True, stdout=subprocess.DEVNULL)
 print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 """
 SHORT = {"epochs: 5": "epochs: 1"}  # work that both sides do alike
-LONG = {"epochs: 5": "epochs: 20"}  # what tracking has to tell
+LONG = {"epochs: 5": "epochs: 20"}  # enough epochs to log
 
 
-def apart(n: int, first: Callable[[], float], second: Callable[[], float]) -> tuple[float, float]:
-    """The median seconds of each, measured in turns."""
+def median_times(
+    n: int, first: Callable[[], float], second: Callable[[], float]
+) -> tuple[float, float]:
+    """Return the median seconds of each call, measured in turns."""
     taken: tuple[list[float], list[float]] = [], []
     for _ in range(n):
         for call, seconds in zip((first, second), taken, strict=True):
@@ -40,7 +42,7 @@ def apart(n: int, first: Callable[[], float], second: Callable[[], float]) -> tu
 
 
 def edited(clone: Clone, changes: dict[str, str]) -> Clone:
-    """The clone with other lines in its params.yaml, committed."""
+    """Edit lines of the clone's params.yaml, commit, and return the clone."""
     text = (clone.path / paths.PARAMS).read_text(encoding="utf-8")
     for old, new in changes.items():
         if text.count(f"\n{old}") != 1:
@@ -54,7 +56,7 @@ def edited(clone: Clone, changes: dict[str, str]) -> Clone:
 
 
 def nothing(folder: Path, n: int) -> Iterator[Figure]:
-    """`dvc repro` where all is up to date."""
+    """Measure `dvc repro` when everything is up to date."""
     clone = edited(Clone(folder / "nothing", "mnist"), SHORT)
     clone.run("dvc", "repro", "--quiet")
     clone.run("dvc", "repro", "--quiet")
@@ -64,10 +66,10 @@ def nothing(folder: Path, n: int) -> Iterator[Figure]:
 
 
 def stages(folder: Path, n: int) -> Iterator[Figure]:
-    """All stages, by DVC and by one script."""
+    """Measure all stages, run by DVC and by one script."""
     clone = edited(Clone(folder / "stages", "mnist"), SHORT)
     clone.run("dvc", "repro", "--quiet")
-    whole, bare = apart(
+    whole, bare = median_times(
         n,
         lambda: clone.seconds("dvc", "repro", "--quiet", "--force"),
         lambda: clone.seconds("python", "benchmarks/bare.py"),
@@ -78,7 +80,7 @@ def stages(folder: Path, n: int) -> Iterator[Figure]:
 
 
 def training(folder: Path, n: int) -> Iterator[Figure]:
-    """The tracking of one training: 20 epochs, six metrics of each, all parameters, the model."""
+    """Measure the tracking of one training: 20 epochs with six metrics, parameters, a model."""
     clone = edited(Clone(folder / "training", "digits"), LONG)
     clone.run("dvc", "repro", "--quiet")
     demand_quiet()
@@ -86,14 +88,16 @@ def training(folder: Path, n: int) -> Iterator[Figure]:
 
 
 def experiment(folder: Path, n: int) -> Iterator[Figure]:
-    """What `dvc exp run` adds to what `dvc repro` does: the first stage, on the digits, which does little. As they are
-    typed: with `--single-item`, DVC would spare `dvc repro` the graph, and `dvc exp run` nothing.
+    """Measure what `dvc exp run` adds to `dvc repro`: a first stage that does little, on digits.
+
+    Both as they are typed: `--single-item` would spare `dvc repro` the graph, but not
+    `dvc exp run`.
     """
     clone = Clone(folder / "experiment", "digits")
     clone.run("dvc", "repro", "--quiet")
     clone.commit()
     one = ("--quiet", "--force", "download")
-    run, repro = apart(
+    run, repro = median_times(
         n,
         lambda: clone.seconds("dvc", "exp", "run", *one),
         lambda: clone.seconds("dvc", "repro", *one),
@@ -104,12 +108,12 @@ def experiment(folder: Path, n: int) -> Iterator[Figure]:
 
 
 def metric(folder: Path, n: int) -> Iterator[Figure]:
-    """A call in the loop."""
+    """Measure a call that logs metrics."""
     yield from tracking.metric(folder, 1000 * n)
 
 
 def memory(folder: Path, n: int) -> Iterator[Figure]:
-    """The largest process of each stage."""
+    """Measure the peak memory of each stage's largest process."""
     clone = edited(Clone(folder / "memory", "mnist"), SHORT)
     clone.run("dvc", "repro", "--quiet")
     for name in params.STAGES:

@@ -130,7 +130,7 @@ def endpoint(url: str, load: Load) -> str:
 
 
 def test_questions(probabilities: Probabilities, name: str, load: Load) -> list[Question]:
-    """Return at most `N_BODIES` requests with different raw test images (n, channels, height, width).
+    """Return at most `N_BODIES` requests with different raw test images, in NCHW layout.
 
     Raises RetraceError if the model takes no such inputs.
     """
@@ -260,7 +260,7 @@ def _lines(model: str, load: Load, measured: Measured) -> Iterator[str]:
 def log(
     client: MlflowClient, model: LoggedModel, load: Mapping[str, int], measured: Mapping[str, float]
 ) -> str:
-    """Log the measurement as a run below the model's experiment, and for the model; return its id."""
+    """Log the measurement for the model, in a run below its experiment; return the run's id."""
     parent = client.get_run(str(model.source_run_id)).data.tags.get("mlflow.parentRunId")
     tags = {
         PROBED: model.model_id,

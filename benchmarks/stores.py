@@ -1,7 +1,7 @@
-"""MLflow's database as rows: a store of many runs, made in seconds, and what changed between two looks at one.
+"""MLflow's database as rows: grow a store to many runs in seconds, and count changed rows.
 
-A large store is a real one whose rows were copied. A copy is as another experiment would be: its own key, its own
-bytes in every output, its own test accuracy.
+A large store is a real one with copied rows. A copy looks like another experiment, with its own
+key, output hashes and test accuracy.
 """
 
 import re
@@ -31,25 +31,25 @@ NAMES = """
     UNION SELECT replace(value, '.dir', '') FROM tags WHERE key LIKE 'dvc.outs.%'
     UNION SELECT value FROM tags WHERE key IN ('retrace.key', 'retrace.journal', 'retrace.inputs')
 """
-HOLE = "\0"  # in a row: where the number of the copy goes
-APART_MS = 60_000  # between the starts of two copies
+HOLE = "\0"  # placeholder in a row for the copy's number
+APART_MS = 60_000  # between the start times of two copies
 
 Row = tuple[Any, ...]
 
 
 def copy(database: Path, target: Path) -> None:
-    """`target` is the database as it is now, also where it is open elsewhere."""
+    """Copy the database to `target`, even while another process has it open."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with closing(sqlite3.connect(database)) as source, closing(sqlite3.connect(target)) as into:
         source.backup(into)
 
 
 def grow(database: Path, n_runs: int) -> None:
-    """The database has `n_runs` runs, or a few more, since whole experiments are copied."""
+    """Copy whole experiments until the database has at least `n_runs` runs."""
     with closing(sqlite3.connect(database)) as connected, connected:
-        held = _count(connected)
-        n_copies = max(0, -(-(n_runs - held) // held))
-        # The number is no hexadecimal one, so that no copy has a name that was there.
+        n_existing = _count(connected)
+        n_copies = max(0, -(-(n_runs - n_existing) // n_existing))
+        # A copy's number is not hexadecimal, so no copy takes an existing name.
         names = re.compile("|".join(re.escape(name) for (name,) in connected.execute(NAMES)))
         for table in TABLES:
             columns = [column for _, column, *_ in connected.execute(f"PRAGMA table_info({table})")]
@@ -60,22 +60,24 @@ def grow(database: Path, n_runs: int) -> None:
 
 
 def runs(database: Path) -> int:
-    """How many runs the database has."""
+    """Return the number of runs in the database."""
     with closing(sqlite3.connect(database)) as connected:
         return _count(connected)
 
 
 def rows(database: Path) -> Counter[tuple[Any, ...]]:
-    """Every row of every table, with the table's name."""
+    """Return every row of every table, with the table's name."""
     with closing(sqlite3.connect(database)) as connected:
-        asked = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
-        tables = [name for (name,) in connected.execute(asked)]
+        query = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
+        tables = [name for (name,) in connected.execute(query)]
         select = {table: f'SELECT * FROM "{table}"' for table in tables}  # noqa: S608 - our own names
-        return Counter((table, *row) for table in tables for row in connected.execute(select[table]))
+        return Counter(
+            (table, *row) for table in tables for row in connected.execute(select[table])
+        )
 
 
 def changed(before: Counter[tuple[Any, ...]], after: Counter[tuple[Any, ...]]) -> int:
-    """How many rows are only in one of them: a row with another value counts twice."""
+    """Count the rows that are in only one of them; a changed row counts twice."""
     return (before - after).total() + (after - before).total()
 
 
@@ -105,7 +107,6 @@ def _filled(column: str, cell: Any, number: int, n_copies: int) -> Any:
     if column in {"start_time", "end_time"} and cell is not None:
         return cell + APART_MS * number
     if column == "value" and isinstance(cell, float):
-        return (
-            cell * (1 + number * 7919 % n_copies) / (n_copies + 1)
-        )  # 7919 is prime: no two alike, in no order
+        # 7919 is prime: all copies get different values, in no order.
+        return cell * (1 + number * 7919 % n_copies) / (n_copies + 1)
     return cell

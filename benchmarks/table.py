@@ -1,4 +1,4 @@
-"""Figures that were measured, as rows of a table in Markdown, and the folder in which they are."""
+"""Measured figures as rows of a Markdown table, and a temporary folder to measure them in."""
 
 import sys
 from argparse import ArgumentParser
@@ -16,7 +16,7 @@ TOP = ("figure", "target", "measured", "n")
 
 @dataclass(frozen=True)
 class Figure:
-    """What was measured, n times, and what it may be at most."""
+    """A figure measured `n` times, and its largest allowed value."""
 
     name: str
     measured: float
@@ -32,8 +32,10 @@ class Figure:
 def measure(
     text: str, known: Mapping[str, tuple[Callable[[Path, int], Iterable[Figure]], int]]
 ) -> None:
-    """The command of a program about which `text` tells: the figures that are named, of those `known`, or all, each as
-    often as is asked or as it has beside it. Exits with 1 where one is missed.
+    """Run a benchmark's command line; `text` is the program's docstring.
+
+    Measures the named figures, or all `known` ones, each `--n` times or as often as `known` says.
+    Exits with 1 if a target is missed.
     """
     parser = ArgumentParser(description=text.partition("\n")[0])
     parser.add_argument("figure", nargs="*", help=f"these alone, of {', '.join(known)}")
@@ -47,7 +49,7 @@ def measure(
 
 
 def show(figures: Iterable[Figure]) -> bool:
-    """Each is printed as soon as it is measured; returns whether one is missed."""
+    """Print each figure as soon as it is measured; return whether one is missed."""
     head(*TOP)
     missed = False
     for figure in figures:
@@ -57,7 +59,7 @@ def show(figures: Iterable[Figure]) -> bool:
 
 
 def head(*names: str) -> None:
-    """The columns are printed."""
+    """Print the header of the table."""
     print(line(*names), line(*["---"] * len(names)), sep="\n", flush=True)
 
 
@@ -85,7 +87,7 @@ def replace(page: Path, begin: str, end: str, lines: Iterable[str]) -> None:
 
 @contextmanager
 def place() -> Iterator[Path]:
-    """A folder for clones, which is gone afterwards; not the system's for such, which may be in memory."""
+    """Yield a temporary folder for clones, on disk: the system's own may be in memory."""
     own = files.root() / ".retrace"
     own.mkdir(exist_ok=True)
     with TemporaryDirectory(dir=own, prefix="benchmark-") as folder:

@@ -1,4 +1,4 @@
-"""A stage without its tracking, `python benchmarks/untracked.py train`: what the pipeline costs if nobody watches."""
+"""Run a stage without tracking, to measure its cost: `python benchmarks/untracked.py train`."""
 
 import runpy
 import sys
@@ -9,7 +9,7 @@ from types import ModuleType
 
 
 class EventLog:
-    """Takes every call, and does nothing."""
+    """An event log that accepts every call and does nothing."""
 
     id = "untracked"
 
@@ -32,16 +32,15 @@ def stage(*_: object) -> Iterator[EventLog]:
 
 
 def replace() -> None:
-    """A stage that is run in this process is not tracked."""
+    """Replace tracking by stubs, for stages run in this process."""
     replaced: dict[str, dict[str, object]] = {
         "retrace.tracking.stage": {"stage": stage},
         "retrace.event_log": {"EventLog": EventLog, "now": lambda: 0},
     }
-    for name, held in replaced.items():
-        sys.modules[name] = ModuleType(
-            name
-        )  # in the place of the real one, whose imports are a part of its cost
-        vars(sys.modules[name]).update(held)
+    for name, attributes in replaced.items():
+        module = ModuleType(name)  # the real module's imports are part of its cost
+        vars(module).update(attributes)
+        sys.modules[name] = module
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
-"""A real browser without a window, told what to do through a pipe (Chrome's DevTools protocol): Debian's Chromium.
+"""Drive headless Chromium (Debian's) through a pipe, by Chrome's DevTools protocol.
 
-It loads files and what this machine serves, and speaks to nobody by itself.
+It loads files and pages served on this machine, and sends nothing in the background.
 """
 
 import base64
@@ -17,19 +17,24 @@ from pathlib import Path
 from typing import Any
 
 FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
-    "--disable-dev-shm-usage", "--hide-scrollbars", "--no-first-run", "--remote-debugging-pipe",
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
+    "--disable-component-update", "--disable-dev-shm-usage", "--hide-scrollbars", "--no-first-run",
+    "--remote-debugging-pipe",
 )  # fmt: skip
-WITHIN_S = 60.0  # that an answer comes
+WITHIN_S = 60.0  # limit for an answer
 
 
 class Browser:
-    """One page in a browser. `faults` are the console's errors and warnings and what could not be loaded; `asked` the
-    addresses that the page wanted.
+    """One page in a browser.
+
+    `faults` lists the console's errors and warnings, and failed requests. `asked` lists the
+    addresses that the page requested.
     """
 
     def __init__(self, reads: int, writes: int) -> None:
-        self._reads, self._writes, self._rest, self._n = reads, writes, b"", 0
+        self._reads, self._writes = reads, writes
+        self._rest = b""
+        self._n = 0
         self._session = ""
         self.faults: list[str] = []
         self.asked: list[str] = []
@@ -38,18 +43,18 @@ class Browser:
     @classmethod
     @contextmanager
     def started(cls) -> Iterator["Browser"]:
-        """Yield a browser with an empty page; afterwards it is gone."""
+        """Start a browser with an empty page, and end it afterwards."""
         program = shutil.which("chromium")
         if program is None:
             raise FileNotFoundError("chromium: not installed; `apt-get install chromium` gets it")
-        told, tells = os.pipe()
-        hears, heard = os.pipe()
+        commands_end, writes = os.pipe()
+        reads, answers_end = os.pipe()
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
             process = subprocess.Popen(
                 [
                     "bash",
                     "-c",
-                    f'exec "$@" 3<&{told} 4>&{heard}',
+                    f'exec "$@" 3<&{commands_end} 4>&{answers_end}',
                     "bash",
                     program,
                     *FLAGS,
@@ -57,24 +62,24 @@ class Browser:
                 ],
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                pass_fds=(told, heard),
+                pass_fds=(commands_end, answers_end),
             )
-            os.close(told)
-            os.close(heard)
+            os.close(commands_end)
+            os.close(answers_end)
             try:
-                browser = cls(hears, tells)
+                browser = cls(reads, writes)
                 browser._attach()
                 yield browser
             finally:
                 process.kill()
                 process.wait()
-                os.close(hears)
-                os.close(tells)
+                os.close(reads)
+                os.close(writes)
 
     def look(
         self, width: int, height: int, *, dark: bool = False, script: bool = True, scale: float = 1
     ) -> None:
-        """From now on the window has this size, in CSS pixels, and this theme; a phone's, if it is narrow."""
+        """Set the window's size in CSS pixels, and its theme; a narrow window is a phone's."""
         narrow = width < 500
         size = {"width": width, "height": height, "deviceScaleFactor": scale, "mobile": narrow}
         self.tell("Emulation.setDeviceMetricsOverride", **size)
@@ -83,7 +88,7 @@ class Browser:
         self.tell("Emulation.setScriptExecutionDisabled", value=not script)
 
     def open(self, address: str | Path) -> None:
-        """The page at `address`, or of a file, is there whole."""
+        """Load the page at `address`, or of a file, and wait until it is complete."""
         self.faults.clear()
         self.asked.clear()
         self._loaded = False
@@ -96,7 +101,7 @@ class Browser:
             self._hear(deadline)
 
     def run(self, script: str) -> Any:
-        """What a JavaScript expression is in the page, as JSON can say it."""
+        """Evaluate a JavaScript expression in the page; return its value, which must fit JSON."""
         answer = self.tell(
             "Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True
         )
@@ -105,20 +110,20 @@ class Browser:
         return answer["result"].get("value")
 
     def scroll_to(self, selector: str) -> None:
-        """The first element that `selector` (of CSS) finds is at the window's top, and the page knows it."""
-        scroll = f"document.querySelector({json.dumps(selector)}).scrollIntoView({{behavior: 'instant'}})"
-        self.run(
-            f"new Promise(done => {{{scroll}; requestAnimationFrame(() => requestAnimationFrame(done))}})"
-        )
+        """Scroll until the first element that matches the CSS `selector` is at the top."""
+        element = f"document.querySelector({json.dumps(selector)})"
+        scroll = f"{element}.scrollIntoView({{behavior: 'instant'}})"
+        frames = "requestAnimationFrame(() => requestAnimationFrame(done))"
+        self.run(f"new Promise(done => {{{scroll}; {frames}}})")
 
     def middle(self, selector: str) -> tuple[float, float]:
-        """Where in the window the first element is that `selector` (of CSS) finds."""
+        """Return the centre of the first element that matches the CSS `selector`."""
         box = f"document.querySelector({json.dumps(selector)}).getBoundingClientRect()"
         x, y = self.run(f"(b => [b.x + b.width / 2, b.y + b.height / 2])({box})")
         return x, y
 
     def point(self, x: float, y: float) -> None:
-        """The mouse is there, in CSS pixels of the window."""
+        """Move the mouse to (x, y), in CSS pixels of the window."""
         self.tell("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
 
     def press(self, key: str) -> None:
@@ -126,23 +131,23 @@ class Browser:
             self.tell("Input.dispatchKeyEvent", type=kind, key=key, code=key)
 
     def shot(self, *, whole: bool = False) -> bytes:
-        """A PNG of the window, or of the `whole` page."""
+        """Return a PNG of the window, or of the `whole` page."""
         return base64.b64decode(
             self.tell("Page.captureScreenshot", format="png", captureBeyondViewport=whole)["data"]
         )
 
     def tell(self, method: str, **values: Any) -> dict[str, Any]:
-        """What the browser answers to a command of the protocol."""
+        """Send a command of the protocol and return the browser's answer."""
         self._n += 1
         message = {"id": self._n, "method": method, "params": values}
         message |= {"sessionId": self._session} if self._session else {}
         os.write(self._writes, json.dumps(message).encode() + b"\0")
         deadline, number = time.monotonic() + WITHIN_S, self._n
-        while (said := self._hear(deadline)).get("id") != number:
+        while (answer := self._hear(deadline)).get("id") != number:
             pass
-        if "error" in said:
-            raise RuntimeError(f"{method}: {said['error']['message']}")
-        return said["result"]
+        if "error" in answer:
+            raise RuntimeError(f"{method}: {answer['error']['message']}")
+        return answer["result"]
 
     def _attach(self) -> None:
         target = self.tell("Target.createTarget", url="about:blank")["targetId"]
@@ -153,7 +158,7 @@ class Browser:
             self.tell(f"{domain}.enable")
 
     def _hear(self, deadline: float) -> dict[str, Any]:
-        """The next message, kept where it is news of the page."""
+        """Wait for the next message, note what it says about the page, and return it."""
         while b"\0" not in self._rest:
             if not select.select([self._reads], [], [], max(0.0, deadline - time.monotonic()))[0]:
                 raise TimeoutError(f"chromium: no answer within {WITHIN_S:.0f} s")
@@ -162,9 +167,9 @@ class Browser:
                 raise ConnectionError("chromium: has ended")
             self._rest += more
         line, _, self._rest = self._rest.partition(b"\0")
-        said = json.loads(line)
-        self._note(said.get("method", ""), said.get("params", {}))
-        return said
+        message = json.loads(line)
+        self._note(message.get("method", ""), message.get("params", {}))
+        return message
 
     def _note(self, event: str, values: dict[str, Any]) -> None:
         match event:

@@ -1,9 +1,10 @@
-"""docs/*.png of pages show them as they are here now: `python docs/screenshots.py`, or with the names of some.
+"""Take the screenshots docs/*.png of pages: `python docs/screenshots.py`, or with some names.
 
-    report    reports/report.html, by `dvc repro`: light, dark with a point of the map looked at, and on a phone
-    mlflow    MLflow's table of the runs here, an experiment opened to its stages, and its own page
+    report    reports/report.html, by `dvc repro`: light; dark, with the mouse on a point of the
+              map; and on a phone
+    mlflow    MLflow's table of the runs here, with an experiment's stages, and a run's own page
 
-To add one: a function that takes a browser and a file to write, and its name in the table.
+To add one: write a function that takes a browser and an output file, and add it to `SHOTS`.
 """
 
 import io
@@ -26,8 +27,9 @@ from retrace.pipeline import params_file
 
 DOCS = Path(__file__).parent
 GAP, GROUND = 24, "#8a929c"  # pixels between the images of a page, and the colour there
-WITHIN_S, REST_S = 60, 2  # that a page of MLflow's is there; and has what it asks for
-COLOURS = 256  # of an image, at most: as many as letters and lines need
+WITHIN_S = 60  # limit until MLflow answers or shows an element
+REST_S = 2  # until its page has loaded what it requests
+COLOURS = 256  # of an image, at most: enough for text and lines
 
 
 def report(browser: Browser, path: Path) -> None:
@@ -49,10 +51,10 @@ def report(browser: Browser, path: Path) -> None:
 def mlflow(browser: Browser, path: Path) -> None:
     with served() as url:
         name = {"experiment_name": params_file.read()["dataset"]}
-        found = requests.get(
+        answer = requests.get(
             f"{url}/api/2.0/mlflow/experiments/get-by-name", name, timeout=WITHIN_S
         ).json()
-        runs = f"{url}/#/experiments/{found['experiment']['experiment_id']}/runs"
+        runs = f"{url}/#/experiments/{answer['experiment']['experiment_id']}/runs"
         browser.look(1500, 640, scale=0.75)
         browser.open(runs)
         for button in (
@@ -78,7 +80,7 @@ def mlflow(browser: Browser, path: Path) -> None:
         time.sleep(REST_S)
         shots = [browser.shot()]
         run = browser.run("document.querySelector('.ag-row a[href*=\"/runs/\"]').href")
-        browser.open("about:blank")  # what only differs behind the # is no other page
+        browser.open("about:blank")  # a change after the # alone loads no page
         browser.look(1150, 640, scale=0.75)
         browser.open(run)
         press(browser, "[data-component-id*='toggle_sidebar_button']")
@@ -88,7 +90,7 @@ def mlflow(browser: Browser, path: Path) -> None:
 
 @contextmanager
 def served() -> Iterator[str]:
-    """The address of MLflow's pages, as `retrace ui` shows them."""
+    """Start `retrace ui` and yield its address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -109,7 +111,7 @@ def served() -> Iterator[str]:
 
 
 def press(browser: Browser, selector: str) -> None:
-    """The first element that `selector` (of CSS) finds, once it is there, has been clicked, and the page is at rest."""
+    """Wait for the first element that matches the CSS `selector`, click it, and wait again."""
     script = f"(e => e && (e.click() ?? true))(document.querySelector({json.dumps(selector)}))"
     deadline = time.monotonic() + WITHIN_S
     while not browser.run(script):

@@ -1,7 +1,8 @@
-"""The tutorials' own loops, as plainly as they teach them: what retrace's are timed against.
+"""The tutorials' own loops, written as the tutorials teach them, to compare retrace with.
 
-Each module has a `Tutorial`, which is `Taught`: float32, torch's own settings, images through a DataLoader one at a
-time. What a tutorial prints, writes for TensorBoard or draws in its loop is left out: it would flatter the other side.
+Each module has a `Tutorial` that follows `Taught`: float32, torch's default settings, images
+through a DataLoader one at a time. Printing, TensorBoard and drawing in the loop are left out:
+they would only slow the tutorials down.
 """
 
 from collections.abc import Iterator
@@ -9,12 +10,12 @@ from typing import Protocol
 
 
 class Taught(Protocol):
-    """A training as a tutorial does it."""
+    """A tutorial's training."""
 
     def epoch(self) -> Iterator[int]:
-        """An epoch of training, which tells the samples of each step when the step is done."""
+        """Train for an epoch; yield each step's number of samples once the step is done."""
         ...
 
     def test(self) -> float:
-        """The share of test samples that are correctly classified, 0..1."""
+        """Return the accuracy on the test split, 0..1."""
         ...

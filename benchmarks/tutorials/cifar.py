@@ -1,6 +1,4 @@
-"""What the trainings on CIFAR-10 have in common (seeds/002): loops over loaders, SGD, losses and accuracies read at
-every step.
-"""
+"""Common code of the CIFAR-10 tutorials (seeds/002): DataLoaders, SGD, metrics at every step."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,7 @@
-"""Two circles (seeds/001): three linear layers with ReLU, Adam at 0.001, all samples in one step, 500 epochs."""
+"""Two circles (seeds/001): three linear layers with ReLU.
+
+Adam at 0.001, full batch, 500 epochs.
+"""
 
 from collections.abc import Iterator
 
@@ -34,7 +37,7 @@ class Tutorial:
         yield len(self.train_y)
 
     def test(self) -> float:
-        """After every epoch, and of the training split too."""
+        """Evaluate on the training and test splits; return the test accuracy."""
         self.model.eval()
         with torch.no_grad():
             train_outputs, test_outputs = self.model(self.train_x), self.model(self.test_x)

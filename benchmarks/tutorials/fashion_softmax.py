@@ -1,6 +1,7 @@
-"""Softmax regression from scratch on Fashion-MNIST (seeds/004): descent at 0.1, batches of 256, 10 epochs.
+"""Softmax regression from scratch on Fashion-MNIST (seeds/004).
 
-With the four workers that d2l's loader, which the tutorial calls, takes (zh.d2l.ai, 3.5).
+Gradient descent at 0.1, batches of 256, 10 epochs. Four workers, as in the loader of d2l that the
+tutorial calls (zh.d2l.ai, 3.5).
 """
 
 from collections.abc import Iterator

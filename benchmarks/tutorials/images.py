@@ -1,7 +1,7 @@
-"""Images as torchvision's MNIST and CIFAR10 give them: one PIL image at a time, turned into a tensor.
+"""Images as torchvision's MNIST and CIFAR10 return them: one PIL image at a time, as a tensor.
 
-These classes themselves want their files where they would have put them, and unpickle CIFAR's; what an item costs is
-the same.
+The classes of torchvision need files in their own layout, and unpickle those of CIFAR. An item
+costs the same here.
 """
 
 from collections.abc import Callable

@@ -1,6 +1,6 @@
-"""VGG16 with another last layer, which alone is trained (seeds/002, 11.1): SGD at 0.01, batches of 64.
+"""VGG16 with a new last layer, the only one that is trained (seeds/002, 11.1).
 
-Without ImageNet's weights, which change no time.
+SGD at 0.01, batches of 64. Without ImageNet's weights, which do not change the time.
 """
 
 from torch import nn, optim

@@ -1,4 +1,6 @@
-"""Write the two files that a team's server is started with. They hold new secrets, and no other user can read them.
+"""Write the two files that a team's server is started with.
+
+They hold new secrets, and no other user can read them.
 
 python settings.py FOLDER
 """

@@ -1,4 +1,4 @@
-"""The comparison with the tutorials: both sides have networks of one size, and a ratio says what it should."""
+"""The comparison with the tutorials: networks of equal size, and verdicts on the ratios."""
 
 import json
 import os
@@ -36,7 +36,7 @@ ROW = Row("some", SAME_RECIPE, "mnist_cnn", "mnist", "steps 1", "steps 1", targe
 
 
 def samples(tutorial: str, n: int = 300) -> Samples:
-    """Some of the kind that a tutorial's network takes, of ten classes or two."""
+    """Return `n` samples that fit a tutorial's network, of ten classes or two."""
     random = np.random.default_rng(0)
     if tutorial == "circles":
         return Samples(random.random((n, 2), np.float32), np.arange(n) % 2, ("in", "out"))
@@ -50,9 +50,9 @@ def samples(tutorial: str, n: int = 300) -> Samples:
     "ignore:This DataLoader will create 4 worker processes", "ignore:Converting a tensor with"
 )
 @pytest.mark.parametrize("tutorial", sorted(set(TRAININGS) - {"vgg16"}))
-def test_a_tutorial_s_loop_takes_every_sample_once_and_is_tested(tutorial: str) -> None:
-    part = samples(tutorial)
-    taught = import_module(f"tutorials.{tutorial}").Tutorial(part, part)
+def test_tutorial_loop_takes_every_sample(tutorial: str) -> None:
+    split = samples(tutorial)
+    taught = import_module(f"tutorials.{tutorial}").Tutorial(split, split)
     assert sum(taught.epoch()) == 300
     assert 0 <= taught.test() <= 1
 
@@ -61,26 +61,28 @@ def test_a_tutorial_s_loop_takes_every_sample_once_and_is_tested(tutorial: str) 
 @pytest.mark.parametrize(
     "row", [row for row in ROWS if row.kind == SAME_RECIPE and row.tutorial in TRAININGS]
 )
-def test_where_the_recipe_is_the_same_the_networks_are_as_large(row: Row) -> None:
+def test_networks_have_equal_size(row: Row) -> None:
     values = recipes.load(row.recipe).values | row.changes
-    part = samples(row.tutorial)
+    split = samples(row.tutorial)
     network = Choice(name=values["model"], settings=values["models"][values["model"]])
     with torch.device("meta" if row.tutorial == "vgg16" else "cpu"):
         module = import_module(f"tutorials.{row.tutorial}")
-        taught = module.network() if row.tutorial == "vgg16" else module.Tutorial(part, part)
-    ours = classifier.build(classifier.card_of(network, part, Scale((0.0,), (1.0,))))
+        taught = module.network() if row.tutorial == "vgg16" else module.Tutorial(split, split)
+    ours = classifier.build(classifier.card_of(network, split, Scale((0.0,), (1.0,))))
     assert sum(weight.numel() for weight in ours.parameters()) == n_weights(taught)
 
 
 def n_weights(taught: object) -> int:
-    """Of the network, whatever the tutorial calls it."""
+    """Count the network's weights, whatever name the tutorial gives it."""
     if isinstance(taught, torch.nn.Module):
         return sum(weight.numel() for weight in taught.parameters())
-    held = vars(taught)
+    attributes = vars(taught)
     tensors = [
-        value for value in held.values() if isinstance(value, torch.Tensor) and value.requires_grad
+        value
+        for value in attributes.values()
+        if isinstance(value, torch.Tensor) and value.requires_grad
     ]
-    networks = [value for name, value in held.items() if name in ("cnn", "model")]
+    networks = [value for name, value in attributes.items() if name in ("cnn", "model")]
     return sum(map(n_weights, networks)) + sum(tensor.numel() for tensor in tensors)
 
 
@@ -96,7 +98,7 @@ def n_weights(taught: object) -> int:
         ("ours", "again", 1),
     ],
 )
-def test_a_side_says_what_so_many_samples_took(folder: Path, which: str, what: str, n: int) -> None:
+def test_side_reports_time_and_samples(folder: Path, which: str, what: str, n: int) -> None:
     shutil.copytree(ROOT / "stages", folder / "stages")
     edited(Stub(folder), {"epochs: 5": "epochs: 1", "batch_size: 128": "batch_size: 16"})
     for path in (paths.TRAIN, paths.VALIDATION, paths.TEST):
@@ -113,30 +115,30 @@ def test_a_side_says_what_so_many_samples_took(folder: Path, which: str, what: s
     ]
     env = os.environ | {"PYTHONPATH": str(ROOT / "src")}
     ended = subprocess.run(command, env=env, check=True, capture_output=True, text=True)
-    told = json.loads(ended.stdout.splitlines()[-1])
+    output = json.loads(ended.stdout.splitlines()[-1])
     expected = {"steps": n * (16 if which == "ours" else 50), "epochs": 800, "tests": 1600}
-    assert told.get("samples") == expected.get(what)
-    assert told["seconds"] > 0
-    assert ("accuracy" in told) == (what != "steps")
+    assert output.get("samples") == expected.get(what)
+    assert output["seconds"] > 0
+    assert ("accuracy" in output) == (what != "steps")
     if what == "again":
-        assert len(told["weights"]) == 2
-        assert len(set(told["weights"])) == 1
-        assert told["free_s"] > 0
+        assert len(output["weights"]) == 2
+        assert len(set(output["weights"])) == 1
+        assert output["free_s"] > 0
 
 
 def measured(**changed: object) -> Measured:
-    said = {
+    values = {
         "unit": "samples/s",
         "taught": [1.0, 2.0, 3.0],
         "ours": [6.0, 6.0, 6.0],
         "accuracies": [],
         "divergences": [],
     }
-    return Measured(**(said | changed))  # pyright: ignore[reportArgumentType]
+    return Measured(**(values | changed))  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize(
-    ("of", "verdict"),
+    ("result", "verdict"),
     [
         (measured(), "met"),
         (measured(ours=[8.0, 8.0, 9.0]), "stretch"),
@@ -146,13 +148,11 @@ def measured(**changed: object) -> Measured:
         (measured(ours=[99.0] * 3, divergences=[(0.3, 0.3)]), "stretch"),
     ],
 )
-def test_a_verdict_is_of_the_ratio_of_the_medians_and_of_the_map(
-    of: Measured, verdict: str
-) -> None:
-    assert of.verdict(ROW) == verdict
+def test_verdict_from_medians_and_map(result: Measured, verdict: str) -> None:
+    assert result.verdict(ROW) == verdict
 
 
-def test_what_is_fast_and_not_as_good_is_missed() -> None:
+def test_fast_but_inaccurate_is_missed() -> None:
     row = Row(
         "some",
         SAME_ACCURACY,
@@ -172,15 +172,15 @@ def test_what_is_fast_and_not_as_good_is_missed() -> None:
     )
 
 
-def test_the_tutorial_s_time_is_that_of_all_its_epochs() -> None:
+def test_tutorial_time_covers_all_epochs() -> None:
     row = Row("some", SAME_ACCURACY, "mnist_fast", "mnist", "steps 1", "loop 1", 35, 60, epochs=20)
-    told = {"samples": 500.0, "seconds": 2.0, "of": 1000.0}
-    assert bench.figure(told, row, by_speed=False) == 80
-    assert bench.figure(told, row, by_speed=True) == 250
+    output = {"samples": 500.0, "seconds": 2.0, "of": 1000.0}
+    assert bench.figure(output, row, by_speed=False) == 80
+    assert bench.figure(output, row, by_speed=True) == 250
     assert bench.figure({"seconds": 3.0}, ROW, by_speed=False) == 3
 
 
-def test_nothing_is_measured_while_something_else_runs() -> None:
+def test_busy_machine_is_refused() -> None:
     with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
         try:
             with pytest.raises(
@@ -191,13 +191,13 @@ def test_nothing_is_measured_while_something_else_runs() -> None:
             busy.kill()
 
 
-def test_the_record_and_the_page_are_written(folder: Path) -> None:
+def test_record_and_page_are_written(folder: Path) -> None:
     for path in (bench.RECORD, bench.PICTURE):
         path.parent.mkdir(parents=True)
     bench.PAGE.write_text(f"before\n{bench.BEGIN}old\n{bench.END}\nafter\n")
-    found = {row.name: measured(accuracies=[1.0]) for row in ROWS[:3]}
-    bench.write(found)
-    assert bench.recorded() == found
+    measurements = {row.name: measured(accuracies=[1.0]) for row in ROWS[:3]}
+    bench.write(measurements)
+    assert bench.recorded() == measurements
     text = bench.PAGE.read_text()
     assert text.startswith(f"before\n{bench.BEGIN}| on two CPU cores |")
     assert "old" not in text
@@ -205,7 +205,7 @@ def test_the_record_and_the_page_are_written(folder: Path) -> None:
     assert bench.PICTURE.read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_page_shows_the_record(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_page_shows_record(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     record = json.loads((ROOT / bench.RECORD).read_text())["rows"]
     text = (ROOT / bench.PAGE).read_text().split(bench.BEGIN)[1].split(bench.END)[0]
@@ -226,33 +226,31 @@ def test_the_page_shows_the_record(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"is_recorded": False}, "MISSED"),
     ],
 )
-def test_on_a_gpu_a_time_counts_with_the_accuracy_and_the_same_bits(
-    changed: dict[str, Any], verdict: str
-) -> None:
+def test_gpu_verdict_needs_accuracy_and_bits(changed: dict[str, Any], verdict: str) -> None:
     row = gpu.Row("some", "cifar10_airbench", 3, 1.3, reaches=0.94)
-    said = {
+    values = {
         "seconds": 2.0,
         "free_s": 2.0,
         "accuracy": 0.94,
         "weights": ["a", "a", "a"],
         "where": "a GPU",
     }
-    said["is_recorded"] = True
-    assert gpu.Measured(**(said | changed)).verdict(row) == verdict
+    values["is_recorded"] = True
+    assert gpu.Measured(**(values | changed)).verdict(row) == verdict
 
 
-def test_the_gpu_page_shows_the_record(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpu_page_shows_record(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     text = (ROOT / gpu.PAGE).read_text().split(gpu.BEGIN)[1].split(gpu.END)[0]
     assert text.splitlines() == list(gpu.table(gpu.recorded()))
 
 
 @pytest.mark.parametrize("row", gpu.ROWS)
-def test_what_is_trained_on_a_gpu_is_a_recipe(row: gpu.Row) -> None:
+def test_gpu_rows_are_recipes(row: gpu.Row) -> None:
     assert recipes.load(row.recipe).values.keys() >= row.changes.keys()
 
 
-def test_without_a_gpu_nothing_is_measured() -> None:
+def test_gpu_missing_measures_nothing() -> None:
     env = os.environ | {"PYTHONPATH": str(ROOT / "src"), "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, str(ROOT / "benchmarks" / "gpu.py"), "--write"]
     ended = subprocess.run(command, cwd=ROOT, env=env, check=False, capture_output=True, text=True)
@@ -262,38 +260,36 @@ def test_without_a_gpu_nothing_is_measured() -> None:
 
 
 @pytest.mark.slow
-def test_a_training_is_measured_as_on_a_gpu(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_gpu_measure_runs_on_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(files, "root", lambda: tmp_path)  # whose cache is used
+    monkeypatch.setattr(files, "root", lambda: tmp_path)  # so that its cache is used
     loop = gpu.Row("digits", "digits_tsne", 60, 30)
     stage = replace(loop, cold=True)
     monkeypatch.setattr(gpu, "ROWS", (loop, stage))
     clone = gpu.prepared(tmp_path, loop)
     for row in loop, stage:
-        of = gpu.measure(clone, row)
-        assert len(of.weights) == gpu.TIMES + 2
-        assert len(set(of.weights)) == 1
-        assert of.accuracy > 0.8
-        assert 0 < of.seconds < 60
-        assert bool(of.free_s) == (row is loop)
-        assert of.where.startswith("cpu, at ")
+        result = gpu.measure(clone, row)
+        assert len(result.weights) == gpu.TIMES + 2
+        assert len(set(result.weights)) == 1
+        assert result.accuracy > 0.8
+        assert 0 < result.seconds < 60
+        assert bool(result.free_s) == (row is loop)
+        assert result.where.startswith("cpu, at ")
 
 
 @pytest.mark.parametrize("n", [5, 250])
-def test_synthetic_samples_are_read_as_mnist(
+def test_synthetic_samples_read_as_mnist(
     folder: Path, monkeypatch: pytest.MonkeyPatch, n: int
 ) -> None:
     monkeypatch.setattr(scale, "BLOCK", 100)
     scale.synthetic(paths.RAW, n)
-    parts = mnist.read(paths.RAW)
-    assert parts.test is not None
-    assert (parts.train.inputs.shape, len(parts.test)) == ((n, 1, 28, 28), 1000)
-    assert set(parts.train.labels[:5]) == {0, 1, 2, 3, 4}
+    splits = mnist.read(paths.RAW)
+    assert splits.test is not None
+    assert (splits.train.inputs.shape, len(splits.test)) == ((n, 1, 28, 28), 1000)
+    assert set(splits.train.labels[:5]) == {0, 1, 2, 3, 4}
 
 
-def test_a_clone_s_parameters_are_changed_where_they_are_as_expected(folder: Path) -> None:
+def test_edited_refuses_unexpected_lines(folder: Path) -> None:
     clone = Stub(folder)
     edited(clone, {"epochs: 5": "epochs: 1"})
     assert "\nepochs: 1" in paths.PARAMS.read_text()
@@ -301,7 +297,7 @@ def test_a_clone_s_parameters_are_changed_where_they_are_as_expected(folder: Pat
         edited(clone, {"epochs: 5": "epochs: 1"})
 
 
-def test_a_photograph_is_one(folder: Path) -> None:
+def test_photograph_is_jpeg(folder: Path) -> None:
     first = scale.photograph(0)
     assert 5_000 < len(first) < 40_000
     assert first != scale.photograph(1)

@@ -1,4 +1,4 @@
-"""The table of results: from MLflow's numbers alone, and nothing is run that MLflow has."""
+"""The table of results: built from MLflow's runs; runs only what MLflow lacks."""
 
 import json
 import shutil
@@ -25,7 +25,7 @@ PAGE = f"# title\n\n{results.BEGIN}| old |\n{results.END}\n\n## more\n"
 
 @pytest.fixture
 def client(folder: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
-    """The store of a folder that has the recipes and their page."""
+    """A client of a folder's store; the folder has the recipes and their page."""
     shutil.copytree(ROOT / recipes.FOLDER, recipes.FOLDER)
     shutil.copy(empty_store, folder)
     monkeypatch.setattr(results, "uncommitted", str)
@@ -42,10 +42,14 @@ def log(
     status: str = "FINISHED",
     **tags: str,
 ) -> str:
-    """A run as tracking leaves a parent; its id."""
+    """Log a parent run as tracking does; return its id."""
     experiment = client.get_experiment_by_name(values["dataset"])
-    place = experiment.experiment_id if experiment else client.create_experiment(values["dataset"])
-    run = client.create_run(place, tags={"mlflow.source.git.commit": "c0ffee"} | tags).info.run_id
+    experiment_id = (
+        experiment.experiment_id if experiment else client.create_experiment(values["dataset"])
+    )
+    run = client.create_run(
+        experiment_id, tags={"mlflow.source.git.commit": "c0ffee"} | tags
+    ).info.run_id
     scores = {} if accuracy is None else {"test_accuracy": accuracy, "test_recall": accuracy / 2}
     client.log_batch(
         run,
@@ -70,19 +74,19 @@ def seeded(recipe: str, seed: int) -> Values:
     return next(values for values in results.experiments_of(recipe) if values["seed"] == seed)
 
 
-def test_a_tested_run_of_the_very_same_parameters_is_found_and_the_newest_of_two(
+def test_newest_run_of_same_params_is_found(
     client: MlflowClient,
 ) -> None:
     values = seeded("mnist_tutorial", 1)
     assert results.found(client, values) is None
     log(client, values, 0.5)
     newest = log(client, values, 0.6)
-    found = results.found(client, values)
-    assert found
-    assert found.info.run_id == newest
+    run = results.found(client, values)
+    assert run
+    assert run.info.run_id == newest
 
 
-def test_settings_of_what_is_not_chosen_do_not_count(client: MlflowClient) -> None:
+def test_unchosen_settings_do_not_count(client: MlflowClient) -> None:
     values = seeded("mnist_tutorial", 1)
     log(client, values, 0.5)
     assert results.found(
@@ -104,7 +108,7 @@ def test_settings_of_what_is_not_chosen_do_not_count(client: MlflowClient) -> No
     ],
     ids=str,
 )
-def test_another_an_untested_an_unfinished_and_a_child_run_are_not(
+def test_other_and_unfinished_runs_ignored(
     client: MlflowClient, change: Values, accuracy: float | None, status: str, tags: dict[str, str]
 ) -> None:
     values = seeded("mnist_tutorial", 1) | {"lr": 1.0}
@@ -114,7 +118,7 @@ def test_another_an_untested_an_unfinished_and_a_child_run_are_not(
     assert results.found(client, values)
 
 
-def test_a_result_is_the_parent_s_with_the_newest_training_s_time(client: MlflowClient) -> None:
+def test_result_has_newest_training_time(client: MlflowClient) -> None:
     values = seeded("mnist_tutorial", 1)
     run = log(client, values, 0.5)
     log_training(client, run, 10.0)
@@ -126,7 +130,7 @@ def test_a_result_is_the_parent_s_with_the_newest_training_s_time(client: Mlflow
     assert results.result_of(client, client.get_run(other)).train_s is None
 
 
-def test_the_table_has_a_row_a_recipe_with_results(client: MlflowClient) -> None:
+def test_table_has_row_for_each_recipe(client: MlflowClient) -> None:
     for recipe, accuracies in (
         ("cifar10_v3", (0.88,)),
         ("imbalanced_focal", (0.9, 0.8, 0.82)),
@@ -136,16 +140,18 @@ def test_the_table_has_a_row_a_recipe_with_results(client: MlflowClient) -> None
             run = log(client, seeded(recipe, seed), accuracy)
             log_training(client, run, 10.0 + seed**2)
     assert results.table(results.measured(client)) == (
-        "| recipe | n | epochs | test accuracy: mean (least..most) | balanced | training, s | on | the tutorial |\n"
+        "| recipe | n | epochs | test accuracy: mean (least..most) "
+        "| balanced | training, s | on | the tutorial |\n"
         "| --- | --- | --- | --- | --- | --- | --- | --- |\n"
         "| `cifar10_v3` | 1 | 150 | 88.00 % |  | 10.0 | abacus, 2 rods | about 88 % |\n"
-        "| `imbalanced_focal` | 3 | 10 | 84.00 % (80.00..90.00) | 42.00 % | 11.0 | abacus, 2 rods |  |\n"
+        "| `imbalanced_focal` | 3 | 10 | 84.00 % (80.00..90.00) "
+        "| 42.00 % | 11.0 | abacus, 2 rods |  |\n"
         "| `mnist_cnn` | 1 | 5 | 99.00 % |  | 10.0 | abacus, 2 rods |  |\n"
     )
 
 
 class Runs:
-    """Stands in for DVC: notes what is run, and logs it to MLflow where it should."""
+    """A stub of DVC that records the seeds it runs, and logs them to MLflow if `logs`."""
 
     def __init__(self, client: MlflowClient, code: int = 0, *, logs: bool = True) -> None:
         self.client, self.code, self.logs = client, code, logs
@@ -158,9 +164,7 @@ class Runs:
         return self.code
 
 
-def test_what_mlflow_has_is_not_run_unless_asked_again(
-    client: MlflowClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_known_results_are_not_rerun(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
     log(client, seeded("mnist_cnn", 1), 0.5)
     monkeypatch.setattr(results, "run", runs := Runs(client))
     assert results.run_missing(client, ["mnist_cnn"], again=False) == []
@@ -172,23 +176,22 @@ def test_what_mlflow_has_is_not_run_unless_asked_again(
 
 
 @pytest.mark.parametrize(
-    ("code", "logs", "said"),
+    ("code", "logs", "message"),
     [(255, False, "DVC exited with 255"), (0, False, "MLflow does not have the run")],
 )
-def test_what_fails_is_told_and_the_others_go_on(
-    client: MlflowClient, monkeypatch: pytest.MonkeyPatch, code: int, logs: bool, said: str
+def test_failures_do_not_stop_the_others(
+    client: MlflowClient, monkeypatch: pytest.MonkeyPatch, code: int, logs: bool, message: str
 ) -> None:
     monkeypatch.setattr(results, "run", Runs(client, code, logs=logs))
     failed = results.run_missing(client, ["mnist_cnn", "cifar10_v3"], again=False)
     assert failed == [
-        f"{n}: {said}" for n in (*(f"mnist_cnn, seed {s}" for s in range(3)), "cifar10_v3, seed 0")
+        f"{n}: {message}"
+        for n in (*(f"mnist_cnn, seed {s}" for s in range(3)), "cifar10_v3, seed 0")
     ]
 
 
 @pytest.mark.usefixtures("client")
-def test_an_experiment_is_dvc_s_with_the_recipe_s_values_and_the_seed(
-    folder: Path, monkeypatch: Any
-) -> None:
+def test_run_sets_recipe_values_and_seed(folder: Path, monkeypatch: Any) -> None:
     program = folder / "bin" / "dvc"
     program.parent.mkdir()
     program.write_text(f"#!/bin/sh\nprintf '%s\\n' \"$@\" >> {folder}/typed\n[ $2 = remove ]\n")
@@ -204,22 +207,22 @@ def test_an_experiment_is_dvc_s_with_the_recipe_s_values_and_the_seed(
     assert params_file.read() == values
 
 
-def test_a_picture_goes_to_docs_and_no_result_is_lost(
+def test_write_copies_figure_keeps_results(
     client: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(results, "run", Runs(client))
     run = log(client, seeded("circles_relu", 0), 0.5)
-    Path("decision_boundary.png").write_bytes(b"picture")
+    Path("decision_boundary.png").write_bytes(b"figure")
     client.log_artifact(run, "decision_boundary.png", "reports/figures")
-    found = results.measured(client)
-    results.write(client, found)
-    assert Path("docs/circles_relu.png").read_bytes() == b"picture"
-    results.write(client, found | {"circles_relu": []})
+    measured = results.measured(client)
+    results.write(client, measured)
+    assert Path("docs/circles_relu.png").read_bytes() == b"figure"
+    results.write(client, measured | {"circles_relu": []})
     assert "circles_relu" in json.loads(results.RECORD.read_text())["results"]
     assert "| `circles_relu` | 1 |" in results.PAGE.read_text()
 
 
-def test_headers_and_page_have_the_recorded_results() -> None:
+def test_headers_and_page_match_record() -> None:
     record = json.loads((ROOT / results.RECORD).read_text())["results"]
     measured = {
         recipe: [Result(**each) for each in results_] for recipe, results_ in record.items()
@@ -244,7 +247,7 @@ def test_uncommitted_code_gives_no_results(
         called(monkeypatch, "--only", "mnist_cnn")
 
 
-def test_only_the_page_s_table_is_replaced() -> None:
+def test_with_table_replaces_only_the_table() -> None:
     once = results.with_table(PAGE, "| new |\n")
     assert once == PAGE.replace("old", "new")
     assert results.with_table(once, "| new |\n") == once
@@ -253,7 +256,7 @@ def test_only_the_page_s_table_is_replaced() -> None:
 @pytest.mark.parametrize(
     "page", ["", PAGE.replace(results.BEGIN, ""), PAGE.replace(results.END, ""), PAGE * 2]
 )
-def test_a_page_without_its_marks_is_refused(page: str) -> None:
+def test_page_without_marks_is_refused(page: str) -> None:
     with pytest.raises(
         RetraceError,
         match="docs/recipes.md: has not one <!-- results --> before one <!-- /results -->",
@@ -266,7 +269,7 @@ def called(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
     results.main()
 
 
-def test_all_is_written_at_the_end_only_if_asked(
+def test_results_are_written_only_if_asked(
     client: MlflowClient, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(results, "run", Runs(client))
@@ -286,7 +289,7 @@ def test_all_is_written_at_the_end_only_if_asked(
     assert client.get_run(numbers[0]["run_id"]).data.params["seed"] == "0"
 
 
-def test_a_failure_is_said_and_is_the_exit_code(
+def test_failure_sets_exit_code(
     client: MlflowClient, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(results, "run", Runs(client, 255, logs=False))
@@ -296,7 +299,7 @@ def test_a_failure_is_said_and_is_the_exit_code(
     assert capsys.readouterr().err == "cifar10_v3, seed 0: DVC exited with 255\n"
 
 
-def test_the_list_runs_nothing_and_says_what_would_be_run_and_what_is_left_out_and_why(
+def test_list_runs_nothing(
     client: MlflowClient, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     log(client, seeded("mnist_cnn", 1), 0.5)
@@ -311,7 +314,7 @@ def test_the_list_runs_nothing_and_says_what_would_be_run_and_what_is_left_out_a
 
 
 @pytest.mark.usefixtures("client")
-def test_a_recipe_that_is_not_there_and_a_readme_without_markers_are_refused_before_anything_runs(
+def test_bad_recipe_or_page_is_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
@@ -323,6 +326,6 @@ def test_a_recipe_that_is_not_there_and_a_readme_without_markers_are_refused_bef
         called(monkeypatch, "--write")
 
 
-def test_every_name_in_its_tables_is_a_recipe() -> None:
+def test_names_in_tables_are_recipes() -> None:
     names = {file.stem for file in (ROOT / recipes.FOLDER).glob("*.yaml")}
     assert {*results.SEEDS, *results.NEEDS, *results.TUTORIAL} <= names

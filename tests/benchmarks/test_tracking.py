@@ -1,4 +1,4 @@
-"""The program that measures tracking, with stores and clones so small that it takes seconds."""
+"""Measuring tracking, with stores and clones so small that it takes seconds."""
 
 import os
 import re
@@ -25,7 +25,7 @@ from retrace.tracking import stage
 
 
 @pytest.fixture
-def made(folder: Path, empty_store: Path, beside: None) -> Path:
+def experiment_folder(folder: Path, empty_store: Path, beside: None) -> Path:
     """A folder whose store has an experiment with two stages, download and evaluate."""
     shutil.copy(empty_store, folder / "mlflow.db")
     with stage.stage("download"):
@@ -39,7 +39,7 @@ def made(folder: Path, empty_store: Path, beside: None) -> Path:
     return folder
 
 
-def test_the_cost_of_a_metric_call_is_measured_on_an_event_log(tmp_path: Path) -> None:
+def test_metric_call_cost_on_event_log(tmp_path: Path) -> None:
     call, worst, sync = benchmark.metric(tmp_path, 50)
     assert (call.target, call.unit, call.n) == (20, "µs", 50)
     assert 0 < call.measured <= worst.measured
@@ -48,59 +48,58 @@ def test_the_cost_of_a_metric_call_is_measured_on_an_event_log(tmp_path: Path) -
     assert written.read_text().count('"kind": "metrics"') == 100
 
 
-def test_a_large_store_is_of_experiments_that_are_told_apart(made: Path) -> None:
-    before = stores.rows(made / "mlflow.db")
-    stores.grow(made / "mlflow.db", 32)
-    assert stores.runs(made / "mlflow.db") == 33
-    assert before <= stores.rows(made / "mlflow.db")
-    client = mlflow.MlflowClient(f"sqlite:///{made / 'mlflow.db'}")
-    found = client.search_runs(
+def test_grow_copies_distinct_experiments(experiment_folder: Path) -> None:
+    before = stores.rows(experiment_folder / "mlflow.db")
+    stores.grow(experiment_folder / "mlflow.db", 32)
+    assert stores.runs(experiment_folder / "mlflow.db") == 33
+    assert before <= stores.rows(experiment_folder / "mlflow.db")
+    client = mlflow.MlflowClient(f"sqlite:///{experiment_folder / 'mlflow.db'}")
+    runs = client.search_runs(
         [experiment.experiment_id for experiment in client.search_experiments()]
     )
-    parents = {run.info.run_id: run for run in found if "retrace.key" in run.data.tags}
+    parents = {run.info.run_id: run for run in runs if "retrace.key" in run.data.tags}
     assert len({run.data.tags["retrace.key"] for run in parents.values()}) == 11
     assert len({run.data.metrics["test_accuracy"] for run in parents.values()}) == 11
-    children = [run for run in found if "retrace.stage" in run.data.tags]
+    children = [run for run in runs if "retrace.stage" in run.data.tags]
     assert len({run.data.tags["retrace.journal"] for run in children}) == 22
     for run in children:
         above = parents[run.data.tags["mlflow.parentRunId"]]
         assert above.data.tags[f"retrace.run.{run.data.tags['retrace.stage']}"] == run.info.run_id
 
 
-def test_a_store_that_is_large_enough_does_not_grow(made: Path) -> None:
-    stores.grow(made / "mlflow.db", 2)
-    assert stores.runs(made / "mlflow.db") == 3
+def test_large_store_does_not_grow(experiment_folder: Path) -> None:
+    stores.grow(experiment_folder / "mlflow.db", 2)
+    assert stores.runs(experiment_folder / "mlflow.db") == 3
 
 
-def test_starting_uploading_and_listing_are_measured_on_both_stores(
-    made: Path, tmp_path: Path
-) -> None:
-    told = {
-        figure.name: figure for figure in benchmark.many(tmp_path / "stores", made, 60, n_times=2)
+def test_starts_measured_on_both_stores(experiment_folder: Path, tmp_path: Path) -> None:
+    figures = {
+        figure.name: figure
+        for figure in benchmark.many(tmp_path / "stores", experiment_folder, 60, n_times=2)
     }
-    assert told["starting a run and its parent, the second by the first"].target == 1.2
-    assert told["starting a run below its parent, the second by the first"].target == 1.2
-    assert told["the top 50 experiments by test accuracy"].target == 0.2
-    assert {name for name in told if name.endswith("60 runs")} == {
+    assert figures["starting a run and its parent, the second by the first"].target == 1.2
+    assert figures["starting a run below its parent, the second by the first"].target == 1.2
+    assert figures["the top 50 experiments by test accuracy"].target == 0.2
+    assert {name for name in figures if name.endswith("60 runs")} == {
         "starting a run and its parent, 60 runs",
         "starting a run below its parent, 60 runs",
         "the whole upload of a small event log, 60 runs",
     }
-    assert all(figure.measured > 0 for figure in told.values())
-    # Of three turns, the first of which opens the database: a parent and a child; as much again, twice; an upload.
+    assert all(figure.measured > 0 for figure in figures.values())
+    # Three turns of each, the first to open the database: a pair; a pair and a child; an upload.
     assert stores.runs(tmp_path / "stores" / "few" / "mlflow.db") == 3 + 3 * (2 + 3 + 2)
     assert stores.runs(tmp_path / "stores" / "lots" / "mlflow.db") == 60 + 3 * (2 + 3 + 2)
-    assert stores.runs(made / "mlflow.db") == 3
+    assert stores.runs(experiment_folder / "mlflow.db") == 3
     assert "DVC_ROOT" not in os.environ
 
 
-def test_a_folder_whose_stages_did_not_reach_mlflow_says_so(tmp_path: Path, made: Path) -> None:
-    shutil.rmtree(made / ".retrace" / "journal" / "uploaded")
+def test_missing_upload_is_reported(tmp_path: Path, experiment_folder: Path) -> None:
+    shutil.rmtree(experiment_folder / ".retrace" / "journal" / "uploaded")
     with pytest.raises(RetraceError, match="has no uploaded event log of download"):
-        benchmark.many(tmp_path / "stores", made, 6, n_times=1)
+        benchmark.many(tmp_path / "stores", experiment_folder, 6, n_times=1)
 
 
-def test_a_stage_is_run_with_and_without_in_turns(tmp_path: Path) -> None:
+def test_stage_runs_alternate_tracking(tmp_path: Path) -> None:
     clone = Stub(tmp_path, seconds=1.5)
     with_tracking, without, difference = benchmark.stage(clone, "train", 3)
     assert (with_tracking.measured, without.measured, difference.measured) == (2.5, 1.0, 1.5)
@@ -111,7 +110,7 @@ def test_a_stage_is_run_with_and_without_in_turns(tmp_path: Path) -> None:
     assert (difference.name, difference.target) == ("tracking of evaluate on mnist", None)
 
 
-def test_an_untracked_stage_makes_its_outputs_and_nothing_else(folder: Path) -> None:
+def test_untracked_stage_writes_only_outputs(folder: Path) -> None:
     shutil.copytree(ROOT / "stages", folder / "stages")
     chosen = paths.PARAMS.read_text().replace("\ndataset: mnist", "\ndataset: digits")
     paths.PARAMS.write_text(chosen)
@@ -124,9 +123,7 @@ def test_an_untracked_stage_makes_its_outputs_and_nothing_else(folder: Path) -> 
     assert [path.name for path in paths.RAW.iterdir()] == ["digits.csv"]
 
 
-def test_a_clone_has_the_working_tree_on_the_chosen_data_set_and_no_store_of_the_user_s(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_clone_copies_working_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("DVC_ROOT", str(ROOT))
@@ -142,7 +139,7 @@ def test_a_clone_has_the_working_tree_on_the_chosen_data_set_and_no_store_of_the
 
 
 @pytest.mark.parametrize(("again", "missed"), [(0, False), (2, True)])
-def test_what_a_second_sync_changes_is_counted(made: Path, again: int, missed: bool) -> None:
+def test_second_sync_changes_are_counted(experiment_folder: Path, again: int, missed: bool) -> None:
     class Syncing(Stub):
         def run(self, *command: str, **_: str) -> str:
             if benchmark.SYNC in command:
@@ -151,26 +148,26 @@ def test_what_a_second_sync_changes_is_counted(made: Path, again: int, missed: b
                     store.execute("UPDATE runs SET name = name || 'x' WHERE rowid <= ?", (n_rows,))
             return super().run(*command)
 
-    uploaded = made / ".retrace" / "journal" / "uploaded"
+    uploaded = experiment_folder / ".retrace" / "journal" / "uploaded"
     lost = next(uploaded.glob("*-evaluate-*"))
     lost.rename(uploaded.parent / lost.name)
-    told = {figure.name: figure for figure in benchmark.sync(Syncing(made))}
-    assert told["rows that the first sync changed"].measured == 2
-    assert told["rows that the second sync changed"].measured == 2 * again
-    assert told["rows that the second sync changed"].missed is missed
+    figures = {figure.name: figure for figure in benchmark.sync(Syncing(experiment_folder))}
+    assert figures["rows that the first sync changed"].measured == 2
+    assert figures["rows that the second sync changed"].measured == 2 * again
+    assert figures["rows that the second sync changed"].missed is missed
     killed = [path for path in uploaded.parent.glob("*.jsonl") if path.name != lost.name]
     assert [path.read_text().count('"kind": "end"') for path in killed] == [0]
 
 
-def test_a_first_sync_that_changes_nothing_proves_nothing(made: Path) -> None:
-    uploaded = made / ".retrace" / "journal" / "uploaded"
+def test_first_sync_must_change_rows(experiment_folder: Path) -> None:
+    uploaded = experiment_folder / ".retrace" / "journal" / "uploaded"
     lost = next(uploaded.glob("*-evaluate-*"))
     lost.rename(uploaded.parent / lost.name)
     with pytest.raises(RetraceError, match="the first sync changed no row"):
-        benchmark.sync(Stub(made))
+        benchmark.sync(Stub(experiment_folder))
 
 
-def test_a_figure_is_a_row_that_says_whether_its_target_is_missed() -> None:
+def test_row_marks_missed_target() -> None:
     assert (
         row(Figure("a call", 4.5678, "µs", 20_000, 20)) == "| a call | 20 µs | 4.568 µs | 20,000 |"
     )
@@ -180,14 +177,14 @@ def test_a_figure_is_a_row_that_says_whether_its_target_is_missed() -> None:
 
 @pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize(("measured", "code"), [(20, 0), (21, 1)])
-def test_the_program_ends_with_1_where_a_target_is_missed(
+def test_main_exits_1_if_target_missed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], measured: float, code: int
 ) -> None:
-    def told(*asked: object, **_: object) -> Iterator[Figure]:
+    def fake_figures(*asked: object, **_: object) -> Iterator[Figure]:
         assert asked[1:] == ("metric", 7)
         yield Figure("a call", measured, "µs", 7, 20)
 
-    monkeypatch.setattr(benchmark, "figures", told)
+    monkeypatch.setattr(benchmark, "figures", fake_figures)
     monkeypatch.setattr(sys, "argv", ["tracking.py", "metric", "--n", "7"])
     with pytest.raises(SystemExit) as ended:
         benchmark.main()
@@ -196,9 +193,7 @@ def test_the_program_ends_with_1_where_a_target_is_missed(
 
 
 @pytest.mark.parametrize("arguments", [["--n", "7"], ["metric", "--n", "0"], ["speed"]])
-def test_a_number_of_nothing_and_an_unknown_figure_are_refused(
-    monkeypatch: pytest.MonkeyPatch, arguments: list[str]
-) -> None:
+def test_bad_arguments_are_refused(monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> None:
     monkeypatch.setattr(sys, "argv", ["tracking.py", *arguments])
     with pytest.raises(SystemExit) as ended:
         benchmark.parsed()
