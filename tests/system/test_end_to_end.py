@@ -175,7 +175,7 @@ def test_trace_and_verify_find_the_bytes(clone: Clone) -> None:
     assert "models/model.safetensors" in clone.type(f"retrace trace {parent.info.run_id}")
     assert "verified: " in clone.type(f"retrace verify {parent.info.run_id}")
     verified = clone.type("retrace verify --cache")
-    assert "all are what dvc.lock says" in verified
+    assert "all files match dvc.lock" in verified
     assert re.search(r"^17 files and folders here, \d\d files in DVC's cache: ", verified), verified
     assert "no checkpoints" in clone.type("retrace clean")
     assert "put back: 0 experiments; removed: 0 folders" in clone.type("retrace reconcile")
