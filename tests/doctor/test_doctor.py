@@ -299,7 +299,7 @@ def test_overwritten_objects(clone: Clone) -> None:
     assert finding.repair == f"rm -f {damaged.relative_to(clone.path)}"
     clone.type(str(finding.repair))
     assert_repaired(clone, cache.objects, "none has changed yet")
-    assert "all are what dvc.lock says" in clone.type("dvc repro --quiet; retrace verify --cache")
+    assert "all files match dvc.lock" in clone.type("dvc repro --quiet; retrace verify --cache")
 
 
 def test_many_objects_are_hashed_in_rounds(clone: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -610,7 +610,7 @@ def test_little_memory_and_a_full_disk(clone: Clone, monkeypatch: pytest.MonkeyP
     junk.write_bytes(b"unused")
     clone.type(f"yes | {problems[0].repair}")
     assert not junk.exists()
-    assert "all are what dvc.lock says" in clone.type("retrace verify --cache")
+    assert "all files match dvc.lock" in clone.type("retrace verify --cache")
 
 
 def test_failing_and_hanging_checks(clone: Clone, monkeypatch: pytest.MonkeyPatch) -> None:

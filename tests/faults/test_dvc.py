@@ -184,7 +184,7 @@ def flip_bit(clone: Clone, path: str) -> None:
     ("path", "stage"), [("data/processed/train.safetensors", "train"), (WEIGHTS, "evaluate")]
 )
 def test_flipped_bit_is_refused_and_repaired(clone: Clone, path: str, stage: str) -> None:
-    assert "all are what dvc.lock says" in clone.type("retrace verify --cache")
+    assert "all files match dvc.lock" in clone.type("retrace verify --cache")
     good = hashing.md5(clone.path / path)
     flip_bit(clone, path)
     assert "up to date" in clone.type("dvc status"), "DVC is not expected to see it"
@@ -201,4 +201,4 @@ def test_flipped_bit_is_refused_and_repaired(clone: Clone, path: str, stage: str
     assert path in shlex.split(todo)
     clone.type(todo)
     assert hashing.md5(clone.path / path) == good
-    assert "all are what dvc.lock says" in clone.type("retrace verify --cache")
+    assert "all files match dvc.lock" in clone.type("retrace verify --cache")
