@@ -217,8 +217,7 @@ def sync(clone: Clone) -> list[Figure]:
     first, second = (stores.changed(*pair) for pair in pairwise(states))
     if first == 0:
         raise RetraceError(
-            "the first sync changed no row, so that the second says nothing; "
-            "look at cli/sync.py"
+            "the first sync changed no row, so that the second says nothing; look at cli/sync.py"
         )
     return [
         Figure("rows before a second sync", states[1].total(), "rows", 1),

@@ -243,7 +243,7 @@ def test_uncommitted_code_gives_no_results(
     client: MlflowClient, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(results, "uncommitted", lambda: "src/lab/training/loop.py")
-    with pytest.raises(RetraceError, match="commit first, .*training.py"):
+    with pytest.raises(RetraceError, match="commit first, .*loop.py"):
         called(monkeypatch, "--only", "mnist_cnn")
 
 

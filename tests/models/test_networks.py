@@ -58,6 +58,7 @@ def test_models_give_flat_features_and_logits(values: params_file.Values, name: 
 def test_saved_model_is_loaded(values: params_file.Values, name: str) -> None:
     config = card_of(values, name)
     files: list[bytes] = []
+    model = classifier.build(config)
     for _ in range(2):
         torch.manual_seed(1)
         model = classifier.build(config)

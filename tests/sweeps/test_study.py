@@ -39,7 +39,7 @@ def called(*words: str, **options: Any) -> None:
         (["lr"], "'lr': should be KEY=VALUES, as lr=log:1e-4..1e-1, model=cnn,lenet or epochs=3"),
         (["lr="], "'lr=': should be KEY=VALUES"),
         (["epoch=1,2"], "params.yaml: epoch is not a key of a value; did you mean epochs?"),
-        (["rl=1e-4..1e-1"], "params.yaml: rl is not a key of a value; known are device"),
+        (["rl=1e-4..1e-1"], "params.yaml: rl is not a key of a value; known are model"),
         (["models=a,b"], "models is not a key of a value; known are models.softmax, models."),
         (["lr=1e-3,1e-2", "lr=1e-4..1e-1"], "lr: is given twice"),
         (["lr=0.01"], "nothing varies: give a range (lr=log:1e-4..1e-1) or choices"),

@@ -156,8 +156,9 @@ class Runner:
         ended = self.sweep.end(claimed, state, value, **facts)
         self.console.print(self._line(ended))
         if state is TrialState.COMPLETE:
-            facts = (self.asked.name, self.sweep.n_over, *best(self.sweep), None)
-            self.show(sweep_runs.update, self.dataset, *facts)
+            name, changes = best(self.sweep)
+            n_over = self.sweep.n_over
+            self.show(sweep_runs.update, self.dataset, self.asked.name, n_over, name, changes, None)
 
     def _line(self, trial: FrozenTrial) -> str:
         """Describe an ended trial: its name, result, parameters and time."""
