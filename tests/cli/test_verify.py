@@ -422,7 +422,7 @@ def test_lost_code_cannot_be_reproduced(trained: Trained) -> None:
     for patch in (trained.clone.path / "mlruns").rglob("code.patch"):
         patch.unlink()
     output = trained.verify(train, code=2)
-    assert f"{EDITED}, params.yaml (lr); " in output
+    assert "src/lab/training, params.yaml (lr); " in output
     assert "Running stage" not in output
     assert output.count("\n") == 1
 
