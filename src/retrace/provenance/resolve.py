@@ -29,7 +29,7 @@ WANTED = (
     "or six digits or more of a run's id (`retrace leaderboard`)"
 )
 TRAIN_METRICS = ("train_s", "kept_epoch")  # metrics that only train's run has
-WITH_METRICS = (str(settings.WEIGHTS), str(settings.FIGURES))  # their runs have what metrics.json lacks
+WITH_METRICS = (settings.WEIGHTS, settings.FIGURES)  # their runs have what metrics.json lacks
 
 Answer = TypeVar("Answer")
 
