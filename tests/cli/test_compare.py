@@ -12,6 +12,7 @@ from typing import Any
 
 import mlflow
 import pytest
+from faults.servers import until
 from mlflow.entities import Run
 from repository import Clone
 
@@ -43,6 +44,9 @@ class Trained:
         self.clone.type("git tag base")
         self.clone.type("dvc exp run --name faster -S lr=0.03 evaluate")
         self.clone.type("git restore . && dvc checkout train evaluate")
+        # evaluate is not DVC's last stage, so nothing has waited for the uploaders.
+        logs = self.clone.path / ".retrace" / "journal"
+        until(lambda: not any(logs.glob("*.jsonl")), 120.0, "the uploads")
         self.client = mlflow.MlflowClient(f"sqlite:///{self.clone.path / 'mlflow.db'}")
 
     def run(self, name: str, stage: str = "") -> Run:
