@@ -31,8 +31,11 @@ WHO = {
     for who in ("AUTHOR", "COMMITTER")
     for what in ("NAME", "EMAIL")
 }
-FOLDER = pytest.param("folder", marks=pytest.mark.slow)
-LOCATIONS = (FOLDER, *(pytest.param(server, marks=pytest.mark.faults) for server in ("s3", "ssh")))
+FOLDER = pytest.param("folder", marks=[pytest.mark.slow, pytest.mark.xdist_group("folder")])
+SERVERS = [
+    pytest.param(server, marks=[pytest.mark.faults, pytest.mark.xdist_group(server)])
+    for server in ("s3", "ssh")
+]
 IN_A_FOLDER = pytest.mark.parametrize(
     "location", [FOLDER], indirect=True
 )  # where damage is easily done
@@ -63,7 +66,7 @@ class Team:
         return tree
 
 
-@pytest.fixture(scope="module", params=LOCATIONS)
+@pytest.fixture(scope="module", params=[FOLDER, *SERVERS])
 def location(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[str, dict[str, str]]]:
@@ -310,7 +313,7 @@ def test_file_damaged_in_remote_is_refused(team: Team, remote: Path, tmp_path: P
     output = tree.run("dvc", "repro", "--pull")
     assert re.findall(r"Running stage '(\w+)'", output) == ["preprocess", "train"]
     assert outs(tree) == locked(tree)
-    assert "all are what dvc.lock says" in tree.run("retrace", "verify", "--cache")
+    assert "all files match dvc.lock" in tree.run("retrace", "verify", "--cache")
     assert "sent: 0 files" in tree.run("retrace", "share")
     assert "sent: 2 files, 2 in place of damaged ones" in tree.run("retrace", "share", "--check")
     assert [hashing.md5(at(remote, md5)) for md5 in damaged] == damaged
@@ -321,7 +324,7 @@ def test_damaged_input_is_not_trained_on(team: Team, remote: Path, tmp_path: Pat
     tree = team.clone(tmp_path / "eve", url=str(remote), verify="false")
     flip(at(remote, locked(tree)["data/processed/train.safetensors"]))
     team.ann.type("dvc remote modify --local team verify false")
-    assert "DVC trusts whatever this remote sends" in team.ann.type("retrace share")
+    assert "`dvc remote modify team verify true`" in team.ann.type("retrace share")
     team.ann.type("dvc remote modify --local --unset team verify")
     tree.run("dvc", "pull")
     output = tree.run("dvc", "exp", "run", "-S", "epochs=1", code=255)

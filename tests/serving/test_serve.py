@@ -70,6 +70,8 @@ def served(tmp_path_factory: pytest.TempPathFactory, bare: Path) -> Iterator[Ser
     """The digits, trained, tested, promoted, and served."""
     clone = Clone(tmp_path_factory.mktemp("clone"), tmp_path_factory.mktemp("cache"), SMALL)
     clone.type("dvc repro evaluate")
+    logs = clone.path / ".retrace/journal"
+    until(lambda: not any(logs.glob("*.jsonl")), 120.0, "the uploads")
     (parent,) = (run for run in runs(clone) if "retrace.key" in run.data.tags)
     assert "models:/digits@champion is version 1" in clone.type(
         f"retrace promote {parent.info.run_id[:8]}"

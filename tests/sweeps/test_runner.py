@@ -237,8 +237,7 @@ def test_name_of_other_experiments_is_refused(clone: Clone) -> None:
     clone.type(f"git update-ref refs/exps/{head[:2]}/{head[2:]}/taken-0 {head}")
     for _ in range(2):
         output = clone.run("retrace", "sweep", "lr=0.001,0.02", "--name", "taken", code=2)
-        assert output.startswith(
-            "taken: there are experiments of that name, as taken-0, unknown to sqlite:///"
-        )
+        assert output.startswith("taken: sqlite:///")
+        assert "taken-0; `dvc exp remove` them" in output
         assert len(output.splitlines()) == 1
     assert named(clone, "taken") == ["taken-0"]

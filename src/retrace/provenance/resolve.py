@@ -112,7 +112,7 @@ class Resolver:
         try:
             locked = graph.locked(folder)
         except DataError:
-            reason = f"has a {graph.LOCK} that is not as DVC has it; name another"
+            reason = f"has a damaged {graph.LOCK}; name another"
             raise RetraceError(f"{name}: {description} {reason}") from None
         if not locked:
             reason = f"has no {graph.LOCK}, so nothing was made there; `dvc repro` makes it"
