@@ -36,7 +36,7 @@ def main() -> None:
         artifacts.save_views(introspection.collect(model, split))
 
         run.metrics(tested)
-        run.headline(tested)
+        run.summary(tested)
         for path in (paths.METRICS, paths.CLASSES, paths.CONFUSION):
             run.artifact(path)
     scores = f"test accuracy {tested['test_accuracy']:.2%}, loss {tested['test_loss']:.4f}"

@@ -35,9 +35,9 @@ def main() -> None:
         record.finish(kept)
 
         classifier.save(model, config.model_copy(update={"epoch": kept.epoch}))
-        for path in (paths.HISTORY, paths.STEPS, paths.SUMMARY, paths.CARD):
+        for path in (paths.HISTORY, paths.STEPS, paths.SUMMARY, paths.MODEL_CONFIG):
             run.artifact(path)
-        run.model(paths.WEIGHTS, paths.CARD)
+        run.model(paths.WEIGHTS, paths.MODEL_CONFIG)
     checkpoint.remove(checkpoints.folder)  # not earlier: until here, a kill loses the outputs
     print(record.diagnosis)
 

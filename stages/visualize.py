@@ -26,15 +26,15 @@ def main() -> None:
                 continue
             path = paths.FIGURES / f"{name}.png"
             style.save(figure, path)
-            run.artifact(path, headline=True)
+            run.artifact(path, summary=True)
             print(path)
         layers, machine = artifacts.load_summary(), run.header["machine"]
         inputs = page.Inputs(params_file.read(), run.header["deps"], layers, machine)
         page.save(paths.REPORT, results, metrics, inputs)
-        run.artifact(paths.REPORT, headline=True)
+        run.artifact(paths.REPORT, summary=True)
         print(paths.REPORT)
         run.metrics(metrics)
-        run.headline(metrics)
+        run.summary(metrics)
 
 
 if __name__ == "__main__":

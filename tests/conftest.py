@@ -15,7 +15,7 @@ from repository import ROOT
 
 from lab import params, paths
 from lab.data.samples import Samples
-from lab.models.classifier import Card
+from lab.models.classifier import ModelConfig
 from retrace.pipeline import params_file
 
 if TYPE_CHECKING:
@@ -91,11 +91,11 @@ def follow_here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def card_of(values: params_file.Values) -> Callable[[str, int], Card]:
+def config_of(values: params_file.Values) -> Callable[[str, int], ModelConfig]:
     """Return a function for the config of a model: grey images of a size, two classes."""
 
-    def card(model: str, side: int) -> Card:
-        return Card(
+    def config(model: str, side: int) -> ModelConfig:
+        return ModelConfig(
             model=model,
             settings=values["models"][model],
             shape=(1, side, side),
@@ -106,7 +106,7 @@ def card_of(values: params_file.Values) -> Callable[[str, int], Card]:
             epoch=1,
         )
 
-    return card
+    return config
 
 
 Stage = TypeVar("Stage", bound=params.Strict)

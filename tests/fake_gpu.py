@@ -29,7 +29,7 @@ from lab import params, recipes
 from lab.data.batches import Split
 from lab.evaluation import inference, metrics
 from lab.models import classifier
-from lab.models.classifier import Card, Classifier
+from lab.models.classifier import Classifier, ModelConfig
 from lab.models.networks import MODELS
 from lab.params import Values
 from lab.training import device
@@ -252,7 +252,7 @@ def defect(values: Values, change: Change = keep) -> str:
     p = params.checked(values)
     shape = shape_of(values)
     params.bind(MODELS, p.model, "models")
-    card = Card(
+    config = ModelConfig(
         model=p.model.name,
         settings=p.model.settings,
         shape=shape,
@@ -263,9 +263,9 @@ def defect(values: Values, change: Change = keep) -> str:
         epoch=0,
     )
     with Gpu():
-        model = classifier.build(card)
+        model = classifier.build(config)
         if model.needs_data:
-            model.initialize(classifier.example(card, 50))
+            model.initialize(classifier.example(config, 50))
         try:
             train(values, model.to(CUDA), change)
         except (WrongError, RuntimeError) as error:

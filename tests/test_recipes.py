@@ -68,21 +68,21 @@ V3 = (
 UNEVEN = "dataset=mnist model=softmax keep=last "
 
 FROM = {  # recipe -> the tutorial, and its section where they are numbered
-    "mnist_tutorial": "seeds/000",
-    "digits_tsne": "seeds/000",
-    "circles_linear": "seeds/001",
-    "circles_relu": "seeds/001",
-    "circles_relu_long": "seeds/001",
-    "fashion_softmax": "seeds/004",
-    "cifar10_simple": "seeds/002, 9.2 and 10.3",
-    "cifar10_simple_relu": "seeds/002, 9.2 and 10.3",
-    "cifar10_v3": "seeds/002, 12.3",
-    "cifar10_v3_fast": "seeds/002, 12.3",
-    "cifar10_vgg16": "seeds/002, 11.1",
-    "mnist_lenet": "seeds/003",
-    "imbalanced_plain": "seeds/003",
-    "imbalanced_weighted": "seeds/003",
-    "imbalanced_focal": "seeds/003",
+    "mnist_tutorial": "tutorial 000",
+    "digits_tsne": "tutorial 000",
+    "circles_linear": "tutorial 001",
+    "circles_relu": "tutorial 001",
+    "circles_relu_long": "tutorial 001",
+    "fashion_softmax": "tutorial 004",
+    "cifar10_simple": "tutorial 002, 9.2 and 10.3",
+    "cifar10_simple_relu": "tutorial 002, 9.2 and 10.3",
+    "cifar10_v3": "tutorial 002, 12.3",
+    "cifar10_v3_fast": "tutorial 002, 12.3",
+    "cifar10_vgg16": "tutorial 002, 11.1",
+    "mnist_lenet": "tutorial 003",
+    "imbalanced_plain": "tutorial 003",
+    "imbalanced_weighted": "tutorial 003",
+    "imbalanced_focal": "tutorial 003",
 }
 
 TUTORIALS = {  # recipe -> the values in the tutorial

@@ -49,7 +49,7 @@ class Training:
         p = typed(params.Train, **(SMALL | changed))
         compute = device.configure(p, p.precision)
         torch.manual_seed(p.seed)
-        model = classifier.build(classifier.card_of(p.model, stripes, storage.scale(stripes)))
+        model = classifier.build(classifier.config_of(p.model, stripes, storage.scale(stripes)))
         split = batches.on_device(stripes, compute.device)
         train_split = batches.Split(split.inputs[:280], split.labels[:280])
         validation_split = batches.Split(split.inputs[280:], split.labels[280:])

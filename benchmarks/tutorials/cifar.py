@@ -1,4 +1,4 @@
-"""Common code of the CIFAR-10 tutorials (seeds/002): DataLoaders, SGD, metrics at every step."""
+"""Common code of the CIFAR-10 tutorials (tutorial 002): DataLoaders, SGD, metrics at every step."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""Two circles (seeds/001): three linear layers with ReLU.
+"""Two circles (tutorial 001): three linear layers with ReLU.
 
 Adam at 0.001, full batch, 500 epochs.
 """

@@ -1,4 +1,4 @@
-"""The CNN on MNIST (seeds/000): Adam at 0.01, batches of 50, 20 epochs."""
+"""The CNN on MNIST (tutorial 000): Adam at 0.01, batches of 50, 20 epochs."""
 
 from collections.abc import Iterator
 

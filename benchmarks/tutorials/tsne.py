@@ -1,4 +1,4 @@
-"""t-SNE of 500 samples (seeds/000): perplexity 30, PCA initialization, at most 5,000 iterations."""
+"""t-SNE of 500 samples (tutorial 000): perplexity 30, at most 5,000 iterations."""
 
 import numpy as np
 from sklearn.manifold import TSNE

@@ -1,4 +1,4 @@
-"""VGG16 with a new last layer, the only one that is trained (seeds/002, 11.1).
+"""VGG16 with a new last layer, the only one that is trained (tutorial 002, 11.1).
 
 SGD at 0.01, batches of 64. Without ImageNet's weights, which do not change the time.
 """

@@ -17,7 +17,7 @@ VALIDATION = PROCESSED / "validation.safetensors"
 TEST = PROCESSED / "test.safetensors"
 
 WEIGHTS = Path("models/model.safetensors")
-CARD = Path("models/model.json")
+MODEL_CONFIG = Path("models/model.json")
 
 HISTORY = Path("reports/history.csv")
 STEPS = Path("reports/steps.csv")

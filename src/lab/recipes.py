@@ -71,11 +71,12 @@ def changes(values: Values) -> dict[str, str]:
     """
     target = overrides.flatten(values, keep_empty=True)
     present = overrides.flatten(params_file.read(), keep_empty=True)
-    odd = sorted(target.keys() ^ present.keys())
-    if odd:
-        has = "lacks" if odd[0] in target else "has"
+    unmatched = sorted(target.keys() ^ present.keys())
+    if unmatched:
+        has = "lacks" if unmatched[0] in target else "has"
+        reason = f"{has} {unmatched[0]}, unlike the last commit's"
         advice = f"-S neither adds nor removes a key: commit {paths.PARAMS} first, or restore it"
-        raise ParamsError(f"{paths.PARAMS}: {has} {odd[0]}, unlike the last commit's; {advice}")
+        raise ParamsError(f"{paths.PARAMS}: {reason}; {advice}")
     # repr, because 1, 1.0 and true are equal to Python and three values to YAML.
     return {
         key: overrides.word(key, value)

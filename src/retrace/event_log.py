@@ -60,7 +60,7 @@ class EventLog:
         event: Event = {"step": step, "values": dict(values)}
         self._write("metrics", event if at is None else event | {"time": at})
 
-    def headline(self, values: Mapping[str, float]) -> None:
+    def summary(self, values: Mapping[str, float]) -> None:
         """Log the summary metrics, by which whole pipelines are compared."""
         self._write("headline", {"step": 0, "values": dict(values)})
 
@@ -68,10 +68,10 @@ class EventLog:
         """Log facts about the run that are neither parameters nor metrics."""
         self._write("tags", redacted_all({"values": tags}))
 
-    def artifact(self, path: Path, *, headline: bool = False) -> None:
-        """Log a file that the stage made; a `headline` one is shown in the parent run as well."""
+    def artifact(self, path: Path, *, summary: bool = False) -> None:
+        """Log a file that the stage made; with `summary`, in the parent run as well."""
         self._copy(path, partial(shutil.copyfile, path))
-        self._write("artifact", {"path": str(path), "headline": headline})
+        self._write("artifact", {"path": str(path), "headline": summary})
 
     def attach(self, name: str, content: bytes) -> None:
         """Log an artifact that is no file of the stage."""

@@ -68,7 +68,7 @@ def test_networks_have_equal_size(row: Row) -> None:
     with torch.device("meta" if row.tutorial == "vgg16" else "cpu"):
         module = import_module(f"tutorials.{row.tutorial}")
         taught = module.network() if row.tutorial == "vgg16" else module.Tutorial(split, split)
-    ours = classifier.build(classifier.card_of(network, split, Scale((0.0,), (1.0,))))
+    ours = classifier.build(classifier.config_of(network, split, Scale((0.0,), (1.0,))))
     assert sum(weight.numel() for weight in ours.parameters()) == n_weights(taught)
 
 

@@ -35,7 +35,7 @@ def experiment_folder(folder: Path, empty_store: Path, beside: None) -> Path:
         paths.METRICS.parent.mkdir()
         paths.METRICS.write_text('{"test_accuracy": 0.75}')
         run.metrics({"test_accuracy": 0.75})
-        run.headline({"test_accuracy": 0.75})
+        run.summary({"test_accuracy": 0.75})
     return folder
 
 

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("folder")
 
 
 def save(checkpoints: Checkpoints, step: int) -> None:
-    facts = f'{{"step": {step}, "of": "digits"}}'
+    facts = f'{{"step": {step}, "training": "digits"}}'
     weights = {"weights": np.zeros(1000, np.float32)}
     checkpoints.save(step, lambda: safetensors.numpy.save(weights, {"facts": facts}))
 

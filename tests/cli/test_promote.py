@@ -16,7 +16,7 @@ from repository import ROOT, environment
 from lab import paths
 from lab.cli import predict
 from lab.models import classifier
-from lab.models.classifier import Card
+from lab.models.classifier import ModelConfig
 from retrace.errors import RetraceError
 from retrace.provenance import promotion
 from retrace.tracking import stage
@@ -30,7 +30,7 @@ ACCURACIES = {
     "failed": 0.9,
     "untested": None,
 }
-CARD = Card(
+MODEL_CONFIG = ModelConfig(
     model="softmax",
     settings={},
     shape=(1, 8, 8),
@@ -94,15 +94,15 @@ def _run_stages() -> None:
         paths.PARAMS.write_text(values)
         with stage.stage("train") as run:
             torch.manual_seed(seed)
-            classifier.save(classifier.build(CARD), CARD)
-            run.model(paths.WEIGHTS, paths.CARD)
+            classifier.save(classifier.build(MODEL_CONFIG), MODEL_CONFIG)
+            run.model(paths.WEIGHTS, paths.MODEL_CONFIG)
         if accuracy is None:
             continue
         if name == "elsewhere":
             paths.TEST.write_bytes(b"another")
         with suppress(ValueError), stage.stage("evaluate") as run:
             run.metrics({"test_accuracy": accuracy})
-            run.headline({"test_accuracy": accuracy})
+            run.summary({"test_accuracy": accuracy})
             if name == "failed":
                 raise ValueError("wet")
         paths.TEST.write_bytes(paths.TEST.name.encode())

@@ -25,7 +25,14 @@ CSV = paths.RAW / "digits.csv"
 MADE = {
     "download": [CSV],
     "preprocess": [paths.TRAIN, paths.VALIDATION, paths.TEST],
-    "train": [paths.WEIGHTS, paths.CARD, paths.HISTORY, paths.STEPS, paths.SUMMARY, paths.BATCH],
+    "train": [
+        paths.WEIGHTS,
+        paths.MODEL_CONFIG,
+        paths.HISTORY,
+        paths.STEPS,
+        paths.SUMMARY,
+        paths.BATCH,
+    ],
     "evaluate": [paths.CLASSES, paths.CONFUSION, paths.PREDICTIONS, paths.VIEWS, paths.METRICS],
     "visualize": [paths.FIGURES / "[red]loss[/red].png", paths.FIGURES / "roc.png"],
 }
@@ -379,7 +386,7 @@ def test_lost_files_are_reproduced(
     shutil.rmtree("models")
     before, after = (run.info.run_id for run in runs_of(store, "train"))
     output = trace(before, capsys)
-    lost = f"{paths.WEIGHTS}, {paths.CARD}"
+    lost = f"{paths.WEIGHTS}, {paths.MODEL_CONFIG}"
     assert location(output, paths.WEIGHTS) == "nowhere"
     assert f"# nowhere: {lost}; the commit of its code is gone\n" in output
     tree = f"../again-{after[:8]}"

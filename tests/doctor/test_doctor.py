@@ -685,7 +685,7 @@ def test_commands_with_runs_have_json(clone: Clone) -> None:
     damaged.chmod(0o644)
     damaged.write_bytes(b"other")
     verified = document(clone, "verify", "--cache", code=1)
-    assert {each["of"] for each in verified["damaged"]} == {str(paths.WEIGHTS)}
+    assert {each["out"] for each in verified["damaged"]} == {str(paths.WEIGHTS)}
     Path(paths.WEIGHTS).unlink(missing_ok=True)
     damaged.unlink()
     assert document(clone, "verify", "--cache")["absent"] == [str(paths.WEIGHTS)]

@@ -14,7 +14,7 @@ def test_outputs_do_not_depend_on_batch_size(
     stripes: Samples, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     choice = params.Choice(name="softmax", settings={})
-    model = classifier.build(classifier.card_of(choice, stripes, storage.scale(stripes)))
+    model = classifier.build(classifier.config_of(choice, stripes, storage.scale(stripes)))
     split = batches.on_device(stripes, torch.device("cpu"))
     expected = inference.outputs(model, split)
     monkeypatch.setitem(inference.BATCH, "cpu", 7)

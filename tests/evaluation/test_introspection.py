@@ -18,7 +18,7 @@ CPU = torch.device("cpu")
 def model_for(values: params_file.Values, name: str, samples: Samples) -> classifier.Classifier:
     torch.manual_seed(0)
     choice = params.Choice(name=name, settings=values["models"][name])
-    return classifier.build(classifier.card_of(choice, samples, storage.scale(samples)))
+    return classifier.build(classifier.config_of(choice, samples, storage.scale(samples)))
 
 
 def test_feature_maps_are_convolutions_outputs(

@@ -40,10 +40,10 @@ def main():
             print(line.strip(), flush=True)
         with files.atomic(paths.HISTORY) as unfinished:  # four stages may write it at once
             unfinished.write_bytes(bytes(range(256)) * 1000)
-        run.artifact(paths.HISTORY, headline=True)
+        run.artifact(paths.HISTORY, summary=True)
         run.tags(colour="red")
         run.metrics({"train_s": 1.5})
-        run.headline({"val_loss": 0.25})
+        run.summary({"val_loss": 0.25})
 
 errors.run(main)
 """

@@ -29,8 +29,8 @@ from lab.data.offline_sources import RawFile
 from lab.data.samples import Samples
 from lab.evaluation import artifacts
 from lab.models import classifier, pretrained
-from lab.models.classifier import Card
-from lab.training import checkpoint as state_file
+from lab.models.classifier import ModelConfig
+from lab.training import state_file
 from retrace import checkpoint, errors, event_log
 from retrace.errors import RetraceError
 from retrace.pipeline import graph, hashing, integrity, params_file
@@ -160,7 +160,7 @@ READERS: dict[str, Reader] = {
     "an image": Reader(paths.IMAGES / "cat/a.png", images),
     "a split": Reader(paths.TRAIN, lambda: storage.load(paths.TRAIN)),
     "weights": Reader(paths.WEIGHTS, classifier.load),
-    "a card": Reader(paths.CARD, classifier.load),
+    "a model config": Reader(paths.MODEL_CONFIG, classifier.load),
     "a batch": Reader(paths.BATCH, artifacts.load_batch),
     "predictions": Reader(paths.PREDICTIONS, artifacts.load_predictions),
     "views": Reader(paths.VIEWS, artifacts.load_views),
@@ -183,10 +183,14 @@ def nothing_ran(folder: Path) -> Iterator[None]:
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", READERS)
 def test_trap_as_input_is_refused(
-    folder: Path, forms: dict[str, bytes], card_of: Callable[[str, int], Card], name: str, form: str
+    folder: Path,
+    forms: dict[str, bytes],
+    config_of: Callable[[str, int], ModelConfig],
+    name: str,
+    form: str,
 ) -> None:
-    card = card_of("cnn", 28)
-    classifier.save(classifier.build(card), card)
+    config = config_of("cnn", 28)
+    classifier.save(classifier.build(config), config)
     for part in ("cat", "dog"):
         (paths.IMAGES / part).mkdir(parents=True)
         shutil.copy(next((ROOT / "reports/figures").glob("*.png")), paths.IMAGES / part / "b.png")
@@ -218,7 +222,7 @@ def test_trap_as_checkpoint_is_refused(
 def test_trap_as_pretrained_weights_is_refused(
     folder: Path,
     forms: dict[str, bytes],
-    card_of: Callable[[str, int], Card],
+    config_of: Callable[[str, int], ModelConfig],
     form: str,
     suffix: str,
 ) -> None:
@@ -226,7 +230,7 @@ def test_trap_as_pretrained_weights_is_refused(
     plain.write_bytes(forms[form])
     file = plain.rename(f"weights-{hashing.sha256(plain)[:8]}{suffix}")
     with pytest.raises(RetraceError, match="not a file of weights"):
-        pretrained.load_into(classifier.build(card_of("cnn", 28)), str(file))
+        pretrained.load_into(classifier.build(config_of("cnn", 28)), str(file))
 
 
 @pytest.mark.usefixtures("nothing_ran")

@@ -28,7 +28,7 @@ from faults.stages import (
 )
 from lab import paths
 from lab.models import classifier
-from lab.models.classifier import Card
+from lab.models.classifier import ModelConfig
 from retrace import event_log
 from retrace.tracking import uploader_client
 
@@ -65,8 +65,8 @@ def leave(folder: Path, n_experiments: int) -> list[Path]:
                     run.metrics(
                         {"train_loss": 1 / epoch, "val_loss": 2 / epoch, "val_accuracy": 0.5}, epoch
                     )
-                run.artifact(paths.HISTORY, headline=True)
-                run.headline({"val_loss": 0.25})
+                run.artifact(paths.HISTORY, summary=True)
+                run.summary({"val_loss": 0.25})
             left.append(run.path)
     return left
 
@@ -163,12 +163,12 @@ def test_event_log_without_start_blocks_none(folder: Path, local: str, broken: b
 @pytest.mark.faults
 @pytest.mark.usefixtures("alone")
 def test_half_packaged_model_is_completed(
-    folder: Path, local: str, card_of: Callable[[str, int], Card]
+    folder: Path, local: str, config_of: Callable[[str, int], ModelConfig]
 ) -> None:
-    card = card_of("mlp", 8)
+    config = config_of("mlp", 8)
     with retrace.stage("train") as run:
-        classifier.save(classifier.build(card), card)
-        run.model(paths.WEIGHTS, paths.CARD)
+        classifier.save(classifier.build(config), config)
+        run.model(paths.WEIGHTS, paths.MODEL_CONFIG)
     (event_log.copies(run.path) / "model/data").mkdir(parents=True)
     (event_log.copies(run.path) / "model/data/model.pt2").write_bytes(b"half")
     sync(folder)

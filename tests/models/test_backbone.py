@@ -1,30 +1,15 @@
 """torchvision's networks as backbones."""
 
-from typing import Any
-
 import pytest
 import torch
+from configs import cats_and_dogs
 from torch import nn
 
 from lab.models import backbone, classifier
-from lab.models.classifier import Card
 from retrace.errors import ParamsError
 from retrace.pipeline import params_file
 
 SMALL = "squeezenet1_1"
-
-
-def card(values: params_file.Values, model: str = "torchvision", **settings: Any) -> Card:
-    return Card(
-        model=model,
-        settings=values["models"][model] | settings,
-        shape=(3, 40, 40),
-        class_names=("cat", "dog"),
-        mean=(0.0,) * 3,
-        std=(255.0,) * 3,
-        pretrained=None,
-        epoch=0,
-    )
 
 
 FAMILIES = (
@@ -62,7 +47,7 @@ def test_every_family_has_backbone_and_head(name: str) -> None:
 
 def test_head_is_replaced_or_appended(values: params_file.Values) -> None:
     replaced, appended = (
-        classifier.build(card(values, name="squeezenet1_1", head=head))
+        classifier.build(cats_and_dogs(values, name="squeezenet1_1", head=head))
         for head in ("replace", "append")
     )
     assert isinstance(replaced.head, nn.Linear)
@@ -73,7 +58,7 @@ def test_head_is_replaced_or_appended(values: params_file.Values) -> None:
 
 def test_gray_images_are_repeated_as_color(values: params_file.Values) -> None:
     torch.manual_seed(0)
-    backbone = classifier.build(card(values, name=SMALL)).trunk
+    backbone = classifier.build(cats_and_dogs(values, name=SMALL)).trunk
     gray = torch.rand(2, 1, 40, 40)
     color = gray.expand(-1, 3, -1, -1)
     torch.testing.assert_close(backbone.forward(gray), backbone.forward(color))
@@ -93,14 +78,18 @@ def test_unknown_or_unfit_network_is_one_line(
     values: params_file.Values, changed: dict[str, str], pattern: str
 ) -> None:
     with pytest.raises(ParamsError, match=pattern) as raised:
-        classifier.build(card(values, **changed))
+        classifier.build(cats_and_dogs(values, **changed))
     assert "\n" not in str(raised.value)
 
 
 def test_batch_norm_of_one_pixel_needs_two(
     values: params_file.Values,
 ) -> None:
-    resnet = card(values, name="resnet18")
+    resnet = cats_and_dogs(values, name="resnet18")
     tiny = resnet.model_copy(update={"shape": (3, 32, 32)})
-    for config, takes_one in ((card(values, name=SMALL), True), (resnet, True), (tiny, False)):
+    for config, takes_one in (
+        (cats_and_dogs(values, name=SMALL), True),
+        (resnet, True),
+        (tiny, False),
+    ):
         assert classifier.takes_one(classifier.build(config), config) is takes_one

@@ -21,8 +21,8 @@ from retrace.pipeline import params_file
 SHAPES = {"vgg16": (1, 32, 32)}  # the smallest that it takes
 
 
-def card_of(values: params_file.Values, model: str) -> classifier.Card:
-    return classifier.Card(
+def config_of(values: params_file.Values, model: str) -> classifier.ModelConfig:
+    return classifier.ModelConfig(
         model=model,
         settings=values["models"][model],
         shape=SHAPES.get(model, (1, 28, 28)),
@@ -46,7 +46,7 @@ def test_every_model_has_valid_settings(values: params_file.Values) -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_models_give_flat_features_and_logits(values: params_file.Values, name: str) -> None:
-    model = classifier.build(card_of(values, name))
+    model = classifier.build(config_of(values, name))
     features = model.features(images_of(3, name))
     assert features.ndim == 2
     assert model(images_of(3, name)).shape == (3, 10)
@@ -56,14 +56,14 @@ def test_models_give_flat_features_and_logits(values: params_file.Values, name: 
 @pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize("name", sorted(set(MODELS) - {"vgg16"}))  # it has half a gigabyte
 def test_saved_model_is_loaded(values: params_file.Values, name: str) -> None:
-    config = card_of(values, name)
+    config = config_of(values, name)
     files: list[bytes] = []
     model = classifier.build(config)
     for _ in range(2):
         torch.manual_seed(1)
         model = classifier.build(config)
         classifier.save(model, config)
-        files.append(paths.WEIGHTS.read_bytes() + paths.CARD.read_bytes())
+        files.append(paths.WEIGHTS.read_bytes() + paths.MODEL_CONFIG.read_bytes())
     loaded, loaded_config = classifier.load()
     assert files[0] == files[1]
     assert loaded_config == config
@@ -71,7 +71,7 @@ def test_saved_model_is_loaded(values: params_file.Values, name: str) -> None:
 
 
 class Tutorial(nn.Module):
-    """The network as the tutorial writes it: ReLU before pooling (seeds/000)."""
+    """The network as the tutorial writes it: ReLU before pooling (tutorial 000)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -122,9 +122,9 @@ def test_networks_have_tutorials_weights(
 def whitened(
     values: params_file.Values, images: torch.Tensor, **settings: object
 ) -> classifier.Classifier:
-    card = card_of(values, "airbench")
+    config = config_of(values, "airbench")
     model = classifier.build(
-        card.model_copy(update={"shape": (3, 32, 32), "settings": card.settings | settings})
+        config.model_copy(update={"shape": (3, 32, 32), "settings": config.settings | settings})
     )
     model.initialize(images)
     return model
@@ -197,7 +197,7 @@ def test_airbench_has_the_papers_weights(values: params_file.Values) -> None:
 
 
 def test_initialize_changes_no_learned_layer(values: params_file.Values) -> None:
-    model = classifier.build(card_of(values, "cnn"))
+    model = classifier.build(config_of(values, "cnn"))
     before = [weight.clone() for weight in model.parameters()]
     model.initialize(images_of(4))
     assert all(map(torch.equal, before, model.parameters()))
@@ -232,12 +232,12 @@ def test_mlp_without_activation_is_linear(activation: layers.Activation) -> None
 def test_unfit_inputs_are_one_line(
     values: params_file.Values, name: str, shape: tuple[int, ...]
 ) -> None:
-    card = card_of(values, name).model_copy(update={"shape": shape})
+    config = config_of(values, name).model_copy(update={"shape": shape})
     if (name, shape) == ("cnn", (1, 4, 4)):
-        assert classifier.build(card)
+        assert classifier.build(config)
         return
     with pytest.raises(ParamsError, match=name) as raised:
-        classifier.build(card)
+        classifier.build(config)
     assert "\n" not in str(raised.value)
 
 
@@ -269,29 +269,31 @@ def test_inplace_layers_keep_the_inputs() -> None:
 
 
 def test_classifier_normalizes_its_inputs(values: params_file.Values) -> None:
-    model = classifier.build(card_of(values, "softmax"))
+    model = classifier.build(config_of(values, "softmax"))
     expected = model.head((images_of(4).float().flatten(1) - 33) / 78)
     torch.testing.assert_close(model(images_of(4)), expected)
 
 
 def test_served_model_gives_probabilities(values: params_file.Values) -> None:
-    served = classifier.Served(classifier.build(card_of(values, "cnn")))
+    served = classifier.Served(classifier.build(config_of(values, "cnn")))
     np.testing.assert_allclose(served(images_of(5)).sum(dim=1).detach(), 1, rtol=1e-6)
 
 
-@pytest.mark.parametrize("damage", ["cut", "missing", "other network", "no card", "unknown model"])
+@pytest.mark.parametrize(
+    "damage", ["cut", "missing", "other network", "no config", "unknown model"]
+)
 def test_damaged_model_is_refused(folder: Path, values: params_file.Values, damage: str) -> None:
-    card = card_of(values, "cnn")
-    classifier.save(classifier.build(card), card)
+    config = config_of(values, "cnn")
+    classifier.save(classifier.build(config), config)
     if damage == "cut":
         paths.WEIGHTS.write_bytes(paths.WEIGHTS.read_bytes()[:-10])
     elif damage == "missing":
         paths.WEIGHTS.unlink()
-    elif damage == "no card":
-        paths.CARD.write_text("{}")
+    elif damage == "no config":
+        paths.MODEL_CONFIG.write_text("{}")
     elif damage == "other network":
-        classifier.save(classifier.build(card_of(values, "softmax")), card)
+        classifier.save(classifier.build(config_of(values, "softmax")), config)
     else:
-        paths.CARD.write_text(paths.CARD.read_text().replace('"cnn"', '"resnet"'))
+        paths.MODEL_CONFIG.write_text(paths.MODEL_CONFIG.read_text().replace('"cnn"', '"resnet"'))
     with pytest.raises(DataError, match="dvc repro train"):
         classifier.load()

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from configs import cats_and_dogs
 from safetensors.torch import save_file
 
 from lab import paths
 from lab.models import classifier, pretrained
-from lab.models.classifier import Card, Classifier
+from lab.models.classifier import Classifier
 from retrace.errors import ParamsError
 from retrace.pipeline import params_file
 
@@ -20,23 +21,10 @@ SMALL = "squeezenet1_1"
 OFFICIAL = "squeezenet1_1-b8a52dc0.pth"
 
 
-def card(values: params_file.Values, model: str = "torchvision", **settings: Any) -> Card:
-    return Card(
-        model=model,
-        settings=values["models"][model] | settings,
-        shape=(3, 40, 40),
-        class_names=("cat", "dog"),
-        mean=(0.0,) * 3,
-        std=(255.0,) * 3,
-        pretrained=None,
-        epoch=0,
-    )
-
-
 @pytest.fixture
 def small(values: params_file.Values) -> Classifier:
     torch.manual_seed(0)
-    return classifier.build(card(values, name=SMALL))
+    return classifier.build(cats_and_dogs(values, name=SMALL))
 
 
 def name_after_digest(path: Path) -> str:
@@ -82,7 +70,7 @@ def test_weights_are_loaded_into_the_backbone(
 def test_appended_head_gets_the_last_layer(
     values: params_file.Values, theirs: dict[str, torch.Tensor]
 ) -> None:
-    model = classifier.build(card(values, name=SMALL, head="append"))
+    model = classifier.build(cats_and_dogs(values, name=SMALL, head="append"))
     pretrained.load_into(model, saved(theirs, ".pth"))
     assert torch.equal(
         model.state_dict()["head.0.weight"], theirs["classifier.1.weight"].flatten(1)
@@ -97,7 +85,7 @@ def test_old_torchvision_weights_fit(
     values: params_file.Values, name: str, old: tuple[str, str]
 ) -> None:
     """Without batch norm's counters; DenseNet's layers by another name."""
-    model = classifier.build(card(values, name=name))
+    model = classifier.build(cats_and_dogs(values, name=name))
     weights = {
         re.sub(*old, key) if "denselayer" in key else key: tensor
         for key, tensor in torchvision_weights(name).items()
@@ -110,9 +98,9 @@ def test_old_torchvision_weights_fit(
 
 @pytest.mark.usefixtures("folder")
 def test_own_weights_fit(values: params_file.Values, small: Classifier) -> None:
-    classifier.save(small, card(values, name=SMALL))
+    classifier.save(small, cats_and_dogs(values, name=SMALL))
     torch.manual_seed(2)
-    other = classifier.build(card(values, name=SMALL))
+    other = classifier.build(cats_and_dogs(values, name=SMALL))
     pretrained.load_into(other, f"models/{name_after_digest(paths.WEIGHTS)}")
     for name, weight in other.state_dict().items():
         assert torch.equal(weight, small.state_dict()[name])
@@ -154,7 +142,7 @@ def test_more_than_weights_is_refused(small: Classifier, content: dict[str, Any]
 def test_weights_of_other_networks_are_refused(
     values: params_file.Values, model: str, reason: str
 ) -> None:
-    ours = classifier.build(card(values, model))
+    ours = classifier.build(cats_and_dogs(values, model))
     with pytest.raises(ParamsError, match=f"not this model's: {reason}"):
         pretrained.load_into(ours, saved({"layer.weight": torch.zeros(3)}, ".safetensors"))
 
@@ -215,6 +203,6 @@ def test_default_is_loaded_from_the_cache(
 
 
 def test_default_is_for_torchvision_networks(values: params_file.Values) -> None:
-    model = classifier.build(card(values, "cnn"))
+    model = classifier.build(cats_and_dogs(values, "cnn"))
     with pytest.raises(ParamsError, match="pretrained is 'DEFAULT'"):
         pretrained.load_into(model, "DEFAULT")

@@ -40,5 +40,12 @@ def test_stage_files_have_choices_filled_in(
 ) -> None:
     train = graph.stages(values | {"model": "softmax"})["train"]
     assert "src/lab/models/networks/softmax.py" in train.deps
-    outs = (paths.WEIGHTS, paths.CARD, paths.HISTORY, paths.STEPS, paths.SUMMARY, paths.BATCH)
+    outs = (
+        paths.WEIGHTS,
+        paths.MODEL_CONFIG,
+        paths.HISTORY,
+        paths.STEPS,
+        paths.SUMMARY,
+        paths.BATCH,
+    )
     assert train.outs == tuple(str(path) for path in outs)

@@ -12,24 +12,24 @@ from safetensors.torch import load_file, save_file
 
 from lab import paths
 from lab.models import classifier
-from lab.models.classifier import Card
+from lab.models.classifier import ModelConfig
 from lab.serving import package
 from retrace.errors import DataError
 
 
-def save_model(card: Card, seed: int = 0) -> None:
+def save_model(config: ModelConfig, seed: int = 0) -> None:
     """Write a network with weights drawn from this seed to models/."""
     torch.manual_seed(seed)
-    classifier.save(classifier.build(card), card)
+    classifier.save(classifier.build(config), config)
 
 
 # Batch norm, and weights that are no layer's.
 @pytest.mark.parametrize("model", ["cnn", "cifar_v3", "softmax_scratch"])
 def test_package_predicts_as_classifier(
-    folder: Path, card_of: Callable[[str, int], Card], model: str
+    folder: Path, config_of: Callable[[str, int], ModelConfig], model: str
 ) -> None:
-    save_model(card_of(model, 8), seed=1)
-    package.package(paths.WEIGHTS, paths.CARD, folder / "packaged")
+    save_model(config_of(model, 8), seed=1)
+    package.package(paths.WEIGHTS, paths.MODEL_CONFIG, folder / "packaged")
     inputs = np.random.default_rng(0).integers(0, 256, (3, 1, 8, 8), dtype=np.uint8)
     with torch.inference_mode():
         expected = torch.softmax(classifier.load()[0](torch.from_numpy(inputs)), dim=1).numpy()
@@ -39,10 +39,10 @@ def test_package_predicts_as_classifier(
 
 @pytest.mark.parametrize("change", ["wider", "more", "half"])
 def test_package_refuses_other_weights(
-    folder: Path, card_of: Callable[[str, int], Card], change: str
+    folder: Path, config_of: Callable[[str, int], ModelConfig], change: str
 ) -> None:
     """As after a training by older code, uploaded late."""
-    save_model(card_of("mlp", 8))
+    save_model(config_of("mlp", 8))
     weights = load_file(paths.WEIGHTS)
     if change == "more":
         weights["other"] = torch.zeros(3)
@@ -52,5 +52,5 @@ def test_package_refuses_other_weights(
     if change == "half":
         os.truncate(paths.WEIGHTS, 500)
     with pytest.raises(DataError, match=str(paths.WEIGHTS)):
-        package.package(paths.WEIGHTS, paths.CARD, folder / "packaged")
+        package.package(paths.WEIGHTS, paths.MODEL_CONFIG, folder / "packaged")
     assert not (folder / "packaged").exists()

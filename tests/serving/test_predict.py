@@ -20,7 +20,7 @@ from lab.data.samples import Samples
 from lab.data.storage import Scale
 from lab.evaluation import inference
 from lab.models import classifier, initialization
-from lab.models.classifier import Card
+from lab.models.classifier import ModelConfig
 from lab.serving import prediction
 from lab.serving.prediction import Predictor
 from retrace.errors import DataError, ParamsError, RetraceError
@@ -121,20 +121,22 @@ def test_predict_uses_pixels_of_training(
     samples = image_folder.read(paths.RAW, resize=24, crop=16, on_bad="fail").train
     storage.save(paths.TRAIN, samples, Scale((0.0,) * 3, (1.0,) * 3))
     loaded, scale = storage.load(paths.TRAIN)
-    _, card = initialization.build(typed(params.Train, model="softmax"), loaded, scale)
-    assert card.resize == 24
+    _, config = initialization.build(typed(params.Train, model="softmax"), loaded, scale)
+    assert config.resize == 24
     files = [Path(samples.name(index)) for index in range(len(samples))]
-    list(prediction.predictions(watched(card.shape, card.resize), files, invert=False))
+    list(prediction.predictions(watched(config.shape, config.resize), files, invert=False))
     assert (np.concatenate(seen) == samples.inputs).all()
 
 
 @pytest.mark.parametrize("resize", [None, 72])
 @pytest.mark.usefixtures("folder")
-def test_config_keeps_resize(card_of: Callable[[str, int], Card], resize: int | None) -> None:
-    card = card_of("softmax", 8).model_copy(update={"resize": resize})
-    classifier.save(classifier.build(card), card)
-    assert ("resize" in paths.CARD.read_text()) == (resize is not None)
-    assert classifier.load()[1] == card
+def test_config_keeps_resize(
+    config_of: Callable[[str, int], ModelConfig], resize: int | None
+) -> None:
+    config = config_of("softmax", 8).model_copy(update={"resize": resize})
+    classifier.save(classifier.build(config), config)
+    assert ("resize" in paths.MODEL_CONFIG.read_text()) == (resize is not None)
+    assert classifier.load()[1] == config
 
 
 def test_split_file_keeps_resize(tmp_path: Path, stripes: Samples) -> None:
@@ -179,11 +181,11 @@ def test_network_without_images_is_refused(
 
 
 @pytest.fixture
-def trained(folder: Path, card_of: Callable[[str, int], Card]) -> Card:
+def trained(folder: Path, config_of: Callable[[str, int], ModelConfig]) -> ModelConfig:
     """models/ has a network for grey 28x28 images."""
-    card = card_of("softmax", 28)
-    classifier.save(classifier.build(card), card)
-    return card
+    config = config_of("softmax", 28)
+    classifier.save(classifier.build(config), config)
+    return config
 
 
 def run(*images: str, model: str = "models", **changed: Any) -> int:
@@ -256,7 +258,7 @@ def test_model_is_file_or_folder(folder: Path, model: str) -> None:
     put(folder / "a.png", encoded(Image.fromarray(GREY)))
     for name in ("model", "mine"):
         put(folder / f"elsewhere/{name}.safetensors", paths.WEIGHTS.read_bytes())
-        put(folder / f"elsewhere/{name}.json", paths.CARD.read_bytes())
+        put(folder / f"elsewhere/{name}.json", paths.MODEL_CONFIG.read_bytes())
     assert run("a.png", model=model) == 0
 
 

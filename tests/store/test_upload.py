@@ -17,7 +17,7 @@ from mlflow_runs import runs, upload_again
 import retrace
 from lab import params, paths
 from lab.models import classifier
-from lab.models.classifier import Card
+from lab.models.classifier import ModelConfig
 from retrace import event_log
 from retrace.pipeline import hashing
 from retrace.store import backend as tracking_store
@@ -31,7 +31,7 @@ def test_upload_is_idempotent(store: mlflow.MlflowClient) -> None:
     with retrace.stage("train") as run:
         for step in range(1200):
             run.metrics({"train_loss": 1 / (step + 1)}, step)
-        run.headline({"train_accuracy": 0.5})
+        run.summary({"train_accuracy": 0.5})
 
     def rows() -> list[tuple[object, ...]]:
         with sqlite3.connect("mlflow.db") as database:
@@ -128,13 +128,15 @@ def test_relative_store_is_in_main_repository(
 
 @pytest.mark.usefixtures("folder")
 def test_model_belongs_to_both_runs(
-    store: mlflow.MlflowClient, card_of: Callable[[str, int], Card], monkeypatch: pytest.MonkeyPatch
+    store: mlflow.MlflowClient,
+    config_of: Callable[[str, int], ModelConfig],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    card = card_of("cnn", 28)
+    config = config_of("cnn", 28)
     with retrace.stage("train") as run:
-        model = classifier.build(card)
-        classifier.save(model, card)
-        run.model(paths.WEIGHTS, paths.CARD)
+        model = classifier.build(config)
+        classifier.save(model, config)
+        run.model(paths.WEIGHTS, paths.MODEL_CONFIG)
     (parent,), (child,) = runs(store)
     outputs = [run.outputs.model_outputs if run.outputs else [] for run in (child, parent)]
     (of_child,), (of_parent,) = outputs
@@ -155,18 +157,18 @@ def test_model_belongs_to_both_runs(
 
 
 def test_datasets_and_model_metrics_are_logged(
-    folder: Path, store: mlflow.MlflowClient, card_of: Callable[[str, int], Card]
+    folder: Path, store: mlflow.MlflowClient, config_of: Callable[[str, int], ModelConfig]
 ) -> None:
     for path in (paths.TRAIN, paths.VALIDATION, paths.TEST):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(path.name.encode())
-    card = card_of("softmax", 8)
+    config = config_of("softmax", 8)
     with retrace.stage("train") as run:
-        classifier.save(classifier.build(card), card)
-        run.headline({"train_loss": 0.5, "val_accuracy": 0.75})
-        run.model(paths.WEIGHTS, paths.CARD)
+        classifier.save(classifier.build(config), config)
+        run.summary({"train_loss": 0.5, "val_accuracy": 0.75})
+        run.model(paths.WEIGHTS, paths.MODEL_CONFIG)
     with retrace.stage("evaluate") as run:
-        run.headline({"test_accuracy": 0.5})
+        run.summary({"test_accuracy": 0.5})
     upload_again(run.path)
     (parent,), (train, evaluate) = runs(store)
 
@@ -233,7 +235,7 @@ def test_folds_are_summarized_in_a_run(store: mlflow.MlflowClient) -> None:
             ("visualize", "tsne"),
         ):
             with retrace.stage(name) as run:
-                run.headline({metric: accuracy})
+                run.summary({metric: accuracy})
         upload_again(run.path)  # which changes nothing
     (summary,), below = runs(store)
     of_folds = [run for run in below if "retrace.folds" in run.data.tags]

@@ -464,7 +464,8 @@ def test_wrong_value_fails_in_one_line(
 
 
 @pytest.mark.parametrize(
-    ("setting", "named"), [("optimizer=adma", "optimizers.adma"), ("model=cmm", "models/networks/cmm.py")]
+    ("setting", "named"),
+    [("optimizer=adma", "optimizers.adma"), ("model=cmm", "models/networks/cmm.py")],
 )
 def test_dvc_refuses_unknown_choice(clone: Clone, setting: str, named: str) -> None:
     before = len(runs(clone)[1])

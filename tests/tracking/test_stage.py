@@ -34,7 +34,7 @@ def test_stage_becomes_child_run(folder: Path, store: mlflow.MlflowClient) -> No
         run.metrics({"val_loss": 2.0}, step=1)
         run.metrics({"val_loss": 1.0}, step=2)
         run.metrics({"test_accuracy": 0.5})
-        run.headline({"test_accuracy": 0.5})
+        run.summary({"test_accuracy": 0.5})
         run.tags(colour="red")
         run.artifact(paths.CONFUSION)
     (parent,), (child,) = runs(store)
@@ -210,7 +210,7 @@ def test_public_names_stay() -> None:
     assert by_epoch == ["epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy"]
     assert [
         str(path)
-        for path in (paths.WEIGHTS, paths.CARD, paths.METRICS, paths.HISTORY, paths.FIGURES)
+        for path in (paths.WEIGHTS, paths.MODEL_CONFIG, paths.METRICS, paths.HISTORY, paths.FIGURES)
     ] == [
         "models/model.safetensors",
         "models/model.json",

@@ -35,14 +35,14 @@ def main():
             elif word == "model":
                 paths.WEIGHTS.parent.mkdir()
                 paths.WEIGHTS.write_bytes(b"no weights")
-                paths.CARD.write_bytes(b"no config")
-                run.model(paths.WEIGHTS, paths.CARD)
+                paths.MODEL_CONFIG.write_bytes(b"no config")
+                run.model(paths.WEIGHTS, paths.MODEL_CONFIG)
             elif word == "sleep":
                 time.sleep(60)
         paths.HISTORY.parent.mkdir(exist_ok=True)
         paths.HISTORY.write_bytes(bytes(range(256)) * 1000)
-        run.artifact(paths.HISTORY, headline=True)
-        run.headline({"val_loss": 0.25})
+        run.artifact(paths.HISTORY, summary=True)
+        run.summary({"val_loss": 0.25})
 
 errors.run(main)
 """

@@ -65,8 +65,8 @@ class Fitted:
         p = typed(params.Train, **(SMALL | changed))
         compute = device.configure(p, p.precision)
         torch.manual_seed(p.seed)
-        card = classifier.card_of(p.model, stripes, storage.scale(stripes))
-        self.model = classifier.build(card)
+        config = classifier.config_of(p.model, stripes, storage.scale(stripes))
+        self.model = classifier.build(config)
         self.initial = self.weights()
         if p.freeze_trunk:
             self.model.freeze_trunk()

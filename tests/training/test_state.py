@@ -15,7 +15,7 @@ from trainings import KINDS, N_STEPS, Stopped, Training
 from lab.data.samples import Samples
 from lab.errors import DivergedError
 from lab.evaluation import inference
-from lab.training import checkpoint as state_file
+from lab.training import state_file
 from lab.training.loop import Trainer
 from retrace import errors
 from retrace.checkpoint import Checkpoints

@@ -105,7 +105,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def diagnosis(history: History) -> str:
-    """Return one sentence on under- and overfitting, by the rule of seeds/003.
+    """Return one sentence on under- and overfitting, by the rule of tutorial 003.
 
     There, training and validation both bad is underfitting, training good and validation bad is
     overfitting. In this order:

@@ -22,7 +22,7 @@ from retrace.system import files
 IMAGENET = Scale(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
 
 
-class Card(Strict):
+class ModelConfig(Strict):
     """All that it takes to build the network again and to name its outputs: models/model.json."""
 
     model: str
@@ -124,9 +124,9 @@ def scale_of(scaling: Scaling, samples: Samples, measured: Scale) -> Scale:
     return measured
 
 
-def card_of(model: Choice, samples: Samples, scale: Scale) -> Card:
+def config_of(model: Choice, samples: Samples, scale: Scale) -> ModelConfig:
     """Return the config of the chosen network for data like `samples`, before any epoch."""
-    return Card(
+    return ModelConfig(
         model=model.name,
         settings=model.settings,
         shape=samples.inputs.shape[1:],
@@ -139,59 +139,61 @@ def card_of(model: Choice, samples: Samples, scale: Scale) -> Card:
     )
 
 
-def build(card: Card) -> Classifier:
+def build(config: ModelConfig) -> Classifier:
     """Build a network with new weights, drawn from torch's generator, in channels-last format.
 
     Raises ParamsError if the network takes no inputs of that shape.
     """
     try:
-        trunk, head = MODELS[card.model](card.shape, len(card.class_names), **card.settings)
-        model = Classifier(trunk, head, Scale(card.mean, card.std), card.shape).eval()
+        trunk, head = MODELS[config.model](config.shape, len(config.class_names), **config.settings)
+        model = Classifier(trunk, head, Scale(config.mean, config.std), config.shape).eval()
         with torch.no_grad():
-            model(example(card, 1))
+            model(example(config, 1))
     except (ValueError, RuntimeError, AssertionError, IndexError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ParamsError(
-            f"{paths.PARAMS}: model is {card.model!r}, "
-            f"which takes no inputs of shape {card.shape}: {reason}"
+            f"{paths.PARAMS}: model is {config.model!r}, "
+            f"which takes no inputs of shape {config.shape}: {reason}"
         ) from None
     return model.to(memory_format=torch.channels_last)
 
 
-def takes_one(model: Classifier, card: Card) -> bool:
+def takes_one(model: Classifier, config: ModelConfig) -> bool:
     """Return whether the model can be trained with batches of one sample; batch norm may fail."""
     with torch.no_grad(), torch.random.fork_rng():
         try:
-            copy.deepcopy(model).train()(example(card, 1))
+            copy.deepcopy(model).train()(example(config, 1))
         except ValueError:
             return False
     return True
 
 
-def example(card: Card, n: int) -> Inputs:
+def example(config: ModelConfig, n: int) -> Inputs:
     """Return `n` inputs of the type that the network takes, all zeros."""
-    kind = torch.uint8 if len(card.shape) == 3 else torch.float32
-    return torch.zeros(n, *card.shape, dtype=kind)
+    kind = torch.uint8 if len(config.shape) == 3 else torch.float32
+    return torch.zeros(n, *config.shape, dtype=kind)
 
 
-def save(model: Classifier, card: Card) -> None:
+def save(model: Classifier, config: ModelConfig) -> None:
     """Write weights and config; equal weights give equal bytes."""
     weights = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
     with files.atomic(paths.WEIGHTS) as unfinished:
         save_file(weights, unfinished)
-    with files.atomic(paths.CARD) as unfinished:
+    with files.atomic(paths.MODEL_CONFIG) as unfinished:
         unfinished.write_text(
-            card.model_dump_json(indent=2, exclude_defaults=True) + "\n", encoding="utf-8"
+            config.model_dump_json(indent=2, exclude_defaults=True) + "\n", encoding="utf-8"
         )
 
 
-def load(weights: Path = paths.WEIGHTS, card: Path = paths.CARD) -> tuple[Classifier, Card]:
+def load(
+    weights: Path = paths.WEIGHTS, config_file: Path = paths.MODEL_CONFIG
+) -> tuple[Classifier, ModelConfig]:
     """Return the trained network, in evaluation mode on the CPU, and its config.
 
     Raises DataError if they cannot be loaded or do not fit.
     """
     try:
-        config = Card.model_validate_json(card.read_bytes())
+        config = ModelConfig.model_validate_json(config_file.read_bytes())
         model = build(config)
         model.load_state_dict(load_file(weights))
     except (
@@ -205,7 +207,7 @@ def load(weights: Path = paths.WEIGHTS, card: Path = paths.CARD) -> tuple[Classi
     ) as error:
         reason = " ".join(str(error).split())
         raise DataError(
-            f"{weights}, {card}: not a trained model: {reason}; `dvc repro train` makes one"
+            f"{weights}, {config_file}: not a trained model: {reason}; `dvc repro train` makes one"
         ) from None
     return model.eval(), config
 

@@ -7,7 +7,7 @@ from lab import params
 from lab.data.samples import Samples
 from lab.data.storage import Scale
 from lab.models import classifier, pretrained
-from lab.models.classifier import Card, Classifier
+from lab.models.classifier import Classifier, ModelConfig
 from lab.models.networks import MODELS
 from lab.params import Train
 from retrace.errors import ParamsError
@@ -17,7 +17,7 @@ MAX_SAMPLES = 2000
 MAX_NUMBERS = 8_000_000
 
 
-def build(p: Train, samples: Samples, measured: Scale) -> tuple[Classifier, Card]:
+def build(p: Train, samples: Samples, measured: Scale) -> tuple[Classifier, ModelConfig]:
     """Build the classifier before training, and its config; `measured` is the train split's scale.
 
     Seeds torch's generator. Raises ParamsError if the parameters do not fit the samples.
@@ -29,7 +29,7 @@ def build(p: Train, samples: Samples, measured: Scale) -> tuple[Classifier, Card
         )
     params.bind(MODELS, p.model, "models")
     scale = classifier.scale_of(p.scaling, samples, measured)
-    config = classifier.card_of(p.model, samples, scale)
+    config = classifier.config_of(p.model, samples, scale)
     torch.manual_seed(p.seed)
     model = classifier.build(config)
     if model.needs_data:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from lab import paths
 from lab.models import classifier
-from lab.models.classifier import Card, Classifier
+from lab.models.classifier import Classifier, ModelConfig
 from retrace.system import files
 
 COLUMNS = ("layer", "type", "output shape", "parameters")
@@ -23,9 +23,9 @@ class Layer(NamedTuple):
     n_parameters: int
 
 
-def save(model: Classifier, card: Card) -> None:
+def save(model: Classifier, config: ModelConfig) -> None:
     """Write the table of the model's layers to reports/summary.txt."""
-    example = classifier.example(card, 1).to(model.mean.device)
+    example = classifier.example(config, 1).to(model.mean.device)
     with files.atomic(paths.SUMMARY) as unfinished:
         unfinished.write_text(table(model, example), encoding="utf-8")
 

@@ -15,7 +15,7 @@ PT2 = "data/model.pt2"
 REQUIREMENTS = ("torch", "numpy")
 
 
-def package(weights: Path, card: Path, folder: Path) -> None:
+def package(weights: Path, config_file: Path, folder: Path) -> None:
     """Export the network to `folder` in MLflow's format: the entry point `retrace.packagers`.
 
     The model is a pt2 program with signature, input example and requirements. Needs the code that
@@ -27,7 +27,7 @@ def package(weights: Path, card: Path, folder: Path) -> None:
 
     from lab.models import classifier
 
-    model, config = classifier.load(weights, card)
+    model, config = classifier.load(weights, config_file)
     served = classifier.Served(model).eval().to(memory_format=torch.contiguous_format)
     example = classifier.example(config, 2).numpy()  # two: one would fix the batch size
     with torch.inference_mode():

@@ -43,9 +43,9 @@ def check(device: Device) -> None:
         raise ParamsError("--device is 'cuda', but torch sees no GPU here; use cpu")
 
 
-def from_files(weights: Path, card: Path, device: Device) -> Predictor:
+def from_files(weights: Path, config_file: Path, device: Device) -> Predictor:
     """Load the network in these files. Raises DataError if they are no model."""
-    model, config = classifier.load(weights, card)
+    model, config = classifier.load(weights, config_file)
     served = classifier.Served(model.to(device)).eval()
 
     def probabilities(inputs: np.ndarray) -> np.ndarray:

@@ -29,7 +29,7 @@ def none(inputs: Inputs, random: torch.Generator) -> Inputs:  # noqa: ARG001 - a
 def crop_flip(images: Images, random: torch.Generator, *, padding: Padding, flip: bool) -> Images:
     """Pad with black, crop at random to the old size, and flip half of the images.
 
-    As in seeds/002, 12.3.
+    As in tutorial 002, 12.3.
     """
     n, channels, height, width = images.shape
     left, top, right, bottom = padding

@@ -33,7 +33,7 @@ def cross_entropy(
     """Return the mean negative log-likelihood, in nats.
 
     Smoothing is that of Szegedy et al. 2016 (arXiv:1512.00567).
-    With class weights, the mean is weighted by them (seeds/003).
+    With class weights, the mean is weighted by them (tutorial 003).
     """
     weights = _weights(counts, class_weights, "cross_entropy.class_weights")
 
@@ -60,7 +60,7 @@ def _in_rows(logits: Logits, labels: Labels) -> tuple[Tensor, Tensor]:
 
 
 def cross_entropy_scratch(counts: Counts) -> LossFunction:  # noqa: ARG001 - a loss takes them
-    """Return cross-entropy as tensor code: softmax, then the true class's logarithm (seeds/004).
+    """Return cross-entropy as tensor code: softmax, then the true class's logarithm (tutorial 004).
 
     Infinite where that probability is 0 in float32, some 87 nats below the largest; the library's
     is not.
@@ -78,7 +78,7 @@ def cross_entropy_scratch(counts: Counts) -> LossFunction:  # noqa: ARG001 - a l
 def focal(
     counts: Counts, *, gamma: Annotated[float, Field(ge=0, le=20)], alpha: Weights
 ) -> LossFunction:
-    """Return focal loss (Lin et al. 2017, arXiv:1708.02002; seeds/003).
+    """Return focal loss (Lin et al. 2017, arXiv:1708.02002; tutorial 003).
 
     Cross-entropy, weighted by (1 - p)^gamma, where p is the probability of the sample's class, and
     by the class's alpha. The mean is over all samples, as there.
@@ -97,7 +97,7 @@ def focal(
 
 
 def mse(counts: Counts) -> LossFunction:
-    """Return the mean squared difference of logits and one-hot labels (seeds/000, 003)."""
+    """Return the mean squared difference of logits and one-hot labels (tutorials 000 and 003)."""
 
     def loss(logits: Logits, labels: Labels) -> Loss:
         return F.mse_loss(logits, F.one_hot(labels, len(counts)).to(logits.dtype))

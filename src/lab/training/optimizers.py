@@ -40,7 +40,7 @@ def sgd(
 
 
 def sgd_scratch(weights: Weights) -> optim.Optimizer:
-    """Return stochastic gradient descent as tensor code (seeds/004)."""
+    """Return stochastic gradient descent as tensor code (tutorial 004)."""
     return Descent(weights)
 
 

@@ -9,8 +9,7 @@ import torch
 from lab import paths
 from lab.errors import DivergedError
 from lab.evaluation import artifacts
-from lab.training import checkpoint as state_file
-from lab.training import progress
+from lab.training import progress, state_file
 from lab.training.device import Compute
 from lab.training.loop import Trainer
 from lab.training.progress import Lines
@@ -96,7 +95,7 @@ class Recorder:
     def finish(self, kept: Epoch) -> None:
         """Log the summary metrics, those of the kept epoch, and write the tables in reports/."""
         self.run.metrics({"train_s": self.seconds, "kept_epoch": kept.epoch})
-        self.run.headline(metrics(kept))
+        self.run.summary(metrics(kept))
         self.run.tags(**{"retrace.diagnosis": self.diagnosis})
         artifacts.save_table(paths.HISTORY, self.history)
         self._read_steps()
@@ -120,7 +119,7 @@ class Recorder:
         self._read_steps()
         return {
             "run": self.run.id,
-            "of": " ".join(
+            "training": " ".join(
                 [self.run.header["dataset"], *self.run.header["experiment"].values()][:2]
             ),
             "steps": self.steps,

@@ -29,7 +29,7 @@ def constant(at: Moment) -> float:  # noqa: ARG001 - a schedule is a function of
 
 
 def multistep(at: Moment, *, milestones: list[Epochs], gamma: Fraction) -> float:
-    """Multiply by `gamma` after each of the epochs named (seeds/002, 12.3: MultiStepLR)."""
+    """Multiply by `gamma` after each of the epochs named (tutorial 002, 12.3: MultiStepLR)."""
     return gamma ** sum(milestone <= at.epoch for milestone in milestones)
 
 

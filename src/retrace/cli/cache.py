@@ -31,7 +31,7 @@ def check(*, as_json: bool = False) -> int:
     repair = f"rm -rf {shlex.join(paths)} && dvc repro" if damaged else None
     if as_json:
         files = [
-            {"path": str(claim.path), "md5": md5, "expected": claim.md5, "of": claim.output}
+            {"path": str(claim.path), "md5": md5, "expected": claim.md5, "out": claim.output}
             for claim, md5 in damaged.items()
         ]
         document = {"checked": len(claims), "damaged": files, "absent": absent, "repair": repair}

@@ -50,7 +50,7 @@ def clean(*, force: bool, as_json: bool = False) -> None:
 
 
 def _description(folder: Path) -> dict[str, Any]:
-    """Return the size of `folder`, and what its newest checkpoint is of, if it is readable."""
+    """Return the size of `folder`, and what its newest readable checkpoint belongs to."""
     import safetensors
 
     from retrace import checkpoint
@@ -64,9 +64,9 @@ def _description(folder: Path) -> dict[str, Any]:
         saved = (
             datetime.fromtimestamp(latest.stat().st_mtime).astimezone().isoformat("T", "seconds")
         )
-        return known | {"of": facts["of"], "step": facts["step"], "saved": saved}
+        return known | {"training": facts["training"], "step": facts["step"], "saved": saved}
     except (OSError, IndexError, KeyError, ValueError, safetensors.SafetensorError):
-        return known | {"of": None, "step": None, "saved": None}
+        return known | {"training": None, "step": None, "saved": None}
 
 
 def _line(training: dict[str, Any]) -> str:
@@ -75,7 +75,7 @@ def _line(training: dict[str, Any]) -> str:
     state = "no usable checkpoint"
     if training["saved"]:
         saved = datetime.fromisoformat(training["saved"]).strftime("%Y-%m-%d %H:%M")
-        state = f"{training['of']}: step {training['step']:,}, saved {saved}"
+        state = f"{training['training']}: step {training['step']:,}, saved {saved}"
     in_use = ", in use" if training["in_use"] else ""
     return f"{Path(training['folder']).name[:8]}  {state}, {decimal(training['bytes'])}{in_use}"
 

@@ -90,7 +90,7 @@ def check(run_id: str, tolerance: float, *, as_json: bool = False) -> int:
     run_id = record.run.info.run_id
     if as_json:
         facts = [asdict(row) | {"equal": row.is_equal} for row in rows]
-        document = {"run": run_id, "verified": verified, "said": verdict, "rows": facts}
+        document = {"run": run_id, "verified": verified, "verdict": verdict, "rows": facts}
         print(json.dumps(document, indent=2))
         return 0 if verified else 1
     Console(width=None if sys.stdout.isatty() else WIDTH).print(table(rows))

@@ -39,7 +39,7 @@ def run_document(index: RunIndex, run: backend.Run, into: str) -> Document:
         files = []
         for path, md5 in cached_stages.hashes(stage, "outs").items():
             copies = locations.locate(index.client, Output(path, md5, stage.info.run_id, rev), into)
-            files.append({"path": path, "md5": md5, "places": copies.names})
+            files.append({"path": path, "md5": md5, "locations": copies.names})
             commands += copies.commands
         stages.append(run_facts(stage) | {"files": files})
     return run_facts(run) | {"stages": stages, "commands": commands}

@@ -1,4 +1,4 @@
-"""Three convolutions with pooling and two linear layers, the first on CIFAR-10 (seeds/002, 9.2).
+"""Three convolutions with pooling and two linear layers, the first on CIFAR-10 (tutorial 002, 9.2).
 
 There it has no activation: only the pooling is nonlinear.
 """

@@ -1,4 +1,4 @@
-"""The network tuned on CIFAR-10 (seeds/002, 12.3).
+"""The network tuned on CIFAR-10 (tutorial 002, 12.3).
 
 Like VGG, it has pairs of 3x3 convolutions; batch norm comes after ReLU.
 """

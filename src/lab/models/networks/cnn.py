@@ -1,4 +1,4 @@
-"""Two convolutions and two linear layers: the network of the MNIST tutorial (seeds/000).
+"""Two convolutions and two linear layers: the network of the MNIST tutorial (tutorial 000).
 
 There, ReLU comes before max pooling. Both are monotonic, so the order does not change the result;
 after the pooling, ReLU has a quarter of the work (steps took 8 to 23 % less on two cores, n = 4).

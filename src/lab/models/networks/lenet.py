@@ -1,4 +1,4 @@
-"""LeNet with 6 and 16 channels, 120 and 84 units (seeds/003; LeCun et al. 1998).
+"""LeNet with 6 and 16 channels, 120 and 84 units (tutorial 003; LeCun et al. 1998).
 
 Smaller images are padded to 32x32. ReLU comes after the pooling: see cnn.py.
 """

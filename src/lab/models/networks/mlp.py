@@ -1,4 +1,4 @@
-"""Linear layers, with or without an activation: without, they equal one layer (seeds/001)."""
+"""Linear layers, with or without an activation: without, they equal one layer (tutorial 001)."""
 
 import math
 from itertools import pairwise

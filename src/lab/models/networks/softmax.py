@@ -1,4 +1,4 @@
-"""Softmax regression: one linear layer on the inputs (seeds/004)."""
+"""Softmax regression: one linear layer on the inputs (tutorial 004)."""
 
 import math
 

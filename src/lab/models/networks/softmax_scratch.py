@@ -1,4 +1,4 @@
-"""Softmax regression from two tensors: normally distributed weights, biases of 0 (seeds/004)."""
+"""Softmax regression from two tensors: normally distributed weights, biases of 0 (tutorial 004)."""
 
 import math
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""Any torchvision classifier by name, with a new head (seeds/002, 11.1)."""
+"""Any torchvision classifier by name, with a new head (tutorial 002, 11.1)."""
 
 from lab.models import backbone
 from lab.models.backbone import Head

@@ -1,4 +1,4 @@
-"""VGG16 with a new head (Simonyan and Zisserman 2015, arXiv:1409.1556; seeds/002, 11.1)."""
+"""VGG16 with a new head (Simonyan and Zisserman 2015, arXiv:1409.1556; tutorial 002, 11.1)."""
 
 from lab.models import backbone
 from lab.models.backbone import Head

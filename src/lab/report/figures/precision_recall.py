@@ -1,4 +1,4 @@
-"""Precision by recall: a curve for each class against the rest, over all thresholds (seeds/003)."""
+"""Precision by recall: a curve for each class against the rest (tutorial 003)."""
 
 from dataclasses import dataclass
 from statistics import fmean

@@ -1,4 +1,4 @@
-"""Test samples in two dimensions by t-SNE: the network's features or the raw inputs (seeds/000)."""
+"""Test samples in the plane, by t-SNE of features or raw inputs (tutorial 000)."""
 
 from dataclasses import dataclass
 from functools import lru_cache
