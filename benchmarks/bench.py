@@ -301,18 +301,18 @@ def parsed() -> Namespace:
 
 
 def main() -> None:
-    asked = parsed()
-    rows = [row for row in ROWS if not asked.only or any(word in row.name for word in asked.only)]
+    args = parsed()
+    rows = [row for row in ROWS if not args.only or any(word in row.name for word in args.only)]
     if not rows:
         names = ", ".join(row.name for row in ROWS)
-        raise RetraceError(f"--only {' '.join(asked.only)}: no such row; there are {names}")
+        raise RetraceError(f"--only {' '.join(args.only)}: no such row; there are {names}")
     measured = recorded()
     head(*TOP)
     with place() as folder:
         for row in rows:
-            measured[row.name] = measure(prepared(folder, row), row, asked.n or row.n)
+            measured[row.name] = measure(prepared(folder, row), row, args.n or row.n)
             print(_line(row, measured[row.name]), flush=True)
-            if asked.write:
+            if args.write:
                 write(measured)
     sys.exit(any("MISSED" in measured[row.name].verdict(row) for row in rows))
 

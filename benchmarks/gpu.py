@@ -164,11 +164,11 @@ def main() -> None:
         "--only", nargs="+", metavar="WORD", help="rows whose names have one of these words"
     )
     parser.add_argument("--write", action="store_true", help=f"{PAGE} and the record too")
-    asked = parser.parse_args()
-    rows = [row for row in ROWS if not asked.only or any(word in row.name for word in asked.only)]
+    args = parser.parse_args()
+    rows = [row for row in ROWS if not args.only or any(word in row.name for word in args.only)]
     if not rows:
         names = ", ".join(row.name for row in ROWS)
-        raise RetraceError(f"--only {' '.join(asked.only)}: no such row; there are {names}")
+        raise RetraceError(f"--only {' '.join(args.only)}: no such row; there are {names}")
     if not torch.cuda.is_available():
         raise RetraceError(
             "torch sees no GPU here, so that nothing is measured; "
@@ -180,7 +180,7 @@ def main() -> None:
         for row in rows:
             measured[row.name] = measure(prepared(folder, row), row)
             print(_line(row, measured[row.name]), flush=True)
-            if asked.write:
+            if args.write:
                 write(measured)
     sys.exit(any(measured[row.name].verdict(row) == "MISSED" for row in rows))
 

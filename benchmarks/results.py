@@ -299,29 +299,27 @@ def parsed() -> Namespace:
 
 
 def main() -> None:
-    asked = parsed()
-    if asked.write:
+    args = parsed()
+    if args.write:
         with_table(PAGE.read_text(encoding="utf-8"), "")  # better refused now than after hours
-    for recipe in [] if asked.only else NEEDS:
+    for recipe in [] if args.only else NEEDS:
         print(f"{recipe}: left out, it needs {NEEDS[recipe]}; with them: --only {recipe}")
-    names = asked.only or [recipe for recipe in recipes.titles() if recipe not in NEEDS]
-    if not asked.list and (edited := uncommitted()):
+    names = args.only or [recipe for recipe in recipes.titles() if recipe not in NEEDS]
+    if not args.list and (edited := uncommitted()):
         raise RetraceError(f"commit first, for results name their commit: {edited}")
     client = store()
-    if asked.list:
+    if args.list:
         for recipe in names:
             missing = [
-                str(v["seed"])
-                for v in experiments_of(recipe)
-                if asked.again or not found(client, v)
+                str(v["seed"]) for v in experiments_of(recipe) if args.again or not found(client, v)
             ]
             seeds = f"seeds to run: {', '.join(missing)}" if missing else "MLflow has it all"
             print(f"{recipe}: {seeds}")
         return
-    failed = run_missing(client, names, again=asked.again)
+    failed = run_missing(client, names, again=args.again)
     results = measured(client)
     print(table(results), end="")
-    if asked.write:
+    if args.write:
         write(client, results)
     print(*failed, sep="\n", end="\n" if failed else "", file=sys.stderr)
     sys.exit(1 if failed else 0)

@@ -40,12 +40,12 @@ def measure(
     parser = ArgumentParser(description=text.partition("\n")[0])
     parser.add_argument("figure", nargs="*", help=f"these alone, of {', '.join(known)}")
     parser.add_argument("--n", type=int, help="repetitions, instead of each figure's own number")
-    asked = parser.parse_args()
-    if unknown := set(asked.figure) - known.keys():
+    args = parser.parse_args()
+    if unknown := set(args.figure) - known.keys():
         parser.error(f"no figure is called {min(unknown)!r}; there are {', '.join(known)}")
     with place() as folder:
-        chosen = (known[name] for name in asked.figure or known)
-        sys.exit(show(chain.from_iterable(figures(folder, asked.n or n) for figures, n in chosen)))
+        chosen = (known[name] for name in args.figure or known)
+        sys.exit(show(chain.from_iterable(figures(folder, args.n or n) for figures, n in chosen)))
 
 
 def show(figures: Iterable[Figure]) -> bool:

@@ -280,12 +280,12 @@ def parsed() -> Namespace:
     parser.add_argument(
         "--real", action="store_true", help="stage: training on the real MNIST too, by params.yaml"
     )
-    asked = parser.parse_args()
-    if asked.n is not None and (asked.figure is None or asked.n < 1):
+    args = parser.parse_args()
+    if args.n is not None and (args.figure is None or args.n < 1):
         parser.error(
-            f"--n is {asked.n}; should be 1 or more, and of one figure, which has to be named"
+            f"--n is {args.n}; should be 1 or more, and of one figure, which has to be named"
         )
-    return asked
+    return args
 
 
 def figures(folder: Path, name: str, n: int, *, real: bool) -> Iterator[Figure]:
@@ -306,10 +306,10 @@ def figures(folder: Path, name: str, n: int, *, real: bool) -> Iterator[Figure]:
 
 
 def main() -> None:
-    asked = parsed()
+    args = parsed()
     with table.place() as folder:
-        names = [asked.figure] if asked.figure else N
-        measured = (figures(folder, name, asked.n or N[name], real=asked.real) for name in names)
+        names = [args.figure] if args.figure else N
+        measured = (figures(folder, name, args.n or N[name], real=args.real) for name in names)
         sys.exit(table.show(chain.from_iterable(measured)))
 
 

@@ -197,8 +197,10 @@ def opened(folder: Path, values: params_file.Values, empty_trials: Path) -> Open
         *words: str, trials: int = 3, prune: bool = True, metric: str = "val_accuracy"
     ) -> Sweep:
         parsed = space.parse_space(words or SPACE, params_file.read())
-        asked = SweepSettings("s", parsed, metric, space.sweep_direction(metric), trials, 0, prune)
-        return Sweep(asked, f"sqlite:///{database}")
+        settings = SweepSettings(
+            "s", parsed, metric, space.sweep_direction(metric), trials, 0, prune
+        )
+        return Sweep(settings, f"sqlite:///{database}")
 
     return sweep_of
 
@@ -403,11 +405,11 @@ def test_code_outside_stages_may_change(opened: Opened) -> None:
 )
 def test_bad_storage_is_one_line_redacted(folder: Path, address: str, message: str) -> None:
     (folder / "broken.db").write_bytes(b"no database" * 1000)
-    asked = SweepSettings(
+    settings = SweepSettings(
         "s", space.parse_space(SPACE, params_file.read()), "val_loss", "minimize", 3, 0, prune=True
     )
     with pytest.raises(RetraceError) as raised:
-        Sweep(asked, study.storage_address(address))
+        Sweep(settings, study.storage_address(address))
     assert message in str(raised.value)
     assert "secret-word" not in str(raised.value)
     assert "\n" not in str(raised.value)
@@ -415,10 +417,10 @@ def test_bad_storage_is_one_line_redacted(folder: Path, address: str, message: s
 
 
 def _claims(address: str, queue: Any) -> None:
-    asked = SweepSettings(
+    settings = SweepSettings(
         "s", space.parse_space(SPACE, params_file.read()), "val_loss", "minimize", 12, 0, prune=True
     )
-    held = Sweep(asked, address)
+    held = Sweep(settings, address)
     taken = []
     while claimed := held.claim():
         taken.append((claimed.number, str(claimed.changes)))

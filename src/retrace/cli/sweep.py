@@ -100,7 +100,6 @@ def sweep(
     from retrace.sweeps import study, worktree
     from retrace.sweeps.runner import Runner
     from retrace.sweeps.study import Sweep
-    from retrace.system.redaction import redacted
 
     for option, number in (("--trials", trials), ("--jobs", jobs), ("--timeout", timeout)):
         if not number > 0:
@@ -109,12 +108,8 @@ def sweep(
     address = study.storage_address(storage)
     worktree.current_origin()
     current = Sweep(settings, address)
-    others = _named(settings.name) if current.is_new else []
-    if others:
-        current.forget()
-        known = f"{redacted(address)} does not know experiments of that name, such as {others[0]}"
-        remedy = "`dvc exp remove` them, or choose another --name"
-        raise ParamsError(f"{settings.name}: {known}; {remedy}")
+    if current.is_new:
+        _check_name_is_free(current, settings.name, address)
     console = _console(stderr=as_json)
     runner = Runner(current, jobs, time.monotonic() + timeout, console)
     runner.run()
@@ -157,9 +152,16 @@ def _settings(
     return SweepSettings(name, searched, metric, direction, trials, seed, prune)
 
 
-def _named(name: str) -> list[str]:
-    """Return the experiments that have the names of the sweep's trials."""
-    return [ref.name for ref in git.experiments() if ref.name.rpartition("-")[0] == name]
+def _check_name_is_free(new: Sweep, name: str, address: str) -> None:
+    """Forget a new sweep and raise ParamsError if experiments have the names of its trials."""
+    from retrace.system.redaction import redacted
+
+    others = [ref.name for ref in git.experiments() if ref.name.rpartition("-")[0] == name]
+    if others:
+        new.forget()
+        unknown = f"{redacted(address)} does not know experiments of that name, such as {others[0]}"
+        remedy = "`dvc exp remove` them, or choose another --name"
+        raise ParamsError(f"{name}: {unknown}; {remedy}")
 
 
 def _print_best(runner: Runner, console: Console, *, as_json: bool) -> None:
@@ -169,12 +171,12 @@ def _print_best(runner: Runner, console: Console, *, as_json: bool) -> None:
     from retrace.sweeps.runner import best
 
     current = runner.sweep
-    name = current.asked.name
+    name = current.settings.name
     complete = current.complete()
     if not complete:
         raise RetraceError(f"{name}: no trial ran to its end; each has its reason above")
     figure = worktree.sweep_folder(name).with_suffix(".png")
-    plot.draw(current.study, current.asked.metric, figure)
+    plot.draw(current.study, current.settings.metric, figure)
     experiment, changes = best(current)
     runner.show(
         sweep_runs.update, runner.dataset, name, current.n_over, experiment, changes, figure
@@ -197,9 +199,9 @@ def _print_best(runner: Runner, console: Console, *, as_json: bool) -> None:
 def _table(current: Sweep, trials: Sequence[FrozenTrial]) -> Table:
     from rich.table import Table
 
-    keys = list(current.asked.space.axes)
+    keys = list(current.settings.space.axes)
     table = Table(
-        "experiment", current.asked.metric, *keys, box=None, pad_edge=False, padding=(0, 2, 0, 0)
+        "experiment", current.settings.metric, *keys, box=None, pad_edge=False, padding=(0, 2, 0, 0)
     )
     for trial in trials:
         values = [trial.params.get(key, "") for key in keys]
@@ -212,11 +214,11 @@ def _document(
     current: Sweep, complete: Sequence[FrozenTrial], figure: Path, flags: str
 ) -> dict[str, Any]:
     """Return the sweep and its trials, for a script."""
-    asked = current.asked
+    settings = current.settings
     return {
-        "sweep": asked.name,
-        "metric": asked.metric,
-        "direction": asked.direction,
+        "sweep": settings.name,
+        "metric": settings.metric,
+        "direction": settings.direction,
         "best": {
             "experiment": complete[0].user_attrs["experiment"],
             "value": complete[0].value,
@@ -228,7 +230,7 @@ def _document(
                 "number": each.number,
                 "state": each.state.name.lower(),
                 "value": each.value if each.value is None or math.isfinite(each.value) else None,
-                "params": asked.space.changes(each.params),
+                "params": settings.space.changes(each.params),
                 "curve": {str(epoch): value for epoch, value in each.intermediate_values.items()},
                 **{
                     fact: each.user_attrs[fact]

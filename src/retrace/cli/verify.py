@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from retrace.provenance.diff import OutputDiff
+    from retrace.provenance.record import Record
 
 GROUP = "trust"
 SUMMARY = (
@@ -62,8 +63,6 @@ def check(run_id: str, tolerance: float, *, as_json: bool = False) -> int:
     `tolerance`, absolute, is for metrics on another kind of device, and for nothing else. Raises
     RetraceError if the run is unknown or cannot be reproduced.
     """
-    from rich.console import Console
-
     from retrace.pipeline import graph
     from retrace.provenance import diff, rebuild, restore
     from retrace.provenance import record as records
@@ -87,17 +86,23 @@ def check(run_id: str, tolerance: float, *, as_json: bool = False) -> int:
     rows = diff.compare_facts(then, now, tolerance if devices else None)
     verified = all(row.is_equal for row in rows)
     verdict = sentence(rows, tolerance, devices)
-    run_id = record.run.info.run_id
     if as_json:
         facts = [asdict(row) | {"equal": row.is_equal} for row in rows]
-        document = {"run": run_id, "verified": verified, "verdict": verdict, "rows": facts}
-        print(json.dumps(document, indent=2))
-        return 0 if verified else 1
+        ran = {"run": record.run.info.run_id, "verified": verified, "verdict": verdict}
+        print(json.dumps(ran | {"rows": facts}, indent=2))
+    else:
+        _print(record, rows, verdict)
+    return 0 if verified else 1
+
+
+def _print(record: Record, rows: list[OutputDiff], verdict: str) -> None:
+    from rich.console import Console
+
     Console(width=None if sys.stdout.isatty() else WIDTH).print(table(rows))
     print(f"{record.name}: {verdict}")
-    if not verified:
+    if not all(row.is_equal for row in rows):
+        run_id = record.run.info.run_id
         print(f"`retrace trace {run_id[:8]}` shows how it was made, and where its outputs are")
-    return 0 if verified else 1
 
 
 def table(rows: list[OutputDiff]) -> Table:

@@ -25,23 +25,23 @@ class SweepSettings:
     prune: bool
 
 
-def describe(asked: SweepSettings) -> dict[str, Any]:
+def describe(sweep: SweepSettings) -> dict[str, Any]:
     """Return what equal sweeps have in common: space, metric, other parameters and code."""
-    swept = dict.fromkeys(asked.space.axes)
+    swept = dict.fromkeys(sweep.space.axes)
     about = {
-        "space": asked.space.described(),
-        "metric": asked.metric,
+        "space": sweep.space.described(),
+        "metric": sweep.metric,
         "params": {
             key: value
-            for key, value in (asked.space.base | asked.space.fixed).items()
+            for key, value in (sweep.space.base | sweep.space.fixed).items()
             if key not in swept
         },
-        "code": _code(asked.space),
+        "code": _code(sweep.space),
     }
     return json.loads(json.dumps(about))  # as it comes back
 
 
-def check_equal(name: str, stored: dict[str, Any], asked: dict[str, Any]) -> None:
+def check_equal(name: str, stored: dict[str, Any], current: dict[str, Any]) -> None:
     """Raise ParamsError with the first difference between the stored sweep and this one."""
     for kind, what in (
         ("space", "searches"),
@@ -50,7 +50,7 @@ def check_equal(name: str, stored: dict[str, Any], asked: dict[str, Any]) -> Non
         ("code", "began with"),
     ):
         then = stored[kind]
-        now = asked[kind]
+        now = current[kind]
         if then == now:
             continue
         if kind == "code":

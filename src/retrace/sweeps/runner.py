@@ -41,11 +41,11 @@ class Runner:
 
     def __init__(self, sweep: Sweep, jobs: int, until: float, console: Console) -> None:
         self.sweep = sweep
-        self.asked = sweep.asked
+        self.settings = sweep.settings
         self.jobs = jobs
         self.until = until
         self.console = console
-        self.dataset = (self.asked.space.base | self.asked.space.fixed)["dataset"]
+        self.dataset = (self.settings.space.base | self.settings.space.fixed)["dataset"]
         self.origin = worktree.current_origin()
         self.cache = dvc_internals.cache().absolute()
         self.store = backend.address()
@@ -58,9 +58,9 @@ class Runner:
 
         A signal stops the running ones; they resume when the sweep does.
         """
-        worktree.remove_leftovers(self.asked.name)
-        described = self.asked.space.described()
-        self.show(sweep_runs.begin, self.dataset, self.asked.name, described, self.began)
+        worktree.remove_leftovers(self.settings.name)
+        described = self.settings.space.described()
+        self.show(sweep_runs.begin, self.dataset, self.settings.name, described, self.began)
         self._print_count("")
         try:
             with self.console.status("") as status:
@@ -97,9 +97,11 @@ class Runner:
         name = self.sweep.experiment(claimed.number)
         with ExitStack() as tree:
             repository = tree.enter_context(
-                worktree.trial_repository(name, self.asked.name, self.origin, self.cache)
+                worktree.trial_repository(name, self.settings.name, self.origin, self.cache)
             )
-            attempt = TrialProcess(name, self.asked.name, claimed.changes, repository, self.store)
+            attempt = TrialProcess(
+                name, self.settings.name, claimed.changes, repository, self.store
+            )
             self.running.append(Running(claimed, attempt, tree.pop_all()))
         return True
 
@@ -108,9 +110,9 @@ class Runner:
         attempt = each.attempt
         over = attempt.is_over  # read before the epochs, so that none is missed
         why = None
-        for epoch, value in attempt.epochs(self.asked.metric):
+        for epoch, value in attempt.epochs(self.settings.metric):
             if self.sweep.is_hopeless(each.claimed, epoch, value) and not over:
-                reached = f"after epoch {epoch}, with {self.asked.metric} {value:.4f}"
+                reached = f"after epoch {epoch}, with {self.settings.metric} {value:.4f}"
                 why = f"{reached}: worse than three in four were then"
         if time.monotonic() - each.signed > study.ALIVE_S:
             self.sweep.alive(each.claimed)
@@ -131,13 +133,17 @@ class Runner:
         took = f"{attempt.seconds:.0f}"
         try:
             commit = attempt.commit()
-            result = results.read_result(commit, self.asked.metric, self.cache) if commit else None
+            result = (
+                results.read_result(commit, self.settings.metric, self.cache) if commit else None
+            )
         except DataError as error:
             self._end(claimed, TrialState.FAIL, reason=str(error), seconds=took)
             return
         if result:
             self.sweep.learn(claimed, result.curve)
-            self.show(results.add_to_sweep, self.dataset, self.asked.name, result.key, self.began)
+            self.show(
+                results.add_to_sweep, self.dataset, self.settings.name, result.key, self.began
+            )
             self._end(
                 claimed, TrialState.COMPLETE, result.value, experiment=attempt.name, seconds=took
             )
@@ -158,14 +164,16 @@ class Runner:
         if state is TrialState.COMPLETE:
             name, changes = best(self.sweep)
             n_over = self.sweep.n_over
-            self.show(sweep_runs.update, self.dataset, self.asked.name, n_over, name, changes, None)
+            self.show(
+                sweep_runs.update, self.dataset, self.settings.name, n_over, name, changes, None
+            )
 
     def _line(self, trial: FrozenTrial) -> str:
         """Describe an ended trial: its name, result, parameters and time."""
         facts = trial.user_attrs
         is_complete = trial.state is TrialState.COMPLETE
         took = f"{facts['seconds']} s" if "seconds" in facts else "the same as an earlier trial"
-        result = WORDS.get(trial.state) or f"{self.asked.metric} {trial.value:.4f}"
+        result = WORDS.get(trial.state) or f"{self.settings.metric} {trial.value:.4f}"
         name = self.sweep.experiment(trial.number)
         line = f"{name}  {result}  {parameters_text(self.sweep, trial)}  ({took})"
         if not is_complete:
@@ -174,7 +182,7 @@ class Runner:
         return f"{line}, the best so far" if is_best else line
 
     def _at(self, each: Running) -> str:
-        epochs = self.asked.space.values(each.claimed.changes)["epochs"]
+        epochs = self.settings.space.values(each.claimed.changes)["epochs"]
         return f"{each.attempt.name}: epoch {each.attempt.epoch} of {epochs}"
 
     def _stop_if_nothing_works(self) -> None:
@@ -185,7 +193,7 @@ class Runner:
         ):
             why = over[-1].user_attrs.get("reason", "")
             raise RetraceError(
-                f"{self.asked.name}: all of the first {len(over)} trials failed, the last: {why}"
+                f"{self.settings.name}: all of the first {len(over)} trials failed, the last: {why}"
             )
 
     def _leave(self) -> None:
@@ -203,16 +211,16 @@ class Runner:
 
     def _print_count(self, more: str) -> None:
         self.console.print(
-            f"{self.asked.name}: {self.sweep.n_over} of {self.sweep.n_trials} trials are done{more}"
+            f"{self.settings.name}: {self.sweep.n_over} of {self.sweep.n_trials} trials are done{more}"
         )
 
 
 def best(sweep: Sweep) -> tuple[tuple[str, str, float | None], dict[str, str]]:
     """Return the best trial's experiment, metric and value, and its changes as `-S` takes them."""
     trial = sweep.complete()[0]
-    changes = sweep.asked.space.changes(trial.params)
+    changes = sweep.settings.space.changes(trial.params)
     words = {key: overrides.word(key, value) for key, value in changes.items()}
-    return (trial.user_attrs["experiment"], sweep.asked.metric, trial.value), words
+    return (trial.user_attrs["experiment"], sweep.settings.metric, trial.value), words
 
 
 def parameters_text(sweep: Sweep, trial: FrozenTrial) -> str:
@@ -220,5 +228,5 @@ def parameters_text(sweep: Sweep, trial: FrozenTrial) -> str:
     return " ".join(
         f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}"
         for key, value in trial.params.items()
-        if key in sweep.asked.space.axes
+        if key in sweep.settings.space.axes
     )

@@ -63,16 +63,16 @@ class ClaimedTrial:
 class Sweep:
     """The trials of a sweep, new or continued."""
 
-    def __init__(self, asked: SweepSettings, address: str) -> None:
-        self.asked = asked
+    def __init__(self, settings: SweepSettings, address: str) -> None:
+        self.settings = settings
         self.address = address
         with _lock(), storage_errors(address):
             self.storage = _storage(address)
             self.study, self.is_new = self._opened()
-            if all_trials := asked.space.all_trials(asked.trials):
+            if all_trials := settings.space.all_trials(settings.trials):
                 for each in all_trials:
                     self.study.enqueue_trial(each, skip_if_exists=True)
-            self.n_trials = len(all_trials) if all_trials else asked.trials
+            self.n_trials = len(all_trials) if all_trials else settings.trials
 
     def claim(self) -> ClaimedTrial | None:
         """Return a trial to run: an abandoned one or a new one.
@@ -100,9 +100,9 @@ class Sweep:
             optuna_internals.record_heartbeat(self.storage, trial)
             # By its number: equal sweeps have equal trials, whenever they were stopped.
             self.study.sampler = TPESampler(
-                seed=(self.asked.seed * 1_000_003 + trial.number) % 2**32
+                seed=(self.settings.seed * 1_000_003 + trial.number) % 2**32
             )
-            changes = self.asked.space.suggested(trial)
+            changes = self.settings.space.suggested(trial)
         return ClaimedTrial(trial, changes, frozenset(left.intermediate_values if left else ()))
 
     def is_hopeless(self, claimed: ClaimedTrial, epoch: int, value: float) -> bool:
@@ -110,7 +110,7 @@ class Sweep:
 
         That is so where its best is worse than that of three in four after as many epochs.
         """
-        epochs = self.asked.space.values(claimed.changes)["epochs"]
+        epochs = self.settings.space.values(claimed.changes)["epochs"]
         with storage_errors(self.address):
             if epoch not in claimed.reported:
                 claimed.trial.report(value, epoch)
@@ -150,7 +150,7 @@ class Sweep:
 
     def experiment(self, number: int) -> str:
         """Return the name of a trial's DVC experiment."""
-        return f"{self.asked.name}-{number}"
+        return f"{self.settings.name}-{number}"
 
     @property
     def n_over(self) -> int:
@@ -159,7 +159,7 @@ class Sweep:
     def forget(self) -> None:
         """Delete the sweep from the database."""
         with storage_errors(self.address):
-            optuna.delete_study(study_name=self.asked.name, storage=self.storage)
+            optuna.delete_study(study_name=self.settings.name, storage=self.storage)
 
     def trials(self) -> list[FrozenTrial]:
         return self.study.get_trials(deepcopy=False)
@@ -171,22 +171,22 @@ class Sweep:
             for each in self.trials()
             if each.state is TrialState.COMPLETE and each.value is not None
         ]
-        sign = -1 if self.asked.direction == "maximize" else 1
+        sign = -1 if self.settings.direction == "maximize" else 1
         return sorted(complete, key=lambda each: (sign * (each.value or 0.0), each.number))
 
     def _opened(self) -> tuple[optuna.Study, bool]:
         """Create the study, or load it; return whether it is new."""
-        asked = self.asked
-        about = describe(asked)
+        settings = self.settings
+        about = describe(settings)
         try:
             study = optuna.create_study(
-                storage=self.storage, study_name=asked.name, direction=asked.direction
+                storage=self.storage, study_name=settings.name, direction=settings.direction
             )
         except DuplicatedStudyError:
-            study = optuna.load_study(storage=self.storage, study_name=asked.name)
+            study = optuna.load_study(storage=self.storage, study_name=settings.name)
             stored = study.user_attrs.get(ABOUT)
             if stored is not None:
-                check_equal(asked.name, json.loads(stored), about)
+                check_equal(settings.name, json.loads(stored), about)
                 return study, False
         study.set_user_attr(ABOUT, json.dumps(about))
         return study, True
@@ -200,7 +200,7 @@ class Sweep:
         return optuna_internals.is_stale(self.storage, self.study, trial)
 
     def _pruner(self, epochs: int) -> BasePruner:
-        if not self.asked.prune:
+        if not self.settings.prune:
             return NopPruner()
         return PercentilePruner(KEPT, FIRST, n_warmup_steps=math.ceil(epochs / 3))
 
