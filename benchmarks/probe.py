@@ -79,7 +79,7 @@ def probe(model: str, url: str, load: Load, *, as_json: bool) -> int:
     Raises RetraceError if it is on another machine, does not answer, or if `load` exceeds `MOST`.
     """
     address = endpoint(url, load)
-    with backend.answering():
+    with backend.mlflow_errors():
         known = models.resolve_model(model)
         questions = test_questions(
             package.load(known.model_id, "cpu").probabilities, known.model_id, load
@@ -88,7 +88,7 @@ def probe(model: str, url: str, load: Load, *, as_json: bool) -> int:
     measured = measure(address, questions, load)
     run = None
     if measured.answers and measured.largest_difference <= TOLERANCE:
-        with backend.answering():
+        with backend.mlflow_errors():
             run = log(backend.client(), known, asdict(load), asdict(measured))
     if as_json:
         print(

@@ -29,7 +29,7 @@ def main() -> None:
             run.artifact(path, summary=True)
             print(path)
         layers, machine = artifacts.load_summary(), run.header["machine"]
-        inputs = page.Inputs(params_file.read(), run.header["deps"], layers, machine)
+        inputs = page.Provenance(params_file.read(), run.header["deps"], layers, machine)
         page.save(paths.REPORT, results, metrics, inputs)
         run.artifact(paths.REPORT, summary=True)
         print(paths.REPORT)

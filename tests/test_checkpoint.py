@@ -161,6 +161,6 @@ def test_removed_unless_in_use() -> None:
         save(unused, 5)
     with checkpoint.locked("b") as used:
         save(used, 5)
-        assert checkpoint.every() == [unused.folder, used.folder]
-        assert [checkpoint.remove(folder) for folder in checkpoint.every()] == [True, False]
-        assert checkpoint.every() == [used.folder]
+        assert checkpoint.folders() == [unused.folder, used.folder]
+        assert [checkpoint.remove(folder) for folder in checkpoint.folders()] == [True, False]
+        assert checkpoint.folders() == [used.folder]

@@ -100,7 +100,7 @@ def locked(fingerprint: str) -> Iterator[Checkpoints]:
                 return
 
 
-def every() -> list[Path]:
+def folders() -> list[Path]:
     """Return the folders of all trainings that have not ended."""
     return sorted(folder for folder in (files.root() / FOLDER).glob("*") if folder.is_dir())
 

@@ -201,7 +201,7 @@ def pending(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.jsonl"))
 
 
-def uploaded(path: Path) -> None:
+def archive(path: Path) -> None:
     """Move an event log to `uploaded/` and delete its copies."""
     shutil.rmtree(copies(path), ignore_errors=True)
     done = path.parent / "uploaded"

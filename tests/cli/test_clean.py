@@ -33,7 +33,7 @@ def test_clean_lists_unusable_checkpoints(capsys: pytest.CaptureFixture[str]) ->
     assert lines[0].endswith(", 0 bytes")
     assert lines[1].endswith(", 4 bytes")
     assert lines[-1] == "removed: 4 bytes"
-    assert checkpoint.every() == []
+    assert checkpoint.folders() == []
 
 
 def test_clean_keeps_what_is_in_use(capsys: pytest.CaptureFixture[str]) -> None:

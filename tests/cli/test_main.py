@@ -195,7 +195,7 @@ def test_completion_names_every_command(shell: str) -> None:
 
 
 def test_help_imports_nothing_heavy() -> None:
-    source = "import sys; from retrace.cli import arguments, main; "
+    source = "import sys; from retrace.cli import arguments; from retrace.cli import main; "
     source += "arguments.parser(main._commands([])); print(*sys.modules)"
     completed = subprocess.run(
         [sys.executable, "-c", source], cwd=ROOT, capture_output=True, text=True, check=True

@@ -389,7 +389,7 @@ def test_run_without_process_is_closed(store: mlflow.MlflowClient) -> None:
     store.set_tag(
         child.info.run_id,
         "retrace.process",
-        processes.written(processes.identity() | {"pid": 2**22 - 1}),
+        processes.to_line(processes.identity() | {"pid": 2**22 - 1}),
     )
     store.update_run(child.info.run_id, "RUNNING")
     sync.sync()
@@ -431,13 +431,13 @@ def test_server_error_names_the_remedy(
     monkeypatch: pytest.MonkeyPatch, code: str, remedy: str
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
-    with pytest.raises(errors.RetraceError, match=remedy), backend.answering():
+    with pytest.raises(errors.RetraceError, match=remedy), backend.mlflow_errors():
         raise mlflow.MlflowException("no", error_code=getattr(mlflow_errors, code))
 
 
 @pytest.mark.usefixtures("store")
 def test_database_error_omits_the_sql() -> None:
-    with pytest.raises(errors.RetraceError) as caught, backend.answering():
+    with pytest.raises(errors.RetraceError) as caught, backend.mlflow_errors():
         raise OperationalError(
             "SELECT name FROM x", {}, sqlite3.OperationalError("unable to open database file")
         )
@@ -446,7 +446,7 @@ def test_database_error_omits_the_sql() -> None:
 
 
 def test_closed_pipe_is_no_mlflow_error() -> None:
-    with pytest.raises(BrokenPipeError), backend.answering():
+    with pytest.raises(BrokenPipeError), backend.mlflow_errors():
         raise BrokenPipeError
 
 
@@ -455,9 +455,9 @@ def test_patience_lengthens_the_timeout() -> None:
     backend.client()
     limit = environment_variables.MLFLOW_HTTP_REQUEST_TIMEOUT
     usual = limit.get()
-    with backend.patient(usual + 56):
+    with backend.request_timeout(usual + 56):
         assert limit.get() == usual + 56
-    with backend.patient(1):
+    with backend.request_timeout(1):
         assert limit.get() == usual
     assert limit.get() == usual
 

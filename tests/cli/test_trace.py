@@ -15,9 +15,8 @@ from repository import Clone
 
 from lab import paths
 from retrace.errors import RetraceError
-from retrace.pipeline import git, graph, hashing
-from retrace.provenance import history
-from retrace.store import experiments
+from retrace.pipeline import git, graph, hashing, snapshot
+from retrace.provenance import lineage
 from retrace.system import machine
 from retrace.tracking import stage as tracking
 
@@ -67,14 +66,14 @@ def runs_of(store: mlflow.MlflowClient, stage: str) -> list[Run]:
 
 def trace(target: Path | str, capsys: pytest.CaptureFixture[str]) -> str:
     capsys.readouterr()
-    history.show(str(target))
+    lineage.show(str(target))
     return capsys.readouterr().out
 
 
 def refused(target: Path | str) -> str:
     """Return the one line with which a target is refused."""
     with pytest.raises(RetraceError) as error:
-        history.show(str(target))
+        lineage.show(str(target))
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -260,7 +259,7 @@ def test_ambiguous_run_id_is_refused(
 ) -> None:
     ran("download", "preprocess")
     runs = runs_of(store, "download") + runs_of(store, "preprocess")
-    monkeypatch.setattr("retrace.store.backend.every", lambda *_: runs)
+    monkeypatch.setattr("retrace.store.backend.search_runs", lambda *_: runs)
     message = refused("abcdef")
     assert message.startswith("abcdef: ")
     assert f"2 runs, {runs[0].info.run_id}, {runs[1].info.run_id};" in message
@@ -274,8 +273,8 @@ def test_workspace_experiment_is_named(
     ran("train")
     own = runs_of(store, "")[1]
     lock({"train": {paths.WEIGHTS: hashing.md5(paths.WEIGHTS)}})
-    here = experiments.Tree({}, {}, own.data.tags["retrace.key"], graph.locked(), {})
-    monkeypatch.setattr("retrace.store.experiments.read", lambda _: here)
+    here = snapshot.Snapshot({}, {}, own.data.tags["retrace.key"], graph.locked(), {})
+    monkeypatch.setattr("retrace.pipeline.snapshot.read", lambda _: here)
     last = trace(paths.WEIGHTS, capsys).splitlines()[-1]
     assert (
         last

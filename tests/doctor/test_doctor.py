@@ -154,7 +154,7 @@ def break_several(clone: Clone) -> None:
 
 def set_running(clone: Clone) -> None:
     """Let a run be RUNNING whose process is gone."""
-    gone = processes.written(processes.identity() | {"started": 1.0})
+    gone = processes.to_line(processes.identity() | {"started": 1.0})
     with closing(sqlite3.connect(clone.path / DATABASE)) as database:
         database.execute("UPDATE runs SET status = 'RUNNING', end_time = NULL WHERE name = 'train'")
         database.execute("UPDATE tags SET value = ? WHERE key = 'retrace.process'", (gone,))

@@ -7,7 +7,7 @@ import pytest
 
 from lab import paths
 from lab.evaluation import artifacts
-from lab.evaluation.artifacts import Grid, History, Predictions, Views, diagnosis
+from lab.evaluation.artifacts import Grid, History, NetworkViews, Predictions, diagnosis
 from retrace.errors import DataError
 
 STEPS = [{"step": i + 1.0, "learning_rate": 0.1 / (i + 1), "loss": 2.0 / (i + 1)} for i in range(5)]
@@ -93,7 +93,7 @@ def test_views_keep_order_of_layers(has_grid: bool) -> None:
     grid = Grid(ticks, ticks[:5], np.zeros((5, 9, 2), np.float32)) if has_grid else None
     filters = None if has_grid else np.ones((4, 3, 5, 5), np.float32)
     maps = {f"layer.{i}": np.full((2, i, i), i, dtype=np.float32) for i in range(12, 0, -1)}
-    artifacts.save_views(Views(filters, maps, grid))
+    artifacts.save_views(NetworkViews(filters, maps, grid))
     loaded = artifacts.load_views()
     assert list(loaded.maps) == list(maps)
     assert (loaded.filters is None, loaded.grid is None) == (has_grid, not has_grid)

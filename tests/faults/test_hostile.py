@@ -23,10 +23,10 @@ import yaml
 from repository import ROOT, environment
 
 from lab import params, paths, recipes
-from lab.data import download, offline_sources, storage
+from lab.data import download, sources, storage
 from lab.data.datasets import DATASETS, cifar10, fashion_mnist, image_folder, mnist
-from lab.data.offline_sources import RawFile
 from lab.data.samples import Samples
+from lab.data.sources import RawFile
 from lab.evaluation import artifacts
 from lab.models import classifier, pretrained
 from lab.models.classifier import ModelConfig
@@ -391,7 +391,7 @@ def test_hostile_archive_writes_nothing(
     before = {file for file in folder.rglob("*") if file.is_file()}
 
     def fetch() -> None:
-        download.fetch("some", [FILE], {"npm": offline_sources.npm("some@1", WANTED)}, paths.RAW)
+        download.fetch("some", [FILE], {"npm": sources.npm("some@1", WANTED)}, paths.RAW)
 
     with pytest.raises(SystemExit) as ended:
         errors.run(fetch)
@@ -408,7 +408,7 @@ def test_archive_with_links_is_accepted(folder: Path) -> None:
         member("../x", type=tarfile.SYMTYPE, linkname="/"),
     ]
     content = packed(iter([*members, member(WANTED["file.bin"], b"hello")]))
-    offline_sources._unpack(gzip.GzipFile(fileobj=io.BytesIO(content)), [FILE], WANTED, folder)
+    sources._unpack(gzip.GzipFile(fileobj=io.BytesIO(content)), [FILE], WANTED, folder)
     assert [(path.name, path.read_bytes()) for path in folder.rglob("file*")] == [
         ("file.bin", b"hello")
     ]

@@ -372,7 +372,7 @@ def test_wrong_password_warns_and_sync_repairs(team: Team, folder: Path, ann: No
 def test_abandoned_run_is_closed_by_its_owner(team: Team) -> None:
     client = MlflowClient(team.url)
     (parent,) = parents(team.url, team.clone.path)
-    gone = processes.written(processes.identity() | {"pid": 2**22 - 1})
+    gone = processes.to_line(processes.identity() | {"pid": 2**22 - 1})
     tags = {
         "retrace.process": gone,
         "retrace.stage": "train",

@@ -20,7 +20,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from lab import params
 from lab.data.samples import Samples
-from lab.evaluation.artifacts import Grid, Predictions, Results, Views, diagnosis
+from lab.evaluation.artifacts import Grid, NetworkViews, Predictions, Results, diagnosis
 from lab.report.figures import FIGURES, style, tsne
 from retrace.pipeline import params_file
 
@@ -61,7 +61,7 @@ def results(logged: dict[str, float]) -> Results:
         predictions=Predictions(logits, rng.normal(size=(60, 5)).astype(np.float32), labels),
         samples=Samples(images, labels, tuple(f"class {i}" for i in range(12))),
         batch=(images[:20, :, ::-1], labels[:20]),
-        views=Views(rng.normal(size=(4, 3, 5, 5)).astype(np.float32), maps, None),
+        views=NetworkViews(rng.normal(size=(4, 3, 5, 5)).astype(np.float32), maps, None),
         seed=0,
         log_metric=logged.__setitem__,
     )
@@ -78,7 +78,9 @@ def plane(results: Results) -> Results:
         predictions=Predictions(np.outer(points[:, 0], [-4, 4]), points, labels),
         samples=Samples(points, labels, ("left", "right")),
         batch=(points[:20], labels[:20]),
-        views=Views(None, {}, Grid(ticks, ticks[:5], np.tile(np.outer(ticks, [-4, 4]), (5, 1, 1)))),
+        views=NetworkViews(
+            None, {}, Grid(ticks, ticks[:5], np.tile(np.outer(ticks, [-4, 4]), (5, 1, 1)))
+        ),
     )
 
 

@@ -18,7 +18,7 @@ from repository import ROOT
 
 from lab import params, paths
 from lab.data.samples import Samples
-from lab.evaluation.artifacts import Predictions, Results, Views
+from lab.evaluation.artifacts import NetworkViews, Predictions, Results
 from lab.report.figures import FIGURES
 from lab.report.html import baseline, curves, formatting, page
 from lab.report.html.baseline import Change
@@ -71,7 +71,7 @@ def results(inputs: np.ndarray, names: tuple[str, ...]) -> Results:
         ),
         samples=Samples(inputs, labels, names),
         batch=(inputs[:8], labels[:8]),
-        views=Views(None, {}, None),
+        views=NetworkViews(None, {}, None),
         seed=0,
         log_metric=lambda _name, _value: None,
     )
@@ -102,7 +102,7 @@ def written(folder: Path, values: params_file.Values) -> Callable[..., Path]:
     def write(data: Results, **changed: Any) -> Path:
         paths.FIGURES.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / "docs/bench.png", paths.FIGURES / "roc.png")
-        inputs = page.Inputs(
+        inputs = page.Provenance(
             values | changed, {str(paths.TEST): TEST_MD5}, "Linear 8 x 4", "a processor"
         )
         page.save(paths.REPORT, data, {"test_calibration_error": 0.02}, inputs)

@@ -208,7 +208,7 @@ def opened(folder: Path, values: params_file.Values, empty_trials: Path) -> Open
 def dead_process() -> str:
     """Return the identity of a dead process, as a trial has it."""
     with subprocess.Popen(["sleep", "60"]) as process:
-        who = processes.written(processes.identity(process.pid))
+        who = processes.to_line(processes.identity(process.pid))
         process.kill()
     return who
 
@@ -231,14 +231,14 @@ def test_trial_of_dead_process_is_taken_over(opened: Opened) -> None:
     held = opened(trials=1)
     first = held.claim()
     assert first
-    held.is_hopeless(first, 1, 0.25)
+    held.should_prune(first, 1, 0.25)
     assert opened(trials=1).claim() is None
     first.trial.set_user_attr(study.PROCESS, dead_process())
     again = opened(trials=1).claim()
     assert again
     assert (again.number, again.changes, again.reported) == (0, first.changes, {1})
-    held.is_hopeless(again, 1, 0.25)
-    held.is_hopeless(again, 2, 0.5)
+    held.should_prune(again, 1, 0.25)
+    held.should_prune(again, 2, 0.5)
     held.end(again, TrialState.COMPLETE, 0.5)
     assert [each.intermediate_values for each in held.trials()] == [{1: 0.25, 2: 0.5}]
 
@@ -321,13 +321,13 @@ def test_pruner_compares_curves(opened: Opened, metric: str, good: float, bad: f
     for _ in range(study.FIRST):
         claimed = held.claim()
         assert claimed
-        assert not any(held.is_hopeless(claimed, epoch, good) for epoch in range(1, 10)), (
+        assert not any(held.should_prune(claimed, epoch, good) for epoch in range(1, 10)), (
             "too few to compare with"
         )
         held.end(claimed, TrialState.COMPLETE, good)
     claimed = held.claim()
     assert claimed
-    assert [held.is_hopeless(claimed, epoch, bad) for epoch in range(1, 10)] == [
+    assert [held.should_prune(claimed, epoch, bad) for epoch in range(1, 10)] == [
         False,
         False,
         *[True] * 6,
@@ -336,7 +336,7 @@ def test_pruner_compares_curves(opened: Opened, metric: str, good: float, bad: f
     held.end(claimed, TrialState.PRUNED)
     claimed = held.claim()
     assert claimed
-    assert not any(held.is_hopeless(claimed, epoch, good) for epoch in range(1, 10))
+    assert not any(held.should_prune(claimed, epoch, good) for epoch in range(1, 10))
 
 
 def test_pruner_is_off_without_prune(opened: Opened) -> None:
@@ -344,7 +344,7 @@ def test_pruner_is_off_without_prune(opened: Opened) -> None:
     for value in (0.9,) * study.FIRST + (0.1,):
         claimed = held.claim()
         assert claimed
-        assert not any(held.is_hopeless(claimed, epoch, value) for epoch in range(1, 6))
+        assert not any(held.should_prune(claimed, epoch, value) for epoch in range(1, 6))
         held.end(claimed, TrialState.COMPLETE, value)
 
 
@@ -459,7 +459,7 @@ def test_plot_is_deterministic(opened: Opened, metric: str, n: int) -> None:
     for number in range(n):
         claimed = held.claim()
         assert claimed
-        held.is_hopeless(claimed, 1, 0.1 * number)
+        held.should_prune(claimed, 1, 0.1 * number)
         complete = number % 4 < 3
         held.end(
             claimed,

@@ -37,7 +37,7 @@ def started(code: str, *words: str) -> "subprocess.Popen[str]":
 
 def test_identity_survives_being_written() -> None:
     process = processes.identity()
-    assert processes.read(processes.written(process)) == process
+    assert processes.from_line(processes.to_line(process)) == process
     assert processes.alive(process)
 
 

@@ -168,9 +168,9 @@ def test_signal_waits_for_upload(
 ) -> None:
     advance = Upload.advance
 
-    def interrupted(upload: Upload, *patience: Any) -> None:
+    def interrupted(upload: Upload, *announce: Any) -> None:
         os.kill(os.getpid(), signal.SIGINT)
-        advance(upload, *patience)
+        advance(upload, *announce)
 
     monkeypatch.setattr(Upload, "advance", interrupted)
     with pytest.raises(KeyboardInterrupt), retrace.stage("download"):

@@ -1,0 +1,1 @@
+"""The lab's commands of `retrace`, a module each."""

@@ -97,7 +97,7 @@ def load(model: str, here: Path, device: Device) -> Predictor:
     if not model.startswith(models.SCHEME) and path.exists():
         weights = path / paths.WEIGHTS.name if path.is_dir() else path
         return prediction.from_files(weights, weights.with_suffix(".json"), device)
-    with backend.answering():
+    with backend.mlflow_errors():
         return package.load(models.resolve_model(model).model_id, device)
 
 

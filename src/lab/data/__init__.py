@@ -1,0 +1,1 @@
+"""Data sets, downloads, splits, files on disk and batches."""

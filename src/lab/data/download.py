@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from lab.data.offline_sources import RawFile, Source
+from lab.data.sources import RawFile, Source
 from lab.errors import FetchError
 from retrace.pipeline import hashing
 from retrace.system import files

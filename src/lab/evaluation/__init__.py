@@ -1,0 +1,1 @@
+"""Inference, metrics, a look into the network, and the results as files."""

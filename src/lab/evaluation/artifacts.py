@@ -50,7 +50,7 @@ class Grid:
 
 
 @dataclass(frozen=True)
-class Views:
+class NetworkViews:
     """Arrays from inside a network, in float32; what it does not have is None or empty.
 
     `filters` are the first layer's weights as images (n, channels, height, width). `maps` are the
@@ -77,7 +77,7 @@ class Results:
     predictions: Predictions
     samples: Samples
     batch: Batch
-    views: Views
+    views: NetworkViews
     seed: int
     log_metric: Callable[[str, float], None]
 
@@ -213,7 +213,7 @@ def load_batch() -> Batch:
     return _load(paths.BATCH, "train", _read_batch)
 
 
-def save_views(views: Views) -> None:
+def save_views(views: NetworkViews) -> None:
     """Write the arrays from inside the network; numbers keep the order of the maps."""
     arrays = {f"map.{i:04}.{name}": map_ for i, (name, map_) in enumerate(views.maps.items())}
     if views.filters is not None:
@@ -238,7 +238,7 @@ def load_results(samples: Samples, seed: int, log_metric: Callable[[str, float],
     )
 
 
-def load_views() -> Views:
+def load_views() -> NetworkViews:
     """Load the arrays from inside the network. Raises DataError as `load_batch` does."""
     return _load(paths.VIEWS, "evaluate", _read_views)
 
@@ -256,7 +256,7 @@ def _read_batch(path: Path) -> Batch:
     return arrays["inputs"], arrays["labels"]
 
 
-def _read_views(path: Path) -> Views:
+def _read_views(path: Path) -> NetworkViews:
     arrays = safetensors.numpy.load_file(path)
     names = [name for name in sorted(arrays) if name.startswith("map.")]
     maps = {name.split(".", 2)[2]: arrays[name] for name in names}
@@ -265,7 +265,7 @@ def _read_views(path: Path) -> Views:
         for name, array in arrays.items()
         if name.startswith("grid.")
     }
-    return Views(arrays.get("filters"), maps, Grid(**grid) if grid else None)
+    return NetworkViews(arrays.get("filters"), maps, Grid(**grid) if grid else None)
 
 
 def _read_table(path: Path) -> History:

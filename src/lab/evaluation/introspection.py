@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lab.data.batches import Split
 from lab.evaluation import inference
-from lab.evaluation.artifacts import Grid, Views
+from lab.evaluation.artifacts import Grid, NetworkViews
 from lab.models.classifier import Classifier
 
 MAX_LAYERS = 6
@@ -19,13 +19,13 @@ GRID_SIDE = 200  # points
 MARGIN = 0.15  # around the samples, as a share of their extent
 
 
-def collect(model: Classifier, split: Split) -> Views:
+def collect(model: Classifier, split: Split) -> NetworkViews:
     """Collect filters and the first sample's feature maps, or the logits around points in 2-D."""
     if split.inputs.ndim == 4:
         maps = _feature_maps(model, split.inputs[:1])
-        return Views(filters=_filters(model, split.inputs), maps=maps, grid=None)
+        return NetworkViews(filters=_filters(model, split.inputs), maps=maps, grid=None)
     grid = _grid(model, split) if split.inputs.shape[1] == 2 else None
-    return Views(filters=None, maps={}, grid=grid)
+    return NetworkViews(filters=None, maps={}, grid=grid)
 
 
 def _filters(model: Classifier, images: Tensor) -> np.ndarray | None:

@@ -1,0 +1,1 @@
+"""Networks, backbone and head, pretrained weights and the classifier."""

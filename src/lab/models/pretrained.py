@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from lab.data import offline_sources
+from lab.data import sources
 from lab.errors import FetchError
 from lab.models.backbone import Backbone
 from lab.models.classifier import Classifier
@@ -86,7 +86,7 @@ def _default(model: Classifier) -> Path:
     if not path.is_file():
         try:
             with files.atomic(path) as unfinished:
-                offline_sources.download(address, unfinished, LARGEST)
+                sources.download(address, unfinished, LARGEST)
                 if not _is_named_after(hashing.sha256(unfinished), path):
                     raise FetchError(f"{address} gave other bytes than its name says")
         except (FetchError, OSError) as error:

@@ -52,7 +52,7 @@ def load(model: str, device: "Device") -> "Predictor":
 
     from lab.serving.prediction import Predictor
 
-    with backend.known(), tempfile.TemporaryDirectory() as folder:
+    with backend.as_default_store(), tempfile.TemporaryDirectory() as folder:
         path = artifacts.download_artifacts(artifact_uri=f"models:/{model}", dst_path=folder)
         config = Model.load(path)
         loader = config.flavors.get(pyfunc.FLAVOR_NAME, {})

@@ -1,0 +1,1 @@
+"""The loop, the step, losses, optimizers, schedules and augmentations."""

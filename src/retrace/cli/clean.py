@@ -32,7 +32,7 @@ def clean(*, force: bool, as_json: bool = False) -> None:
 
     from retrace import checkpoint
 
-    trainings = [_description(folder) for folder in checkpoint.every()]
+    trainings = [_description(folder) for folder in checkpoint.folders()]
     if not as_json:
         for training in trainings:
             print(_line(training))

@@ -20,7 +20,7 @@ from retrace.system.redaction import redacted
 
 if TYPE_CHECKING:
     from retrace.pipeline.dvc_internals import Remote
-    from retrace.pipeline.integrity import Claim
+    from retrace.pipeline.integrity import ExpectedFile
 
 GROUP = "share"
 SUMMARY = "send all results to DVC's remote for the team: each file is hashed before"
@@ -78,7 +78,7 @@ def share(*, check: bool) -> None:
 
 
 def _report(
-    remote: Remote, intact: dict[Path, list[Claim]], sent: list[Claim], replaced: str
+    remote: Remote, intact: dict[Path, list[ExpectedFile]], sent: list[ExpectedFile], replaced: str
 ) -> None:
     """Print what the remote has now, and what to type next."""
     from rich.filesize import decimal
@@ -93,7 +93,7 @@ def _report(
         print(f"warning: DVC does not hash what it gets from this remote; {remedy}")
 
 
-def _entries(repo: Any) -> dict[Path, list[Claim]]:
+def _entries(repo: Any) -> dict[Path, list[ExpectedFile]]:
     """Map each entry of DVC's run cache to the files that DVC's cache should have of it."""
     from retrace.pipeline import dvc_internals, integrity
 
@@ -111,11 +111,11 @@ def _entries(repo: Any) -> dict[Path, list[Claim]]:
     return entries
 
 
-def _hashed(claims: Iterable[Claim]) -> dict[Claim, str | None]:
+def _hashed(claims: Iterable[ExpectedFile]) -> dict[ExpectedFile, str | None]:
     """Return the MD5 of each file, None if it is gone."""
     from retrace.pipeline import integrity
 
-    def md5(claim: Claim) -> str | None:
+    def md5(claim: ExpectedFile) -> str | None:
         return integrity.actual_md5(claim) if claim.path.exists() else None
 
     unique = list(dict.fromkeys(claims))
@@ -123,14 +123,14 @@ def _hashed(claims: Iterable[Claim]) -> dict[Claim, str | None]:
         return dict(zip(unique, threads.map(md5, unique), strict=True))
 
 
-def _clear(remote: Remote, files: list[Claim]) -> int:
+def _clear(remote: Remote, files: list[ExpectedFile]) -> int:
     """Remove damaged files from the remote and return their number."""
     remote.clear_index()
     with ThreadPoolExecutor(AT_ONCE) as threads:
         return sum(threads.map(remote.remove_if_damaged, map(_oid, files)))
 
 
-def _send(remote: Remote, files: list[Claim]) -> list[Claim]:
+def _send(remote: Remote, files: list[ExpectedFile]) -> list[ExpectedFile]:
     """Send the files and return those that the remote lacked."""
     names, n_failed = remote.push(map(_oid, files))
     if n_failed:
@@ -140,7 +140,7 @@ def _send(remote: Remote, files: list[Claim]) -> list[Claim]:
     return [claim for claim in files if _oid(claim) in names]
 
 
-def _oid(claim: Claim) -> str:
+def _oid(claim: ExpectedFile) -> str:
     """Return DVC's name of a file in its cache."""
     return claim.path.parent.name + claim.path.name
 

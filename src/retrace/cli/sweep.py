@@ -97,7 +97,7 @@ def sweep(
     Raises RetraceError, before anything runs, if an argument is not allowed or the name is another
     sweep's; and if the first trials all fail.
     """
-    from retrace.sweeps import study, worktree
+    from retrace.sweeps import repositories, study
     from retrace.sweeps.runner import Runner
     from retrace.sweeps.study import Sweep
 
@@ -106,7 +106,7 @@ def sweep(
             raise ParamsError(f"{option} is {number:g}; should be above 0")
     settings = _settings(words, metric, trials, name, seed, prune=prune)
     address = study.storage_address(storage)
-    worktree.current_origin()
+    repositories.current_origin()
     current = Sweep(settings, address)
     if current.is_new:
         _check_name_is_free(current, settings.name, address)
@@ -167,7 +167,7 @@ def _check_name_is_free(new: Sweep, name: str, address: str) -> None:
 def _print_best(runner: Runner, console: Console, *, as_json: bool) -> None:
     """Print the best trials as a table, with commands, and draw the plot."""
     from retrace.store import sweep_runs
-    from retrace.sweeps import plot, worktree
+    from retrace.sweeps import plot, repositories
     from retrace.sweeps.runner import best
 
     current = runner.sweep
@@ -175,7 +175,7 @@ def _print_best(runner: Runner, console: Console, *, as_json: bool) -> None:
     complete = current.complete()
     if not complete:
         raise RetraceError(f"{name}: no trial ran to its end; each has its reason above")
-    figure = worktree.sweep_folder(name).with_suffix(".png")
+    figure = repositories.sweep_folder(name).with_suffix(".png")
     plot.draw(current.study, current.settings.metric, figure)
     experiment, changes = best(current)
     runner.show(

@@ -32,7 +32,7 @@ def sync(*, as_json: bool = False) -> None:
     from retrace import event_log
     from retrace.store import backend, experiments, runs, upload
 
-    with backend.answering():
+    with backend.mlflow_errors():
         client = backend.client()
         uploaded = 0
         running: list[str] = []

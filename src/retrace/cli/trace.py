@@ -21,8 +21,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> None:
-    from retrace.provenance import history
+    from retrace.provenance import lineage
 
     file = os.path.join(args.here, args.target)  # noqa: PTH118 - an id is no path
     target = file if os.path.exists(file) else args.target  # noqa: PTH110
-    history.show(target, as_json=args.json)
+    lineage.show(target, as_json=args.json)

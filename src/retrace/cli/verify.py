@@ -51,9 +51,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     if args.cache:
-        from retrace.cli import cache
+        from retrace.cli import verify_cache
 
-        return cache.check(as_json=args.json)
+        return verify_cache.check(as_json=args.json)
     return check(args.run, args.tolerance, as_json=args.json)
 
 
@@ -64,21 +64,21 @@ def check(run_id: str, tolerance: float, *, as_json: bool = False) -> int:
     RetraceError if the run is unknown or cannot be reproduced.
     """
     from retrace.pipeline import graph
-    from retrace.provenance import diff, rebuild, restore
+    from retrace.provenance import diff, reproduce, restore
     from retrace.provenance import record as records
     from retrace.store import backend
 
     if not 0 <= tolerance < math.inf:
         raise RetraceError(f"tolerance is {tolerance}; should be a number from 0 on, such as 0.005")
-    with backend.answering():
+    with backend.mlflow_errors():
         client = backend.client()
         record = records.find_record(run_id)
-        with rebuild.temporary_repository() as tree:
+        with reproduce.temporary_repository() as tree:
             origin = restore.restore(client, record, tree)
             out = sys.stderr if as_json else sys.stdout
             print(f"{record.name}: {', '.join(record.stages)} from {origin}, in {tree}", file=out)
-            rebuild.repro(tree, record.stages, sys.stderr if as_json else None)
-            logs = rebuild.event_logs(tree)
+            reproduce.repro(tree, record.stages, sys.stderr if as_json else None)
+            logs = reproduce.event_logs(tree)
             stages = graph.stages(params_file.read(tree / settings.PARAMS), tree)
             then = records.recorded_facts(client, record, graph.makers(stages))
             now = records.reproduced_facts(record, stages, logs, tree)

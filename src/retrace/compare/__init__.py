@@ -1,0 +1,1 @@
+"""Experiments side by side, significance tests and the leaderboard."""

@@ -82,7 +82,7 @@ def board(dataset: str | None, metric: str, top: int) -> Board:
         raise RetraceError(f"--top is {top}; should be 1 or more")
     values = params_file.read()
     dataset = dataset or str(values["dataset"])
-    with backend.answering():
+    with backend.mlflow_errors():
         client = _client()
         experiment = _experiment(client, dataset)
         parents = _parents(client, experiment)
@@ -147,7 +147,7 @@ def _parents(client: backend.MlflowClient, experiment: str) -> list[backend.Run]
     usual = gc.get_threshold()
     gc.set_threshold(ALLOCATED)
     try:
-        return list(backend.every(client, [experiment], "tags.`retrace.key` LIKE '%'"))
+        return list(backend.search_runs(client, [experiment], "tags.`retrace.key` LIKE '%'"))
     finally:
         gc.set_threshold(*usual)
 
@@ -174,7 +174,7 @@ def _timed(client: backend.MlflowClient, experiment: str, rows: Sequence[Row]) -
     seconds: dict[str, float] = {}
     for begin in range(0, len(ids), IDS_PER_QUERY):
         listed = ", ".join(f"'{each}'" for each in ids[begin : begin + IDS_PER_QUERY])
-        stages = backend.every(client, [experiment], f"attributes.run_id IN ({listed})")
+        stages = backend.search_runs(client, [experiment], f"attributes.run_id IN ({listed})")
         seconds |= {
             run.info.run_id: run.data.metrics["train_s"] for run in stages if _has(run, "train_s")
         }

@@ -17,7 +17,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
 from retrace.doctor.findings import Check, Finding, ok, problem, some, warning
-from retrace.store import location
+from retrace.store import tracking_uri
 from retrace.system import files, processes
 from retrace.system.redaction import redacted
 
@@ -38,9 +38,9 @@ SELECT name, artifact_location FROM experiments AS e WHERE lifecycle_stage = 'ac
 
 def database() -> Path | None:
     """Return the file of the store, if it is one."""
-    address = location.address()
-    is_file = address.startswith(location.SQLITE)
-    return Path(address.removeprefix(location.SQLITE)) if is_file else None
+    address = tracking_uri.address()
+    is_file = address.startswith(tracking_uri.SQLITE)
+    return Path(address.removeprefix(tracking_uri.SQLITE)) if is_file else None
 
 
 @contextmanager
@@ -56,7 +56,7 @@ def answers() -> Iterator[Finding]:
     """Check that the store exists and is readable."""
     file = database()
     if file is None:
-        yield from _server(location.address())
+        yield from _server(tracking_uri.address())
     elif not file.exists():
         yield ok(f"no {file.name} yet: the first run creates it")
     elif file.stat().st_size == 0:
@@ -73,13 +73,14 @@ def answers() -> Iterator[Finding]:
 
 def _server(address: str) -> Iterator[Finding]:
     shown = redacted(address)
-    if not location.is_served(address):
+    if not tracking_uri.is_served(address):
         yield ok(f"MLFLOW_TRACKING_URI names {shown}, which is not checked")
         return
     import requests
 
     try:
-        code = requests.get(f"{address.rstrip('/')}/health", timeout=location.ANSWER_S).status_code
+        health = f"{address.rstrip('/')}/health"
+        code = requests.get(health, timeout=tracking_uri.ANSWER_S).status_code
     except requests.RequestException as error:
         state = f"{shown}, in MLFLOW_TRACKING_URI, does not answer ({type(error).__name__})"
         yield problem(f"{state}; start it, or use mlflow.db here", "unset MLFLOW_TRACKING_URI")
@@ -97,7 +98,7 @@ def _abandoned(shown: str) -> Iterator[Finding]:
     from retrace.store import backend, runs
 
     try:
-        with backend.answering():
+        with backend.mlflow_errors():
             abandoned = runs.abandoned(backend.client())
     except RetraceError as error:
         yield problem(str(error))
@@ -147,7 +148,7 @@ def schema() -> Iterator[Finding]:
         yield ok(f"schema {head}, that of MLflow {version}")
     elif row[0] in known:
         state = f"{file.name} has the schema {row[0]} of an older MLflow; {version} needs {head}"
-        yield problem(state, f"mlflow db upgrade {shlex.quote(location.address())}")
+        yield problem(state, f"mlflow db upgrade {shlex.quote(tracking_uri.address())}")
     else:
         state = f"{file.name} has the schema {row[0]} of a newer MLflow than {version}"
         yield problem(f"{state}; install that, or move the database aside", _restore(file))
@@ -183,7 +184,7 @@ def _revisions() -> tuple[set[str], str]:
 def stale() -> Iterator[Finding]:
     """Check that no run is RUNNING whose process is gone."""
     running = _rows(RUNNING) or []
-    gone = [name for name, process in running if not processes.alive(processes.read(process))]
+    gone = [name for name, process in running if not processes.alive(processes.from_line(process))]
     if gone:
         yield _stale(gone)
     elif running:

@@ -1,0 +1,1 @@
+"""DVC and git: stages, parameters, hashes, identity, the queue."""

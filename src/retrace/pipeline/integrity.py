@@ -11,7 +11,7 @@ from retrace.pipeline import graph, hashing
 
 
 @dataclass(frozen=True)
-class Claim:
+class ExpectedFile:
     """The file at `path` should have this MD5; it belongs to `output`."""
 
     path: Path
@@ -39,7 +39,7 @@ def check_inputs(read: Mapping[str, str], makers: Mapping[str, str]) -> None:
                 )
 
 
-def claims(cache: Path) -> list[Claim]:
+def claims(cache: Path) -> list[ExpectedFile]:
     """List what dvc.lock claims of the outputs here, in the work tree and in DVC's cache.
 
     `cache` is the cache's folder of objects.
@@ -47,22 +47,22 @@ def claims(cache: Path) -> list[Claim]:
     claims = []
     for stage in graph.locked().values():
         for out, md5 in stage.outs.items():
-            claims += [Claim(Path(out), md5, out), *cached_claims(cache, out, md5)]
+            claims += [ExpectedFile(Path(out), md5, out), *cached_claims(cache, out, md5)]
     return [claim for claim in dict.fromkeys(claims) if claim.path.exists()]
 
 
-def cached_claims(cache: Path, out: str, md5: str) -> list[Claim]:
+def cached_claims(cache: Path, out: str, md5: str) -> list[ExpectedFile]:
     """List what DVC's cache should have of an output: a file, or a folder's listing and files."""
-    claims = [Claim(hashing.object_path(cache, md5), md5.removesuffix(".dir"), out)]
+    claims = [ExpectedFile(hashing.object_path(cache, md5), md5.removesuffix(".dir"), out)]
     if md5.endswith(".dir") and claims[0].path.exists():
         claims += [
-            Claim(hashing.object_path(cache, inside), inside, out)
+            ExpectedFile(hashing.object_path(cache, inside), inside, out)
             for inside in _listed(claims[0].path)
         ]
     return claims
 
 
-def actual_md5(claim: Claim) -> str:
+def actual_md5(claim: ExpectedFile) -> str:
     """Return the MD5 of the file, or why it cannot be read."""
     try:
         return hashing.md5(claim.path)
@@ -70,7 +70,7 @@ def actual_md5(claim: Claim) -> str:
         return str(error.strerror)
 
 
-def n_bytes(claim: Claim) -> int:
+def n_bytes(claim: ExpectedFile) -> int:
     """Return the size of a file, or of all files in a folder, in bytes."""
     inside = [claim.path] if claim.path.is_file() else claim.path.rglob("*")
     return sum(file.stat().st_size for file in inside if file.is_file())

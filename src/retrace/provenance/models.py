@@ -5,7 +5,7 @@ import re
 from retrace import settings
 from retrace.errors import RetraceError
 from retrace.provenance.run_index import RunIndex
-from retrace.store import backend, cached_stages, groups, registry
+from retrace.store import backend, cached_stages, folds, registry
 from retrace.store import models as logged
 from retrace.store.models import LoggedModel
 
@@ -39,7 +39,7 @@ def model_of_run(index: RunIndex, run: backend.Run) -> LoggedModel:
     Raises RetraceError where there is none.
     """
     name = f"run {run.info.run_id[:8]}"
-    if groups.SUMMARY in run.data.tags:
+    if folds.SUMMARY in run.data.tags:
         raise RetraceError(f"{name}: sums up folds; name one of the runs below it, one a fold")
     md5 = next(filter(None, map(_weights, _train_runs(index, run))), None)
     model = logged.by_weights(index.client, run.info.experiment_id, md5) if md5 else None
@@ -51,8 +51,9 @@ def model_of_run(index: RunIndex, run: backend.Run) -> LoggedModel:
 
 def evaluations(client: backend.MlflowClient, model: LoggedModel) -> list[backend.Run]:
     """Return the finished runs of `evaluate` that read these weights, newest first."""
-    asked = f"tags.`{EVALUATED}` = '{model.tags[logged.MD5]}' and tags.`retrace.stage` = 'evaluate'"
-    runs = backend.every(client, [model.experiment_id], f"{asked} and {cached_stages.FINISHED}")
+    read_it = f"tags.`{EVALUATED}` = '{model.tags[logged.MD5]}'"
+    query = f"{read_it} and tags.`retrace.stage` = 'evaluate' and {cached_stages.FINISHED}"
+    runs = backend.search_runs(client, [model.experiment_id], query)
     return sorted(runs, key=lambda run: run.info.start_time, reverse=True)
 
 

@@ -16,7 +16,7 @@ ALIAS = re.compile(r"(?!latest$)(?!v[0-9]+$)[A-Za-z][A-Za-z0-9_-]{0,99}", re.IGN
 READ = (settings.TRAIN, settings.VALIDATION)
 
 
-@backend.answering()
+@backend.mlflow_errors()
 def promote(run_id: str, alias: str, *, force: bool) -> None:
     """Register the model of the run whose id begins with `run_id`, and set `alias` to it.
 

@@ -12,7 +12,7 @@ from retrace.event_log import Event
 from retrace.pipeline import graph, hashing
 from retrace.provenance.diff import Facts
 from retrace.provenance.run_index import RunIndex
-from retrace.store import backend, cached_stages, groups
+from retrace.store import backend, cached_stages, folds
 
 # Metrics of the clock and the machine: never compared.
 TIMED = re.compile(r"train_s|images_per_s|system/.*")
@@ -62,7 +62,7 @@ def find_record(run_id: str) -> Record:
         advice = "give at least 6 of its digits, which `mlflow ui` shows"
         raise RetraceError(f"run {run_id!r}: is no run's id in {index.address}; {advice}")
     tags = run.data.tags
-    if groups.SUMMARY in tags:
+    if folds.SUMMARY in tags:
         raise RetraceError(f"run {run_id}: sums up folds; verify the runs below it, one a fold")
     if "retrace.key" not in tags and "retrace.stage" not in tags:
         raise RetraceError(

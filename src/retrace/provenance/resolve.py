@@ -20,7 +20,7 @@ from retrace.pipeline.metrics import parse_metrics
 from retrace.provenance import locations
 from retrace.provenance.locations import Output
 from retrace.provenance.run_index import RunIndex
-from retrace.store import backend, cached_stages, groups
+from retrace.store import backend, cached_stages, folds
 from retrace.system.redaction import redacted
 
 WORKSPACE = "workspace"  # as DVC calls it
@@ -61,9 +61,9 @@ class Resolver:
             self.away = f"MLflow: {redacted(backend.address())} does not exist"
             return
         try:
-            with backend.answering():
+            with backend.mlflow_errors():
                 self._index = RunIndex()
-        except backend.AwayError as error:
+        except backend.StoreUnavailableError as error:
             self.away = str(error)
 
     def resolve(self, name: str) -> NamedExperiment:
@@ -160,9 +160,9 @@ class Resolver:
         if self._index is None:
             return None
         try:
-            with backend.answering():
+            with backend.mlflow_errors():
                 return question(self._index)
-        except backend.AwayError as error:
+        except backend.StoreUnavailableError as error:
             self.away = str(error)
             self._index = None
             return None
@@ -216,7 +216,7 @@ def _from_run(name: str, run: backend.Run, index: RunIndex) -> NamedExperiment:
     if parent is None or "retrace.key" not in parent.data.tags:
         what = (
             "sums up folds; name a run below it"
-            if groups.SUMMARY in run.data.tags
+            if folds.SUMMARY in run.data.tags
             else "is no experiment's"
         )
         raise RetraceError(
@@ -247,7 +247,7 @@ def _called(name: str, index: RunIndex) -> backend.Run | None:
     if not name or "'" in name:  # what MLflow's filter can't ask for
         return None
     asked = f"attributes.run_name = '{name}' and tags.`retrace.key` LIKE '%'"
-    runs = list(backend.every(index.client, index.experiments, asked))
+    runs = list(backend.search_runs(index.client, index.experiments, asked))
     if len(runs) > 1:
         ids = ", ".join(run.info.run_id for run in runs)
         raise RetraceError(

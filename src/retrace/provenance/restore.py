@@ -8,10 +8,10 @@ from typing import Any
 from retrace import settings
 from retrace.errors import RetraceError
 from retrace.pipeline import hashing, identity, params_file
-from retrace.provenance import rebuild
+from retrace.provenance import reproduce
 from retrace.provenance.locations import PATCH
-from retrace.provenance.rebuild import Origin
 from retrace.provenance.record import Record
+from retrace.provenance.reproduce import Origin
 from retrace.store import backend, cached_stages
 
 CODE = ("src/", "stages/")
@@ -25,7 +25,7 @@ def restore(client: backend.MlflowClient, record: Record, tree: Path) -> Origin:
     failed: list[str] = []
     for origin in dict.fromkeys(_origins(client, record)):
         try:
-            rebuild.check_out_origin(tree, origin)
+            reproduce.check_out_origin(tree, origin)
             values = params_file.read(tree / settings.PARAMS)
             read = (
                 cached_stages.hashes(record.made_by["download"], "deps")
@@ -33,7 +33,7 @@ def restore(client: backend.MlflowClient, record: Record, tree: Path) -> Origin:
                 else {}
             )
             if values.get("dataset") == "image_folder" and str(settings.IMAGES) in read:
-                rebuild.restore_images(tree, read[str(settings.IMAGES)])
+                reproduce.restore_images(tree, read[str(settings.IMAGES)])
         except RetraceError as error:
             failed.append(str(error))
             continue

@@ -28,7 +28,7 @@ class RunIndex:
         if not ID.fullmatch(start):
             return None
         runs = list(
-            backend.every(self.client, self.experiments, f"attributes.run_id LIKE '{start}%'")
+            backend.search_runs(self.client, self.experiments, f"attributes.run_id LIKE '{start}%'")
         )
         if len(runs) > 1:
             ids = ", ".join(run.info.run_id for run in runs)
@@ -51,7 +51,9 @@ class RunIndex:
     def makers(self, md5: str) -> list[backend.Run]:
         """Return the runs that made these bytes, finished ones first, then the oldest."""
         if md5 not in self._made:
-            runs = backend.every(self.client, self.experiments, f"tags.`{MADE}{md5}` LIKE '%'")
+            runs = backend.search_runs(
+                self.client, self.experiments, f"tags.`{MADE}{md5}` LIKE '%'"
+            )
             self._made[md5] = sorted(
                 runs, key=lambda run: (run.info.status != "FINISHED", run.info.start_time)
             )

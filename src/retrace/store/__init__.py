@@ -1,0 +1,1 @@
+"""MLflow: runs, uploads, cached stages, models and the registry."""

@@ -17,7 +17,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from retrace.errors import RetraceError
-from retrace.store.location import ANSWER_S, SQLITE, address, is_served
+from retrace.store.tracking_uri import ANSWER_S, SQLITE, address, is_served
 from retrace.system import files
 from retrace.system.redaction import redacted
 
@@ -79,12 +79,12 @@ def client() -> MlflowClient:
     return mlflow.MlflowClient(uri)
 
 
-class AwayError(RetraceError):
+class StoreUnavailableError(RetraceError):
     """MLflow does not answer."""
 
 
 @contextmanager
-def known() -> Iterator[None]:
+def as_default_store() -> Iterator[None]:
     """Make the store the default of MLflow's functions that take no client."""
     usual = os.environ.get("MLFLOW_TRACKING_URI")
     os.environ["MLFLOW_TRACKING_URI"] = address()
@@ -96,7 +96,7 @@ def known() -> Iterator[None]:
 
 
 @contextmanager
-def answering() -> Iterator[None]:
+def mlflow_errors() -> Iterator[None]:
     """Turn what MLflow or its server raises into an AwayError of one line."""
     try:
         yield
@@ -109,11 +109,13 @@ def answering() -> Iterator[None]:
         remedy = REFUSED.get(
             getattr(error, "error_code", ""), f"{fix}, or name another in MLFLOW_TRACKING_URI"
         )
-        raise AwayError(redacted(f"MLflow: {reason}; {remedy}, and type this again")) from None
+        raise StoreUnavailableError(
+            redacted(f"MLflow: {reason}; {remedy}, and type this again")
+        ) from None
 
 
 @contextmanager
-def patient(seconds: float) -> Iterator[None]:
+def request_timeout(seconds: float) -> Iterator[None]:
     """Give a server at least so long to answer, as it first passes files on to its own store."""
     name = "MLFLOW_HTTP_REQUEST_TIMEOUT"
     usual = os.environ[name]
@@ -193,7 +195,7 @@ def first(
     return runs[0] if runs else None
 
 
-def every(client: MlflowClient, experiments: list[str], query: str) -> Iterator[Run]:
+def search_runs(client: MlflowClient, experiments: list[str], query: str) -> Iterator[Run]:
     """Yield all runs that match the query, page by page."""
     token: str | None = None
     while experiments:

@@ -2,51 +2,17 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Run
 
-from retrace import settings
-from retrace.errors import DataError, ParamsError
 from retrace.event_log import Event
-from retrace.pipeline import git, graph, hashing, identity, overrides, params_file
+from retrace.pipeline import git, identity, snapshot
 from retrace.pipeline.git import ExperimentRef
-from retrace.pipeline.metrics import parse_metrics
+from retrace.pipeline.snapshot import Snapshot
 from retrace.store import backend, cached_stages, runs, upload
 from retrace.system import machine
-
-
-@dataclass(frozen=True)
-class Tree:
-    """A folder whose dvc.lock is up to date with its code and parameters."""
-
-    values: params_file.Values
-    params: overrides.Flat  # those that a stage reads
-    key: str
-    locked: dict[str, graph.Locked]
-    metrics: dict[str, float]  # of reports/metrics.json
-
-
-def read(folder: Path) -> Tree | None:
-    """Read a folder; None if dvc.lock is of other code or parameters, or lacks a stage."""
-    try:
-        values = params_file.read(folder / settings.PARAMS)
-        locked = graph.locked(folder)
-        stages = graph.stages(values, folder)
-        if not _is_up_to_date(values, stages, locked, folder):
-            return None
-    except (ParamsError, DataError, KeyError, OSError):
-        return None
-    images = locked["download"].deps.get(str(settings.IMAGES))
-    file = folder / settings.METRICS
-    is_locked = file.exists() and hashing.md5(file) == locked["evaluate"].outs.get(
-        str(settings.METRICS)
-    )
-    metrics = parse_metrics(file.read_bytes()) if is_locked else {}
-    used = graph.used_params(values, stages)
-    return Tree(values, used, identity.key(values, folder, images), locked, metrics)
 
 
 def add_missing(client: MlflowClient) -> int:
@@ -60,41 +26,41 @@ def add_missing(client: MlflowClient) -> int:
         for run in _parents(client)
         if "dvc.exp_rev" in run.data.tags
     }
-    trees: dict[str, Tree] = {}
+    states: dict[str, Snapshot] = {}
     named = defaultdict[str, list[ExperimentRef]](list)
     for ref in refs:
         if ref.rev not in known:
             with git.export(ref.rev) as folder:
-                tree = read(folder)
-                if tree:
-                    trees[tree.key] = tree
-                    named[tree.key].append(ref)
-    here = read(Path())
+                state = snapshot.read(folder)
+                if state:
+                    states[state.key] = state
+                    named[state.key].append(ref)
+    here = snapshot.read(Path())
     if here:
-        trees.setdefault(here.key, here)
+        states.setdefault(here.key, here)
     return sum(
-        _add(client, tree, named[key], {ref.rev for ref in refs}) for key, tree in trees.items()
+        _add(client, state, named[key], {ref.rev for ref in refs}) for key, state in states.items()
     )
 
 
-def _add(client: MlflowClient, tree: Tree, refs: list[ExperimentRef], revs: set[str]) -> bool:
-    """Add or complete the parent run of a tree; return False if it was complete."""
+def _add(client: MlflowClient, state: Snapshot, refs: list[ExperimentRef], revs: set[str]) -> bool:
+    """Add or complete the parent run of a state; return False if it was complete."""
     with backend.lock():
-        experiment = backend.experiment_of(client, tree.values["dataset"])
-        run = backend.first(client, [experiment], {"retrace.key": tree.key})
+        experiment = backend.experiment_of(client, state.values["dataset"])
+        run = backend.first(client, [experiment], {"retrace.key": state.key})
         ref = _ref(run, refs)
         makers = {
             stage: cached_stages.maker(client, experiment, stage, entry.outs)
-            for stage, entry in tree.locked.items()
+            for stage, entry in state.locked.items()
         }
         is_named = ref is None or (run and run.data.tags.get("dvc.exp_rev") in revs)
         if run and is_named and _is_complete(run, makers):
             return False
-        start = _start(tree, ref)
+        start = _start(state, ref)
         at = start["time"]
         parent = run.info.run_id if run else runs.parent(client, experiment, start)
         upload.log_params(client, parent, start["params"])
-        metrics = {} if makers["evaluate"] else tree.metrics
+        metrics = {} if makers["evaluate"] else state.metrics
         client.log_batch(
             parent,
             metrics=[Metric(name, value, at, 0) for name, value in metrics.items()],
@@ -108,19 +74,19 @@ def _add(client: MlflowClient, tree: Tree, refs: list[ExperimentRef], revs: set[
     return True
 
 
-def _start(tree: Tree, ref: ExperimentRef | None) -> Event:
-    """Return what a stage's event log would begin with, for the parent run of a tree."""
+def _start(state: Snapshot, ref: ExperimentRef | None) -> Event:
+    """Return what a stage's event log would begin with, for the parent run of a state."""
     names = {"dvc.exp_name": ref.name, "dvc.baseline_rev": ref.baseline} if ref else {}
-    folds = identity.key(tree.values | {"fold": None}) if tree.values["folds"] > 1 else None
+    folds = identity.key(state.values | {"fold": None}) if state.values["folds"] > 1 else None
     return {
-        "dataset": tree.values["dataset"],
-        "key": tree.key,
+        "dataset": state.values["dataset"],
+        "key": state.key,
         "folds": folds,
         "experiment": names,
         "commit": ref.baseline if ref else git.head_commit(),
         "user": machine.user(),
         "time": ref.time if ref else git.commit_time("HEAD"),
-        "params": tree.params,
+        "params": state.params,
     }
 
 
@@ -150,33 +116,4 @@ def _is_complete(parent: Run, makers: Mapping[str, Run | None]) -> bool:
 
 
 def _parents(client: MlflowClient) -> Iterator[Run]:
-    return backend.every(client, backend.experiments(client), "tags.`dvc.exp_rev` LIKE '%'")
-
-
-def _is_up_to_date(
-    values: params_file.Values,
-    stages: Mapping[str, graph.Stage],
-    locked: Mapping[str, graph.Locked],
-    folder: Path,
-) -> bool:
-    """Return whether dvc.lock has each stage with these parameters and files."""
-    outs: dict[str, str] = {}
-    for name, stage in stages.items():
-        entry = locked.get(name)
-        if (
-            entry is None
-            or set(entry.deps) != set(stage.deps)
-            or set(entry.outs) != set(stage.outs)
-        ):
-            return False
-        if overrides.flatten(entry.params) != overrides.select(values, stage.params):
-            return False
-        for path, md5 in entry.deps.items():
-            if outs.get(path, _md5(folder / path) or md5) != md5:
-                return False
-        outs |= entry.outs  # dependencies of later stages
-    return True
-
-
-def _md5(path: Path) -> str | None:
-    return hashing.md5(path) if path.exists() else None
+    return backend.search_runs(client, backend.experiments(client), "tags.`dvc.exp_rev` LIKE '%'")

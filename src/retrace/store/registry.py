@@ -69,7 +69,7 @@ def add(
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
     source = f"models:/{model.model_id}"
-    with backend.known():
+    with backend.as_default_store():
         version = client.create_model_version(
             name, source, model.source_run_id, dict(tags), model_id=model.model_id
         )

@@ -8,7 +8,7 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from retrace.event_log import Event
-from retrace.store import backend, groups, sweep_runs
+from retrace.store import backend, folds, sweep_runs
 from retrace.system import processes
 
 
@@ -38,7 +38,7 @@ def pair(client: MlflowClient, start: Event) -> Pair:
                 "retrace.journal": start["id"],
                 "retrace.stage": start["stage"],
                 "retrace.attempt": str(attempt),
-                "retrace.process": processes.written(start["process"]),
+                "retrace.process": processes.to_line(start["process"]),
                 "retrace.machine": start["machine"],
             }
             tags |= _origin(start, f"stages/{start['stage']}.py")
@@ -55,7 +55,7 @@ def parent(client: MlflowClient, experiment: str, start: Event) -> str:
     named = start["experiment"].get("dvc.exp_name")
     if run is None:
         tags = {"retrace.key": start["key"]} | _origin(start, "dvc.yaml")
-        tags |= {groups.TAG: start["folds"]} if start["folds"] else {}
+        tags |= {folds.TAG: start["folds"]} if start["folds"] else {}
         name = named or f"repro-{start['key'][:7]}"
         run = client.create_run(experiment, start["time"], tags, name)
     elif named and named != run.data.tags.get("dvc.exp_name"):  # DVC gave it another name
@@ -110,8 +110,8 @@ def abandoned(client: MlflowClient) -> list[Run]:
     query = "attributes.status = 'RUNNING' and tags.`retrace.process` LIKE '%'"
     return [
         run
-        for run in backend.every(client, backend.experiments(client), query)
-        if not processes.alive(processes.read(run.data.tags["retrace.process"]))
+        for run in backend.search_runs(client, backend.experiments(client), query)
+        if not processes.alive(processes.from_line(run.data.tags["retrace.process"]))
     ]
 
 

@@ -15,7 +15,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
 from retrace import event_log, settings
 from retrace.event_log import Event
 from retrace.pipeline import hashing
-from retrace.store import backend, cached_stages, groups, models
+from retrace.store import backend, cached_stages, folds, models
 from retrace.store import runs as runs_of
 from retrace.system import processes
 from retrace.system.redaction import redacted
@@ -36,7 +36,7 @@ PREFIXES = {  # split by prefix of a metric's name
     "test_": settings.TEST,
 }
 
-Patience = Callable[[float], None]
+Announce = Callable[[float], None]
 
 
 class Upload:
@@ -51,15 +51,15 @@ class Upload:
         self.refused: Exception | None = None
         self.ended = False
 
-    def advance(self, patience: Patience = lambda _: None) -> None:
+    def advance(self, announce: Announce = lambda _: None) -> None:
         """Upload the event log so far; once its end is uploaded, it is no longer pending.
 
-        `patience` is called with the seconds that the next step may take.
+        `announce` is called with the seconds that the next step may take.
         """
         if self.ended:
             return
         client = backend.client()
-        patience(4 * ANSWER_S + self._local)  # the server has answered
+        announce(4 * ANSWER_S + self._local)  # the server has answered
         events, position = event_log.read_from(self.path, self.position)
         if self.runs is None:
             self.start = self.start or events[0]
@@ -67,7 +67,7 @@ class Upload:
         assert self.runs is not None  # noqa: S101 - set by _begin
         _log_metrics(client, self.runs, events)
         for event in events:
-            self._log(client, self.runs, event, patience)
+            self._log(client, self.runs, event, announce)
         if self.refused:
             refused = self.refused
             self.refused = None
@@ -75,7 +75,7 @@ class Upload:
         self.position = position
         if event_log.end_of(events):
             self.ended = True
-            event_log.uploaded(self.path)
+            event_log.archive(self.path)
             backend.tidy(client.tracking_uri)
 
     def _begin(self, client: MlflowClient) -> None:
@@ -87,7 +87,7 @@ class Upload:
         self.runs = runs
 
     def _log(
-        self, client: MlflowClient, runs: runs_of.Pair, event: Event, patience: Patience
+        self, client: MlflowClient, runs: runs_of.Pair, event: Event, announce: Announce
     ) -> None:
         kept = event_log.copies(self.path)
         match event["kind"]:
@@ -101,15 +101,15 @@ class Upload:
                 client.set_tag(runs.child, cached_stages.HEADLINE, json.dumps(metrics))
             case "artifact" if (copy := kept / event["path"]).exists():
                 n_bytes = copy.stat().st_size
-                patience(ANSWER_S + n_bytes / BYTES_PER_S + self._local)
-                with backend.patient(ANSWER_S + n_bytes / STORED_PER_S):
+                announce(ANSWER_S + n_bytes / BYTES_PER_S + self._local)
+                with backend.request_timeout(ANSWER_S + n_bytes / STORED_PER_S):
                     for run in runs.targets(event):
                         client.log_artifact(run, str(copy), _folder(event["path"]))
             case "model" if (weights := kept / event["weights"]).exists():
-                patience(LOCAL_S + 3 * weights.stat().st_size / BYTES_PER_S)
+                announce(LOCAL_S + 3 * weights.stat().st_size / BYTES_PER_S)
                 self._log_model(client, runs, weights, kept / event["card"])
             case "end":
-                patience(4 * ANSWER_S + self._local)
+                announce(4 * ANSWER_S + self._local)
                 self._end(client, runs, event)
 
     def _log_model(
@@ -127,7 +127,7 @@ class Upload:
         except Exception as error:  # noqa: BLE001 - a packager may raise anything
             self.refused = error
         else:
-            with backend.patient(ANSWER_S + weights.stat().st_size / STORED_PER_S):
+            with backend.request_timeout(ANSWER_S + weights.stat().st_size / STORED_PER_S):
                 models.log(client, runs, packaged, hashing.md5(weights))
 
     @property
@@ -149,7 +149,7 @@ class Upload:
             runs_of.update_status(client, runs.experiment, runs.parent)
             cached_stages.complete(client, runs, self.start, end.get("outs", {}))
             if self.start["folds"]:
-                groups.summarize(client, runs.experiment, self.start)
+                folds.summarize(client, runs.experiment, self.start)
 
     def _log_model_metrics(self, client: MlflowClient, runs: runs_of.Pair, end: Event) -> None:
         """Log the stage's summary metrics for the model too, with the split that they are of."""
@@ -170,7 +170,7 @@ class Upload:
         client.log_batch(runs.parent, metrics=measured)
 
 
-def finish(path: Path, patience: Patience = lambda _: None) -> bool:
+def finish(path: Path, announce: Announce = lambda _: None) -> bool:
     """Upload the event log of a stage that is over; return False if another process is at it."""
     with processes.try_lock(path) as free:
         if not free or not path.exists():
@@ -178,9 +178,9 @@ def finish(path: Path, patience: Patience = lambda _: None) -> bool:
         events = event_log.read(path)
         if events and events[0]["kind"] == "start":
             event_log.close(path)
-            Upload(path).advance(patience)
+            Upload(path).advance(announce)
         else:  # the power failed before its first line was complete
-            event_log.uploaded(path)
+            event_log.archive(path)
     return True
 
 
@@ -188,10 +188,10 @@ class _StoppedError(Exception):
     pass
 
 
-def try_finish(path: Path, patience: Patience = lambda _: None) -> tuple[bool, str | None]:
+def try_finish(path: Path, announce: Announce = lambda _: None) -> tuple[bool, str | None]:
     """Call `finish`; return whether it uploaded, and why MLflow refused, if it did."""
     try:
-        return finish(path, patience), None
+        return finish(path, announce), None
     except (_StoppedError, ConnectionError):
         raise
     except Exception as error:  # noqa: BLE001 - of MLflow, its store or a packager
@@ -203,14 +203,14 @@ def try_finish(path: Path, patience: Patience = lambda _: None) -> tuple[bool, s
 def leftovers(folder: Path, stop: Callable[[], bool]) -> None:
     """Upload the event logs that killed stages and dead servers left, until `stop` returns True."""
 
-    def patience(_: float = 0.0) -> None:
+    def announce(_: float = 0.0) -> None:
         if stop():
             raise _StoppedError
 
     with suppress(_StoppedError):
         for path in filter(event_log.is_over, event_log.pending(folder)):
-            patience()
-            try_finish(path, patience)  # refused ones stay pending; `retrace sync` says why
+            announce()
+            try_finish(path, announce)  # refused ones stay pending; `retrace sync` says why
 
 
 def is_local() -> bool:

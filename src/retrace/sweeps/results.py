@@ -7,7 +7,7 @@ from pathlib import Path
 
 from retrace import settings
 from retrace.errors import DataError
-from retrace.pipeline import git, hashing
+from retrace.pipeline import git, hashing, snapshot
 from retrace.store import backend, experiments, sweep_runs
 from retrace.system import machine
 
@@ -27,12 +27,12 @@ def read_result(commit: str, metric: str, cache: Path) -> Result:
     Raises DataError where it does not have the metric.
     """
     with git.export(commit) as folder:
-        tree = experiments.read(folder)
-    if tree is None or metric not in tree.metrics:
+        state = snapshot.read(folder)
+    if state is None or metric not in state.metrics:
         raise DataError(
             f"commit {commit[:10]}: its {settings.METRICS} is not what its code and parameters made"
         )
-    return Result(tree.metrics[metric], _curve(tree, metric, cache), tree.key)
+    return Result(state.metrics[metric], _curve(state, metric, cache), state.key)
 
 
 def add_to_sweep(dataset: str, sweep: str, key: str, at: int) -> None:
@@ -51,9 +51,9 @@ def add_to_sweep(dataset: str, sweep: str, key: str, at: int) -> None:
             sweep_runs.adopt(client, experiment, run.info.run_id, sweep, machine.user(), at)
 
 
-def _curve(tree: experiments.Tree, metric: str, cache: Path) -> dict[int, float]:
+def _curve(state: snapshot.Snapshot, metric: str, cache: Path) -> dict[int, float]:
     """Return the metric by epoch; empty where DVC's cache has lost the history."""
-    md5 = tree.locked["train"].outs[str(settings.HISTORY)]
+    md5 = state.locked["train"].outs[str(settings.HISTORY)]
     kept = hashing.object_path(cache / "files" / "md5", md5)
     if not kept.is_file() or hashing.md5(kept) != md5:
         return {}

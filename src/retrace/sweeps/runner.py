@@ -13,7 +13,7 @@ from retrace import errors, event_log
 from retrace.errors import DataError, RetraceError
 from retrace.pipeline import dvc_internals, overrides
 from retrace.store import backend, sweep_runs
-from retrace.sweeps import results, study, worktree
+from retrace.sweeps import repositories, results, study
 from retrace.sweeps.study import OVER, ClaimedTrial, Sweep
 from retrace.sweeps.trial import TrialProcess
 from retrace.system import files
@@ -46,7 +46,7 @@ class Runner:
         self.until = until
         self.console = console
         self.dataset = (self.settings.space.base | self.settings.space.fixed)["dataset"]
-        self.origin = worktree.current_origin()
+        self.origin = repositories.current_origin()
         self.cache = dvc_internals.cache().absolute()
         self.store = backend.address()
         self.began = event_log.now()
@@ -58,9 +58,11 @@ class Runner:
 
         A signal stops the running ones; they resume when the sweep does.
         """
-        worktree.remove_leftovers(self.settings.name)
+        repositories.remove_leftovers(self.settings.name)
         described = self.settings.space.described()
-        self.show(sweep_runs.begin, self.dataset, self.settings.name, described, self.began)
+        self._update_mlflow(
+            sweep_runs.begin, self.dataset, self.settings.name, described, self.began
+        )
         self._print_count("")
         try:
             with self.console.status("") as status:
@@ -74,10 +76,10 @@ class Runner:
                 self._leave()
             raise
 
-    def show(self, update: Callable[..., None], *arguments: Any) -> None:
+    def _update_mlflow(self, update: Callable[..., None], *arguments: Any) -> None:
         """Update MLflow; where it does not answer, keep the reason: no trial waits for a server."""
         try:
-            with backend.answering():
+            with backend.mlflow_errors():
                 update(*arguments)
         except RetraceError as error:
             self.lacking = str(error)
@@ -97,7 +99,7 @@ class Runner:
         name = self.sweep.experiment(claimed.number)
         with ExitStack() as tree:
             repository = tree.enter_context(
-                worktree.trial_repository(name, self.settings.name, self.origin, self.cache)
+                repositories.trial_repository(name, self.settings.name, self.origin, self.cache)
             )
             attempt = TrialProcess(
                 name, self.settings.name, claimed.changes, repository, self.store
@@ -111,7 +113,7 @@ class Runner:
         over = attempt.is_over  # read before the epochs, so that none is missed
         why = None
         for epoch, value in attempt.epochs(self.settings.metric):
-            if self.sweep.is_hopeless(each.claimed, epoch, value) and not over:
+            if self.sweep.should_prune(each.claimed, epoch, value) and not over:
                 reached = f"after epoch {epoch}, with {self.settings.metric} {value:.4f}"
                 why = f"{reached}: worse than three in four were then"
         if time.monotonic() - each.signed > study.ALIVE_S:
@@ -141,7 +143,7 @@ class Runner:
             return
         if result:
             self.sweep.learn(claimed, result.curve)
-            self.show(
+            self._update_mlflow(
                 results.add_to_sweep, self.dataset, self.settings.name, result.key, self.began
             )
             self._end(
@@ -164,7 +166,7 @@ class Runner:
         if state is TrialState.COMPLETE:
             name, changes = best(self.sweep)
             n_over = self.sweep.n_over
-            self.show(
+            self._update_mlflow(
                 sweep_runs.update, self.dataset, self.settings.name, n_over, name, changes, None
             )
 
@@ -210,9 +212,8 @@ class Runner:
             )
 
     def _print_count(self, more: str) -> None:
-        self.console.print(
-            f"{self.settings.name}: {self.sweep.n_over} of {self.sweep.n_trials} trials are done{more}"
-        )
+        count = f"{self.sweep.n_over} of {self.sweep.n_trials} trials are done"
+        self.console.print(f"{self.settings.name}: {count}{more}")
 
 
 def best(sweep: Sweep) -> tuple[tuple[str, str, float | None], dict[str, str]]:

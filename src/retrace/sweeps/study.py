@@ -96,7 +96,7 @@ class Sweep:
             ):
                 return None
             trial = optuna_internals.take_over(self.study, left) if left else self.study.ask()
-            trial.set_user_attr(PROCESS, processes.written(processes.identity()))
+            trial.set_user_attr(PROCESS, processes.to_line(processes.identity()))
             optuna_internals.record_heartbeat(self.storage, trial)
             # By its number: equal sweeps have equal trials, whenever they were stopped.
             self.study.sampler = TPESampler(
@@ -105,7 +105,7 @@ class Sweep:
             changes = self.settings.space.suggested(trial)
         return ClaimedTrial(trial, changes, frozenset(left.intermediate_values if left else ()))
 
-    def is_hopeless(self, claimed: ClaimedTrial, epoch: int, value: float) -> bool:
+    def should_prune(self, claimed: ClaimedTrial, epoch: int, value: float) -> bool:
         """Report an epoch's value; return whether the trial can be pruned.
 
         That is so where its best is worse than that of three in four after as many epochs.
@@ -194,7 +194,7 @@ class Sweep:
     def _is_left(self, trial: FrozenTrial) -> bool:
         """Return whether the trial's process is gone."""
         who = trial.user_attrs.get(PROCESS)
-        return not who or not processes.alive(processes.read(who)) or self._is_stale(trial)
+        return not who or not processes.alive(processes.from_line(who)) or self._is_stale(trial)
 
     def _is_stale(self, trial: FrozenTrial) -> bool:
         return optuna_internals.is_stale(self.storage, self.study, trial)

@@ -16,7 +16,7 @@ from retrace import checkpoint, event_log
 from retrace.event_log import Event
 from retrace.pipeline import dvc_cli, overrides
 from retrace.pipeline.overrides import Flat
-from retrace.sweeps import worktree
+from retrace.sweeps import repositories
 from retrace.system import processes
 from retrace.system.redaction import redacted
 
@@ -35,7 +35,7 @@ class TrialProcess:
     def __init__(self, name: str, sweep: str, changes: Flat, tree: Path, store: str) -> None:
         self.name = name
         self.tree = tree
-        self.log = worktree.sweep_folder(sweep) / f"{name}.log"
+        self.log = repositories.sweep_folder(sweep) / f"{name}.log"
         self.began = time.monotonic()
         self.since = time.strftime("%Y%m%dT%H%M%S")
         self.epoch = 0
@@ -96,7 +96,7 @@ class TrialProcess:
                     )
         self.stop()
         runs = {start["id"] for _, start in self._event_logs()}
-        for folder in checkpoint.every():
+        for folder in checkpoint.folders():
             with suppress(OSError, IndexError, KeyError, ValueError):
                 if checkpoint.facts(checkpoint.in_folder(folder)[-1])["run"] in runs:
                     checkpoint.remove(folder)
@@ -116,7 +116,7 @@ class TrialProcess:
 
     def commit(self) -> str | None:
         """Fetch the experiment and return its commit; None where DVC ended without one."""
-        return worktree.fetch(self.tree, self.name) if self.process.returncode == 0 else None
+        return repositories.fetch(self.tree, self.name) if self.process.returncode == 0 else None
 
     def reason(self) -> str:
         """Return why the trial failed, in one line."""

@@ -1,0 +1,1 @@
+"""The operating system: processes and locks, atomic files, memory, the terminal."""

@@ -51,12 +51,12 @@ def end(who: Identity, grace_s: float) -> None:
             process.kill()
 
 
-def written(who: Identity) -> str:
+def to_line(who: Identity) -> str:
     """Return the identity as one line, for `read`."""
     return f"{who['host']} {who['boot']} {who['pid']} {who['started']}"
 
 
-def read(line: str) -> Identity:
+def from_line(line: str) -> Identity:
     """Return the identity that `written` wrote."""
     host, boot, pid, started = line.split(" ")
     return {"host": host, "boot": boot, "pid": int(pid), "started": float(started)}

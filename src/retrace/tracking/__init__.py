@@ -1,0 +1,1 @@
+"""A running stage: its event log and its background uploader."""

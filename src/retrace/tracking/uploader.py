@@ -162,7 +162,8 @@ def run(path: Path, dvc: processes.Identity | None, link: Link) -> None:
 def main() -> None:
     link = Link()
     try:
-        run(Path(sys.argv[1]), processes.read(sys.argv[2]) if len(sys.argv) > 2 else None, link)
+        dvc = processes.from_line(sys.argv[2]) if len(sys.argv) > 2 else None
+        run(Path(sys.argv[1]), dvc, link)
     except Exception as error:
         link.send(lacking=f"{type(error).__name__}: {_one_line(error)}")
         raise

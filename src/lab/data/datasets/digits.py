@@ -11,11 +11,11 @@ import numpy as np
 from pydantic import Field
 
 from lab import paths
-from lab.data import download, offline_sources
+from lab.data import download, sources
 from lab.data.samples import Samples, Splits
 from retrace.errors import ParamsError
 
-CSV = offline_sources.RawFile(
+CSV = sources.RawFile(
     "digits.csv",
     264_712,
     "a0339c30a8a5312a1b6f9e5c719dcce5",
@@ -23,8 +23,8 @@ CSV = offline_sources.RawFile(
 )
 FILES = (CSV,)
 SOURCES = {
-    "RETRACE_MIRROR": offline_sources.mirror("digits"),
-    "Python package scikit-learn": offline_sources.installed(
+    "RETRACE_MIRROR": sources.mirror("digits"),
+    "Python package scikit-learn": sources.installed(
         "sklearn", {CSV.name: "datasets/data/digits.csv.gz"}
     ),
 }

@@ -50,7 +50,7 @@ CONFIDENCE = 1.96  # standard deviations, for 95 %
 
 
 @dataclass(frozen=True)
-class Inputs:
+class Provenance:
     """The inputs of an experiment.
 
     They are params.yaml's values, the MD5s of visualize's dependencies by path, the network's
@@ -73,7 +73,7 @@ class SummaryMetric:
     change: str  # since the baseline; empty where there is none
 
 
-def save(path: Path, results: Results, logged: Mapping[str, float], inputs: Inputs) -> None:
+def save(path: Path, results: Results, logged: Mapping[str, float], inputs: Provenance) -> None:
     """Write the page.
 
     `logged` are the metrics that the figures logged; the figures are in reports/figures/.
@@ -98,7 +98,7 @@ def save(path: Path, results: Results, logged: Mapping[str, float], inputs: Inpu
         unfinished.write_text(text, encoding="utf-8")
 
 
-def content(results: Results, logged: Mapping[str, float], inputs: Inputs) -> dict[str, Any]:
+def content(results: Results, logged: Mapping[str, float], inputs: Provenance) -> dict[str, Any]:
     """Return the template's values; what an experiment does not have is None or empty."""
     by_stage = _by_stage(inputs.values)
     chosen = {key: value for own in by_stage.values() for key, value in own.items()}

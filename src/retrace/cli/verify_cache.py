@@ -9,7 +9,7 @@ from pathlib import Path
 
 from retrace.errors import DataError
 from retrace.pipeline import dvc_internals, graph, integrity
-from retrace.pipeline.integrity import Claim
+from retrace.pipeline.integrity import ExpectedFile
 
 
 def check(*, as_json: bool = False) -> int:
@@ -43,8 +43,8 @@ def check(*, as_json: bool = False) -> int:
 
 
 def _print(
-    claims: Sequence[Claim],
-    damaged: Mapping[Claim, str],
+    claims: Sequence[ExpectedFile],
+    damaged: Mapping[ExpectedFile, str],
     absent: Sequence[str],
     cache: Path,
     seconds: float,

@@ -15,17 +15,17 @@ from rich.tree import Tree
 
 from retrace import event_log, settings
 from retrace.errors import RetraceError
-from retrace.pipeline import git, graph, hashing
+from retrace.pipeline import git, graph, hashing, snapshot
 from retrace.provenance import locations, trace_document
 from retrace.provenance.locations import Output
 from retrace.provenance.run_index import MADE, RunIndex
-from retrace.store import backend, cached_stages, experiments
+from retrace.store import backend, cached_stages
 
 MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")
 CODE = ("src/", "stages/")
 
 
-@backend.answering()
+@backend.mlflow_errors()
 def show(target: str, *, as_json: bool = False) -> None:
     """Print what made the file `target`, or the bytes with this MD5.
 
@@ -160,7 +160,7 @@ def _show_file(index: RunIndex, path: str, md5: str, *, as_json: bool) -> None:
         return
     tree = Tree(f"{path}  {md5}")
     Account(index).grow(tree, run, others=len(index.makers(md5)) - 1)
-    here = experiments.read(Path()) if md5 in _locked().values() else None
+    here = snapshot.read(Path()) if md5 in _locked().values() else None
     own = (
         backend.first(index.client, index.experiments, {"retrace.key": here.key}) if here else None
     )

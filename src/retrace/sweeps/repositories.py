@@ -17,8 +17,8 @@ import psutil
 
 from retrace.errors import RetraceError
 from retrace.pipeline import dvc_internals, git
-from retrace.provenance import rebuild
-from retrace.provenance.rebuild import Origin
+from retrace.provenance import reproduce
+from retrace.provenance.reproduce import Origin
 from retrace.system import files, processes
 
 FOLDER = Path(".retrace/sweeps")
@@ -48,8 +48,8 @@ def trial_repository(name: str, sweep: str, origin: Origin, cache: Path) -> Iter
     tree.mkdir(parents=True)
     with processes.try_lock(tree):
         try:
-            rebuild.share_objects(tree)
-            rebuild.check_out_origin(tree, origin)
+            reproduce.share_objects(tree)
+            reproduce.check_out_origin(tree, origin)
             git.run("add", "--all", folder=tree)  # new files belong to the experiment too
             _configure(tree, cache)
             yield tree
