@@ -107,7 +107,7 @@ def ours(what: str, n: int, seed: int) -> None:
     )
     from lab import paths
     from lab.data import batches, storage
-    from lab.evaluation import inference, metrics
+    from lab.evaluation import inference, scores
     from lab.training.loop import Trainer
 
     train, features, began = Trainer.train, inference.features, 0.0
@@ -124,8 +124,8 @@ def ours(what: str, n: int, seed: int) -> None:
 
         def tested() -> float:
             logits = inference.outputs(state.model, test).logits
-            metrics.loss(logits, test.labels)
-            return metrics.accuracy(logits, test.labels)
+            scores.loss(logits, test.labels)
+            return scores.accuracy(logits, test.labels)
 
         def trained(on_step: Callable[[Any], None] = lambda _: None) -> float:
             train(trainer, on_step, on_epoch=lambda _: None)

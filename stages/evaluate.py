@@ -1,13 +1,11 @@
 """Test the trained network on the test split, which no stage before has read."""
 
-from dataclasses import asdict
-
 import retrace
 from lab import params, paths
 from lab.data import batches, storage
-from lab.evaluation import artifacts, inference, introspection, metrics
+from lab.evaluation import artifacts, inference, introspection, metrics, scores
 from lab.models import classifier
-from lab.training import device
+from lab.training import device, records
 from retrace import errors
 
 
@@ -15,7 +13,7 @@ def main() -> None:
     compute = device.configure(params.load(params.Evaluate), "float32")
     model, config = classifier.load()
     samples, _ = storage.load(paths.TEST)
-    trained = artifacts.load_history()[config.epoch - 1]
+    trained = records.load_history()[config.epoch - 1]
 
     with retrace.stage("evaluate") as run:
         split = batches.on_device(samples, compute.device)
@@ -24,13 +22,13 @@ def main() -> None:
         predictions = artifacts.Predictions(logits, outputs.features.cpu().numpy(), samples.labels)
         classes = metrics.by_class(predictions.predicted, samples.labels, config.class_names)
         tested = {
-            "test_loss": metrics.loss(outputs.logits, split.labels),
-            "test_accuracy": metrics.accuracy(outputs.logits, split.labels),
+            "test_loss": scores.loss(outputs.logits, split.labels),
+            "test_accuracy": scores.accuracy(outputs.logits, split.labels),
             **metrics.averaged(classes),
         }
         trained = {name: value for name, value in trained.items() if name != "epoch"}
         artifacts.save_metrics(trained | tested)
-        artifacts.save_table(paths.CLASSES, map(asdict, classes))
+        artifacts.save_classes(classes)
         artifacts.save_confusion(samples.labels, predictions.predicted, config.class_names)
         artifacts.save_predictions(predictions)
         artifacts.save_views(introspection.collect(model, split))
@@ -39,8 +37,8 @@ def main() -> None:
         run.summary(tested)
         for path in (paths.METRICS, paths.CLASSES, paths.CONFUSION):
             run.artifact(path)
-    scores = f"test accuracy {tested['test_accuracy']:.2%}, loss {tested['test_loss']:.4f}"
-    print(f"{scores}, {len(samples):,} samples")
+    summary = f"test accuracy {tested['test_accuracy']:.2%}, loss {tested['test_loss']:.4f}"
+    print(f"{summary}, {len(samples):,} samples")
 
 
 if __name__ == "__main__":

@@ -3,9 +3,9 @@
 import retrace
 from lab import params, paths
 from lab.data import storage
-from lab.evaluation import artifacts
 from lab.report.figures import FIGURES, style
 from lab.report.html import page
+from lab.report.results import load_layers, load_results
 from retrace import errors
 from retrace.pipeline import params_file
 
@@ -15,7 +15,7 @@ def main() -> None:
     drawings = params.bind_all(FIGURES, p.figures, "figures")
     samples, _ = storage.load(paths.TEST)
     metrics: dict[str, float] = {}
-    results = artifacts.load_results(samples, p.seed, metrics.__setitem__)
+    results = load_results(samples, p.seed, metrics.__setitem__)
 
     with retrace.stage("visualize") as run:
         paths.FIGURES.mkdir(parents=True, exist_ok=True)
@@ -28,8 +28,9 @@ def main() -> None:
             style.save(figure, path)
             run.artifact(path, summary=True)
             print(path)
-        layers, machine = artifacts.load_summary(), run.header["machine"]
-        inputs = page.Provenance(params_file.read(), run.header["deps"], layers, machine)
+        layers = load_layers()
+        deps = run.header["deps"]
+        inputs = page.Provenance(params_file.read(), deps, layers, run.header["machine"])
         page.save(paths.REPORT, results, metrics, inputs)
         run.artifact(paths.REPORT, summary=True)
         print(paths.REPORT)

@@ -27,7 +27,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lab import params, recipes
 from lab.data.batches import Split
-from lab.evaluation import inference, metrics
+from lab.evaluation import inference, scores
 from lab.models import classifier
 from lab.models.classifier import Classifier, ModelConfig
 from lab.models.networks import MODELS
@@ -208,8 +208,8 @@ def train(values: Values, model: Classifier, change: Change) -> None:
     with Watch() as watch:
         run_steps(trainer, watch)
         logits = inference.outputs(model, split).logits
-        metrics.mean_loss(logits, split.labels)
-        metrics.n_correct(logits, split.labels)
+        scores.mean_loss(logits, split.labels)
+        scores.n_correct(logits, split.labels)
     state = [*model.state_dict().values(), *tensors(optimizer.state_dict())]
     elsewhere = [tensor.shape for tensor in state if tensor.device != CUDA]
     if elsewhere:

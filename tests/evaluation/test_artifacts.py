@@ -5,15 +5,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lab import paths
+from lab import paths, stage_files
 from lab.evaluation import artifacts
-from lab.evaluation.artifacts import Grid, History, NetworkViews, Predictions, diagnosis
+from lab.evaluation.artifacts import Grid, NetworkViews, Predictions
+from lab.stage_files import Table
+from lab.training import records
+from lab.training.records import diagnosis
 from retrace.errors import DataError
 
 STEPS = [{"step": i + 1.0, "learning_rate": 0.1 / (i + 1), "loss": 2.0 / (i + 1)} for i in range(5)]
 
 
-def epochs(*rows: tuple[float, float, float, float]) -> History:
+def epochs(*rows: tuple[float, float, float, float]) -> Table:
     names = ("epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy")
     return [dict(zip(names, (float(i), *row), strict=True)) for i, row in enumerate(rows, 1)]
 
@@ -55,7 +58,7 @@ CHANCE_OF_TEN = epochs((2.3, 0.1, 2.31, 0.1), (2.29, 0.12, 2.6, 0.1))
         (epochs((0.3, 0.9, 0.3, 0.9), (0.6, 0.85, 0.5, 0.86)), "Fits well", ("0.3 (epoch 1)",)),
     ],
 )
-def test_diagnosis(history: History, verdict: str, figures: tuple[str, ...]) -> None:
+def test_diagnosis(history: Table, verdict: str, figures: tuple[str, ...]) -> None:
     sentence = diagnosis(history)
     assert sentence.startswith(f"{verdict}: ")
     assert [figure for figure in figures if figure not in sentence] == []
@@ -64,11 +67,11 @@ def test_diagnosis(history: History, verdict: str, figures: tuple[str, ...]) -> 
 @pytest.mark.usefixtures("folder")
 def test_tables_round_trip() -> None:
     history = epochs((0.7, 0.7, 0.5, 0.85), (0.5, 0.8, 0.4, 0.9))
-    artifacts.save_table(paths.HISTORY, history)
-    artifacts.save_table(paths.STEPS, STEPS)
+    stage_files.save_table(paths.HISTORY, history)
+    stage_files.save_table(paths.STEPS, STEPS)
     artifacts.save_metrics({"test_loss": 0.3, "test_accuracy": 0.95})
-    assert artifacts.load_history() == history
-    assert artifacts.load_steps() == STEPS
+    assert records.load_history() == history
+    assert records.load_steps() == STEPS
     assert artifacts.load_metrics() == {"test_loss": 0.3, "test_accuracy": 0.95}
 
 
@@ -79,9 +82,9 @@ def test_arrays_round_trip() -> None:
     logits = rng.normal(size=(60, 12)).astype(np.float32)
     batch = (rng.integers(0, 256, (20, 3, 9, 9), dtype=np.uint8), labels[:20])
     artifacts.save_predictions(Predictions(logits, logits[:, :5], labels))
-    artifacts.save_batch(*batch)
+    records.save_batch(*batch)
     np.testing.assert_array_equal(artifacts.load_predictions().logits, logits)
-    for loaded, saved in zip(artifacts.load_batch(), batch, strict=True):
+    for loaded, saved in zip(records.load_batch(), batch, strict=True):
         assert loaded.dtype == saved.dtype
         np.testing.assert_array_equal(loaded, saved)
 
@@ -114,17 +117,17 @@ def test_confusion_table_has_class_names() -> None:
 @pytest.mark.parametrize(
     ("path", "content", "load", "stage"),
     [
-        (paths.HISTORY, "epoch,loss\n", artifacts.load_history, "train"),
-        (paths.HISTORY, "epoch\nabc\n", artifacts.load_history, "train"),
-        (paths.HISTORY, None, artifacts.load_history, "train"),
-        (paths.STEPS, "step,loss\n1\n", artifacts.load_steps, "train"),
-        (paths.STEPS, None, artifacts.load_steps, "train"),
+        (paths.HISTORY, "epoch,loss\n", records.load_history, "train"),
+        (paths.HISTORY, "epoch\nabc\n", records.load_history, "train"),
+        (paths.HISTORY, None, records.load_history, "train"),
+        (paths.STEPS, "step,loss\n1\n", records.load_steps, "train"),
+        (paths.STEPS, None, records.load_steps, "train"),
         (paths.METRICS, "{", artifacts.load_metrics, "evaluate"),
         (paths.METRICS, None, artifacts.load_metrics, "evaluate"),
         (paths.PREDICTIONS, "rubbish", artifacts.load_predictions, "evaluate"),
         (paths.PREDICTIONS, None, artifacts.load_predictions, "evaluate"),
-        (paths.BATCH, "rubbish", artifacts.load_batch, "train"),
-        (paths.BATCH, None, artifacts.load_batch, "train"),
+        (paths.BATCH, "rubbish", records.load_batch, "train"),
+        (paths.BATCH, None, records.load_batch, "train"),
         (paths.VIEWS, "rubbish", artifacts.load_views, "evaluate"),
         (paths.VIEWS, None, artifacts.load_views, "evaluate"),
     ],

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from repository import ROOT
 
-from lab.evaluation import metrics
+from lab.evaluation import metrics, scores
 
 LOGITS = torch.tensor([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0], [0.0, 0.5]])
 LABELS = torch.tensor([0, 1, 1, 1])
@@ -19,13 +19,13 @@ PAIRS = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, ma
 
 
 def test_accuracy_counts_largest_logits() -> None:
-    assert metrics.accuracy(LOGITS, LABELS) == 0.75
-    assert metrics.accuracy(LOGITS.T.contiguous().T, LABELS) == 0.75
+    assert scores.accuracy(LOGITS, LABELS) == 0.75
+    assert scores.accuracy(LOGITS.T.contiguous().T, LABELS) == 0.75
 
 
 def test_loss_is_cross_entropy_in_nats() -> None:
     probabilities = torch.softmax(LOGITS, dim=1)[torch.arange(4), LABELS]
-    assert metrics.loss(LOGITS, LABELS) == pytest.approx(-probabilities.log().mean().item())
+    assert scores.loss(LOGITS, LABELS) == pytest.approx(-probabilities.log().mean().item())
 
 
 def test_averages_are_over_classes() -> None:

@@ -30,7 +30,7 @@ from lab.data.sources import RawFile
 from lab.evaluation import artifacts
 from lab.models import classifier, pretrained
 from lab.models.classifier import ModelConfig
-from lab.training import state_file
+from lab.training import records, state_file
 from retrace import checkpoint, errors, event_log
 from retrace.errors import RetraceError
 from retrace.pipeline import graph, hashing, integrity, params_file
@@ -161,11 +161,11 @@ READERS: dict[str, Reader] = {
     "a split": Reader(paths.TRAIN, lambda: storage.load(paths.TRAIN)),
     "weights": Reader(paths.WEIGHTS, classifier.load),
     "a model config": Reader(paths.MODEL_CONFIG, classifier.load),
-    "a batch": Reader(paths.BATCH, artifacts.load_batch),
+    "a batch": Reader(paths.BATCH, records.load_batch),
     "predictions": Reader(paths.PREDICTIONS, artifacts.load_predictions),
     "views": Reader(paths.VIEWS, artifacts.load_views),
     "metrics": Reader(paths.METRICS, artifacts.load_metrics),
-    "a history": Reader(paths.HISTORY, artifacts.load_history),
+    "a history": Reader(paths.HISTORY, records.load_history),
     "params.yaml": Reader(paths.PARAMS, lambda: params.load(params.Train)),
     "a recipe": Reader(Path("recipes/trap.yaml"), lambda: recipes.load("trap")),
     "dvc.yaml": Reader(paths.GRAPH, lambda: graph.stages({})),

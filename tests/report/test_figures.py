@@ -20,8 +20,10 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from lab import params
 from lab.data.samples import Samples
-from lab.evaluation.artifacts import Grid, NetworkViews, Predictions, Results, diagnosis
+from lab.evaluation.artifacts import Grid, NetworkViews, Predictions
 from lab.report.figures import FIGURES, style, tsne
+from lab.report.results import Results
+from lab.training.records import diagnosis
 from retrace.pipeline import params_file
 
 HISTORY = [

@@ -18,10 +18,11 @@ from repository import ROOT
 
 from lab import params, paths
 from lab.data.samples import Samples
-from lab.evaluation.artifacts import NetworkViews, Predictions, Results
+from lab.evaluation.artifacts import NetworkViews, Predictions
 from lab.report.figures import FIGURES
 from lab.report.html import baseline, curves, formatting, page
 from lab.report.html.baseline import Change
+from lab.report.results import Results
 from retrace.pipeline import git, params_file
 
 pytestmark = pytest.mark.xdist_group("browser")

@@ -26,7 +26,7 @@ from repository import Clone
 from safetensors.numpy import load_file
 
 from lab import paths
-from lab.evaluation.artifacts import softmax
+from lab.report.results import softmax
 from retrace.errors import RetraceError
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("serve")]

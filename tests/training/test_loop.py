@@ -13,7 +13,7 @@ from lab.data import batches, split, storage
 from lab.data.batches import Split
 from lab.data.samples import Samples, Splits
 from lab.errors import DivergedError
-from lab.evaluation import inference, metrics
+from lab.evaluation import inference, scores
 from lab.models import classifier
 from lab.training import device, loop
 from lab.training.augmentations import AUGMENTATIONS
@@ -98,8 +98,8 @@ def test_training_learns(splits: tuple[Split, Split], stripes: Samples, precisio
     logits = inference.outputs(fitted.model, validation).logits
     assert fitted.epochs[0].train_accuracy < 0.9 < fitted.epochs[-1].val_accuracy
     assert fitted.kept == fitted.epochs[-1]
-    assert fitted.kept.val_loss == metrics.loss(logits, validation.labels)
-    assert fitted.kept.val_accuracy == metrics.accuracy(logits, validation.labels)
+    assert fitted.kept.val_loss == scores.loss(logits, validation.labels)
+    assert fitted.kept.val_accuracy == scores.accuracy(logits, validation.labels)
 
 
 def test_callbacks_get_every_step_and_epoch(splits: tuple[Split, Split], stripes: Samples) -> None:

@@ -1,14 +1,10 @@
-"""Metrics: functions of logits or predictions, and labels."""
+"""Test metrics of predictions. stages/evaluate.py logs them; training does not depend on them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
 import numpy as np
-import torch.nn.functional as F  # noqa: N812 - the field's own name for it
-from torch import Tensor
-
-from lab.shapes import Labels, Logits, Loss
 
 
 @dataclass(frozen=True)
@@ -20,27 +16,6 @@ class ClassScore:
     recall: float
     f1: float
     n_samples: int
-
-
-def loss(logits: Logits, labels: Labels) -> float:
-    """Return the mean cross-entropy, in nats, as a number: wait for the device."""
-    return mean_loss(logits, labels).item()
-
-
-def mean_loss(logits: Logits, labels: Labels) -> Loss:
-    """Return the mean cross-entropy, in nats, without smoothing."""
-    return F.cross_entropy(logits, labels)
-
-
-def accuracy(logits: Logits, labels: Labels) -> float:
-    """Return the share of samples whose largest logit is the label's, 0..1."""
-    return n_correct(logits, labels).item() / len(labels)
-
-
-def n_correct(logits: Logits, labels: Labels) -> Tensor:
-    """Count the samples whose largest logit is the label's."""
-    # `argmax` of strided logits takes ten times as long as `max`.
-    return (logits.max(dim=1).indices == labels).count_nonzero()
 
 
 def by_class(

@@ -9,7 +9,7 @@ from torch import Tensor
 from lab import params
 from lab.data import batches
 from lab.data.batches import Augment, Split
-from lab.evaluation import inference, metrics
+from lab.evaluation import inference, scores
 from lab.models.classifier import Classifier
 from lab.params import Train
 from lab.shapes import Inputs, Labels, Loss
@@ -70,7 +70,7 @@ class Trainer:
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        return loss.detach(), metrics.n_correct(logits.detach(), labels)
+        return loss.detach(), scores.n_correct(logits.detach(), labels)
 
     def batches(self) -> Iterator[tuple[Inputs, Labels]]:
         """Yield what is left of this epoch's batches: all of them, unless training was resumed."""
@@ -154,4 +154,4 @@ def create(
 def validate(model: Classifier, split: Split) -> tuple[float, float]:
     """Return the mean cross-entropy of a split, in nats, and its accuracy, 0..1."""
     logits = inference.outputs(model, split).logits
-    return metrics.loss(logits, split.labels), metrics.accuracy(logits, split.labels)
+    return scores.loss(logits, split.labels), scores.accuracy(logits, split.labels)

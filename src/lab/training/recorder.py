@@ -6,10 +6,9 @@ from contextlib import contextmanager, suppress
 
 import torch
 
-from lab import paths
+from lab import paths, stage_files
 from lab.errors import DivergedError
-from lab.evaluation import artifacts
-from lab.training import progress, state_file
+from lab.training import progress, records, state_file
 from lab.training.device import Compute
 from lab.training.loop import Trainer
 from lab.training.progress import Lines
@@ -35,20 +34,20 @@ class Recorder:
         self.epochs = trainer.p.epochs
         self.total_steps = trainer.total_steps
         self.every = -(-trainer.total_steps // MAX_STEPS)
-        self.steps: artifacts.History = []
+        self.steps: stage_files.Table = []
         self._unread: list[Step] = []  # reading their losses waits for the device
         self._epoch_times: list[tuple[int, float]] = []  # of each epoch: its end, images a second
         self._started = time.perf_counter()
 
     @property
-    def history(self) -> artifacts.History:
+    def history(self) -> stage_files.Table:
         """The metrics of all epochs so far."""
         return [epoch._asdict() for epoch in self.state.epochs]
 
     @property
     def diagnosis(self) -> str:
         """One sentence on underfitting and overfitting."""
-        return artifacts.diagnosis(self.history)
+        return records.diagnosis(self.history)
 
     @property
     def seconds(self) -> float:
@@ -97,9 +96,9 @@ class Recorder:
         self.run.metrics({"train_s": self.seconds, "kept_epoch": kept.epoch})
         self.run.summary(metrics(kept))
         self.run.tags(**{"retrace.diagnosis": self.diagnosis})
-        artifacts.save_table(paths.HISTORY, self.history)
+        stage_files.save_table(paths.HISTORY, self.history)
         self._read_steps()
-        artifacts.save_table(paths.STEPS, self.steps)
+        stage_files.save_table(paths.STEPS, self.steps)
 
     def _resume(self) -> None:
         """Load the newest checkpoint, if there is one, and log its epochs to this run."""
@@ -156,4 +155,4 @@ def fingerprint(run: EventLog, compute: Compute) -> str:
 def save_first_batch(trainer: Trainer) -> None:
     """Write the first batch, as the model will see it, to reports/batch.safetensors."""
     inputs, labels = trainer.first_batch()
-    artifacts.save_batch(inputs[:BATCH_SAMPLES].cpu().numpy(), labels[:BATCH_SAMPLES].cpu().numpy())
+    records.save_batch(inputs[:BATCH_SAMPLES].cpu().numpy(), labels[:BATCH_SAMPLES].cpu().numpy())

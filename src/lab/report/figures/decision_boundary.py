@@ -4,8 +4,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lab.evaluation.artifacts import Grid, Results, softmax
+from lab.evaluation.artifacts import Grid
 from lab.report.figures import style
+from lab.report.results import Results, softmax
 
 
 def draw(results: Results) -> Figure | str:

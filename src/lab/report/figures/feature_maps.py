@@ -5,8 +5,8 @@ from typing import Annotated
 from matplotlib.figure import Figure
 from pydantic import Field
 
-from lab.evaluation.artifacts import Results
 from lab.report.figures import style
+from lab.report.results import Results
 
 
 def draw(results: Results, *, channels: Annotated[int, Field(ge=1, le=16)]) -> Figure | str:

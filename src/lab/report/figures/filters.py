@@ -3,8 +3,8 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from lab.evaluation.artifacts import Results
 from lab.report.figures import style
+from lab.report.results import Results
 
 
 def draw(results: Results, *, rows: style.Cells, columns: style.Cells) -> Figure | str:

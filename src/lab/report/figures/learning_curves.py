@@ -6,8 +6,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from lab.evaluation.artifacts import Results, diagnosis
 from lab.report.figures import style
+from lab.report.results import Results
+from lab.training.records import diagnosis
 
 CURVES = (
     ("train", "training (mean over the epoch, loss as minimized)", "o"),

@@ -3,8 +3,8 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from lab.evaluation.artifacts import Results
 from lab.report.figures import style
+from lab.report.results import Results
 
 
 def worst(results: Results) -> np.ndarray:

@@ -2,8 +2,8 @@
 
 from matplotlib.figure import Figure
 
-from lab.evaluation.artifacts import Results
 from lab.report.figures import style
+from lab.report.results import Results
 
 
 def draw(results: Results, *, rows: style.Cells, columns: style.Cells) -> Figure | str:

@@ -11,8 +11,8 @@ from pydantic import Field
 from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
-from lab.evaluation.artifacts import Results
 from lab.report.figures import style
+from lab.report.results import Results
 
 ITERATIONS = 5000  # at most, as in the tutorial
 MARKERS = "osD^vP*X<>"  # a marker for each ten classes

@@ -5,9 +5,10 @@ from statistics import fmean
 
 import numpy as np
 
-from lab.evaluation.artifacts import History, Results
 from lab.report.figures import precision_recall as figure
 from lab.report.figures import style
+from lab.report.results import Results
+from lab.stage_files import Table
 from retrace.compare import svg
 from retrace.compare.svg import Axis, Chart, Line
 
@@ -77,7 +78,7 @@ def kept_epoch(results: Results) -> str:
     return "from the epoch that was kept"
 
 
-def thinned(history: History) -> History:
+def thinned(history: Table) -> Table:
     """Return evenly spaced rows, with the first and the last."""
     spaced = np.linspace(0, len(history) - 1, min(ROWS, len(history)))
     return [history[i] for i in np.unique(spaced.round().astype(int))]

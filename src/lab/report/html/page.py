@@ -26,10 +26,11 @@ from pathlib import Path
 from typing import Any
 
 from lab import params, paths
-from lab.evaluation.artifacts import Results, diagnosis
 from lab.report.figures import FIGURES
 from lab.report.html import baseline, curves, formatting, images, predictions
 from lab.report.html.baseline import Baseline
+from lab.report.results import Results
+from lab.training.records import diagnosis
 from retrace.compare import svg
 from retrace.pipeline import params_file
 from retrace.system import files

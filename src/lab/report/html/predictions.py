@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lab.evaluation.artifacts import Results
 from lab.report.figures import confusion_matrix, mistakes, style, tsne
 from lab.report.html import images
 from lab.report.html.images import Sheet
+from lab.report.results import Results
 
 ROWS = 20  # of a table, at most
 LARGE = 128  # pixels of a misclassified image's longer side, at most
