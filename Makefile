@@ -47,12 +47,12 @@ SITE_CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/retrace/dvc
 MKDOCS := NO_MKDOCS_2_WARNING=1 mkdocs build --strict
 
 .PHONY: check
-check: env  ## format, lint, types, layers, the graph against the code, the documentation
+check: env  ## format, lint, types, layers, graph and documentation against the code, the site
 	ruff format --check .
 	ruff check .
 	pyright --warnings
 	lint-imports --no-logo
-	pytest tests/pipeline/test_imports.py
+	pytest tests/pipeline/test_imports.py tests/test_contract.py tests/system/test_docs.py
 	$(MKDOCS)
 
 .PHONY: docs

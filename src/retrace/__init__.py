@@ -7,7 +7,7 @@
 
 The rooms, in the order in which data flows through them:
 
-    errors        what a user can mend: one line, exit code 2
+    errors        what a user can fix: one line, exit code 2
     settings      the files of a pipeline that are known by name
     plugins       commands, checks and packagers of other packages, by entry points
     system/       processes and locks, atomic files, memory, tables on a terminal, redaction

@@ -130,16 +130,22 @@ def test_images_are_small_png(page: str) -> None:
 
 
 def test_table_lists_every_command() -> None:
+    commands = main._commands([])
     parsers: dict[str, ArgumentParser] = next(
         action.choices
-        for action in arguments.parser(main._commands([]))._actions
+        for action in arguments.parser(commands)._actions
         if isinstance(action.choices, dict)
     )
-    listed = dict(re.findall(r"^\| [\w ]*\| `(\w+)`: .* \| (\w*) ?\|$", COMMAND_LINE, re.MULTILINE))
-    with_json = {
-        name: "yes" if "--json" in parser.format_usage() else "" for name, parser in parsers.items()
+    listed = {}
+    group = ""
+    row = r"^\| (\w*) ?\| `(\w+)`: .* \| (\w*) ?\|$"
+    for label, name, with_json in re.findall(row, COMMAND_LINE, re.MULTILINE):
+        group = label or group
+        listed[name] = (group, with_json)
+    assert listed == {
+        name: (commands[name].GROUP, "yes" if "--json" in parser.format_usage() else "")
+        for name, parser in parsers.items()
     }
-    assert listed == with_json
     for code in ("0", "1", "2", "130", "141", "143"):
         assert re.search(rf"^\| .*\b{code}\b.* \| ", COMMAND_LINE, re.MULTILINE)
 

@@ -16,7 +16,7 @@ from typing import Any, NoReturn, Protocol
 
 WIDTH = 78
 SHELLS = ("bash", "zsh", "tcsh")
-GROUPS = ("run", "look", "use", "share", "trust", "mend")  # in the order of the help
+GROUPS = ("run", "look", "use", "share", "trust", "repair")  # in the order of the help
 JSON = "print one JSON document, for scripts"
 FIRST_LINE = "usage: retrace [--help] [--version] [--print-completion SHELL] COMMAND ..."
 LAST_LINES = """\

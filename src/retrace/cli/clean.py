@@ -9,7 +9,7 @@ from typing import Any
 
 from retrace.cli import arguments
 
-GROUP = "mend"
+GROUP = "repair"
 SUMMARY = "list checkpoints of interrupted trainings, or remove them"
 EXAMPLES = (
     "retrace clean            what can be resumed, with its size",

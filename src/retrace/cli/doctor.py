@@ -10,7 +10,7 @@ from retrace import doctor
 from retrace.cli import arguments
 from retrace.doctor.findings import Finding
 
-GROUP = "mend"
+GROUP = "repair"
 SUMMARY = (
     "find what is wrong here, and how to repair it: the environment, the machine, git, DVC, the "
     "pipeline, MLflow; it changes nothing; exit code 1 if there is a problem"

@@ -9,7 +9,7 @@ from typing import Any
 
 from retrace.cli import arguments
 
-GROUP = "mend"
+GROUP = "repair"
 SUMMARY = "put experiments back into DVC's queue whose worker is gone"
 EXAMPLES = (
     "retrace reconcile && dvc queue start   after a crash, resume the queue",

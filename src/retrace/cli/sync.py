@@ -7,7 +7,7 @@ from argparse import ArgumentParser, Namespace
 from retrace.cli import arguments
 from retrace.errors import RetraceError
 
-GROUP = "mend"
+GROUP = "repair"
 SUMMARY = "upload to MLflow what it missed: an outage, a killed stage, results from DVC's cache"
 EXAMPLES = (
     "retrace sync            after a crash, an outage, `dvc exp run` from the cache",
