@@ -2,7 +2,7 @@
 
 The rooms, in the order in which data flows through them:
 
-    errors, paths, shapes   what all rooms share
+    errors, paths, shapes, stage_files   what all rooms share
     params        params.yaml, typed
     recipes       the experiments of five tutorials, as changes to params.yaml
     data/         data sets, downloads, splits, files on disk, batches

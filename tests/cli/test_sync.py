@@ -80,7 +80,7 @@ def run(*stages: str) -> None:
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_text(json.dumps([out, params.chosen(values, params.STAGES[name]), read]))
             if name in HEADLINES:
-                record.headline({HEADLINES[name]: values["lr"] * len(name)})
+                record.summary({HEADLINES[name]: values["lr"] * len(name)})
 
 
 def lock() -> None:

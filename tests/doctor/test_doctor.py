@@ -494,7 +494,7 @@ def test_server_is_down(clone: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_server_never_answers(clone: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and sends nothing
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        monkeypatch.setattr(store.location, "ANSWER_S", 0.2)
+        monkeypatch.setattr(store.tracking_uri, "ANSWER_S", 0.2)
         began = time.monotonic()
         assert "does not answer (ReadTimeout)" in only(store.answers).what
         assert time.monotonic() - began < 3

@@ -178,7 +178,7 @@ def _print_best(runner: Runner, console: Console, *, as_json: bool) -> None:
     figure = repositories.sweep_folder(name).with_suffix(".png")
     plot.draw(current.study, current.settings.metric, figure)
     experiment, changes = best(current)
-    runner.show(
+    runner.update_mlflow(
         sweep_runs.update, runner.dataset, name, current.n_over, experiment, changes, figure
     )
     if runner.lacking:

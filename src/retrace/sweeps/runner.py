@@ -60,7 +60,7 @@ class Runner:
         """
         repositories.remove_leftovers(self.settings.name)
         described = self.settings.space.described()
-        self._update_mlflow(
+        self.update_mlflow(
             sweep_runs.begin, self.dataset, self.settings.name, described, self.began
         )
         self._print_count("")
@@ -76,7 +76,7 @@ class Runner:
                 self._leave()
             raise
 
-    def _update_mlflow(self, update: Callable[..., None], *arguments: Any) -> None:
+    def update_mlflow(self, update: Callable[..., None], *arguments: Any) -> None:
         """Update MLflow; where it does not answer, keep the reason: no trial waits for a server."""
         try:
             with backend.mlflow_errors():
@@ -143,7 +143,7 @@ class Runner:
             return
         if result:
             self.sweep.learn(claimed, result.curve)
-            self._update_mlflow(
+            self.update_mlflow(
                 results.add_to_sweep, self.dataset, self.settings.name, result.key, self.began
             )
             self._end(
@@ -166,7 +166,7 @@ class Runner:
         if state is TrialState.COMPLETE:
             name, changes = best(self.sweep)
             n_over = self.sweep.n_over
-            self._update_mlflow(
+            self.update_mlflow(
                 sweep_runs.update, self.dataset, self.settings.name, n_over, name, changes, None
             )
 
