@@ -94,6 +94,13 @@ def test_choices_in_comments_are_the_tables() -> None:
         assert line.split("# ")[1].split(", ") == list(FUNCTIONS[table])
 
 
+def test_shapes_are_checked_where_named(pytestconfig: pytest.Config) -> None:
+    checked = tuple(pytestconfig.getoption("jaxtyping_packages").split(","))
+    named = [module for module, imported in GRAPH.items() if "lab.shapes" in imported]
+    assert named
+    assert [module for module in named if not module.startswith(checked)] == []
+
+
 def test_commands_run_code_from_here() -> None:
     assert contract.commands_with_params(STAGES) == []
     assert contract.commands_not_from_here(STAGES) == []
