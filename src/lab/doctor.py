@@ -1,4 +1,4 @@
-"""What `retrace doctor` checks of the lab: Python, packages, code, hardware, stages' parameters."""
+"""The lab's checks for `retrace doctor`: Python, packages, code, hardware, stages' parameters."""
 
 import os
 import platform
@@ -16,7 +16,7 @@ from retrace.doctor.findings import REBUILD, Check, Finding, ok, problem, some, 
 PROJECT = Path("pyproject.toml")
 PINS = Path("requirements.txt")
 CPU_FLAGS = Path("/proc/cpuinfo")
-BFLOAT16 = {"avx512_bf16", "amx_tile"}  # either multiplies it natively
+BFLOAT16 = {"avx512_bf16", "amx_tile"}  # CPU flags; with either one, support is native
 PIN = re.compile(r"^([\w.-]+)==([^ ;\\]+) *(?:; *([^\\\n]*[^\\\s]))?", re.MULTILINE)
 
 
@@ -80,7 +80,8 @@ def gpu() -> Iterator[Finding]:
         if isinstance(error, absent):
             yield ok("no GPU: training runs on the CPU")
         else:
-            yield warning(f"the GPU's driver fails: {error}; restart the machine after updating it")
+            remedy = "if it was just updated, restart the machine"
+            yield warning(f"the GPU driver reports an error: {error}; {remedy}")
         return
     try:
         names = [_gpu(pynvml, number) for number in range(pynvml.nvmlDeviceGetCount())]
@@ -123,7 +124,7 @@ def _cuda_of_torch() -> str | None:
 
 
 def processor() -> Iterator[Finding]:
-    """Count the CPUs that this process may use, and tell whether they multiply bfloat16."""
+    """Count the CPUs that this process may use, and look for native bfloat16 support."""
     info = CPU_FLAGS.read_text(encoding="utf-8") if CPU_FLAGS.exists() else ""
     is_native = BFLOAT16 & set(re.findall(r"\w+", info))
     bfloat16 = "bfloat16 is native" if is_native else "no native bfloat16, so training uses float32"
@@ -141,12 +142,15 @@ def stage_params() -> Iterator[Finding]:
     changes = []
     for name, stage in params.STAGES.items():
         declared, needed = stages[name].get("params", []), params.keys_of(stage)
-        changes += [(name, "lack", key) for key in needed if key not in declared]
-        changes += [(name, "have", key) for key in declared if key not in needed]
+        changes += [(name, "lacks", key) for key in needed if key not in declared]
+        changes += [(name, "has", key) for key in declared if key not in needed]
     for name, verb, key in changes:
-        state = f"{name}: params {verb} {key}"
-        state += "" if verb == "lack" else ", which the stage does not read"
-        yield problem(f"{state}; DVC reruns stages by it", _params_repair(name, verb, key))
+        if verb == "lacks":
+            effect = f"so DVC does not rerun the stage when {key} changes"
+        else:
+            effect = "which the stage does not read, so DVC reruns it needlessly"
+        state = f"{name}: `params` in dvc.yaml {verb} {key}, {effect}"
+        yield problem(state, _params_repair(name, verb, key))
     if not changes:
         yield ok("each stage declares the params that it reads")
 
@@ -154,7 +158,7 @@ def stage_params() -> Iterator[Finding]:
 def _params_repair(stage: str, verb: str, key: str) -> str:
     """Return the command that adds a key to a stage's params in dvc.yaml, or removes it."""
     add = rf"s|^    params:|&\n      - {key}|"
-    change = add if verb == "lack" else rf"{{ \|^      - {key}$|d }}"
+    change = add if verb == "lacks" else rf"{{ \|^      - {key}$|d }}"
     return f"sed -i '/^  {stage}:/,/^  [a-z]/ {change}' dvc.yaml"
 
 
@@ -185,7 +189,7 @@ def check_params(values: Mapping[str, Any], changed: Sequence[str]) -> None:
 
 
 def _functions(choice: str) -> Mapping[str, Callable[..., Any]]:
-    """Return the functions of a choice by name. Importing them imports torch, for seconds."""
+    """Return the functions of a choice by name. This imports torch, which takes seconds."""
     from lab.models.networks import MODELS
     from lab.training.augmentations import AUGMENTATIONS
     from lab.training.losses import LOSSES

@@ -8,4 +8,4 @@ class FetchError(RetraceError):
 
 
 class DivergedError(RetraceError):
-    """The loss of a training is not a number."""
+    """The training loss, the validation loss or a weight is NaN or infinite."""

@@ -117,7 +117,7 @@ class Evaluate(Hardware):
 
 
 class Visualize(Download, Preprocess, Train, Evaluate):
-    """All parameters but the settings that were not chosen: the report shows them."""
+    """All parameters, with the settings of the chosen entries only: the report shows them."""
 
     settings_unread: ClassVar = ()
     figures: Table
@@ -176,7 +176,7 @@ def bind(
     """
     prefix = f"{paths.PARAMS}: {kind}.{choice.name}"
     if choice.name not in table:
-        raise ParamsError(f"{prefix} has no code; should be one of {', '.join(table)}")
+        raise ParamsError(f"{prefix} is not implemented; should be one of {', '.join(table)}")
     arguments = inspect.signature(table[choice.name], eval_str=True).parameters.values()
     settings = [argument for argument in arguments if argument.kind is argument.KEYWORD_ONLY]
     fields: dict[str, Any] = {setting.name: (setting.annotation, ...) for setting in settings}
@@ -194,21 +194,22 @@ def bind_all(
     """Bind the settings of every function in `table`. Raises ParamsError as `bind` does."""
     odd = set(table) ^ set(settings)
     if odd:
-        expected = ", ".join(table)
-        message = f"{kind} should have settings for {expected}; look at {min(odd)}"
-        raise ParamsError(f"{paths.PARAMS}: {message}")
+        name = min(odd)
+        problem = "is missing" if name in table else "is unknown"
+        expected = f"{kind} should have settings for {', '.join(table)}"
+        raise ParamsError(f"{paths.PARAMS}: {kind}.{name} {problem}; {expected}")
     return {name: bind(table, Choice(name=name, settings=settings[name]), kind) for name in table}
 
 
 def keys_of(stage: type[Strict]) -> list[str]:
-    """List the keys that `stage` reads, as in dvc.yaml: of a table only the chosen entry."""
+    """List the keys that `stage` reads, as in dvc.yaml; of a table, only the chosen entry."""
     keys = [field for field in stage.model_fields if field not in TABLES.values()]
     choices = [key for key in keys if key in TABLES and key not in stage.settings_unread]
     return keys + [f"{TABLES[choice]}.${{{choice}}}" for choice in choices]
 
 
 def chosen(values: Values, stage: type[Strict] = Experiment) -> dict[str, Any]:
-    """Return the values that `stage` reads, flat (`models.cnn.hidden`), of choices only."""
+    """Return the values that `stage` reads, flat (`models.cnn.hidden`), of chosen entries only."""
     kept = {key: values[key] for key in stage.model_fields if key not in TABLES.values()}
     for choice, table in TABLES.items():
         if choice in kept and choice not in stage.settings_unread:

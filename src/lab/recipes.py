@@ -1,10 +1,10 @@
-"""Named experiments: recipes/<name>.yaml has some keys of params.yaml with other values.
+"""Named experiments: recipes/<name>.yaml sets some keys of params.yaml to other values.
 
-A recipe is a complete experiment: keys that it does not name have their values of the last commit,
-not those of the workspace, which `dvc exp run -S` edits in place.
+A recipe is a complete experiment: keys that it does not name keep the values of the last commit,
+not those of the workspace, because `dvc exp run -S` edits params.yaml in place.
 
-To add one, write the file: its first line says what the experiment shows, then come `from:`,
-`takes:` and `reached:`, as comments.
+To add one, write the file: the first line says what the experiment shows, then come comment lines
+with the source (`from:`), the training time (`takes:`) and the measured accuracy (`reached:`).
 """
 
 import difflib
@@ -53,7 +53,7 @@ def load(name: str) -> Recipe:
     committed = overrides.flatten(_committed(), keep_empty=True)
     for key in sorted(own.keys() - committed.keys()):
         near = difflib.get_close_matches(key, committed, n=1)
-        hint = f"did you mean {near[0]}?" if near else "look there for those that are"
+        hint = f"did you mean {near[0]}?" if near else f"see {paths.PARAMS} for the known keys"
         raise ParamsError(f"{file}: {key} is not a key of the last commit's {paths.PARAMS}; {hint}")
     values = overrides.nest(committed | own)
     try:
@@ -86,6 +86,6 @@ def changes(values: Values) -> dict[str, str]:
 
 
 def _committed() -> Values:
-    """Return params.yaml as in the last commit, or as it is where nothing is committed."""
+    """Return params.yaml of the last commit, or the workspace's if nothing is committed."""
     content = git.read_file("HEAD", paths.PARAMS)
     return params_file.read() if content is None else params_file.parse(content)

@@ -1,4 +1,4 @@
-"""Files that stages leave to later ones. A damaged one names the stage that writes it."""
+"""Files that stages write for later ones. The error for a damaged file names its stage."""
 
 import csv
 from collections.abc import Callable, Iterable, Mapping
@@ -31,7 +31,7 @@ def save_table(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def read_table(path: Path) -> Table:
-    """Return the rows of a CSV file of numbers. Raises ValueError where there are none."""
+    """Return the rows of a CSV file of numbers. Raises ValueError if there are none."""
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         rows = [{name: float(value) for name, value in row.items()} for row in reader]
@@ -48,7 +48,7 @@ def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def load(path: Path, stage: str, read: Callable[[Path], Content]) -> Content:
-    """Read a file. Raises DataError, which names the stage that writes it, where that fails."""
+    """Read a file. Raises DataError, which names the stage that writes it, if that fails."""
     try:
         return read(path)
     except (OSError, ValueError, TypeError, LookupError, safetensors.SafetensorError) as error:

@@ -291,7 +291,7 @@ def test_model_with_code_is_not_loaded(built: World, world: World, old: str, new
     assert old in original
     file.write_text(original.replace(old, new, 1))
     try:
-        with pytest.raises(RetraceError, match="is not of this pipeline"):
+        with pytest.raises(RetraceError, match="was not created by this pipeline"):
             predict.load(ADDRESS, Path.cwd(), "cpu")
     finally:
         file.write_text(original)

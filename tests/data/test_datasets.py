@@ -177,7 +177,7 @@ def settings(**changed: object) -> params.Preprocess:
 def test_split_names_a_class_too_rare(n: int) -> None:
     labels = np.array([0] * 300 + [1] * n)
     rare = Samples(np.zeros((300 + n, 2), dtype=np.float32), labels, ("cat", "dog"))
-    with pytest.raises(DataError, match="cannot be set apart by class: "):
+    with pytest.raises(DataError, match="cannot be split off stratified by class: "):
         split.split(Splits(rare), settings())
 
 
@@ -250,12 +250,12 @@ def test_class_shares_thin_training_only(stripes: Samples) -> None:
     )
     assert np.bincount(train.labels).tolist() == [100, 50, 1]
     assert (len(validation), len(test)) == (300, 300)
-    with pytest.raises(ParamsError, match="class_shares has 2 numbers; should have one a class, 3"):
+    with pytest.raises(ParamsError, match="class_shares has 2 numbers; should have 3"):
         split.split(Splits(stripes), settings(class_shares=[1.0, 0.5]))
 
 
 def test_fraction_too_small_for_classes(stripes: Samples) -> None:
-    with pytest.raises(DataError, match="cannot be set apart by class"):
+    with pytest.raises(DataError, match="cannot be split off stratified by class"):
         split.split(Splits(stripes, test=stripes), settings(validation_fraction=0.001))
 
 

@@ -161,7 +161,7 @@ def test_fetch_retries_busy_server(
         (503, 3, "HTTP status 503"),
         (CONTENT[:-9], 3, "1991 bytes read, 9 more expected"),
         (404, 1, "HTTP status 404"),
-        (b"<html>".ljust(len(CONTENT)), 1, "not the file: md5 .* expected"),
+        (b"<html>".ljust(len(CONTENT)), 1, "different file: md5 .* expected"),
     ],
 )
 def test_retries_are_limited(cache: Path, answer: int | bytes, n: int, message: str) -> None:

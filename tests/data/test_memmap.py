@@ -49,7 +49,7 @@ def test_array_too_large_for_disk() -> None:
     try:
         with pytest.raises(
             DataError,
-            match=r"^data: no room for 10,001 bytes \(File too large\); make room for them$",
+            match=r"^data: no room for 10,001 bytes \(File too large\); free some disk space",
         ):
             memmap.empty((10_001,), BYTES)
     finally:

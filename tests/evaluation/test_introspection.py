@@ -48,7 +48,7 @@ def test_feature_maps_of_the_image_not_its_views(
     model = model_for(values, "airbench", stripes)
     maps = introspection.collect(model, batches.on_device(stripes, CPU)).maps
     whitening = next(layer for layer in model.modules() if isinstance(layer, nn.Conv2d))
-    first = whitening(model.normalised(torch.from_numpy(stripes.inputs[:1])))
+    first = whitening(model.normalized(torch.from_numpy(stripes.inputs[:1])))
     np.testing.assert_allclose(maps["convolution 1"], first[0].detach(), rtol=1e-5, atol=1e-6)
 
 

@@ -138,10 +138,10 @@ def test_airbench_whitens_patches(
     images = correlated.to(torch.uint8)
     model = whitened(values, images)
     layer: Any = model.trunk.whitening
-    normalised = model.normalised(images)
-    outputs = (layer.convolution(normalised) - layer.convolution.bias[:, None, None]).detach()
+    normalized = model.normalized(images)
+    outputs = (layer.convolution(normalized) - layer.convolution.bias[:, None, None]).detach()
     assert torch.allclose(moments(outputs[:, :12]), torch.eye(12), atol=0.01)
-    assert not torch.allclose(moments(nn.functional.unfold(normalised, 2)), torch.eye(12), atol=0.2)
+    assert not torch.allclose(moments(nn.functional.unfold(normalized, 2)), torch.eye(12), atol=0.2)
     assert torch.allclose(outputs[:, :12], -outputs[:, 12:], atol=1e-5)
     assert not layer.convolution.weight.requires_grad
 

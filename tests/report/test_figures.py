@@ -288,7 +288,7 @@ def test_roc_area_is_the_share_of_ordered_pairs(results: Results) -> None:
     # Of the four pairs of a yes and a no, one is in the wrong order.
     two_classes = predicted(results, RANKED, [1, 0, 1, 0])
     figure = drawn("roc", two_classes, classes=10, scale="linear")
-    assert legend(figure) == ["no  0.7500", "yes  0.7500", "guessing  0.5"]
+    assert legend(figure) == ["no  0.7500", "yes  0.7500", "chance  0.5"]
     curve = np.asarray(figure.axes[0].lines[1].get_xydata())
     assert curve.tolist() == [[0, 0], [0, 0.5], [0.5, 0.5], [0.5, 1], [1, 1]]
 
@@ -362,7 +362,7 @@ def test_decision_boundary_has_class_colours(plane: Results) -> None:
     (mesh,) = [artist for artist in axes.collections if isinstance(artist, QuadMesh)]
     colours = np.asarray(mesh.get_array())
     assert colours.shape == (5, 9, 3)
-    full = 0.4 + 0.6 * np.array(style.COLOURS[:2])  # where the network is sure
+    full = 0.4 + 0.6 * np.array(style.COLORS[:2])  # where the network is sure
     assert colours[0, [0, -1]] == pytest.approx(full, abs=1e-3)
     assert colours[0, 4] == pytest.approx(np.ones(3))  # on the line it guesses
     (line, _) = [artist for artist in axes.collections if isinstance(artist, ContourSet)]
@@ -444,7 +444,7 @@ def test_tsne_dots_and_circles(results: Results) -> None:
     places = np.empty((60, 2))
     for i, dot in enumerate(dots):
         places[results.samples.labels == i] = dot.get_offsets()
-        assert np.asarray(dot.get_facecolor())[0, :3] == pytest.approx(style.COLOURS[i % 10])
+        assert np.asarray(dot.get_facecolor())[0, :3] == pytest.approx(style.COLORS[i % 10])
     assert len(np.unique(places, axis=0)) == 60
     wrong = results.predictions.predicted != results.samples.labels
     np.testing.assert_array_equal(rings.get_offsets(), places[wrong])

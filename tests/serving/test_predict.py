@@ -217,7 +217,7 @@ def test_folder_is_read_recursively(folder: Path, capsys: pytest.CaptureFixture[
     assert lines[3:] == [
         "gone.png: no such file",
         "pipe: not a file",
-        "loop: a link to nothing",
+        "loop: a broken symbolic link",
         "6 of 9 can't be read",
     ]
 

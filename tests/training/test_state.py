@@ -135,5 +135,5 @@ def test_nan_loss_ends_training_and_is_not_saved(
     with pytest.raises(DivergedError, match=r"step 6: .* loss is nan, after \d\.\d+ "):
         training.run()
     assert len(training.steps) == 6
-    with pytest.raises(DivergedError, match=r"step \d: model\..* is not finite"):
+    with pytest.raises(DivergedError, match=r"step \d: model\..* is NaN or infinite"):
         training.state.state_dict()

@@ -1,1 +1,1 @@
-"""The lab's commands of `retrace`, a module each."""
+"""The lab's commands of `retrace`, one module per command."""

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 GROUP = "use"
 SUMMARY = "classify images with a trained model, on the CPU in float32"
 EXAMPLES = (
-    "retrace predict models photo.png           what `dvc repro` has trained here",
-    "retrace predict 4f0c2d photo.png --top 3   a run's, the three likeliest",
+    "retrace predict models photo.png           the model that `dvc repro` trained here",
+    "retrace predict 4f0c2d photo.png --top 3   a run's model, the three most likely classes",
     "retrace predict models:/mnist@champion scans   all images in a folder",
     "retrace predict models photo.png --invert  dark ink on white paper",
 )
@@ -32,14 +32,14 @@ def add_arguments(parser: ArgumentParser) -> None:
     text = "models/model.safetensors, a folder with it and model.json, a run's id, or "
     text += "models:/name@alias"
     parser.add_argument("model", metavar="MODEL", help=text)
-    text = "PNG, JPEG, WEBP or BMP of any size: cropped to the middle and resized, as data/images "
-    text += "are; or a folder"
+    text = "PNG, JPEG, WEBP or BMP file of any size, resized and center-cropped like data/images; "
+    text += "or a folder of them"
     parser.add_argument("images", nargs="+", metavar="IMAGE", help=text)
-    text = "classes a line, likeliest first; %(default)s"
+    text = "number of classes per image, most likely first (default: %(default)s)"
     parser.add_argument("--top", type=int, default=1, metavar="N", help=text)
-    text = "use the negatives of the images"
+    text = "classify the negatives of the images"
     parser.add_argument("--invert", action="store_true", help=text)
-    text = "%(default)s, whatever params.yaml says"
+    text = "device to run on, independent of params.yaml (default: %(default)s)"
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help=text)
 
 
@@ -68,7 +68,7 @@ def predict(
     if top < 1:
         raise RetraceError(f"--top is {top}; should be 1 or more")
     prediction.check(device)
-    with warnings.catch_warnings(action="ignore"):  # of odd metadata, and of MLflow's own code
+    with warnings.catch_warnings(action="ignore"):  # about odd metadata, and from MLflow's own code
         predictor = load(model, here, device)
         files = prediction.image_files(here / image for image in images)
         results = prediction.predictions(predictor, files, invert=invert)
@@ -86,8 +86,8 @@ def predict(
 def load(model: str, here: Path, device: Device) -> Predictor:
     """Load the model of a file or folder, a run, or an entry of MLflow's registry.
 
-    Raises DataError if the files are no model, and RetraceError if MLflow has none or does not
-    answer.
+    Raises DataError if the files are not a model, and RetraceError if MLflow does not have it or
+    does not answer.
     """
     from lab.serving import package, prediction
     from retrace.provenance import models
@@ -123,7 +123,7 @@ def _print_lines(
 def _print_document(
     model: str, predictor: Predictor, results: Iterable[Prediction], here: Path
 ) -> tuple[int, list[Prediction]]:
-    """Print the same as JSON, each image when it is done: a folder may have many."""
+    """Print the same as JSON, one image at a time: a folder may have many."""
     n = 0
     failed: list[Prediction] = []
     names = predictor.class_names
@@ -154,5 +154,5 @@ def _printable(text: str) -> str:
 
 
 def _relative(path: Path, here: Path) -> str:
-    """Return a path as it was typed: the working directory is another by now."""
+    """Return a path as it was typed: the working directory has changed since then."""
     return str(path.relative_to(here) if path.is_relative_to(here) else path)

@@ -19,7 +19,7 @@ REFUSED = "-S refused-by-retrace-recipe"
 
 def add_arguments(parser: ArgumentParser) -> None:
     arguments.add_json(parser)
-    text = "a file in recipes/, without .yaml; none: list all"
+    text = "name of a file in recipes/, without .yaml; omit it to list all recipes"
     parser.add_argument("name", nargs="?", metavar="RECIPE", help=text)
 
 

@@ -1,4 +1,4 @@
-"""A split as two tensors on the device, and batches as look-ups in them: no loader, no workers."""
+"""A split as two tensors on the device. Batches are gathered by index, without a DataLoader."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -47,8 +47,8 @@ def on_device(samples: Samples, device: torch.device) -> Split:
     except torch.OutOfMemoryError:
         gigabytes = inputs.nbytes / 1e9
         raise ParamsError(
-            f"{paths.PARAMS}: the data takes {gigabytes:.1f} GB, for which the GPU's memory has no "
-            "room; `device: cpu` reads what is too large from the disk"
+            f"{paths.PARAMS}: the data ({gigabytes:.1f} GB) does not fit into the GPU's memory; "
+            "with `device: cpu`, data that exceeds the memory is read from disk"
         ) from None
 
 
@@ -114,7 +114,7 @@ def shuffled(
             first = 0 if number == 0 else number + AHEAD - 1
             for ahead in left[first : number + AHEAD]:
                 split.reader.expect(ahead.tolist())
-        # Indexing with brackets gives the same, at a twentieth of the speed on a CPU.
+        # Indexing with brackets does the same, at a twentieth of the speed on a CPU.
         inputs = split.inputs.index_select(0, indices)
         labels = split.labels.index_select(0, indices)
         yield augment(inputs, generator) if augment else inputs, labels

@@ -20,10 +20,10 @@ MAX_PIXELS = 50_000_000  # which take up to two gigabytes of memory to decode
 
 
 def content(path: Path) -> bytes:
-    """Read a file. Raises DataError if it is missing, no file, too large, or can't be read."""
+    """Read a file. Raises DataError if it is missing, not a file, too large, or can't be read."""
     try:
         if not path.is_file():
-            missing = "a link to nothing" if path.is_symlink() else "no such file"
+            missing = "a broken symbolic link" if path.is_symlink() else "no such file"
             raise DataError("not a file" if path.exists() else missing)
         if path.stat().st_size > MAX_BYTES:
             raise DataError(f"{path.stat().st_size:,} bytes, more than {MAX_BYTES:,}")
@@ -33,7 +33,7 @@ def content(path: Path) -> bytes:
 
 
 def pixels(content: bytes, shape: Sequence[int], resize: int) -> np.ndarray:
-    """Decode an image into an array of `shape` (channels, side, side), uint8; grey if one channel.
+    """Decode an image into an array of `shape` (channels, side, side), uint8; gray if one channel.
 
     The shorter edge is resized to `resize` pixels, then the center is cropped. Raises DataError
     as `decoded` does.
@@ -62,13 +62,13 @@ def decoded(content: bytes) -> Image.Image:
         raise DataError(f"more than {MAX_PIXELS:,} pixels") from None
     except MemoryError:  # the machine's fault, not the image's
         raise
-    except Exception as error:  # noqa: BLE001 - a decoder raises whatever a broken file leads it to
+    except Exception as error:  # noqa: BLE001 - for broken files, decoders raise errors of any type
         raise DataError(" ".join(f"{error}".split()) or type(error).__name__) from None
 
 
 def square(image: Image.Image, resize: int, crop: int) -> np.ndarray:
     """Resize the shorter edge to `resize` pixels and crop the center: (channels, crop, crop)."""
-    # In one operation, since the whole of a strip that is one pixel wide would be enormous.
+    # In one operation: without the crop, a resized strip of one pixel's width would be enormous.
     side = min(image.size) * crop / resize
     left, top = ((edge - side) / 2 for edge in image.size)
     box = (left, top, left + side, top + side)
@@ -82,16 +82,16 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    """Convert to RGB with 8 bits a channel, of 16 bits the high byte, on a white background."""
+    """Convert to RGB with 8 bits per channel, the high byte of 16 bits, on a white background."""
     if image.mode.startswith("I"):
-        grey = np.asarray(image)
+        gray = np.asarray(image)
         transparent = image.info.get("transparency")
-        image = Image.fromarray((grey >> 8).astype(np.uint8))
+        image = Image.fromarray((gray >> 8).astype(np.uint8))
         if transparent is not None:
-            alpha = np.where(grey == transparent, 0, 255).astype(np.uint8)
+            alpha = np.where(gray == transparent, 0, 255).astype(np.uint8)
             image.putalpha(Image.fromarray(alpha))
     if image.has_transparency_data:
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image.convert("RGBA"))
     image.load()
-    return image if image.mode == "RGB" else image.convert("RGB")  # which would copy it
+    return image if image.mode == "RGB" else image.convert("RGB")  # convert would copy it

@@ -67,22 +67,22 @@ def _fill(
 
 
 def _verify(raw_files: Sequence[RawFile], folder: Path) -> None:
-    """Raise FetchError for the first file in `folder` that is missing or has other bytes."""
+    """Raise FetchError for the first file in `folder` that is missing or has different bytes."""
     for file in raw_files:
         if mismatch := _mismatch(file, folder):
             raise FetchError(mismatch)
 
 
 def _mismatch(file: RawFile, folder: Path) -> str | None:
-    """Return how the file in `folder` differs from the pinned size and digests, None if not."""
+    """Return how the file in `folder` differs from the pinned size and digests, or None."""
     path = folder / file.name
     if not path.is_file():
         return f"{file.name} is missing"
     if path.stat().st_size != file.size:
         size = path.stat().st_size
-        return f"{file.name} is not the file: {size} bytes or more, expected {file.size}"
+        return f"{file.name} is a different file: {size} bytes or more, expected {file.size}"
     for kind, expected in (("md5", file.md5), ("sha256", file.sha256)):
         actual = hashing.digest(path, kind)
         if actual != expected:
-            return f"{file.name} is not the file: {kind} {actual}, expected {expected}"
+            return f"{file.name} is a different file: {kind} {actual}, expected {expected}"
     return None

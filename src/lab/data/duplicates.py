@@ -10,7 +10,7 @@ from lab.data.samples import Samples
 
 
 class Duplicate(NamedTuple):
-    """A sample whose input is byte for byte in an earlier split too."""
+    """A sample whose input also occurs, byte for byte, in an earlier split."""
 
     split: str
     sample: str
@@ -27,7 +27,7 @@ class Duplicate(NamedTuple):
 
 
 def across(splits: Mapping[str, Samples]) -> list[Duplicate]:
-    """Return each sample that an earlier split has too, with the first one equal to it.
+    """Return each sample whose input an earlier split has too, with the first equal sample.
 
     Labels are not compared.
     """

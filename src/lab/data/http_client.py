@@ -19,7 +19,7 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 BLOCK = 1 << 20  # bytes per write
 HEADERS = {"Accept-Encoding": "identity"}  # else requests decompresses what some servers send
 
-pooch.get_logger().setLevel("WARNING")  # below, it prints addresses with their tokens
+pooch.get_logger().setLevel("WARNING")  # at lower levels, pooch logs URLs with their tokens
 
 
 def retrieve(address: str, folder: Path, max_bytes: int) -> Path:
@@ -40,7 +40,7 @@ def retrieve(address: str, folder: Path, max_bytes: int) -> Path:
     client = pooch.create(
         folder,
         base_url="",
-        registry={name: None},  # what is pinned are the digests of the decompressed files
+        registry={name: None},  # the pinned digests are those of the decompressed files
         urls={name: address},
         retry_if_failed=ATTEMPTS - 1,
     )
@@ -65,7 +65,7 @@ def _download(address: str, path: str, _client: object, *, max_bytes: int) -> No
 
 
 class _BoundedFile(io.FileIO):
-    """A file of limited size: a server may send without end."""
+    """A file of limited size, because a server may send without end."""
 
     max_bytes: int
 

@@ -10,13 +10,13 @@ from lab.data.samples import Samples
 from retrace.errors import DataError
 
 
-def labelled(images: Path, labels: Path, class_names: tuple[str, ...]) -> Samples:
-    """Grey images of one file, of shape (n, 1, height, width), with the labels of another."""
+def labeled(images: Path, labels: Path, class_names: tuple[str, ...]) -> Samples:
+    """Return the gray images of one file (n, 1, height, width) with the labels of another."""
     return Samples(_read(images)[:, np.newaxis], _read(labels).astype(np.int64), class_names)
 
 
 def _read(path: Path) -> np.ndarray:
-    """Map the array of an IDX file. Raises DataError if it is not one of bytes.
+    """Map the array of an IDX file. Raises DataError if it is not an IDX file of bytes.
 
     The format: two zeros, the type 8, the number of dimensions, their sizes (big-endian, four
     bytes each), the data.

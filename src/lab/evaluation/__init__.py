@@ -1,1 +1,1 @@
-"""Inference, metrics, a look into the network, and the results as files."""
+"""Inference, metrics, filters and feature maps, and the results as files."""

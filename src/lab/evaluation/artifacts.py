@@ -1,4 +1,4 @@
-"""What evaluate leaves as files: DVC compares and plots them, visualize reads them."""
+"""The files that evaluate writes: DVC compares and plots them, visualize reads them."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -57,7 +57,7 @@ def save_metrics(metrics: Mapping[str, float]) -> None:
 
 
 def load_metrics() -> dict[str, float]:
-    """Load metrics.json. Raises DataError where the file is missing or not JSON."""
+    """Load metrics.json. Raises DataError if the file is missing or not JSON."""
     return stage_files.load(paths.METRICS, "evaluate", _read_json)
 
 
@@ -81,12 +81,12 @@ def save_predictions(predictions: Predictions) -> None:
 
 
 def load_predictions() -> Predictions:
-    """Load the predictions. Raises DataError where the file is missing or truncated."""
+    """Load the predictions. Raises DataError if the file is missing or truncated."""
     return stage_files.load(paths.PREDICTIONS, "evaluate", _read_predictions)
 
 
 def save_views(views: NetworkViews) -> None:
-    """Write the arrays from inside the network; numbers keep the order of the maps."""
+    """Write the arrays from inside the network; numbered names keep the order of the maps."""
     arrays = {f"map.{i:04}.{name}": map_ for i, (name, map_) in enumerate(views.maps.items())}
     if views.filters is not None:
         arrays["filters"] = views.filters

@@ -41,7 +41,7 @@ def _filters(model: Classifier, images: Tensor) -> np.ndarray | None:
 def _feature_maps(model: Classifier, image: Tensor) -> dict[str, np.ndarray]:
     """Return the output of each convolution for one image (1, channels, height, width).
 
-    Of a deep network, a few layers from the first to the last.
+    For a deep network, return only a few evenly spaced layers.
     """
     layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d)]
     chosen = np.linspace(0, len(layers) - 1, min(MAX_LAYERS, len(layers))).round().astype(int)
@@ -50,7 +50,7 @@ def _feature_maps(model: Classifier, image: Tensor) -> dict[str, np.ndarray]:
     def record(name: str) -> Any:
         def hook(_layer: nn.Module, _inputs: Any, output: Tensor) -> None:
             # The image itself comes first, before test-time augmentations of it. The copy is
-            # needed where an in-place ReLU overwrites the output.
+            # needed if an in-place ReLU overwrites the output.
             if name not in maps:
                 first = output[0, :MAX_CHANNELS].float().cpu().contiguous()
                 maps[name] = first.numpy().copy()

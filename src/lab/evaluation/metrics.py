@@ -23,7 +23,8 @@ def by_class(
 ) -> list[ClassScore]:
     """Return a score for each class: 0 if it was never predicted, or has no sample.
 
-    The same as scikit-learn's, whose import takes longer than the test.
+    Equal to scikit-learn's scores, but without its import, which takes longer than the whole
+    evaluation.
     """
     n = len(class_names)
     n_predicted = np.bincount(predicted, minlength=n)
@@ -44,7 +45,7 @@ def by_class(
 
 
 def averaged(classes: Sequence[ClassScore]) -> dict[str, float]:
-    """Return the unweighted means over classes, by the names that metrics have everywhere."""
+    """Return the unweighted means over classes, by the metrics' names."""
     return {
         f"test_{kind}": fmean(getattr(score, kind) for score in classes)
         for kind in ("precision", "recall", "f1")

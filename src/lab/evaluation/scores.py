@@ -1,13 +1,13 @@
 """Loss and accuracy of logits, in validation and in the test."""
 
-import torch.nn.functional as F  # noqa: N812 - the field's own name for it
+import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import Tensor
 
 from lab.shapes import Labels, Logits, Loss
 
 
 def loss(logits: Logits, labels: Labels) -> float:
-    """Return the mean cross-entropy, in nats, as a number: wait for the device."""
+    """Return the mean cross-entropy in nats as a float; this synchronizes with the device."""
     return mean_loss(logits, labels).item()
 
 

@@ -48,7 +48,7 @@ class Backbone(nn.Module):
 
 
 def build(name: str, shape: Shape, n_classes: int, head: Head) -> Built:
-    """Return a network whose last layer is replaced, or one more appended. Raises ParamsError."""
+    """Return a network with a replaced or an additional last layer. Raises ParamsError."""
     if len(shape) != 3 or shape[0] not in (1, 3):
         raise ParamsError(
             f"{paths.PARAMS}: model {name} takes images of one or three channels, not shape {shape}"

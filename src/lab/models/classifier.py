@@ -23,7 +23,7 @@ IMAGENET = Scale(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
 
 
 class ModelConfig(Strict):
-    """All that it takes to build the network again and to name its outputs: models/model.json."""
+    """Everything needed to rebuild the network and to name its outputs: models/model.json."""
 
     model: str
     settings: dict[str, Any]
@@ -32,8 +32,8 @@ class ModelConfig(Strict):
     mean: tuple[float, ...]  # by channel, in units of a raw pixel; or by feature
     std: tuple[float, ...]
     pretrained: str | None  # SHA-256 of the weights that training started from
-    epoch: int  # that left these weights, from 1
-    # Pixels of an image's shorter edge before its middle is cut out; None: as in `shape`.
+    epoch: int  # the epoch of these weights, counted from 1
+    # Length of an image's shorter edge before the center crop, in pixels; None: as in `shape`.
     resize: int | None = None
 
 
@@ -60,18 +60,18 @@ class Classifier(nn.Module):
         self._is_scaled = any(factor != 1 for factor in scale.std)
 
     def initialize(self, inputs: Inputs) -> None:
-        """Initialize the layers that are computed from data, and not learned, from these inputs."""
+        """Initialize, from these inputs, the layers that are computed from data, not learned."""
         for layer in self.trunk.modules():
             initialize = getattr(layer, "initialize", None)
             if initialize:
-                initialize(self.normalised(inputs))
+                initialize(self.normalized(inputs))
 
     @property
     def needs_data(self) -> bool:
         """Whether a layer is initialized from data."""
         return any(hasattr(layer, "initialize") for layer in self.trunk.modules())
 
-    def normalised(self, inputs: Inputs) -> torch.Tensor:
+    def normalized(self, inputs: Inputs) -> torch.Tensor:
         """Return normalized inputs, in a new tensor that layers may write to."""
         scaled = inputs.to(torch.float32)
         scaled = scaled - self.mean if self._is_shifted else scaled
@@ -81,7 +81,7 @@ class Classifier(nn.Module):
         return scaled.clone() if scaled is inputs else scaled
 
     def features(self, inputs: Inputs) -> Features:
-        return self.trunk(self.normalised(inputs))
+        return self.trunk(self.normalized(inputs))
 
     def forward(self, inputs: Inputs) -> Logits:
         return self.head(self.features(inputs))
@@ -125,7 +125,7 @@ def scale_of(scaling: Scaling, samples: Samples, measured: Scale) -> Scale:
 
 
 def config_of(model: Choice, samples: Samples, scale: Scale) -> ModelConfig:
-    """Return the config of the chosen network for data like `samples`, before any epoch."""
+    """Return the config of the chosen network for data like `samples`, before training."""
     return ModelConfig(
         model=model.name,
         settings=model.settings,
@@ -142,7 +142,7 @@ def config_of(model: Choice, samples: Samples, scale: Scale) -> ModelConfig:
 def build(config: ModelConfig) -> Classifier:
     """Build a network with new weights, drawn from torch's generator, in channels-last format.
 
-    Raises ParamsError if the network takes no inputs of that shape.
+    Raises ParamsError if the network does not take inputs of that shape.
     """
     try:
         trunk, head = MODELS[config.model](config.shape, len(config.class_names), **config.settings)
@@ -153,7 +153,7 @@ def build(config: ModelConfig) -> Classifier:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ParamsError(
             f"{paths.PARAMS}: model is {config.model!r}, "
-            f"which takes no inputs of shape {config.shape}: {reason}"
+            f"which does not take inputs of shape {config.shape}: {reason}"
         ) from None
     return model.to(memory_format=torch.channels_last)
 

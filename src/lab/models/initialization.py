@@ -12,13 +12,13 @@ from lab.models.networks import MODELS
 from lab.params import Train
 from retrace.errors import ParamsError
 
-# Layers that are initialized from data see at most so many samples, with so many numbers in all.
+# Limits of the data that layers are initialized from: samples, and numbers in all of them.
 MAX_SAMPLES = 2000
 MAX_NUMBERS = 8_000_000
 
 
 def build(p: Train, samples: Samples, measured: Scale) -> tuple[Classifier, ModelConfig]:
-    """Build the classifier before training, and its config; `measured` is the train split's scale.
+    """Build the untrained classifier and its config; `measured` is the train split's scale.
 
     Seeds torch's generator. Raises ParamsError if the parameters do not fit the samples.
     """
@@ -43,6 +43,6 @@ def build(p: Train, samples: Samples, measured: Scale) -> tuple[Classifier, Mode
     elif min(p.batch_size, len(samples)) == 1 and not classifier.takes_one(model, config):
         raise ParamsError(
             f"params.yaml: batch_size is {p.batch_size}; "
-            "should be 2 or more, for batch norm in this model"
+            "should be 2 or more, because this model has batch norm"
         )
     return model, config

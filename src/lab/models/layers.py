@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 Shape = tuple[int, ...]  # of an input: (channels, height, width), or (features,)
-Built = tuple[nn.Module, nn.Module]  # trunk and head
+Built = tuple[nn.Module, nn.Module]  # backbone (called trunk in code) and head
 Width = Annotated[int, Field(ge=1, le=65536)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 Activation = Literal["relu", "none"]
@@ -25,7 +25,7 @@ def n_pixels(height: int, width: int, halvings: int) -> int:
     """Count the pixels of a map after poolings by two. Raises ValueError if none is left."""
     left = (height >> halvings) * (width >> halvings)
     if not left:
-        raise ValueError(f"the image should have {2**halvings} pixels a side or more")
+        raise ValueError(f"the image should have sides of {2**halvings} pixels or more")
     return left
 
 

@@ -34,13 +34,14 @@ def load_into(model: Classifier, pretrained: str) -> str:
     path = _default(model) if pretrained == "DEFAULT" else Path(pretrained)
     if not path.is_file():
         raise ParamsError(
-            f"params.yaml: pretrained is {pretrained!r}: no such file; give one, DEFAULT or none"
+            f"params.yaml: pretrained is {pretrained!r}: no such file; "
+            "should be an existing file, DEFAULT or none"
         )
     digest = hashing.sha256(path)
     if not _is_named_after(digest, path):
         raise ParamsError(
             f"params.yaml: pretrained is {pretrained!r}; "
-            "a file's name should end in its SHA-256's first digits: "
+            "the file's name should end in the first digits of its SHA-256; "
             f"rename it to {path.stem}-{digest[:DIGITS]}{path.suffix}"
         )
     weights = _read(path)
@@ -58,10 +59,10 @@ def load_into(model: Classifier, pretrained: str) -> str:
         if name.startswith("trunk.") and name not in fitting and not _is_counter(name)
     ]
     if lacking or not fitting:
-        reason = f"{lacking[0]} is missing or of another shape" if lacking else "no name fits"
+        reason = f"{lacking[0]} is missing or has another shape" if lacking else "no name matches"
         raise ParamsError(
-            f"params.yaml: pretrained is {pretrained!r}, whose weights are not this model's: "
-            f"{reason}; choose the model that they are from"
+            f"params.yaml: pretrained is {pretrained!r}, whose weights are not for this model: "
+            f"{reason}; choose the model that they were saved from"
         )
     model.load_state_dict(own | fitting)
     return digest
@@ -88,10 +89,12 @@ def _default(model: Classifier) -> Path:
             with files.atomic(path) as unfinished:
                 sources.download(address, unfinished, LARGEST)
                 if not _is_named_after(hashing.sha256(unfinished), path):
-                    raise FetchError(f"{address} gave other bytes than its name says")
+                    raise FetchError(
+                        f"the file at {address} does not match the SHA-256 in its name"
+                    )
         except (FetchError, OSError) as error:
             raise ParamsError(
-                f"params.yaml: pretrained is 'DEFAULT', and the weights are not here ({error}); "
+                f"params.yaml: pretrained is 'DEFAULT', but the download failed ({error}); "
                 f"put {path.name} at {path}, or set pretrained to a file or none"
             ) from None
     return path
@@ -116,5 +119,5 @@ def _read(path: Path) -> Weights:
     if isinstance(weights, dict) and all(isinstance(tensor, Tensor) for tensor in weights.values()):
         return weights
     raise ParamsError(
-        f"params.yaml: pretrained is {str(path)!r}: should hold named tensors and nothing else"
+        f"params.yaml: pretrained is {str(path)!r}: should contain named tensors and nothing else"
     )

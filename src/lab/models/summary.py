@@ -15,11 +15,11 @@ COLUMNS = ("layer", "type", "output shape", "parameters")
 
 
 class Layer(NamedTuple):
-    """A module without submodules, in the order of the forward pass."""
+    """A module without submodules that the forward pass calls."""
 
     name: str
     kind: str
-    shape: tuple[int, ...]  # of its output for one sample, the batch first
+    shape: tuple[int, ...]  # of its output for a batch of one sample
     n_parameters: int
 
 
@@ -43,7 +43,7 @@ def table(model: nn.Module, example: Tensor) -> str:
 
 
 def layers(model: nn.Module, example: Tensor) -> list[Layer]:
-    """Return the layers that a forward pass calls, each once, and leave the RNG state alone."""
+    """Return the layers that a forward pass calls, each once, without changing the RNG state."""
     called: dict[str, Layer] = {}
 
     def hook(name: str) -> Any:

@@ -58,7 +58,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def load_layers() -> str:
-    """Load the network's layers as text. Raises DataError where there are none."""
+    """Load the network's layers as text. Raises DataError if there are none."""
     return stage_files.load(paths.SUMMARY, "train", lambda path: path.read_text(encoding="utf-8"))
 
 

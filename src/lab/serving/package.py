@@ -45,7 +45,7 @@ def package(weights: Path, config_file: Path, folder: Path) -> None:
 def load(model: str, device: "Device") -> "Predictor":
     """Load the model with this id in MLflow, as a server does: only MLflow's own code, no pickle.
 
-    Raises DataError if it is no model of this pipeline.
+    Raises DataError if it is not a model of this pipeline.
     """
     from mlflow import artifacts, pyfunc
     from mlflow.models import Model
@@ -63,7 +63,9 @@ def load(model: str, device: "Device") -> "Predictor":
             and Path(path, PT2).exists()
         )
         if not is_ours or "class_names" not in metadata or config.signature is None:
-            raise DataError(f"model {model}: is not of this pipeline; `mlflow ui` shows what it is")
+            raise DataError(
+                f"model {model}: was not created by this pipeline; `mlflow ui` shows it"
+            )
         loaded = pyfunc.load_model(path, model_config={"device": device})
     shape = config.signature.inputs.inputs[0].shape[1:]
     return Predictor(shape, tuple(metadata["class_names"]), metadata.get("resize"), loaded.predict)

@@ -44,7 +44,7 @@ def check(device: Device) -> None:
 
 
 def from_files(weights: Path, config_file: Path, device: Device) -> Predictor:
-    """Load the network in these files. Raises DataError if they are no model."""
+    """Load the network in these files. Raises DataError if they are not a model."""
     model, config = classifier.load(weights, config_file)
     served = classifier.Served(model.to(device)).eval()
 
@@ -56,7 +56,7 @@ def from_files(weights: Path, config_file: Path, device: Device) -> Predictor:
 
 
 def image_files(paths: Iterable[Path]) -> Iterator[Path]:
-    """Yield the files, and all images below the folders, sorted; a folder without any as itself."""
+    """Yield the files, the images below the folders, sorted, and each folder without images."""
     for path in paths:
         if not path.is_dir():
             yield path
@@ -70,9 +70,9 @@ def image_files(paths: Iterable[Path]) -> Iterator[Path]:
 def predictions(
     predictor: Predictor, files: Iterable[Path], *, invert: bool
 ) -> Iterator[Prediction]:
-    """Classify each file, in order, with as many in memory as `evaluate` has.
+    """Classify each file, in order, with as many in memory as in a batch of `evaluate`.
 
-    `invert` classifies their negatives. Raises DataError if the network takes no images.
+    `invert` classifies their negatives. Raises DataError if the network does not take images.
     """
     shape = predictor.shape
     if len(shape) != 3 or shape[1] != shape[2]:

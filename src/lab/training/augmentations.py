@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Annotated
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - the field's own name for it
+import torch.nn.functional as F  # noqa: N812 - its usual name
 from jaxtyping import Int
 from pydantic import Field
 from torch import Tensor
@@ -29,11 +29,11 @@ def none(inputs: Inputs, random: torch.Generator) -> Inputs:  # noqa: ARG001 - a
 def crop_flip(images: Images, random: torch.Generator, *, padding: Padding, flip: bool) -> Images:
     """Pad with black, crop at random to the old size, and flip half of the images.
 
-    As in tutorial 002, 12.3.
+    As in tutorial 002, section 12.3.
     """
     n, channels, height, width = images.shape
     left, top, right, bottom = padding
-    # A pixel's channels side by side: the result is channels last, as convolutions want it.
+    # Channels last: convolutions are fastest with a pixel's channels next to each other.
     padded = F.pad(images, (left, right, top, bottom)).permute(0, 2, 3, 1).contiguous()
     first = _below(top + bottom + 1, n, random, images.device)
     rows = first + torch.arange(height, device=images.device)

@@ -1,7 +1,7 @@
 """A training step as a CUDA graph: launched at once instead of kernel by kernel.
 
 The kernels of a small model's step run faster than the CPU launches them. A graph is replayed only
-if it gives the same bits as the step itself; otherwise training continues with plain steps.
+if its results are bit-identical to the step's; otherwise training continues with plain steps.
 """
 
 import warnings
@@ -55,7 +55,7 @@ class CapturedStep:
             group["lr"] = self.learning_rate
 
     def _captured(self, inputs: Inputs, labels: Labels) -> StepFunction:
-        """Return the step's graph if it gives the same bits for other samples, else the step."""
+        """Return the graph if its results for other samples are bit-identical, else the step."""
         if not self._can_be_captured:
             return self.step
         try:
@@ -66,7 +66,7 @@ class CapturedStep:
                 graph = capture(self.step, inputs, labels)
             if equal(expected, self._outcome(graph, *others)):
                 return graph
-            reason = "the graph gives other bits"
+            reason = "the graph's results differ from the step's"
         except RuntimeError as error:
             reason = str(error).partition("\n")[0]
         print(f"{NOT_CAPTURED}: {reason}", flush=True)
@@ -74,7 +74,7 @@ class CapturedStep:
         return self.step
 
     def _outcome(self, step: StepFunction, inputs: Inputs, labels: Labels) -> list[Tensor]:
-        """Return all that one step computes and changes, and undo the step."""
+        """Return everything that one step computes and changes, and undo the step."""
         with self._restored(), _side_stream(self.state.device):
             result = step(inputs, labels)
             return [tensor.clone() for tensor in (*result, *self._changed_tensors())]
@@ -103,12 +103,12 @@ class CapturedStep:
 
 
 def capture(step: StepFunction, inputs: Inputs, labels: Labels) -> StepFunction:
-    """Capture a step. Its graph has the batch, and what it returns, at fixed addresses."""
+    """Capture a step. Its graph has the batch and the results at fixed addresses."""
     static_inputs = inputs.clone()
     static_labels = labels.clone()
     graph = torch.cuda.CUDAGraph()
     stream = torch.cuda.current_stream()
-    # The outer context makes sure that the stream is left where capture fails.
+    # The outer context restores the current stream if the capture fails.
     with torch.cuda.stream(stream), torch.cuda.graph(graph):
         loss, n_correct = step(static_inputs, static_labels)
 
@@ -122,7 +122,7 @@ def capture(step: StepFunction, inputs: Inputs, labels: Labels) -> StepFunction:
 
 
 def equal(expected: Sequence[Tensor], computed: Sequence[Tensor]) -> bool:
-    """Return whether all tensors are equal to the bit."""
+    """Return whether all tensors are bit-identical."""
     return all(map(torch.equal, expected, computed))
 
 
@@ -138,10 +138,10 @@ def _make_capturable(optimizer: torch.optim.Optimizer, device: torch.device) -> 
 
 @contextmanager
 def _forbidden_synchronization() -> Iterator[None]:
-    """Raise RuntimeError where an operation waits for the GPU, which would break a capture."""
+    """Raise RuntimeError if an operation waits for the GPU, which would break a capture."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that the mode is a prototype
+            warnings.simplefilter("ignore")  # PyTorch warns that this mode is a prototype
             torch.cuda.set_sync_debug_mode("error")
         yield
     finally:

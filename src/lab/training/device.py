@@ -1,7 +1,8 @@
-"""Device, precision and deterministic kernels: what it takes to get the same bits every time.
+"""Device, precision and deterministic kernels: what makes results reproducible bit for bit.
 
-Equal seeds give equal bits on the same kind of machine with the same number of threads. A CPU and
-a GPU, or one and two threads, add in different orders and differ in the last digit.
+Equal seeds give bit-identical results on the same kind of machine with the same number of threads.
+A CPU and a GPU, or one and two threads, compute floating-point sums in a different order, so their
+results differ in the last digits.
 """
 
 import ctypes
@@ -53,7 +54,7 @@ def configure(hardware: Hardware, precision: Precision) -> Compute:
     Raises ParamsError if the device is not available.
     """
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
-    # torch.use_deterministic_algorithms does the same, and imports the compiler (two seconds).
+    # torch.use_deterministic_algorithms does the same, but imports the compiler (two seconds).
     torch.set_deterministic_debug_mode("error")
     # A debugging aid that causes most of the mode's cost.
     deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
@@ -75,7 +76,7 @@ def configure(hardware: Hardware, precision: Precision) -> Compute:
 
 @contextmanager
 def enough_memory(batch_size: int) -> Iterator[None]:
-    """Raise ParamsError where the memory of the GPU or of the machine runs out."""
+    """Raise ParamsError if the memory of the GPU or of the machine runs out."""
     try:
         yield
     except RuntimeError as error:
@@ -85,7 +86,7 @@ def enough_memory(batch_size: int) -> Iterator[None]:
         size = re.search(r"tried to allocate ([\d.]+ \w+)", message, re.IGNORECASE)
         raise ParamsError(
             f"params.yaml: batch_size is {batch_size}, "
-            f"and memory has no room for {size[1] if size else 'it'}; "
+            f"and allocating {size[1] if size else 'memory'} failed (out of memory); "
             "lower batch_size, or choose a smaller model"
         ) from None
 
@@ -101,7 +102,7 @@ def _keep_freed_memory() -> None:
 
 
 def _has_bfloat16(device: torch.device) -> bool:
-    """Check that the hardware multiplies bfloat16: emulation is 2.5 times slower than float32."""
+    """Check for native bfloat16 support: emulation is 2.5 times slower than float32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities = torch.cpu.get_capabilities()

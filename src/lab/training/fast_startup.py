@@ -12,7 +12,7 @@ from torch import optim
 
 
 def without_dynamo(optimizer: type[optim.Optimizer]) -> Any:
-    """Return a subclass whose methods do not import torch._dynamo; they compute the same bits.
+    """Return a subclass that does not import torch._dynamo; its results are bit-identical.
 
     `step` imports it to mark a graph break (pytorch/pytorch#104053), the other methods to exempt
     themselves from compilation (torch._disable_dynamo, which looks for `__dynamo_disable`).

@@ -1,4 +1,4 @@
-"""The training loop. Progress is reported through callbacks; nothing here knows who listens."""
+"""The training loop. It reports progress through callbacks, and does not depend on them."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ class Trainer:
     p: Train
 
     def train(self, on_step: Callable[[Step], None], on_epoch: Callable[[Epoch], None]) -> Epoch:
-        """Train until the last epoch or the end of patience. Return the epoch that is kept.
+        """Train until the last epoch or until early stopping. Return the epoch that is kept.
 
         A resumed state continues at its own step. Signals wait for the end of a step, so that the
         state is consistent whenever this returns or raises; validation is interrupted at once.
@@ -95,11 +95,11 @@ class Trainer:
 
     @property
     def total_steps(self) -> int:
-        """The number of steps if patience never ends."""
+        """The number of steps without early stopping."""
         return self.p.epochs * batches.count(self.train_split, self.p.batch_size)
 
     def first_batch(self) -> tuple[Inputs, Labels]:
-        """Return the first batch of the first epoch, augmented, and leave the RNG state alone."""
+        """Return the first batch of the first epoch, augmented, without changing the RNG state."""
         epoch = batches.shuffled(
             self.train_split,
             self.p.batch_size,
@@ -133,7 +133,7 @@ def create(
     validation_split: Split,
     n_classes: int,
 ) -> Trainer:
-    """Create the trainer that the parameters name. Raises ParamsError for invalid settings."""
+    """Create the trainer that the parameters describe. Raises ParamsError for invalid settings."""
     loss = params.bind(LOSSES, p.loss, "losses")
     optimizer = params.bind(OPTIMIZERS, p.optimizer, "optimizers")
     schedule = params.bind(SCHEDULES, p.schedule, "schedules")

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Annotated, Literal
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - the field's own name for it
+import torch.nn.functional as F  # noqa: N812 - its usual name
 from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
@@ -32,7 +32,7 @@ def cross_entropy(
 ) -> LossFunction:
     """Return the mean negative log-likelihood, in nats.
 
-    Smoothing is that of Szegedy et al. 2016 (arXiv:1512.00567).
+    Label smoothing is that of Szegedy et al. 2016 (arXiv:1512.00567).
     With class weights, the mean is weighted by them (tutorial 003).
     """
     weights = _weights(counts, class_weights, "cross_entropy.class_weights")
@@ -62,8 +62,8 @@ def _in_rows(logits: Logits, labels: Labels) -> tuple[Tensor, Tensor]:
 def cross_entropy_scratch(counts: Counts) -> LossFunction:  # noqa: ARG001 - a loss takes them
     """Return cross-entropy as tensor code: softmax, then the true class's logarithm (tutorial 004).
 
-    Infinite where that probability is 0 in float32, some 87 nats below the largest; the library's
-    is not.
+    It is infinite if the true class's probability underflows to 0 in float32, that is, if its logit
+    is about 87 below the largest one. torch's cross_entropy is not.
     """
 
     def loss(logits: Logits, labels: Labels) -> Loss:
@@ -81,7 +81,7 @@ def focal(
     """Return focal loss (Lin et al. 2017, arXiv:1708.02002; tutorial 003).
 
     Cross-entropy, weighted by (1 - p)^gamma, where p is the probability of the sample's class, and
-    by the class's alpha. The mean is over all samples, as there.
+    by the class's alpha. As in the paper, the mean is over all samples.
     """
     weights = _weights(counts, alpha, "focal.alpha")
 
@@ -106,7 +106,7 @@ def mse(counts: Counts) -> LossFunction:
 
 
 def _weights(counts: Counts, weights: str | list[float], setting: str) -> ClassWeights | None:
-    """Return a weight for each class; balanced ones are inverse to the class's share."""
+    """Return a weight for each class; balanced ones are inversely proportional to its share."""
     if weights == "none":
         return None
     if weights == "balanced":

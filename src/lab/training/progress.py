@@ -22,7 +22,7 @@ EVERY_S = 0.2  # reading a loss waits for the device
 
 
 class Lines:
-    """A line for each epoch, or for some of many.
+    """A line for each epoch; with more than MAX_LINES epochs, only for some.
 
     `images_per_s` is the last epoch's, with its validation; `n_images` and `seconds` are this
     epoch's so far.
@@ -62,7 +62,7 @@ class Lines:
 
 
 class Bar(Lines):
-    """A bar with steps, loss and accuracy of the last step, images a second, and time left."""
+    """A bar with steps, loss and accuracy of the last step, images per second, and time left."""
 
     def __init__(self, epochs: int, total_steps: int, bar: Progress) -> None:
         super().__init__(epochs)

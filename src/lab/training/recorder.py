@@ -23,7 +23,7 @@ BATCH_SAMPLES = 64  # in reports/batch.safetensors, at most
 
 
 class Recorder:
-    """What is recorded of one training. Its clock starts with it."""
+    """The record of one training. Training time is measured from its creation."""
 
     lines: Lines
 
@@ -36,7 +36,7 @@ class Recorder:
         self.every = -(-trainer.total_steps // MAX_STEPS)
         self.steps: stage_files.Table = []
         self._unread: list[Step] = []  # reading their losses waits for the device
-        self._epoch_times: list[tuple[int, float]] = []  # of each epoch: its end, images a second
+        self._epoch_times: list[tuple[int, float]] = []  # of each epoch: its end, images per second
         self._started = time.perf_counter()
 
     @property
@@ -51,7 +51,7 @@ class Recorder:
 
     @property
     def seconds(self) -> float:
-        """How long training took so far, with the processes that were interrupted."""
+        """Training time so far in seconds, including interrupted processes."""
         return time.perf_counter() - self._started
 
     @contextmanager
@@ -79,13 +79,13 @@ class Recorder:
             self.save()
 
     def on_epoch(self, epoch: Epoch) -> None:
-        """Record an epoch."""
+        """Show and log an epoch, and make its events durable."""
         self.lines.epoch(epoch)
         self._log(epoch, event_log.now(), self.lines.images_per_s)
         self.run.sync()
 
     def save(self) -> None:
-        """Save a checkpoint."""
+        """Save the training state and this record as a checkpoint."""
         self.checkpoints.save(
             self.state.step,
             lambda: state_file.encode(self.state.state_dict() | self._own_state()),
@@ -140,12 +140,12 @@ class Recorder:
 
 
 def metrics(epoch: Epoch) -> dict[str, float]:
-    """Return an epoch's metrics, by the names that they have everywhere."""
+    """Return an epoch's metrics by name."""
     return {name: value for name, value in epoch._asdict().items() if name != "epoch"}
 
 
 def fingerprint(run: EventLog, compute: Compute) -> str:
-    """Return the fingerprint of all that decides the bits of the weights."""
+    """Return the fingerprint of everything that determines the trained weights bit for bit."""
     header = run.header
     return checkpoint.fingerprint(
         header["inputs"], header["machine"], str(compute), torch.__version__

@@ -1,4 +1,4 @@
-"""What train leaves to later stages: history, steps, the first batch; a sentence on the fit."""
+"""What train saves for later stages: history, steps, the first batch; a diagnosis of the fit."""
 
 from pathlib import Path
 
@@ -14,23 +14,24 @@ Batch = tuple[np.ndarray, np.ndarray]  # inputs, labels
 
 # Thresholds of `diagnosis`.
 GOOD = 0.8  # accuracy
-GAP = 0.05  # of training accuracy above validation accuracy; doubled where training is not good
-RISE = 0.1  # of validation loss above its minimum, as a share of it, or of 0.1 nats if it is less
+GAP = 0.05  # allowed excess of training over validation accuracy; twice that if both are below GOOD
+RISE = 0.1  # allowed rise of validation loss above its minimum, relative to max(minimum, 0.1 nats)
 
 
 def diagnosis(history: Table) -> str:
-    """Return one sentence on under- and overfitting, by the rule of tutorial 003.
+    """Return one sentence on under- and overfitting.
 
-    There, training and validation both bad is underfitting, training good and validation bad is
-    overfitting. In this order:
+    Tutorial 003 calls it underfitting if both training and validation accuracy are bad, and
+    overfitting if only the training accuracy is good. The checks, in this order:
 
     - Overfitting: validation loss has risen from its minimum by more than `RISE` while training
       loss fell by a tenth; or training accuracy is above validation accuracy by more than `GAP`.
     - Underfitting: both accuracies are below `GOOD`.
 
     Training loss and validation loss are never compared with each other: training loss is a mean
-    while the weights move, with dropout and augmentation. For the same reason the better of the
-    two accuracies measures the fit. Accuracy is too optimistic where one class dominates.
+    over the epoch, while the weights change, with dropout and augmentation. For the same reason the
+    better of the two accuracies measures the fit. Accuracy is too optimistic if one class
+    dominates.
     """
     best = min(history, key=lambda row: row["val_loss"])
     last = history[-1]
@@ -57,12 +58,12 @@ def diagnosis(history: Table) -> str:
 
 
 def load_history() -> Table:
-    """Load the metrics of each epoch. Raises DataError where there are none."""
+    """Load the metrics of each epoch. Raises DataError if there are none."""
     return stage_files.load(paths.HISTORY, "train", stage_files.read_table)
 
 
 def load_steps() -> Table:
-    """Load rows of step, learning_rate and loss. Raises DataError where there are none."""
+    """Load rows of step, learning_rate and loss. Raises DataError if there are none."""
     return stage_files.load(paths.STEPS, "train", stage_files.read_table)
 
 
@@ -76,7 +77,7 @@ def save_batch(inputs: np.ndarray, labels: np.ndarray) -> None:
 
 
 def load_batch() -> Batch:
-    """Load the training batch. Raises DataError where the file is missing or truncated."""
+    """Load the training batch. Raises DataError if the file is missing or truncated."""
     return stage_files.load(paths.BATCH, "train", _read_batch)
 
 

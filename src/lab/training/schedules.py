@@ -1,4 +1,4 @@
-"""Learning rate schedules, by the name in params.yaml: factors on the peak learning rate.
+"""Learning rate schedules, by the name in params.yaml: factors of the peak learning rate.
 
 To add one: a pure function of the moment here, with its settings as keyword-only arguments; a line
 in the table; its settings under `schedules:`. A schedule has no state that a checkpoint would need.
@@ -24,12 +24,12 @@ class Moment(NamedTuple):
 
 
 def constant(at: Moment) -> float:  # noqa: ARG001 - a schedule is a function of it
-    """Return 1."""
+    """Keep the learning rate at its peak."""
     return 1.0
 
 
 def multistep(at: Moment, *, milestones: list[Epochs], gamma: Fraction) -> float:
-    """Multiply by `gamma` after each of the epochs named (tutorial 002, 12.3: MultiStepLR)."""
+    """Multiply by `gamma` after each milestone (tutorial 002, section 12.3: MultiStepLR)."""
     return gamma ** sum(milestone <= at.epoch for milestone in milestones)
 
 

@@ -1,4 +1,7 @@
-"""All that training changes: saved after any step and loaded, training gives the same bits."""
+"""The complete training state.
+
+It can be saved after any step; a training resumed from it gives bit-identical results.
+"""
 
 import math
 from collections.abc import Mapping
@@ -18,7 +21,7 @@ Values = dict[str, Any]  # tensors, and what JSON can hold
 class Epoch(NamedTuple):
     """The metrics of one epoch. Accuracies are 0..1.
 
-    The training metrics are means over the epoch's steps, while the weights moved. `train_loss` is
+    The training metrics are means over the epoch's steps, while the weights change. `train_loss` is
     the loss that is minimized, `val_loss` the plain cross-entropy in nats.
     """
 
@@ -40,7 +43,7 @@ class Step(NamedTuple):
 
 
 class PendingLoss:
-    """A step's loss on its way from the device, which meanwhile runs the steps after it."""
+    """The loss of a step, copied asynchronously while the device runs later steps."""
 
     def __init__(self, step: Step) -> None:
         self.step = step.step
@@ -102,7 +105,7 @@ class State:
         self._last_finite_loss: float | None = None
 
     def is_over(self, p: Train) -> bool:
-        """Return whether all epochs are done or patience has ended."""
+        """Return whether all epochs are done or early stopping applies."""
         n_epochs = len(self.epochs)
         n_worse = n_epochs - self.best_epoch.epoch if self.best_epoch else 0
         return n_epochs >= p.epochs or bool(p.patience and n_worse >= p.patience)
@@ -139,7 +142,7 @@ class State:
         return epoch
 
     def finish(self, p: Train) -> Epoch:
-        """Load the weights that are kept into the model. Return their epoch."""
+        """Load the kept weights into the model. Return their epoch."""
         if p.keep == "last" or self.best_epoch is None:
             return self.epochs[-1]
         self.model.load_state_dict(self.best_weights)
@@ -153,7 +156,9 @@ class State:
         model = _prefixed("model.", self.model.state_dict())
         for name, tensor in model.items():
             if tensor.is_floating_point() and not tensor.isfinite().all():
-                raise DivergedError(f"step {self.step}: {name} is not finite after it; lower lr")
+                raise DivergedError(
+                    f"step {self.step}: {name} is NaN or infinite after this step; lower lr"
+                )
         values: Values = model | _prefixed("best.", self.best_weights)
         values |= _prefixed("optimizer.", _flat(self.optimizer))
         values |= _prefixed("totals.", vars(self.totals))

@@ -1,4 +1,4 @@
-"""A training's state as a checkpoint file: tensors, and beside them what JSON can hold."""
+"""A training's state as a checkpoint file: tensors, and all other values as JSON."""
 
 import json
 from pathlib import Path

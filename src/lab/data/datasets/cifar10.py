@@ -1,4 +1,4 @@
-"""CIFAR-10: 50,000 training and 10,000 test photographs, 32x32 in colour (Krizhevsky 2009).
+"""CIFAR-10: 50,000 training and 10,000 test photographs, 32x32 in color (Krizhevsky 2009).
 
 A file has for each image a byte with the label, then 3,072 bytes with the pixels, by channel, row
 and column.
@@ -17,8 +17,8 @@ from lab.data.samples import Samples, Splits
 from lab.errors import FetchError
 from retrace.errors import DataError
 
-ROW = 1 + 3 * 32 * 32  # bytes an image
-BATCH = 10_000  # images a file
+ROW = 1 + 3 * 32 * 32  # bytes per image
+BATCH = 10_000  # images per file
 DIGESTS = {
     "data_batch_1": (
         "5dd7e06a14cb22eb9f671a540d1b7c25",

@@ -1,4 +1,4 @@
-"""scikit-learn's digits: 1,797 images of handwritten digits, 8x8 in 17 shades of grey, enlarged.
+"""scikit-learn's digits: 1,797 images of handwritten digits, 8x8 in 17 shades of gray, enlarged.
 
 They ship with scikit-learn (the test split of UCI's optical recognition set) and need no network.
 """
@@ -42,7 +42,7 @@ def read(
 ) -> Splits:
     """Read the first `classes` digits as images (n, 1, side, side); there is no test split.
 
-    Each pixel becomes a square of `zoom` by `zoom` pixels, centred on black.
+    Each pixel becomes a square of `zoom` by `zoom` pixels, centered on black.
     """
     if side < 8 * zoom:
         allowed = f"should be at least 8 * zoom, which is {8 * zoom}"

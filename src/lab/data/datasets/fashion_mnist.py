@@ -1,4 +1,4 @@
-"""Fashion-MNIST: 60,000 training and 10,000 test images of articles, 28x28 grey.
+"""Fashion-MNIST: 60,000 training and 10,000 test images of articles, 28x28 gray.
 
 By Xiao, Rasul and Vollgraf (2017).
 """
@@ -63,6 +63,6 @@ collect = partial(download.fetch, "fashion_mnist", FILES, SOURCES)
 
 def read(folder: Path) -> Splits:
     """Read 60,000 training and 10,000 test images (n, 1, 28, 28)."""
-    train = idx.labelled(folder / TRAIN_IMAGES.name, folder / TRAIN_LABELS.name, CLASS_NAMES)
-    test = idx.labelled(folder / TEST_IMAGES.name, folder / TEST_LABELS.name, CLASS_NAMES)
+    train = idx.labeled(folder / TRAIN_IMAGES.name, folder / TRAIN_LABELS.name, CLASS_NAMES)
+    test = idx.labeled(folder / TEST_IMAGES.name, folder / TEST_LABELS.name, CLASS_NAMES)
     return Splits(train, test=test)

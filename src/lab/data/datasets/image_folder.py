@@ -1,4 +1,4 @@
-"""Your own images in data/images: a folder for each class, with train, val and test folders or not.
+"""Your own images in data/images: one folder per class, optionally below train, val and test.
 
 `collect` packs the files as they are into one archive. `read` decodes all of them, so that every
 unusable image is reported, with its path and the reason, before anything is trained.
@@ -42,7 +42,7 @@ class Listing(NamedTuple):
     """The content of data/images without hidden files and the README."""
 
     images: dict[str, Path]  # by the path in data/images: class/... or split/class/...
-    others: list[Path]  # files without the suffix of an image
+    others: list[Path]  # files without an image's suffix
     problems: Problems
 
 
@@ -78,9 +78,9 @@ def collect(folder: Path) -> str:
 def read(folder: Path, *, resize: Edge, crop: Edge, on_bad: Literal["fail", "skip"]) -> Splits:
     """Decode the samples of each split, images of shape (n, 3, crop, crop).
 
-    Without folders for splits all are for training. The shorter edge of an image is resized to
-    `resize` pixels, then the center is cropped. Images that can't be decoded are skipped, or raise
-    DataError with one line for each.
+    Without split folders, all images belong to the training split. The shorter edge of an image is
+    resized to `resize` pixels, then the center is cropped. Images that can't be decoded are
+    skipped, or raise DataError with one line for each.
     """
     if crop > resize:
         limit = f"should be at most resize, which is {resize}"
@@ -104,7 +104,7 @@ def _decode_all(archive: zipfile.ZipFile, resize: int, crop: int, *, skip: bool)
             splits[split] = _decode(archive, _alternating(own), classes, resize, crop, skipped)
     if skipped and not skip:
         problems = {Path(image.file): image.reason for image in skipped}
-        remedy = "to fix or remove, or else -S datasets.image_folder.on_bad=skip"
+        remedy = "to fix or remove, or to skip with -S datasets.image_folder.on_bad=skip"
         raise DataError(_message(remedy, problems))
     for split, samples in splits.items():
         missing = np.setdiff1d(np.arange(len(classes)), samples.labels)
@@ -126,7 +126,7 @@ def _decode(
     images = memmap.empty((len(names), 3, crop, crop), np.dtype(np.uint8))
 
     def decode(number: int) -> Skipped | None:
-        """Decode one image into its row of `images`; return it if that is impossible."""
+        """Decode one image into its row of `images`; return it if it can't be decoded."""
         content = archive.read(names[number])
         try:
             images[number] = decoding.pixels(content, images.shape[1:], resize)
@@ -170,9 +170,9 @@ def _split_and_class(name: str) -> tuple[str, str]:
 
 
 def _name(info: zipfile.ZipInfo) -> str:
-    """Return a member's name. Raises ValueError if `collect` did not write it: a zip bomb."""
+    """Return a member's name. Raises ValueError if `collect` did not write it, as in a zip bomb."""
     if info.compress_type != zipfile.ZIP_STORED or info.file_size > decoding.MAX_BYTES:
-        raise ValueError(f"{printable(info.filename)}: not as it was packed")
+        raise ValueError(f"{printable(info.filename)}: not as the download stage packs it")
     return info.filename
 
 
@@ -185,11 +185,11 @@ def _list(root: Path) -> Listing:
         parts = path.relative_to(root).parts
         name = "/".join(parts)
         if path.is_dir():
-            listing.problems[path] = "a link to a folder; put the folder itself here"
+            listing.problems[path] = "a symbolic link to a folder; put the folder itself here"
         elif path.suffix.lower() not in SUFFIXES:
             listing.others.extend([] if name == "README.md" else [path])
         elif len(parts) < (3 if splits else 2):
-            listing.problems[path] = "in no class's folder"
+            listing.problems[path] = "not in a class folder"
         elif not _is_utf8(name):
             listing.problems[path] = "its name is not UTF-8"
         else:
@@ -198,13 +198,13 @@ def _list(root: Path) -> Listing:
     for path, problem in of_folders.items():
         listing.problems.setdefault(path, problem)
     if not listing.images and not listing.problems:
-        hint = "its README.md says how to lay them out, and which ones a copy sees"
-        raise DataError(f"{root}: no images; {hint}")
+        hint = f"{root}/README.md explains the folder layout, and which images queued and --temp "
+        raise DataError(f"{root}: no images; {hint}experiments can see")
     return listing
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """Yield all files below `folder` that are not hidden, sorted; a link to a folder is one too."""
+    """Yield all files below `folder` that are not hidden, sorted, and symbolic links to folders."""
     for path in _visible(folder):
         if path.is_dir() and not path.is_symlink():
             yield from files_below(path)
@@ -213,7 +213,7 @@ def files_below(folder: Path) -> Iterator[Path]:
 
 
 def _visible(folder: Path) -> list[Path]:
-    """List what is not hidden, sorted."""
+    """List the entries that are not hidden, sorted."""
     try:
         return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except FileNotFoundError:
@@ -232,14 +232,14 @@ def _misplaced(root: Path, folders: Mapping[str, Path]) -> Problems:
         if path.name.lower() in SPLITS:
             problems[path] = f"should be called {path.name.lower()}"
         elif has_splits:
-            problems[path] = f"a folder beside {', '.join(folders)}"
+            problems[path] = f"an unexpected folder next to {', '.join(folders)}"
     if "train" not in folders:
-        problems[root / "train"] = f"missing beside {', '.join(folders)}"
+        problems[root / "train"] = f"missing next to {', '.join(folders)}"
     return problems
 
 
 def _empty(root: Path, folders: Mapping[str, Path], names: Iterable[str]) -> Problems:
-    """Find classes without images in a split. Every folder is a class; two are needed."""
+    """Find classes without images in a split. Every folder is a class; at least two are needed."""
     present = {_split_and_class(name) for name in names}
     inside = [path for folder in folders.values() for path in _visible(folder)]
     classes = {path.name for path in inside if path.is_dir()}
@@ -263,12 +263,12 @@ def _is_utf8(name: str) -> bool:
 
 
 def _content(path: Path) -> bytes:
-    """Read an image's file. Raises DataError if it is a link out of data/images."""
+    """Read an image's file. Raises DataError if it is a symbolic link out of data/images."""
     content = decoding.content(path)
     target = path.resolve()
     is_inside = target.is_relative_to(paths.IMAGES.resolve())
     if not is_inside and not DVC_CACHE.search(target.as_posix()):
-        raise DataError(f"a link to a file outside of {paths.IMAGES}, {target}")
+        raise DataError(f"a symbolic link to a file outside of {paths.IMAGES}, {target}")
     return content
 
 
@@ -281,12 +281,13 @@ def _member(name: str) -> zipfile.ZipInfo:
 
 
 def _message(remedy: str, problems: Problems) -> str:
-    """List the problems, a line each, up to MAX_LINES."""
+    """List the problems, one per line, up to MAX_LINES."""
     lines = [f"{printable(str(path))}: {printable(why)}" for path, why in sorted(problems.items())]
     text = "".join(f"\n  {line}" for line in lines[:MAX_LINES])
     if len(lines) > MAX_LINES:
         text += f"\n  and {len(lines) - MAX_LINES:,} more"
-    return f"{paths.IMAGES}: {len(lines):,} {remedy}:{text}"
+    unusable = "unusable file or folder" if len(lines) == 1 else "unusable files or folders"
+    return f"{paths.IMAGES}: {len(lines):,} {unusable} {remedy}:{text}"
 
 
 def printable(text: str) -> str:

@@ -1,4 +1,4 @@
-"""MNIST: 60,000 training and 10,000 test images of handwritten digits, 28x28 grey.
+"""MNIST: 60,000 training and 10,000 test images of handwritten digits, 28x28 gray.
 
 By LeCun, Cortes and Burges (1998).
 """
@@ -52,6 +52,6 @@ collect = partial(download.fetch, "mnist", FILES, SOURCES)
 
 def read(folder: Path) -> Splits:
     """Read 60,000 training and 10,000 test images (n, 1, 28, 28)."""
-    train = idx.labelled(folder / TRAIN_IMAGES.name, folder / TRAIN_LABELS.name, CLASS_NAMES)
-    test = idx.labelled(folder / TEST_IMAGES.name, folder / TEST_LABELS.name, CLASS_NAMES)
+    train = idx.labeled(folder / TRAIN_IMAGES.name, folder / TRAIN_LABELS.name, CLASS_NAMES)
+    test = idx.labeled(folder / TEST_IMAGES.name, folder / TEST_LABELS.name, CLASS_NAMES)
     return Splits(train, test=test)

@@ -22,7 +22,8 @@ EPSILON = 5e-4  # added to variances before dividing by their square roots
 LOGIT_SCALE = 1 / 9
 MOMENTUM = 0.4  # weight of the newest batch in running statistics
 BIAS_SCALE = 8.0  # biases are scaled by it, and so learn 64 times as fast
-Views = Literal[1, 2, 6]  # at test time: the image; with its mirror image; both, also shifted
+# Averaged at test time: 1 (the image), 2 (plus its mirror image), 6 (plus both, shifted twice).
+Views = Literal[1, 2, 6]
 
 
 class Whitening(nn.Module):
@@ -90,7 +91,7 @@ def build(
     widths: Annotated[list[Width], Field(min_length=1, max_length=6)],
     views: Views,
 ) -> Built:
-    """Build it. CIFAR: (batch, 3, 32, 32) -> (batch, 24, 31, 31) -> (batch, 64, 15, 15) ->
+    """Shapes for CIFAR-10: (batch, 3, 32, 32) -> (batch, 24, 31, 31) -> (batch, 64, 15, 15) ->
     (batch, 256, 7, 7) -> (batch, 256, 3, 3) -> (batch, 256).
     """
     depth, height, width = shape

@@ -1,6 +1,7 @@
-"""Three convolutions with pooling and two linear layers, the first on CIFAR-10 (tutorial 002, 9.2).
+"""Three convolutions with pooling and two linear layers (tutorial 002, section 9.2).
 
-There it has no activation: only the pooling is nonlinear.
+It is the tutorial's first network for CIFAR-10, where it has no activation: only the pooling is
+nonlinear.
 """
 
 from torch import nn
@@ -10,7 +11,7 @@ from lab.models.layers import Activation, Built, Shape
 
 
 def build(shape: Shape, n_classes: int, *, activation: Activation) -> Built:
-    """Build it. CIFAR: (batch, 3, 32, 32) -> (batch, 32, 16, 16) -> (batch, 32, 8, 8) ->
+    """Shapes for CIFAR-10: (batch, 3, 32, 32) -> (batch, 32, 16, 16) -> (batch, 32, 8, 8) ->
     (batch, 64, 4, 4) -> (batch, 64).
     """
     depth, height, width = shape

@@ -1,4 +1,4 @@
-"""The network tuned on CIFAR-10 (tutorial 002, 12.3).
+"""The network tuned on CIFAR-10 (tutorial 002, section 12.3).
 
 Like VGG, it has pairs of 3x3 convolutions; batch norm comes after ReLU.
 """
@@ -20,7 +20,7 @@ def build(
     hidden: Width,
     dropout: Rate,
 ) -> Built:
-    """Build it. CIFAR: (batch, 3, 32, 32) -> (batch, 32, 16, 16) -> (batch, 64, 8, 8) ->
+    """Shapes for CIFAR-10: (batch, 3, 32, 32) -> (batch, 32, 16, 16) -> (batch, 64, 8, 8) ->
     (batch, 128, 4, 4) -> (batch, 64).
     """
     depth, height, width = shape

@@ -1,7 +1,8 @@
 """Two convolutions and two linear layers: the network of the MNIST tutorial (tutorial 000).
 
-There, ReLU comes before max pooling. Both are monotonic, so the order does not change the result;
-after the pooling, ReLU has a quarter of the work (steps took 8 to 23 % less on two cores, n = 4).
+In the tutorial, ReLU comes before max pooling. Both are monotonic, so the order does not change the
+result; after the pooling, ReLU has a quarter of the work (steps took 8 to 23 % less on two cores,
+n = 4).
 """
 
 from typing import Annotated
@@ -29,7 +30,7 @@ def build(
     kernel_size: Odd,
     hidden: Width,
 ) -> Built:
-    """Build it. MNIST: (batch, 1, 28, 28) -> (batch, 16, 14, 14) -> (batch, 32, 7, 7) ->
+    """Shapes for MNIST: (batch, 1, 28, 28) -> (batch, 16, 14, 14) -> (batch, 32, 7, 7) ->
     (batch, 128) -> (batch, 10).
     """
     depth, height, width = shape

@@ -11,7 +11,7 @@ SIDE = 32  # pixels
 
 
 def build(shape: Shape, n_classes: int) -> Built:
-    """Build it: (batch, channels, 32, 32) -> (batch, 6, 14, 14) -> (batch, 16, 5, 5) ->
+    """Shapes: (batch, channels, 32, 32) -> (batch, 6, 14, 14) -> (batch, 16, 5, 5) ->
     (batch, 120) -> (batch, 84).
     """
     depth, *sides = shape

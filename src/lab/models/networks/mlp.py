@@ -18,7 +18,7 @@ def build(
     hidden: Annotated[list[Width], Field(min_length=1, max_length=100)],
     activation: Activation,
 ) -> Built:
-    """Build it. Circles: (batch, 2) -> (batch, 8) -> (batch, 4) -> (batch, 2)."""
+    """Shapes for circles: (batch, 2) -> (batch, 8) -> (batch, 4) -> (batch, 2)."""
     widths = [math.prod(shape), *hidden]
     backbone = nn.Sequential(nn.Flatten())
     for n_in, n_out in pairwise(widths):

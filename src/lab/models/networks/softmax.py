@@ -8,5 +8,5 @@ from lab.models.layers import Built, Shape
 
 
 def build(shape: Shape, n_classes: int) -> Built:
-    """Build it: (batch, *shape) -> (batch, pixels) -> (batch, n_classes)."""
+    """Shapes: (batch, *shape) -> (batch, pixels) -> (batch, n_classes)."""
     return nn.Flatten(), nn.Linear(math.prod(shape), n_classes)

@@ -24,5 +24,5 @@ class Affine(nn.Module):
 
 
 def build(shape: Shape, n_classes: int, *, std: Annotated[float, Field(gt=0, le=100)]) -> Built:
-    """Build it: (batch, *shape) -> (batch, pixels) -> (batch, n_classes)."""
+    """Shapes: (batch, *shape) -> (batch, pixels) -> (batch, n_classes)."""
     return nn.Flatten(), Affine(math.prod(shape), n_classes, std)

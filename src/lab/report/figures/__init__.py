@@ -1,7 +1,7 @@
 """The figures, by the name of their file in reports/figures/ and of their table in params.yaml.
 
 To add a figure: a file here with `draw(results, *, settings...)`, which returns a matplotlib
-Figure, or, where the experiment lacks what it shows, the reason as a short clause; a line in this
+Figure, or, if the experiment lacks what it shows, the reason as a short clause; a line in this
 table; its settings under `figures:`.
 """
 

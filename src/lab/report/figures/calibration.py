@@ -52,7 +52,7 @@ def _draw_bars(
     axes: Axes, middles: np.ndarray, width: float, accuracy: np.ndarray, gap: np.ndarray
 ) -> None:
     """Draw each bin's accuracy and its gap to the mean confidence."""
-    axes.bar(middles, accuracy, width, color=style.COLOURS[0], ec="white", label="accuracy")
+    axes.bar(middles, accuracy, width, color=style.COLORS[0], ec="white", label="accuracy")
     label = "gap to confidence"
     axes.bar(middles, gap, width, accuracy, fc="none", ec=style.RED, hatch="///", label=label)
     axes.plot([0, 1], [0, 1], color=style.GUIDE, ls="--", label="perfect")

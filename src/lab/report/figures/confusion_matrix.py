@@ -21,14 +21,14 @@ def row_shares(counts: np.ndarray) -> tuple[np.ndarray, float]:
     """Return each cell's share of its row, and the share to draw darkest.
 
     That is the largest share off the diagonal, at least 0.1. If the diagonal set the scale, no
-    error would be visible beside it.
+    error would be visible next to it.
     """
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     return shares, max(0.1, (shares - np.diag(np.diag(shares))).max())
 
 
 def draw(results: Results) -> Figure:
-    """Draw the counts, coloured by their share of the row."""
+    """Draw the counts, colored by their share of the row."""
     names = results.samples.class_names
     counts = confusion_counts(results)
     shares, darkest = row_shares(counts)
@@ -56,12 +56,12 @@ def _write_counts(axes: Axes, counts: np.ndarray, is_dark: np.ndarray) -> None:
     """Write each count that is not 0 into its cell."""
     for (row, column), n in np.ndenumerate(counts):
         if n:
-            colour = "white" if is_dark[row, column] else style.DARK
-            axes.text(column, row, f"{n}", ha="center", va="center", color=colour, fontsize=8)
+            color = "white" if is_dark[row, column] else style.DARK
+            axes.text(column, row, f"{n}", ha="center", va="center", color=color, fontsize=8)
 
 
 def _label_axes(axes: Axes, names: list[str]) -> None:
-    """Write the class names at both axes, slanted where they are long."""
+    """Write the class names at both axes, slanted if they are long."""
     slanted = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
     axes.set_xticks(range(len(names)), names, **(slanted if max(map(len, names)) > 2 else {}))
     axes.set_yticks(range(len(names)), names)

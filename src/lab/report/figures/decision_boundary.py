@@ -1,4 +1,4 @@
-"""The predicted class all over the plane of two features, with the test samples on top."""
+"""The predicted class at each point of the plane of two features, and the test samples."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,7 +10,7 @@ from lab.report.results import Results, softmax
 
 
 def draw(results: Results) -> Figure | str:
-    """Draw the predicted class of each point as its colour: paler is less confident."""
+    """Draw the predicted class of each point as its color: paler is less confident."""
     grid = results.views.grid
     points = results.samples.inputs
     if grid is None:
@@ -21,9 +21,9 @@ def draw(results: Results) -> Figure | str:
     axes = figure.subplots()
     _shade(axes, grid)
     for i in np.unique(labels):
-        colour = style.DARK_COLOURS[i % len(style.DARK_COLOURS)]
+        color = style.DARK_COLORS[i % len(style.DARK_COLORS)]
         name = style.short(results.samples.class_names[i])
-        axes.scatter(*points[labels == i].T, s=16, color=colour, ec="white", lw=0.5, label=name)
+        axes.scatter(*points[labels == i].T, s=16, color=color, ec="white", lw=0.5, label=name)
     if is_wrong.any():
         ring = {"s": 60, "fc": "none", "ec": style.DARK, "lw": 1.2, "label": "misclassified"}
         axes.scatter(*points[is_wrong].T, **ring)
@@ -40,17 +40,17 @@ def draw(results: Results) -> Figure | str:
 
 
 def _shade(axes: Axes, grid: Grid) -> None:
-    """Colour the grid by predicted class, and draw lines where it changes.
+    """Color the grid by predicted class, and draw lines where it changes.
 
     A point at which all classes are equally probable is white.
     """
     probabilities = softmax(grid.logits)
     predicted = probabilities.argmax(axis=-1)
     n_classes = probabilities.shape[-1]
-    colours = np.array([style.COLOURS[i % len(style.COLOURS)] for i in range(n_classes)])
+    colors = np.array([style.COLORS[i % len(style.COLORS)] for i in range(n_classes)])
     chance = 1 / n_classes
     confidence = (probabilities.max(axis=-1, keepdims=True) - chance) / (1 - chance)
-    shades = 1 - 0.6 * confidence * (1 - colours[predicted])
+    shades = 1 - 0.6 * confidence * (1 - colors[predicted])
     axes.pcolormesh(grid.x, grid.y, shades, shading="nearest", rasterized=True)
     for i in np.unique(predicted):
         lead = probabilities[..., i] - np.delete(probabilities, i, axis=-1).max(axis=-1)

@@ -11,7 +11,7 @@ def draw(results: Results, *, rows: style.Cells, columns: style.Cells) -> Figure
     """Draw the first filters on one scale.
 
     With one channel, red is positive and blue negative; with three, they are red, green and blue,
-    and grey is 0.
+    and gray is 0.
     """
     filters = results.views.filters
     if filters is None:
@@ -21,7 +21,7 @@ def draw(results: Results, *, rows: style.Cells, columns: style.Cells) -> Figure
         return f"the first layer's weights have {channels:,} channels, neither 1 nor 3"
     largest = float(np.abs(filters).max()) or 1.0
     shown = filters[: rows * columns]
-    legend = "red positive, blue negative" if channels == 1 else "a channel a colour, grey is 0"
+    legend = "red positive, blue negative" if channels == 1 else "channels as RGB, gray is 0"
     size = f"({height} × {width})"
     sentence = f"First layer, filters 1–{len(shown)} {size}: {legend}, largest {largest:.2g}"
     figure, cells = style.grid([""] * len(shown), columns, sentence)

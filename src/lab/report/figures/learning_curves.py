@@ -19,7 +19,7 @@ MARKED = 30  # epochs; markers of more would overlap
 
 
 def draw(results: Results) -> Figure:
-    """Draw loss and accuracy beside each other."""
+    """Draw loss and accuracy next to each other."""
     figure = Figure(figsize=(9.5, 4.5), layout="constrained")
     style.title(figure, diagnosis(results.history))
     panels = figure.subplots(1, 2)
@@ -32,12 +32,12 @@ def draw(results: Results) -> Figure:
 
 def _draw_metric(axes: Axes, results: Results, metric: str) -> None:
     epochs = [row["epoch"] for row in results.history]
-    for colour, (split, name, marker) in zip(style.COLOURS, CURVES, strict=False):
+    for color, (split, name, marker) in zip(style.COLORS, CURVES, strict=False):
         values = [row[f"{split}_{metric}"] for row in results.history]
         shape = marker if len(epochs) <= MARKED else None
-        axes.plot(epochs, values, marker=shape, markersize=5, color=colour, label=name)
+        axes.plot(epochs, values, marker=shape, markersize=5, color=color, label=name)
     test = results.metrics[f"test_{metric}"]
-    axes.axhline(test, color=style.COLOURS[2], ls="--", label="test")
+    axes.axhline(test, color=style.COLORS[2], ls="--", label="test")
     axes.set(xlabel="epoch", ylabel=LABELS[metric], xlim=(epochs[0] - 0.5, epochs[-1] + 0.5))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(visible=True)

@@ -10,7 +10,7 @@ from lab.report.results import Results
 def draw(results: Results) -> Figure:
     """Draw both over the steps.
 
-    Loss is on a logarithmic axis where it is positive: otherwise most of the training would be
+    Loss is on a logarithmic axis if it is positive: otherwise most of the training would be
     drawn in its lowest tenth.
     """
     steps = [row["step"] for row in results.steps]
@@ -20,9 +20,9 @@ def draw(results: Results) -> Figure:
     figure = Figure(figsize=(8, 5), layout="constrained")
     style.title(figure, f"Learning rate and training loss over {steps[-1]:,.0f} steps")
     above, below = figure.subplots(2, 1, sharex=True)
-    above.plot(steps, rates, color=style.COLOURS[0], marker=marker)
+    above.plot(steps, rates, color=style.COLORS[0], marker=marker)
     above.set(ylabel="learning rate")
-    below.plot(steps, losses, color=style.COLOURS[1], lw=1, marker=marker)
+    below.plot(steps, losses, color=style.COLORS[1], lw=1, marker=marker)
     below.set(xlabel="step", ylabel="training loss of the step")
     below.set(yscale="log" if min(losses) > 0 else "linear")
     below.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))

@@ -1,4 +1,4 @@
-"""Precision by recall: a curve for each class against the rest (tutorial 003)."""
+"""Precision-recall curves, one-vs-rest for each class (tutorial 003)."""
 
 from dataclasses import dataclass
 from statistics import fmean
@@ -45,10 +45,10 @@ def draw(results: Results, *, classes: style.Curves) -> Figure | str:
     shown = style.worst(scores, classes)
     figure = Figure(figsize=(8.5, 5.5), layout="constrained")
     axes = figure.subplots()
-    for i, colour in shown.items():
+    for i, color in shown.items():
         curve = by_class[i]
         name = f"{style.short(results.samples.class_names[i])}  {scores[i]:.4f}"
-        step = {"color": colour, "drawstyle": "steps-post", "label": name}
+        step = {"color": color, "drawstyle": "steps-post", "label": name}
         axes.plot(curve.recall, curve.precision, **step)
     _frame(axes, style.axis_start(min(by_class[i].break_even for i in shown)))
     chosen = f"; the {classes} worst of {len(scores):,} classes" if len(scores) > classes else ""
@@ -61,7 +61,7 @@ def draw(results: Results, *, classes: style.Curves) -> Figure | str:
 def _frame(axes: Axes, start: float) -> None:
     """Scale both axes from `start` to 1, and draw lines of equal F1."""
     end = 1 + 0.01 * (1 - start)
-    axes.set(xlim=(start, end), xlabel="recall (share of the class that is predicted as it)")
+    axes.set(xlim=(start, end), xlabel="recall (share of the class that is found)")
     axes.set(ylim=(start, end), ylabel="precision (share of these predictions that are correct)")
     rates = np.linspace(max(start, 0.01), 1, 200)
     recall, precision = np.meshgrid(rates, rates)

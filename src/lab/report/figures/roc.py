@@ -1,4 +1,4 @@
-"""True by false positive rate: a curve for each class against the rest, over all thresholds."""
+"""ROC curves: true positive rate against false positive rate, one-vs-rest for each class."""
 
 from statistics import fmean
 from typing import Literal
@@ -26,14 +26,14 @@ def draw(
     figure = Figure(figsize=(8.5, 5.5), layout="constrained")
     axes = figure.subplots()
     lowest = 1.0
-    for i, colour in style.worst(areas, classes).items():
+    for i, color in style.worst(areas, classes).items():
         false_rate, true_rate, _ = metrics.roc_curve(*one_vs_rest[i])
         lowest = min(lowest, true_rate[false_rate <= left].max())
         name = f"{style.short(results.samples.class_names[i])}  {areas[i]:.4f}"
-        step = {"color": colour, "drawstyle": "steps-post", "label": name}
+        step = {"color": color, "drawstyle": "steps-post", "label": name}
         axes.plot(np.maximum(false_rate, left), true_rate, **step)
-    guessing = np.geomspace(left, 1, 100) if scale == "log" else np.array([0, 1])
-    axes.plot(guessing, guessing, color=style.GUIDE, ls=":", label="guessing  0.5")
+    chance = np.geomspace(left, 1, 100) if scale == "log" else np.array([0, 1])
+    axes.plot(chance, chance, color=style.GUIDE, ls=":", label="chance  0.5")
     bottom = style.axis_start(lowest) if scale == "log" else 0.0
     axes.set(xscale=scale, xlim=(left, 1), ylim=(bottom, 1 + 0.01 * (1 - bottom)))
     axes.set(xlabel="false positive rate (share of the rest)")

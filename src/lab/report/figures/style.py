@@ -1,6 +1,6 @@
 """The look of all figures, and their files: equal figures give equal bytes.
 
-The colours are Petroff's ten (arXiv:2107.02270), which any colour vision can distinguish.
+The colors are Petroff's ten (arXiv:2107.02270), which people with any color vision can distinguish.
 """
 
 import textwrap
@@ -34,12 +34,12 @@ mpl.rcParams.update(
     }
 )
 
-COLOURS = [to_rgb(colour) for colour in mpl.color_sequences["petroff10"]]
-DARK_COLOURS = [tuple(0.75 * channel for channel in colour) for colour in COLOURS]  # for letters
+COLORS = [to_rgb(color) for color in mpl.color_sequences["petroff10"]]
+DARK_COLORS = [tuple(0.75 * channel for channel in color) for color in COLORS]  # for letters
 DARK = "#333333"
 RED = "#bd1f01"  # misclassified
 GUIDE = "#999999"
-Colour = tuple[float, float, float]
+Color = tuple[float, float, float]
 CHARACTER_WIDTH = 0.08  # inches, in a label
 LINE_HEIGHT = 0.17  # inches
 LEGIBLE = 20  # names in a legend or on an axis; more classes are numbered
@@ -48,11 +48,11 @@ NO_IMAGES = "the samples are features, not images"
 ONE_CLASS = "all test samples are of one class"
 
 Cells = Annotated[int, Field(ge=1, le=40)]
-Curves = Annotated[int, Field(ge=1, le=len(COLOURS))]
+Curves = Annotated[int, Field(ge=1, le=len(COLORS))]
 
 
 class PlainLogFormatter(LogFormatter):
-    """A formatter that labels minor ticks with plain numbers, where there is room."""
+    """A formatter that labels minor ticks with plain numbers, if there is room."""
 
     def __call__(self, x: float, pos: int | None = None) -> str:
         return f"{x:g}" if super().__call__(x, pos) else ""
@@ -70,7 +70,7 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def show_image(axes: Axes, image: np.ndarray) -> None:
-    """Show an image (channels, height, width) uint8, grey or RGB, without ticks or frame."""
+    """Show an image (channels, height, width) uint8, gray or RGB, without ticks or frame."""
     pixels = image[0] if len(image) == 1 else image.transpose(1, 2, 0)
     axes.imshow(pixels, cmap="gray", vmin=0, vmax=255)
     axes.set_axis_off()
@@ -109,11 +109,11 @@ def title(figure: Figure, sentence: str) -> None:
     figure.suptitle(lines, fontweight="bold", fontsize=11)
 
 
-def worst(scores: dict[int, float], most: int) -> dict[int, Colour]:
-    """Return the classes with the `most` lowest scores, lowest first, and their colours."""
+def worst(scores: dict[int, float], most: int) -> dict[int, Color]:
+    """Return the classes with the `most` lowest scores, lowest first, and their colors."""
     ranked = sorted(scores, key=lambda i: (scores[i], i))[:most]
-    is_few = max(scores) < len(COLOURS)  # then a class has the same colour in all figures
-    return {i: COLOURS[i if is_few else rank] for rank, i in enumerate(ranked)}
+    is_few = max(scores) < len(COLORS)  # then a class has the same color in all figures
+    return {i: COLORS[i if is_few else rank] for rank, i in enumerate(ranked)}
 
 
 def axis_start(lowest: float) -> float:

@@ -15,7 +15,7 @@ from lab.report.figures import style
 from lab.report.results import Results
 
 ITERATIONS = 5000  # at most, as in the tutorial
-MARKERS = "osD^vP*X<>"  # a marker for each ten classes
+MARKERS = "osD^vP*X<>"  # one marker per ten classes
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ def embedding(results: Results, source: str, samples: int, perplexity: float) ->
 def embed(vectors: np.ndarray, perplexity: float, seed: int) -> tuple[np.ndarray, float]:
     """Embed `vectors` (n, d) in the plane (n, 2), with the tutorial's settings.
 
-    Returns the Kullback-Leibler divergence too, in nats. One thread: several threads add in no
-    fixed order, and the figure would differ from run to run.
+    Returns the Kullback-Leibler divergence too, in nats. One thread: with several, floating-point
+    sums are computed in no fixed order, and the figure would differ from run to run.
     """
     tsne = TSNE(perplexity=perplexity, init="pca", max_iter=ITERATIONS, random_state=seed)
     with threadpool_limits(1):
@@ -101,16 +101,16 @@ def _draw_names(axes: Axes, points: np.ndarray, labels: np.ndarray, names: tuple
     """Write each sample as its class's name."""
     axes.scatter(*points.T, s=0)
     for (x, y), label in zip(points, labels, strict=True):
-        colour = style.DARK_COLOURS[label % len(style.DARK_COLOURS)]
+        color = style.DARK_COLORS[label % len(style.DARK_COLORS)]
         font = {"ha": "center", "va": "center", "fontsize": 8, "fontweight": "bold"}
-        axes.text(x, y, names[label], color=colour, **font)
+        axes.text(x, y, names[label], color=color, **font)
 
 
 def _draw_dots(axes: Axes, points: np.ndarray, labels: np.ndarray, names: tuple[str, ...]) -> None:
-    """Draw each sample as a dot with the colour and shape of its class, and name few classes."""
+    """Draw each sample as a dot with the color and shape of its class, and name few classes."""
     present = np.unique(labels)
     for i in present:
-        marker = MARKERS[i // len(style.COLOURS) % len(MARKERS)]
+        marker = MARKERS[i // len(style.COLORS) % len(MARKERS)]
         name = style.short(names[i]) if len(present) <= style.LEGIBLE else None
-        colour = style.COLOURS[i % len(style.COLOURS)]
-        axes.scatter(*points[labels == i].T, s=18, marker=marker, color=colour, label=name)
+        color = style.COLORS[i % len(style.COLORS)]
+        axes.scatter(*points[labels == i].T, s=18, marker=marker, color=color, label=name)

@@ -19,7 +19,7 @@ COMMITS = 20  # to search, at most
 
 @dataclass(frozen=True)
 class Baseline:
-    """A commit. `params` are the chosen ones, or None where today's code does not accept them."""
+    """A commit. `params` are the chosen ones, or None if the current code does not accept them."""
 
     commit: str
     date: str
@@ -30,7 +30,7 @@ class Baseline:
 
 @dataclass(frozen=True)
 class Change:
-    """A parameter or a metric that differs; None where it is absent."""
+    """A parameter or a metric that differs; None if it is absent."""
 
     name: str
     then: Any
@@ -40,7 +40,7 @@ class Change:
 def find(chosen: Mapping[str, Any], metrics: Mapping[str, float]) -> Baseline | None:
     """Find the newest commit in this one's history with other parameters or other metrics.
 
-    Secrets are left out of the comparison. None where there is no such commit, and outside git.
+    Secrets are left out of the comparison. None if there is no such commit, or outside git.
     """
     rev = "HEAD"
     for _ in range(COMMITS):

@@ -1,4 +1,4 @@
-"""Learning curves, and precision by recall, as charts."""
+"""Learning curves and precision-recall curves as charts."""
 
 from dataclasses import dataclass
 from statistics import fmean
@@ -31,8 +31,8 @@ def learning(results: Results) -> list[Chart]:
     return [
         _by_epoch(results, "loss"),
         _by_epoch(results, "accuracy"),
-        _by_step(results, "learning_rate", "learning rate", colour=0),
-        _by_step(results, "loss", "training loss of the step", colour=4),
+        _by_step(results, "learning_rate", "learning rate", color=0),
+        _by_step(results, "loss", "training loss of the step", color=4),
     ]
 
 
@@ -57,7 +57,7 @@ def _by_epoch(results: Results, metric: str) -> Chart:
     return Chart(f"{metric.capitalize()} by epoch", description, x, y, lines)
 
 
-def _by_step(results: Results, column: str, label: str, *, colour: int) -> Chart:
+def _by_step(results: Results, column: str, label: str, *, color: int) -> Chart:
     """Return the learning rate or the loss of each step."""
     steps = [row["step"] for row in results.steps]
     values = [row[column] for row in results.steps]
@@ -66,7 +66,7 @@ def _by_step(results: Results, column: str, label: str, *, colour: int) -> Chart
     ends = f"from {values[0]:.3g} to {values[-1]:.3g}"
     description = f"{label} over {steps[-1]:,.0f} steps: {ends}, {max(values):.3g} at most"
     title = f"{column.replace('_', ' ').capitalize()} by step"
-    return Chart(title, description, x, y, [Line(svg.path(x, steps, y, values), colour)])
+    return Chart(title, description, x, y, [Line(svg.path(x, steps, y, values), color)])
 
 
 def kept_epoch(results: Results) -> str:
@@ -85,7 +85,7 @@ def thinned(history: Table) -> Table:
 
 
 def precision_recall(results: Results, *, classes: int) -> PrecisionRecall | None:
-    """Return the chart, or None where all test samples are of one class."""
+    """Return the chart, or None if all test samples are of one class."""
     by_class = figure.curves(results)
     if not by_class:
         return None
@@ -94,9 +94,9 @@ def precision_recall(results: Results, *, classes: int) -> PrecisionRecall | Non
     lowest = min(by_class[i].break_even for i in shown)
     start = style.axis_start(2 * lowest - 1)  # so that the lowest curve is well inside
     end = 1 + 0.01 * (1 - start)
-    x = Axis("recall (share of the class that is predicted as it)", start, end, percent=True)
+    x = Axis("recall (share of the class that is found)", start, end, percent=True)
     y = Axis("precision (share of predictions that are correct)", start, end, percent=True)
-    is_few = max(scores) < len(style.COLOURS)
+    is_few = max(scores) < len(style.COLORS)
     names = [f"{results.samples.class_names[i]}  {scores[i]:.4f}" for i in shown]
     lines = []
     for rank, (i, name) in enumerate(zip(shown, names, strict=True)):
@@ -104,6 +104,6 @@ def precision_recall(results: Results, *, classes: int) -> PrecisionRecall | Non
         line = svg.path(x, curve.recall, y, curve.precision, stepped=True)
         lines.append(Line(line, i if is_few else rank, name))
     values = ", ".join(name.replace("  ", " ") for name in names)
-    description = f"precision by recall, average precision by class: {values}"
-    chart = Chart("Precision by recall", description, x, y, lines)
+    description = f"precision-recall curves, one-vs-rest, average precision by class: {values}"
+    chart = Chart("Precision-recall curves", description, x, y, lines)
     return PrecisionRecall(chart, fmean(scores.values()), len(scores))

@@ -16,9 +16,8 @@ NAMES = {
     "val_accuracy": "validation accuracy",
     "train_accuracy": "training accuracy",
 }
-SHARE = re.compile(
-    r"accuracy|precision|recall|f1|error|score"
-)  # how a metric ends that is a share, 0..1
+# Last words of the names of metrics that are shares, 0..1.
+SHARE = re.compile(r"accuracy|precision|recall|f1|error|score")
 
 
 def metric(number: float, name: str) -> str:

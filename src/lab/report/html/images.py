@@ -1,4 +1,4 @@
-"""Images embedded in a page as `data:` addresses."""
+"""Images embedded in a page as `data:` URLs."""
 
 import io
 from base64 import b64encode
@@ -18,24 +18,24 @@ class Sheet:
     address: str
     columns: int
     rows: int
-    width: int  # of one, in pixels
+    width: int  # of one image, in pixels
     height: int
 
 
 def address(content: bytes, kind: str) -> str:
-    """Return the `data:` address of an image file's content."""
+    """Return the `data:` URL of an image file's content."""
     return f"data:image/{kind};base64,{b64encode(content).decode()}"
 
 
 def file(path: Path) -> str:
-    """Return the address of the PNG at `path`."""
+    """Return the `data:` URL of the PNG at `path`."""
     return address(path.read_bytes(), "png")
 
 
 def encode(image: np.ndarray, most: int) -> str:
-    """Encode an image (channels, height, width) uint8, grey or RGB.
+    """Encode an image (channels, height, width) uint8, gray or RGB.
 
-    It is scaled down where a side has more than `most` pixels.
+    It is scaled down if a side has more than `most` pixels.
     """
     return _encode(_shrink(image, most))
 
@@ -68,12 +68,12 @@ def _shrink(image: np.ndarray, most: int) -> np.ndarray:
 
 
 def _encode(pixels: np.ndarray) -> str:
-    """Encode as WebP: grey images lossless, colour images lossy."""
+    """Encode as WebP: gray images lossless, color images lossy."""
     from PIL import Image
 
     content = io.BytesIO()
-    is_grey = pixels.ndim == 2
-    quality = {"lossless": True, "quality": 50} if is_grey else {"quality": 80}
+    is_gray = pixels.ndim == 2
+    quality = {"lossless": True, "quality": 50} if is_gray else {"quality": 80}
     image = Image.fromarray(np.ascontiguousarray(pixels))
     image.save(content, "WEBP", method=2, **quality)
     return address(content.getvalue(), "webp")

@@ -2,13 +2,14 @@
 
 The page is an output of DVC, so its content follows from what visualize reads: it shows the chosen
 parameters, and the MD5 of its dependencies. It has no run id, no time, no path of this machine, and
-not the current commit, which the page itself may be part of. Two things on it are no dependencies:
+not the current commit, which the page itself may be part of. Two things on it are not
+dependencies:
 
 - The baseline, which baseline.py finds in git's history. Later commits do not change it. The page
-  names its commit, so it stays true where DVC restores it in another branch.
+  names its commit, so it stays true if DVC restores it in another branch.
 - The processor and the packages. For `retrace verify` another processor is another kind of device,
-  whose last digits differ anyway; packages are pinned by requirements.txt, which is no dependency
-  either. The training device is the tag `retrace.device` of the train run.
+  whose results differ in the last digits anyway; packages are pinned by requirements.txt, which is
+  not a dependency either. The training device is the tag `retrace.device` of the train run.
 
 Class names, file names, parameters and commit messages may hold any text: the template escapes
 all, and a policy in the page lets a browser run the page's own script only, and load nothing.
@@ -71,7 +72,7 @@ class SummaryMetric:
     name: str
     value: str
     note: str
-    change: str  # since the baseline; empty where there is none
+    change: str  # since the baseline; empty if there is none
 
 
 def save(path: Path, results: Results, logged: Mapping[str, float], inputs: Provenance) -> None:
@@ -191,7 +192,7 @@ def _by_stage(values: params_file.Values) -> dict[str, dict[str, Any]]:
 def _changed(
     before: Baseline | None, chosen: Mapping[str, Any], results: Results
 ) -> dict[str, Any]:
-    """Return what differs from the baseline; parameters are None where it has none to compare."""
+    """Return what differs from the baseline; parameters are None if it has none to compare."""
     if before is None:
         return {}
     changes = None if before.params is None else baseline.changes(before.params, chosen)

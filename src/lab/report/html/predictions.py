@@ -11,7 +11,7 @@ from lab.report.results import Results
 
 ROWS = 20  # of a table, at most
 LARGE = 128  # pixels of a misclassified image's longer side, at most
-FEATURES = 8  # of a sample that is no image, at most
+FEATURES = 8  # of a sample that is not an image, at most
 POINTS = 2000  # in the t-SNE plot, at most
 PLOT = (640, 460)  # width and height, in SVG units
 EDGE = 14  # of the plot, without points
@@ -19,7 +19,7 @@ EDGE = 14  # of the plot, without points
 
 @dataclass(frozen=True)
 class Class:
-    """Precision, recall and F1 in 0..1; 0 where a class is never predicted, or has no samples."""
+    """Precision, recall and F1 in 0..1; 0 if a class is never predicted, or has no samples."""
 
     name: str
     n_samples: int
@@ -32,7 +32,7 @@ class Class:
 class Matrix:
     """Counts by true class (rows) and predicted class (columns), with shades in 0..1.
 
-    `are_named` is true where the names are few enough to be written beside it.
+    `are_named` is true if the names are few enough to be written next to it.
     """
 
     counts: list[list[int]]
@@ -59,8 +59,8 @@ class Misclassified:
     true: str
     predicted: str
     probability: float  # of the predicted class
-    image: str  # a data: address; empty where the sample is no image
-    features: list[float]  # the first few, where it is no image
+    image: str  # a data: URL; empty if the sample is not an image
+    features: list[float]  # the first few, if it is not an image
 
 
 @dataclass(frozen=True)
@@ -79,13 +79,13 @@ class Plot:
     """Test samples in their order; `sheet` has their images in the same order."""
 
     points: list[Point]
-    n: int  # embedded, of which `points` are the first
+    n: int  # number of embedded samples; `points` are the first of them
     source: str
     divergence: float
     sheet: Sheet | None
     width: int
     height: int
-    are_written: bool  # whether a point is its class's name
+    are_written: bool  # whether a point is drawn as its class's name
     present: list[int]  # classes
 
 
@@ -109,7 +109,7 @@ def classes(results: Results) -> list[Class]:
 
 
 def matrix(results: Results) -> Matrix:
-    """Return the confusion matrix."""
+    """Return the counts with their shades, as figures/confusion_matrix.py draws them."""
     counts = confusion_matrix.confusion_counts(results)
     shares, darkest = confusion_matrix.row_shares(counts)
     shades = np.minimum(shares / darkest, 1).round(2)
@@ -155,7 +155,7 @@ def worst(results: Results, *, rows: int, columns: int) -> list[Misclassified]:
 
 
 def tsne_plot(results: Results, *, of: str, samples: int, perplexity: float) -> Plot | None:
-    """Return the embedding that figures/tsne.py draws, or None where it draws none."""
+    """Return the embedding that figures/tsne.py draws, or None if it draws none."""
     embedded = tsne.embedding(results, of, samples, perplexity)
     if isinstance(embedded, str):
         return None
