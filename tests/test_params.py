@@ -248,13 +248,13 @@ def test_hostile_text_neither_runs_nor_hangs(key: str, value: str) -> None:
 def test_alias_is_named_by_its_key(folder: Path, value: str) -> None:
     with (folder / paths.PARAMS).open("a") as file:
         file.write(f"\nextra: {value}\n")
-    with pytest.raises(ParamsError, match=r"^params.yaml: extra has an alias"):
+    with pytest.raises(ParamsError, match=r"^params.yaml: extra contains a YAML alias"):
         params.load(params.Train)
 
 
 @pytest.mark.parametrize(
     ("text", "problem"),
-    [("1: 2", "1 has the key 1 "), ("extra: {a: [{~: 3}]}", "extra has the key None ")],
+    [("1: 2", "1 contains the key 1;"), ("extra: {a: [{~: 3}]}", "extra contains the key None;")],
 )
 def test_key_that_is_no_text_is_named(folder: Path, text: str, problem: str) -> None:
     (folder / paths.PARAMS).write_text(text)

@@ -304,7 +304,7 @@ def test_value_survives_dvc_or_is_refused(value: object) -> None:
     ["a b", "a'b", "*", "$HOME", "a;b", "true", "Null", "1e3", "", "ä", "a:b", "~", {"a": 1}],
 )
 def test_value_that_needs_quotes_is_refused(value: object) -> None:
-    with pytest.raises(ParamsError, match="pretrained is to be .* without quotes"):
+    with pytest.raises(ParamsError, match="pretrained cannot be set to .* quotes"):
         overrides.word("pretrained", value)
 
 

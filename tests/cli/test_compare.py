@@ -253,7 +253,7 @@ def test_unknown_or_ambiguous_name_is_refused(trained: Trained) -> None:
         message = refused("faster", "base")
     finally:
         trained.clone.type("git branch -D faster")
-    assert message.startswith("faster: ")
+    assert message.startswith("faster is ambiguous: ")
     assert message.count("commit ") >= 2
     empty = trained.clone.type(f"git {WHO} commit-tree $(git mktree < /dev/null) -m empty").strip()
     assert "no dvc.lock" in refused("base", empty)

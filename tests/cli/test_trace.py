@@ -79,7 +79,7 @@ def refused(target: Path | str) -> str:
 
 
 def commands(output: str) -> str:
-    return output.partition("\n# To get them back")[2].partition("\n")[2]
+    return output.partition("\n# To restore them into ")[2].partition("\n")[2]
 
 
 def edit(old: str, new: str) -> None:
@@ -209,7 +209,7 @@ def test_edited_file_leads_to_the_original(
     lock({"train": {paths.WEIGHTS: md5}})
     paths.WEIGHTS.write_text("by hand")
     message = refused(paths.WEIGHTS)
-    assert f"of MD5 {hashing.md5(paths.WEIGHTS)}" in message
+    assert f"(MD5 {hashing.md5(paths.WEIGHTS)})" in message
     (original,) = re.findall(r"`retrace trace (\w+)`", message)
     assert original == md5
     output = trace(original, capsys)
@@ -225,7 +225,7 @@ def test_edited_figure_leads_to_its_folder() -> None:
     lock({"visualize": {paths.FIGURES: md5}})
     (paths.FIGURES / "roc.png").write_text("by hand")
     message = refused(paths.FIGURES / "roc.png")
-    assert f"dvc.lock has {paths.FIGURES} " in message
+    assert f"dvc.lock lists {paths.FIGURES} with the MD5 {md5}; " in message
     assert f"`retrace trace {md5}`" in message
 
 
@@ -243,7 +243,7 @@ def test_missing_event_logs_suggest_sync(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     ran("train")
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    assert "MLflow lacks 1 event logs: `retrace sync`" in refused(paths.WEIGHTS)
+    assert "1 event log is not in MLflow yet: run `retrace sync`" in refused(paths.WEIGHTS)
 
 
 @pytest.mark.usefixtures("store")
@@ -260,9 +260,10 @@ def test_ambiguous_run_id_is_refused(
     ran("download", "preprocess")
     runs = runs_of(store, "download") + runs_of(store, "preprocess")
     monkeypatch.setattr("retrace.store.backend.search_runs", lambda *_: runs)
+    ids = ", ".join(run.info.run_id for run in runs)
     message = refused("abcdef")
     assert message.startswith("abcdef: ")
-    assert f"2 runs, {runs[0].info.run_id}, {runs[1].info.run_id};" in message
+    assert f"2 run ids begin with these digits: {ids};" in message
 
 
 def test_workspace_experiment_is_named(
@@ -276,10 +277,8 @@ def test_workspace_experiment_is_named(
     here = snapshot.Snapshot({}, {}, own.data.tags["retrace.key"], graph.locked(), {})
     monkeypatch.setattr("retrace.pipeline.snapshot.read", lambda _: here)
     last = trace(paths.WEIGHTS, capsys).splitlines()[-1]
-    assert (
-        last
-        == f"└── the workspace has it as of experiment {own.info.run_name}, run {own.info.run_id}"
-    )
+    assert last.startswith("└── in the workspace ")
+    assert last.endswith(f" experiment {own.info.run_name}, run {own.info.run_id}")
 
 
 @pytest.mark.usefixtures("folder")
@@ -328,8 +327,8 @@ def test_failed_run_has_an_error_only(
         raise ValueError("too wet")
     output = trace(runs_of(store, "train")[0].info.run_id, capsys)
     assert "error ValueError: too wet\n" in output
-    assert "no file of it is known\n" in output
-    assert "# To get" not in output
+    assert "it has no recorded outputs\n" in output
+    assert "# To restore" not in output
 
 
 def location(output: str, path: Path) -> str:
@@ -386,12 +385,12 @@ def test_lost_files_are_reproduced(
     before, after = (run.info.run_id for run in runs_of(store, "train"))
     output = trace(before, capsys)
     lost = f"{paths.WEIGHTS}, {paths.MODEL_CONFIG}"
-    assert location(output, paths.WEIGHTS) == "nowhere"
-    assert f"# nowhere: {lost}; the commit of its code is gone\n" in output
+    assert location(output, paths.WEIGHTS) == "not found"
+    assert f"# not found: {lost}; the commit of its code no longer exists\n" in output
     tree = f"../again-{after[:8]}"
     patch = f"--run-id {after} --artifact-path code.patch --dst-path {tree}"
     assert commands(trace(after, capsys)).splitlines()[-4:] == [
-        f"# nowhere: {lost}; reproduced by:",
+        f"# not found: {lost}; to reproduce them:",
         f"git worktree add --detach {tree} {commit}",
         f"mlflow artifacts download {patch} && git -C {tree} apply code.patch",
         f"(cd {tree} && dvc repro train)",
@@ -425,7 +424,7 @@ def test_commands_restore_every_byte(tmp_path_factory: pytest.TempPathFactory) -
     assert hashing.md5(clone.path / CSV) in output
     (parent,) = runs_of(store, "")
     output = clone.type(f"retrace trace {parent.info.run_id}")
-    assert "nowhere" not in output
+    assert "not found" not in output
     restore(clone, output, parent, [paths.TEST, paths.RAW, paths.METRICS, paths.FIGURES])
 
     clone.type("dvc exp run --temp --name aside -S lr=0.01 train")
@@ -441,8 +440,8 @@ def test_commands_restore_every_byte(tmp_path_factory: pytest.TempPathFactory) -
 
     (clone.path / ".dvc/cache/files/md5" / md5[:2] / md5[2:]).unlink()
     output = clone.type(f"retrace trace {train.info.run_id}")
-    assert f"{md5}  nowhere\n" in output
-    again = commands(output).partition("# nowhere")[2]
+    assert f"{md5}  not found\n" in output
+    again = commands(output).partition("# not found")[2]
     clone.type(f"set -e\n#{again}")
     assert hashing.md5(clone.path.parent / f"again-{train.info.run_id[:8]}" / paths.WEIGHTS) == md5
 

@@ -130,9 +130,9 @@ def test_foreign_run_is_refused(client: mlflow.MlflowClient) -> None:
     summary = recorded(client, retrace__folds__summary="abc")
     bare = recorded(client, retrace__key="abc")
     for wrong in ("latest", other[:5], "0" * 32):
-        assert f"run {wrong!r}: is no run's id in sqlite:///" in refused(wrong)
-    assert "is none of this pipeline's" in refused(other)
-    assert "verify the runs below it" in refused(summary)
+        assert f"run {wrong!r} was not found in sqlite:///" in refused(wrong)
+    assert "was not created by this pipeline" in refused(other)
+    assert "verify one of its child runs" in refused(summary)
     assert "`retrace sync`" in refused(bare)
     assert "tolerance is -1" in refused(other, tolerance=-1)
     assert "tolerance is nan" in refused(other, tolerance=nan)
@@ -144,7 +144,10 @@ def test_unfinished_run_is_refused(client: mlflow.MlflowClient, status: str) -> 
     child = recorded(client, status, retrace__stage="train", mlflow__parentRunId=parent)
     client.set_tag(parent, "retrace.run.train", child)
     for run in (parent, child):
-        assert f"(of a test): is {status}; only what FINISHED can be verified" in refused(run)
+        assert (
+            f"(of a test): is {status}; only runs with status FINISHED can be verified"
+            in refused(run)
+        )
 
 
 def test_ambiguous_run_id_is_refused(
@@ -152,7 +155,8 @@ def test_ambiguous_run_id_is_refused(
 ) -> None:
     run = client.get_run(recorded(client, retrace__key="abc"))
     monkeypatch.setattr(mlflow.MlflowClient, "search_runs", lambda *_, **__: [run, run])
-    assert f"2 runs, {run.info.run_id}, {run.info.run_id};" in refused(run.info.run_id[:6])
+    ids = f"{run.info.run_id}, {run.info.run_id}"
+    assert f"2 run ids begin with these digits: {ids};" in refused(run.info.run_id[:6])
 
 
 def test_run_without_commit_is_refused(
@@ -163,7 +167,7 @@ def test_run_without_commit_is_refused(
     child = recorded(
         client, retrace__stage="train", mlflow__parentRunId=recorded(client, retrace__key="abc")
     )
-    assert "has no commit, since it ran outside git" in refused(child)
+    assert "ran outside git" in refused(child)
     gone = recorded(client, retrace__key="abc", mlflow__source__git__commit="0" * 40)
     child = recorded(client, retrace__stage="train", mlflow__parentRunId=gone)
     assert f"commit {'0' * 40} is not in this repository" in refused(child)
@@ -294,7 +298,8 @@ def test_code_comes_from_any_matching_commit(client: mlflow.MlflowClient) -> Non
             restore.restore(client, record.find_record(parent), tree)
         client.set_tag(gone, "mlflow.source.git.commit", other)
         with pytest.raises(
-            RetraceError, match="is not what it ran, by a file that no stage depends on;"
+            RetraceError,
+            match=f"commit {other[:10]} differs .* in a file that no stage depends on;",
         ):
             restore.restore(client, record.find_record(parent), tree)
         client.set_tag(parent, "dvc.exp_rev", ran)
@@ -317,7 +322,7 @@ def test_images_are_restored_by_md5() -> None:
         reproduce.restore_images(tree, hashing.md5(paths.IMAGES))
         assert (tree / paths.IMAGES / "cat.png").read_bytes() == b"cat"
         with pytest.raises(
-            RetraceError, match="data/images: is not what the run read, which had the MD5 0000"
+            RetraceError, match="data/images has changed since the run, which read MD5 0000"
         ):
             reproduce.restore_images(tree, "0" * 32)
 
@@ -325,7 +330,7 @@ def test_images_are_restored_by_md5() -> None:
 @pytest.mark.usefixtures("folder")
 def test_rebuild_needs_git() -> None:
     with (
-        pytest.raises(RetraceError, match="is no git repository"),
+        pytest.raises(RetraceError, match="is not a git repository"),
         reproduce.temporary_repository(),
     ):
         pass

@@ -47,7 +47,7 @@ class Files(Resolver):
 
     def __init__(self, predictions: Mapping[str, str]) -> None:
         self.predictions = predictions
-        self.away = ""
+        self.unavailable = ""
 
     def read_output(self, named: NamedExperiment, path: Path, read: Callable[[Path], Any]) -> Any:
         if path != paths.CONFUSION or named.name not in self.predictions:
@@ -189,7 +189,7 @@ def test_chart_of_many_experiments() -> None:
         [str(i) for i in range(10)],
         comparison_of(*[[1.0 / (i + 1) for i in range(200)]] * 10).histories,
     )
-    assert [line.colour for line in chart.lines] == [*range(8), 0, 1]
+    assert [line.color for line in chart.lines] == [*range(8), 0, 1]
     assert not any(line.markers for line in chart.lines)
 
 

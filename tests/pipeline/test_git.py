@@ -120,7 +120,5 @@ def test_outside_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert git.experiments() == []
     assert git.uncommitted_patch() == b""
     assert git.commit_message("HEAD") == ("", "")
-    with pytest.raises(
-        RetraceError, match="git rev-parse ended with 128: fatal: not a git repository"
-    ):
+    with pytest.raises(RetraceError, match="git rev-parse .* 128: fatal: not a git repository"):
         git.run("rev-parse", "HEAD")

@@ -167,7 +167,7 @@ def test_readme_commands_predict_and_promote(served: Served) -> None:
         .split()[:2]
     )
     assert len(clone.type(f"retrace predict {served.parent[:6]} photo.png --top 3").split()) == 7
-    assert "nothing has changed" in clone.type(f"retrace promote {served.parent}")
+    assert "nothing changed" in clone.type(f"retrace promote {served.parent}")
 
 
 def body(pixel: Any = 0, shape: tuple[int, ...] = (1, 1, 28, 28)) -> str:

@@ -1,6 +1,4 @@
-"""A comparison of experiments: parameters, files and metrics that differ, and whether accuracy on
-the same test samples differs significantly.
-"""
+"""Compare experiments: parameters and files that differ, metrics, and significance tests."""
 
 import csv
 import math
@@ -16,16 +14,16 @@ from retrace.compare import significance
 from retrace.compare.significance import SIGNIFICANT, Paired
 from retrace.provenance.resolve import NamedExperiment, Resolver
 
-FILES = ("src/", "stages/", "data/")  # which decide a result, beside the parameters
-FIGURES = "figures."  # parameters that an experiment lacks before its figures are drawn
+FILES = ("src/", "stages/", "data/")  # folders of the files that determine a result
+FIGURES = "figures."  # parameters that an experiment lacks until its figures are drawn
 
-History = Sequence[Mapping[str, float]]  # a row an epoch
+History = Sequence[Mapping[str, float]]  # one row per epoch
 Predicted = tuple[list[str], list[str]]  # true and predicted class of each test sample
 
 
 @dataclass(frozen=True)
 class PairedTest:
-    """One experiment against the first on the test samples, or `why` that is impossible.
+    """One experiment compared with the first on the test samples, or `why` this is impossible.
 
     `p` is corrected for the number of tests.
     """
@@ -51,7 +49,7 @@ class Comparison:
     """Experiments side by side: each value is a row, with None where an experiment has none.
 
     `params`, and `files` with the MD5s of code and data, have only rows that differ. A file that
-    only some experiments use does not differ. `tests` are of all experiments but the first.
+    only some experiments use does not count. `tests` are of all experiments but the first.
     """
 
     experiments: Sequence[NamedExperiment]
@@ -73,8 +71,8 @@ def compare(names: Resolver, experiments: Sequence[NamedExperiment]) -> Comparis
         for each in experiments
     )
     notes = [f"{each.name}: {note}" for each in experiments for note in each.notes]
-    if names.away:
-        notes.append(f"without what only MLflow has: {names.away}")
+    if names.unavailable:
+        notes.append(f"data that only MLflow has is missing: {names.unavailable}")
     return Comparison(
         experiments,
         params={
@@ -89,7 +87,7 @@ def compare(names: Resolver, experiments: Sequence[NamedExperiment]) -> Comparis
 
 
 def difference(values: Sequence[float | None], at: int) -> float | None:
-    """Return a value minus the first, or None where one of them is missing."""
+    """Return a value minus the first, or None if one of them is missing."""
     first = values[0]
     value = values[at]
     return None if first is None or value is None else value - first
@@ -107,7 +105,7 @@ def sentence(test: PairedTest, n_tests: int) -> str:
         f"{about}: {test.verdict}\n"
         f"  of the same {pair.n_samples:,} test samples, only {test.name} classifies "
         f"{pair.only_second:,} correctly, only {test.first} {pair.only_first:,}\n"
-        f"  accuracy {100 * pair.difference:+.2f} points (95 %: {low}..{high}), "
+        f"  accuracy {100 * pair.difference:+.2f} points (95 % CI: {low}..{high}), "
         f"p = {pair.p:.2g}{holm}"
     )
 
@@ -168,7 +166,7 @@ def _test_as_json(test: PairedTest) -> dict[str, Any]:
 def _tests(
     experiments: Sequence[NamedExperiment], predicted: Sequence[Predicted | None]
 ) -> list[PairedTest]:
-    """Test every other experiment against the first, corrected after Holm."""
+    """Test every other experiment against the first, with Holm's correction."""
     first = experiments[0]
     reasons = {}
     pairs = dict[int, Paired]()
@@ -197,13 +195,14 @@ def _untestable(
         if test not in each.deps:
             return f"{each.name} was not evaluated"
     if second.deps[test] != first.deps[test]:
-        return f"they were evaluated on other samples: {test} is not the same file"
+        return f"they were evaluated on different test samples: {test} differs"
     for each, predicted in ((first, ours), (second, theirs)):
         if predicted is None:
             missing = "are neither in DVC's cache nor in MLflow; run it again"
             return f"the predictions of {each.name} {missing}"
     if ours and theirs and ours[0] != theirs[0]:
-        return f"their predictions are of other samples: the classes in {settings.CONFUSION} differ"
+        differ = f"the classes in {settings.CONFUSION} differ"
+        return f"their predictions are for different test samples: {differ}"
     return ""
 
 
@@ -213,7 +212,7 @@ def _is_correct(predicted: Predicted) -> np.ndarray:
 
 
 def _read(names: Resolver, named: NamedExperiment, path: Path, read: Callable[[Path], Any]) -> Any:
-    """Read an experiment's file, or return None where it is missing or malformed."""
+    """Read an experiment's file, or return None if it is missing or malformed."""
     try:
         return names.read_output(named, path, read)
     except (ValueError, LookupError, csv.Error):
@@ -240,7 +239,7 @@ def _side_by_side(mappings: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]
 
 
 def _differing(rows: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
-    """Return the rows whose values differ; settings in tables come last."""
+    """Return the rows whose values differ; dotted keys come last."""
     names = sorted(rows, key=lambda name: ("." in name, name))
     return {name: rows[name] for name in names if len(set(rows[name])) > 1}
 

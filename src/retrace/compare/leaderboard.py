@@ -1,7 +1,7 @@
-"""The experiments on a data set, best first; those that differ only in their seed are one row.
+"""Rank the experiments on a data set; those that differ only in their seed share one row.
 
-A row is all runs with the same parameters, except `seed` and the settings of figures. A seed that
-ran twice, as after a change of the code, counts once: its newest run. Unfinished runs do not count.
+A row has all runs with the same parameters, except `seed` and the settings of figures. If a seed
+ran twice, for example after a code change, only its newest run counts. Unfinished runs never count.
 """
 
 import gc
@@ -21,14 +21,14 @@ from retrace.system.redaction import redacted
 WITHIN_ROW = ("seed", "figures.")  # prefixes of parameters that may differ within a row
 TRAINED = ("retrace.cached.train", "retrace.run.train")  # tags with the run of train
 IDS_PER_QUERY = 500
-ALLOCATED = 1_000_000  # objects before a garbage collection, which took most of the time
+ALLOCATED = 1_000_000  # objects per garbage collection; with fewer, it takes most of the time
 
 
 @dataclass(frozen=True)
 class Row:
     """Runs that differ only in their seed, with the metric of each.
 
-    Of each seed the newest run; the seeds in the order of their runs.
+    It has the newest run of each seed, in the order in which the seeds first ran.
     """
 
     runs: Sequence[backend.Run]
@@ -48,7 +48,7 @@ class Row:
         return datetime.fromtimestamp(max(run.info.start_time for run in self.runs) / 1000, UTC)
 
     def changes(self, here: Mapping[str, Any]) -> dict[str, str]:
-        """Return the parameters that differ from those of params.yaml `here`, flat."""
+        """Return the parameters that differ from params.yaml (`here`), both flat."""
         own = {
             key: value
             for key, value in self.runs[0].data.params.items()
@@ -63,7 +63,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Board:
-    """The first of `n_rows` rows, the runs left out by reason, and this params.yaml, flat."""
+    """The best of `n_rows` rows, the number of runs left out by reason, and params.yaml, flat."""
 
     dataset: str
     metric: str
@@ -74,7 +74,7 @@ class Board:
 
 
 def board(dataset: str | None, metric: str, top: int) -> Board:
-    """Return the `top` rows by `metric`; `dataset` None is the one in params.yaml.
+    """Return the best `top` rows by `metric`; by default, `dataset` is the one in params.yaml.
 
     Raises RetraceError if there are no such runs, or if none has the metric.
     """
@@ -100,7 +100,7 @@ def board(dataset: str | None, metric: str, top: int) -> Board:
 
 
 def ranked(runs: Iterable[backend.Run], metric: str) -> list[Row]:
-    """Return rows, best first. A run without the metric, or with a NaN, is in no row."""
+    """Return rows, best first, without runs whose metric is missing, NaN or infinite."""
     groups: defaultdict[tuple[tuple[str, str], ...], dict[str, backend.Run]] = defaultdict(dict)
     for run in sorted(runs, key=lambda run: run.info.start_time):
         if _has(run, metric):
@@ -121,9 +121,8 @@ def _has(run: backend.Run, metric: str) -> bool:
 
 def _client() -> backend.MlflowClient:
     if backend.is_missing(backend.address()):
-        raise RetraceError(
-            f"{redacted(backend.address())}: does not exist; `dvc repro` or `retrace sync` makes it"
-        )
+        advice = "`dvc repro` or `retrace sync` creates it"
+        raise RetraceError(f"{redacted(backend.address())} does not exist; {advice}")
     return backend.client()
 
 
@@ -137,7 +136,7 @@ def _experiment(client: backend.MlflowClient, dataset: str) -> str:
         known = (
             f"there are runs on {', '.join(sorted(ids))}"
             if ids
-            else "there are no runs; `dvc repro` makes one"
+            else "there are no runs; `dvc repro` creates one"
         )
         raise RetraceError(f"{dataset}: MLflow has no run on this data set; {known}")
     return ids[dataset]
@@ -155,14 +154,14 @@ def _parents(client: backend.MlflowClient, experiment: str) -> list[backend.Run]
 def _metrics(runs: Sequence[backend.Run]) -> str:
     names = sorted({name for run in runs for name in run.data.metrics})
     return (
-        f"there are {', '.join(names)}"
+        f"should be one of {', '.join(names)}"
         if names
-        else "none is finished; `mlflow ui` shows what there is"
+        else "no run has finished; `mlflow ui` shows all runs"
     )
 
 
 def _timed(client: backend.MlflowClient, experiment: str, rows: Sequence[Row]) -> list[Row]:
-    """Add the seconds of training to the rows, from the runs of the stage train."""
+    """Add the training time to the rows, in seconds, from the runs of the stage train."""
     trained = [
         [
             next((run.data.tags[tag] for tag in TRAINED if tag in run.data.tags), "")

@@ -1,4 +1,4 @@
-"""A comparison as a page: the tables of `retrace compare`, and learning curves."""
+"""Render a comparison as an HTML page: the tables of `retrace compare`, and learning curves."""
 
 import math
 import shlex
@@ -14,7 +14,7 @@ from retrace.compare import svg
 from retrace.compare.comparison import Comparison, History
 from retrace.compare.svg import Axis, Chart, Line, Marker
 
-COLOURS = 8  # in the page's style; a ninth experiment has the first one's
+COLORS = 8  # in the page's style; the ninth experiment has the color of the first
 MARKED = 60  # epochs; longer curves have no markers
 SPLITS = {"val": False, "train": True}  # prefixes of metrics, and whether their lines are dashed
 
@@ -39,7 +39,7 @@ def page(comparison: Comparison) -> str:
         charts=list(charts(names, comparison.histories)),
         shown=compared.shown,
         change=compared.change,
-        colours=COLOURS,
+        colors=COLORS,
         command=shlex.join(["retrace", "compare", *names]),
         date=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
     )
@@ -61,7 +61,7 @@ def charts(names: Sequence[str], histories: Sequence[History]) -> Iterator[Chart
         x = svg.fit_axis(epochs, "epoch", integer=True)
         y = svg.fit_axis(values, what, log=not is_share, most=1.0 if is_share else math.inf)
         lines = [
-            _line(history, metric, name, number % COLOURS, x, y, dashed=dashed)
+            _line(history, metric, name, number % COLORS, x, y, dashed=dashed)
             for number, (name, history) in enumerate(zip(names, histories, strict=True))
             for metric, dashed in metrics.items()
             if any(_has(row, metric) for row in history)
@@ -71,9 +71,9 @@ def charts(names: Sequence[str], histories: Sequence[History]) -> Iterator[Chart
 
 
 def _line(
-    history: History, metric: str, name: str, colour: int, x: Axis, y: Axis, *, dashed: bool
+    history: History, metric: str, name: str, color: int, x: Axis, y: Axis, *, dashed: bool
 ) -> Line:
-    """Return an experiment's curve; a short one has a marker with its value at each epoch."""
+    """Return an experiment's curve; a short one has a marker with the value at each epoch."""
     rows = [row for row in history if _has(row, metric)]
     epochs = np.array([row["epoch"] for row in rows])
     values = np.array([row[metric] for row in rows])
@@ -83,9 +83,9 @@ def _line(
         for (across, down), epoch, value in zip(points, epochs, values, strict=True):
             text = f"{name}, epoch {epoch:.0f}: {metric} {value:.6g}"
             markers.append(Marker(across, down, text))
-    return Line(svg.path(x, epochs, y, values), colour, dashed=dashed, markers=markers)
+    return Line(svg.path(x, epochs, y, values), color, dashed=dashed, markers=markers)
 
 
 def _has(row: Mapping[str, float], metric: str) -> bool:
-    """Tell whether a row has a finite value of the metric."""
+    """Return whether a row has a finite value of the metric."""
     return math.isfinite(row.get(metric, math.nan)) and "epoch" in row

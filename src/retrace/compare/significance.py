@@ -1,7 +1,7 @@
 """McNemar's test: do two classifiers differ in accuracy on the same samples?
 
-Only discordant samples count, which one of the two classifies correctly. The test is about these
-two trained networks; `retrace leaderboard` shows how much another seed changes.
+Only discordant samples count: those that exactly one of the two classifies correctly. The test does
+not tell how much the result varies between seeds; `retrace leaderboard` does.
 """
 
 from collections.abc import Sequence
@@ -11,13 +11,13 @@ from math import sqrt
 import numpy as np
 from scipy.stats import binomtest
 
-SIGNIFICANT = 0.05  # p-values below it are called a difference
+SIGNIFICANT = 0.05  # p-values below it are called significant
 Z = 1.96  # the normal distribution's quantile for 95 %
 
 
 @dataclass(frozen=True)
 class Paired:
-    """The second classifier against the first.
+    """The second classifier compared with the first.
 
     Accuracies are 0..1; `interval` is the 95 % confidence interval of their difference.
     """
@@ -31,11 +31,11 @@ class Paired:
 
 
 def mcnemar(first: np.ndarray, second: np.ndarray) -> Paired:
-    """Compare which samples, in the same order, each classifies correctly: (n,) bool.
+    """Compare two classifiers by which of the same samples each classifies correctly: (n,) bool.
 
     McNemar's test is exact. The interval is Bonett and Price's (2012), with one more discordant
-    sample of each kind, so that it holds where they are few or none. It is an approximation: at
-    the edge of significance the two may disagree, and then the p-value counts.
+    sample of each kind, so that it holds if there are few or none. It is an approximation: at the
+    edge of significance, the two may disagree, and then the p-value counts.
     """
     n = len(first)
     only_first = int((first & ~second).sum())
@@ -50,9 +50,9 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> Paired:
 
 
 def corrected(ps: Sequence[float]) -> list[float]:
-    """Correct the p-values of several tests after Holm (1979).
+    """Correct the p-values of several tests by Holm's method (1979).
 
-    The probability that any of them is wrongly significant stays below the level of each.
+    This controls the family-wise error rate at the level of a single test.
     """
     order = sorted(range(len(ps)), key=lambda i: ps[i])
     adjusted = [0.0] * len(ps)

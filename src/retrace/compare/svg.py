@@ -1,6 +1,6 @@
-"""Line charts as SVG: axes with round ticks, and lines as paths.
+"""Render line charts as SVG: axes with ticks at round values, and lines as paths.
 
-Colours are classes `c0`, `c1` and so on, which the page's style defines for its themes.
+Colors are classes `c0`, `c1` and so on, which the page's style defines for its themes.
 """
 
 import math
@@ -34,9 +34,9 @@ TEMPLATE = """\
 {{- chart.y.label }}</text>
 <svg width="{{ width }}" height="{{ height }}" overflow="hidden">
 {% for line in chart.lines %}
-<path class="line c{{ line.colour }}{{ " dashed" if line.dashed }}" d="{{ line.path }}"/>
+<path class="line c{{ line.color }}{{ " dashed" if line.dashed }}" d="{{ line.path }}"/>
 {% for marker in line.markers %}
-<circle class="marker c{{ line.colour }}" cx="{{ marker.x }}" cy="{{ marker.y }}" r="2.6">
+<circle class="marker c{{ line.color }}" cx="{{ marker.x }}" cy="{{ marker.y }}" r="2.6">
 {{- "" }}<title>{{ marker.text }}</title></circle>
 {% endfor %}
 {% endfor %}
@@ -47,7 +47,7 @@ TEMPLATE = """\
 <ul class="legend">
 {% for line in chart.lines %}
 <li><svg viewBox="0 0 26 14" aria-hidden="true">
-{{- "" }}<path class="line c{{ line.colour }}{{ " dashed" if line.dashed }}" d="M0 7H26"/></svg>
+{{- "" }}<path class="line c{{ line.color }}{{ " dashed" if line.dashed }}" d="M0 7H26"/></svg>
 {{- line.name }}</li>
 {% endfor %}
 </ul>
@@ -120,10 +120,10 @@ class Marker(NamedTuple):
 
 @dataclass(frozen=True)
 class Line:
-    """An SVG path in one of the page's colours; the lines of a chart all have names, or none."""
+    """An SVG path in one of the page's colors. Either all lines of a chart have names, or none."""
 
     path: str
-    colour: int
+    color: int
     name: str = ""
     dashed: bool = False
     markers: Sequence[Marker] = ()
@@ -165,7 +165,7 @@ def fit_axis(
 
 
 def points(x: Axis, xs: Iterable[float], y: Axis, ys: Iterable[float]) -> np.ndarray:
-    """Return the coordinates (n, 2), in tenths of a unit."""
+    """Return the coordinates (n, 2), rounded to tenths of a unit."""
     coordinates = np.column_stack([x.positions(xs) * WIDTH, (1 - y.positions(ys)) * HEIGHT])
     return coordinates.round(1) + 0.0  # no minus zero
 
@@ -173,7 +173,7 @@ def points(x: Axis, xs: Iterable[float], y: Axis, ys: Iterable[float]) -> np.nda
 def path(
     x: Axis, xs: Iterable[float], y: Axis, ys: Iterable[float], *, stepped: bool = False
 ) -> str:
-    """Return a path through the points, without those equal to the one before.
+    """Return a path through the points, without those that equal the one before.
 
     A `stepped` line keeps its height until the next point.
     """

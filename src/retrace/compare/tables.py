@@ -1,4 +1,4 @@
-"""The tables of a comparison, for a terminal or as Markdown."""
+"""Format the tables of a comparison, for a terminal or as Markdown."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from retrace.system.terminal import escape, markdown, plain
 
 NO_PARAMETER = "no parameter differs"
 
-Rows = tuple[Sequence[str], Sequence[Sequence[str]]]  # a heading, and what is below it
+Rows = tuple[Sequence[str], Sequence[Sequence[str]]]  # a heading, and the rows below it
 
 
 def as_markdown(comparison: Comparison) -> str:
@@ -24,7 +24,7 @@ def as_markdown(comparison: Comparison) -> str:
 
 
 def experiments(comparison: Comparison) -> Rows:
-    """Return which experiment each name is."""
+    """Return each experiment's name and description."""
     return ("experiment", "is"), [(each.name, each.description) for each in comparison.experiments]
 
 

@@ -1,18 +1,18 @@
-"""DVC as a child process: its environment, and what its commands print."""
+"""Run DVC as a child process: its command line, its environment, and what it prints."""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
 
-OF_A_STAGE = ("DVC_ROOT", "DVC_STAGE")  # set for a stage; a DVC started there must not have them
+OF_A_STAGE = ("DVC_ROOT", "DVC_STAGE")  # set for a stage, but not for a DVC that it starts
 
 
 def environment(*without: str) -> dict[str, str]:
-    """Return this process's environment for a child, with the programs beside this Python first.
+    """Return this process's environment for a child, with this Python's folder first in PATH.
 
-    It has no variable of a DVC stage and none whose name begins with a prefix in `without`. Git's
-    GIT_CONFIG* always stay: they say where its configuration is.
+    Variables of a DVC stage, and those with a prefix in `without`, are left out. Git's GIT_CONFIG*
+    are always kept: they say where its configuration is.
     """
     kept = {
         name: value

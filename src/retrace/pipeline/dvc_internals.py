@@ -1,9 +1,9 @@
-"""All use of what DVC does not document: its configuration, its cache, its remotes and its queue.
+"""Use what DVC does not document: its configuration, its cache, its remotes and its queue.
 
-dvc.api (3.67) reads files, metrics, parameters and experiments. It has nothing for the folders of
-the cache, for the run cache and single files of a remote, or for tasks of the queue whose worker is
-gone (treeverse/dvc#8702, which still happens after a crash).
-tests/pipeline/test_dvc_internals.py fails when that changes.
+dvc.api (3.67) reads files, metrics, parameters and experiments. It has no functions for the folders
+of the cache, for the run cache and single files of a remote, or for tasks of the queue whose worker
+no longer exists (treeverse/dvc#8702, which still happens after a crash).
+tests/pipeline/test_dvc_internals.py fails if these internals change.
 """
 
 import os
@@ -28,8 +28,8 @@ Outputs = list[dict[str, Any]]  # of a stage in the run cache: path and md5 of e
 def config() -> dict[str, Any]:
     """Return DVC's configuration: the repository's, the user's and the machine's in one.
 
-    It is read without opening the repository, which would write. Raises RetraceError if DVC
-    does not accept it.
+    The repository is not opened, because that would write files. Raises RetraceError if DVC does
+    not accept the configuration.
     """
     from dvc.config import Config, ConfigError
 
@@ -44,7 +44,7 @@ def set_cache(repository: Path, cache: Path) -> None:
     from dvc.config import Config
 
     with Config(dvc_dir=str(repository / DVC)).edit("local") as opened:
-        settings: Any = opened  # of DVC, which types do not know
+        settings: Any = opened  # DVC has no type annotations
         settings.setdefault("cache", {})["dir"] = str(cache)
 
 
@@ -54,7 +54,7 @@ def cache() -> Path:
 
 
 def objects() -> Path:
-    """Return the folder in DVC's cache that has files by their MD5; see hashing.object_path."""
+    """Return the folder in DVC's cache with the files by MD5; see hashing.object_path."""
     return cache() / "files" / "md5"
 
 
@@ -83,7 +83,7 @@ def opened_queue() -> Iterator[Any]:
 
 
 def cached_runs(repo: Any) -> Iterator[tuple[Path, Outputs]]:
-    """Yield each run of a stage in DVC's run cache: its file, and its outputs."""
+    """Yield each stage run in DVC's run cache: its file and its outputs."""
     for file in sorted(Path(repo.stage_cache.cache_dir).glob("*/*/*")):
         if ENTRY.fullmatch(file.name):
             entry = repo.stage_cache._load_cache(file.parent.name, file.name)
@@ -108,7 +108,7 @@ class Remote:
         self.is_verified: bool = self._remote.odb.verify
 
     def clear_index(self) -> None:
-        """Forget what DVC believes to be in the remote, such as the files of a folder."""
+        """Clear DVC's index of the remote, so that it checks again which files are there."""
         from dvc_data.hashfile.db import get_index
 
         with closing(get_index(self._remote.odb)) as index:
@@ -127,14 +127,14 @@ class Remote:
         return not is_intact
 
     def push(self, oids: Iterable[str]) -> tuple[set[str], int]:
-        """Send objects; return those that the remote did not have, and how many did not arrive."""
+        """Send objects; return those that the remote did not have, and how many failed."""
         from dvc_data.hashfile.hash_info import HashInfo
 
         transferred, failed = self._repo.cloud.push({HashInfo("md5", oid) for oid in oids})
         return {info.value for info in transferred}, len(failed)
 
     def push_runs(self, files: Iterable[Path]) -> None:
-        """Send runs of stages to the remote's run cache."""
+        """Send entries of the run cache to the remote."""
         from dvc_objects.fs.generic import copy
         from dvc_objects.fs.local import LocalFileSystem
 
@@ -156,7 +156,7 @@ class Task(NamedTuple):
 
 
 def taken_tasks(queue: Any) -> list[Task]:
-    """List the tasks that a worker has taken: those that are Running, and those that are done."""
+    """List the tasks that a worker has taken, whether they are still Running or done."""
     return [Task(message, entry) for message, entry in queue._iter_processed()]
 
 
@@ -166,16 +166,16 @@ def tasks_of_workers(queue: Any) -> Collection[str]:
 
 
 def task_process(queue: Any, entry: Any) -> psutil.Process | None:
-    """Return the process of a task's experiment; None where it has ended."""
+    """Return the process of a task's experiment; None if it has ended."""
     info = queue.proc.get(entry.stash_rev)
     if info is None or info.returncode is not None or not psutil.pid_exists(info.pid):
         return None
     process = psutil.Process(info.pid)
-    return process if "exec-run" in process.cmdline() else None  # else another one has the number
+    return process if "exec-run" in process.cmdline() else None  # else the id was reused
 
 
 def task_folder(queue: Any, entry: Any) -> Path | None:
-    """Return the folder that a task's experiment runs in; None where it has none yet."""
+    """Return the folder that a task's experiment runs in; None if it has none yet."""
     try:
         folder = Path(queue._load_info(entry.stash_rev).root_dir)
     except (OSError, ValueError):
@@ -200,17 +200,17 @@ def forget_attempt(queue: Any, message: Any) -> None:
 def queue_again(queue: Any, entry: Any) -> None:
     """Put a task into the queue as if it were new.
 
-    That takes an entry in DVC's git stash, which has the baseline and the name, and a message.
+    This needs an entry in DVC's git stash, with the baseline and the name, and a Celery message.
     """
     from dvc.repo.experiments.queue.tasks import run_exp
 
     about = {"baseline_rev": entry.baseline_rev, "name": entry.name, "branch": entry.branch}
     message = queue.stash.format_message(entry.head_rev or entry.baseline_rev, **about)
     queue.scm.set_ref(queue.stash.ref, entry.stash_rev, message=f"commit: {message}")
-    task: Any = run_exp  # of celery, which types do not know
+    task: Any = run_exp  # Celery has no type annotations
     queue.celery.signature(task.s(entry.asdict())).delay()
 
 
 def task_root(queue: Any) -> Path:
-    """Return the folder that has the folders of the queue's experiments."""
+    """Return the folder that contains the folders of the queue's experiments."""
     return Path(queue.wdir).parent

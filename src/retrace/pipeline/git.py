@@ -1,6 +1,6 @@
-"""All calls of git: commits and their files, uncommitted changes, DVC's experiment refs.
+"""Call git: commits and their files, uncommitted changes, DVC's experiment refs.
 
-Commands are plumbing where git has it. SETTINGS override a user's configuration where that would
+Plumbing commands are used where git has them. SETTINGS override a user's configuration that would
 change what the other commands print or do.
 """
 
@@ -25,7 +25,7 @@ SETTINGS = (
     "log.follow=false",
     "log.showSignature=false",
 )
-# The code of an experiment, as in its patch.
+# The code of an experiment; its code.patch covers the same files.
 CODE = ("src", "stages", str(settings.DVC_YAML), str(settings.PARAMS))
 EXPERIMENT = re.compile(r"(\w+) (\d+) refs/exps/(\w{2})/(\w{38})/(.+)")
 
@@ -53,47 +53,47 @@ def run(
     ended = _run(command, folder, env, stdin)
     if ended.returncode:
         message = " ".join(ended.stderr.decode(errors="replace").split())
-        raise RetraceError(f"git {command[0]} ended with {ended.returncode}: {message}")
+        raise RetraceError(f"git {command[0]} failed with exit code {ended.returncode}: {message}")
     return ended.stdout
 
 
 def output(*command: str) -> str | None:
-    """Return what git printed, stripped; None where it failed, as outside a repository."""
+    """Return what git printed, stripped; None if it failed, for example outside a repository."""
     printed = raw_output(*command)
     return None if printed is None else printed.decode(errors="replace").strip()
 
 
 def raw_output(*command: str, env: Mapping[str, str] | None = None) -> bytes | None:
-    """Return the bytes that git printed; None where it failed."""
+    """Return the bytes that git printed; None if it failed."""
     ended = _run(command, None, env)
     return None if ended.returncode else ended.stdout
 
 
 def head_commit() -> str | None:
-    """Return the commit that the work tree stands on.
+    """Return the commit that is checked out.
 
-    A running experiment's own commit does not exist yet: DVC makes it after the stages.
+    A running experiment has no commit of its own yet: DVC makes it after the stages.
     """
     return output("rev-parse", "--verify", "--quiet", "HEAD")
 
 
 def resolve_commit(name: str) -> str | None:
-    """Return the commit that git calls `name`: a branch, a tag, its first digits, HEAD~1."""
+    """Return the commit with this name: a branch, a tag, the first digits, or such as HEAD~1."""
     return output("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
 
 
 def has_commit(commit: str) -> bool:
-    """Return whether the repository has a commit, even where no branch leads to it."""
+    """Return whether the repository has a commit, even if it is on no branch."""
     return raw_output("cat-file", "-e", f"{commit}^{{commit}}") is not None
 
 
 def commit_time(rev: str) -> int:
-    """Return when a commit was made, in milliseconds since 1970; 0 without one."""
+    """Return when a commit was made, in milliseconds since 1970; 0 if there is no such commit."""
     return int(_format(rev, "%ct") or 0) * 1000
 
 
 def commit_message(rev: str) -> tuple[str, str]:
-    """Return a commit's date (year-month-day, its author's) and the first line of its message."""
+    """Return a commit's author date (year-month-day) and the first line of its message."""
     date, _, subject = _format(rev, "%ad %s").partition(" ")
     return date, subject
 
@@ -110,7 +110,7 @@ def commits_with(text: str, file: Path) -> list[str]:
 
 
 def read_file(rev: str, file: Path) -> bytes | None:
-    """Return what a file holds in a commit; None where the commit does not have it."""
+    """Return the content of a file in a commit; None if the commit does not have it."""
     return raw_output("cat-file", "blob", f"{rev}:./{file}")
 
 
@@ -135,7 +135,7 @@ def export(rev: str, *names: Path | str) -> Iterator[Path]:
 def uncommitted_patch() -> bytes:
     """Return how code and parameters differ from the last commit, as a patch for `git apply`.
 
-    New files are in it. It is bytes, since a source file may hold any.
+    New files are included. The patch is bytes, because a source file may contain any bytes.
     """
     present = [name for name in CODE if Path(name).exists()]
     with tempfile.TemporaryDirectory() as folder:
@@ -159,9 +159,10 @@ def experiments() -> list[ExperimentRef]:
 
 
 def init_sharing(folder: Path, origin: Path, env: Mapping[str, str] | None = None) -> None:
-    """Make `folder` a repository without commits that has all objects of `origin`'s.
+    """Make `folder` a repository without commits that has all objects of the repository `origin`.
 
-    Not a clone: a shallow one, as in CI, would lack the commits of DVC's experiments.
+    It is not a clone: a clone of a shallow repository, as in CI, would lack the commits of DVC's
+    experiments.
     """
     run("init", "--quiet", folder=folder, env=env)
     where = ("rev-parse", "--path-format=absolute", "--git-path", "objects")
@@ -172,7 +173,7 @@ def init_sharing(folder: Path, origin: Path, env: Mapping[str, str] | None = Non
 def check_out(
     folder: Path, commit: str, patch: bytes = b"", env: Mapping[str, str] | None = None
 ) -> None:
-    """Make `folder` hold a commit with a patch applied, and nothing else."""
+    """Make `folder` have a commit with a patch applied, and nothing else."""
     run("checkout", "--quiet", "--force", "--detach", commit, folder=folder, env=env)
     run("clean", "-ffdxq", folder=folder, env=env)
     if patch:
@@ -180,7 +181,7 @@ def check_out(
 
 
 def fetch_experiment(name: str, source: Path, target: Path) -> str | None:
-    """Copy a DVC experiment from one repository to another; return its commit, None without one."""
+    """Copy a DVC experiment to another repository; return its commit, or None if there is none."""
     pattern = f"refs/exps/*/*/{name}"
     ref = run("for-each-ref", "--format=%(refname)", pattern, folder=source).decode().strip()
     if not ref:
@@ -191,9 +192,9 @@ def fetch_experiment(name: str, source: Path, target: Path) -> str | None:
 
 
 def _format(rev: str, form: str) -> str:
-    """Return a commit in git's format, empty without one; the first line repeats its hash."""
+    """Return a commit in git's format `form`; empty if there is no such commit."""
     lines = output("rev-list", "-1", "--date=short", f"--format={form}", rev) or ""
-    return lines.partition("\n")[2]
+    return lines.partition("\n")[2]  # the first line repeats the commit's hash
 
 
 def _run(

@@ -1,4 +1,4 @@
-"""The pipeline as DVC declares it in dvc.yaml and records it in dvc.lock."""
+"""Read the pipeline: the stages that dvc.yaml declares, and the state that dvc.lock records."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -20,7 +20,7 @@ INVALID = (
     *(yaml.YAMLError, RecursionError),  # of the parser
     *(ValueError, AttributeError, TypeError, LookupError),  # of entries
 )
-MAX_DEPTH = 10_000  # brackets of a file or characters of a line: libyaml crashes beyond
+MAX_DEPTH = 10_000  # brackets in a file, or characters in a line: with more, libyaml can crash
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def stages(values: Mapping[str, Any], folder: Path = Path()) -> dict[str, Stage]
 
 
 def declared(folder: Path = Path()) -> dict[str, dict[str, Any]]:
-    """Return the stages of dvc.yaml as written, with each `${...}`. Raises DataError."""
+    """Return the stages of dvc.yaml as written, without replacing `${...}`. Raises DataError."""
     file = folder / settings.DVC_YAML
     with _validated(file):
         return _parsed(file.read_text(encoding="utf-8"))["stages"]
@@ -75,9 +75,9 @@ def names(folder: Path = Path()) -> list[str]:
 
 
 def choices(folder: Path = Path()) -> dict[str, str]:
-    """Return the parameters that choose an entry of a table, with the table: `model`, `models`.
+    """Return each parameter that chooses an entry of a table, with the table: model -> models.
 
-    dvc.yaml has such a pair as `models.${model}`. Raises DataError.
+    In dvc.yaml, this is written `models.${model}`. Raises DataError.
     """
     keys = [key for stage in declared(folder).values() for key in stage.get("params", [])]
     pairs = filter(None, map(CHOICE.fullmatch, keys))
@@ -85,7 +85,7 @@ def choices(folder: Path = Path()) -> dict[str, str]:
 
 
 def used_params(values: Mapping[str, Any], stages: Mapping[str, Stage]) -> overrides.Flat:
-    """Return the values that any of the stages reads, flat, without settings not chosen."""
+    """Return the values that any of the stages reads, flat; of a table only the chosen entry."""
     keys = dict.fromkeys(key for stage in stages.values() for key in stage.params)
     return overrides.select(values, keys)
 
@@ -96,9 +96,9 @@ def makers(graph: Mapping[str, Stage]) -> dict[str, str]:
 
 
 def locked(folder: Path = Path()) -> dict[str, Locked]:
-    """Return the stages of dvc.lock; none without the file.
+    """Return the stages of dvc.lock; none if the file does not exist.
 
-    Raises DataError if it is not valid, as after a merge with conflicts.
+    Raises DataError if it is not valid, for example after a merge with conflicts.
     """
     file = folder / LOCK
     if not file.exists():
@@ -116,9 +116,9 @@ def locked(folder: Path = Path()) -> dict[str, Locked]:
 
 
 def _parsed(text: str) -> Any:
-    """Parse plain values, as `yaml.safe_load` does, with the loader in C, ten times as fast.
+    """Parse plain values like `yaml.safe_load`, but ten times as fast, with the loader in C.
 
-    Raises YAMLError also if the text could be nested so deeply that libyaml would crash.
+    Also raises YAMLError if the text could be nested so deeply that libyaml would crash.
     """
     n_brackets = text.count("[") + text.count("{")
     longest_line = max(map(len, text.split("\n")))
@@ -129,7 +129,7 @@ def _parsed(text: str) -> Any:
 
 @contextmanager
 def _validated(file: Path) -> Iterator[None]:
-    """Turn errors of parsing `file`, or of missing entries, into DataError."""
+    """Turn errors from parsing `file`, or from invalid entries, into DataError."""
     try:
         yield
     except INVALID as error:

@@ -1,4 +1,4 @@
-"""Hashes of files: MD5 as DVC computes it, SHA-256, and where DVC's cache keeps a file."""
+"""Hash files: MD5 in DVC's way, SHA-256, and the path of a file in DVC's cache."""
 
 import hashlib
 import json
@@ -38,10 +38,10 @@ def digest(path: Path, algorithm: str) -> str:
 
 
 def stream_digest(file: IO[bytes], algorithm: str) -> str:
-    """Return the hash of what is left to read of an open file, as hexadecimal digits."""
+    """Return the hash of the rest of an open file, as hexadecimal digits."""
     return hashlib.file_digest(file, algorithm).hexdigest()  # pyright: ignore[reportArgumentType]
 
 
 def object_path(objects: Path, md5: str) -> Path:
-    """Return where DVC's cache keeps the file with this MD5; `objects` is its folder files/md5."""
+    """Return the path of a file in DVC's cache by its MD5; `objects` is the cache's files/md5."""
     return objects / md5[:2] / md5[2:]

@@ -1,4 +1,4 @@
-"""Which experiment this is: hashes of parameters, code and inputs, and the name DVC gave it."""
+"""Identify an experiment: hashes of its parameters, code and inputs, and DVC's name for it."""
 
 import hashlib
 import json
@@ -16,9 +16,9 @@ CODE = ("src/**/*.py", "stages/*.py", "dvc.yaml")
 def key(values: Mapping[str, Any], folder: Path = Path(), images: str | None = None) -> str:
     """Return the experiment's identity, 32 hexadecimal digits.
 
-    Two experiments have the same key if and only if their parameters and code are equal, and their
-    images where the data set is made of the user's own. `folder` is the repository. `images` is
-    the hash of data/images where it is known.
+    Two experiments have the same key if and only if their parameters and code are equal, and, for
+    the data set image_folder, their images. `folder` is the repository. `images` is the hash of
+    data/images, if it is known.
     """
     digest = hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode())
     for file in code(folder):
@@ -34,16 +34,16 @@ def code(folder: Path = Path()) -> list[Path]:
 
 
 def inputs(stage: str, values: Mapping[str, Any], deps: Mapping[str, str]) -> str:
-    """Return a hash of all that decides a stage's outputs, 32 hexadecimal digits.
+    """Return a hash of everything that determines a stage's outputs, 32 hexadecimal digits.
 
-    `values` are the parameters that the stage reads, `deps` the MD5 of each dependency by path.
+    `values` are the parameters that the stage reads; `deps` has the MD5 of each input by path.
     """
     text = json.dumps([stage, values, deps], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def dvc_experiment() -> dict[str, str]:
-    """Return DVC's name of the running experiment and its baseline commit, as tags.
+    """Return DVC's name for the running experiment and its baseline commit, as tags.
 
     The mapping is empty outside `dvc exp run`.
     """

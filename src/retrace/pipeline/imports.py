@@ -1,9 +1,10 @@
-"""Which code a stage depends on: what its script imports, against the `deps:` in dvc.yaml.
+"""Find the code that each stage's script imports, and compare it with the `deps:` in dvc.yaml.
 
-DVC does not follow imports, so deps that are written by hand go stale without a sign.
+DVC does not follow imports, so deps that are written by hand become stale unnoticed.
 `python -m retrace.pipeline.imports` writes them (`make deps`).
 
-retrace itself is no dependency: it watches a stage and decides no bit of what the stage makes.
+The engine (`src/retrace`) only records the stages and does not influence their outputs, so it is
+not a dependency of any stage.
 """
 
 import ast
@@ -24,7 +25,7 @@ Imports = Mapping[str, Iterable[str]]  # module -> the modules that it imports
 
 
 class StaleDep(NamedTuple):
-    """An entry that the `deps:` of a stage lack, or have though the stage does not import it."""
+    """A missing or superfluous entry in a stage's `deps:`."""
 
     stage: str
     entry: str
@@ -43,7 +44,7 @@ def packages() -> list[str]:
 
 
 def direct_imports(names: Iterable[str]) -> dict[str, set[str]]:
-    """Return, for each module of these packages, the modules of theirs that it imports."""
+    """Return, for each module of these packages, the modules of these packages that it imports."""
     import grimp
 
     imports = grimp.build_graph(*names, cache_dir=None)
@@ -51,7 +52,7 @@ def direct_imports(names: Iterable[str]) -> dict[str, set[str]]:
 
 
 def imported_by(source: str, imports: Imports) -> set[str]:
-    """Return the modules that the text of a script imports, late imports included."""
+    """Return the modules that a script's text imports, including imports inside functions."""
     modules = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom) and node.module:
@@ -62,7 +63,7 @@ def imported_by(source: str, imports: Imports) -> set[str]:
 
 
 def reachable(modules: Iterable[str], imports: Imports) -> set[str]:
-    """Return these modules and all that they import, directly or not."""
+    """Return these modules and all modules that they import, directly or indirectly."""
     seen: set[str] = set()
     left = list(modules)
     while left:
@@ -76,8 +77,8 @@ def reachable(modules: Iterable[str], imports: Imports) -> set[str]:
 def code_deps(script: str, declared: Iterable[str], imports: Imports) -> list[str]:
     """List the code that the stage of `script` depends on, as entries of `deps:`.
 
-    A folder or a path with `${...}` in `declared` stands for all files that it matches, as long
-    as the script reaches one of them: a templated path names the one file that is chosen.
+    A folder or a path with `${...}` in `declared` stands for all files that it matches, if the
+    script imports any of them: a path with `${...}` names the one file that is chosen.
     """
     source = Path(script).read_text(encoding="utf-8")
     files = {_file(module) for module in reachable(imported_by(source, imports), imports)}
@@ -97,12 +98,12 @@ def code_deps(script: str, declared: Iterable[str], imports: Imports) -> list[st
 
 
 def is_code(entry: str) -> bool:
-    """Tell whether an entry of `deps:` is code, and not data."""
+    """Return whether an entry of `deps:` is code, not data."""
     return entry.startswith(f"{SOURCE}/") or entry.endswith(".py")
 
 
 def stale_deps(stage: str, declared: Iterable[str], needed: Iterable[str]) -> list[StaleDep]:
-    """List how the code among a stage's `deps:` differs from what it needs."""
+    """List the differences between the code in a stage's `deps:` and the code that it needs."""
     listed = {entry for entry in declared if is_code(entry)}
     needed = set(needed)
     missing = [StaleDep(stage, entry, is_missing=True) for entry in sorted(needed - listed)]
@@ -130,7 +131,7 @@ def check() -> list[StaleDep]:
 
 
 def updated(text: str, imports: Imports) -> str:
-    """Return dvc.yaml's text with the code deps of each stage as they should be, data deps last."""
+    """Return dvc.yaml's text with corrected code deps for each stage, and data deps after them."""
     lines = text.splitlines(keepends=True)
     needed = {n: (code_deps(s, d, imports), d) for n, (s, d) in scripts().items()}
     for name, first, last in reversed(list(_deps_lines(text))):
@@ -166,7 +167,7 @@ def _file(module: str) -> str:
 
 
 def _is_empty_package(file: str) -> bool:
-    """Tell whether it is an `__init__.py` that runs nothing but its docstring."""
+    """Return whether the file is an `__init__.py` with no more than a docstring."""
     if not file.endswith("__init__.py"):
         return False
     return len(ast.parse(Path(file).read_text(encoding="utf-8")).body) <= 1

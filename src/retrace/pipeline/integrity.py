@@ -1,4 +1,4 @@
-"""Do files have the MD5 in dvc.lock? DVC hashes a file once and misses a bit that flips later."""
+"""Check files against dvc.lock, because DVC hashes a file only once and misses later corruption."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from retrace.pipeline import graph, hashing
 
 @dataclass(frozen=True)
 class ExpectedFile:
-    """The file at `path` should have this MD5; it belongs to `output`."""
+    """A file that should have this MD5; it belongs to `output`."""
 
     path: Path
     md5: str
@@ -20,10 +20,9 @@ class ExpectedFile:
 
 
 def check_inputs(read: Mapping[str, str], makers: Mapping[str, str]) -> None:
-    """Check that a stage reads what other stages wrote, by the MD5 of each file that it reads.
+    """Check that a stage reads what other stages wrote; `read` has the MD5 of each file it reads.
 
-    Raises DataError if it does not. A stage that is run by hand may read anything. Tracking needs
-    the hashes anyway.
+    Raises DataError if it does not. A stage that is run by hand, without DVC, is not checked.
     """
     if "DVC_STAGE" not in os.environ:
         return
@@ -34,46 +33,46 @@ def check_inputs(read: Mapping[str, str], makers: Mapping[str, str]) -> None:
             if expected not in (None, md5):
                 raise DataError(
                     f"{path}: damaged, or changed since {makers[path]} made it: its MD5 is {md5}, "
-                    f"in dvc.lock it is {expected}; `retrace verify --cache` shows how to repair "
-                    f"it, `dvc commit {makers[path]}` accepts a change"
+                    f"but dvc.lock records {expected}; `retrace verify --cache` shows how to "
+                    f"repair it, `dvc commit {makers[path]}` accepts a change"
                 )
 
 
 def claims(cache: Path) -> list[ExpectedFile]:
-    """List what dvc.lock claims of the outputs here, in the work tree and in DVC's cache.
+    """List the MD5 that dvc.lock records for each output in the workspace and in DVC's cache.
 
     `cache` is the cache's folder of objects.
     """
-    claims = []
+    expected = []
     for stage in graph.locked().values():
         for out, md5 in stage.outs.items():
-            claims += [ExpectedFile(Path(out), md5, out), *cached_claims(cache, out, md5)]
-    return [claim for claim in dict.fromkeys(claims) if claim.path.exists()]
+            expected += [ExpectedFile(Path(out), md5, out), *cached_claims(cache, out, md5)]
+    return [file for file in dict.fromkeys(expected) if file.path.exists()]
 
 
 def cached_claims(cache: Path, out: str, md5: str) -> list[ExpectedFile]:
-    """List what DVC's cache should have of an output: a file, or a folder's listing and files."""
-    claims = [ExpectedFile(hashing.object_path(cache, md5), md5.removesuffix(".dir"), out)]
-    if md5.endswith(".dir") and claims[0].path.exists():
-        claims += [
+    """List the files that DVC's cache should have of an output; for a folder, also its listing."""
+    expected = [ExpectedFile(hashing.object_path(cache, md5), md5.removesuffix(".dir"), out)]
+    if md5.endswith(".dir") and expected[0].path.exists():
+        expected += [
             ExpectedFile(hashing.object_path(cache, inside), inside, out)
-            for inside in _listed(claims[0].path)
+            for inside in _listed(expected[0].path)
         ]
-    return claims
+    return expected
 
 
-def actual_md5(claim: ExpectedFile) -> str:
+def actual_md5(file: ExpectedFile) -> str:
     """Return the MD5 of the file, or why it cannot be read."""
     try:
-        return hashing.md5(claim.path)
+        return hashing.md5(file.path)
     except OSError as error:
         return str(error.strerror)
 
 
-def n_bytes(claim: ExpectedFile) -> int:
+def n_bytes(file: ExpectedFile) -> int:
     """Return the size of a file, or of all files in a folder, in bytes."""
-    inside = [claim.path] if claim.path.is_file() else claim.path.rglob("*")
-    return sum(file.stat().st_size for file in inside if file.is_file())
+    inside = [file.path] if file.path.is_file() else file.path.rglob("*")
+    return sum(path.stat().st_size for path in inside if path.is_file())
 
 
 def _listed(listing: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""Metrics: whether more or less of one is better, and metrics files as DVC has them."""
+"""Tell whether a metric should be high or low, and read DVC's metrics files."""
 
 import json
 import re
@@ -18,17 +18,17 @@ MAXIMIZED = re.compile(r"(^|[^a-z0-9])(neg_\w+|\w+_per_(s|ms|seconds))$", re.IGN
 
 
 def is_minimized(name: str) -> bool:
-    """Return whether less of a metric is better, by its name."""
+    """Return whether a lower value of a metric is better, by its name."""
     return bool(MINIMIZED.search(name)) and not MAXIMIZED.search(name)
 
 
 def direction(name: str) -> Direction:
-    """Return the direction in which a metric is better, as Optuna calls it."""
+    """Return Optuna's optimization direction of a metric."""
     return "minimize" if is_minimized(name) else "maximize"
 
 
 def parse_metrics(content: bytes | str) -> dict[str, float]:
-    """Return the numbers of a JSON metrics file by dotted keys; none if it is not a table.
+    """Return the numbers of a JSON metrics file by dotted key; none if it is not an object.
 
     Raises ValueError if it is not JSON.
     """

@@ -1,4 +1,4 @@
-"""Parameters as `dvc exp run -S key=value` takes them: flat keys, and values in Hydra's grammar."""
+"""Convert parameters for `dvc exp run -S key=value`: dotted keys, and values in Hydra's grammar."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -9,18 +9,20 @@ from retrace.errors import ParamsError
 
 # A word that means the same to the shell, to Hydra's grammar and to YAML.
 WORD = re.compile(r"[A-Za-z_./][\w./+-]*", re.ASCII)
-NOT_WORDS = {"true", "false", "null", "nan", "inf"}  # in any case; no text to Hydra
+# Hydra does not read these as text, in upper or lower case.
+NOT_WORDS = {"true", "false", "null", "nan", "inf"}
 
 Flat = dict[str, Any]  # models.cnn.hidden -> 128
 
 
 def word(key: str, value: object) -> str:
-    """Return `value` in Hydra's grammar, without a character that means something to a shell.
+    """Return `value` in Hydra's grammar, without characters that are special to a shell.
 
-    Raises ParamsError if it would need quotes: a shell keeps those that a command printed.
+    Raises ParamsError if it would need quotes, which a shell does not remove from what `$(...)`
+    prints.
     """
     if not _is_plain(value):
-        problem = f"{key} is to be {value!r}, which -S cannot set without quotes"
+        problem = f"{key} cannot be set to {value!r} with -S, because the value needs quotes"
         raise ParamsError(f"{settings.PARAMS}: {problem}; edit the file instead")
     return literal(value)
 
@@ -41,7 +43,7 @@ def literal(value: object) -> str:
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "", *, keep_empty: bool = False) -> Flat:
-    """Return every value by its dotted key; an empty table is dropped, or kept as a value."""
+    """Return each value by its dotted key; an empty table is dropped, unless `keep_empty`."""
     flat: Flat = {}
     for key, value in values.items():
         if isinstance(value, dict) and (value or not keep_empty):

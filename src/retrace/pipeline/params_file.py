@@ -1,4 +1,4 @@
-"""Parameter files as DVC reads them: YAML 1.2, by the same parser."""
+"""Read parameter files with the parser that DVC uses, for YAML 1.2."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -37,7 +37,7 @@ def parse(content: bytes, path: Path = PARAMS) -> Values:
 
 
 def check(values: Values, changed: Iterable[str] = ()) -> None:
-    """Check the values with what is installed for that: the entry points `retrace.params`.
+    """Check the values with all installed checks: the entry points `retrace.params`.
 
     `changed` are keys whose tables are checked in depth. Raises ParamsError.
     """
@@ -46,28 +46,30 @@ def check(values: Values, changed: Iterable[str] = ()) -> None:
 
 
 def shorten(value: object) -> str:
-    """Return `value` as a message shows it, in at most 60 characters."""
+    """Return `value` for a message, in at most 60 characters."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _problem(key: object, value: object) -> str | None:
-    """Return what YAML allows and parameters do not: aliases and keys that aren't text.
+    """Return what is wrong with a value that YAML allows: an alias, or a key that is not a string.
 
-    A few lines with aliases can stand for billions of values.
+    A few lines with aliases can expand to billions of values.
     """
     seen: set[int] = set()
     left: list[Any] = [{key: value}]
     while left:
         node = left.pop()
         if id(node) in seen:
-            return "has an alias (*name) in it; write the values out, each in its own place"
+            return (
+                "contains a YAML alias (*name), which is not supported; repeat the values instead"
+            )
         seen.add(id(node))
         if isinstance(node, dict):
             for name in node:
                 if not isinstance(name, str):
-                    shown = shorten(name)
-                    return f"has the key {shown} in it; every key should be text, as in quotes"
+                    should = "every key should be a string; put it in quotes"
+                    return f"contains the key {shorten(name)}; {should}"
         children = node.values() if isinstance(node, dict) else node
         left += [child for child in children if isinstance(child, dict | list)]
     return None

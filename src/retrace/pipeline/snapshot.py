@@ -1,4 +1,4 @@
-"""A state of the pipeline: parameters, key and dvc.lock, if they are up to date together."""
+"""Read the state of the pipeline: parameters, key and dvc.lock, if dvc.lock is up to date."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from retrace.pipeline.metrics import parse_metrics
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A folder whose dvc.lock is up to date with its code and parameters."""
+    """The state of a folder whose dvc.lock is up to date with its code and parameters."""
 
     values: params_file.Values
     params: overrides.Flat  # those that a stage reads
@@ -22,7 +22,7 @@ class Snapshot:
 
 
 def read(folder: Path) -> Snapshot | None:
-    """Read a folder; None if dvc.lock is of other code or parameters, or lacks a stage."""
+    """Read a folder; None if dvc.lock lacks a stage, or is not up to date."""
     try:
         values = params_file.read(folder / settings.PARAMS)
         locked = graph.locked(folder)
@@ -47,7 +47,7 @@ def _is_up_to_date(
     locked: Mapping[str, graph.Locked],
     folder: Path,
 ) -> bool:
-    """Return whether dvc.lock has each stage with these parameters and files."""
+    """Return whether dvc.lock records each stage with these parameters and files."""
     outs: dict[str, str] = {}
     for name, stage in stages.items():
         entry = locked.get(name)

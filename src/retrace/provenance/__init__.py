@@ -1,4 +1,4 @@
-"""Provenance: which run made which bytes, where they are, and how to reproduce them.
+"""Provenance: which run made which file, where it is now, and how to reproduce it.
 
-run_index (runs by id and by bytes) -> resolve (names) -> lineage (trace) | reproduce, diff (verify)
+run_index (runs by id and by MD5) -> resolve (names) -> lineage (trace) | reproduce, diff (verify)
 """

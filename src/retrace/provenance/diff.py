@@ -1,4 +1,4 @@
-"""A run's outputs and metrics against those of its reproduction: a verdict for each."""
+"""Compare a run's outputs and metrics with those of its reproduction: a verdict for each."""
 
 import math
 import re
@@ -11,7 +11,7 @@ EXACT = ("download", "preprocess")  # stages whose bytes are equal on all device
 
 SAME, DIFFERS, MISSING, UNASKED = "same", "differs", "missing", "may differ"
 
-# A metric by step; by name where it has no step, as a summary metric.
+# A metric's value by step, or by name if it has no steps, such as a summary metric.
 Points = Mapping[int | str, float]
 Fact = str | Points  # the MD5 of a file, or a metric
 Facts = Mapping[tuple[str, str], Fact]  # (stage, path) -> MD5, (stage, metric) -> points
@@ -35,10 +35,11 @@ class OutputDiff:
 
 
 def compare_facts(then: Facts, now: Facts, tolerance: float | None = None) -> list[OutputDiff]:
-    """Compare all that either side has.
+    """Compare everything that either side has.
 
     `tolerance` is None for the same kind of device. On another kind, files and curves of the stages
-    after preprocess may differ, and the last values and summary metrics of scores by `tolerance`.
+    after preprocess may differ; final values and summary metrics of scores may differ by up to
+    `tolerance`.
     """
     rows = []
     for stage, what in dict.fromkeys([*then, *now]):
@@ -93,7 +94,7 @@ def _metric(
 
 
 def _final(points: Points) -> Points:
-    """Return the last step under one name: on another device training may stop at another epoch."""
+    """Keep only the last step: on another device, training may stop at another epoch."""
     last = max((point for point in points if isinstance(point, int)), default=None)
     final: dict[int | str, float] = {} if last is None else {"last": points[last]}
     return final | {point: value for point, value in points.items() if isinstance(point, str)}
@@ -111,7 +112,7 @@ def _finite(value: float) -> float:
 
 
 def _shown(one: float | None, other: float | None) -> tuple[str, str]:
-    """Return both in six digits, or in all digits where six are equal and the numbers are not."""
+    """Return both in six digits, or in all digits if they differ only after the sixth."""
     short = tuple("" if value is None else f"{value:.6g}" for value in (one, other))
     if short[0] == short[1] and one is not None and other is not None and not _is_same(one, other):
         return str(one), str(other)

@@ -1,4 +1,4 @@
-"""The history of a file or run as a tree: back to the raw data, and on to where its files are."""
+"""Trace a file or run as a tree: back to the raw data, and to the locations of its files now."""
 
 import json
 import os
@@ -27,15 +27,15 @@ CODE = ("src/", "stages/")
 
 @backend.mlflow_errors()
 def show(target: str, *, as_json: bool = False) -> None:
-    """Print what made the file `target`, or the bytes with this MD5.
+    """Print which run made the file `target`, or the file with this MD5.
 
-    Of a run, print what it made, where that is, and the commands that restore it. Raises
+    For a run, print its outputs, where they are, and the commands that restore them. Raises
     RetraceError if `target` is none of these, if no run made the file, or if the store does not
     answer.
     """
     index = RunIndex()
     file = Path(target)
-    if os.path.exists(file):  # noqa: PTH110 - False of what is too long for a name
+    if os.path.exists(file):  # noqa: PTH110 - False if the name is too long
         _show_file(index, _inside(file), hashing.md5(file), as_json=as_json)
     elif run := index.run(target):
         _show_run(index, run, as_json=as_json)
@@ -48,7 +48,7 @@ def show(target: str, *, as_json: bool = False) -> None:
 
 
 class Account:
-    """A tree of runs and their experiments, each described once, then "as above"."""
+    """A tree that describes each run and each experiment once, and then says "as above"."""
 
     def __init__(self, index: RunIndex) -> None:
         self.index = index
@@ -76,7 +76,7 @@ class Account:
                 continue
             maker = self.index.maker(path, md5, run.data.tags.get("mlflow.parentRunId"))
             makers |= {maker.info.run_id: maker} if maker else {}
-            unknown = "" if path == str(settings.IMAGES) else ", made by no run that MLflow knows"
+            unknown = "" if path == str(settings.IMAGES) else ", not produced by any run in MLflow"
             read[maker.info.run_id if maker else ""].append(
                 f"read {path}  {md5}{unknown if maker is None else ''}"
             )
@@ -121,20 +121,18 @@ class Account:
             f"in MLflow under {self.index.client.get_experiment(parent.info.experiment_id).name}"
         ]
         names += [f"key {tags['retrace.key']}"]
-        names += (
-            [f"DVC's {tags['dvc.exp_name']} on {tags.get('dvc.baseline_rev')}"]
-            if "dvc.exp_name" in tags
-            else []
-        )
-        return ", ".join(
-            names + ([f"committed as {tags['dvc.exp_rev']}"] if "dvc.exp_rev" in tags else [])
-        )
+        if "dvc.exp_name" in tags:
+            names += [f"DVC experiment {tags['dvc.exp_name']}"]
+            names += [f"based on commit {tags.get('dvc.baseline_rev')}"]
+        if "dvc.exp_rev" in tags:
+            names += [f"committed as {tags['dvc.exp_rev']}"]
+        return ", ".join(names)
 
     def _experiment(self, run: backend.Run) -> str:
         parent = self.index.parent(run)
         if parent is None:
             parent_id = run.data.tags.get("mlflow.parentRunId")
-            return f"of experiment run {parent_id}, which MLflow has no more"
+            return f"of experiment run {parent_id}, which was deleted from MLflow"
         name = f"of experiment {parent.info.run_name}, run {parent.info.run_id}"
         if parent.info.run_id in self.described:
             return f"{name}, as above"
@@ -166,29 +164,31 @@ def _show_file(index: RunIndex, path: str, md5: str, *, as_json: bool) -> None:
     )
     if own and own.info.run_id != run.data.tags.get("mlflow.parentRunId"):
         tree.add(
-            f"the workspace has it as of experiment {own.info.run_name}, run {own.info.run_id}"
+            "in the workspace it is a result of "
+            f"experiment {own.info.run_name}, run {own.info.run_id}"
         )
     _print(tree)
 
 
 def _unknown(index: RunIndex, path: str, md5: str) -> str:
-    """Return why no run made the file, and what to trace instead."""
-    problem = f"{path}: no run in {index.address} made these bytes, of MD5 {md5}"
+    """Return that no run made the file, and what to trace instead."""
+    problem = f"{path}: no run in {index.address} made this file (MD5 {md5})"
     for out, other in _locked().items():
         if (path == out and md5 != other) or (
             path.startswith(f"{out}/") and hashing.md5(Path(out)) != other
         ):
-            advice = f"dvc.lock has {out} with another, which `retrace trace {other}` traces"
-            return f"{problem}; {advice}{_pending()}"
+            lists = f"dvc.lock lists {out} with the MD5 {other}"
+            advice = f"`retrace trace {other}` traces that version"
+            return f"{problem}; {lists}; {advice}{_pending()}"
     if below := [out for out in _locked() if out.startswith(f"{path}/")]:
-        return f"{problem}; trace what is in it: {', '.join(below)}"
-    return f"{problem}; what a stage made can be traced{_pending()}"
+        return f"{problem}; trace the outputs in it: {', '.join(below)}"
+    return f"{problem}; only outputs of stages can be traced{_pending()}"
 
 
 def _show_run(index: RunIndex, run: backend.Run, *, as_json: bool) -> None:
     if not run.data.tags.keys() & {"retrace.key", "retrace.stage"}:
-        problem = "is no experiment's and no stage's; trace one of the runs below it"
-        raise RetraceError(f"run {run.info.run_id}: {problem}")
+        problem = "is neither an experiment nor a stage; trace one of its child runs"
+        raise RetraceError(f"run {run.info.run_id} {problem}")
     account = Account(index)
     tree = Tree(title(run))
     script: list[str] = []
@@ -206,7 +206,7 @@ def _show_run(index: RunIndex, run: backend.Run, *, as_json: bool) -> None:
     _print(tree)
     if script:
         print(
-            f"\n# To get them back, into {into}:",
+            f"\n# To restore them into {into}:",
             f"cd {shlex.quote(str(Path.cwd()))}",
             *script,
             sep="\n",
@@ -224,21 +224,21 @@ def _add_files(node: Tree, index: RunIndex, run: backend.Run, into: str) -> list
     script: list[str] = []
     lost: list[str] = []
     if not outs:
-        node.add("no file of it is known")
+        node.add("it has no recorded outputs")
     for path, md5 in outs.items():
         copies = locations.locate(index.client, Output(path, md5, run.info.run_id, rev), into)
-        node.add(f"{path}  {md5}  {', '.join(copies.names) or 'nowhere'}")
+        node.add(f"{path}  {md5}  {', '.join(copies.names) or 'not found'}")
         script += copies.commands
         lost += [] if copies.names else [path]
     if lost:
         commands = locations.reproduce_commands(index.client, run, rev)
-        remedy = "reproduced by:" if commands else "the commit of its code is gone"
-        script += [f"# nowhere: {', '.join(lost)}; {remedy}", *commands]
+        remedy = "to reproduce them:" if commands else "the commit of its code no longer exists"
+        script += [f"# not found: {', '.join(lost)}; {remedy}", *commands]
     return script
 
 
 def _circumstances(run: backend.Run) -> str:
-    """Return when, how long, by whom and on what a stage ran."""
+    """Return when and how long a stage ran, by whom and on which machine."""
     tags = run.data.tags
     began = datetime.fromtimestamp(run.info.start_time / 1000).astimezone()
     facts = [f"{began:%Y-%m-%d %H:%M:%S %z}"]
@@ -267,22 +267,23 @@ def _locked() -> dict[str, str]:
 
 
 def _inside(file: Path) -> str:
-    """Return the path as runs have it, relative to the repository."""
+    """Return the path as recorded in runs: relative to the repository."""
     path = Path(os.path.normpath(file.absolute()))
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def _pending() -> str:
     n = len(event_log.pending(event_log.folder()))
-    return (
-        f"; MLflow lacks {n} event logs: `retrace sync` uploads them, then try again" if n else ""
-    )
+    if not n:
+        return ""
+    logs = "1 event log is" if n == 1 else f"{n} event logs are"
+    return f"; {logs} not in MLflow yet: run `retrace sync`, then try again"
 
 
 def _print(tree: Tree) -> None:
-    """Print the tree; in a pipe no line is wrapped, and no text is markup."""
+    """Print the tree. Lines are not wrapped in a pipe, and text is never read as markup."""
     width = None if sys.stdout.isatty() else 10_000
     console = Console(width=width, markup=False, emoji=False, highlight=False)
-    with console.capture() as captured:  # Python prints it, so that a closed pipe ends in cli.main
+    with console.capture() as captured:  # printed below: rich itself exits if a pipe is closed
         console.print(tree)
     print(captured.get(), end="")

@@ -1,7 +1,8 @@
-"""Where a run's outputs are now, and the shell commands that restore them.
+"""Find where a run's outputs are now, and the shell commands that restore them.
 
-A location is named only after its bytes were read and had the right MD5: DVC and MLflow trust what
-they have. DVC's remote is slow to ask, so it is a "perhaps" where nothing nearer has the bytes.
+A location is listed only after its file was read and had the right MD5: DVC itself hashes a file
+only once and does not notice later corruption, and MLflow does not hash files. DVC's remote is slow
+to query, so it is only listed as a possible location ("perhaps") if no other location has the file.
 """
 
 import json
@@ -19,14 +20,14 @@ from retrace.pipeline import dvc_internals, git, graph, hashing
 from retrace.store import backend
 from retrace.system.redaction import redacted
 
-PATCH = "code.patch"  # the artifact with what differed from the commit
+PATCH = "code.patch"  # the artifact with uncommitted changes
 
 
 @dataclass(frozen=True)
 class Output:
     """A file or folder that a run made.
 
-    `rev` is the commit of the run's experiment, where DVC made one.
+    `rev` is the commit of the run's experiment, if DVC made one.
     """
 
     path: str
@@ -37,7 +38,7 @@ class Output:
 
 @dataclass(frozen=True)
 class Locations:
-    """Where bytes are, in words, and the commands that restore them; both empty if nowhere."""
+    """The names of an output's locations, and commands that restore it; both empty if lost."""
 
     names: list[str]
     commands: list[str]
@@ -66,13 +67,13 @@ def locate(client: backend.MlflowClient, output: Output, into: str) -> Locations
 
 
 def local_copy(path: str, md5: str) -> Path | None:
-    """Return a file with this MD5: the one at `path` in the work tree, else DVC's cache's."""
+    """Return a file with this MD5: at `path` in the work tree, else in DVC's cache."""
     here = Path(path)
     return here if here.is_file() and hashing.md5(here) == md5 else _object(md5)
 
 
 def download(client: backend.MlflowClient, output: Output, into: str) -> Path | None:
-    """Download an output from its run's artifacts; return None where it is not intact there."""
+    """Download an output from its run's artifacts; return None if it is not intact there."""
     above = None if "/" not in output.path else str(Path(output.path).parent)
     if output.path not in {artifact.path for artifact in client.list_artifacts(output.run, above)}:
         return None
@@ -85,7 +86,7 @@ def reproduce_commands(
 ) -> list[str]:
     """Return the commands that reproduce a stage's run in a work tree beside this one.
 
-    There are none where the commit of its code is gone.
+    There are none if the commit of its code no longer exists.
     """
     tags = run.data.tags
     tree = f"../again-{run.info.run_id[:8]}"
@@ -103,7 +104,7 @@ def reproduce_commands(
 
 
 def has_patch(client: backend.MlflowClient, run: backend.Run) -> bool:
-    """Return whether code or parameters of a run differed from its commit."""
+    """Return whether the code or parameters of a run differed from its commit."""
     return PATCH in {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
 
 
@@ -119,7 +120,7 @@ def _commit(output: Output) -> str | None:
 
 @cache
 def _outs(commit: str) -> Mapping[str, str]:
-    with git.export(commit) as folder, suppress(DataError):  # a merge that was committed half done
+    with git.export(commit) as folder, suppress(DataError):  # with a committed merge conflict
         return {
             path: md5 for stage in graph.locked(folder).values() for path, md5 in stage.outs.items()
         }
@@ -135,7 +136,7 @@ def _is_in_git(commit: str, output: Output) -> bool:
 def _objects(md5: str) -> dict[str, Path]:
     """Return where DVC's cache has each file, by its path in the folder (`.` for a file).
 
-    The mapping is empty where one is missing or damaged.
+    The mapping is empty if one is missing or damaged.
     """
     listing = _object(md5)
     if listing is None or not md5.endswith(".dir"):
@@ -154,7 +155,7 @@ def _object(md5: str) -> Path | None:
 
 @cache
 def _cache(folder: Path) -> Path:
-    """Return the cache's folder of objects, of the repository in `folder`: read once."""
+    """Return the folder of objects in the cache of the repository in `folder`; read it once."""
     return folder / dvc_internals.objects()
 
 
@@ -167,7 +168,7 @@ def _download(run: str, artifact: str, into: str) -> str:
     options = ["--run-id", run, "--artifact-path", artifact, "--dst-path", into]
     command = shlex.join(["mlflow", "artifacts", "download", *options])
     address = os.environ.get("MLFLOW_TRACKING_URI")
-    # An address with credentials is not shown: the user's shell has it in its environment.
+    # An address with credentials is not shown. The user's shell has it in its environment.
     if address and redacted(address) == address:
         return f"MLFLOW_TRACKING_URI={shlex.quote(address)} {command}"
     return command

@@ -1,4 +1,4 @@
-"""Models by a run's id or by a name in MLflow's registry, and their evaluations."""
+"""Find models by a run's id or by a name in MLflow's registry, and find their evaluations."""
 
 import re
 
@@ -12,13 +12,13 @@ from retrace.store.models import LoggedModel
 SCHEME = "models:/"
 NAMED = re.compile(rf"{SCHEME}(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[0-9]+))")
 EVALUATED = f"dvc.deps.{settings.WEIGHTS}"  # tag of a run with the MD5 of the weights that it read
-TESTED = f"dvc.deps.{settings.TEST}"  # the same of the test split
+TESTED = f"dvc.deps.{settings.TEST}"  # the same for the test split
 
 
 def resolve_model(name: str) -> LoggedModel:
     """Return the model called `name`: models:/name@alias, models:/name/version, or a run's id.
 
-    Raises RetraceError where there is none.
+    Raises RetraceError if there is none.
     """
     index = RunIndex()
     if name.startswith(SCHEME):
@@ -36,15 +36,18 @@ def resolve_model(name: str) -> LoggedModel:
 def model_of_run(index: RunIndex, run: backend.Run) -> LoggedModel:
     """Return the model of an experiment, or the one that a stage's run made or read.
 
-    Raises RetraceError where there is none.
+    Raises RetraceError if there is none.
     """
     name = f"run {run.info.run_id[:8]}"
     if folds.SUMMARY in run.data.tags:
-        raise RetraceError(f"{name}: sums up folds; name one of the runs below it, one a fold")
+        advice = "name one of its child runs (one per fold)"
+        raise RetraceError(f"{name} summarizes the folds of a cross-validation; {advice}")
     md5 = next(filter(None, map(_weights, _train_runs(index, run))), None)
     model = logged.by_weights(index.client, run.info.experiment_id, md5) if md5 else None
     if model is None:
-        todo = "`retrace sync` uploads what was trained here, `dvc repro --force train` trains it"
+        todo = (
+            "`retrace sync` uploads it if it was trained here, `dvc repro --force train` trains it"
+        )
         raise RetraceError(f"{name} ({run.info.run_name}): MLflow has no model of it; {todo}")
     return logged.complete(index.client, model)
 
@@ -71,7 +74,7 @@ def _weights(run: backend.Run) -> str | None:
 
 
 def _registered(index: RunIndex, name: str) -> LoggedModel:
-    """Return the model of this name in the registry. Raises RetraceError where there is none."""
+    """Return the model of this name in the registry. Raises RetraceError if there is none."""
     parts = NAMED.fullmatch(name)
     if parts is None:
         forms = "models:/name@alias or models:/name/version, such as models:/mnist@champion"
@@ -87,6 +90,7 @@ def _registered(index: RunIndex, name: str) -> LoggedModel:
     model = registry.model_id(version)
     if model is None:
         raise RetraceError(
-            f"{name}: no model of this pipeline is behind it; `retrace promote RUN` registers one"
+            f"{name} does not refer to a model of this pipeline; "
+            "`retrace promote RUN` registers one"
         )
     return logged.complete(index.client, model)

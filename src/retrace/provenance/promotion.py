@@ -1,4 +1,4 @@
-"""Give a run's model a name in MLflow's registry, unless the model that has the name is better."""
+"""Register a run's model in MLflow's registry, unless the model that has the alias is better."""
 
 import re
 
@@ -20,10 +20,10 @@ READ = (settings.TRAIN, settings.VALIDATION)
 def promote(run_id: str, alias: str, *, force: bool) -> None:
     """Register the model of the run whose id begins with `run_id`, and set `alias` to it.
 
-    Its name is the data set's, its tags record its origin. A second time nothing changes. Raises
-    RetraceError if the run has not finished, has no model, or its model was not evaluated; and,
-    without `force`, if the model that has the alias is better on the same test split, or was
-    tested on another.
+    Its name in the registry is that of the data set; its tags record its origin. Running it again
+    changes nothing. Raises RetraceError if the run has not finished, has no model, or its model was
+    not evaluated; and, without `force`, if the model that has the alias is better on the same test
+    split, or was tested on another one.
     """
     if not ALIAS.fullmatch(alias):
         wanted = "a word such as champion, but not latest, v1 or another version"
@@ -39,7 +39,7 @@ def promote(run_id: str, alias: str, *, force: bool) -> None:
         if fault := _fault(f"{name}@{alias}", present, tags):
             if not force:
                 raise RetraceError(
-                    f"run {run.info.run_id[:8]}: {fault}; --force promotes it all the same"
+                    f"run {run.info.run_id[:8]}: {fault}; --force promotes it anyway"
                 )
             print(f"forced: {fault}")
         known = (one for one in registry.versions(index.client, name) if _is_same(one, tags))
@@ -48,7 +48,7 @@ def promote(run_id: str, alias: str, *, force: bool) -> None:
         result += f", of run {version.tags['retrace.run'][:8]}"
         result += f", test accuracy {float(tags[ACCURACY]):.2%}"
         if present and present.version == version.version:
-            print(f"{result}; it was before, and nothing has changed")
+            print(f"{result}; it already was; nothing changed")
             return
         index.client.set_registered_model_alias(name, alias, str(version.version))
     before = f"before, it was version {present.version}" if present else "the alias is new"
@@ -59,14 +59,15 @@ def promote(run_id: str, alias: str, *, force: bool) -> None:
 
 
 def _finished(index: RunIndex, run_id: str) -> backend.Run:
-    """Find the run. Raises RetraceError where there is none, or it has not finished."""
+    """Find the run. Raises RetraceError if there is none, or if it has not finished."""
     run = index.run(run_id)
     if run is None:
-        advice = "give at least 6 of its digits, which `mlflow ui` shows"
-        raise RetraceError(f"run {run_id!r}: is no run's id in {index.address}; {advice}")
+        advice = "give at least 6 digits of its id, which `mlflow ui` shows"
+        raise RetraceError(f"run {run_id!r} was not found in {index.address}; {advice}")
     if run.info.status != "FINISHED":
         subject = f"run {run.info.run_id[:8]} ({run.info.run_name})"
-        raise RetraceError(f"{subject}: is {run.info.status}; only what FINISHED can be promoted")
+        advice = "only runs with status FINISHED can be promoted"
+        raise RetraceError(f"{subject}: is {run.info.status}; {advice}")
     return run
 
 
@@ -75,12 +76,13 @@ def _evaluated(
 ) -> backend.Run:
     """Return the run that tested the model.
 
-    It is one on the data of the `present` version, else the experiment's own, else the newest.
+    Prefer one with the test split of the `present` version, then the experiment's own, then the
+    newest.
     """
     evaluations = models.evaluations(index.client, model)
     if not evaluations:
         subject = f"run {run.info.run_id[:8]} ({run.info.run_name})"
-        raise RetraceError(f"{subject}: its model was not tested; `dvc repro evaluate` does it")
+        raise RetraceError(f"{subject}: its model was not tested; `dvc repro evaluate` tests it")
     own = (index.experiment(run) or run).info.run_id
 
     def priority(run: backend.Run) -> tuple[bool, bool]:
@@ -93,7 +95,7 @@ def _evaluated(
 def _tags(
     index: RunIndex, model: LoggedModel, run: backend.Run, evaluated: backend.Run
 ) -> dict[str, str]:
-    """Return the version's tags of its origin, named as those of runs."""
+    """Return tags with the version's origin, under the names that runs use."""
     trained = index.client.get_run(str(model.source_run_id))
     parent = index.experiment(run) or run
     tags = {f"dvc.deps.{part}": trained.data.tags.get(f"dvc.deps.{part}", "") for part in READ}
@@ -107,12 +109,12 @@ def _tags(
 
 
 def _fault(address: str, present: registry.ModelVersion | None, tags: dict[str, str]) -> str | None:
-    """Return why the present version should stay, if it should."""
+    """Return why the present version should keep the alias; None if it should not."""
     if present is None or _is_same(present, tags):
         return None
     current = f"{address} (version {present.version})"
     if ACCURACY not in present.tags or TESTED not in present.tags:
-        return f"{current} has no test accuracy, as retrace did not promote it"
+        return f"{current} has no test accuracy, because it was not promoted by retrace"
     if present.tags[TESTED] != tags[TESTED]:
         other, own = present.tags[TESTED][:8], tags[TESTED][:8]
         return f"{current} was tested on other data ({other}, not {own})"
@@ -125,5 +127,5 @@ def _fault(address: str, present: registry.ModelVersion | None, tags: dict[str, 
 
 
 def _is_same(version: registry.ModelVersion, tags: dict[str, str]) -> bool:
-    """Return whether the version has these weights, tested on these data."""
+    """Return whether the version has these weights, tested on this test split."""
     return all(version.tags.get(tag) == tags[tag] for tag in (WEIGHTS, TESTED))

@@ -1,4 +1,4 @@
-"""What MLflow has of a run to verify, and the same of its reproduction, as facts to compare."""
+"""Collect the outputs and metrics of a run, and those of its reproduction, for comparison."""
 
 import json
 import re
@@ -14,15 +14,16 @@ from retrace.provenance.diff import Facts
 from retrace.provenance.run_index import RunIndex
 from retrace.store import backend, cached_stages, folds
 
-# Metrics of the clock and the machine: never compared.
+# Times and system metrics differ in each run and are never compared.
 TIMED = re.compile(r"train_s|images_per_s|system/.*")
 
 
 @dataclass(frozen=True)
 class Record:
-    """A run to verify, its experiment's run `parent` (maybe itself), and the runs of its stages.
+    """A run to verify, the run `parent` of its experiment, and the runs of its stages.
 
-    `stages` are those to verify: all of the experiment, or the run's own.
+    For an experiment, `parent` is the run itself and all its `stages` are verified; for a stage's
+    run, only that stage.
     """
 
     run: backend.Run
@@ -39,7 +40,10 @@ class Record:
         return self.run is self.parent
 
     def own(self) -> list[backend.Run]:
-        """Return the experiment's own runs, all with its code: the run itself, then train's."""
+        """Return the runs of stages that ran for this experiment, and so with its code.
+
+        The run to verify comes first, then that of train.
+        """
         parent = self.parent.info.run_id
         runs = [
             run
@@ -59,19 +63,21 @@ def find_record(run_id: str) -> Record:
     index = RunIndex()
     run = index.run(run_id)
     if run is None:
-        advice = "give at least 6 of its digits, which `mlflow ui` shows"
-        raise RetraceError(f"run {run_id!r}: is no run's id in {index.address}; {advice}")
+        advice = "give at least 6 digits of its id, which `mlflow ui` shows"
+        raise RetraceError(f"run {run_id!r} was not found in {index.address}; {advice}")
     tags = run.data.tags
     if folds.SUMMARY in tags:
-        raise RetraceError(f"run {run_id}: sums up folds; verify the runs below it, one a fold")
+        advice = "verify one of its child runs (one per fold)"
+        raise RetraceError(f"run {run_id} summarizes the folds of a cross-validation; {advice}")
     if "retrace.key" not in tags and "retrace.stage" not in tags:
         raise RetraceError(
-            f"run {run_id}: is none of this pipeline's; `mlflow ui` shows those that are"
+            f"run {run_id} was not created by this pipeline; `mlflow ui` shows the runs that were"
         )
     parent = index.experiment(run)
     if parent is None:
+        lost = "and with it the key that identifies code and parameters"
         raise RetraceError(
-            f"run {run_id}: its experiment's run is no more in {index.address}, and with it the key"
+            f"run {run_id}: its experiment's run was deleted from {index.address}, {lost}"
         )
     made_by = {each.data.tags["retrace.stage"]: each for each in index.stages(parent)}
     stages = tuple(stage for stage in graph.names() if stage in made_by)
@@ -80,19 +86,22 @@ def find_record(run_id: str) -> Record:
         made_by |= {tags["retrace.stage"]: run}
     if not stages:
         raise RetraceError(
-            f"run {run_id}: MLflow knows none of its stages; `retrace sync` may tell it"
+            f"run {run_id}: MLflow has no runs of its stages; `retrace sync` may upload them"
         )
     for one in (run, *(made_by[stage] for stage in stages)):
         if one.info.status != "FINISHED":
             subject = f"run {one.info.run_id} ({one.info.run_name}): is {one.info.status}"
-            raise RetraceError(f"{subject}; only what FINISHED can be verified")
+            raise RetraceError(f"{subject}; only runs with status FINISHED can be verified")
     return Record(run, parent, made_by, stages)
 
 
 def recorded_facts(
     client: backend.MlflowClient, record: Record, makers: Mapping[str, str]
 ) -> Facts:
-    """Return what the run made and measured, and what it read of stages that are not verified."""
+    """Return the MD5s and metrics that the run recorded.
+
+    The inputs that it read from stages that are not verified are included.
+    """
     facts: dict[tuple[str, str], Any] = {}
     headlines: dict[str, str] = {}
     for stage in record.stages:
@@ -118,20 +127,26 @@ def recorded_facts(
 def reproduced_facts(
     record: Record, stages: Mapping[str, graph.Stage], logs: Mapping[str, list[Event]], tree: Path
 ) -> Facts:
-    """Return the same of the reproduction in `tree`, whose event logs are `logs` by stage."""
+    """Return the same facts of the reproduction in `tree`; `logs` has its event logs by stage."""
     facts: dict[tuple[str, str], Any] = {}
     makers = graph.makers(stages)
-    shown = ("headline", "experiment") if record.is_parent else ("headline",)
+    summaries = ("headline", "experiment") if record.is_parent else ("headline",)
     for stage in record.stages:
         read = (path for path in stages[stage].deps if makers.get(path, stage) not in record.stages)
         for path in (*read, *stages[stage].outs):
             if (tree / path).exists():
                 facts[makers[path], path] = hashing.md5(tree / path)
         for event in logs.get(stage, []):
-            places = {"metrics": [event.get("step")], "headline": shown}.get(event["kind"], ())
-            for name in filter(_is_compared, event["values"] if places else ()):
+            match event["kind"]:
+                case "metrics":
+                    points = (event.get("step"),)
+                case "headline":
+                    points = summaries
+                case _:
+                    continue
+            for name in filter(_is_compared, event["values"]):
                 facts.setdefault((stage, name), {}).update(
-                    dict.fromkeys(places, event["values"][name])
+                    dict.fromkeys(points, event["values"][name])
                 )
     return facts
 
@@ -139,9 +154,10 @@ def reproduced_facts(
 def device_change(
     record: Record, logs: Mapping[str, list[Event]], exact: tuple[str, ...]
 ) -> tuple[str, str] | None:
-    """Return the kinds of device then and now where a stage, or its training, had another one.
+    """Return the kinds of device then and now, of the first stage for which they differ.
 
-    Stages in `exact` give equal bytes on all devices and do not count.
+    None if they are equal. The stage train counts even if it is not verified. Stages in `exact`
+    give equal bytes on all devices and do not count.
     """
     for stage in dict.fromkeys((*record.stages, "train")):
         if stage in exact or stage not in logs or stage not in record.made_by:

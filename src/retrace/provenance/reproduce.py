@@ -1,8 +1,8 @@
-"""Reproduce a run in a temporary repository, from its code, parameters and own images.
+"""Reproduce a run in a temporary repository, from its code, parameters and images.
 
-Only git's objects, the images and the downloads, which are pinned by digest, come from the
-repository: no cache of DVC, no store of MLflow, none of their variables. The repository does not
-change, and however this ends, no file and no process stays behind.
+It shares only git's objects, the images and the downloads (pinned by digest) with this
+repository: not DVC's cache, the MLflow store, or any environment variable of theirs. This
+repository does not change. All files and processes are removed, however the reproduction ends.
 """
 
 import shutil
@@ -40,7 +40,7 @@ CONFIG = """\
 
 @dataclass(frozen=True)
 class Origin:
-    """Where code and parameters come from: a commit, and a patch with what was changed since."""
+    """The source of code and parameters: a commit, and a patch with the uncommitted changes."""
 
     commit: str
     patch: bytes = b""
@@ -51,9 +51,9 @@ class Origin:
 
 @contextmanager
 def temporary_repository() -> Iterator[Path]:
-    """Yield the root of a repository without commits that shares the objects of the one at hand.
+    """Yield the root of a temporary repository that shares the git objects of this one.
 
-    It is deleted afterwards.
+    It has no commits of its own, and is deleted afterwards.
     """
     with _interrupted_once():
         tree = Path(tempfile.mkdtemp(prefix="retrace-verify-")).resolve()
@@ -66,19 +66,19 @@ def temporary_repository() -> Iterator[Path]:
 
 
 def share_objects(tree: Path) -> None:
-    """Make `tree` a repository without commits that shares the objects of the one at hand."""
+    """Make `tree` a repository without commits that shares the git objects of this one."""
     try:
         git.init_sharing(tree, files.root(), _environment())
     except RetraceError:
         raise RetraceError(
-            f"{files.root()}: is no git repository; there is no code to reproduce a run from"
+            f"{files.root()} is not a git repository, so there is no code to reproduce a run from"
         ) from None
 
 
 def check_out_origin(tree: Path, origin: Origin) -> None:
-    """Make `tree` hold the code and parameters of `origin`, whatever it held before.
+    """Replace the files in `tree` by the code and parameters of `origin`.
 
-    Raises RetraceError where the commit is gone or the patch does not apply.
+    Raises RetraceError if the commit does not exist here or the patch does not apply.
     """
     environment = _environment()
     try:
@@ -90,32 +90,32 @@ def check_out_origin(tree: Path, origin: Origin) -> None:
 
 
 def restore_images(tree: Path, md5: str) -> None:
-    """Make `tree` have the images with this hash, from its commit or the work tree.
+    """Copy the images with this hash from the work tree to `tree`, unless its commit has them.
 
-    Raises RetraceError where neither has them.
+    Raises RetraceError if neither has them.
     """
     wanted = tree / settings.IMAGES
     here = files.root() / settings.IMAGES
     if wanted.exists() and hashing.md5(wanted) == md5:
         return
     if not here.exists() or hashing.md5(here) != md5:
-        problem = f"is not what the run read, which had the MD5 {md5}"
-        raise RetraceError(f"{settings.IMAGES}: {problem}; put those images back")
+        problem = f"has changed since the run, which read MD5 {md5}"
+        raise RetraceError(f"{settings.IMAGES} {problem}; restore those images")
     shutil.rmtree(wanted, ignore_errors=True)
     shutil.copytree(here, wanted)
 
 
 def repro(tree: Path, stages: Iterable[str], out: IO[str] | None = None) -> None:
-    """Run `stages` and those that they need in `tree`. What they print goes to stdout, or to `out`.
+    """Run `stages`, and the stages that they depend on, in `tree`.
 
-    Raises RetraceError where one of them fails.
+    Their output goes to stdout, or to `out`. Raises RetraceError if one of them fails.
     """
     (tree / ".dvc/config.local").write_text(CONFIG.format(folder=tree), encoding="utf-8")
     (tree / graph.LOCK).unlink(missing_ok=True)
     sys.stdout.flush()
     command = dvc_cli.command("repro", "--force", "--no-run-cache", "--no-commit", *stages)
     environment = _environment() | {MARK: str(tree)}
-    # A session of its own: Ctrl-C is for us, who end all of it.
+    # In a new session, so that Ctrl-C reaches only this process, which then ends all children.
     with subprocess.Popen(
         command,
         cwd=tree,
@@ -129,8 +129,8 @@ def repro(tree: Path, stages: Iterable[str], out: IO[str] | None = None) -> None
         finally:
             _end(tree)
     if code:
-        problem = f"`dvc repro` ended with {code} in the rebuilt folder"
-        raise RetraceError(f"{problem}, as said above: nothing to compare")
+        problem = f"`dvc repro` failed with exit code {code} in the temporary repository"
+        raise RetraceError(f"{problem} (see its output above), so there is nothing to compare")
 
 
 def event_logs(tree: Path) -> dict[str, list[Event]]:
@@ -140,12 +140,12 @@ def event_logs(tree: Path) -> dict[str, list[Event]]:
 
 
 def _environment() -> dict[str, str]:
-    """Return the environment without what leads to the user's stores or repository."""
+    """Return the environment without variables that point to the user's stores or repository."""
     return dvc_cli.environment("DVC_", "MLFLOW_", "GIT_")
 
 
 def _end(tree: Path) -> None:
-    """Kill every process that was started in `tree`, whatever its session or parent."""
+    """Kill every process that was started in `tree`, also in another session."""
     while left := [process for process in psutil.process_iter() if _is_of(process, tree)]:
         for process in left:
             process.kill()

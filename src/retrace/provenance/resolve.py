@@ -1,8 +1,8 @@
 """Resolve a name that a user types: the workspace, a DVC experiment, a commit, or an MLflow run.
 
-The result has its parameters, its metrics and the MD5 of all inputs and outputs. Git and DVC come
-first. They lack only the training time and the metrics that are computed with the figures. MLflow
-also has experiments that DVC has forgotten. Where it does not answer, its part is left out.
+The result has its parameters, its metrics and the MD5 of each input and output. Git and DVC are
+searched first; they lack only the training time and the metrics that are computed with the figures.
+MLflow also has experiments that were removed from DVC. If it does not answer, its part is left out.
 """
 
 import difflib
@@ -23,7 +23,7 @@ from retrace.provenance.run_index import RunIndex
 from retrace.store import backend, cached_stages, folds
 from retrace.system.redaction import redacted
 
-WORKSPACE = "workspace"  # as DVC calls it
+WORKSPACE = "workspace"  # DVC's name for it
 WANTED = (
     "`workspace`, an experiment (`dvc exp list`), a commit, branch or tag, "
     "or six digits or more of a run's id (`retrace leaderboard`)"
@@ -36,7 +36,7 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True)
 class NamedExperiment:
-    """An experiment under the `name` that was typed.
+    """An experiment, with the `name` that the user typed.
 
     `description` says what it is, `notes` what is wrong with it. Parameters are flat
     (`models.cnn.hidden`) and text, as in MLflow. `deps` and `outs` are MD5s by path.
@@ -52,19 +52,19 @@ class NamedExperiment:
 
 
 class Resolver:
-    """Looks up names. `away` says why MLflow does not answer, if so."""
+    """Looks up names. `unavailable` is the reason why MLflow does not answer, or empty."""
 
     def __init__(self) -> None:
-        self.away = ""
+        self.unavailable = ""
         self._index: RunIndex | None = None
         if backend.is_missing(backend.address()):  # a client would create it
-            self.away = f"MLflow: {redacted(backend.address())} does not exist"
+            self.unavailable = f"MLflow: {redacted(backend.address())} does not exist"
             return
         try:
             with backend.mlflow_errors():
                 self._index = RunIndex()
         except backend.StoreUnavailableError as error:
-            self.away = str(error)
+            self.unavailable = str(error)
 
     def resolve(self, name: str) -> NamedExperiment:
         """Return the experiment called `name`. Raises RetraceError unless there is exactly one."""
@@ -81,7 +81,7 @@ class Resolver:
         candidates = [*revs.values(), *([f"run {run.info.run_id}"] if run else [])]
         if len(candidates) > 1:
             advice = "give the commit, or more digits of the run's id"
-            raise RetraceError(f"{name}: may be {' or '.join(candidates)}; {advice}")
+            raise RetraceError(f"{name} is ambiguous: {' or '.join(candidates)}; {advice}")
         for rev, description in revs.items():
             with git.export(rev) as folder:
                 return self._from_tree(name, description, folder)
@@ -93,9 +93,9 @@ class Resolver:
     def read_output(
         self, named: NamedExperiment, path: Path, read: Callable[[Path], Answer]
     ) -> Answer | None:
-        """Return what `read` makes of an output of the experiment.
+        """Return what `read` returns for an output of the experiment.
 
-        None where neither the work tree, nor DVC's cache, nor MLflow's artifacts have it intact.
+        None if neither the work tree, nor DVC's cache, nor MLflow's artifacts have it intact.
         """
         md5 = named.outs.get(str(path))
         if md5 is None:
@@ -112,10 +112,10 @@ class Resolver:
         try:
             locked = graph.locked(folder)
         except DataError:
-            reason = f"has a damaged {graph.LOCK}; name another"
+            reason = f"has a damaged {graph.LOCK}; name another experiment"
             raise RetraceError(f"{name}: {description} {reason}") from None
         if not locked:
-            reason = f"has no {graph.LOCK}, so nothing was made there; `dvc repro` makes it"
+            reason = f"has no {graph.LOCK}, so it has no results; `dvc repro` creates it"
             raise RetraceError(f"{name}: {description} {reason}")
         current = _current(locked)
         ran = {
@@ -135,7 +135,7 @@ class Resolver:
         return self._with_metrics(bare, folder / settings.METRICS)
 
     def _with_metrics(self, named: NamedExperiment, file: Path) -> NamedExperiment:
-        """Add the metrics: from `file` where it is evaluate's output, else from where that is."""
+        """Add the metrics: from `file` if it is evaluate's output, else from another copy of it."""
         md5 = named.outs.get(str(settings.METRICS))
         notes = named.notes
         if md5 and file.exists() and hashing.md5(file) == md5:
@@ -143,8 +143,8 @@ class Resolver:
         else:
             metrics = self.read_output(named, settings.METRICS, _loaded) or {}
         if md5 and not metrics:
-            note = f"what evaluate made as {settings.METRICS} is nowhere: no figures of it"
-            notes = (*notes, note)
+            missing = "was not found in the workspace, DVC's cache or MLflow"
+            notes = (*notes, f"its {settings.METRICS} {missing}, so its metrics are missing")
         for path in map(str, WITH_METRICS):
             if md5 := named.outs.get(path):
                 run = self._ask(lambda index, path=path, md5=md5: index.maker(path, md5))
@@ -156,26 +156,26 @@ class Resolver:
         return replace(named, metrics=metrics, notes=notes)
 
     def _ask(self, question: Callable[[RunIndex], Answer]) -> Answer | None:
-        """Return MLflow's answer; None where it does not answer, now or at an earlier question."""
+        """Return MLflow's answer; None if it does not answer, now or at an earlier question."""
         if self._index is None:
             return None
         try:
             with backend.mlflow_errors():
                 return question(self._index)
         except backend.StoreUnavailableError as error:
-            self.away = str(error)
+            self.unavailable = str(error)
             self._index = None
             return None
 
     def _unknown(self, name: str) -> str:
         near = difflib.get_close_matches(name, [ref.name for ref in git.experiments()], n=1)
         meant = f"; did you mean {near[0]}?" if near else ""
-        away = f" ({self.away})" if self.away else ""
-        return f"nothing is called so{away}; should be {WANTED}{meant}"
+        unavailable = f" ({self.unavailable})" if self.unavailable else ""
+        return f"not found{unavailable}; should be {WANTED}{meant}"
 
 
 def _current(locked: Mapping[str, graph.Locked]) -> dict[str, graph.Locked]:
-    """Return the stages that read what those before them made.
+    """Return the stages of dvc.lock whose inputs are the outputs of the stages before them.
 
     The others are leftovers of another experiment.
     """
@@ -195,29 +195,31 @@ def _notes(
     locked: Mapping[str, graph.Locked], current: Mapping[str, graph.Locked], folder: Path
 ) -> Iterator[str]:
     if old := [stage for stage in locked if stage not in current]:
-        why = "did not run since a stage before made other files"
-        yield f"{', '.join(old)} {why}: left out; `dvc repro` runs the rest"
+        were, their, them = ("was", "its", "it") if len(old) == 1 else ("were", "their", "them")
+        why = "not rerun after the outputs of an earlier stage changed"
+        left_out = f"so {their} results are left out; `dvc repro` reruns {them}"
+        yield f"{', '.join(old)} {were} {why}, {left_out}"
     try:
         now = overrides.flatten(params_file.read(folder / settings.PARAMS))
     except ParamsError:
         return
     ran = [item for entry in current.values() for item in overrides.flatten(entry.params).items()]
     if others := sorted({key for key, value in ran if now.get(key) != value}):
-        what = "has other values than what ran, which are shown"
-        yield f"{settings.PARAMS} {what}: {', '.join(others)}"
+        changed = f"was changed after the run ({', '.join(others)})"
+        yield f"{settings.PARAMS} {changed}; the values of the run are shown"
 
 
 def _from_run(name: str, run: backend.Run, index: RunIndex) -> NamedExperiment:
-    """Return an experiment as MLflow has it.
+    """Return an experiment as recorded in MLflow.
 
-    Raises RetraceError where the run is neither an experiment's nor a stage's.
+    Raises RetraceError if the run is neither an experiment nor a stage.
     """
     parent = run if "retrace.key" in run.data.tags else index.parent(run)
     if parent is None or "retrace.key" not in parent.data.tags:
         what = (
-            "sums up folds; name a run below it"
+            "summarizes the folds of a cross-validation; name one of its child runs (one per fold)"
             if folds.SUMMARY in run.data.tags
-            else "is no experiment's"
+            else "is neither an experiment nor a stage"
         )
         raise RetraceError(
             f"{name}: run {run.info.run_id} {what}; `retrace leaderboard` lists experiments"
@@ -243,21 +245,21 @@ def _from_run(name: str, run: backend.Run, index: RunIndex) -> NamedExperiment:
 
 
 def _called(name: str, index: RunIndex) -> backend.Run | None:
-    """Return the experiment's run of this name. Raises RetraceError where there are several."""
-    if not name or "'" in name:  # what MLflow's filter can't ask for
+    """Return the experiment's run of this name. Raises RetraceError if there are several."""
+    if not name or "'" in name:  # MLflow's filters cannot search for these
         return None
     asked = f"attributes.run_name = '{name}' and tags.`retrace.key` LIKE '%'"
     runs = list(backend.search_runs(index.client, index.experiments, asked))
     if len(runs) > 1:
         ids = ", ".join(run.info.run_id for run in runs)
         raise RetraceError(
-            f"{name}: {len(runs)} runs in MLflow have this name, {ids}; give the id of one"
+            f"{name}: {len(runs)} runs in MLflow have this name: {ids}; give the id of one"
         )
     return runs[0] if runs else None
 
 
 def _artifact(index: RunIndex, path: str, md5: str, folder: str) -> Path | None:
-    """Download the file with this MD5 from any run's artifacts into `folder`."""
+    """Download the file with this MD5 into `folder`, from the artifacts of any run that has it."""
     got = (
         locations.download(index.client, Output(path, md5, run.info.run_id, None), folder)
         for run in index.makers(md5)
@@ -266,7 +268,7 @@ def _artifact(index: RunIndex, path: str, md5: str, folder: str) -> Path | None:
 
 
 def _stage_metrics(run: backend.Run | None) -> dict[str, float]:
-    """Return the metrics of a stage's run that experiments are compared by."""
+    """Return those metrics of a stage's run by which experiments are compared."""
     if run is None:
         return {}
     values = run.data.metrics

@@ -1,4 +1,4 @@
-"""Restore the code, parameters and images of a run into a folder, to the byte."""
+"""Restore the code, parameters and images of a run into a folder, byte for byte."""
 
 import tempfile
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ CODE = ("src/", "stages/")
 def restore(client: backend.MlflowClient, record: Record, tree: Path) -> Origin:
     """Write the code, parameters and images of the run into `tree`; return where they came from.
 
-    Raises RetraceError if nothing that is left of them has the experiment's key.
+    Raises RetraceError if no commit or patch that still exists has the experiment's key.
     """
     failed: list[str] = []
     for origin in dict.fromkeys(_origins(client, record)):
@@ -40,14 +40,14 @@ def restore(client: backend.MlflowClient, record: Record, tree: Path) -> Origin:
         if identity.key(values, tree) == record.parent.data.tags["retrace.key"]:
             return origin
         others = ", ".join(_others(record, values, tree)) or "a file that no stage depends on"
-        kept = "what was neither committed nor kept with the run cannot be rebuilt"
-        failed.append(f"{origin} is not what it ran, by {others}; {kept}")
-    nowhere = "has no commit, since it ran outside git; nothing says what its code was"
-    raise RetraceError(f"{record.name}: {failed[0] if failed else nowhere}")
+        lost = "changes that were neither committed nor saved with the run cannot be restored"
+        failed.append(f"{origin} differs from what the run used, in {others}; {lost}")
+    no_commit = "ran outside git, so its code was not recorded"
+    raise RetraceError(f"{record.name}: {failed[0] if failed else no_commit}")
 
 
 def _origins(client: backend.MlflowClient, record: Record) -> Iterator[Origin]:
-    """Yield the commits and patches that may have the code, the likeliest first."""
+    """Yield the commits and patches that may have the code, the most likely first."""
     for run in record.own():
         if commit := run.data.tags.get("mlflow.source.git.commit"):
             yield Origin(commit, _patch(client, run.info.run_id))

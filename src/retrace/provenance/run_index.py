@@ -1,4 +1,4 @@
-"""An index of MLflow's runs: by id, by the bytes that they made, by experiment."""
+"""Find runs in MLflow: by id, by the MD5 of an output, by experiment."""
 
 import re
 
@@ -8,11 +8,11 @@ from retrace.store import backend
 from retrace.system.redaction import redacted
 
 ID = re.compile(r"[0-9a-f]{6,32}")
-MADE = "retrace.made."  # and an MD5: tag of a run with the path of that output
+MADE = "retrace.made."  # with an MD5 appended: tag of a run, the path of that output
 
 
 class RunIndex:
-    """The runs of the MLflow store. Raises RetraceError where it does not answer."""
+    """The runs of the MLflow store. Raises RetraceError if it does not answer."""
 
     def __init__(self) -> None:
         self.address = redacted(backend.address())
@@ -21,9 +21,9 @@ class RunIndex:
         self._made: dict[str, list[backend.Run]] = {}
 
     def run(self, start: str) -> backend.Run | None:
-        """Return the run whose id begins with `start`, None without one.
+        """Return the run whose id begins with `start`; None if there is none.
 
-        Raises RetraceError where there are several.
+        Raises RetraceError if there are several.
         """
         if not ID.fullmatch(start):
             return None
@@ -33,18 +33,18 @@ class RunIndex:
         if len(runs) > 1:
             ids = ", ".join(run.info.run_id for run in runs)
             raise RetraceError(
-                f"{start}: so start the ids of {len(runs)} runs, {ids}; give more digits"
+                f"{start}: {len(runs)} run ids begin with these digits: {ids}; give more digits"
             )
         return runs[0] if runs else None
 
     def parent(self, run: backend.Run) -> backend.Run | None:
-        """Return the parent of a stage's run, which is its experiment's."""
+        """Return the parent of a stage's run, which is the run of its experiment."""
         return self.run(run.data.tags.get("mlflow.parentRunId", ""))
 
     def experiment(self, run: backend.Run) -> backend.Run | None:
         """Return a run's experiment: the run itself, or the parent of a stage's run.
 
-        An experiment's run may have a parent too, which sums up folds or a sweep.
+        An experiment's run may have a parent too, which summarizes folds or a sweep.
         """
         return run if "retrace.key" in run.data.tags else self.parent(run)
 
@@ -62,7 +62,7 @@ class RunIndex:
     def maker(self, path: str, md5: str, parent: str | None = None) -> backend.Run | None:
         """Return the oldest run that made these bytes.
 
-        Runs of the experiment `parent` go before others, then those that made them as `path`.
+        Runs of the experiment `parent` are preferred, then those that wrote them to `path`.
         """
 
         def distance(run: backend.Run) -> tuple[bool, bool]:
@@ -74,7 +74,7 @@ class RunIndex:
     def stages(self, run: backend.Run) -> list[backend.Run]:
         """Return an experiment's stages, its own or cached ones, in the pipeline's order.
 
-        Of a stage's run that is the run itself.
+        For a stage's run, return only that run.
         """
         tags = run.data.tags
         if "retrace.stage" in tags:

@@ -1,4 +1,4 @@
-"""What `retrace trace --json` prints: runs by id, files by path, as plain values."""
+"""Collect what `retrace trace --json` prints: runs by id and files by path, as plain values."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ Document = dict[str, Any]
 
 
 def file_document(index: RunIndex, path: str, md5: str, maker: backend.Run) -> Document:
-    """Return a file, the run `maker` that made it, and what that read, down to the raw data."""
+    """Return a file, the run `maker` that made it, and that run's inputs, back to the raw data."""
     runs: dict[str, Document] = {}
     left = [maker]
     while left:

@@ -1,4 +1,4 @@
-"""MLflow's store: a client, locks and timeouts, queries."""
+"""Use the MLflow store: a client, a lock, timeouts and queries."""
 
 import logging
 import os
@@ -33,13 +33,13 @@ REFUSED = {  # what to do if a server refuses, by MLflow's error code
         "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, which its admin gives you"
     ),
     "PERMISSION_DENIED": (
-        "ask its admin or the experiment's owner for EDIT on the MLflow experiment"
+        "ask its admin or the experiment's owner for EDIT permission on the MLflow experiment"
     ),
 }
 
 # MLflow has no index for the value of a tag, only for its name, which every run has. Statistics
 # from when the store was small are worse than none; dropping them changes the schema, so that open
-# connections, as `mlflow ui`'s, read the new ones.
+# connections, such as those of `mlflow ui`, read the new ones.
 TIDY = """
 CREATE INDEX IF NOT EXISTS retrace_tags ON tags (key, value);
 BEGIN;
@@ -52,14 +52,14 @@ PRAGMA wal_checkpoint (TRUNCATE);
 
 
 def is_missing(uri: str) -> bool:
-    """Return whether it is a missing file, which `client` would create."""
+    """Return whether the store is a database file that does not exist; `client` would create it."""
     return uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).exists()
 
 
 def lock() -> FileLock:
-    """Return the lock under which one process of the machine finds or creates something."""
+    """Return the lock that serializes find-or-create operations on this machine."""
     file = files.root() / ".retrace" / "mlflow.lock"
-    return FileLock(file.resolve(), timeout=LOCK_TIMEOUT_S)  # a link in the tree of a sweep's trial
+    return FileLock(file.resolve(), timeout=LOCK_TIMEOUT_S)  # a trial of a sweep has a link
 
 
 def client() -> MlflowClient:
@@ -97,7 +97,7 @@ def as_default_store() -> Iterator[None]:
 
 @contextmanager
 def mlflow_errors() -> Iterator[None]:
-    """Turn what MLflow or its server raises into an AwayError of one line."""
+    """Turn errors of MLflow or its server into a StoreUnavailableError with a one-line message."""
     try:
         yield
     except BrokenPipeError:  # of stdout
@@ -105,18 +105,21 @@ def mlflow_errors() -> Iterator[None]:
     except (MlflowException, SQLAlchemyError, requests.RequestException, ConnectionError) as error:
         reason = " ".join(str(error).partition("[SQL:")[0].split())[:300]
         is_file = address().startswith(SQLITE)
-        fix = "see whether its file can be written to" if is_file else "start it"
+        fix = "check that its file is readable and writable" if is_file else "start it"
         remedy = REFUSED.get(
-            getattr(error, "error_code", ""), f"{fix}, or name another in MLFLOW_TRACKING_URI"
+            getattr(error, "error_code", ""), f"{fix}, or set MLFLOW_TRACKING_URI to another store"
         )
         raise StoreUnavailableError(
-            redacted(f"MLflow: {reason}; {remedy}, and type this again")
+            redacted(f"MLflow: {reason}; {remedy}, then run the command again")
         ) from None
 
 
 @contextmanager
 def request_timeout(seconds: float) -> Iterator[None]:
-    """Give a server at least so long to answer, as it first passes files on to its own store."""
+    """Give a server at least `seconds` to answer.
+
+    It forwards files to its artifact store before it answers.
+    """
     name = "MLFLOW_HTTP_REQUEST_TIMEOUT"
     usual = os.environ[name]
     os.environ[name] = str(max(int(usual), int(seconds)))
@@ -127,7 +130,7 @@ def request_timeout(seconds: float) -> Iterator[None]:
 
 
 def warm_up() -> None:
-    """Open an existing database: the first query takes a second, mostly of imports."""
+    """Query an existing database once; the first query takes a second, mostly for imports."""
     uri = address()
     if uri.startswith(SQLITE) and not is_missing(uri):
         client().search_experiments(max_results=1)
@@ -147,16 +150,16 @@ def _create(database: Path) -> None:
     database.parent.mkdir(parents=True, exist_ok=True)
     with lock():
         if not database.exists():
-            # Two processes that migrate one file break it: create it aside, then rename it.
+            # Two processes that migrate the same file corrupt it: create another, then rename it.
             unfinished = database.with_name(f".{database.name}.{os.getpid()}")
             mlflow.MlflowClient(f"{SQLITE}{unfinished}").search_experiments()
             with closing(sqlite3.connect(unfinished)) as connection:
-                connection.execute("PRAGMA journal_mode = WAL")  # readers and a writer do not wait
+                connection.execute("PRAGMA journal_mode = WAL")  # readers do not block a writer
             unfinished.replace(database)
 
 
 def tidy(uri: str) -> None:
-    """Keep queries of a growing database quick. If it is busy, the next call will do."""
+    """Keep queries of a growing database fast. If it is busy, leave that to the next call."""
     if uri.startswith(SQLITE):
         with (
             suppress(sqlite3.OperationalError),
@@ -172,8 +175,8 @@ def experiment_of(client: MlflowClient, name: str) -> str:
         if experiment.lifecycle_stage == "deleted":
             client.restore_experiment(experiment.experiment_id)
         return experiment.experiment_id
-    # MLflow keeps the location forever, hence absolute: a queued experiment's folder is deleted.
-    # A server has its own.
+    # MLflow never changes the location. It is absolute, because a queued experiment's folder is
+    # deleted. A server chooses its own.
     location = None if is_served(client.tracking_uri) else (files.root() / "mlruns" / name).as_uri()
     return client.create_experiment(
         name, location, {"mlflow.experimentKind": "custom_model_development"}

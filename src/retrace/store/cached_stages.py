@@ -1,4 +1,4 @@
-"""Links from an experiment to the runs that made what DVC took from its cache."""
+"""Link experiments to the runs that made the outputs that DVC took from its cache."""
 
 import json
 from collections.abc import Mapping
@@ -16,11 +16,11 @@ FINISHED = "attributes.status = 'FINISHED'"
 
 
 def complete(client: MlflowClient, runs: Pair, start: Event, outs: Mapping[str, str]) -> None:
-    """Link the parent of a stage to the runs of the stages that DVC did not run.
+    """Link the parent of a stage, which made `outs`, to the runs of stages that DVC did not run.
 
-    The parent gets `retrace.cached.<stage>` and the summary metrics of the stages before it, found
-    by what the stage read, and of those after it that need not run again now that it has made
-    `outs`, found by what they would read. If DVC runs one of them, its own run replaces the link.
+    Set `retrace.cached.<stage>` and the summary metrics on the parent: for earlier stages, found by
+    the MD5 of the files that this stage read; and for later stages that DVC will not rerun, found
+    by the inputs that they will have. If DVC runs one of them, its own run replaces the link.
     """
     cached = upstream(client, runs.experiment, start["deps"], start["makers"])
     known = start["deps"] | outs
@@ -42,7 +42,7 @@ def complete(client: MlflowClient, runs: Pair, start: Event, outs: Mapping[str, 
 def upstream(
     client: MlflowClient, experiment: str, deps: Mapping[str, str], makers: Mapping[str, str]
 ) -> dict[str, Run]:
-    """Return the runs that made these dependencies, and theirs, and so on, by stage."""
+    """Return the runs that made these dependencies, those that made theirs, and so on, by stage."""
     runs: dict[str, Run] = {}
     for stage in dict.fromkeys(makers[path] for path in deps if path in makers):
         outs = {path: md5 for path, md5 in deps.items() if makers.get(path) == stage}
@@ -53,7 +53,7 @@ def upstream(
 
 
 def maker(client: MlflowClient, experiment: str, stage: str, outs: Mapping[str, str]) -> Run | None:
-    """Return the oldest run of `stage` that made these bytes."""
+    """Return the oldest finished run of `stage` that made these outputs."""
     tags = {"retrace.stage": stage} | {f"dvc.outs.{path}": md5 for path, md5 in outs.items()}
     return backend.first(client, [experiment], tags, FINISHED)
 

@@ -1,4 +1,4 @@
-"""DVC's experiments and the workspace as runs in MLflow, even if no stage ran for them."""
+"""Add DVC's experiments and the workspace to MLflow as runs, even if no stage ran for them."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -16,7 +16,7 @@ from retrace.system import machine
 
 
 def add_missing(client: MlflowClient) -> int:
-    """Add a parent run for each DVC experiment and the workspace; return how many were changed.
+    """Add a parent run for each DVC experiment and the workspace; return how many changed.
 
     Each gets `dvc.exp_rev` and links to the runs that made its files.
     """
@@ -44,7 +44,7 @@ def add_missing(client: MlflowClient) -> int:
 
 
 def _add(client: MlflowClient, state: Snapshot, refs: list[ExperimentRef], revs: set[str]) -> bool:
-    """Add or complete the parent run of a state; return False if it was complete."""
+    """Add or complete the parent run of a state; return False if it already was complete."""
     with backend.lock():
         experiment = backend.experiment_of(client, state.values["dataset"])
         run = backend.first(client, [experiment], {"retrace.key": state.key})
@@ -75,7 +75,7 @@ def _add(client: MlflowClient, state: Snapshot, refs: list[ExperimentRef], revs:
 
 
 def _start(state: Snapshot, ref: ExperimentRef | None) -> Event:
-    """Return what a stage's event log would begin with, for the parent run of a state."""
+    """Return an event like the first of a stage's event log, for the parent run of a state."""
     names = {"dvc.exp_name": ref.name, "dvc.baseline_rev": ref.baseline} if ref else {}
     folds = identity.key(state.values | {"fold": None}) if state.values["folds"] > 1 else None
     return {
@@ -93,8 +93,8 @@ def _start(state: Snapshot, ref: ExperimentRef | None) -> Event:
 def _ref(parent: Run | None, refs: list[ExperimentRef]) -> ExperimentRef | None:
     """Return the DVC experiment to name the parent after.
 
-    None if it has the name of one that only another clone has: two clones that share a store would
-    rename it in turns, forever.
+    None if the parent is already named after an experiment of another clone; otherwise two clones
+    that share a store would keep renaming it.
     """
     tags = parent.data.tags if parent else {}
     name = tags.get("dvc.exp_name")
@@ -106,7 +106,7 @@ def _ref(parent: Run | None, refs: list[ExperimentRef]) -> ExperimentRef | None:
 
 
 def _is_complete(parent: Run, makers: Mapping[str, Run | None]) -> bool:
-    """Return whether the parent has a run of each stage that MLflow has a maker of."""
+    """Return whether the parent is linked to a run for each stage whose outputs MLflow knows."""
     tags = parent.data.tags.keys()
     return all(
         tags & {f"retrace.run.{stage}", f"retrace.cached.{stage}"}

@@ -1,4 +1,4 @@
-"""Cross-validation as one run in MLflow: mean and spread over the folds that are done."""
+"""Summarize a cross-validation as one run in MLflow: mean and spread over the finished folds."""
 
 from statistics import fmean, stdev
 
@@ -7,15 +7,15 @@ from mlflow.entities import Run
 
 from retrace.event_log import Event
 
-TAG = "retrace.folds"  # of each fold's parent run: which folds belong together
-SUMMARY = "retrace.folds.summary"  # of the run above them
+TAG = "retrace.folds"  # tag of each fold's parent run: the same for folds of one cross-validation
+SUMMARY = "retrace.folds.summary"  # tag of the parent run of the folds
 
 
 def summarize(client: MlflowClient, experiment: str, start: Event) -> None:
     """Log mean and standard deviation of each metric of the folds to their summary run.
 
-    The metrics are `<metric>_mean` and `<metric>_spread`, the step is the number of folds done. The
-    folds' runs become children of the summary run.
+    The metrics are `<metric>_mean` and `<metric>_spread`; the step is the number of finished folds.
+    The folds' runs become children of the summary run.
     """
     query = f"tags.`{TAG}` = '{start['folds']}'"
     runs = client.search_runs([experiment], query, order_by=["start_time ASC"])

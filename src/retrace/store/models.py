@@ -1,7 +1,7 @@
-"""Models in MLflow: package one, log it, find it by the MD5 of its weights.
+"""Package models for MLflow, log them, and find them by the MD5 of their weights.
 
-How weights become a model that MLflow can serve is up to the pipeline: a function in the entry
-point group `retrace.packagers`, called as packager(weights, config, folder).
+The pipeline provides the function that turns weights into a model that MLflow can serve: an entry
+point in the group `retrace.packagers`, called as packager(weights, config, folder).
 """
 
 import shutil
@@ -16,7 +16,7 @@ from retrace import plugins
 from retrace.errors import DataError
 from retrace.store.runs import Pair
 
-MD5 = "retrace.md5"  # the tag with the MD5 of the weights, by which a model is found
+MD5 = "retrace.md5"  # tag of a model: the MD5 of its weights
 
 Packager = Callable[[Path, Path, Path], None]
 
@@ -25,9 +25,10 @@ def packager() -> Packager:
     """Import the installed packager. Raises DataError unless there is exactly one."""
     entries = plugins.entries("packagers")
     if len(entries) != 1:
-        names = ", ".join(entries) or "none"
+        found = ", ".join(entries) or "none"
         raise DataError(
-            f"retrace.packagers: needs one entry point, has {names}; `make env` installs"
+            "retrace.packagers: exactly one entry point must be installed, "
+            f"found: {found}; run `make env`"
         )
     (entry,) = entries.values()
     return entry.load()
@@ -36,20 +37,20 @@ def packager() -> Packager:
 def package(weights: Path, config: Path, folder: Path) -> None:
     """Write the model in MLflow's format to `folder`, atomically."""
     unfinished = folder.with_name(".model")
-    for left in (folder, unfinished):  # by an upload that was killed
+    for left in (folder, unfinished):  # by a killed upload
         shutil.rmtree(left, ignore_errors=True)
     packager()(weights, config, unfinished)
     unfinished.replace(folder)
 
 
 def complete(client: MlflowClient, model: str) -> LoggedModel:
-    """Return the model with this id. Raises DataError unless MLflow has all of it."""
+    """Return the model with this id. Raises DataError unless it was uploaded completely."""
     try:
         logged = client.get_logged_model(model)
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
-        raise DataError(f"model {model}: was deleted from MLflow; name another") from None
+        raise DataError(f"model {model}: was deleted from MLflow; name another model") from None
     if logged.status != LoggedModelStatus.READY:
         raise DataError(f"model {model}: its upload is incomplete; `retrace sync` completes it")
     return logged
@@ -83,14 +84,14 @@ def _own(client: MlflowClient, runs: Pair) -> LoggedModel | None:
 
 
 def add_output(client: MlflowClient, run: str, model: str) -> None:
-    """Add `model` to the outputs of `run`, unless it is one."""
+    """Add `model` to the outputs of `run`, unless it is already there."""
     outputs = client.get_run(run).outputs
     if model not in {output.model_id for output in (outputs.model_outputs if outputs else [])}:
         client.log_outputs(run, [LoggedModelOutput(model, 0)])
 
 
 def by_weights(client: MlflowClient, experiment: str, md5: str) -> str | None:
-    """Return the id of the oldest model with these weights."""
+    """Return the id of the oldest model with these weights; None if there is none."""
     order = [{"field_name": "creation_time", "ascending": True}]
     query = f"tags.`{MD5}` = '{md5}'"
     models = client.search_logged_models([experiment], query, max_results=1, order_by=order)

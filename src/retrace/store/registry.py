@@ -1,4 +1,4 @@
-"""MLflow's model registry: the versions of a model and their aliases."""
+"""Use MLflow's model registry: the versions of a model and their aliases."""
 
 import json
 import re
@@ -20,7 +20,7 @@ ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
 def version(
     client: MlflowClient, name: str, *, alias: str | None = None, number: str | None = None
 ) -> ModelVersion | None:
-    """Return the version of `name` with that alias or number, if there is one."""
+    """Return the version of `name` with this alias or number; None if there is none."""
     try:
         return (
             client.get_model_version_by_alias(name, alias)
@@ -45,13 +45,13 @@ def versions(client: MlflowClient, name: str) -> Iterator[ModelVersion]:
 
 
 def model_id(version: ModelVersion) -> str | None:
-    """Return the id of the version's model, None if no stage logged it."""
+    """Return the id of the version's model; None if no stage logged it."""
     match = MODEL.fullmatch(version.source or "")
     return match[1] if match else None
 
 
 def addresses(client: MlflowClient) -> list[str]:
-    """Return the addresses of all aliases, as `mlflow models serve` takes them."""
+    """Return the addresses of all aliases, in the form that `mlflow models serve` accepts."""
     return [
         f"models:/{model.name}@{alias}"
         for model in client.search_registered_models()
@@ -77,6 +77,6 @@ def add(
         *json.loads(model.tags.get(MLFLOW_MODEL_VERSIONS, "[]")),
         {"name": name, "version": version.version},
     ]
-    # The model's page shows this tag.
+    # The MLflow UI reads the versions of a model from this tag.
     client.set_logged_model_tags(model.model_id, {MLFLOW_MODEL_VERSIONS: json.dumps(listed)})
     return version

@@ -1,4 +1,4 @@
-"""One parent run for each experiment, one child run for each attempt at a stage, found by tags."""
+"""Find or create runs by tags: a parent per experiment, a child per attempt at a stage."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,12 +21,12 @@ class Pair:
     child: str
 
     def targets(self, event: Event) -> tuple[str, ...]:
-        """Return the runs that show an event: the parent only if it is a summary."""
+        """Return the runs that show an event: the child, and for a summary also the parent."""
         return (self.child, self.parent) if event.get("headline") else (self.child,)
 
 
 def pair(client: MlflowClient, start: Event) -> Pair:
-    """Find or create the runs of an event log, under the lock: two stages may share a parent."""
+    """Find or create the runs of an event log. This takes the lock: stages may share a parent."""
     with backend.lock():
         experiment = backend.experiment_of(client, start["dataset"])
         parent_id = parent(client, experiment, start)
@@ -78,7 +78,7 @@ def children(client: MlflowClient, experiment: str, parent: str, stage: str = ""
 
 
 def update_status(client: MlflowClient, experiment: str, parent: str) -> None:
-    """Set the parent's status from its children: RUNNING if any runs, else that of the newest.
+    """Set the parent's status from its children: RUNNING if any is, else that of the newest.
 
     Set `retrace.run.<stage>` to the newest run that finished the stage, else to the newest. A
     finished run replaces the link to another parent's run.
@@ -101,12 +101,12 @@ def update_status(client: MlflowClient, experiment: str, parent: str) -> None:
 
 
 def close_abandoned(client: MlflowClient) -> int:
-    """Close the RUNNING runs of this machine whose process is gone; return their number."""
+    """Close the RUNNING runs of this machine whose process no longer exists; return how many."""
     return sum(_close(client, run) for run in abandoned(client))
 
 
 def abandoned(client: MlflowClient) -> list[Run]:
-    """Return the RUNNING runs of this machine whose process is gone."""
+    """Return the RUNNING runs of this machine whose process no longer exists."""
     query = "attributes.status = 'RUNNING' and tags.`retrace.process` LIKE '%'"
     return [
         run
@@ -116,10 +116,10 @@ def abandoned(client: MlflowClient) -> list[Run]:
 
 
 def _close(client: MlflowClient, run: Run) -> bool:
-    """Set the run to KILLED; return False if it is another member's, whose own sync closes it."""
+    """Set the run to KILLED; return False if it belongs to a member whose own sync closes it."""
     try:
         client.set_tag(
-            run.info.run_id, "retrace.error", "its process is gone, and its event log as well"
+            run.info.run_id, "retrace.error", "its process and its event log no longer exist"
         )
     except MlflowException as error:
         if error.error_code != "PERMISSION_DENIED":

@@ -1,4 +1,4 @@
-"""A sweep as one run in MLflow, the parent of its trials, with the best trial's metric."""
+"""Show a sweep as one run in MLflow, the parent of its trials, with the best trial's metric."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,14 +10,15 @@ from retrace.store import backend
 from retrace.system import machine
 
 TAG = "retrace.sweep"  # tag of a trial's parent run: the sweep's name
-SUMMARY = "retrace.sweep.summary"  # of the run above them
-BEST = "retrace.sweep.best"  # tag of that run: the best trial's name; .<key>: a value of its
+SUMMARY = "retrace.sweep.summary"  # tag of the parent run of the trials
+# Tag of that run: the best trial's name; with .<key> appended: its value of a parameter.
+BEST = "retrace.sweep.best"
 
 
 def adopt(
     client: MlflowClient, experiment: str, parent: str, sweep: str, user: str, at: int
 ) -> None:
-    """Put a trial's parent run below the sweep's. Call it under the store's lock."""
+    """Make a trial's parent run a child of the sweep's run. Call it under the store's lock."""
     sweep_run = summary(client, experiment, sweep, user, at)
     client.log_batch(parent, tags=backend.tagged({TAG: sweep, "mlflow.parentRunId": sweep_run}))
 
@@ -37,7 +38,7 @@ def summary(client: MlflowClient, experiment: str, sweep: str, user: str, at: in
 
 
 def begin(dataset: str, sweep: str, space: Mapping[str, str], at: int) -> None:
-    """Create a run for the sweep, whose parameters are the search space."""
+    """Create the sweep's run, with the search space as its parameters."""
     client = backend.client()
     with backend.lock():
         experiment = backend.experiment_of(client, dataset)
@@ -54,7 +55,7 @@ def update(
     changes: Mapping[str, str],
     figure: Path | None,
 ) -> None:
-    """Log the best of `n` trials to the sweep's run: its name, metric and value; and the plot."""
+    """Log the best of `n` trials to the sweep's run (name, metric and value), and the plot."""
     client = backend.client()
     at = event_log.now()
     name, metric, score = best

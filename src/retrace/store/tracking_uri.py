@@ -1,4 +1,4 @@
-"""The address of MLflow's store, without importing MLflow, which takes a second or two."""
+"""Return the address of the MLflow store without importing MLflow, which takes a second or two."""
 
 import os
 
@@ -11,7 +11,7 @@ SQLITE = "sqlite:///"
 def address() -> str:
     """Return MLFLOW_TRACKING_URI, or a database in the main repository.
 
-    A file is absolute, for a queued experiment runs in a folder of its own.
+    The path of a database is absolute, because a queued experiment runs in a separate folder.
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}mlflow.db"
     if uri.startswith(SQLITE):

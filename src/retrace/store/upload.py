@@ -1,4 +1,4 @@
-"""Upload an event log to MLflow, as it grows or at once. A second upload changes nothing.
+"""Upload an event log to MLflow, as it grows or at once. Uploading it again changes nothing.
 
 Runs are found by their tags before they are created; all entries have the times of the event log.
 """
@@ -22,9 +22,9 @@ from retrace.system.redaction import redacted
 
 MAX_METRICS, MAX_PARAMS, MAX_TAGS = 1000, 100, 100  # per batch: MLflow's limits
 ANSWER_S = float(backend.ANSWER_S)
-LOCAL_S = 120.0  # for a local database, which can only be busy
+LOCAL_S = 120.0  # for a local database, in case it is busy
 BYTES_PER_S = 1e6  # of the slowest connection to a server
-STORED_PER_S = 1e7  # of the slowest artifact store, during which a server does not answer
+STORED_PER_S = 1e7  # of the slowest artifact store, which a server waits for
 SPLITS = {
     str(settings.TRAIN): "training",
     str(settings.VALIDATION): "validation",
@@ -117,8 +117,8 @@ class Upload:
     ) -> None:
         """Package and log the model.
 
-        If it cannot be packaged, as by other code than trained it, `advance` fails only after
-        uploading all else, so that the run does not stay RUNNING.
+        If packaging fails, for example because the code has changed since training, `advance`
+        raises only after everything else has been uploaded, so that the run does not stay RUNNING.
         """
         packaged = event_log.copies(self.path) / "model"
         try:
@@ -152,7 +152,7 @@ class Upload:
                 folds.summarize(client, runs.experiment, self.start)
 
     def _log_model_metrics(self, client: MlflowClient, runs: runs_of.Pair, end: Event) -> None:
-        """Log the stage's summary metrics for the model too, with the split that they are of."""
+        """Log the stage's summary metrics for the model too, with the split that was measured."""
         md5 = (self.start["deps"] | end.get("outs", {})).get(str(settings.WEIGHTS))
         model = models.by_weights(client, runs.experiment, md5) if md5 and self.headline else None
         if model is None:
@@ -171,7 +171,10 @@ class Upload:
 
 
 def finish(path: Path, announce: Announce = lambda _: None) -> bool:
-    """Upload the event log of a stage that is over; return False if another process is at it."""
+    """Upload the event log of an ended stage.
+
+    Return False if another process is already uploading it.
+    """
     with processes.try_lock(path) as free:
         if not free or not path.exists():
             return False
@@ -189,7 +192,7 @@ class _StoppedError(Exception):
 
 
 def try_finish(path: Path, announce: Announce = lambda _: None) -> tuple[bool, str | None]:
-    """Call `finish`; return whether it uploaded, and why MLflow refused, if it did."""
+    """Call `finish`; return whether it uploaded, and why it failed, or None."""
     try:
         return finish(path, announce), None
     except (_StoppedError, ConnectionError):
@@ -201,7 +204,7 @@ def try_finish(path: Path, announce: Announce = lambda _: None) -> tuple[bool, s
 
 
 def leftovers(folder: Path, stop: Callable[[], bool]) -> None:
-    """Upload the event logs that killed stages and dead servers left, until `stop` returns True."""
+    """Upload the event logs left by killed stages or server failures, until `stop` returns True."""
 
     def announce(_: float = 0.0) -> None:
         if stop():
@@ -210,7 +213,7 @@ def leftovers(folder: Path, stop: Callable[[], bool]) -> None:
     with suppress(_StoppedError):
         for path in filter(event_log.is_over, event_log.pending(folder)):
             announce()
-            try_finish(path, announce)  # refused ones stay pending; `retrace sync` says why
+            try_finish(path, announce)  # if it fails, `retrace sync` says why
 
 
 def is_local() -> bool:
@@ -248,7 +251,7 @@ def _log_metrics(client: MlflowClient, runs: runs_of.Pair, events: list[Event]) 
 
 
 def _log_datasets(client: MlflowClient, runs: runs_of.Pair, start: Event) -> None:
-    """Log the splits that the stage reads as data sets of both runs, with DVC's MD5 as digest."""
+    """Log the splits that the stage reads as datasets of both runs, with DVC's MD5 as digest."""
     logged = []
     for path, context in SPLITS.items():
         md5 = start["deps"].get(path)
