@@ -1,4 +1,4 @@
-"""The five stages as one bare script: one process, imports once, no graph, no tracking."""
+"""Run the five stages as one script: one process, each import once, no graph, no tracking."""
 
 import importlib.util
 import sys

@@ -233,7 +233,7 @@ def draw(measured: dict[str, Measured]) -> None:
         ratio = measured[row.name].ratio
         axes.barh(height, ratio - 1, 0.6, left=1, color=style.COLORS[row.kind == SAME_ACCURACY])
         axes.plot([row.target] * 2, [height - 0.4, height + 0.4], color=style.DARK_COLORS[0], lw=2)
-        # The number stands beside the bar, but not across the target's mark.
+        # The number is beside the bar, but does not overlap the target's mark.
         beside = max(ratio, row.target if ratio < row.target < 1.4 * ratio else 1)
         axes.text(beside * 1.07, height, f"{ratio:.1f}", va="center")
     least = min(1.0, *(0.8 * measured[row.name].ratio for row in rows))

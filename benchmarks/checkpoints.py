@@ -1,7 +1,7 @@
 """Measure the cost of checkpoints: train params.yaml's recipe with and without them, in turns.
 
-Each save is timed, too. Trains in a temporary clone of the working tree under .retrace/, while
-nothing else runs on the machine.
+Each save is timed, too. Trainings run in a temporary clone of the working tree under .retrace/.
+Nothing else should run on the machine.
 """
 
 import json
@@ -16,7 +16,7 @@ from table import Figure
 from retrace import errors
 from retrace.pipeline import params_file
 
-LIMIT = 2.0  # per cent of training
+LIMIT = 2.0  # percent of the training time
 
 # Runs the stage, and writes how long training and each of its saves took, in seconds.
 SCRIPT = """
@@ -46,7 +46,7 @@ runpy.run_path("stages/train.py", run_name="__main__")
 
 
 def figures(clone: Clone, n: int) -> list[Figure]:
-    """Run `n` trainings of each kind, in turns, and return their figures."""
+    """Run `n` trainings of each kind in turns, and return the figures."""
     seconds: dict[str, list[float]] = {"with": [], "without": []}
     saves: list[list[float]] = []
     for turn in range(n):
@@ -64,23 +64,25 @@ def figures(clone: Clone, n: int) -> list[Figure]:
         Figure("training with checkpoints", median(seconds["with"]), "s", n),
         Figure("training without", plain, "s", n),
         Figure(
-            "the first by the second, medians",
+            "extra time with checkpoints, medians",
             100 * (median(seconds["with"]) / plain - 1),
             "%",
             n,
             LIMIT,
         ),
-        Figure("saves of a training", median(map(len, saves)), "", n),
+        Figure("saves per training", median(map(len, saves)), "", n),
         Figure(
             "a save", 1000 * median(each for saved in saves for each in saved or [0.0]), "ms", n
         ),
-        Figure("all saves by the training that they are of", share, "%", n, LIMIT),
+        Figure("all saves of a training, relative to its time", share, "%", n, LIMIT),
     ]
 
 
 def main() -> None:
     parser = ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--n", type=int, default=5, help="trainings of each kind; %(default)s")
+    parser.add_argument(
+        "--n", type=int, default=5, help="trainings of each kind (default: %(default)s)"
+    )
     n = parser.parse_args().n
     with table.place() as folder:
         clone = Clone(folder / "clone", params_file.read()["dataset"])

@@ -1,10 +1,10 @@
-"""Measure trainings on one GPU, in some minutes: `python benchmarks/gpu.py --write`.
+"""Measure trainings on one GPU, in a few minutes: `python benchmarks/gpu.py --write`.
 
 Train each recipe in one process. The first training is a warm-up: kernels are chosen, memory is
-allocated. The others measure the time, the accuracy and the bits, which have to be the same each
-time. They take turns with trainings by the fastest kernels. A second process has to give the same
-bits. Data in this repository's DVC cache is reused. `--write` puts the table into docs/gpu.md and
-all numbers into benchmarks/gpu.json.
+allocated. The others measure the time and the accuracy, in turns with trainings that use the
+fastest kernels; their weights have to be bit-identical, also to those of a second process. Data in
+this repository's DVC cache is reused. `--write` writes the table to docs/gpu.md and all numbers to
+benchmarks/gpu.json.
 """
 
 import json
@@ -31,16 +31,16 @@ TOP = (
     "target",
     "measured",
     "test accuracy",
-    "the same bits",
-    "deterministic kernels cost",
+    "bit-identical",
+    "cost of deterministic kernels",
 )
 TIMES = 3
-COST = 0.10  # of the training's time, at most
+COST = 0.10  # maximum, as a share of the training's time
 
 
 @dataclass(frozen=True)
 class Row:
-    """A recipe, its target time in seconds, and the test accuracy below which no time counts."""
+    """A recipe, its target time in seconds, and the test accuracy that it has to reach."""
 
     name: str
     recipe: str
@@ -48,22 +48,22 @@ class Row:
     stretch: float
     reaches: float = 0.0
     changes: dict[str, Any] = field(default_factory=dict)  # of the recipe
-    cold: bool = False  # the whole stage, from its command to its end
+    cold: bool = False  # measure the whole stage, from its command to its end
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Of a row."""
+    """The measurements of a row."""
 
     seconds: float
-    free_s: float  # with the quickest kernels; 0 where that was not asked
+    free_s: float  # with the fastest kernels; 0 if not measured
     accuracy: float
-    weights: list[str]  # SHA-256, of each training that should give the same
+    weights: list[str]  # SHA-256 for each training; all should be equal
     where: str  # GPU and commit
-    is_recorded: bool  # the step, as a graph
+    is_recorded: bool  # whether the step was captured as a CUDA graph
 
     def verdict(self, row: Row) -> str:
-        """Whether it is as fast as it should be, as good, and the same at every time."""
+        """Whether it reaches time and accuracy, with bit-identical weights each time."""
         wrong = len(set(self.weights)) > 1 or self.accuracy < row.reaches or self.cost > COST
         if wrong or not self.is_recorded or self.seconds > row.target:
             return "MISSED"
@@ -71,7 +71,7 @@ class Measured:
 
     @property
     def cost(self) -> float:
-        """Of deterministic kernels, as a share of the time without."""
+        """The cost of deterministic kernels, as a share of the time without them."""
         return self.seconds / self.free_s - 1 if self.free_s else 0.0
 
 
@@ -88,7 +88,7 @@ ROWS = (
 
 
 def prepared(folder: Path, row: Row) -> Clone:
-    """A clone with the parameters of the row's recipe, and its data."""
+    """Return a clone with the parameters of the row's recipe, and its data."""
     values = recipes.load(row.recipe).values | row.changes
     clone = Clone(folder / f"{ROWS.index(row)}", values["dataset"])
     clone.run("dvc", "cache", "dir", "--local", str(files.root() / ".dvc" / "cache"))
@@ -128,7 +128,7 @@ def _line(row: Row, measured: Measured | None) -> str:
         return line(row.name, target, "not measured", "", "", "")
     same = f"{'yes' if len(set(measured.weights)) == 1 else 'NO'}, n = {len(measured.weights)}"
     cost = f"{measured.cost:.1%}" if measured.free_s else ""
-    plain = "" if measured.is_recorded else ", by plain steps"
+    plain = "" if measured.is_recorded else ", without CUDA graph"
     return line(
         row.name,
         target,
@@ -140,7 +140,7 @@ def _line(row: Row, measured: Measured | None) -> str:
 
 
 def write(measured: dict[str, Measured]) -> None:
-    """Write what was measured to the page and the record."""
+    """Write the measurements to the page and the record."""
     RECORD.write_text(
         json.dumps({name: asdict(each) for name, each in measured.items()}, indent=1) + "\n",
         encoding="utf-8",
@@ -161,18 +161,19 @@ def main() -> None:
 
     parser = ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument(
-        "--only", nargs="+", metavar="WORD", help="rows whose names have one of these words"
+        "--only", nargs="+", metavar="WORD", help="only rows whose names contain one of these words"
     )
-    parser.add_argument("--write", action="store_true", help=f"{PAGE} and the record too")
+    parser.add_argument("--write", action="store_true", help=f"also write {PAGE} and the record")
     args = parser.parse_args()
     rows = [row for row in ROWS if not args.only or any(word in row.name for word in args.only)]
     if not rows:
         names = ", ".join(row.name for row in ROWS)
-        raise RetraceError(f"--only {' '.join(args.only)}: no such row; there are {names}")
+        raise RetraceError(
+            f"--only {' '.join(args.only)}: no row has these words; the rows are {names}"
+        )
     if not torch.cuda.is_available():
         raise RetraceError(
-            "torch sees no GPU here, so that nothing is measured; "
-            "run this on a machine that has one"
+            "torch sees no GPU here, so nothing is measured; run this on a machine with a GPU"
         )
     measured = recorded()
     head(*TOP)

@@ -80,7 +80,7 @@ def nothing(folder: Path, n: int) -> Iterator[Figure]:
     )
     yield Figure("`dvc repro` with nothing to do", ours, "s", n)
     yield Figure("the same, of five stages that copy a file", least, "s", n)
-    yield Figure("`dvc repro` with nothing to do, over those", ours - least, "s", n, target=0.25)
+    yield Figure("`dvc repro` with nothing to do, minus those", ours - least, "s", n, target=0.25)
 
 
 def stages(folder: Path, n: int) -> Iterator[Figure]:
@@ -94,7 +94,7 @@ def stages(folder: Path, n: int) -> Iterator[Figure]:
     )
     yield Figure("the five stages, one epoch", whole, "s", n)
     yield Figure("one bare script", bare, "s", n)
-    yield Figure("the five stages over one bare script", whole - bare, "s", n, target=5)
+    yield Figure("the five stages, minus one bare script", whole - bare, "s", n, target=5)
 
 
 def training(folder: Path, n: int) -> Iterator[Figure]:

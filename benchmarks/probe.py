@@ -3,8 +3,8 @@
     python benchmarks/probe.py models:/mnist@champion http://127.0.0.1:5001
     python benchmarks/probe.py 4f0c2d http://127.0.0.1:5001 --images 100 --clients 2
 
-Called in the repository's root. The measurement is a run of its own in MLflow, beside those that
-made the model, unless the answers are another model's. Exit code 1 if an answer was wrong.
+Call it in the repository's root. The measurement is logged to MLflow as a child run of the model's
+experiment, unless the answers are those of another model. Exit code 1 if an answer was wrong.
 """
 
 import json
@@ -33,18 +33,18 @@ from retrace.store import backend
 from retrace.system import machine
 
 HERE = ("127.0.0.1", "localhost", "::1")
-MOST = {"requests": 10_000, "clients": 8, "seconds": 120, "images": 100}  # load, at most
-TOLERANCE = 1e-5  # of probabilities in float32, summed in another order
-WAIT_S = 10.0  # for one answer, at most
+MOST = {"requests": 10_000, "clients": 8, "seconds": 120, "images": 100}  # maximum load
+TOLERANCE = 1e-5  # of probabilities in float32, if sums are computed in a different order
+WAIT_S = 10.0  # maximum for one answer
 N_BODIES = 16  # different requests, sent in turns
-PROBED = "retrace.probed"  # tag of the run: MLflow's id of the model
+PROBED = "retrace.probed"  # tag of the run: the model's id in MLflow
 
 Probabilities = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
 class Load:
-    """At most so many requests, of `images` each, from `clients` at once, for `seconds`."""
+    """At most `requests` requests of `images` each, by `clients` in parallel, for `seconds`."""
 
     requests: int
     clients: int
@@ -76,7 +76,7 @@ class Question:
 def probe(model: str, url: str, load: Load, *, as_json: bool) -> int:
     """Measure the server at `url`, print and log it; return 0 if every answer was right, else 1.
 
-    Raises RetraceError if it is on another machine, does not answer, or if `load` exceeds `MOST`.
+    Raises RetraceError if it is on another machine or does not answer, or if `load` exceeds `MOST`.
     """
     address = endpoint(url, load)
     with backend.mlflow_errors():
@@ -117,11 +117,11 @@ def endpoint(url: str, load: Load) -> str:
             and parts.username is None
         )
         is_here = is_here and not (parts.path.strip("/") or parts.query or parts.fragment)
-    except ValueError:  # as of a port that is no number
+    except ValueError:  # for example, a port that is not a number
         is_here = False
     if not is_here:
         raise RetraceError(
-            f"URL is {url!r}; should be http://127.0.0.1:PORT: no other machine is put under load"
+            f"URL is {url!r}; should be http://127.0.0.1:PORT: no other machine may be tested"
         )
     for name, value in asdict(load).items():
         if not 1 <= value <= MOST[name]:
@@ -132,7 +132,7 @@ def endpoint(url: str, load: Load) -> str:
 def test_questions(probabilities: Probabilities, name: str, load: Load) -> list[Question]:
     """Return at most `N_BODIES` requests with different raw test images, in NCHW layout.
 
-    Raises RetraceError if the model takes no such inputs.
+    Raises RetraceError if the model does not accept such inputs.
     """
     samples, _ = storage.load(paths.TEST)
     questions = []
@@ -143,7 +143,8 @@ def test_questions(probabilities: Probabilities, name: str, load: Load) -> list[
         except Exception as error:  # noqa: BLE001 - MLflow wraps whatever the model raises
             reason = " ".join(str(error).split())[-120:]
             raise RetraceError(
-                f"{paths.TEST}: no inputs of model {name}: {reason}; reproduce its experiment first"
+                f"{paths.TEST}: not inputs of model {name}: {reason}; "
+                "reproduce its experiment first"
             ) from None
         questions.append(Question(json.dumps({"inputs": inputs.tolist()}).encode(), expected))
     return questions
@@ -215,7 +216,7 @@ def _probabilities(answer: requests.Response, question: Question) -> np.ndarray 
     try:
         predictions = answer.json()["predictions"] if answer.status_code == 200 else []
         values = np.array(predictions, float)
-    except (ValueError, LookupError, TypeError):  # no JSON of that kind
+    except (ValueError, LookupError, TypeError):  # not JSON, or not of that form
         return None
     is_valid = values.shape == question.expected.shape and np.isfinite(values).all()
     return values if is_valid else None
@@ -234,12 +235,12 @@ def warm_up(address: str, question: Question) -> None:
     if _probabilities(answer, question) is None:
         text = ascii(" ".join(answer.text.split())[:120])
         raise RetraceError(
-            f"{address}: answers {answer.status_code}, {text}; it is no server of this model"
+            f"{address}: answers {answer.status_code}, {text}; it is not a server of this model"
         )
 
 
 def _lines(model: str, load: Load, measured: Measured) -> Iterator[str]:
-    shape = f"{load.images} images a request, {load.clients} at once"
+    shape = f"images per request: {load.images}, clients: {load.clients}"
     yield f"{measured.answers:,} answers, {measured.failed:,} failures ({shape})"
     latencies = {
         "p50": measured.latency_p50_ms,
@@ -250,17 +251,17 @@ def _lines(model: str, load: Load, measured: Measured) -> Iterator[str]:
     yield f"latency {text}; {measured.images_per_s:,.0f} images/s"
     difference = measured.largest_difference
     verdict = (
-        f"equal {model}'s"
+        f"are equal to those of {model}"
         if difference <= TOLERANCE
-        else f"DIFFER from {model}'s: another model is served"
+        else f"DIFFER from those of {model}: another model is served"
     )
-    yield f"probabilities {verdict}, by at most {difference:.0e}"
+    yield f"probabilities {verdict}; largest difference {difference:.0e}"
 
 
 def log(
     client: MlflowClient, model: LoggedModel, load: Mapping[str, int], measured: Mapping[str, float]
 ) -> str:
-    """Log the measurement for the model, in a run below its experiment; return the run's id."""
+    """Log the measurement for the model, as a child run of its experiment; return its id."""
     parent = client.get_run(str(model.source_run_id)).data.tags.get("mlflow.parentRunId")
     tags = {
         PROBED: model.model_id,
@@ -283,15 +284,33 @@ def log(
 def main() -> None:
     parser = ArgumentParser(description="Measure a model's server on this machine.")
     parser.add_argument(
-        "model", help="a run's id, or models:/name@alias: what the server should have"
+        "model", help="the model that the server should have: a run's id, or models:/NAME@ALIAS"
     )
     parser.add_argument("url", help="http://127.0.0.1:PORT")
     parser.add_argument(
-        "--requests", type=int, default=200, metavar="N", help="at most; %(default)s"
+        "--requests",
+        type=int,
+        default=200,
+        metavar="N",
+        help="maximum number (default: %(default)s)",
     )
-    parser.add_argument("--clients", type=int, default=1, metavar="N", help="at once; %(default)s")
-    parser.add_argument("--seconds", type=int, default=20, metavar="N", help="at most; %(default)s")
-    parser.add_argument("--images", type=int, default=1, metavar="N", help="a request; %(default)s")
+    parser.add_argument(
+        "--clients",
+        type=int,
+        default=1,
+        metavar="N",
+        help="number in parallel (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seconds", type=int, default=20, metavar="N", help="maximum time (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--images",
+        type=int,
+        default=1,
+        metavar="N",
+        help="number per request (default: %(default)s)",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     args = parser.parse_args()
     load = Load(args.requests, args.clients, args.seconds, args.images)

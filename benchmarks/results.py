@@ -1,9 +1,9 @@
 """Measure the test accuracy and the training time of every recipe.
 
-Run real experiments, `dvc exp run --temp`, which stay in DVC and MLflow. What MLflow already has
-with the very same parameters, whatever the code, is not run again: an interrupted call is resumed.
-The table is made from MLflow alone. `--write` puts it into docs/recipes.md, the numbers into
-benchmarks/results.json and the recipes' headers, and two figures into docs/.
+Run complete experiments, `dvc exp run --temp`, which remain in DVC and MLflow. What MLflow already
+has with the same parameters, whatever the code, is not run again, so an interrupted call can be
+continued. The table is made from MLflow only. `--write` writes it to docs/recipes.md, the numbers
+to benchmarks/results.json and the recipes' headers, and two figures to docs/.
 """
 
 import json
@@ -32,14 +32,14 @@ from retrace.system import files
 SEEDS: dict[str, tuple[int, ...]] = dict.fromkeys(
     ("cifar10_airbench", "cifar10_v3", "cifar10_v3_fast"), (0,)
 )
-OTHER_SEEDS = (0, 1, 2)  # of a recipe that is not in SEEDS
+OTHER_SEEDS = (0, 1, 2)  # for a recipe that is not in SEEDS
 
-NEEDS = {  # run only where --only names them
-    "cifar10_vgg16": "torchvision's weights of VGG16",
+NEEDS = {  # run only if --only names them
+    "cifar10_vgg16": "torchvision's weights for VGG16",
     "images_finetune": "images in data/images",
 }
 
-TUTORIAL = {  # what the text says that it reaches, or what its own program was measured to reach
+TUTORIAL = {  # the accuracy given in the text, or measured with the tutorial's own program
     "mnist_tutorial": "no number; measured 96.9, 97.3, 98.1 %",
     "circles_linear": "below 50 %; measured 45.5 %",
     "circles_relu": "no number; measured 95 to 99 %",
@@ -51,7 +51,7 @@ TOP = (
     "recipe",
     "n",
     "epochs",
-    "test accuracy: mean (least..most)",
+    "test accuracy: mean (min..max)",
     "balanced",
     "training, s",
     "on",
@@ -68,20 +68,20 @@ BEGIN, END = "<!-- results -->\n", "<!-- /results -->"
 
 @dataclass(frozen=True)
 class Result:
-    """A recipe with one seed, as MLflow has it."""
+    """The result of a recipe with one seed, as recorded in MLflow."""
 
     seed: int
     epochs: int
-    test_accuracy: float  # 0..1, as recall
-    test_recall: float  # mean over the classes, which is called balanced accuracy
-    train_s: float | None  # validation included; None where the network came from DVC's cache
+    test_accuracy: float  # 0..1, like test_recall
+    test_recall: float  # mean over the classes: balanced accuracy
+    train_s: float | None  # including validation; None if the network came from DVC's cache
     device: str
     commit: str | None
     run_id: str  # the parent's
 
 
 def experiments_of(recipe: str) -> list[Values]:
-    """Return the recipe's parameters, once a seed."""
+    """Return the recipe's parameters, once per seed."""
     values = recipes.load(recipe).values
     return [values | {"seed": seed} for seed in SEEDS.get(recipe, OTHER_SEEDS)]
 
@@ -93,7 +93,7 @@ def store() -> MlflowClient:
 
 
 def found(client: MlflowClient, values: Values) -> Run | None:
-    """The newest parent run with these very parameters that finished and was tested."""
+    """Return the newest parent run with exactly these parameters that finished and was tested."""
     experiment = client.get_experiment_by_name(values["dataset"])
     if experiment is None:
         return None
@@ -132,7 +132,7 @@ def result_of(client: MlflowClient, parent: Run) -> Result:
 def run(recipe: str, values: Values) -> int:
     """Run the experiment; return DVC's exit code.
 
-    `--force`: what comes from DVC's cache has no training time.
+    With `--force`, because results from DVC's cache have no training time.
     """
     name = f"result-{recipe}-{values['seed']}"
     subprocess.run(["dvc", "exp", "remove", "--quiet", name], check=False, capture_output=True)
@@ -142,7 +142,7 @@ def run(recipe: str, values: Values) -> int:
 
 
 def run_missing(client: MlflowClient, names: list[str], *, again: bool) -> list[str]:
-    """Run every seed of the recipes `names` that MLflow lacks; return what failed."""
+    """Run every seed of the recipes `names` that MLflow does not have; return what failed."""
     failed = []
     for recipe in names:
         for values in experiments_of(recipe):
@@ -150,7 +150,7 @@ def run_missing(client: MlflowClient, names: list[str], *, again: bool) -> list[
             if not again and found(client, values):
                 print(f"{name}: MLflow has it")
                 continue
-            print(f"{name}: runs", flush=True)
+            print(f"{name}: running", flush=True)
             if (code := run(recipe, values)) != 0:
                 failed.append(f"{name}: DVC exited with {code}")
             elif not found(client, values):
@@ -159,7 +159,7 @@ def run_missing(client: MlflowClient, names: list[str], *, again: bool) -> list[
 
 
 def measured(client: MlflowClient) -> dict[str, list[Result]]:
-    """Return each recipe's results in MLflow, one a seed."""
+    """Return each recipe's results in MLflow, one per seed."""
     results = {}
     for recipe in recipes.titles():
         runs = [found(client, values) for values in experiments_of(recipe)]
@@ -168,14 +168,14 @@ def measured(client: MlflowClient) -> dict[str, list[Result]]:
 
 
 def reached(each: list[Result]) -> str:
-    """Mean and range of the test accuracy."""
+    """Return mean and range of the test accuracy."""
     accuracies = [100 * result.test_accuracy for result in each]
     span = f" ({min(accuracies):.2f}..{max(accuracies):.2f})" if len(each) > 1 else ""
     return f"{fmean(accuracies):.2f} %{span}"
 
 
 def taken(each: list[Result]) -> str:
-    """The median of the training times, in seconds; nothing where none was measured."""
+    """Return the median of the training times in seconds, or "" if none was measured."""
     seconds = [result.train_s for result in each if result.train_s is not None]
     return f"{median(seconds):.1f}" if seconds else ""
 
@@ -185,7 +185,7 @@ def devices(each: list[Result]) -> str:
 
 
 def headed(recipe: str, each: list[Result]) -> str:
-    """A recipe's text with what was measured in its header."""
+    """Return a recipe's text with the measured results in its header."""
     takes = f"{taken(each)} s of training (median) on {devices(each)}"
     text = re.sub(r"(?m)^# takes: .*$", f"# takes: {takes}", recipe, count=1)
     return re.sub(
@@ -197,7 +197,7 @@ def headed(recipe: str, each: list[Result]) -> str:
 
 
 def table(results: dict[str, list[Result]]) -> str:
-    """Markdown, a row a recipe that has results."""
+    """Return a Markdown table, one row per recipe that has results."""
     rows = [TOP, ("---",) * len(TOP)]
     for recipe, each in results.items():
         if not each:
@@ -240,9 +240,9 @@ def uncommitted() -> str:
 
 
 def with_recorded(results: dict[str, list[Result]]) -> dict[str, list[Result]]:
-    """Replace results of recipes that have more seeds in results.json than in MLflow here.
+    """Take a recipe's results from results.json if it has more seeds there than in MLflow.
 
-    Those were run on another machine, for example.
+    They may have been run on another machine.
     """
     had = json.loads(RECORD.read_text(encoding="utf-8"))["results"] if RECORD.exists() else {}
     recorded = {recipe: [Result(**each) for each in had.get(recipe, [])] for recipe in results}
@@ -250,7 +250,7 @@ def with_recorded(results: dict[str, list[Result]]) -> dict[str, list[Result]]:
 
 
 def write(client: MlflowClient, results: dict[str, list[Result]]) -> None:
-    """Write the page, the record and the recipes' headers; copy first seeds' figures to docs/."""
+    """Write the page, the record and the recipes' headers; copy the first seeds' figures."""
     for recipe, figure in SHOWN.items():
         for each in results[recipe][:1]:
             with TemporaryDirectory() as folder:
@@ -288,10 +288,10 @@ def write(client: MlflowClient, results: dict[str, list[Result]]) -> None:
 def parsed() -> Namespace:
     parser = ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument(
-        "--only", nargs="+", metavar="NAME", help="these recipes alone", choices=[*recipes.titles()]
+        "--only", nargs="+", metavar="NAME", help="only these recipes", choices=[*recipes.titles()]
     )
-    parser.add_argument("--again", action="store_true", help="run also what MLflow has")
-    parser.add_argument("--list", action="store_true", help="run nothing; say what would be run")
+    parser.add_argument("--again", action="store_true", help="also run what MLflow already has")
+    parser.add_argument("--list", action="store_true", help="run nothing; list what would be run")
     parser.add_argument(
         "--write", action="store_true", help=f"write {PAGE} and {RECORD} at the end"
     )
@@ -301,12 +301,12 @@ def parsed() -> Namespace:
 def main() -> None:
     args = parsed()
     if args.write:
-        with_table(PAGE.read_text(encoding="utf-8"), "")  # better refused now than after hours
+        with_table(PAGE.read_text(encoding="utf-8"), "")  # fails now instead of after hours
     for recipe in [] if args.only else NEEDS:
-        print(f"{recipe}: left out, it needs {NEEDS[recipe]}; with them: --only {recipe}")
+        print(f"{recipe}: left out, it needs {NEEDS[recipe]}; to run it: --only {recipe}")
     names = args.only or [recipe for recipe in recipes.titles() if recipe not in NEEDS]
     if not args.list and (edited := uncommitted()):
-        raise RetraceError(f"commit first, for results name their commit: {edited}")
+        raise RetraceError(f"commit first, because results name their commit: {edited}")
     client = store()
     if args.list:
         for recipe in names:

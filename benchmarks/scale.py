@@ -1,10 +1,10 @@
-"""Measure whether more data costs more than its share.
+"""Measure whether the cost per sample grows with the amount of data.
 
-Measure synthetic sets from a thousand samples to a million, one that is larger than memory, and a
-folder of ten thousand images. Run in throw-away clones under .retrace/, while nothing else runs.
+Measure synthetic data sets from a thousand samples to a million, one that is larger than memory,
+and a folder of ten thousand images, in temporary clones under .retrace/. Nothing else should run.
 
-For the set larger than memory, memory is limited. This needs the right to create a control group,
-which root has.
+For the data set that is larger than memory, memory is limited. This needs the permission to create
+a control group, which root has.
 """
 
 import json
@@ -32,18 +32,18 @@ from retrace import errors
 GROUPS = Path("/sys/fs/cgroup")
 SIZES = (1_000, 10_000, 100_000, 1_000_000)  # samples
 LARGE = 4_000_000  # of 784 bytes: three gibibytes
-LIMIT = 3 << 29  # bytes of memory that there are for them: half of that
+LIMIT = 3 << 29  # bytes of memory for them: half of their size
 BLOCK = 100_000
 STEPS = 300
-IMAGES, EDGE = 10_000, 256  # photographs, pixels a side
+IMAGES, EDGE = 10_000, 256  # photographs, pixels per side
 MANY = {
     "epochs: 5": "epochs: 100000",
     "validation_fraction: 0.1": "validation_fraction: 0.01",
-}  # more than is timed
+}  # more than what is timed
 
 
 def synthetic(folder: Path, n: int) -> None:
-    """Write MNIST's files to `folder`: `n` images of noise to train, a thousand to test."""
+    """Write MNIST's files to `folder`, with `n` training and a thousand test images of noise."""
     random = np.random.default_rng(0)
     folder.mkdir(parents=True)
     for count, images, labels in ((n, *mnist.FILES[:2]), (1000, *mnist.FILES[2:])):
@@ -62,8 +62,8 @@ def synthetic(folder: Path, n: int) -> None:
 def prepared(folder: Path, n: int, before: str = "") -> tuple[Clone, float, float]:
     """Preprocess `n` samples; return the clone, the seconds taken and the peak memory in GiB.
 
-    `before` is a shell command that is run first. The peak includes mapped files, which the kernel
-    takes back when memory is short.
+    `before` is a shell command that is run first. The peak includes mapped files, whose memory the
+    kernel frees when memory is short.
     """
     clone = edited(Clone(folder / f"samples-{n}", "mnist"), MANY)
     synthetic(clone.path / paths.RAW, n)
@@ -93,33 +93,37 @@ def speed(clone: Clone, before: str = "") -> float:
 
 
 def flat(folder: Path, n: int) -> Iterator[Figure]:
-    """From the least to the most: the time of a sample, and what preprocess takes."""
+    """Measure preprocess and the training time per sample, from the smallest set to the largest."""
     clones = {}
     for size in SIZES:
         clones[size], taken, peak = prepared(folder, size)
-        yield Figure(f"preprocess, {size:,} samples", 1e6 * taken / size, "µs a sample", 1)
+        yield Figure(f"preprocess, {size:,} samples", 1e6 * taken / size, "µs per sample", 1)
         yield Figure(f"its peak memory, mapped files included, {size:,} samples", peak, "GiB", 1)
     speeds: dict[int, list[float]] = {size: [] for size in SIZES}
     for _ in range(n):
         for size, clone in clones.items():
             speeds[size].append(speed(clone))
     for size, each in speeds.items():
-        yield Figure(f"training, {size:,} samples", 1e6 / median(each), "µs a sample", n)
-    # Not relative to the smallest sets: they have a validation every eight steps, which would hide
-    # what the largest cost.
+        yield Figure(f"training, {size:,} samples", 1e6 / median(each), "µs per sample", n)
+    # Not relative to the smallest sets: they are validated every eight steps, which would hide the
+    # cost of the largest set.
     slower = median(speeds[SIZES[-2]]) / median(speeds[SIZES[-1]])
     yield Figure(
-        f"a sample of {SIZES[-1]:,} by one of {SIZES[-2]:,}", slower, "times", n, target=1.1
+        f"a sample of {SIZES[-1]:,}, relative to one of {SIZES[-2]:,}",
+        slower,
+        "times",
+        n,
+        target=1.1,
     )
 
 
 def larger_than_memory(folder: Path, n: int) -> Iterator[Figure]:
-    """The same data in memory, and read from the disk with memory for half of it."""
+    """Measure the same data in memory, and read from disk with memory for half of it."""
     with limited() as enter:
         if enter is None:
             print(
-                "a set larger than memory: not measured, "
-                "for want of the right to make a control group",
+                "a data set larger than memory: not measured, "
+                "because a control group could not be created",
                 flush=True,
             )
             return
@@ -127,7 +131,7 @@ def larger_than_memory(folder: Path, n: int) -> Iterator[Figure]:
         size = (clone.path / paths.TRAIN).stat().st_size / (1 << 30)
         within = f"with {LIMIT / (1 << 30):.1f} GiB of memory"
         yield Figure(
-            f"preprocess of {size:.1f} GiB {within}", 1e6 * taken / LARGE, "µs a sample", 1
+            f"preprocess of {size:.1f} GiB {within}", 1e6 * taken / LARGE, "µs per sample", 1
         )
         yield Figure(
             "its peak memory, mapped files included", peak, "GiB", 1, target=LIMIT / (1 << 30)
@@ -139,13 +143,13 @@ def larger_than_memory(folder: Path, n: int) -> Iterator[Figure]:
                     forget(clone.path / paths.TRAIN)
                 each.append(speed(clone, before))
         whole, half = (median(each) for each in speeds.values())
-        yield Figure("training with memory for all", whole, "samples/s", n)
+        yield Figure("training with memory for all data", whole, "samples/s", n)
         yield Figure(f"training {within}", half, "samples/s", n)
-        yield Figure("the first by the second", whole / half, "times", n, target=2)
+        yield Figure("ratio of the first to the second", whole / half, "times", n, target=2)
 
 
 def forget(file: Path) -> None:
-    """The kernel has none of it in memory, so that it is read from the disk again."""
+    """Drop the file from the kernel's page cache, so that it is read from disk again."""
     with file.open("rb") as opened:
         os.fsync(opened.fileno())
         os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
@@ -153,7 +157,7 @@ def forget(file: Path) -> None:
 
 @contextmanager
 def limited() -> Iterator[str | None]:
-    """Yield a shell command that limits its memory and its children's; None where not allowed."""
+    """Yield a shell command that limits its memory and its children's; None if not permitted."""
     first = (GROUPS / "memory").is_dir()
     group = (GROUPS / "memory" if first else GROUPS) / f"retrace-benchmark-{os.getpid()}"
     try:
@@ -171,7 +175,7 @@ def limited() -> Iterator[str | None]:
 
 
 def photograph(seed: int) -> bytes:
-    """A JPEG as large as a photograph of its size is: smooth, with some noise."""
+    """Return a JPEG about as large as a photograph of these dimensions: smooth, with some noise."""
     random = np.random.default_rng(seed)
     coarse = Image.fromarray(random.integers(0, 256, (16, 16, 3), dtype=np.uint8)).resize(
         (EDGE, EDGE)
@@ -183,14 +187,14 @@ def photograph(seed: int) -> bytes:
 
 
 def decode(files: list[Path]) -> None:
-    """What nobody does without: each image is read, decoded and made smaller."""
+    """Do only what is unavoidable: read, decode and shrink each image."""
     for file in files:
         with Image.open(file) as image:
             np.asarray(image.convert("RGB").resize((64, 64), Image.Resampling.BILINEAR))
 
 
 def images(folder: Path, n: int) -> Iterator[Figure]:
-    """From a folder of images to packed files, against decoding alone, on all cores."""
+    """Compare packing a folder of images with only decoding them, on all cores."""
     clone = Clone(folder / "images", "image_folder")
     files = []
     for number in range(IMAGES):
@@ -213,8 +217,10 @@ def images(folder: Path, n: int) -> Iterator[Figure]:
         "images/s",
         n,
     )
-    yield Figure(f"decoded alone, by {cores} processes", IMAGES / median(alone), "images/s", n)
-    yield Figure("the second by the first", median(packed) / median(alone), "times", n, target=1.5)
+    yield Figure(f"only decoded, by {cores} processes", IMAGES / median(alone), "images/s", n)
+    yield Figure(
+        "ratio of the second to the first", median(packed) / median(alone), "times", n, target=1.5
+    )
 
 
 FIGURES = {"flat": (flat, 5), "larger": (larger_than_memory, 3), "images": (images, 3)}

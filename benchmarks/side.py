@@ -1,8 +1,8 @@
 """Measure one side of a comparison: `python benchmarks/side.py ours cifar_v3 steps 200 0`.
 
-Run it in a process of its own, in a clone that has a recipe's parameters and its splits: both sides
-use the same samples. Print JSON: the `seconds` that so many `samples` took, how many samples an
-epoch has (`of`), and the `accuracy` of the test if there was one.
+Run it in a separate process, in a clone with a recipe's parameters and splits, so that both sides
+use the same samples. Print JSON: the `seconds` that `samples` samples took, the number of samples
+in an epoch (`of`), and the test `accuracy` if it was measured.
 """
 
 import gc
@@ -28,17 +28,17 @@ Measurement = dict[str, Any]
 
 
 class EnoughError(Exception):
-    """As many steps have been counted as were asked for."""
+    """The requested number of steps has been counted."""
 
 
 class Steps:
-    """The samples and the seconds of `n` steps, after some to warm up."""
+    """Counts the samples and the seconds of `n` steps, after some to warm up."""
 
     def __init__(self, n: int) -> None:
         self.n, self.done, self.samples, self.began = n, 0, 0, 0.0
 
     def step(self, samples: int) -> None:
-        """Raises EnoughError after the last."""
+        """Count a step. Raises EnoughError after the last one."""
         self.done += 1
         if self.done > WARM:
             self.samples += samples
@@ -54,7 +54,7 @@ class Steps:
                 run()
                 if self.done == before:
                     raise RetraceError(
-                        f"{self.n} steps are more than this training has; lower them"
+                        f"this training has fewer than {self.n} steps; lower the number"
                     )
         except EnoughError:
             return {"samples": self.samples, "seconds": time.perf_counter() - self.began}
@@ -69,10 +69,10 @@ def taught(name: str, what: str, n: int, seed: int) -> Measurement:
 
     torch.manual_seed(seed)
     torch.set_num_threads(os.cpu_count() or 1)
-    watched = paths.TEST if what == "tests" else paths.VALIDATION  # after each epoch, as ours
+    watched = paths.TEST if what == "tests" else paths.VALIDATION  # after each epoch, as in retrace
     (train, _), (test, _) = storage.load(paths.TRAIN), storage.load(watched)
     tutorial = import_module(f"tutorials.{name}").Tutorial(train, test)
-    # As on our side: garbage collection takes up to a third of a tutorial's time, by chance.
+    # As for retrace: garbage collection can take up to a third of a tutorial's time, by chance.
     gc.freeze()
     if what == "steps":
         steps = Steps(n)
@@ -88,17 +88,17 @@ def taught(name: str, what: str, n: int, seed: int) -> Measurement:
 
 
 def timed(call: Callable[[], float], n: int) -> Measurement:
-    """Time `n` calls of `call`, which returns an accuracy. The last accuracy counts."""
+    """Time `n` calls of `call`, which returns an accuracy. The last accuracy is used."""
     began = time.perf_counter()
     accuracy = [call() for _ in range(n)][-1]
     return {"seconds": time.perf_counter() - began, "accuracy": accuracy}
 
 
 def ours(what: str, n: int, seed: int) -> None:
-    """Run the train stage untracked, measure `what` in it, print that and exit.
+    """Run the train stage untracked, measure `what` in it, print the measurement and exit.
 
     "steps": `n` training steps. "loop": the training loop with its validation. "all": from a frozen
-    backbone's features to the end of the loop. "tests": `n` tests. "again": `n` times the loop.
+    backbone's features to the end of the loop. "tests": `n` tests. "again": the loop, `n` times.
     """
     untracked.replace()
     text = Path("params.yaml").read_text(encoding="utf-8")
@@ -159,7 +159,7 @@ def again(
     """Time the loop `n` times from the same start, after one warm-up.
 
     Each turn also times the loop with the fastest kernels (`free_s`). A CUDA graph of those need
-    not give the same bits.
+    not give bit-identical results.
     """
     import torch
 

@@ -1,6 +1,6 @@
 """MLflow's database as rows: grow a store to many runs in seconds, and count changed rows.
 
-A large store is a real one with copied rows. A copy looks like another experiment, with its own
+A large store is a real one with copied rows. Each copy looks like another experiment, with its own
 key, output hashes and test accuracy.
 """
 

@@ -34,15 +34,15 @@ def measure(
 ) -> None:
     """Run a benchmark's command line; `text` is the program's docstring.
 
-    Measures the named figures, or all `known` ones, each `--n` times or as often as `known` says.
+    Measures the named figures, or all `known` ones, each `--n` times or as often as `known` gives.
     Exits with 1 if a target is missed.
     """
     parser = ArgumentParser(description=text.partition("\n")[0])
-    parser.add_argument("figure", nargs="*", help=f"these alone, of {', '.join(known)}")
-    parser.add_argument("--n", type=int, help="repetitions, instead of each figure's own number")
+    parser.add_argument("figure", nargs="*", help=f"only these figures, of {', '.join(known)}")
+    parser.add_argument("--n", type=int, help="number of repetitions (default: each figure's own)")
     args = parser.parse_args()
     if unknown := set(args.figure) - known.keys():
-        parser.error(f"no figure is called {min(unknown)!r}; there are {', '.join(known)}")
+        parser.error(f"unknown figure {min(unknown)!r}; should be one of {', '.join(known)}")
     with place() as folder:
         chosen = (known[name] for name in args.figure or known)
         sys.exit(show(chain.from_iterable(figures(folder, args.n or n) for figures, n in chosen)))
@@ -87,7 +87,7 @@ def replace(page: Path, begin: str, end: str, lines: Iterable[str]) -> None:
 
 @contextmanager
 def place() -> Iterator[Path]:
-    """Yield a temporary folder for clones, on disk: the system's own may be in memory."""
+    """Yield a temporary folder for clones, on disk, because the system's may be in memory."""
     own = files.root() / ".retrace"
     own.mkdir(exist_ok=True)
     with TemporaryDirectory(dir=own, prefix="benchmark-") as folder:

@@ -1,7 +1,7 @@
-"""Measure what tracking costs: a metric call, a whole stage, many runs, a second `retrace sync`.
+"""Measure the cost of tracking: a metric call, a whole stage, many runs, a second `retrace sync`.
 
-Run the real pipeline on the digits, in a throw-away clone of the working tree under .retrace/.
-Times are of this machine while nothing else runs on it. What is compared is measured in turns.
+Run the real pipeline on the digits, in a temporary clone of the working tree under .retrace/.
+Nothing else should run on the machine. Times that are compared are measured in turns.
 """
 
 import json
@@ -33,7 +33,7 @@ N = {
     "stage": 5,
     "sync": 1,
 }  # calls, runs, repetitions, pairs of syncs
-N_TIMES = 20  # that a start or an upload is repeated
+N_TIMES = 20  # repetitions of a start or an upload
 STAGES = ("preprocess", "train", "evaluate")
 EPOCH = {
     "train_loss": 0.1234567,
@@ -42,7 +42,7 @@ EPOCH = {
     "val_accuracy": 0.9629629,
 }
 EVENT_LOGS = Path(".retrace/journal")
-DEAD = "http://127.0.0.1:9"  # a port that nobody listens on
+DEAD = "http://127.0.0.1:9"  # a port that no process listens on
 SYNC = "from retrace.cli.main import sync; sync.sync()"
 PARENTS = "tags.`retrace.key` LIKE '%'"
 
@@ -102,7 +102,7 @@ def stage(clone: Clone, name: str, n: int) -> list[Figure]:
 
 
 def many(folder: Path, source: Path, n_runs: int, n_times: int = N_TIMES) -> list[Figure]:
-    """Compare a store of `n_runs` runs with the store in `source`, where the pipeline ran once.
+    """Compare a store of `n_runs` runs with the store in `source`, in which the pipeline ran once.
 
     The event logs of `source` are uploaded to both.
     """
@@ -130,13 +130,15 @@ def many(folder: Path, source: Path, n_runs: int, n_times: int = N_TIMES) -> lis
         measured += [
             Figure(f"{what}, {n_few} runs in the store", 1000 * small, "ms", n_times),
             Figure(f"{what}, {n_lots} runs", 1000 * large, "ms", n_times),
-            Figure(f"{what}, the second by the first", large / small, "times", n_times, target),
+            Figure(
+                f"{what}, ratio of the second to the first", large / small, "times", n_times, target
+            ),
         ]
     return measured + _tops(lots, n_times)
 
 
 def _starts(source: Path) -> dict[str, Callable[[Path], float]]:
-    """Return timers, in seconds, of starting a run: with its parent, or below an existing one."""
+    """Return timers, in seconds, of starting a run: with its parent, or with an existing one."""
     from retrace.store import backend, runs
 
     first, later = _events(source, "download")[0], _events(source, "evaluate")[0]
@@ -153,7 +155,7 @@ def _starts(source: Path) -> dict[str, Callable[[Path], float]]:
 
     return {
         "starting a run and its parent": lambda folder: start(folder, uuid.uuid4().hex, first),
-        "starting a run below its parent": joining,
+        "starting a run whose parent exists": joining,
     }
 
 
@@ -172,7 +174,7 @@ def _upload(source: Path) -> Callable[[Path], float]:
 
 
 def _tops(folder: Path, n_times: int) -> list[Figure]:
-    """Time listing the best runs, as MLflow's page does: experiments alone, and all runs."""
+    """Time listing the best runs, as the MLflow UI does: only experiments, and all runs."""
     from retrace.store import backend
 
     def listed(which: str) -> float:
@@ -203,11 +205,11 @@ def _tops(folder: Path, n_times: int) -> list[Figure]:
 def sync(clone: Clone) -> list[Figure]:
     """Count the rows that a first and a second sync change.
 
-    Before the first: an outage, a killed stage and an experiment out of DVC's cache.
+    Before the first sync: an outage, a killed stage and an experiment from DVC's cache.
     """
     clone.run("python", "stages/preprocess.py", MLFLOW_TRACKING_URI=DEAD)
     lost = event_log.read(event_log.pending(clone.path / EVENT_LOGS)[-1])
-    # Without its end, as of a stage that was killed.
+    # Without its end, like that of a killed stage.
     _event_log(clone.path, lost[:-1], lost[0]["key"])
     clone.run("dvc", "exp", "run", "--quiet", "--name", "cached")
     states = [stores.rows(clone.path / "mlflow.db")]
@@ -217,7 +219,7 @@ def sync(clone: Clone) -> list[Figure]:
     first, second = (stores.changed(*pair) for pair in pairwise(states))
     if first == 0:
         raise RetraceError(
-            "the first sync changed no row, so that the second says nothing; look at cli/sync.py"
+            "the first sync changed no row, so the second proves nothing; look at cli/sync.py"
         )
     return [
         Figure("rows before a second sync", states[1].total(), "rows", 1),
@@ -232,13 +234,13 @@ def _events(source: Path, name: str) -> list[Event]:
     event_logs = sorted((source / EVENT_LOGS / "uploaded").glob(f"*-{name}-*.jsonl"))
     if not event_logs:
         raise RetraceError(
-            f"{source}: has no uploaded event log of {name}; its stages did not reach MLflow"
+            f"{source}: has no uploaded event log of {name}; its stages are not in MLflow"
         )
     return event_log.read(event_logs[0])
 
 
 def _event_log(folder: Path, events: list[Event], key: str) -> Path:
-    """A pending event log in `folder`, with these events in the experiment `key`."""
+    """Write a pending event log to `folder`, with these events in the experiment `key`."""
     own = events[0] | _own(key)
     path = folder / EVENT_LOGS / f"{own['id']}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -249,13 +251,13 @@ def _event_log(folder: Path, events: list[Event], key: str) -> Path:
 
 
 def _own(key: str) -> Event:
-    """What makes an event log's start another one's, now, in the experiment `key`."""
+    """Return the fields that turn an event log's start into a new one's, in experiment `key`."""
     return {"id": uuid.uuid4().hex, "key": key, "time": time.time_ns() // 1_000_000}
 
 
 @contextmanager
 def _root(folder: Path) -> Iterator[None]:
-    """The store and the lock are those of `folder`."""
+    """Use the store and the lock of `folder`."""
     before = {name: os.environ.pop(name, None) for name in ("DVC_ROOT", "MLFLOW_TRACKING_URI")}
     os.environ["DVC_ROOT"] = str(folder)
     try:
@@ -273,23 +275,23 @@ def _seconds(call: Callable[[], object]) -> float:
 
 def parsed() -> Namespace:
     parser = ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("figure", nargs="?", choices=N, help="this one alone")
+    parser.add_argument("figure", nargs="?", choices=N, help="only this figure")
     parser.add_argument(
-        "--n", type=int, help=f"how many: {', '.join(f'{name} {n:,}' for name, n in N.items())}"
+        "--n",
+        type=int,
+        help=f"number of repetitions: {', '.join(f'{name} {n:,}' for name, n in N.items())}",
     )
     parser.add_argument(
-        "--real", action="store_true", help="stage: training on the real MNIST too, by params.yaml"
+        "--real", action="store_true", help="stage: also train on MNIST, with params.yaml"
     )
     args = parser.parse_args()
     if args.n is not None and (args.figure is None or args.n < 1):
-        parser.error(
-            f"--n is {args.n}; should be 1 or more, and of one figure, which has to be named"
-        )
+        parser.error(f"--n is {args.n}; should be at least 1, and needs the name of one figure")
     return args
 
 
 def figures(folder: Path, name: str, n: int, *, real: bool) -> Iterator[Figure]:
-    """The figures called `name`, as they are measured."""
+    """Yield the figures called `name`, as soon as they are measured."""
     if name == "metric":
         yield from metric(folder, n)
     elif name == "many":

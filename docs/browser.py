@@ -1,4 +1,4 @@
-"""Drive headless Chromium (Debian's) through a pipe, by Chrome's DevTools protocol.
+"""Control headless Chromium (as packaged by Debian) through a pipe, by the DevTools protocol.
 
 It loads files and pages served on this machine, and sends nothing in the background.
 """
@@ -79,7 +79,7 @@ class Browser:
     def look(
         self, width: int, height: int, *, dark: bool = False, script: bool = True, scale: float = 1
     ) -> None:
-        """Set the window's size in CSS pixels, and its theme; a narrow window is a phone's."""
+        """Set the window's size in CSS pixels, and its theme; a narrow window emulates a phone."""
         narrow = width < 500
         size = {"width": width, "height": height, "deviceScaleFactor": scale, "mobile": narrow}
         self.tell("Emulation.setDeviceMetricsOverride", **size)
@@ -88,7 +88,7 @@ class Browser:
         self.tell("Emulation.setScriptExecutionDisabled", value=not script)
 
     def open(self, address: str | Path) -> None:
-        """Load the page at `address`, or of a file, and wait until it is complete."""
+        """Load the page at `address`, a URL or a file, and wait until it is complete."""
         self.faults.clear()
         self.asked.clear()
         self._loaded = False
@@ -117,7 +117,7 @@ class Browser:
         self.run(f"new Promise(done => {{{scroll}; {frames}}})")
 
     def middle(self, selector: str) -> tuple[float, float]:
-        """Return the centre of the first element that matches the CSS `selector`."""
+        """Return the center of the first element that matches the CSS `selector`."""
         box = f"document.querySelector({json.dumps(selector)}).getBoundingClientRect()"
         x, y = self.run(f"(b => [b.x + b.width / 2, b.y + b.height / 2])({box})")
         return x, y
@@ -158,13 +158,13 @@ class Browser:
             self.tell(f"{domain}.enable")
 
     def _hear(self, deadline: float) -> dict[str, Any]:
-        """Wait for the next message, note what it says about the page, and return it."""
+        """Wait for the next message, record what it says about the page, and return it."""
         while b"\0" not in self._rest:
             if not select.select([self._reads], [], [], max(0.0, deadline - time.monotonic()))[0]:
                 raise TimeoutError(f"chromium: no answer within {WITHIN_S:.0f} s")
             more = os.read(self._reads, 1 << 20)
             if not more:
-                raise ConnectionError("chromium: has ended")
+                raise ConnectionError("chromium: the process has ended")
             self._rest += more
         line, _, self._rest = self._rest.partition(b"\0")
         message = json.loads(line)

@@ -1,8 +1,9 @@
-"""Take the screenshots docs/*.png of pages: `python docs/screenshots.py`, or with some names.
+"""Take the screenshots docs/*.png: all of them, or those named on the command line.
 
-    report    reports/report.html, by `dvc repro`: light; dark, with the mouse on a point of the
-              map; and on a phone
-    mlflow    MLflow's table of the runs here, with an experiment's stages, and a run's own page
+    report    reports/report.html, made by `dvc repro`: light; dark, with the mouse on a point of
+              the t-SNE map; and on a phone
+    mlflow    MLflow's table of the runs in this repository, with an experiment's stages; and the
+              page of one run
 
 To add one: write a function that takes a browser and an output file, and add it to `SHOTS`.
 """
@@ -26,10 +27,10 @@ from PIL import Image
 from retrace.pipeline import params_file
 
 DOCS = Path(__file__).parent
-GAP, GROUND = 24, "#8a929c"  # pixels between the images of a page, and the colour there
+GAP, GROUND = 24, "#8a929c"  # pixels between the images of a page, and the color there
 WITHIN_S = 60  # limit until MLflow answers or shows an element
-REST_S = 2  # until its page has loaded what it requests
-COLOURS = 256  # of an image, at most: enough for text and lines
+REST_S = 2  # for its page to load what it requests
+COLORS = 256  # of an image, at most: enough for text and lines
 
 
 def report(browser: Browser, path: Path) -> None:
@@ -117,7 +118,7 @@ def press(browser: Browser, selector: str) -> None:
     while not browser.run(script):
         if time.monotonic() > deadline:
             sys.exit(
-                f"{selector}: not on MLflow's page within {WITHIN_S} s; has `dvc repro` run here?"
+                f"{selector}: not on the MLflow page within {WITHIN_S} s; has `dvc repro` run here?"
             )
         time.sleep(0.2)
     time.sleep(REST_S)
@@ -134,7 +135,7 @@ def save(shots: list[bytes], path: Path) -> None:
     for one in images:
         whole.paste(one, (left, GAP))
         left += one.width + GAP
-    whole.quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
+    whole.quantize(COLORS, dither=Image.Dither.NONE).save(path, optimize=True)
     print(f"{path}: {path.stat().st_size:,} bytes")
 
 
@@ -144,7 +145,7 @@ SHOTS: dict[str, Callable[[Browser, Path], None]] = {"report": report, "mlflow":
 def main() -> None:
     names = sys.argv[1:] or list(SHOTS)
     if unknown := [name for name in names if name not in SHOTS]:
-        sys.exit(f"{unknown[0]} is no screenshot; should be one of {', '.join(SHOTS)}")
+        sys.exit(f"{unknown[0]} is not a screenshot; should be one of {', '.join(SHOTS)}")
     with Browser.started() as browser:
         for name in names:
             SHOTS[name](browser, DOCS / f"{name}.png")

@@ -1,4 +1,4 @@
-"""Test the trained network on the test split, which no stage before has read."""
+"""Test the trained network on the test split, which training does not use."""
 
 import retrace
 from lab import params, paths

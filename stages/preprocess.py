@@ -1,4 +1,4 @@
-"""Split the data set into train, validation and test, a packed file each in data/processed/."""
+"""Split the data set into train, validation and test: one packed file each in data/processed/."""
 
 import sys
 from collections.abc import Sequence

@@ -1,4 +1,8 @@
-"""Train the classifier on the train split. The validation split only chooses the epoch."""
+"""Train the classifier on the train split.
+
+The validation split is used to select the epoch, for early stopping and for the plateau schedule,
+not for gradients.
+"""
 
 import retrace
 from lab import params, paths
@@ -38,7 +42,9 @@ def main() -> None:
         for path in (paths.HISTORY, paths.STEPS, paths.SUMMARY, paths.MODEL_CONFIG):
             run.artifact(path)
         run.model(paths.WEIGHTS, paths.MODEL_CONFIG)
-    checkpoint.remove(checkpoints.folder)  # not earlier: until here, a kill loses the outputs
+    # Not earlier: if the process is killed before this line, the outputs are incomplete and the
+    # checkpoints are needed.
+    checkpoint.remove(checkpoints.folder)
     print(record.diagnosis)
 
 

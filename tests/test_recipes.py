@@ -67,18 +67,18 @@ V3 = (
 )
 UNEVEN = "dataset=mnist model=softmax keep=last "
 
-FROM = {  # recipe -> the tutorial, and its section where they are numbered
+FROM = {  # recipe -> the tutorial, and its section if they are numbered
     "mnist_tutorial": "tutorial 000",
     "digits_tsne": "tutorial 000",
     "circles_linear": "tutorial 001",
     "circles_relu": "tutorial 001",
     "circles_relu_long": "tutorial 001",
     "fashion_softmax": "tutorial 004",
-    "cifar10_simple": "tutorial 002, 9.2 and 10.3",
-    "cifar10_simple_relu": "tutorial 002, 9.2 and 10.3",
-    "cifar10_v3": "tutorial 002, 12.3",
-    "cifar10_v3_fast": "tutorial 002, 12.3",
-    "cifar10_vgg16": "tutorial 002, 11.1",
+    "cifar10_simple": "tutorial 002, sections 9.2 and 10.3",
+    "cifar10_simple_relu": "tutorial 002, sections 9.2 and 10.3",
+    "cifar10_v3": "tutorial 002, section 12.3",
+    "cifar10_v3_fast": "tutorial 002, section 12.3",
+    "cifar10_vgg16": "tutorial 002, section 11.1",
     "mnist_lenet": "tutorial 003",
     "imbalanced_plain": "tutorial 003",
     "imbalanced_weighted": "tutorial 003",

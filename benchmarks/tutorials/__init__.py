@@ -1,8 +1,8 @@
-"""The tutorials' own loops, written as the tutorials teach them, to compare retrace with.
+"""The tutorials' own training loops, written as in the tutorials, to compare retrace with.
 
 Each module has a `Tutorial` that follows `Taught`: float32, torch's default settings, images
-through a DataLoader one at a time. Printing, TensorBoard and drawing in the loop are left out:
-they would only slow the tutorials down.
+through a DataLoader one at a time. Printing, TensorBoard and drawing in the loop are left out,
+because they would only slow the tutorials down.
 """
 
 from collections.abc import Iterator

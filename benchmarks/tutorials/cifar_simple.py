@@ -1,4 +1,4 @@
-"""The first CIFAR-10 network (tutorial 002, 9.2): SGD at 0.01, unshuffled batches of 64."""
+"""The first CIFAR-10 network (tutorial 002, section 9.2): SGD at 0.01, unshuffled batches of 64."""
 
 from torch import nn, optim
 from torch.utils.data import DataLoader

@@ -1,4 +1,4 @@
-"""The best network on CIFAR-10 (tutorial 002, 12.3).
+"""The best network on CIFAR-10 (tutorial 002, section 12.3).
 
 SGD at 0.01 with momentum, halved four times, 150 epochs with batches of 32.
 """

@@ -1,7 +1,7 @@
 """Softmax regression from scratch on Fashion-MNIST (tutorial 004).
 
 Gradient descent at 0.1, batches of 256, 10 epochs. Four workers, as in the loader of d2l that the
-tutorial calls (zh.d2l.ai, 3.5).
+tutorial calls (zh.d2l.ai, section 3.5).
 """
 
 from collections.abc import Iterator

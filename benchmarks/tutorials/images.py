@@ -1,7 +1,7 @@
 """Images as torchvision's MNIST and CIFAR10 return them: one PIL image at a time, as a tensor.
 
-The classes of torchvision need files in their own layout, and unpickle those of CIFAR. An item
-costs the same here.
+torchvision's own classes need files in their own layout, and unpickle those of CIFAR. Loading an
+item takes the same time here.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from lab.data.samples import Samples
 
 
 class Images(Dataset[tuple[Tensor, int]]):
-    """The samples of a split, as a tutorial's DataLoader takes them."""
+    """The samples of a split, in the form that a tutorial's DataLoader expects."""
 
     def __init__(self, samples: Samples, transform: Callable[[Image.Image], Tensor]) -> None:
         images = samples.inputs.transpose(0, 2, 3, 1)

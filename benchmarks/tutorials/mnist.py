@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - the field's own name for it
+import torch.nn.functional as F  # noqa: N812 - the usual name
 from torch import Tensor, nn, optim
 from torch.utils.data import DataLoader
 from torchvision import transforms

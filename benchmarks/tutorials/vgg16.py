@@ -1,6 +1,6 @@
-"""VGG16 with a new last layer, the only one that is trained (tutorial 002, 11.1).
+"""VGG16 with a new last layer, the only one that is trained (tutorial 002, section 11.1).
 
-SGD at 0.01, batches of 64. Without ImageNet's weights, which do not change the time.
+SGD at 0.01, batches of 64. Without the ImageNet weights, which do not change the time.
 """
 
 from torch import nn, optim

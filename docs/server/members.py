@@ -1,11 +1,11 @@
 """Add members to a team's server, or grant them permissions.
 
-For its admin, in a shell with the server's settings.
+The server's admin runs this in a shell with the server's settings.
 
 python members.py add MEMBER
 python members.py allow MEMBER READ|EDIT|MANAGE EXPERIMENT
 
-EXPERIMENT '*' is all experiments, future ones too.
+EXPERIMENT '*' means all experiments, including future ones.
 """
 
 import os
@@ -21,7 +21,7 @@ SERVER = "http://127.0.0.1:5000/api"
 def call(method: str, path: str, **sent: Any) -> Any:
     """Call the server and return its JSON.
 
-    If it refuses, exit with the start of its message: the rest may hold a password's hash.
+    If the request fails, exit with the start of the message: the rest may hold a password's hash.
     """
     if not (password := os.environ.get("MLFLOW_AUTH_ADMIN_PASSWORD")):
         sys.exit("MLFLOW_AUTH_ADMIN_PASSWORD is not set; it is in the file that settings.py wrote")

@@ -1,4 +1,4 @@
-"""Write the two files that a team's server is started with.
+"""Write the two files that a team's server needs to start.
 
 They hold new secrets, and no other user can read them.
 
@@ -40,9 +40,9 @@ FILES = {
 if len(sys.argv) != 2 or not Path(sys.argv[1]).is_dir():
     sys.exit(__doc__)
 existing = [name for name in FILES if Path(sys.argv[1], name).exists()]
-if existing:  # a new file would not fit the other one
+if existing:  # a new file would not match the other one
     sys.exit(
-        f"{sys.argv[1]}: has {' and '.join(existing)} already; remove both files for new secrets"
+        f"{sys.argv[1]}: already has {' and '.join(existing)}; remove both to create new secrets"
     )
 
 for name, text in FILES.items():

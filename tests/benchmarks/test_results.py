@@ -140,7 +140,7 @@ def test_table_has_row_for_each_recipe(client: MlflowClient) -> None:
             run = log(client, seeded(recipe, seed), accuracy)
             log_training(client, run, 10.0 + seed**2)
     assert results.table(results.measured(client)) == (
-        "| recipe | n | epochs | test accuracy: mean (least..most) "
+        "| recipe | n | epochs | test accuracy: mean (min..max) "
         "| balanced | training, s | on | the tutorial |\n"
         "| --- | --- | --- | --- | --- | --- | --- | --- |\n"
         "| `cifar10_v3` | 1 | 150 | 88.00 % |  | 10.0 | abacus, 2 rods | about 88 % |\n"

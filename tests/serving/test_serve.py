@@ -319,7 +319,7 @@ def test_bad_answer_is_failure(
     monkeypatch.setattr(Other, "code", code)
     measured = probe.measure(other, [QUESTION], Load(requests=3, clients=1, seconds=100, images=1))
     assert (measured.answers, measured.failed) == (0, 3)
-    with pytest.raises(RetraceError, match="it is no server of this model"):
+    with pytest.raises(RetraceError, match="it is not a server of this model"):
         probe.warm_up(other, QUESTION)
 
 
