@@ -27,7 +27,7 @@ def test_second_signal_ends_the_process_if_later(pause_s: float, out: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("number", "remedy"), [("ENOSPC", "make room"), ("EROFS", "read"), ("EACCES", "read")]
+    ("number", "remedy"), [("ENOSPC", "disk space"), ("EROFS", "writable"), ("EACCES", "writable")]
 )
 def test_disk_error_is_one_line(number: str, remedy: str) -> None:
     error = f"OSError(errno.{number}, 'the reason', 'a file')"

@@ -1,8 +1,9 @@
 """Crash-safe checkpoints: after a kill, the same command resumes training from the newest one.
 
-They are in the main repository, since DVC deletes or reverts its own files, in a folder named after
-the training's fingerprint: other parameters, data, code, hardware or libraries never see it.
-A file's name holds its SHA-256. The last two are kept, in case the newest is damaged.
+They are stored in the main repository, because DVC deletes or reverts files in the folders where it
+runs stages. Their folder is named after a fingerprint of parameters, data, code, hardware and
+library versions, so a training never loads a checkpoint of another one. A file's name contains its
+SHA-256. The last two are kept, in case the newest is damaged.
 """
 
 import hashlib
@@ -23,10 +24,11 @@ from retrace.system import files, processes
 
 FOLDER = Path(".retrace/checkpoints")
 KEPT = 2
-EVERY_S = 10.0  # between two checkpoints, at least
+EVERY_S = 10.0  # minimum between two checkpoints
 SHARE = 0.01  # of the training time that saving may take
-FOREIGN = (safetensors.SafetensorError, LookupError, TypeError, ValueError)  # intact, not ours
-ENDS_S = 5.0  # an interrupted training ends within so many seconds
+# Errors of loading an intact file that is not a checkpoint.
+FOREIGN = (safetensors.SafetensorError, LookupError, TypeError, ValueError)
+ENDS_S = 5.0  # within which an interrupted training ends
 
 Loaded = TypeVar("Loaded")
 
@@ -53,7 +55,8 @@ class Checkpoints:
                 if files.is_intact(path):
                     return load(path)
             print(
-                f"warning: {path}: damaged, so the checkpoint before it is taken", file=sys.stderr
+                f"warning: {path}: damaged; the previous checkpoint is used, if there is one",
+                file=sys.stderr,
             )
             path.unlink()
         return None
@@ -85,7 +88,7 @@ class Checkpoints:
 
 
 def fingerprint(*parts: str) -> str:
-    """Return 32 hexadecimal digits for all that decides a training's bits."""
+    """Hash everything that determines the trained weights bit for bit; return 32 hex digits."""
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
@@ -119,7 +122,7 @@ def in_folder(folder: Path) -> list[Path]:
 
 
 def facts(path: Path) -> dict[str, Any]:
-    """Return what a checkpoint holds beside its tensors."""
+    """Return the facts that a checkpoint contains besides its tensors."""
     with safetensors.safe_open(path, framework="numpy") as file:
         return json.loads(file.metadata()["facts"])
 

@@ -44,11 +44,11 @@ class Terminated(BaseException):
 # time they count as one.
 IMPATIENT_S = 2.0
 
-_deferred: dict[int, float] | None = None  # signals that wait for an answer: when each arrived
+_deferred: dict[int, float] | None = None  # when each signal that waits for `answer` arrived
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run `main` and exit: 0, 2 for a user's error, 130 for SIGINT, 143 for SIGTERM and SIGHUP."""
+    """Run `main` and exit: 0, 2 for a RetraceError, 130 for SIGINT, 143 for SIGTERM and SIGHUP."""
     listen()
     try:
         main()
@@ -58,9 +58,10 @@ def run(main: Callable[[], None]) -> None:
     except OSError as error:
         if error.errno not in FULL and not (error.filename and error.errno in CLOSED):
             raise
-        remedy = "make room" if error.errno in FULL else "see that it can be read and written"
+        is_full = error.errno in FULL
+        remedy = "free some disk space" if is_full else "make it readable and writable"
         name = error.filename or "the disk"
-        print(f"{name}: {error.strerror}; {remedy}, and type the same again", file=sys.stderr)
+        print(f"{name}: {error.strerror}; {remedy}, then run the command again", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -91,7 +92,7 @@ class Deferred:
     """
 
     def __enter__(self) -> Self:
-        global _deferred  # noqa: PLW0603 - signals are the process's
+        global _deferred  # noqa: PLW0603 - signals belong to the process
         self.arrived: dict[int, float] = {}
         _deferred = self.arrived
         return self

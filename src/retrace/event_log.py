@@ -2,7 +2,7 @@
 
 The first line names the stage and its experiment; metrics, tags and artifacts follow as they are
 logged; the last line is the status. A killed stage leaves an event log without an end. A folder of
-the same name has copies of the artifacts, since the files may have changed when they are uploaded.
+the same name has copies of the artifacts, because the files may change before they are uploaded.
 Once MLflow has all of an event log, it is moved to `uploaded/` and its copies are deleted.
 """
 
@@ -53,7 +53,9 @@ class EventLog:
         except OSError as error:
             (folder / f".{self.id}").unlink(missing_ok=True)
             reason = f"no event log can be written there ({error.strerror})"
-            raise DataError(f"{folder}: {reason}; make room for it") from None
+            raise DataError(
+                f"{folder}: {reason}; free some disk space or make the folder writable"
+            ) from None
 
     def metrics(self, values: Mapping[str, float], step: int = 0, at: int | None = None) -> None:
         """Log metrics of a step, now or `at` a time in milliseconds since 1970."""
@@ -69,17 +71,17 @@ class EventLog:
         self._write("tags", redacted_all({"values": tags}))
 
     def artifact(self, path: Path, *, summary: bool = False) -> None:
-        """Log a file that the stage made; with `summary`, in the parent run as well."""
+        """Log a file that the stage made; with `summary=True` the parent run shows it too."""
         self._copy(path, partial(shutil.copyfile, path))
         self._write("artifact", {"path": str(path), "headline": summary})
 
     def attach(self, name: str, content: bytes) -> None:
-        """Log an artifact that is no file of the stage."""
+        """Log `content` as an artifact, without a file of the stage."""
         self._copy(Path(name), lambda copy: copy.write_bytes(content))
         self._write("artifact", {"path": name, "headline": False})
 
     def table(self, name: str, rows: Sequence[NamedTuple]) -> None:
-        """Log rows of one type as a CSV file; there is at least one."""
+        """Log rows of one type, at least one, as a CSV file."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(rows[0]._fields)
@@ -93,7 +95,7 @@ class EventLog:
         self._write("model", {"weights": str(weights), "card": str(config)})
 
     def end(self, status: str, **more: Any) -> None:
-        """Close the event log with a status of MLflow: FINISHED, FAILED or KILLED."""
+        """Close the event log with an MLflow status: FINISHED, FAILED or KILLED."""
         self._write("end", redacted_all({"status": status} | more))
         self.sync()
         os.close(self._file)
@@ -110,9 +112,9 @@ class EventLog:
             write(copy)
         except OSError as error:
             with suppress(OSError):
-                copy.unlink(missing_ok=True)  # half a copy would be taken for a complete one
+                copy.unlink(missing_ok=True)  # an incomplete copy would be taken for a complete one
             print(
-                f"warning: {path}: no copy for MLflow could be made ({error.strerror})",
+                f"warning: {path}: could not be copied for MLflow ({error.strerror})",
                 file=sys.stderr,
             )
 
@@ -123,10 +125,8 @@ class EventLog:
             _append(self._file, json.dumps({"kind": kind, "time": now(), **event}) + "\n")
         except OSError as error:
             self._full = True
-            print(
-                f"warning: {self.path}: {error.strerror}; MLflow will lack what follows",
-                file=sys.stderr,
-            )
+            lost = "later events of this run will be missing in MLflow"
+            print(f"warning: {self.path}: {error.strerror}; {lost}", file=sys.stderr)
 
 
 def read(path: Path) -> list[Event]:
@@ -158,10 +158,14 @@ def copies(path: Path) -> Path:
 
 
 def close(path: Path) -> None:
-    """End the event log of a stage whose process is gone: KILLED, at the time of its last event."""
+    """End the event log of a stage whose process no longer exists.
+
+    The status is KILLED, the time that of its last event.
+    """
     events = read(path)
     if events and not end_of(events):
-        reason = "its process ended without a word: SIGKILL, out of memory, or the power failed"
+        reason = "the process ended without a status: it was killed (SIGKILL, out of memory), "
+        reason += "or the machine lost power"
         end = {"kind": "end", "time": events[-1]["time"], "status": "KILLED", "error": reason}
         append(path, end)
 
@@ -197,7 +201,7 @@ def append(path: Path, event: Event) -> None:
 
 
 def pending(folder: Path) -> list[Path]:
-    """List the event logs that MLflow does not have in full, oldest first."""
+    """List the event logs that are not completely uploaded, oldest first."""
     return sorted(folder.glob("*.jsonl"))
 
 
@@ -224,5 +228,5 @@ def _parsed(line: bytes) -> Event | None:
 
 
 def now() -> int:
-    """Return the time in milliseconds since 1970, as events have it."""
+    """Return the time in milliseconds since 1970, the unit used in events."""
     return time.time_ns() // 1_000_000

@@ -1,7 +1,7 @@
 """What other packages add to retrace, by entry points in their pyproject.toml.
 
-    retrace.commands    commands of `retrace`: modules, as those in retrace.cli
-    retrace.doctor      topics of `retrace doctor`: modules, as those in retrace.doctor
+    retrace.commands    commands of `retrace`: modules like those in retrace.cli
+    retrace.doctor      topics of `retrace doctor`: modules like those in retrace.doctor
     retrace.params      functions that check the values of params.yaml
     retrace.packagers   functions that package a model for MLflow
 
@@ -20,9 +20,10 @@ def entries(group: str) -> dict[str, metadata.EntryPoint]:
 
 
 def load(group: str, required: Iterable[str] = ()) -> dict[str, Any]:
-    """Import what a group names.
+    """Import the entry points of a group.
 
-    What cannot be imported, or lacks a required attribute, is left out, with one line on stderr.
+    One that cannot be imported, or lacks a required attribute, is left out, with one line on
+    stderr.
     """
     loaded = {}
     for name, entry in entries(group).items():

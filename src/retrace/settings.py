@@ -1,4 +1,7 @@
-"""The files of a pipeline that the engine reads by name, as src/lab/paths.py has them too."""
+"""Paths of the pipeline files that the engine reads.
+
+src/lab/paths.py defines the same paths for the lab.
+"""
 
 from pathlib import Path
 

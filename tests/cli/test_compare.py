@@ -267,5 +267,7 @@ def test_page_is_self_contained(trained: Trained) -> None:
     assert page.count('class="line') == 2 * 2 * 2
     for outside in ("http:", "https:", "src=", "<link", "<script", "url(", "@import"):
         assert outside not in page
-    with pytest.raises(RetraceError, match=r"^--html tests: .*; name a file that can be written$"):
+    with pytest.raises(
+        RetraceError, match=r"^--html tests: .*; choose a file that can be written$"
+    ):
         compare.compare(["base", "faster"], Path("tests"), as_json=False)

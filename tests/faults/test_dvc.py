@@ -191,10 +191,11 @@ def test_flipped_bit_is_refused_and_repaired(clone: Clone, path: str, stage: str
     output = clone.type(f"dvc repro --force --single-item {stage}", code=255)
     bad = hashing.md5(clone.path / path)
     assert f"{path}: damaged, or changed since " in output
-    assert f"its MD5 is {bad}, but dvc.lock records {good}" in output
+    assert f"its MD5 is {bad}" in output
+    assert good in output
     clone.type("dvc checkout --quiet")
     listed = clone.type("retrace verify --cache", code=1)
-    assert f"{path}: its MD5 is {bad}, dvc.lock says {good}, for {path}" in listed
+    assert f"{path}: its MD5 is {bad}, but dvc.lock records {good}" in listed
     (todo,) = [
         line.removeprefix("to repair: ") for line in listed.splitlines() if "to repair" in line
     ]

@@ -18,8 +18,11 @@ from faults.stages import Stage, check_complete, child, events_in, find_runs, pa
 from retrace import event_log
 from retrace.system import processes
 
-WORDLESS = "its process ended without a word: SIGKILL, out of memory, or the power failed"
-SOON_S = 30.0  # in which nothing runs any more whose DVC is gone
+WITHOUT_STATUS = (
+    "the process ended without a status: it was killed (SIGKILL, out of memory), or the machine "
+    "lost power"
+)
+SOON_S = 30.0  # in which nothing runs any more whose DVC no longer exists
 
 
 def test_killed_stage_is_killed_in_mlflow(folder: Path, local: str) -> None:
@@ -29,7 +32,7 @@ def test_killed_stage_is_killed_in_mlflow(folder: Path, local: str) -> None:
         assert stage.kill() == -signal.SIGKILL
         until(lambda: not pending(folder), what="the end of the upload")
     run = check_complete(local, folder, stage.log, "KILLED")
-    assert run.data.tags["retrace.error"] == WORDLESS
+    assert run.data.tags["retrace.error"] == WITHOUT_STATUS
     assert run.data.metrics["val_loss"] == 1.0
     assert [above.info.status for above in parents(local, folder)] == ["KILLED"]
 
@@ -52,7 +55,7 @@ def test_killed_stage_and_uploader_are_closed(folder: Path, local: str, closed_b
             another.end()
         expected = "FINISHED"
     run = check_complete(local, folder, stage.log, "KILLED")
-    assert run.data.tags["retrace.error"] == WORDLESS
+    assert run.data.tags["retrace.error"] == WITHOUT_STATUS
     assert [above.info.status for above in parents(local, folder)] == [expected]
 
 
@@ -64,13 +67,13 @@ def test_running_stage_is_not_closed(folder: Path, local: str) -> None:
         stage.kill_uploader()  # so that nobody but the stage itself stands for its life
         with Stage(folder, "evaluate") as another:
             another.end()
-        assert "still runs" in sync(folder)
+        assert "is still running" in sync(folder)
         assert child(local, stage.log).info.status == "RUNNING"
         assert [run.info.status for run in parents(local, folder)] == ["RUNNING"]
         stage.tell("epoch 2")
         stage.end()
         assert stage.stderr.startswith(
-            "warning: MLflow lacks some of this run: the background uploader was killed"
+            "warning: some data of this run is not in MLflow yet (the background uploader was"
         )
     sync(folder)
     check_complete(local, folder, stage.log)

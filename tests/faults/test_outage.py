@@ -12,7 +12,7 @@ from faults.stages import Stage, check_complete, child, find_runs, pending, set_
 
 pytestmark = pytest.mark.xdist_group("servers")
 
-WARNING = "warning: MLflow lacks some of this run: "
+WARNING = "warning: some data of this run is not in MLflow yet ("
 SLOWER, MORE_S = 1.1, 5.0  # what an outage may cost: a factor and seconds
 
 Strike = Callable[[], None]
@@ -48,7 +48,7 @@ def shown(url: str, path: Path, metric: str) -> bool:
 def check_one_warning(output: str) -> None:
     (line,) = output.splitlines()
     assert line.startswith(WARNING)
-    assert line.endswith("later, `retrace sync` uploads it")
+    assert line.endswith("); `retrace sync` uploads it later")
 
 
 @pytest.fixture(scope="session")
@@ -158,5 +158,5 @@ def test_sync_closes_run_of_killed_server(folder: Path, server: Server) -> None:
     assert child(server.url, stage.log).info.status == "RUNNING"
     sync(folder, MLFLOW_TRACKING_URI=server.url)
     run = check_complete(server.url, folder, stage.log, "KILLED")
-    assert run.data.tags["retrace.error"].startswith("its process ended without a word")
+    assert run.data.tags["retrace.error"].startswith("the process ended without a status")
     assert run.data.metrics["val_loss"] == 1.0

@@ -298,7 +298,7 @@ def test_file_missing_in_remote_is_reproduced(team: Team, remote: Path, tmp_path
     output = tree.run("dvc", "repro", "--pull")
     assert re.findall(r"Running stage '(\w+)'", output) == ["train"]
     assert outs(tree) == locked(tree)
-    assert "sent: 1 files" in tree.run("retrace", "share")
+    assert "sent: 1 file," in tree.run("retrace", "share")
     assert at(remote, lost).exists()
 
 

@@ -383,7 +383,7 @@ def test_abandoned_run_is_closed_by_its_owner(team: Team) -> None:
     team.shell.type(ALLOW.replace("ben EDIT mnist", "eve READ digits"))
     assert "closed: 0 runs" in sync(team.clone.path, **team.sets("eve"))
     assert client.get_run(run).info.status == "RUNNING"
-    assert "closed: 1 runs" in sync(team.clone.path, **team.sets("ann"))
+    assert "closed: 1 run " in sync(team.clone.path, **team.sets("ann"))
     assert client.get_run(run).info.status == "KILLED"
     client.delete_run(run)
 

@@ -256,7 +256,7 @@ def test_sweep_stores_trials_in_database(clone: Clone, tmp_path: Path) -> None:
     database = f"sqlite:///{tmp_path / 'sweeps.db'}"
     sweep = "retrace sweep lr=log:1e-4..1e-1 model=cnn,lenet --trials 2"
     printed = clone.type(f"export RETRACE_SWEEP_STORAGE={database}\n{sweep}")
-    (best,) = re.findall(r"the best into the workspace: dvc exp apply (\S+)", printed)
+    (best,) = re.findall(r"the best trial .*: dvc exp apply (\S+)", printed)
     clone.type(f"dvc exp apply {best}")
     assert "Data and pipelines are up to date." in clone.type("dvc status")
     assert (tmp_path / "sweeps.db").exists()

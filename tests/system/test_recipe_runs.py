@@ -127,7 +127,7 @@ def test_recipe_runs_from_raw_files_to_figures(
     for module in STAGES.values():
         module.main()
 
-    assert "MLflow lacks" not in capsys.readouterr().err
+    assert "not in MLflow yet" not in capsys.readouterr().err
     figures = {file.stem for file in paths.FIGURES.glob("*.png")}
     assert figures - OPTIONAL == drawable(values)
     client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")

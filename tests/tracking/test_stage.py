@@ -118,7 +118,7 @@ def test_missing_artifact_warns(
         run.artifact(paths.METRICS)
         run.metrics({"test_loss": 1.0})
     assert capsys.readouterr().err.startswith(
-        "warning: reports/metrics.json: no copy for MLflow could be made"
+        "warning: reports/metrics.json: could not be copied for MLflow"
     )
     (parent,), (child,) = runs(store)
     assert (parent.info.status, child.info.status) == ("FINISHED", "FINISHED")
@@ -134,7 +134,7 @@ def test_dead_server_warns_and_loses_nothing(
         run.metrics({"raw_bytes": 1.0})
     warning = capsys.readouterr().err.strip()
     assert warning.startswith(
-        "warning: MLflow lacks some of this run: http://127.0.0.1:9 does not answer"
+        "warning: some data of this run is not in MLflow yet (http://127.0.0.1:9 does not answer"
     )
     assert "\n" not in warning
     assert event_log.read(run.path)[-1]["status"] == "FINISHED"

@@ -133,7 +133,7 @@ def test_last_stage_reports_what_mlflow_lacks(folder: Path, store: str) -> None:
     until(lambda: is_gone(uploader), what="the uploader's end")
     (refused,) = pending(folder)
     _, err = run(folder, "visualize")
-    assert err.startswith("warning: MLflow lacks some of this run: ")
+    assert err.startswith("warning: some data of this run is not in MLflow yet (")
     assert refused in err
     assert pending(folder) == [refused]
 

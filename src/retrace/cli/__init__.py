@@ -1,4 +1,4 @@
-"""The commands of `retrace`, a module each.
+"""The commands of `retrace`, one module per command.
 
 A command has GROUP, SUMMARY, EXAMPLES, add_arguments(parser) and run(args): see
 arguments.Command. The help imports all commands, so they import heavy modules in the functions

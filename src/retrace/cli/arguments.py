@@ -1,4 +1,4 @@
-"""The parser of `retrace`: help on one screen, one line for a mistake, completion in the shell."""
+"""The parser of `retrace`: help on one screen, one line per mistake, completion in the shell."""
 
 import difflib
 import sys
@@ -20,9 +20,9 @@ GROUPS = ("run", "look", "use", "share", "trust", "repair")  # in the order of t
 JSON = "print one JSON document, for scripts"
 FIRST_LINE = "usage: retrace [--help] [--version] [--print-completion SHELL] COMMAND ..."
 LAST_LINES = """\
-`retrace COMMAND --help` has examples; --json is for scripts, one document.
-Exit codes: 0 done; 1 a check failed; 2 refused, in a line that says what to
-do; 130 interrupted; 143 terminated."""
+`retrace COMMAND --help` shows examples; --json prints one JSON document.
+Exit codes: 0 done; 1 a check failed; 2 an error that you can fix, explained in
+one line; 130 interrupted; 143 terminated."""
 
 LIST_RECIPES = 'retrace recipe 2> /dev/null | cut -d " " -f 1'
 RECIPES = {  # run when Tab is pressed, so that a new recipe is offered at once
@@ -34,8 +34,8 @@ RECIPES = {  # run when Tab is pressed, so that a new recipe is offered at once
 class Command(Protocol):
     """A module that is a command of `retrace`."""
 
-    GROUP: str  # of the help
-    SUMMARY: str  # up to its first colon the command's line in the help
+    GROUP: str  # in the help
+    SUMMARY: str  # the part before its first colon is the command's line in the help
     EXAMPLES: Sequence[str]
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -43,7 +43,7 @@ class Command(Protocol):
         ...
 
     def run(self, args: Namespace) -> int | None:
-        """Run the command in the repository's root and return its exit code, 0 if None.
+        """Run the command in the repository's root and return its exit code; None means 0.
 
         `args.here` is the folder in which the user typed it.
         """
@@ -70,7 +70,7 @@ class Parser(ArgumentParser):
 
 
 class Root(Parser):
-    """The parser of the program itself, whose help has a line a command, by groups."""
+    """The parser of the program itself: its help has one line per command, in groups."""
 
     commands: Mapping[str, Command]
 
@@ -113,7 +113,7 @@ def _add(subparsers: Any, name: str, command: Command) -> None:
 
 
 def add_json(parser: _ActionsContainer) -> None:
-    """Add the option that replaces a command's text by one JSON document."""
+    """Add --json, with which a command prints one JSON document instead of text."""
     parser.add_argument("--json", action="store_true", help=JSON)
 
 
@@ -128,7 +128,7 @@ def completion(parser: ArgumentParser, shell: str) -> str:
 
     for action in _actions(parser):
         if action.dest == "target":
-            vars(action)["complete"] = shtab.FILE  # which shtab reads
+            vars(action)["complete"] = shtab.FILE  # an attribute that shtab reads
         elif action.metavar == "RECIPE":
             vars(action)["complete"] = dict.fromkeys(RECIPES, "_retrace_recipes")
     preamble: Any = RECIPES  # its type says str, but it takes a dict by shell

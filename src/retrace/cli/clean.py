@@ -19,7 +19,8 @@ EXAMPLES = (
 
 def add_arguments(parser: ArgumentParser) -> None:
     arguments.add_json(parser)
-    parser.add_argument("--force", action="store_true", help="remove those that no process uses")
+    text = "remove the checkpoints that no process uses"
+    parser.add_argument("--force", action="store_true", help=text)
 
 
 def run(args: Namespace) -> None:
@@ -27,7 +28,7 @@ def run(args: Namespace) -> None:
 
 
 def clean(*, force: bool, as_json: bool = False) -> None:
-    """Print a line for each training's checkpoints; with `force` remove those not in use."""
+    """Print one line per training with checkpoints; with `force`, remove those not in use."""
     from rich.filesize import decimal
 
     from retrace import checkpoint
@@ -46,7 +47,8 @@ def clean(*, force: bool, as_json: bool = False) -> None:
         n_bytes = sum(training["bytes"] for training in trainings if training["removed"])
         print(f"removed: {decimal(n_bytes)}")
     else:
-        print("the same command resumes them; `retrace clean --force` removes those not in use")
+        remedy = "run the same commands to resume them"
+        print(f"{remedy}; `retrace clean --force` removes those not in use")
 
 
 def _description(folder: Path) -> dict[str, Any]:

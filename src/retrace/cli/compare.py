@@ -23,7 +23,7 @@ SUMMARY = (
 )
 EXAMPLES = (
     "retrace compare main tamed-zigs         a commit and a DVC experiment",
-    "retrace compare main 4f0c2d 91ab03 --html c.html   and runs, as a page",
+    "retrace compare main 4f0c2d 91ab03 --html c.html   with runs, as a page",
     "retrace compare HEAD workspace --json   what has changed, for a script",
     "retrace compare main HEAD --markdown    the same tables, for a pull request",
 )
@@ -33,7 +33,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     form = parser.add_mutually_exclusive_group()
     arguments.add_json(form)
     form.add_argument("--markdown", action="store_true", help="the same tables as Markdown")
-    text = "`workspace`, a DVC experiment, a commit, branch or tag, or a run's id in MLflow; "
+    text = "`workspace`, a DVC experiment, a commit, branch or tag, or the id of an MLflow run; "
     text += "the first is the baseline"
     parser.add_argument("names", nargs="+", metavar="NAME", help=text)
     parser.add_argument("--html", metavar="FILE", help="write a page with learning curves")
@@ -49,7 +49,7 @@ def compare(
 ) -> None:
     """Print the named experiments side by side; write them as a `page`, with their curves.
 
-    Raises RetraceError if a name is not exactly one experiment's.
+    Raises RetraceError unless each name identifies exactly one experiment.
     """
     from retrace.compare import comparison as compared
     from retrace.compare import tables
@@ -102,5 +102,5 @@ def _write(page: Path, comparison: Comparison) -> None:
             unfinished.write_text(html.page(comparison), encoding="utf-8")
     except OSError as error:
         raise RetraceError(
-            f"--html {page}: {error.strerror}; name a file that can be written"
+            f"--html {page}: {error.strerror}; choose a file that can be written"
         ) from None

@@ -1,4 +1,4 @@
-"""`retrace doctor`: list what is wrong here, each with the command that repairs it."""
+"""`retrace doctor`: list the problems here, each with the command that repairs it."""
 
 import json
 import sys
@@ -9,6 +9,7 @@ from dataclasses import asdict
 from retrace import doctor
 from retrace.cli import arguments
 from retrace.doctor.findings import Finding
+from retrace.system.text import count
 
 GROUP = "repair"
 SUMMARY = (
@@ -17,7 +18,7 @@ SUMMARY = (
 )
 EXAMPLES = (
     "retrace doctor          each problem with the command that repairs it",
-    "retrace doctor --all    and what is in order",
+    "retrace doctor --all    also the checks that passed",
     "retrace doctor --json | jq -r '.findings[].repair'",
 )
 MARKS = {"ok": ("ok", "green"), "warning": ("!", "yellow"), "problem": ("X", "bold red")}
@@ -25,7 +26,7 @@ MARKS = {"ok": ("ok", "green"), "warning": ("!", "yellow"), "problem": ("X", "bo
 
 def add_arguments(parser: ArgumentParser) -> None:
     arguments.add_json(parser)
-    parser.add_argument("--all", action="store_true", help="also list what is in order")
+    parser.add_argument("--all", action="store_true", help="also list the checks that passed")
 
 
 def run(args: Namespace) -> int:
@@ -35,7 +36,7 @@ def run(args: Namespace) -> int:
 def examine(*, everything: bool, as_json: bool) -> int:
     """Print problems and warnings; return 1 if there is a problem, else 0.
 
-    With `everything`, print also what is in order.
+    With `everything`, also print the checks that passed.
     """
     findings = doctor.examine()
     counts = {level: sum(finding.level == level for finding in findings) for level in MARKS}
@@ -50,16 +51,19 @@ def examine(*, everything: bool, as_json: bool) -> int:
 
 
 def _summary(counts: dict[str, int]) -> str:
+    passed = f"{count(counts['ok'], 'check')} passed"
     if counts["problem"] or counts["warning"]:
-        numbers = (
-            f"{counts['problem']} problems, {counts['warning']} warnings, {counts['ok']} in order"
-        )
-        return f"{numbers}; each command repairs the line above it, and then `retrace doctor` again"
-    return f"no problems: {counts['ok']} in order; `retrace doctor --all` lists them"
+        bad = f"{count(counts['problem'], 'problem')}, {count(counts['warning'], 'warning')}"
+        advice = "run the command below each line, then run `retrace doctor` again"
+        return f"{bad}, {passed}; {advice}"
+    return f"no problems: {passed}; `retrace doctor --all` lists them"
 
 
 def _print(findings: Sequence[Finding]) -> None:
-    """Print in colour on a terminal, without if rich is broken. Commands are never wrapped."""
+    """Print in color on a terminal, or without color if rich cannot be imported.
+
+    Commands are never wrapped.
+    """
     width = max((len(finding.check) for finding in findings), default=0)
     lines = []
     for finding in findings:

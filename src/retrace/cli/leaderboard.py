@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from retrace.cli import arguments
 from retrace.pipeline import metrics
+from retrace.system.text import count
 
 if TYPE_CHECKING:
     from retrace.compare.leaderboard import Board, Row
@@ -24,11 +25,12 @@ EXAMPLES = (
 
 def add_arguments(parser: ArgumentParser) -> None:
     arguments.add_json(parser)
-    parser.add_argument(
-        "dataset", nargs="?", metavar="DATASET", help="none: the one in params.yaml"
-    )
-    parser.add_argument("--metric", default="test_accuracy", help="to sort by; %(default)s")
-    parser.add_argument("--top", type=int, default=20, metavar="N", help="rows shown; %(default)s")
+    text = "default: the data set in params.yaml"
+    parser.add_argument("dataset", nargs="?", metavar="DATASET", help=text)
+    text = "metric to sort by (default: %(default)s)"
+    parser.add_argument("--metric", default="test_accuracy", help=text)
+    text = "number of rows to show (default: %(default)s)"
+    parser.add_argument("--top", type=int, default=20, metavar="N", help=text)
 
 
 def run(args: Namespace) -> None:
@@ -50,11 +52,11 @@ def _print(board: Board) -> None:
     from retrace.system.terminal import plain, show, table
 
     statistics = (board.metric, "std", "min..max", "n", "training, s")
-    top = ("", *statistics, "newest", "run", "unlike params.yaml")
+    top = ("", *statistics, "newest", "run", "differs from params.yaml")
     rows = [_cells(rank, row, board.here) for rank, row in enumerate(board.rows, 1)]
     show(table(top, rows, numbers=(0, 1, 2, 4, 5)))
     n_more = board.n_rows - len(rows)
-    more = f"; {n_more} more rows: --top {board.n_rows}" if n_more else ""
+    more = f"; {count(n_more, 'more row')}: --top {board.n_rows}" if n_more else ""
     order = "lowest" if metrics.is_minimized(board.metric) else "highest"
     mean = f"mean of {plain(board.metric)} over n seeds"
     print(f"\n{board.dataset}, by the {mean}, {order} first{more}")

@@ -3,8 +3,8 @@
 Exit codes:
 - 0: done
 - 1: a check failed (verify, doctor), or part of the work could not be done (predict, sweep);
-  a defect of retrace, with its traceback
-- 2: refused, in one line on stderr that says what to do
+  or a defect of retrace, with its traceback
+- 2: an error that you can fix, explained in one line on stderr
 - 128 + n: ended by signal n: 130 by Ctrl-C, 141 by a closed pipe, 143 by SIGTERM or a lost terminal
 """
 

@@ -1,10 +1,11 @@
-"""`retrace promote`: give a run's model a name in MLflow's registry."""
+"""`retrace promote`: register a run's model in MLflow's registry."""
 
 from argparse import ArgumentParser, Namespace
 
 GROUP = "use"
 SUMMARY = (
-    "give a run's model its data set's name in the registry: unless the model that has it is better"
+    "register a run's model under the name of its data set: refused if the model that has the "
+    "alias now is better"
 )
 EXAMPLES = (
     "retrace promote 4f0c2d                   it becomes models:/mnist@champion",
@@ -13,11 +14,11 @@ EXAMPLES = (
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("run", metavar="RUN_ID", help="MLflow's id of a run, or its first digits")
-    parser.add_argument(
-        "--as", dest="alias", default="champion", metavar="ALIAS", help="%(default)s"
-    )
-    text = "also if it is worse, or was tested on other data"
+    text = "id of an MLflow run, or its first digits"
+    parser.add_argument("run", metavar="RUN_ID", help=text)
+    text = "alias to set (default: %(default)s)"
+    parser.add_argument("--as", dest="alias", default="champion", metavar="ALIAS", help=text)
+    text = "promote the model even if it is worse, or was tested on other data"
     parser.add_argument("--force", action="store_true", help=text)
 
 

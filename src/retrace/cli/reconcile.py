@@ -8,14 +8,15 @@ from argparse import ArgumentParser, Namespace
 from typing import Any
 
 from retrace.cli import arguments
+from retrace.system.text import count
 
 GROUP = "repair"
-SUMMARY = "put experiments back into DVC's queue whose worker is gone"
+SUMMARY = "requeue DVC experiments whose worker no longer exists"
 EXAMPLES = (
     "retrace reconcile && dvc queue start   after a crash, resume the queue",
-    "retrace reconcile --json               what was put back and removed",
+    "retrace reconcile --json               what was requeued and removed",
 )
-ENDS_S = 30.0  # for an experiment without a worker to save itself and end
+ENDS_S = 30.0  # for an experiment without a worker to save a checkpoint and end
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -27,10 +28,10 @@ def run(args: Namespace) -> None:
 
 
 def reconcile(*, as_json: bool = False) -> None:
-    """Put each Running task that no worker has back into DVC's queue, and remove its folder.
+    """Requeue each Running task that no worker runs, and remove its folder.
 
-    It resumes from its last checkpoint. A second call changes nothing. DVC has no command for this,
-    so it is done as DVC's own code does it: a message, a result and a folder each.
+    The task resumes from its last checkpoint. Running it again changes nothing. DVC has no command
+    for this. It is done as in DVC's own code, where a task is a message, a result and a folder.
     """
     from retrace.pipeline import dvc_internals, dvc_queue
 
@@ -53,15 +54,10 @@ def reconcile(*, as_json: bool = False) -> None:
         names = [_name(task.entry) for task in lost]
         print(json.dumps({"put_back": names, "removed": list(map(str, folders))}, indent=2))
         return
-    print(
-        f"put back: {_count(lost, 'experiment')}; removed: {_count(folders, 'folder')} not in use"
-    )
+    n_lost, n_folders = count(len(lost), "experiment"), count(len(folders), "folder")
+    print(f"put back: {n_lost}; removed: {n_folders} not in use")
     if lost:
         print("`dvc queue start` runs them")
-
-
-def _count(items: list[Any], noun: str) -> str:
-    return f"{len(items)} {noun}{'s' * (len(items) != 1)}"
 
 
 def _name(entry: Any) -> str:
@@ -78,7 +74,7 @@ def _end(queue: Any, entry: Any) -> None:
     if process is None:
         return
     family = [process, *process.children(recursive=True)]
-    os.kill(process.pid, signal.SIGKILL)  # DVC: its stage then saves itself and ends
+    os.kill(process.pid, signal.SIGKILL)  # it is DVC; its stage then saves a checkpoint and ends
     _, left = psutil.wait_procs(family, timeout=ENDS_S)
     for each in left:
         each.kill()

@@ -1,9 +1,9 @@
 """`retrace share`: send all results to DVC's remote, so that nobody else needs to compute them.
 
-`dvc push` sends what dvc.lock names and DVC caches. Even with `--run-cache` it leaves out the
-results of other parameters, and the metrics and figures, which git has; and it does not check what
-it sends. So a stage would run again for somebody who types the same parameters, and a bit that
-flipped here would reach everybody.
+`dvc push` sends the cached outputs that dvc.lock lists. Even with `--run-cache` it leaves out the
+results of other parameters, and the metrics and figures, which are in git; and it does not verify
+what it sends. So a stage would run again for a member who uses the same parameters, and a file that
+was damaged here would be passed on to everybody.
 """
 
 from __future__ import annotations
@@ -17,22 +17,23 @@ from typing import TYPE_CHECKING, Any
 
 from retrace.errors import RetraceError
 from retrace.system.redaction import redacted
+from retrace.system.text import count
 
 if TYPE_CHECKING:
     from retrace.pipeline.dvc_internals import Remote
     from retrace.pipeline.integrity import ExpectedFile
 
 GROUP = "share"
-SUMMARY = "send all results to DVC's remote for the team: each file is hashed before"
+SUMMARY = "send all results to DVC's remote for the team: each file is hashed first"
 EXAMPLES = (
     "retrace share           before `dvc exp push origin NAME`, or `git push`",
-    "retrace share --check   is everything in the remote intact?",
+    "retrace share --check   also check the files in the remote",
 )
-AT_ONCE = 8  # files that are read from the remote
+AT_ONCE = 8  # files that are read from the remote at the same time
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    text = "hash what the remote has as well, and replace what is damaged there"
+    text = "also hash the files in the remote, and replace damaged ones"
     parser.add_argument("--check", action="store_true", help=text)
 
 
@@ -41,10 +42,10 @@ def run(args: Namespace) -> None:
 
 
 def share(*, check: bool) -> None:
-    """Send each stage's run in DVC's run cache, with its files, hashing every file before.
+    """Send the stage runs in DVC's run cache, with their files; hash every file first.
 
-    With `check`, hash the remote's files too and replace damaged ones. A second time nothing is
-    sent. Raises RetraceError if there is no remote or it does not answer; and, after sharing all
+    With `check`, hash the remote's files too and replace damaged ones. Running it again sends
+    nothing. Raises RetraceError if there is no remote or it does not answer; and, after sharing all
     others, if a file here is damaged.
     """
     from retrace.pipeline import dvc_internals
@@ -64,17 +65,17 @@ def share(*, check: bool) -> None:
         remote.push_runs(intact)  # after their files, which they need
     _report(remote, intact, sent, f", {n_replaced} in place of damaged ones" if n_replaced else "")
     damaged = {claim: md5 for claim, md5 in hashes.items() if md5 not in (None, claim.md5)}
-    left_out = f"not shared: {len(entries) - len(intact)} runs of stages"
+    left_out = f"not shared: {count(len(entries) - len(intact), 'stage run')}"
     if damaged:
+        state = "which does not match its name"
         named = "\n".join(
-            f"{claim.path}: its MD5 is {md5}, not what its name says; of {claim.output}"
+            f"{claim.path} (part of {claim.output}): its MD5 is {md5}, {state}"
             for claim, md5 in damaged.items()
         )
-        raise RetraceError(
-            f"{named}\n{left_out}, as their files are damaged here; remove these, then `dvc repro`"
-        )
+        advice = "remove the damaged files, then run `dvc repro`"
+        raise RetraceError(f"{named}\n{left_out}, because of damaged files here; {advice}")
     if len(entries) > len(intact):
-        print(f"{left_out}, whose files are no longer in DVC's cache")
+        print(f"{left_out}, because of files that are no longer in DVC's cache")
 
 
 def _report(
@@ -85,16 +86,17 @@ def _report(
 
     location = redacted(f"{remote.name}, {remote.address}")
     size = decimal(sum(claim.path.stat().st_size for claim in sent))
-    print(f"{location}: {len(intact)} runs of stages; sent: {len(sent)} files{replaced}, {size}")
+    n_runs, n_sent = count(len(intact), "stage run"), count(len(sent), "file")
+    print(f"{location}: {n_runs}; sent: {n_sent}{replaced}, {size}")
     print("to pass on an experiment: dvc exp push origin NAME; a commit: git push")
-    print("`dvc repro --pull` then runs nothing")
+    print("In another clone, `dvc repro --pull` then fetches them and runs nothing")
     if not remote.is_verified:
         remedy = f"run `dvc remote modify {remote.name} verify true` and commit it"
-        print(f"warning: DVC does not hash what it gets from this remote; {remedy}")
+        print(f"warning: DVC does not hash the files that it gets from this remote; {remedy}")
 
 
 def _entries(repo: Any) -> dict[Path, list[ExpectedFile]]:
-    """Map each entry of DVC's run cache to the files that DVC's cache should have of it."""
+    """Map each entry of DVC's run cache to the files that DVC's cache should contain for it."""
     from retrace.pipeline import dvc_internals, integrity
 
     cache = dvc_internals.objects().absolute()
@@ -107,12 +109,12 @@ def _entries(repo: Any) -> dict[Path, list[ExpectedFile]]:
         for file, outs in dvc_internals.cached_runs(repo)
     }
     if not entries:
-        raise RetraceError("DVC's run cache: is empty; run `dvc repro`")
+        raise RetraceError("DVC's run cache is empty; run `dvc repro`")
     return entries
 
 
 def _hashed(claims: Iterable[ExpectedFile]) -> dict[ExpectedFile, str | None]:
-    """Return the MD5 of each file, None if it is gone."""
+    """Return the MD5 of each file, None if it does not exist."""
     from retrace.pipeline import integrity
 
     def md5(claim: ExpectedFile) -> str | None:
@@ -134,9 +136,8 @@ def _send(remote: Remote, files: list[ExpectedFile]) -> list[ExpectedFile]:
     """Send the files and return those that the remote lacked."""
     names, n_failed = remote.push(map(_oid, files))
     if n_failed:
-        raise RetraceError(
-            f"{n_failed} files did not arrive, for the reasons above; type this again for these"
-        )
+        failed = f"{count(n_failed, 'file')} could not be sent (see above)"
+        raise RetraceError(f"{failed}; run the command again to retry")
     return [claim for claim in files if _oid(claim) in names]
 
 
@@ -154,7 +155,7 @@ def _answering() -> Iterator[None]:
         raise
     except Exception as error:
         if not isinstance(error, OSError) and type(error).__module__ == "builtins":
-            raise  # a defect; but each kind of remote has errors of its own
+            raise  # a defect of retrace: remotes raise exceptions of their own, or OSError
         reason = " ".join(str(error).split())[:300] or type(error).__name__
-        message = f"DVC's remote: {reason}; fix that, and type this again"
+        message = f"DVC's remote: {reason}; fix this, then run the command again"
         raise RetraceError(redacted(message)) from None

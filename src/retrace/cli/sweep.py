@@ -35,7 +35,7 @@ EXAMPLES = (
     "retrace sweep model=mlp models.mlp.hidden=[64],[128,64] --name hidden",
 )
 BEST = 5  # trials in the table at the end
-WIDTH = 120  # if stdout is no terminal
+WIDTH = 120  # if stdout is not a terminal
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -43,22 +43,22 @@ def add_arguments(parser: ArgumentParser) -> None:
     text = "KEY=LOW..HIGH, KEY=log:LOW..HIGH, KEY=LOW..HIGH:STEP, KEY=A,B,C (choices), "
     text += "KEY=A (fixed in all trials)"
     parser.add_argument("words", nargs="+", metavar="KEY=VALUES", help=text)
-    text = "in all, with those of earlier calls; %(default)s"
+    text = "total number of trials, including earlier calls (default: %(default)s)"
     parser.add_argument("--trials", type=int, default=30, metavar="N", help=text)
-    text = "val_loss or val_accuracy; %(default)s"
+    text = "metric to optimize, val_loss or val_accuracy (default: %(default)s)"
     parser.add_argument("--metric", default="val_accuracy", metavar="NAME", help=text)
-    text = "of the sweep and, with a number appended, of its experiments; default: the keys"
+    text = "name of the sweep, and prefix of its experiments' names (default: made from the keys)"
     parser.add_argument("--name", help=text)
-    text = "trials at a time; %(default)s"
+    text = "number of trials that run at the same time (default: %(default)s)"
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help=text)
-    text = "seconds after which no trial starts"
+    text = "seconds after which no more trials start"
     parser.add_argument("--timeout", type=float, default=float("inf"), metavar="S", help=text)
-    text = "of Optuna's sampler; %(default)s"
+    text = "seed of Optuna's sampler (default: %(default)s)"
     parser.add_argument("--seed", type=int, default=0, metavar="N", help=text)
-    text = "run hopeless trials to their end too"
+    text = "do not prune any trial"
     parser.add_argument("--no-prune", action="store_true", help=text)
-    text = "a database shared by several machines, as postgresql+psycopg2://host/name; "
-    text += "default: RETRACE_SWEEP_STORAGE, or a file"
+    text = "a database shared by several machines, such as postgresql+psycopg2://host/name "
+    text += "(default: RETRACE_SWEEP_STORAGE, or a file)"
     parser.add_argument("--storage", metavar="URL", help=text)
 
 
@@ -94,8 +94,8 @@ def sweep(
 
     The same call resumes a sweep that was stopped.
 
-    Raises RetraceError, before anything runs, if an argument is not allowed or the name is another
-    sweep's; and if the first trials all fail.
+    Raises RetraceError, before anything runs, if an argument is not allowed or the name belongs to
+    another sweep; and if the first trials all fail.
     """
     from retrace.sweeps import repositories, study
     from retrace.sweeps.runner import Runner
@@ -147,7 +147,8 @@ def _settings(
     name = name or searched.name(metric)
     if not space.NAME.fullmatch(name):
         raise ParamsError(
-            f"--name is {name!r}; should be a letter, then letters, digits, _ and -, at most 51"
+            f"--name is {name!r}; should be a letter, then letters, digits, _ and -, "
+            "at most 51 characters"
         )
     return SweepSettings(name, searched, metric, direction, trials, seed, prune)
 
@@ -159,9 +160,10 @@ def _check_name_is_free(new: Sweep, name: str, address: str) -> None:
     others = [ref.name for ref in git.experiments() if ref.name.rpartition("-")[0] == name]
     if others:
         new.forget()
-        unknown = f"{redacted(address)} does not know experiments of that name, such as {others[0]}"
-        remedy = "`dvc exp remove` them, or choose another --name"
-        raise ParamsError(f"{name}: {unknown}; {remedy}")
+        state = f"DVC already has experiments with this name, such as {others[0]}, "
+        state += f"but {redacted(address)} does not contain their sweep"
+        remedy = "remove them with `dvc exp remove`, or choose another --name"
+        raise ParamsError(f"{name}: {state}; {remedy}")
 
 
 def _print_best(runner: Runner, console: Console, *, as_json: bool) -> None:
@@ -174,7 +176,7 @@ def _print_best(runner: Runner, console: Console, *, as_json: bool) -> None:
     name = current.settings.name
     complete = current.complete()
     if not complete:
-        raise RetraceError(f"{name}: no trial ran to its end; each has its reason above")
+        raise RetraceError(f"{name}: no trial completed; the reasons are above")
     figure = repositories.sweep_folder(name).with_suffix(".png")
     plot.draw(current.study, current.settings.metric, figure)
     experiment, changes = best(current)
@@ -182,16 +184,20 @@ def _print_best(runner: Runner, console: Console, *, as_json: bool) -> None:
         sweep_runs.update, runner.dataset, name, current.n_over, experiment, changes, figure
     )
     if runner.lacking:
-        print(f"warning: MLflow lacks some of this: {runner.lacking}", file=sys.stderr)
+        missing = f"some data of this sweep is not in MLflow yet ({runner.lacking})"
+        advice = "`retrace sync` uploads the trials, the same command uploads the rest"
+        print(f"warning: {missing}; {advice}", file=sys.stderr)
     flags = " ".join(f"-S {key}={value}" for key, value in changes.items())
     if as_json:
         print(json.dumps(_document(current, complete, figure, flags), indent=2))
         return
     console.print(_table(current, complete[:BEST]))
     if str(experiment[0]) in {ref.name for ref in git.experiments()}:
-        console.print(f"the best into the workspace: dvc exp apply {experiment[0]}")
+        console.print(f"to apply the best trial to the workspace: dvc exp apply {experiment[0]}")
     else:
-        console.print(f"{experiment[0]} ran on another machine; here: dvc exp run {flags}")
+        console.print(
+            f"{experiment[0]} ran on another machine; to run it here: dvc exp run {flags}"
+        )
     console.print(f"plot of all trials: {figure.relative_to(files.root())}")
     console.print(f"in MLflow they are below the run {name}")
 
@@ -213,7 +219,7 @@ def _table(current: Sweep, trials: Sequence[FrozenTrial]) -> Table:
 def _document(
     current: Sweep, complete: Sequence[FrozenTrial], figure: Path, flags: str
 ) -> dict[str, Any]:
-    """Return the sweep and its trials, for a script."""
+    """Return the sweep and its trials as a document for scripts."""
     settings = current.settings
     return {
         "sweep": settings.name,

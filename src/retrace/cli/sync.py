@@ -1,4 +1,4 @@
-"""`retrace sync`: upload to MLflow what it missed, and close runs whose process is gone."""
+"""`retrace sync`: upload what MLflow does not have, and close runs without a process."""
 
 import json
 import sys
@@ -6,9 +6,13 @@ from argparse import ArgumentParser, Namespace
 
 from retrace.cli import arguments
 from retrace.errors import RetraceError
+from retrace.system.text import count
 
 GROUP = "repair"
-SUMMARY = "upload to MLflow what it missed: an outage, a killed stage, results from DVC's cache"
+SUMMARY = (
+    "upload everything that MLflow does not have yet: after an outage or a killed stage, and "
+    "results from DVC's cache"
+)
 EXAMPLES = (
     "retrace sync            after a crash, an outage, `dvc exp run` from the cache",
     "retrace sync --json     the numbers, for a script",
@@ -26,8 +30,8 @@ def run(args: Namespace) -> None:
 def sync(*, as_json: bool = False) -> None:
     """Upload the event logs, close runs without a process, add DVC's experiments.
 
-    A second call changes nothing. Raises RetraceError if the store does not answer, or if an event
-    log could not be uploaded.
+    Running it again changes nothing. Raises RetraceError if the store does not answer, or if an
+    event log could not be uploaded.
     """
     from retrace import event_log
     from retrace.store import backend, experiments, runs, upload
@@ -52,11 +56,13 @@ def sync(*, as_json: bool = False) -> None:
         print(json.dumps(counts | {"running": running, "failed": failed}, indent=2))
     else:
         for name in running:
-            print(f"{name}: still runs")
-        print(f"uploaded: {uploaded} event logs; closed: {closed} runs without a process; ", end="")
-        print(f"added or completed: {added} experiments")
+            print(f"{name}: is still running")
+        print(f"uploaded: {count(uploaded, 'event log')}; ", end="")
+        print(f"closed: {count(closed, 'run')} without a process; ", end="")
+        print(f"added or completed: {count(added, 'experiment')}")
         if any(counts.values()):
             print("`retrace ui` shows them")
     if failed:
         print(*failed, sep="\n", file=sys.stderr)
-        raise RetraceError(f"{len(failed)} event logs are not in MLflow; the next sync tries again")
+        n_failed = count(len(failed), "event log")
+        raise RetraceError(f"{n_failed} could not be uploaded; run `retrace sync` again to retry")

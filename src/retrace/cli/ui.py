@@ -1,4 +1,4 @@
-"""`retrace ui`: serve MLflow's pages of this repository's store, to this machine only."""
+"""`retrace ui`: serve the MLflow UI of this repository's store, to this machine only."""
 
 import os
 import socket
@@ -10,8 +10,7 @@ from retrace.system import files
 
 GROUP = "look"
 SUMMARY = (
-    "serve MLflow's pages, for this machine alone: one worker, and no access from pages of other "
-    "sites"
+    "serve the MLflow UI, to this machine only: one worker, and no access from pages of other sites"
 )
 EXAMPLES = (
     "retrace ui               every run, curve, figure and model",
@@ -21,12 +20,9 @@ HERE = ("127.0.0.1", "localhost", "::1")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        "--host",
-        default="127.0.0.1",
-        help="%(default)s, or another name of this machine for itself",
-    )
-    parser.add_argument("--port", type=int, default=5000, help="%(default)s")
+    text = "loopback address to listen on (127.0.0.1, localhost or ::1; default: %(default)s)"
+    parser.add_argument("--host", default="127.0.0.1", help=text)
+    parser.add_argument("--port", type=int, default=5000, help="port (default: %(default)s)")
 
 
 def run(args: Namespace) -> None:
@@ -36,26 +32,25 @@ def run(args: Namespace) -> None:
 def serve(host: str, port: int) -> None:
     """Replace this process by MLflow's server: one worker, no jobs, closed to other sites.
 
-    `mlflow ui` starts fifteen processes, and accepts pages of sites with names such as
-    10.evil.com. Raises RetraceError if others could reach the server, since it asks for no
+    `mlflow ui` starts fifteen processes, and accepts requests from pages of sites with names such
+    as 10.evil.com. Raises RetraceError if others could reach the server, because it has no
     password, or if the store is a server itself.
     """
     from retrace.store import backend
 
     if host not in HERE:
         names = ", ".join(HERE)
-        raise RetraceError(f"--host is {host!r}; should be one of {names}: there is no password")
+        why = "because the server has no password"
+        raise RetraceError(f"--host is {host!r}; should be one of {names}, {why}")
     address = backend.address()
     if backend.is_served(address):
         raise RetraceError(
-            "MLFLOW_TRACKING_URI names a server, which has its own pages: open those"
+            "MLFLOW_TRACKING_URI is a server with its own UI; open that address in a browser"
         )
     _demand_free(host, port)
     backend.client()  # creates a missing database
-    print(
-        f"http://{f'[{host}]' if ':' in host else host}:{port} has every run; Ctrl-C ends it",
-        flush=True,
-    )
+    shown = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    print(f"MLflow UI: {shown} (stop it with Ctrl-C)", flush=True)
     env = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     os.execve(sys.executable, _command(host, port, address), env)  # noqa: S606
 
@@ -85,4 +80,4 @@ def _demand_free(host: str, port: int) -> None:
         try:
             attempt.bind((host, port))
         except OSError as error:
-            raise RetraceError(f"--port is {port}: {error.strerror}; name another") from None
+            raise RetraceError(f"--port is {port}: {error.strerror}; choose another") from None

@@ -1,8 +1,8 @@
 """`retrace verify`: reproduce a run and compare every output and metric with its record.
 
-Equal code, parameters and data on an equal machine give equal bytes. Another kind of device adds
-in another order: there, downloads and preprocessed files must still be equal, and metrics within
-a tolerance.
+Equal code, parameters and data on an equal machine give equal bytes. On a different kind of device,
+floating-point sums are computed in a different order, so results differ in the last digits. There,
+downloads and preprocessed files must still be equal, and metrics must be within a tolerance.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ if TYPE_CHECKING:
 GROUP = "trust"
 SUMMARY = (
     "reproduce a run and compare every bit, or hash all files: the same code, parameters and raw "
-    "data, in a folder of its own, without any cache; exit code 1 if something differs"
+    "data, in a separate folder without any cache; exit code 1 if something differs"
 )
 EXAMPLES = (
     "retrace verify 4f0c2d                    a run, by the first digits of its id",
     "retrace verify 4f0c2d --tolerance 0.01   if it ran on another kind of device",
-    "retrace verify --cache                   hash all files that dvc.lock names",
+    "retrace verify --cache                   hash all files that dvc.lock lists",
 )
-WIDTH = 120  # of the table, if stdout is no terminal
+WIDTH = 120  # of the table, if stdout is not a terminal
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     arguments.add_json(parser)
     target = parser.add_mutually_exclusive_group(required=True)
-    text = "MLflow's id of a run, or its first digits"
+    text = "id of an MLflow run, or its first digits"
     target.add_argument("run", nargs="?", metavar="RUN_ID", help=text)
-    text = "hash every file that dvc.lock names, here and in DVC's cache"
+    text = "hash every file that dvc.lock lists, in the workspace and in DVC's cache"
     target.add_argument("--cache", action="store_true", help=text)
-    text = "for metrics, if the device is of another kind; %(default)s"
+    text = "absolute tolerance of metrics on another kind of device (default: %(default)s)"
     parser.add_argument("--tolerance", type=float, default=0.005, help=text)
 
 
@@ -58,10 +58,10 @@ def run(args: Namespace) -> int:
 
 
 def check(run_id: str, tolerance: float, *, as_json: bool = False) -> int:
-    """Reproduce the run whose id begins so, print how it compares; return 0 if it is equal, else 1.
+    """Reproduce the run whose id begins with `run_id`; return 0 if all is equal, else 1.
 
-    `tolerance`, absolute, is for metrics on another kind of device, and for nothing else. Raises
-    RetraceError if the run is unknown or cannot be reproduced.
+    Print the comparison. `tolerance` is absolute, and only for metrics on another kind of device.
+    Raises RetraceError if the run is unknown or cannot be reproduced.
     """
     from retrace.pipeline import graph
     from retrace.provenance import diff, reproduce, restore
@@ -69,7 +69,7 @@ def check(run_id: str, tolerance: float, *, as_json: bool = False) -> int:
     from retrace.store import backend
 
     if not 0 <= tolerance < math.inf:
-        raise RetraceError(f"tolerance is {tolerance}; should be a number from 0 on, such as 0.005")
+        raise RetraceError(f"--tolerance is {tolerance}; should be 0 or greater, such as 0.005")
     with backend.mlflow_errors():
         client = backend.client()
         record = records.find_record(run_id)
@@ -102,7 +102,7 @@ def _print(record: Record, rows: list[OutputDiff], verdict: str) -> None:
     print(f"{record.name}: {verdict}")
     if not all(row.is_equal for row in rows):
         run_id = record.run.info.run_id
-        print(f"`retrace trace {run_id[:8]}` shows how it was made, and where its outputs are")
+        print(f"`retrace trace {run_id[:8]}` shows how it was produced, and where its outputs are")
 
 
 def table(rows: list[OutputDiff]) -> Table:
@@ -126,7 +126,7 @@ def sentence(rows: list[OutputDiff], tolerance: float, devices: tuple[str, str] 
     unequal = [row.what for row in rows if not row.is_equal]
     rule = "all must be equal"
     if devices:
-        rule = f"ran on {devices[0]}, reproduced on {devices[1]}: last scores must be within "
+        rule = f"ran on {devices[0]}, reproduced on {devices[1]}: final metrics must be within "
         rule += f"{tolerance:g}, and {' and '.join(diff.EXACT)} equal"
     if unequal:
         names = ", ".join(unequal)

@@ -1,4 +1,4 @@
-"""`retrace verify --cache`: hash every file that dvc.lock names, here and in DVC's cache."""
+"""`retrace verify --cache`: hash the files of dvc.lock in the workspace and in DVC's cache."""
 
 import json
 import shlex
@@ -17,7 +17,8 @@ def check(*, as_json: bool = False) -> int:
     cache = dvc_internals.objects().absolute()
     claims = integrity.claims(cache)
     if not claims:
-        raise DataError("dvc.lock: no output of it is here; run `dvc repro`")
+        state = "none of its outputs is in the workspace or in DVC's cache"
+        raise DataError(f"dvc.lock: {state}; run `dvc repro`")
     began = time.perf_counter()
     with ThreadPoolExecutor() as threads:  # hashing lets other threads run
         hashes = list(threads.map(integrity.actual_md5, claims))
@@ -26,7 +27,7 @@ def check(*, as_json: bool = False) -> int:
     outs = [out for stage in graph.locked().values() for out in stage.outs]
     absent = [out for out in outs if out not in present]
     damaged = {claim: md5 for claim, md5 in zip(claims, hashes, strict=True) if md5 != claim.md5}
-    # Remove the file here too: it may be a link to the cache's, and DVC trusts its time of change.
+    # Also remove the workspace's file: it may be a link to the cache's, and DVC trusts its mtime.
     paths = dict.fromkeys(path for claim in damaged for path in (_shown(claim.path), claim.output))
     repair = f"rm -rf {shlex.join(paths)} && dvc repro" if damaged else None
     if as_json:
@@ -51,9 +52,9 @@ def _print(
 ) -> None:
     """Print a line for each damaged file, and how much was hashed."""
     for claim, md5 in damaged.items():
-        print(
-            f"{_shown(claim.path)}: its MD5 is {md5}, dvc.lock says {claim.md5}, for {claim.output}"
-        )
+        path = _shown(claim.path)
+        name = path if path == claim.output else f"{path} (part of {claim.output})"
+        print(f"{name}: its MD5 is {md5}, but dvc.lock records {claim.md5}")
     n_bytes = sum(map(integrity.n_bytes, claims))
     n_cached = sum(claim.path.is_relative_to(cache) for claim in claims)
     print(

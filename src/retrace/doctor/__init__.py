@@ -1,9 +1,9 @@
-"""What `retrace doctor` checks: a topic a file, with a function for each check in its `CHECKS`.
+"""The checks of `retrace doctor`: one file per topic, with its check functions in `CHECKS`.
 
 A check yields findings, each problem with the command that repairs it, and changes nothing. To add
-one: a function in such a file, and its name in the file's `CHECKS`. Other packages add topics by
-entry points in the group `retrace.doctor`. Topics are imported when they are checked, so that a
-missing or broken package costs only the checks that need it.
+one, write a function in its topic's file and add it to that file's `CHECKS`. Other packages add
+topics by entry points in the group `retrace.doctor`. Topics are imported when they are checked, so
+that a missing or broken package affects only the checks that need it.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,13 +16,13 @@ from retrace import plugins
 from retrace.doctor.findings import REBUILD, Finding, problem
 
 TOPICS = ("machine", "repository", "pipeline", "experiments", "cache", "store", "leftovers")
-ANSWER_S = 20.0  # for a topic
+ANSWER_S = 20.0  # for all checks of a topic
 
 
 def examine() -> list[Finding]:
-    """Check all topics side by side; return the findings, plug-ins' first.
+    """Check all topics at the same time; return the findings, those of plug-ins first.
 
-    What fails or hangs is a problem too.
+    A check that fails or hangs is a problem too.
     """
     topics: dict[str, Callable[[], ModuleType]] = {
         name: entry.load for name, entry in plugins.entries("doctor").items()
@@ -36,7 +36,7 @@ def examine() -> list[Finding]:
     for topic, thread in threads.items():
         thread.join(ANSWER_S)
         if thread.is_alive():
-            reason = f"no answer within {ANSWER_S:.0f} s; the checks after this one are unknown"
+            reason = f"no answer within {ANSWER_S:.0f} s; later checks of this topic did not run"
             findings[topic].append(problem(reason).named(topic))
     return [finding for topic in topics for finding in findings[topic]]
 
@@ -44,7 +44,7 @@ def examine() -> list[Finding]:
 def _check(topic: str, load: Callable[[], ModuleType], findings: list[Finding]) -> None:
     try:
         checks = load().CHECKS
-    except Exception as error:  # noqa: BLE001 - of a broken environment
+    except Exception as error:  # noqa: BLE001 - a broken environment may raise anything
         findings.append(_failed(error).named(topic))
         return
     for name, check in checks.items():

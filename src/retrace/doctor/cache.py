@@ -9,19 +9,20 @@ from pathlib import Path
 
 from retrace.doctor.findings import Check, Finding, ok, problem, some, warning
 from retrace.pipeline import dvc_internals, hashing
+from retrace.system.text import count
 
-HASHED_S = 2.0  # of hashing; the next call continues
-SHOWN = 20  # of files in a command
+HASHED_S = 2.0  # for hashing; the next call continues
+SHOWN = 20  # files in a command, at most
 LINKS = "reflink,hardlink,symlink,copy"
 
 
 def objects() -> Iterator[Finding]:
-    """Check that all objects are read-only: DVC trusts these without hashing them again."""
+    """Check that all objects are read-only: DVC does not hash read-only files again."""
     folder = dvc_internals.objects()
     files = [Path(entry) for entry in _files(folder)]
     loose = [file for file in files if file.stat().st_mode & 0o222]
     if not loose:
-        yield ok(f"{len(files)} objects in DVC's cache, all read-only")
+        yield ok(f"{count(len(files), 'object')} in DVC's cache, all read-only")
         return
     until = time.monotonic() + HASHED_S
     damaged: list[str] = []
@@ -31,18 +32,17 @@ def objects() -> Iterator[Finding]:
             break
         (intact if _is_intact(file) else damaged).append(str(file))
     if damaged:
-        state = (
-            f"{len(damaged)} objects in DVC's cache were overwritten: their MD5 is not their name"
-        )
+        n_damaged = count(len(damaged), "overwritten object")
+        state = f"{n_damaged} in DVC's cache: the MD5 does not match the name"
         repair = f"rm -f {shlex.join(damaged[:SHOWN])}"
         yield problem(f"{state}; `dvc repro` reproduces them", repair)
         return
-    state = f"{len(loose)} objects in DVC's cache are writable"
+    state = f"{count(len(loose), 'writable object')} in DVC's cache"
     if len(intact) == len(loose):
         repair = f"find {shlex.quote(str(folder))} -type f -perm /222 -exec chmod a-w {{}} +"
         yield warning(f"{state}; none has changed yet", repair)
     else:
-        hashed = f"{len(intact)} were hashed and are intact; the next call continues"
+        hashed = f"{len(intact)} of them hashed and intact; the next call hashes more"
         yield warning(f"{state}; {hashed}", f"chmod a-w {shlex.join(intact)}")
 
 
@@ -64,7 +64,8 @@ def links() -> Iterator[Finding]:
     folder = dvc_internals.cache().absolute()
     there = next(each for each in (folder, *folder.parents) if each.exists())
     if set(kinds) <= {"copy", "reflink"}:
-        state = "outputs are copies of the cache's files: twice the space without reflinks"
+        state = "outputs are copied from the cache, which doubles disk usage on file systems "
+        state += "without reflinks"
         yield warning(state, f"dvc config cache.type {LINKS}")
     elif there.stat().st_dev != Path().stat().st_dev:
         state = "DVC's cache is on another file system, so outputs are symbolic links"
@@ -77,7 +78,7 @@ def site() -> Iterator[Finding]:
     """Check that nobody else can write to the folder that DVC unpickles from (CVE-2025-69872)."""
     folder = dvc_internals.site_cache()
     private = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "retrace" / "dvc"
-    if folder.parts[:2] == ("/", "var") or folder.parts[:2] == ("/", "Library"):  # DVC's own choice
+    if folder.parts[:2] == ("/", "var") or folder.parts[:2] == ("/", "Library"):  # DVC's defaults
         state = f"DVC keeps what it unpickles in {folder}, which everybody can write to"
         create = f"install -d -m 700 {shlex.join([str(private), str(private / 'repo')])}"
         yield problem(state, f"{create} && dvc config --local core.site_cache_dir {private}")
@@ -85,7 +86,7 @@ def site() -> Iterator[Finding]:
     present = [each for each in (folder, folder / "repo") if each.exists()]
     loose = [str(each) for each in present if not _is_private(each.stat())]
     if loose:
-        state = f"others can write to {some(loose)}, from where DVC unpickles"
+        state = f"others can write to {some(loose)}, from which DVC unpickles"
         yield problem(state, f"chmod go-w {shlex.join(loose)}")
     else:
         yield ok(f"what DVC unpickles is in {folder}, which nobody else can write to")

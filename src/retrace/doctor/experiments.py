@@ -10,6 +10,7 @@ import psutil
 
 from retrace.doctor.findings import Check, Finding, ok, problem, some, warning
 from retrace.pipeline import dvc_internals, dvc_queue, git
+from retrace.system.text import count
 
 RWLOCK = dvc_internals.DVC / "tmp" / "rwlock"
 EXEC = "refs/exps/exec/"
@@ -30,7 +31,8 @@ def locks() -> Iterator[Finding]:
     if gone:
         # DVC ignores a PID without a process, and waits in vain for a process that reuses it.
         level = problem if any(map(psutil.pid_exists, gone)) else warning
-        yield level(f"{RWLOCK} locks files for {_processes(gone)}, which is gone", f"rm {RWLOCK}")
+        dead = count(len(gone), "dead process", "dead processes")
+        yield level(f"{RWLOCK} has locks of {dead}: {_processes(gone)}", f"rm {RWLOCK}")
     elif holders:
         yield ok(f"DVC is running: {_processes(holders)}")
 
@@ -68,7 +70,7 @@ def refs() -> Iterator[Finding]:
 
 
 def _commands_here() -> Iterator[list[str]]:
-    """Yield the command lines of the processes in this repository, words without folders."""
+    """Yield the command lines of the processes in this repository, each word without its folder."""
     for process in psutil.process_iter():
         try:
             if Path(process.cwd()) == Path.cwd():
@@ -91,11 +93,12 @@ def baselines() -> Iterator[Finding]:
         if not kept[baseline]:
             lost.append(experiment.name)
     if lost:
-        state = f"{len(lost)} experiments have baselines that no branch has: {some(lost)}"
+        based = "is based on a commit" if len(lost) == 1 else "are based on commits"
+        state = f"{count(len(lost), 'experiment')} {based} that no branch contains: {some(lost)}"
         keep = "`dvc exp branch NAME BRANCH` keeps one"
         yield warning(f"{state}; {keep}", f"dvc exp remove {shlex.join(lost)}")
     elif experiments:
-        yield ok(f"{len(experiments)} experiments")
+        yield ok(count(len(experiments), "experiment"))
 
 
 def queue() -> Iterator[Finding]:
@@ -106,7 +109,7 @@ def queue() -> Iterator[Finding]:
         entries = [task.entry for task in dvc_queue.lost(celery_queue)]
     lost = [entry.name or entry.stash_rev[:7] for entry in entries]
     if lost:
-        state = f"{some(lost)}: Running in the queue, but no worker has it"
+        state = f"marked Running in DVC's queue, but no worker runs it: {some(lost)}"
         yield problem(state, "retrace reconcile")
 
 
@@ -116,7 +119,8 @@ def folders() -> Iterator[Finding]:
     if left:
         files = [file for folder in left for file in folder.rglob("*") if not file.is_dir()]
         size = f"{sum(file.lstat().st_size for file in files) / 1e6:,.0f} MB"
-        state = f"{len(left)} unused folders of experiments in {dvc_internals.EXPERIMENTS}, {size}"
+        unused = count(len(left), "unused folder")
+        state = f"{unused} of experiments in {dvc_internals.EXPERIMENTS}, {size}"
         yield warning(state, "retrace reconcile")
 
 

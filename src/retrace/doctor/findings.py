@@ -6,12 +6,12 @@ from typing import Literal
 
 Level = Literal["ok", "warning", "problem"]
 
-REBUILD = "rm -f .venv/.complete && make env"  # the environment anew, from requirements.txt
+REBUILD = "rm -f .venv/.complete && make env"  # rebuilds the environment from requirements.txt
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What is in order, may be intended (a warning), or is wrong (a problem).
+    """A result of a check: ok, something that may be intended (a warning), or a problem.
 
     `repair` is the shell command that resolves it, in the repository's root, if there is one.
     """
@@ -42,6 +42,6 @@ def problem(what: str, repair: str | None = None) -> Finding:
 
 
 def some(names: list[str], most: int = 3) -> str:
-    """Join names for a sentence, at most the first few."""
+    """Join the first `most` names for a sentence, and count the others."""
     more = len(names) - most
     return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from retrace import checkpoint, event_log
 from retrace.doctor.findings import Check, Finding, ok, warning
 from retrace.system import files, processes
+from retrace.system.text import count
 
 
 def journals() -> Iterator[Finding]:
@@ -12,9 +13,10 @@ def journals() -> Iterator[Finding]:
     pending = event_log.pending(event_log.folder())
     over = [path for path in pending if event_log.is_over(path)]
     if over:
-        yield warning(f"MLflow lacks events of {len(over)} stages that are over", "retrace sync")
+        finished = count(len(over), "finished stage")
+        yield warning(f"events of {finished} are not in MLflow yet", "retrace sync")
     elif pending:
-        yield ok(f"{len(pending)} stages are running")
+        yield ok(count(len(pending), "running stage"))
 
 
 def checkpoints() -> Iterator[Finding]:
@@ -25,8 +27,9 @@ def checkpoints() -> Iterator[Finding]:
             left += [folder] if free else []
     if left:
         size = sum(file.stat().st_size for folder in left for file in folder.glob("*"))
-        state = f"{len(left)} trainings were interrupted, of {size / 1e6:,.1f} MB"
-        remedy = "the same commands resume them, this deletes them; `retrace clean` lists them"
+        trainings = count(len(left), "interrupted training")
+        state = f"checkpoints of {trainings}, {size / 1e6:,.1f} MB"
+        remedy = "run the same commands to resume them; `retrace clean` lists them; to delete them:"
         yield warning(f"{state}; {remedy}", "retrace clean --force")
 
 

@@ -1,4 +1,4 @@
-"""Free memory, and room on the disks."""
+"""Free memory and disk space."""
 
 import os
 import shutil
@@ -12,8 +12,8 @@ from retrace.system import files
 LEAST_MEMORY = 1.5e9  # bytes that suffice to train on MNIST
 LEAST_DISK = 1e9  # bytes
 LOW_DISK = 5e9
-LEAST_FILES = 10_000
-GC = "dvc gc --workspace --all-experiments"  # asks first; also removes what only other commits name
+LEAST_FILES = 10_000  # inodes
+GC = "dvc gc --workspace --all-experiments"  # asks first; removes the files of other commits too
 
 
 def memory() -> Iterator[Finding]:
@@ -25,11 +25,11 @@ def memory() -> Iterator[Finding]:
     if free >= LEAST_MEMORY:
         yield ok(state)
     else:
-        yield warning(f"{state}; another process may have to end first")
+        yield warning(f"{state}; you may have to end another process first")
 
 
 def disks() -> Iterator[Finding]:
-    """Check that there is room for results, DVC's cache and downloads."""
+    """Check that there is disk space for results, DVC's cache and downloads."""
     seen: dict[int, str] = {}
     for name, folder in {
         "this repository": Path(),
@@ -45,7 +45,8 @@ def disks() -> Iterator[Finding]:
         volume = os.statvfs(there)
         state = f"{free / 1e9:,.1f} GB are free for {name}, in {there}"
         if volume.f_files and volume.f_favail < LEAST_FILES:
-            yield problem(f"{volume.f_favail:,} more files fit for {name}, in {there}", GC)
+            inodes = f"only {volume.f_favail:,} inodes are free"
+            yield problem(f"{inodes} for {name}, in {there}", GC)
         if free < LEAST_DISK:
             yield problem(state, GC)
         elif free < LOW_DISK:

@@ -38,13 +38,16 @@ def lock() -> Iterator[Finding]:
 
 
 def declared() -> Iterator[Finding]:
-    """Check that the code among each stage's deps is what its script imports."""
+    """Check that the code in each stage's `deps` is the code that its script imports."""
     packages = imports.packages()
     if not packages or not all(map(_is_imported_from_here, packages)):
-        return  # without src/, or the installed code is another repository's
+        return  # there is no src/, or the installed code is that of another repository
     stale = imports.check()
     for entry in stale:
-        yield problem(f"{entry}; DVC reruns stages by it", "make deps")
+        effect = "DVC reruns the stage needlessly"
+        if entry.is_missing:
+            effect = "DVC does not rerun the stage when that code changes"
+        yield problem(f"{entry}, so {effect}", "make deps")
     if not stale:
         yield ok("each stage declares what it imports")
 

@@ -8,17 +8,18 @@ from pathlib import Path
 
 from retrace.doctor.findings import Check, Finding, ok, problem, warning
 from retrace.pipeline import git
+from retrace.system.text import count
 
-BUSY_S = 10.0  # git keeps a lock for less
+BUSY_S = 10.0  # git holds its lock for less
 
 
 def present() -> Iterator[Finding]:
     """Check that there is a commit from which experiments can start."""
     if git.output("rev-parse", "--git-dir") is None:
-        state = "no git repository here; DVC needs one, and it has the code of each run"
+        state = "no git repository here; DVC needs one, and retrace records the commit of each run"
         yield problem(state, "git init && git add --all && git commit --message start")
     elif git.output("rev-parse", "--verify", "HEAD") is None:
-        state = "no commit yet, from which an experiment could start"
+        state = "no commit yet; an experiment is based on one"
         yield problem(state, "git add --all && git commit -m start")
     else:
         yield ok("a git repository, with a commit")
@@ -42,12 +43,12 @@ def lock() -> Iterator[Finding]:
     path = git.output("rev-parse", "--git-path", "index.lock")
     file = Path(path) if path else None
     if file and file.exists() and time.time() - file.stat().st_mtime > BUSY_S:
-        state = f"{file} was left by a git that was killed: nothing can be committed or run"
+        state = f"{file} was left behind by a killed git process and blocks git and DVC"
         yield problem(state, f"rm {file}")
 
 
 def head() -> Iterator[Finding]:
-    """Check that HEAD is on a branch, unless the user detached it: DVC does so for a moment."""
+    """Check that HEAD is on a branch, unless the user detached it: DVC detaches it for a moment."""
     if git.output("symbolic-ref", "--quiet", "HEAD") is not None:
         return
     reflog = git.output("reflog", "--format=%gs", "HEAD") or ""
@@ -56,7 +57,8 @@ def head() -> Iterator[Finding]:
         return
     branch, commit = moves[0]
     if commit == git.output("rev-parse", f"refs/heads/{branch}") == git.head_commit():
-        state = f"HEAD was detached from {branch}, if not by you, by an interrupted `dvc exp run`"
+        state = f"HEAD is detached from {branch}; unless you did this, an interrupted "
+        state += "`dvc exp run` did"
         yield warning(state, f"git switch {shlex.quote(branch)}")
 
 
@@ -67,10 +69,11 @@ def stash() -> Iterator[Finding]:
     """
     entries = (git.output("stash", "list", "--format=%gs") or "").splitlines()
     if entries:
-        state = f"{len(entries)} in git's stash, the newest {entries[0]!r}; if you did not put it "
-        state += "there, an interrupted `dvc exp run` did, and it has edits of yours"
+        n_entries = count(len(entries), "entry", "entries")
+        state = f"git's stash has {n_entries}, the newest is {entries[0]!r}; if you did not create "
+        state += "it, an interrupted `dvc exp run` stashed your edits there"
         if git.output("diff", "--quiet", "HEAD") is None:
-            state += "; first commit or restore what else is changed"
+            state += "; first commit or restore your other changes"
         yield warning(state, "git stash pop")
 
 

@@ -1,4 +1,4 @@
-"""MLflow's store: does it answer, is it intact, of this MLflow's schema, without stale runs?
+"""MLflow's store: does it answer, is it intact, does its schema fit, does it have stale runs?
 
 A database is read as a file, read-only and without MLflow, whose import takes seconds and which
 would change it.
@@ -20,8 +20,9 @@ from retrace.doctor.findings import Check, Finding, ok, problem, some, warning
 from retrace.store import tracking_uri
 from retrace.system import files, processes
 from retrace.system.redaction import redacted
+from retrace.system.text import count
 
-INTEGRITY_S = 1.0  # of checking for damage, page by page
+INTEGRITY_S = 1.0  # for finding damage, page by page
 BIG_WAL = 64e6  # bytes of a write-ahead log
 SYNC = "retrace sync"
 RUNNING = """
@@ -60,13 +61,14 @@ def answers() -> Iterator[Finding]:
     elif not file.exists():
         yield ok(f"no {file.name} yet: the first run creates it")
     elif file.stat().st_size == 0:
-        state = f"{file.name} is empty: processes that start together would break it"
+        state = f"{file.name} is empty; processes that start at the same time would corrupt it"
         yield problem(state, f"rm {_q(file)}")
     else:
         damage = _damage(file)
         if damage:
             state = f"{file.name} is damaged ({damage})"
-            yield problem(f"{state}; event logs restore the runs, without files", _restore(file))
+            rest = "the runs can be restored from the event logs, but not their artifacts"
+            yield problem(f"{state}; {rest}", _restore(file))
         else:
             yield ok(f"{file.name}, {file.stat().st_size / 1e6:,.1f} MB")
 
@@ -74,7 +76,7 @@ def answers() -> Iterator[Finding]:
 def _server(address: str) -> Iterator[Finding]:
     shown = redacted(address)
     if not tracking_uri.is_served(address):
-        yield ok(f"MLFLOW_TRACKING_URI names {shown}, which is not checked")
+        yield ok(f"MLFLOW_TRACKING_URI is {shown}, which is not checked")
         return
     import requests
 
@@ -83,12 +85,12 @@ def _server(address: str) -> Iterator[Finding]:
         code = requests.get(health, timeout=tracking_uri.ANSWER_S).status_code
     except requests.RequestException as error:
         state = f"{shown}, in MLFLOW_TRACKING_URI, does not answer ({type(error).__name__})"
-        yield problem(f"{state}; start it, or use mlflow.db here", "unset MLFLOW_TRACKING_URI")
+        remedy = "start it, or use mlflow.db in this repository"
+        yield problem(f"{state}; {remedy}", "unset MLFLOW_TRACKING_URI")
         return
     if code != 200:
-        yield problem(
-            f"{shown}, in MLFLOW_TRACKING_URI, answers with {code}", "unset MLFLOW_TRACKING_URI"
-        )
+        state = f"{shown}, in MLFLOW_TRACKING_URI, answers with status {code}"
+        yield problem(state, "unset MLFLOW_TRACKING_URI")
     else:
         yield from _abandoned(shown)
 
@@ -143,7 +145,7 @@ def schema() -> Iterator[Finding]:
     known, head = _revisions()
     version = metadata.version("mlflow")
     if row is None:
-        yield problem(f"{file.name} is no MLflow database", _restore(file))
+        yield problem(f"{file.name} is not an MLflow database", _restore(file))
     elif row[0] == head:
         yield ok(f"schema {head}, that of MLflow {version}")
     elif row[0] in known:
@@ -151,12 +153,12 @@ def schema() -> Iterator[Finding]:
         yield problem(state, f"mlflow db upgrade {shlex.quote(tracking_uri.address())}")
     else:
         state = f"{file.name} has the schema {row[0]} of a newer MLflow than {version}"
-        yield problem(f"{state}; install that, or move the database aside", _restore(file))
+        yield problem(f"{state}; install that one, or move the database aside", _restore(file))
 
 
 @once
 def _revisions() -> tuple[set[str], str]:
-    """Return the schemas that the installed MLflow knows, and the newest, read from its files."""
+    """Return all schemas of the installed MLflow, and the newest one, read from its files."""
     spec = find_spec("mlflow")
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError("mlflow is not installed")
@@ -176,27 +178,33 @@ def _revisions() -> tuple[set[str], str]:
         for name in re.findall(r"\w{8,}", value)
     }
     if not known:
-        raise ImportError(f"{spec.origin} has no schemas")
+        raise ImportError(f"{spec.origin}: no database schemas found")
     (head,) = known - below
     return known, head
 
 
 def stale() -> Iterator[Finding]:
-    """Check that no run is RUNNING whose process is gone."""
+    """Check that each run with status RUNNING has a process."""
     running = _rows(RUNNING) or []
     gone = [name for name, process in running if not processes.alive(processes.from_line(process))]
     if gone:
         yield _stale(gone)
     elif running:
-        yield ok(f"{len(running)} runs are running")
+        yield ok(f"{count(len(running), 'run')} with status RUNNING")
 
 
 def _stale(names: list[str]) -> Finding:
-    return problem(f"{len(names)} runs are RUNNING whose process is gone: {some(names)}", SYNC)
+    state = "has status RUNNING, but its process no longer exists"
+    if len(names) > 1:
+        state = "have status RUNNING, but their processes no longer exist"
+    return problem(f"{count(len(names), 'run')} {state}: {some(names)}", SYNC)
 
 
 def artifacts() -> Iterator[Finding]:
-    """Check that the files of runs are where the database has them, which never changes."""
+    """Check that the artifact folders recorded in the database exist.
+
+    MLflow never updates a recorded location.
+    """
     located = _rows(LOCATED) or []
     here = files.root() / "mlruns"
     folders = {name: _folder(location) for name, location in located}
@@ -204,16 +212,17 @@ def artifacts() -> Iterator[Finding]:
     for name, folder in missing.items():
         moved = folder.name == name and (here / name).is_dir()
         if moved and not folder.parent.exists():
-            state = f"the files of experiment {name} are expected in {folder}: the repository moved"
+            state = f"the database has the artifacts of experiment {name} in {folder}, but the "
+            state += "repository moved"
             repair = f"mkdir -p {_q(folder.parent.parent)} && ln -s {_q(here)} {_q(folder.parent)}"
             yield problem(state, repair)
         else:
-            state = f"the files of experiment {name}, in {folder}, are gone"
+            state = f"the artifacts of experiment {name} no longer exist in {folder}"
             yield warning(f"{state}; new ones will be written there", f"mkdir -p {_q(folder)}")
 
 
 def _folder(location: str) -> Path | None:
-    """Return the folder of an address, None for a server's or a bucket's."""
+    """Return the folder at an address; None if it is on a server or in a bucket."""
     parts = urlsplit(location)
     return Path(unquote(parts.path)) if parts.scheme in ("", "file") else None
 
@@ -224,11 +233,12 @@ def waiting() -> Iterator[Finding]:
     wal = Path(f"{file}-wal")
     if file and wal.exists() and wal.stat().st_size > BIG_WAL:
         size = f"{wal.stat().st_size / 1e6:,.0f} MB"
-        yield warning(f"{size} of changes wait beside {file.name}; end `retrace ui`", SYNC)
+        state = f"{file.name} has a write-ahead log of {size} that was not merged"
+        yield warning(f"{state}; stop `retrace ui`, then run:", SYNC)
 
 
 def _rows(query: str) -> list[tuple[str, ...]] | None:
-    """Return the rows of a query, None without a readable database, which `answers` reports."""
+    """Return the rows of a query; None if the database is unreadable, which `answers` reports."""
     file = database()
     if file is None or not file.exists() or not file.stat().st_size:
         return None

@@ -20,7 +20,7 @@ class SweepSettings:
     space: Space
     metric: str
     direction: Direction
-    trials: int  # in all, also those of earlier calls and of other machines
+    trials: int  # total, including those of earlier calls and other machines
     seed: int
     prune: bool
 
@@ -38,16 +38,16 @@ def describe(sweep: SweepSettings) -> dict[str, Any]:
         },
         "code": _code(sweep.space),
     }
-    return json.loads(json.dumps(about))  # as it comes back
+    return json.loads(json.dumps(about))  # as it is read back from the database
 
 
 def check_equal(name: str, stored: dict[str, Any], current: dict[str, Any]) -> None:
     """Raise ParamsError with the first difference between the stored sweep and this one."""
     for kind, what in (
         ("space", "searches"),
-        ("metric", "goes by"),
+        ("metric", "optimizes"),
         ("params", "has"),
-        ("code", "began with"),
+        ("code", "was started with"),
     ):
         then = stored[kind]
         now = current[kind]
@@ -55,20 +55,21 @@ def check_equal(name: str, stored: dict[str, Any], current: dict[str, Any]) -> N
             continue
         if kind == "code":
             file = min(file for file in then | now if then.get(file) != now.get(file))
-            difference = f"other code than is here: {file}"
+            difference = f"a different version of {file}"
         elif isinstance(then, dict):
             key = min(key for key in then | now if then.get(key) != now.get(key))
             difference = f"no {key}"
             if key in then:
-                difference = f"{key}={then[key]}, not {now.get(key, 'nothing')}"
+                instead = f"not {now[key]}" if key in now else "which is missing now"
+                difference = f"{key}={then[key]}, {instead}"
         else:
             difference = f"{then}, not {now}"
-        advice = "restore that to continue, or start another: --name NAME"
+        advice = "undo the change to continue it, or start a new sweep with --name NAME"
         raise ParamsError(f"sweep {name} {what} {difference}; {advice}")
 
 
 def _code(space: Space) -> dict[str, str]:
-    """Return the MD5 of all that any trial's stages depend on and no stage makes."""
+    """Return the MD5 of each file that a stage of any trial depends on and no stage makes."""
     hashes: dict[str, str] = {str(settings.DVC_YAML): hashing.md5(settings.DVC_YAML)}
     choices = [{key: value} for key, many in space.choices.items() for value in many.values()]
     for changes in [{}, *choices]:

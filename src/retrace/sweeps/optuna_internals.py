@@ -1,8 +1,8 @@
-"""All use of what Optuna does not document: how a process takes over another's trial.
+"""All use of Optuna's undocumented names: how a process takes over the trial of another one.
 
 Optuna (5.0) can mark trials without a heartbeat as failed (optuna/optuna#5860), but not hand one
 over with its parameters and number. That takes a trial's id in the storage, which is private, and
-the heartbeat, which only Optuna's own loop records. tests/sweeps/test_study.py fails when there
+the heartbeat, which only Optuna's own loop records. tests/sweeps/test_study.py fails once there
 are public names.
 """
 

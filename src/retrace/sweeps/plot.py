@@ -15,7 +15,7 @@ from PIL import Image
 
 from retrace.system import files
 
-ENOUGH = 4  # complete trials, for importances
+ENOUGH = 4  # complete trials that importances need
 DPI = 100
 
 
@@ -34,7 +34,7 @@ def draw(study: optuna.Study, metric: str, path: Path) -> None:
 
 
 def _has_importances(study: optuna.Study) -> bool:
-    """Tell whether there are enough complete trials, with different values."""
+    """Return whether there are enough complete trials, with different values."""
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     return len(complete) >= ENOUGH and len({trial.value for trial in complete}) > 1
 

@@ -1,9 +1,10 @@
 """Repositories that trials run in, with the code and parameters of the sweep's start.
 
 DVC sets up an experiment in the repository's own work tree, which it changes, stashes and resets.
-A sweep does that some thirty times, for hours, while somebody works there; a kill in between leaves
-their changes in a stash. So each trial has its own repository, with the same objects and the same
-cache, from which its experiment is fetched. However a trial ends, what it leaves is in there.
+A sweep would do that some thirty times, for hours, while the user works there; a kill in between
+would leave the user's changes in a stash. So each trial has its own repository, with the same git
+objects and the same DVC cache, and its experiment is fetched from there. However a trial ends, its
+leftovers are in that repository only.
 """
 
 import os
@@ -22,7 +23,7 @@ from retrace.provenance.reproduce import Origin
 from retrace.system import files, processes
 
 FOLDER = Path(".retrace/sweeps")
-# In .retrace: what outlives a trial, and its lock.
+# In .retrace: what outlives a trial, and the lock of the store.
 SHARED = ("journal", "checkpoints", "mlflow.lock")
 ENDS_S = 30.0  # for a stage to end on SIGTERM
 
@@ -36,7 +37,7 @@ def current_origin() -> Origin:
     """Return the code and parameters as they are now. Raises RetraceError without a commit."""
     commit = git.head_commit()
     if commit is None:
-        reason = "has no commit yet, which an experiment needs; commit, and type this again"
+        reason = "has no commit yet, which an experiment needs; commit, then run the command again"
         raise RetraceError(f"{files.root()}: {reason}")
     return Origin(commit, git.uncommitted_patch())
 
@@ -60,7 +61,7 @@ def trial_repository(name: str, sweep: str, origin: Origin, cache: Path) -> Iter
 def remove_leftovers(sweep: str) -> None:
     """Delete the repositories of killed processes.
 
-    What still runs in them may save a checkpoint first.
+    A process that still runs in one may save a checkpoint first.
     """
     for tree in sweep_folder(sweep).glob("tree-*/"):
         with processes.try_lock(tree) as free:
@@ -71,7 +72,7 @@ def remove_leftovers(sweep: str) -> None:
 def fetch(tree: Path, name: str) -> str | None:
     """Copy the experiment `name` into the current repository.
 
-    Return its commit, None without one.
+    Return its commit, or None if there is none.
     """
     return git.fetch_experiment(name, tree, files.root())
 

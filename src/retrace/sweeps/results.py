@@ -24,21 +24,20 @@ class Result:
 def read_result(commit: str, metric: str, cache: Path) -> Result:
     """Return the result of the experiment with this commit.
 
-    Raises DataError where it does not have the metric.
+    Raises DataError if it does not have the metric.
     """
     with git.export(commit) as folder:
         state = snapshot.read(folder)
     if state is None or metric not in state.metrics:
-        raise DataError(
-            f"commit {commit[:10]}: its {settings.METRICS} is not what its code and parameters made"
-        )
+        reason = f"its {settings.METRICS} was not produced by its code and parameters"
+        raise DataError(f"commit {commit[:10]}: {reason}")
     return Result(state.metrics[metric], _curve(state, metric, cache), state.key)
 
 
 def add_to_sweep(dataset: str, sweep: str, key: str, at: int) -> None:
-    """Put the trial's run below the sweep's in MLflow.
+    """Make the trial's run a child of the sweep's run in MLflow.
 
-    Create it where no stage of the trial ran.
+    Create it if no stage of the trial ran.
     """
     client = backend.client()
     with backend.lock():
@@ -52,7 +51,7 @@ def add_to_sweep(dataset: str, sweep: str, key: str, at: int) -> None:
 
 
 def _curve(state: snapshot.Snapshot, metric: str, cache: Path) -> dict[int, float]:
-    """Return the metric by epoch; empty where DVC's cache has lost the history."""
+    """Return the metric by epoch; empty if DVC's cache has no intact history."""
     md5 = state.locked["train"].outs[str(settings.HISTORY)]
     kept = hashing.object_path(cache / "files" / "md5", md5)
     if not kept.is_file() or hashing.md5(kept) != md5:

@@ -17,9 +17,10 @@ from retrace.sweeps import repositories, results, study
 from retrace.sweeps.study import OVER, ClaimedTrial, Sweep
 from retrace.sweeps.trial import TrialProcess
 from retrace.system import files
+from retrace.system.text import count
 
 POLL_S = 0.3
-TRIED = 3  # a sweep stops when so many first trials have all failed
+TRIED = 3  # a sweep stops if this many first trials have all failed
 WORDS = {TrialState.PRUNED: "pruned", TrialState.FAIL: "FAILED"}
 
 
@@ -51,10 +52,10 @@ class Runner:
         self.store = backend.address()
         self.began = event_log.now()
         self.running: list[Running] = []
-        self.lacking: str | None = None  # why MLflow does not have all, if it has not
+        self.lacking: str | None = None  # why data is missing in MLflow, if it is
 
     def run(self) -> None:
-        """Run trials until there are enough or time is up. Raises RetraceError where all fail.
+        """Run trials until there are enough or time is up. Raises RetraceError if all fail.
 
         A signal stops the running ones; they resume when the sweep does.
         """
@@ -77,7 +78,7 @@ class Runner:
             raise
 
     def update_mlflow(self, update: Callable[..., None], *arguments: Any) -> None:
-        """Update MLflow; where it does not answer, keep the reason: no trial waits for a server."""
+        """Update MLflow; if it does not answer, keep the reason: no trial waits for a server."""
         try:
             with backend.mlflow_errors():
                 update(*arguments)
@@ -85,7 +86,10 @@ class Runner:
             self.lacking = str(error)
 
     def _begin(self) -> bool:
-        """Start another trial; return whether there was one, or one with a known result."""
+        """Start the next trial, or copy the result of an equal earlier one.
+
+        Return False if none can start now.
+        """
         if len(self.running) >= self.jobs or time.monotonic() > self.until:
             return False
         claimed = self.sweep.claim()
@@ -108,18 +112,19 @@ class Runner:
         return True
 
     def _look(self, each: Running) -> None:
-        """Report a trial's epochs; end it where it is hopeless or its process has ended."""
+        """Report a trial's epochs; end it if it is unpromising or its process has ended."""
         attempt = each.attempt
         over = attempt.is_over  # read before the epochs, so that none is missed
         why = None
         for epoch, value in attempt.epochs(self.settings.metric):
             if self.sweep.should_prune(each.claimed, epoch, value) and not over:
-                reached = f"after epoch {epoch}, with {self.settings.metric} {value:.4f}"
-                why = f"{reached}: worse than three in four were then"
+                reached = f"after epoch {epoch} with {self.settings.metric} {value:.4f}"
+                others = f"{study.KEPT:.0f} % of the completed trials at that epoch"
+                why = f"{reached}: worse than {others}"
         if time.monotonic() - each.signed > study.ALIVE_S:
             self.sweep.alive(each.claimed)
             each.signed = time.monotonic()
-        why = None if attempt.is_trained else why  # too late to save anything
+        why = None if attempt.is_trained else why  # pruning would no longer save time
         if why:
             attempt.prune(why)
         if over or why:
@@ -188,7 +193,7 @@ class Runner:
         return f"{each.attempt.name}: epoch {each.attempt.epoch} of {epochs}"
 
     def _stop_if_nothing_works(self) -> None:
-        """Raise RetraceError where the first trials have all failed."""
+        """Raise RetraceError if the first trials have all failed."""
         over = [each for each in self.sweep.trials() if each.state in OVER]
         if len(over) >= min(TRIED, self.sweep.n_trials) and all(
             each.state is TrialState.FAIL for each in over
@@ -204,20 +209,19 @@ class Runner:
         for each in self.running:
             with each.tree:
                 each.attempt.stop()
-        with suppress(RetraceError):  # without it others see that this process is gone
+        with suppress(RetraceError):  # without it, others see that this process no longer exists
             for each in self.running:
                 self.sweep.leave(each.claimed)
-            self._print_count(
-                f", {stopped} stopped half-way" * (stopped > 0) + "; the same command resumes"
-            )
+            interrupted = f", {count(stopped, 'trial')} interrupted" if stopped else ""
+            self._print_count(f"{interrupted}; the same command resumes the sweep")
 
     def _print_count(self, more: str) -> None:
-        count = f"{self.sweep.n_over} of {self.sweep.n_trials} trials are done"
-        self.console.print(f"{self.settings.name}: {count}{more}")
+        done = f"{self.sweep.n_over} of {self.sweep.n_trials} trials are done"
+        self.console.print(f"{self.settings.name}: {done}{more}")
 
 
 def best(sweep: Sweep) -> tuple[tuple[str, str, float | None], dict[str, str]]:
-    """Return the best trial's experiment, metric and value, and its changes as `-S` takes them."""
+    """Return the best trial's experiment, metric and value, and its changes in `-S` syntax."""
     trial = sweep.complete()[0]
     changes = sweep.settings.space.changes(trial.params)
     words = {key: overrides.word(key, value) for key, value in changes.items()}

@@ -1,9 +1,9 @@
 """The search space of a sweep, as it is typed: `lr=log:1e-4..1e-1 model=cnn,lenet epochs=3`.
 
-`..` is a range, of whole numbers where params.yaml has one. `log:` before it makes it uniform in
-the logarithm, `:16` after it gives steps. Commas are choices. A single value is the same in all
-trials. Everything is checked against params.yaml before anything runs; values are read as
-`dvc exp run -S` reads them.
+`..` is a range, of integers if params.yaml has an integer. `log:` before it makes it uniform in the
+logarithm, `:16` after it sets the step. Commas separate choices. A single value is the same in all
+trials. Everything is checked against params.yaml before anything runs; values have the syntax of
+`dvc exp run -S`.
 """
 
 import difflib
@@ -32,8 +32,8 @@ NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 RANGE = re.compile(rf"(log:)?({NUMBER}?)\.\.({NUMBER})(?::({NUMBER}))?")
 NAME = re.compile(
     r"[A-Za-z][A-Za-z0-9_-]{0,50}", re.ASCII
-)  # valid for DVC with a number after it, and for a file
-LONGEST = 30  # part of a name that is made of keys
+)  # valid as a file name and, with a number appended, as a DVC experiment
+LONGEST = 30  # characters of the keys in a default name
 OTHER_DATA = (
     "dataset", "datasets", "validation_fraction", "test_fraction", "split_seed", "folds", "fold",
 )  # fmt: skip
@@ -43,16 +43,16 @@ Axis = CategoricalDistribution | FloatDistribution | IntDistribution
 
 @dataclass(frozen=True)
 class Space:
-    """The axes by key, what is the same in all trials, and params.yaml's other values."""
+    """The axes by key, the values fixed in all trials, and the other values from params.yaml."""
 
     axes: Mapping[str, Axis]
-    choices: Mapping[str, Mapping[str, Any]]  # of an axis of choices: each value, by its word
+    choices: Mapping[str, Mapping[str, Any]]  # the values of an axis of choices, by their text
     fixed: Flat
     base: Flat
-    tables: Mapping[str, str]  # by the parameter that chooses an entry: `models` by `model`
+    tables: Mapping[str, str]  # the table in which a parameter chooses an entry: model -> models
 
     def all_trials(self, most: int) -> list[dict[str, Any]] | None:
-        """Return every possible trial as Optuna has it; None where there are more than `most`."""
+        """Return the parameters of every possible trial; None if there are more than `most`."""
         if any(
             isinstance(axis, FloatDistribution) and axis.step is None for axis in self.axes.values()
         ):
@@ -72,7 +72,7 @@ class Space:
     def suggested(self, trial: Trial) -> Flat:
         """Let Optuna suggest a trial; return its changes to params.yaml.
 
-        Settings of an entry are suggested only where it is chosen.
+        Settings of an entry are suggested only if it is chosen.
         """
         taken: dict[str, Any] = {}
         for key, axis in self.axes.items():
@@ -81,7 +81,7 @@ class Space:
         return self.changes(taken)
 
     def changes(self, taken: Mapping[str, Any]) -> Flat:
-        """Return the changes to params.yaml of a trial's parameters in Optuna."""
+        """Return the changes to params.yaml for a trial's parameters in Optuna."""
         return self.fixed | {
             key: self.choices[key][value] if key in self.choices else value
             for key, value in taken.items()
@@ -107,9 +107,9 @@ class Space:
 
 
 def parse_space(words: Sequence[str], values: Values) -> Space:
-    """Parse the space typed in `words`, over params.yaml's `values`.
+    """Parse the space typed in `words`; `values` are those of params.yaml.
 
-    Raises ParamsError, in one line, for what these do not allow.
+    Raises ParamsError, in one line, for anything that is not allowed.
     """
     base = overrides.flatten(values, keep_empty=True)
     tables = graph.choices()
@@ -146,15 +146,15 @@ def parse_space(words: Sequence[str], values: Values) -> Space:
 def sweep_direction(name: str) -> Direction:
     """Return the direction in which a metric is better.
 
-    Raises ParamsError where a sweep must not choose by it.
+    Raises ParamsError if a sweep must not optimize it.
     """
     if name in METRICS:
         return metrics.direction(name)
     part, _, _ = name.partition("_")
     why = {
-        "test": "choosing by the test split spoils it: it would measure the choice too",
-        "train": "choosing by the training split chooses what overfits",
-    }.get(part, "no stage measures it by epoch")
+        "test": "selecting parameters on the test split would bias the test metrics",
+        "train": "selecting parameters on the training split would favor overfitting",
+    }.get(part, "no other metric is logged after each epoch")
     raise ParamsError(f"--metric is {name!r}; should be one of {', '.join(METRICS)}: {why}")
 
 
@@ -162,7 +162,7 @@ def _split(word: str, base: Flat, tables: Mapping[str, str]) -> tuple[str, str]:
     key, equals, text = word.partition("=")
     if not equals or not text:
         raise ParamsError(
-            f"{word!r}: should be KEY=VALUES, as lr=log:1e-4..1e-1, model=cnn,lenet or epochs=3"
+            f"{word!r}: should be KEY=VALUES, such as lr=log:1e-4..1e-1 or model=cnn,lenet"
         )
     if key not in base:
         near = [] if key in tables.values() else difflib.get_close_matches(key, base, n=1)
@@ -170,13 +170,13 @@ def _split(word: str, base: Flat, tables: Mapping[str, str]) -> tuple[str, str]:
         known = settings or [
             param for param in graph.declared()[TRAIN]["params"] if "." not in param
         ]
-        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
-        raise ParamsError(f"params.yaml: {key} is not a key of a value; {hint}")
+        hint = f"did you mean {near[0]}?" if near else f"should be one of {', '.join(known)}"
+        raise ParamsError(f"params.yaml: {key} is not a parameter; {hint}")
     return key, text
 
 
 def _read(key: str, text: str, base: Flat) -> Axis | list[Any]:
-    """Return a range, or the values."""
+    """Return the axis of a range, or a list of values."""
     match = RANGE.fullmatch(text)
     if match:
         return _range(key, text, match, whole=not isinstance(base[key], float))
@@ -188,12 +188,11 @@ def _read(key: str, text: str, base: Flat) -> Axis | list[Any]:
         value = OverridesParser.create().parse_override(f"{key}={text}").value()
     except HydraException as error:
         raise ParamsError(
-            f"{key}: {text!r} is not what -S reads: {' '.join(str(error).split())[:100]}"
+            f"{key}: {text!r} is not valid for -S: {' '.join(str(error).split())[:100]}"
         ) from None
     if isinstance(value, Sweep) and not isinstance(value, ChoiceSweep):
-        raise ParamsError(
-            f"{key}: {text!r} is DVC's; a range here is LOW..HIGH, log:LOW..HIGH or LOW..HIGH:STEP"
-        )
+        ranges = "LOW..HIGH, log:LOW..HIGH or LOW..HIGH:STEP"
+        raise ParamsError(f"{key}: {text!r} is DVC's range syntax; here a range is {ranges}")
     many = value.list if isinstance(value, ChoiceSweep) else [value]
     read = [each.text if isinstance(each, QuotedString) else each for each in many]
     if len(set(map(repr, read))) < len(read):
@@ -211,27 +210,27 @@ def _range(key: str, text: str, match: re.Match[str], *, whole: bool) -> Axis:
         raise ParamsError(f"{key}: {text!r} should go from a lower number to a higher one")
     if log and (low <= 0 or step is not None):
         raise ParamsError(
-            f"{key}: {text!r} should begin above 0 and have no step, since it is logarithmic"
+            f"{key}: {text!r} should begin above 0 and have no step, because it is logarithmic"
         )
     if step is not None and not 0 < step <= high - low:
         raise ParamsError(f"{key}: {text!r} should have a step above 0 and at most {high - low:g}")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that the last step ends before the end
+        warnings.simplefilter("ignore")  # Optuna warns if the range is not a multiple of the step
         if whole:
             return IntDistribution(int(low), int(high), log=bool(log), step=int(step or 1))
         return FloatDistribution(low, high, log=bool(log), step=step)
 
 
 def _check(space: Space) -> None:
-    """Check both ends of each range and each choice, the rest as params.yaml has it.
+    """Check both ends of each range and each choice, with the other values from params.yaml.
 
     Each must be allowed, be read by training, and leave the data as they are.
     """
     for key in space.axes:
         if key.partition(".")[0] in OTHER_DATA:
-            why = "scores on other data do not compare"
-            advice = f"`dvc exp run --queue -S '{key}=...'` runs them all"
-            raise ParamsError(f"{key}: can't be swept, for {why}; {advice}")
+            why = "scores on different data are not comparable"
+            advice = f"`dvc exp run --queue -S '{key}=...'` runs all values"
+            raise ParamsError(f"{key}: cannot be swept, because {why}; {advice}")
     for key, axis in space.axes.items():
         choice, entry = _owner(key, space.tables)
         chosen = {}
@@ -242,7 +241,7 @@ def _check(space: Space) -> None:
             values = _check_values(space, changes)
             if key not in overrides.select(values, graph.stages(values)[TRAIN].params):
                 why = f"{choice} is {values[choice]}" if choice else "training does not read it"
-                raise ParamsError(f"{key}: changes no trial, for {why}; leave it out")
+                raise ParamsError(f"{key}: has no effect, because {why}; leave it out")
 
 
 def _check_values(space: Space, changes: Flat) -> Values:
@@ -252,7 +251,7 @@ def _check_values(space: Space, changes: Flat) -> Values:
 
 
 def _owner(key: str, tables: Mapping[str, str]) -> tuple[str | None, str]:
-    """Return the choice and the entry whose setting `key` is."""
+    """Return the choice and the entry that the setting `key` belongs to."""
     table, _, rest = key.partition(".")
     choice = next((choice for choice, name in tables.items() if name == table), None)
     return choice, rest.partition(".")[0]

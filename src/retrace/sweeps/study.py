@@ -1,8 +1,8 @@
 """A sweep's trials in Optuna's database, which any process can continue, here or elsewhere.
 
-A trial belongs to one process at a time: it has that process's identity and heartbeat. Where the
-process is gone, another takes the trial over with its parameters and number, so that training
-resumes from its checkpoint. Nothing in the database is a pickle.
+A trial belongs to one process at a time: it has that process's identity and heartbeat. If the
+process no longer exists, another one takes over the trial with its parameters and number, so that
+training resumes from its checkpoint. Nothing in the database is a pickle.
 """
 
 import json
@@ -34,13 +34,15 @@ from retrace.system.redaction import redacted
 
 SQLITE = "sqlite:///"
 LOCK_S = 120.0
-BUSY_S = 60.0  # to wait while another process has a database in a file
+BUSY_S = 60.0  # to wait while another process locks a database in a file
 ALIVE_S = 30  # between two heartbeats of a trial
-DEAD_S = 300  # without a heartbeat a trial can be taken over
+DEAD_S = 300  # without a heartbeat, after which a trial can be taken over
 CONNECTIONS = 5  # attempts to open a server's database while another machine creates its tables
-CONNECTION_S = 1.0  # between two of them
-FIRST = 5  # trials that run to their end before any is pruned
-KEPT = 75.0  # percentile of the others that a trial must reach; 50 prunes most, as they get better
+CONNECTION_S = 1.0  # between two attempts
+FIRST = 5  # complete trials before any is pruned
+# A trial is pruned if this percentage of the completed trials were better. With 50, most trials
+# would be pruned, because later trials get better.
+KEPT = 75.0
 ABOUT, PROCESS = "about", "process"  # attributes of a study, of a trial
 OVER = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
@@ -77,7 +79,7 @@ class Sweep:
     def claim(self) -> ClaimedTrial | None:
         """Return a trial to run: an abandoned one or a new one.
 
-        None where all have run, or other processes run the last ones.
+        None if all have run, or other processes run the last ones.
         """
         with _lock(), storage_errors(self.address), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Optuna's, about heartbeats outside its own loop
@@ -98,7 +100,7 @@ class Sweep:
             trial = optuna_internals.take_over(self.study, left) if left else self.study.ask()
             trial.set_user_attr(PROCESS, processes.to_line(processes.identity()))
             optuna_internals.record_heartbeat(self.storage, trial)
-            # By its number: equal sweeps have equal trials, whenever they were stopped.
+            # Seeded by number: equal sweeps have equal trials, whenever they were stopped.
             self.study.sampler = TPESampler(
                 seed=(self.settings.seed * 1_000_003 + trial.number) % 2**32
             )
@@ -106,9 +108,10 @@ class Sweep:
         return ClaimedTrial(trial, changes, frozenset(left.intermediate_values if left else ()))
 
     def should_prune(self, claimed: ClaimedTrial, epoch: int, value: float) -> bool:
-        """Report an epoch's value; return whether the trial can be pruned.
+        """Report an epoch's value; return whether the trial should be pruned.
 
-        That is so where its best is worse than that of three in four after as many epochs.
+        It should, from a third of its epochs on, if its best value so far is worse than the values
+        of 75 % of the completed trials at the same epoch.
         """
         epochs = self.settings.space.values(claimed.changes)["epochs"]
         with storage_errors(self.address):
@@ -118,7 +121,7 @@ class Sweep:
             return epoch < epochs and claimed.trial.should_prune()
 
     def learn(self, claimed: ClaimedTrial, curve: Mapping[int, float]) -> None:
-        """Report the epochs that are not yet known, as of a training from DVC's cache."""
+        """Report the epochs that are not yet known, such as those of a training in DVC's cache."""
         with storage_errors(self.address):
             known = optuna_internals.reported(self.storage, claimed.trial)
             for epoch in sorted(curve.keys() - known.keys()):
@@ -130,7 +133,7 @@ class Sweep:
             optuna_internals.record_heartbeat(self.storage, claimed.trial)
 
     def leave(self, claimed: ClaimedTrial) -> None:
-        """Give the trial up; whoever continues the sweep continues it."""
+        """Give up the trial; the next process of the sweep continues it."""
         with storage_errors(self.address):
             claimed.trial.set_user_attr(PROCESS, "")
 
@@ -192,7 +195,7 @@ class Sweep:
         return study, True
 
     def _is_left(self, trial: FrozenTrial) -> bool:
-        """Return whether the trial's process is gone."""
+        """Return whether the trial's process no longer exists."""
         who = trial.user_attrs.get(PROCESS)
         return not who or not processes.alive(processes.from_line(who)) or self._is_stale(trial)
 
@@ -214,19 +217,19 @@ def storage_errors(address: str) -> Iterator[None]:
         cause = error.__cause__ or error
         message = " ".join(str(getattr(cause, "orig", None) or cause).split())[:200]
         raise RetraceError(
-            redacted(f"{address}: {message}; fix that, and type the same again")
+            redacted(f"{address}: {message}; fix this, then run the command again")
         ) from None
 
 
 def storage_address(given: str | None) -> str:
     """Return the database's address: `given`, RETRACE_SWEEP_STORAGE, or a file in the repository.
 
-    Raises ParamsError where it is no address of a database.
+    Raises ParamsError if it is not the address of a database.
     """
     address = given or os.environ.get("RETRACE_SWEEP_STORAGE") or f"{SQLITE}.retrace/sweeps.db"
     if "://" not in address:
         wanted = "sqlite:///trials.db or postgresql+psycopg2://user@host/name"
-        raise ParamsError(f"--storage is {address!r}; should be as {wanted}")
+        raise ParamsError(f"--storage is {address!r}; should be an address such as {wanted}")
     if address.startswith(SQLITE):
         return f"{SQLITE}{files.root() / address.removeprefix(SQLITE)}"
     return address
@@ -235,7 +238,7 @@ def storage_address(given: str | None) -> str:
 def _storage(address: str) -> RDBStorage:
     """Open the database.
 
-    A missing file is created under another name: two creators would break it.
+    A missing file is created under another name, because two processes would corrupt it.
     """
     file = Path(address.removeprefix(SQLITE)) if address.startswith(SQLITE) else None
     if file and not file.exists():
@@ -245,7 +248,7 @@ def _storage(address: str) -> RDBStorage:
 
 
 def _connected(address: str, times: int = CONNECTIONS) -> RDBStorage:
-    """Open a database, again after a second where another machine creates its tables just now."""
+    """Open a database; try again after a second if another machine is creating its tables."""
     try:
         return _opened(address)
     except (sqlalchemy.exc.IntegrityError, sqlalchemy.exc.ProgrammingError, OptunaError):
@@ -267,7 +270,7 @@ def _opened(address: str) -> RDBStorage:
 
 
 def _lock() -> FileLock:
-    """Return the lock under which one process of the machine at a time claims a trial."""
+    """Return the lock with which the processes of this machine claim trials one at a time."""
     file = files.root() / ".retrace" / "sweeps.lock"
     file.parent.mkdir(exist_ok=True)
     return FileLock(file, timeout=LOCK_S)

@@ -29,7 +29,7 @@ LIBC = ctypes.CDLL(None)
 class TrialProcess:
     """DVC running the experiment `name`, with `changes` to params.yaml, in `tree`.
 
-    What it prints is in `log`.
+    Its output is in `log`.
     """
 
     def __init__(self, name: str, sweep: str, changes: Flat, tree: Path, store: str) -> None:
@@ -55,7 +55,8 @@ class TrialProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C is for us, who end all of it
+                # Ctrl-C then reaches only this process, which ends all children.
+                start_new_session=True,
                 preexec_fn=_die_with_us,  # noqa: PLW1509 - no other thread has a lock that it needs
             )
 
@@ -115,7 +116,7 @@ class TrialProcess:
         self.process.wait()
 
     def commit(self) -> str | None:
-        """Fetch the experiment and return its commit; None where DVC ended without one."""
+        """Fetch the experiment and return its commit; None if DVC ended without one."""
         return repositories.fetch(self.tree, self.name) if self.process.returncode == 0 else None
 
     def reason(self) -> str:
@@ -132,7 +133,7 @@ class TrialProcess:
             if line.strip() and not re.match(r"WARNING|[>\s]", line)
         ]
         before = [line for line in lines if not line.startswith("ERROR")]
-        return redacted((before or lines or [f"DVC ended with {self.process.returncode}"])[-1])[
+        return redacted((before or lines or [f"DVC exited with {self.process.returncode}"])[-1])[
             :300
         ]
 
@@ -153,5 +154,5 @@ class TrialProcess:
 
 
 def _die_with_us() -> None:
-    """Make this child end with its parent, and so with DVC its stage."""
+    """Make this child, DVC, end with its parent; its stage then ends too."""
     LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -14,7 +14,7 @@ from retrace.errors import FULL, DataError
 
 
 def root() -> Path:
-    """Return the main repository, absolute, also within a queued or `--temp` experiment."""
+    """Return the absolute path of the main repository, also in a queued or `--temp` experiment."""
     return Path(os.environ.get("DVC_ROOT") or Path.cwd()).resolve()
 
 
@@ -45,7 +45,7 @@ def atomic(path: Path, size: int | None = None) -> Iterator[Path]:
         free = f"{shutil.disk_usage(path.parent).free:,} are free"
         reason = getattr(error, "strerror", None) or error
         problem = f"{needed} can't be written ({reason}; {free})"
-        raise DataError(f"{path}: {problem}; make room for it") from None
+        raise DataError(f"{path}: {problem}; free some disk space") from None
     finally:
         unfinished.unlink(missing_ok=True)
 

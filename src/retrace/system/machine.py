@@ -1,4 +1,4 @@
-"""The user and the processor, as runs record them."""
+"""The user and the processor, as they are recorded in runs."""
 
 import os
 import platform
@@ -21,7 +21,11 @@ def user() -> str:
 
 
 def processor() -> str:
-    """Return the processor's model. Other models sum in another order, so last digits differ."""
+    """Return the processor's model.
+
+    On a different model, floating-point sums are computed in a different order, so results differ
+    in the last digits.
+    """
     info = CPU_INFO.read_text(encoding="utf-8") if CPU_INFO.exists() else ""
     match = re.search(r"model name\s*: (.+)", info)
     return match[1] if match else platform.processor() or platform.machine()

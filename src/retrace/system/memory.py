@@ -14,7 +14,7 @@ LIMIT_AND_USE = {  # by the controller's name, in cgroup versions 2 and 1
 
 
 def free() -> int:
-    """Return the bytes that can be allocated. psutil does not know a cgroup's limit."""
+    """Return the bytes that can be allocated. psutil ignores the limit of a cgroup."""
     n_bytes = psutil.virtual_memory().available
     for folder, limit, use in _cgroups():
         text = (folder / limit).read_text(encoding="ascii").strip()
@@ -25,7 +25,7 @@ def free() -> int:
 
 
 def _cgroups() -> Iterator[tuple[Path, str, str]]:
-    """Yield this process's group and those above it: the folder, its files of limit and use."""
+    """Yield this process's group and those above it: folder, file of the limit, file of the use."""
     lines = OWN_GROUPS.read_text(encoding="utf-8").splitlines() if OWN_GROUPS.exists() else []
     for line in lines:
         _, controllers, path = line.split(":", 2)

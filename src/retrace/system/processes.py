@@ -26,7 +26,7 @@ def identity(pid: int | None = None) -> Identity:
 
 
 def alive(who: Identity) -> bool:
-    """Tell whether that very process runs. One on another machine is taken to be alive."""
+    """Return whether this very process is running. One on another machine counts as running."""
     if who["host"] not in (_host(), socket.gethostname()):  # older versions wrote the bare name
         return True
     if who["boot"] != _boot():
@@ -52,12 +52,12 @@ def end(who: Identity, grace_s: float) -> None:
 
 
 def to_line(who: Identity) -> str:
-    """Return the identity as one line, for `read`."""
+    """Return the identity as one line, for `from_line`."""
     return f"{who['host']} {who['boot']} {who['pid']} {who['started']}"
 
 
 def from_line(line: str) -> Identity:
-    """Return the identity that `written` wrote."""
+    """Return the identity in a line of `to_line`."""
     host, boot, pid, started = line.split(" ")
     return {"host": host, "boot": boot, "pid": int(pid), "started": float(started)}
 
@@ -75,8 +75,8 @@ def dvc_above() -> Identity | None:
 def try_lock(path: Path, timeout_s: float = 0.0) -> Iterator[bool]:
     """Lock the file or folder at `path`; yield whether this process has the lock.
 
-    It has not if another process still holds it after `timeout_s`, or if there is no such path.
-    The lock file stands beside `path` and is removed once that is gone.
+    It does not get the lock if another process still holds it after `timeout_s`, or if there is no
+    such path. The lock file is next to `path` and is removed once `path` no longer exists.
     """
     if not path.exists():
         yield False
@@ -101,16 +101,16 @@ def _started(process: psutil.Process) -> float:
 
 
 def _host() -> str:
-    """Return the machine's name and a hash of its ID, since several machines may share a name.
+    """Return the machine's name and a hash of its ID, because machines may share a name.
 
-    The ID itself is to be kept secret, says its manual.
+    machine-id(5) asks to keep the ID itself secret.
     """
     machine = MACHINE.read_bytes() if MACHINE.exists() else b""
     return f"{socket.gethostname()}/{hashlib.sha256(machine).hexdigest()[:8]}"
 
 
 def _boot() -> str:
-    """Return what differs after each start of the machine."""
+    """Return an id that is different after each boot."""
     if BOOT.exists():
         return BOOT.read_text(encoding="ascii").strip()
     return str(int(psutil.boot_time()))

@@ -1,4 +1,4 @@
-"""Mask secrets in text, since anybody may read what is written down about a run."""
+"""Mask secrets in text, because anybody may read the records of a run."""
 
 import os
 import re
@@ -39,7 +39,7 @@ def _redacted(text: str, secrets: list[str]) -> str:
 def _secrets() -> list[str]:
     """List the secrets of the environment and of DVC's local configuration, the longest first.
 
-    They are known by their names; passwords in URLs are secrets as well.
+    They are recognized by their names; passwords in URLs are secrets as well.
     """
     config = Path(os.environ.get("DVC_ROOT") or ".") / ".dvc" / "config.local"
     is_readable = os.access(config, os.R_OK)

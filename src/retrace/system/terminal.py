@@ -24,7 +24,7 @@ def table(top: Sequence[str], rows: Iterable[Sequence[str]], numbers: Iterable[i
 
 
 def markdown(top: Sequence[str], rows: Iterable[Sequence[str]], numbers: Iterable[int] = ()) -> str:
-    """Return the same table as Markdown, in which no text of a cell is markup."""
+    """Return the same table as Markdown, with the text of the cells escaped."""
     aligned = ["---:" if at in set(numbers) else "---" for at in range(len(top))]
     escaped = [[escape(cell) for cell in cells] for cells in (top, *rows)]
     lines = [escaped[0], aligned, *escaped[1:]]
@@ -32,7 +32,7 @@ def markdown(top: Sequence[str], rows: Iterable[Sequence[str]], numbers: Iterabl
 
 
 def escape(text: str) -> str:
-    """Return the text in one line, with all that Markdown or HTML could take for markup escaped."""
+    """Return the text in one line, with the characters of Markdown and HTML markup escaped."""
     return MARKUP.sub(r"\\\g<0>", plain(text))
 
 

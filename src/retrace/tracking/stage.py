@@ -1,8 +1,8 @@
 """Track a stage: its event log is written here and mirrored to MLflow by a background uploader.
 
-The stage imports no MLflow, never waits for it while it works, and does not fail with it. DVC's
-last stage waits at its end until MLflow has everything, and prints one line if it lacks something,
-which `retrace sync` uploads later.
+The stage does not import MLflow, does not wait for it while it works, and does not fail if MLflow
+does. Only the last stage of the pipeline waits, at its end, until MLflow has everything. If some
+data is still missing then, it prints one line, and `retrace sync` uploads the data later.
 
     stage -> event_log -> uploader_client -> uploader, another process -> upload -> MLflow
 """
@@ -20,15 +20,15 @@ from retrace.pipeline import git, graph, hashing, identity, integrity, overrides
 from retrace.system import files, machine, processes
 from retrace.tracking import uploader_client
 
-ENDS_S = 30.0  # for another process at the same stage to end, as when its DVC was killed
+ENDS_S = 30.0  # for another process of the same stage to end, for example after its DVC was killed
 
 
 @contextmanager
 def stage(name: str) -> Iterator[EventLog]:
-    """Yield the event log of stage `name`, which MLflow shows as a run with a truthful status.
+    """Yield the event log of stage `name`.
 
-    Raises DataError, before there is a run, if an input is not as dvc.lock says, or if another
-    process runs this stage here.
+    MLflow shows it as a run whose status says how the stage ended. Raises DataError, before there
+    is a run, if an input does not match dvc.lock, or if another process runs this stage here.
     """
     values = params_file.read()
     stages = graph.stages(values)
@@ -58,13 +58,16 @@ def stage(name: str) -> Iterator[EventLog]:
 
 
 def _has_successor(name: str, stages: Mapping[str, graph.Stage]) -> bool:
-    """Return whether DVC has a later stage in this folder, not in a copy, which DVC deletes."""
+    """Return whether DVC will run a later stage in this folder.
+
+    False in a temporary copy, which DVC deletes.
+    """
     return "DVC_STAGE" in os.environ and name != list(stages)[-1] and Path.cwd() == files.root()
 
 
 @contextmanager
 def _locked(name: str) -> Iterator[None]:
-    """Lock the stage in this folder, since two processes would write the same files.
+    """Lock the stage in this folder, because two processes would write the same files.
 
     Raises DataError if another process has the lock and does not end soon.
     """
@@ -74,8 +77,8 @@ def _locked(name: str) -> Iterator[None]:
     with processes.try_lock(owner, timeout_s=ENDS_S) as is_locked:
         if not is_locked:
             pid = owner.read_text(encoding="ascii")
-            reason = f"process {pid} runs it in this folder"
-            raise DataError(f"{name}: {reason}; wait until it ends, or end it")
+            reason = f"already running in this folder (process {pid})"
+            raise DataError(f"{name}: {reason}; wait until it ends, or stop it")
         owner.write_text(str(os.getpid()), encoding="ascii")
         yield
 
@@ -122,8 +125,8 @@ def _later(
 ) -> dict[str, Any]:
     """Return the parameters and known inputs of each stage after this one.
 
-    With the outputs of the stages before it they decide its result. If MLflow has a run of just
-    these, DVC will not run the stage again.
+    Together with the outputs of earlier stages, they determine its result. If MLflow has a run with
+    exactly these inputs, DVC will not run the stage again.
     """
     makers = graph.makers(stages)
     names = list(stages)

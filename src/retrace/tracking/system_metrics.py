@@ -1,4 +1,4 @@
-"""System metrics of a running stage, under the names that MLflow's page of a run expects."""
+"""System metrics of a running stage, under the names that the MLflow UI expects."""
 
 import os
 from contextlib import suppress
@@ -23,7 +23,7 @@ class Meter:
         psutil.cpu_percent()  # starts the interval that the next call reports
 
     def event(self) -> Event:
-        """Take a reading, as an event of the event log."""
+        """Take a reading; return it as an event for the event log."""
         self.n_readings += 1
         return {"kind": "metrics", "time": now(), "step": self.n_readings, "values": self._values()}
 
@@ -59,7 +59,7 @@ def _gpu_values(gpu: Any) -> dict[str, float]:
 
 
 def _gpu() -> Any:
-    """Return the driver's handle of the GPU that torch takes; None without a GPU.
+    """Return the driver's handle of the GPU that torch uses; None without a GPU.
 
     It is the first in CUDA_VISIBLE_DEVICES.
     """

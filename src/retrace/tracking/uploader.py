@@ -3,8 +3,8 @@
     python -m retrace.tracking.uploader EVENT_LOG [IDENTITY_OF_DVC]
 
 A byte on stdin, or its end, says that the stage is over. From then on, a stage that waits reads
-JSON lines from stdout: `within`, the seconds that the next step may take; `lacking`, what MLflow
-lacks; and `done`.
+JSON lines from stdout: `within`, the seconds that the next step may take; `lacking`, why data is
+missing in MLflow; and `done`.
 """
 
 import json
@@ -21,10 +21,10 @@ from typing import Any
 from retrace import event_log
 from retrace.system import processes
 
-FIRST_S, LAST_S = 0.5, 10.0  # between two looks at a growing event log: at first, and at last
-WATCH_S = 1.0  # between two looks at the stage and the DVC above it
-GRACE_S = 2.0  # from SIGTERM to SIGKILL, for a stage whose DVC is gone
-EARLIER_S = 120.0  # for the uploaders of earlier stages to get done
+FIRST_S, LAST_S = 0.5, 10.0  # polling interval for a growing event log: initial and maximum
+WATCH_S = 1.0  # polling interval for the stage and its DVC process
+GRACE_S = 2.0  # from SIGTERM to SIGKILL, for a stage whose DVC no longer exists
+EARLIER_S = 120.0  # for the uploaders of earlier stages to finish
 
 
 class Link:
@@ -35,7 +35,7 @@ class Link:
         Thread(target=self._read, daemon=True).start()
 
     def is_over(self, timeout_s: float = 0.0) -> bool:
-        """Wait for the end of the stage at most that long; return whether it is over."""
+        """Wait for the end of the stage, at most `timeout_s`; return whether it is over."""
         return self.over.wait(timeout_s)
 
     def send(self, **message: float | str) -> bool:
@@ -47,7 +47,7 @@ class Link:
         return True
 
     def allow(self, seconds: float) -> None:
-        """Announce the seconds of the next step, once the stage is over: before, nobody reads."""
+        """Announce how long the next step may take, if the stage is over: only then it reads."""
         if self.is_over():
             self.send(within=seconds)
 
@@ -59,7 +59,7 @@ class Link:
 def mirror(path: Path, link: Link) -> None:
     """Upload the event log at `path` while it grows, and the rest when the stage is over.
 
-    Report to the stage what MLflow lacks.
+    Tell the stage why data is missing in MLflow, if it is.
     """
     from retrace.store import upload
     from retrace.tracking import system_metrics
@@ -107,7 +107,8 @@ def _upload_rest(log: Any, error: Exception | None, link: Link, *, has_waited: b
 def finish_earlier(folder: Path, key: str, link: Link) -> None:
     """Wait, if the stage does, until MLflow also has the earlier stages of the experiment.
 
-    Those waited for nothing. If one's own uploader was killed or failed, it is uploaded here.
+    Those stages ended without waiting for their upload. If the uploader of one was killed or
+    failed, its event log is uploaded here.
     """
     from retrace.store import upload
 
@@ -132,9 +133,9 @@ def _key(path: Path) -> str | None:
 
 
 def watch(stage: processes.Identity, dvc: processes.Identity | None, over: Flag) -> None:
-    """Set `over` when the stage is gone; end the stage when its DVC is gone.
+    """Set `over` when the stage no longer exists; end the stage when its DVC no longer exists.
 
-    Nobody would take its outputs then.
+    DVC can no longer record its outputs then.
     """
     while processes.alive(stage):
         if dvc and not processes.alive(dvc):
@@ -155,7 +156,7 @@ def run(path: Path, dvc: processes.Identity | None, link: Link) -> None:
         return
     Thread(target=watch, args=(start["process"], dvc, link.over), daemon=True).start()
     mirror(path, link)
-    if not path.exists():  # else the stage knows what is lacking
+    if not path.exists():  # otherwise the stage was told why
         finish_earlier(path.parent, start["key"], link)
 
 
@@ -168,7 +169,7 @@ def main() -> None:
         link.send(lacking=f"{type(error).__name__}: {_one_line(error)}")
         raise
     link.send(done=True)
-    os._exit(0)  # Python would take MLflow and torch apart for a second or two
+    os._exit(0)  # skips interpreter shutdown: a second or two with MLflow and torch loaded
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ BEGIN_S = 60.0  # for its first answer: it may still be importing MLflow, on a b
 class Uploader:
     """The background uploader of the event log at `path`.
 
-    It has a session of its own, so that Ctrl-C does not end it.
+    It runs in its own session, so that Ctrl-C does not end it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -51,7 +51,7 @@ class Uploader:
         self._process.returncode = 0  # or Python would warn that the process outlives this one
 
     def wait(self) -> None:
-        """Wait until MLflow has the whole event log; print a line on stderr if it lacks something.
+        """Wait until MLflow has the whole event log; if data is missing, print a line on stderr.
 
         A signal is handled afterwards, so that no run stays RUNNING. The same signal again, seconds
         later, ends the wait.
@@ -67,8 +67,8 @@ class Uploader:
         try:
             lacking = self._lacking()
             if lacking:
-                warning = f"warning: MLflow lacks some of this run: {redacted(lacking)}"
-                print(f"{warning}; later, `retrace sync` uploads it", file=sys.stderr)
+                state = f"some data of this run is not in MLflow yet ({redacted(lacking)})"
+                print(f"warning: {state}; `retrace sync` uploads it later", file=sys.stderr)
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
@@ -76,7 +76,7 @@ class Uploader:
                 os.kill(os.getpid(), number)
 
     def _lacking(self) -> str | None:
-        """Return what MLflow lacks once the uploader has ended, if it lacks something."""
+        """Wait for the uploader's end; return why data is missing in MLflow, if it is."""
         answer: dict[str, Any] = {"within": BEGIN_S}
         self._close_input()
         with self._output as output:
@@ -92,7 +92,7 @@ class Uploader:
         return answer.get("lacking", "the background uploader was killed")
 
     def _close_input(self) -> None:
-        """Tell it that the stage is over: by a byte, since a child may keep the pipe open."""
+        """Tell it that the stage is over: by a byte, because a child may keep the pipe open."""
         assert self._process.stdin  # noqa: S101 - it is a pipe
         with suppress(OSError):  # it has ended already
             self._process.stdin.write(b"\n")
@@ -105,6 +105,6 @@ class Uploader:
 
 
 def _read_line(pipe: IO[bytes], timeout_s: float) -> bytes | None:
-    """Return the next line, nothing at the end; None if none comes in time."""
+    """Return the next line, nothing at the end of the output, None if no line comes in time."""
     ready, _, _ = select.select([pipe], [], [], timeout_s)
     return pipe.readline() if ready else None
