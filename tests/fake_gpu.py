@@ -188,8 +188,8 @@ def train(values: Values, model: Classifier, change: Change) -> None:
     augment = params.bind(AUGMENTATIONS, p.augmentation, "augmentations")
     if p.augmentation.name == "none":
         augment = None
-    if p.freeze_trunk:
-        model.freeze_trunk()
+    if p.freeze_backbone:
+        model.freeze_backbone()
         with compute.autocast():
             split = inference.features(model, split)
         model = model.head_alone()

@@ -44,7 +44,7 @@ FUNCTIONS: dict[str, dict[str, Any]] = {
 # What the tutorials say, in the words of `-S`.
 FAITHFUL = (
     "schedule=constant scaling=unit augmentation=none keep=last patience=0 "
-    "validation_fraction=0.02 class_shares=[] folds=1 pretrained=none freeze_trunk=false seed=0 "
+    "validation_fraction=0.02 class_shares=[] folds=1 pretrained=none freeze_backbone=false seed=0 "
 )
 CROSS_ENTROPY = (
     "loss=cross_entropy losses.cross_entropy.label_smoothing=0.0 "
@@ -114,8 +114,8 @@ TUTORIALS = {  # recipe -> the values in the tutorial
     "cifar10_v3_fast": V3,
     "cifar10_vgg16": (
         f"{FAITHFUL} {CROSS_ENTROPY} {SGD} optimizers.sgd.momentum=0.0 dataset=cifar10 model=vgg16 "
-        "models.vgg16.head=replace pretrained=DEFAULT freeze_trunk=true scaling=imagenet lr=0.01 "
-        "batch_size=64 epochs=20"
+        "models.vgg16.head=replace pretrained=DEFAULT freeze_backbone=true scaling=imagenet "
+        "lr=0.01 batch_size=64 epochs=20"
     ),
     "mnist_lenet": "dataset=mnist model=lenet",
     "imbalanced_plain": UNEVEN + CROSS_ENTROPY,

@@ -103,7 +103,7 @@ class Train(Hardware):
     augmentation: Chosen
     scaling: Scaling
     pretrained: Annotated[str, Field(min_length=1)]
-    freeze_trunk: bool
+    freeze_backbone: bool
     lr: Annotated[float, Field(gt=0, le=1000)]
     batch_size: Count
     epochs: Count

@@ -394,7 +394,7 @@ def test_command_reproduces_the_parameters(
     ran = values | {
         "lr": 1e-05,
         "class_shares": [0.5, 1.0],
-        "freeze_trunk": True,
+        "freeze_backbone": True,
         "model": "mlp",
         "pretrained": odd,
     }

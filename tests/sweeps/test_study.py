@@ -122,7 +122,7 @@ def test_sweep_needs_a_commit(folder: Path) -> None:
         ("batch_size=log:16..256", IntDistribution(16, 256, log=True)),
         ("batch_size=16..250:16", IntDistribution(16, 240, step=16)),
         ("model=cnn,lenet", CategoricalDistribution(("cnn", "lenet"))),
-        ("freeze_trunk=true,false", CategoricalDistribution(("true", "false"))),
+        ("freeze_backbone=true,false", CategoricalDistribution(("true", "false"))),
         ("models.cnn.channels=[8,16],[16,32]", CategoricalDistribution(("[8,16]", "[16,32]"))),
     ],
 )
@@ -135,10 +135,10 @@ def test_values_are_as_dvc_reads_them(
     values: params_file.Values,
 ) -> None:
     parsed = space.parse_space(
-        ["model=mlp", "models.mlp.hidden=[64],[128,64]", "freeze_trunk=false,true"], values
+        ["model=mlp", "models.mlp.hidden=[64],[128,64]", "freeze_backbone=false,true"], values
     )
-    changes = parsed.changes({"models.mlp.hidden": "[128,64]", "freeze_trunk": "true"})
-    assert changes == {"model": "mlp", "models.mlp.hidden": [128, 64], "freeze_trunk": True}
+    changes = parsed.changes({"models.mlp.hidden": "[128,64]", "freeze_backbone": "true"})
+    assert changes == {"model": "mlp", "models.mlp.hidden": [128, 64], "freeze_backbone": True}
     assert parsed.values(changes)["models"]["mlp"]["hidden"] == [128, 64]
     assert parsed.values(changes)["lr"] == values["lr"]
 

@@ -31,7 +31,7 @@ TABLES = {
 }
 SMALL = {"epochs": 3, "batch_size": 16, "threads": 1, "lr": 0.01, "device": "cpu", "keep": "last"}
 N_STEPS = 12  # of an epoch
-FROZEN = {"model": "cifar_v3", "freeze_trunk": True, "augmentation": "none"}
+FROZEN = {"model": "cifar_v3", "freeze_backbone": True, "augmentation": "none"}
 
 pytestmark = pytest.mark.usefixtures("folder")
 
@@ -68,8 +68,8 @@ class Fitted:
         config = classifier.config_of(p.model, stripes, storage.scale(stripes))
         self.model = classifier.build(config)
         self.initial = self.weights()
-        if p.freeze_trunk:
-            self.model.freeze_trunk()
+        if p.freeze_backbone:
+            self.model.freeze_backbone()
         self.trainer = loop.create(p, compute, self.model, *splits, n_classes=3)
         if precompute:
             self.trainer.precompute_features()

@@ -86,7 +86,7 @@ class Classifier(nn.Module):
     def forward(self, inputs: Inputs) -> Logits:
         return self.head(self.features(inputs))
 
-    def freeze_trunk(self) -> None:
+    def freeze_backbone(self) -> None:
         """Freeze the backbone's weights and running statistics: only the head is trained."""
         self.trunk_is_frozen = True
         self.trunk.requires_grad_(requires_grad=False)

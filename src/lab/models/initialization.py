@@ -38,8 +38,8 @@ def build(p: Train, samples: Samples, measured: Scale) -> tuple[Classifier, Mode
     if p.pretrained != "none":
         digest = pretrained.load_into(model, p.pretrained)
         config = config.model_copy(update={"pretrained": digest})
-    if p.freeze_trunk:
-        model.freeze_trunk()
+    if p.freeze_backbone:
+        model.freeze_backbone()
     elif min(p.batch_size, len(samples)) == 1 and not classifier.takes_one(model, config):
         raise ParamsError(
             f"params.yaml: batch_size is {p.batch_size}; "

@@ -115,7 +115,7 @@ class Trainer:
 
         From then on `state.model` is the head, which shares its weights with the whole model.
         """
-        if not self.p.freeze_trunk or self.augment:
+        if not self.p.freeze_backbone or self.augment:
             return
         print("computing the frozen backbone's features of all samples, once", flush=True)
         model = self.state.model

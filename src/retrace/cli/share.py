@@ -104,7 +104,7 @@ def _entries(repo: Any) -> dict[Path, list[ExpectedFile]]:
         file: [
             claim
             for out in outs
-            for claim in integrity.cached_claims(cache, out["path"], out["md5"])
+            for claim in integrity.expected_objects(cache, out["path"], out["md5"])
         ]
         for file, outs in dvc_internals.cached_runs(repo)
     }

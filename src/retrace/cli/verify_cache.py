@@ -15,50 +15,50 @@ from retrace.pipeline.integrity import ExpectedFile
 def check(*, as_json: bool = False) -> int:
     """Print damaged files and the command that repairs them; return 1 if there are any, else 0."""
     cache = dvc_internals.objects().absolute()
-    claims = integrity.claims(cache)
-    if not claims:
+    expected = integrity.expected_files(cache)
+    if not expected:
         state = "none of its outputs is in the workspace or in DVC's cache"
         raise DataError(f"dvc.lock: {state}; run `dvc repro`")
     began = time.perf_counter()
     with ThreadPoolExecutor() as threads:  # hashing lets other threads run
-        hashes = list(threads.map(integrity.actual_md5, claims))
+        hashes = list(threads.map(integrity.actual_md5, expected))
     seconds = time.perf_counter() - began
-    present = {claim.output for claim in claims}
+    present = {file.output for file in expected}
     outs = [out for stage in graph.locked().values() for out in stage.outs]
     absent = [out for out in outs if out not in present]
-    damaged = {claim: md5 for claim, md5 in zip(claims, hashes, strict=True) if md5 != claim.md5}
+    damaged = {file: md5 for file, md5 in zip(expected, hashes, strict=True) if md5 != file.md5}
     # Also remove the workspace's file: it may be a link to the cache's, and DVC trusts its mtime.
-    paths = dict.fromkeys(path for claim in damaged for path in (_shown(claim.path), claim.output))
+    paths = dict.fromkeys(path for file in damaged for path in (_shown(file.path), file.output))
     repair = f"rm -rf {shlex.join(paths)} && dvc repro" if damaged else None
     if as_json:
         files = [
-            {"path": str(claim.path), "md5": md5, "expected": claim.md5, "out": claim.output}
-            for claim, md5 in damaged.items()
+            {"path": str(file.path), "md5": md5, "expected": file.md5, "out": file.output}
+            for file, md5 in damaged.items()
         ]
-        document = {"checked": len(claims), "damaged": files, "absent": absent, "repair": repair}
+        document = {"checked": len(expected), "damaged": files, "absent": absent, "repair": repair}
         print(json.dumps(document, indent=2))
     else:
-        _print(claims, damaged, absent, cache, seconds)
+        _print(expected, damaged, absent, cache, seconds)
         print(f"to repair: {repair}" if repair else "all files match dvc.lock")
     return 1 if damaged else 0
 
 
 def _print(
-    claims: Sequence[ExpectedFile],
+    expected: Sequence[ExpectedFile],
     damaged: Mapping[ExpectedFile, str],
     absent: Sequence[str],
     cache: Path,
     seconds: float,
 ) -> None:
     """Print a line for each damaged file, and how much was hashed."""
-    for claim, md5 in damaged.items():
-        path = _shown(claim.path)
-        name = path if path == claim.output else f"{path} (part of {claim.output})"
-        print(f"{name}: its MD5 is {md5}, but dvc.lock records {claim.md5}")
-    n_bytes = sum(map(integrity.n_bytes, claims))
-    n_cached = sum(claim.path.is_relative_to(cache) for claim in claims)
+    for file, md5 in damaged.items():
+        path = _shown(file.path)
+        name = path if path == file.output else f"{path} (part of {file.output})"
+        print(f"{name}: its MD5 is {md5}, but dvc.lock records {file.md5}")
+    n_bytes = sum(map(integrity.n_bytes, expected))
+    n_cached = sum(file.path.is_relative_to(cache) for file in expected)
     print(
-        f"{len(claims) - n_cached} files and folders here, {n_cached} files in DVC's cache: "
+        f"{len(expected) - n_cached} files and folders here, {n_cached} files in DVC's cache: "
         f"{n_bytes / 1e6:,.0f} MB, {n_bytes / 1e6 / seconds:,.0f} MB/s"
     )
     if absent:

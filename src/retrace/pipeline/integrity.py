@@ -38,7 +38,7 @@ def check_inputs(read: Mapping[str, str], makers: Mapping[str, str]) -> None:
                 )
 
 
-def claims(cache: Path) -> list[ExpectedFile]:
+def expected_files(cache: Path) -> list[ExpectedFile]:
     """List the MD5 that dvc.lock records for each output in the workspace and in DVC's cache.
 
     `cache` is the cache's folder of objects.
@@ -46,11 +46,11 @@ def claims(cache: Path) -> list[ExpectedFile]:
     expected = []
     for stage in graph.locked().values():
         for out, md5 in stage.outs.items():
-            expected += [ExpectedFile(Path(out), md5, out), *cached_claims(cache, out, md5)]
+            expected += [ExpectedFile(Path(out), md5, out), *expected_objects(cache, out, md5)]
     return [file for file in dict.fromkeys(expected) if file.path.exists()]
 
 
-def cached_claims(cache: Path, out: str, md5: str) -> list[ExpectedFile]:
+def expected_objects(cache: Path, out: str, md5: str) -> list[ExpectedFile]:
     """List the files that DVC's cache should have of an output; for a folder, also its listing."""
     expected = [ExpectedFile(hashing.object_path(cache, md5), md5.removesuffix(".dir"), out)]
     if md5.endswith(".dir") and expected[0].path.exists():
