@@ -95,7 +95,7 @@ def test_choices_in_comments_are_the_tables() -> None:
 
 
 def test_shapes_are_checked_where_named(pytestconfig: pytest.Config) -> None:
-    checked = tuple(pytestconfig.getoption("jaxtyping_packages").split(","))
+    checked = tuple(str(pytestconfig.getoption("jaxtyping_packages")).split(","))
     named = [module for module, imported in GRAPH.items() if "lab.shapes" in imported]
     assert named
     assert [module for module in named if not module.startswith(checked)] == []
