@@ -73,7 +73,8 @@ quick: env  ## run the tests that take seconds
 
 .PHONY: faults
 faults: env  ## run the tests of failures: dead servers, killed processes, four workers, PostgreSQL; minutes
-	pytest -n 2 --dist loadgroup --no-loadscope-reorder tests/faults
+	pytest -n 2 --dist loadgroup --no-loadscope-reorder tests/faults \
+		tests/doctor/test_doctor.py::test_environment_is_rebuilt
 
 .PHONY: costs
 costs: env  ## measure the overhead of tracking and checkpoints; minutes, on a quiet machine

@@ -41,6 +41,8 @@ MODEL_CONFIG = ModelConfig(
     epoch=1,
 )
 
+pytestmark = pytest.mark.xdist_group("promote")
+
 
 class World(NamedTuple):
     """A folder with MLflow's database of trained networks, and the ids of their runs by name."""

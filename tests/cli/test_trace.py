@@ -398,7 +398,6 @@ def test_lost_files_are_reproduced(
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("end to end")
 def test_commands_restore_every_byte(tmp_path_factory: pytest.TempPathFactory) -> None:
     small = {
         "dataset: mnist": "dataset: digits",

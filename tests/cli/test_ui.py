@@ -19,6 +19,8 @@ from retrace.errors import RetraceError
 MOST_MB = 600
 CREATE = "api/2.0/mlflow/experiments/create"
 
+pytestmark = pytest.mark.xdist_group("ui")
+
 
 @pytest.fixture(scope="module")
 def server(

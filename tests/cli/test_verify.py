@@ -400,7 +400,7 @@ def verdict(output: str, what: str) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("end to end")
+@pytest.mark.xdist_group("reproduced")
 def test_experiment_is_reproduced_to_the_bit(trained: Trained) -> None:
     (parent,) = (
         run for run in trained.runs("dvc.exp_name", "faster") if "retrace.key" in run.data.tags
@@ -424,7 +424,7 @@ def test_experiment_is_reproduced_to_the_bit(trained: Trained) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("end to end")
+@pytest.mark.xdist_group("reproduced")
 def test_lost_code_cannot_be_reproduced(trained: Trained) -> None:
     train = trained.runs("retrace.stage", "train")[-1]
     for patch in (trained.clone.path / "mlruns").rglob("code.patch"):
@@ -436,7 +436,7 @@ def test_lost_code_cannot_be_reproduced(trained: Trained) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("end to end")
+@pytest.mark.xdist_group("reproduced")
 def test_wrong_record_differs(trained: Trained) -> None:
     (child,) = trained.runs("retrace.stage", "download")
     trained.store.set_tag(child.info.run_id, "dvc.outs.data/raw", f"{'0' * 32}.dir")
@@ -451,7 +451,7 @@ def test_wrong_record_differs(trained: Trained) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("end to end")
+@pytest.mark.xdist_group("reproduced")
 def test_interrupt_leaves_nothing_behind(trained: Trained) -> None:
     env = trained.clone.env | {"TMPDIR": str(trained.temporary)}
     command = ["retrace", "verify", trained.runs("retrace.stage", "preprocess")[0].info.run_id]

@@ -42,6 +42,8 @@ WITHIN_S = 3.0  # of CPU time
 DATABASE = Path("mlflow.db")
 DECLARED = ("dvc.yaml", "stage params")
 
+pytestmark = pytest.mark.xdist_group("doctor")
+
 
 @pytest.fixture(scope="module")
 def intact(tmp_path_factory: pytest.TempPathFactory) -> Clone:
@@ -704,7 +706,7 @@ def test_verify_prints_only_json(clone: Clone) -> None:
     assert all(row["equal"] for row in verdict["rows"])
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_environment_is_rebuilt(tmp_path: Path) -> None:
     """With the real command, which takes all packages from uv's cache, or from the network."""
     clone = Clone(tmp_path / "clone", tmp_path, SMALL)

@@ -37,9 +37,12 @@ SERVERS = [
     pytest.param(server, marks=[pytest.mark.faults, pytest.mark.xdist_group(server)])
     for server in ("s3", "ssh")
 ]
+# Where damage is easily done.
 IN_A_FOLDER = pytest.mark.parametrize(
-    "location", [FOLDER], indirect=True
-)  # where damage is easily done
+    "location",
+    [pytest.param("folder", marks=[pytest.mark.faults, pytest.mark.xdist_group("folder")])],
+    indirect=True,
+)
 
 
 @dataclass

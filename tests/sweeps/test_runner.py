@@ -81,7 +81,7 @@ def sweeping(clone: Clone, *words: str) -> Iterator["subprocess.Popen[str]"]:
 
 
 def test_processes_share_one_sweep(clone: Clone) -> None:
-    words = ("lr=0.001,0.005,0.02", "--name", "pair")
+    words = ("lr=0.001,0.005", "--name", "pair")
     with sweeping(clone, *words) as other:
         clone.run("retrace", "sweep", *words)
         output, _ = other.communicate(timeout=300)
@@ -89,9 +89,9 @@ def test_processes_share_one_sweep(clone: Clone) -> None:
     output = clone.run("retrace", "sweep", *words, "--json")
     # The output also has what is printed on stderr.
     document = json.loads(output[output.index("{") : output.rindex("}") + 1])
-    assert [trial["state"] for trial in document["trials"]] == ["complete"] * 3
-    assert {trial["params"]["lr"] for trial in document["trials"]} == {0.001, 0.005, 0.02}
-    assert named(clone, "pair") == ["pair-0", "pair-1", "pair-2"]
+    assert [trial["state"] for trial in document["trials"]] == ["complete"] * 2
+    assert {trial["params"]["lr"] for trial in document["trials"]} == {0.001, 0.005}
+    assert named(clone, "pair") == ["pair-0", "pair-1"]
     best = max(document["trials"], key=lambda trial: trial["value"])
     assert document["best"]["value"] == best["value"]
     for trial in document["trials"]:
@@ -107,11 +107,11 @@ def test_processes_share_one_sweep(clone: Clone) -> None:
         assert set(trial["curve"]) == {"1", "2"}, "also of what came from DVC's cache"
     (above,) = find_runs(store(clone), **{"sweep.summary": "pair"})
     below = find_runs(store(clone), sweep="pair")
-    assert sorted(run.info.run_name or "" for run in below) == ["pair-0", "pair-1", "pair-2"]
+    assert sorted(run.info.run_name or "" for run in below) == ["pair-0", "pair-1"]
     assert {run.data.tags["mlflow.parentRunId"] for run in below} == {above.info.run_id}
     assert {run.info.status for run in [above, *below]} == {"FINISHED"}
     assert above.data.metrics == {"val_accuracy": best["value"]}
-    assert above.data.params == {"lr": "0.001,0.005,0.02"}
+    assert above.data.params == {"lr": "0.001,0.005"}
     assert above.data.tags["retrace.sweep.best"] == document["best"]["experiment"]
     assert above.data.tags["retrace.sweep.best.lr"] == str(best["params"]["lr"])
     assert [file.path for file in MlflowClient(store(clone)).list_artifacts(above.info.run_id)] == [

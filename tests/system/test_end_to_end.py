@@ -243,8 +243,10 @@ def test_experiment_runs_changed_stages(clone: Clone) -> None:
     assert clone.type("git status --porcelain") == ""
 
 
-def test_experiments_compared_and_ranked(clone: Clone) -> None:
-    clone.type("dvc exp run --temp --name lenet -S model=lenet")
+def test_temporary_experiment_is_kept(clone: Clone) -> None:
+    printed = clone.type("dvc exp run --temp --name lenet -S model=lenet")
+    assert "Running stage 'download'" not in printed
+    assert_kept(clone, "lenet")
     assert "faster against main: " in clone.type("retrace compare main faster")
     assert "lenet against main: " in clone.type("retrace compare main faster lenet")
     board = clone.type("retrace leaderboard")
@@ -281,11 +283,6 @@ def assert_kept(clone: Clone, name: str) -> None:
     assert not list((clone.path / ".dvc/tmp/exps").glob("tmp*/*"))
 
 
-def test_temporary_experiment_is_kept(clone: Clone) -> None:
-    clone.type("dvc exp run --temp --name aside -S lr=0.015")
-    assert_kept(clone, "aside")
-
-
 def test_queued_experiments_are_kept(clone: Clone) -> None:
     printed = clone.type("dvc exp run --queue -S 'lr=0.001,0.003'")
     names = [
@@ -316,7 +313,7 @@ def statuses(table: str, names: list[str]) -> list[str]:
 
 
 def test_folds_are_summarized_in_mlflow(clone: Clone) -> None:
-    printed = clone.type("dvc exp run --queue -S folds=5 -S 'fold=0,1,2,3,4'")
+    printed = clone.type("dvc exp run --queue -S folds=3 -S 'fold=0,1,2'")
     wait_for_queue(
         clone,
         [
@@ -329,8 +326,8 @@ def test_folds_are_summarized_in_mlflow(clone: Clone) -> None:
     below = [
         run for run in runs(clone)[1] if run.data.tags["mlflow.parentRunId"] == summary.info.run_id
     ]
-    assert summary.data.tags["retrace.folds.done"] == "5 of 5"
-    assert sorted(run.data.params["fold"] for run in below) == list("01234")
+    assert summary.data.tags["retrace.folds.done"] == "3 of 3"
+    assert sorted(run.data.params["fold"] for run in below) == list("012")
     first, second, *_ = (run.info.run_id for run in below)
     assert re.search(
         r"of the same \d+ test samples", clone.type(f"retrace compare {first} {second}")
@@ -418,14 +415,6 @@ def restore(clone: Clone) -> None:
     clone.type("git checkout --quiet .")
     clone.type("git clean --quiet --force reports")
     clone.type("dvc checkout --quiet --force")
-
-
-def test_softmax_downloads_nothing(clone: Clone) -> None:
-    printed = clone.type("dvc exp run --temp --name linear -S model=softmax")
-    assert "Running stage 'download'" not in printed
-    (parent,), children = runs(clone, "linear")
-    assert stages_of(children) == LATER
-    assert parent.data.metrics["test_accuracy"] > 0.8
 
 
 @pytest.mark.parametrize(

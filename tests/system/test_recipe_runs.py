@@ -103,6 +103,7 @@ def drawable(values: params_file.Values) -> set[str]:
     return set(FIGURES) - lacking
 
 
+@pytest.mark.usefixtures("beside")
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipe_runs_from_raw_files_to_figures(
     folder: Path,
