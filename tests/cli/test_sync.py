@@ -2,14 +2,13 @@
 
 import json
 import shutil
-import sqlite3
 import subprocess
-from contextlib import closing
 from pathlib import Path
 
 import mlflow
 import pytest
 import yaml
+from faults.servers import rows
 from mlflow import environment_variables
 from mlflow.entities import Run
 from mlflow.protos import databricks_pb2 as mlflow_errors
@@ -114,22 +113,6 @@ def linked(run: Run) -> dict[str, set[str]]:
         kind: {stage for stage in STAGES if f"retrace.{kind}.{stage}" in run.data.tags}
         for kind in ("run", "cached")
     }
-
-
-def rows() -> list[tuple[object, ...]]:
-    tables = (
-        "runs",
-        "metrics",
-        "latest_metrics",
-        "params",
-        "tags",
-        "inputs",
-        "datasets",
-        "logged_models",
-    )
-    with closing(sqlite3.connect("mlflow.db")) as database:
-        queries = [f"SELECT * FROM {table} ORDER BY 1, 2, 3" for table in tables]  # noqa: S608
-        return [row for query in queries for row in database.execute(query)]
 
 
 def test_earlier_stages_are_linked(
@@ -264,9 +247,9 @@ def test_sync_adds_a_fully_cached_experiment(store: mlflow.MlflowClient, experim
 def test_second_sync_changes_no_row(store: mlflow.MlflowClient, experiment: str) -> None:
     assert len(parents(store)) == 1
     sync.sync()
-    before = rows()
+    before = rows("sqlite:///mlflow.db")
     sync.sync()
-    assert rows() == before
+    assert rows("sqlite:///mlflow.db") == before
 
 
 def test_sync_adds_the_commit_of_an_experiment(
@@ -303,9 +286,9 @@ def test_experiment_of_another_clone_keeps_name(
     assert (tags["dvc.exp_name"], tags["dvc.exp_rev"]) == (
         ("tamed-zigs", experiment) if is_known else ("other", other)
     )
-    before = rows()
+    before = rows("sqlite:///mlflow.db")
     sync.sync()
-    assert rows() == before
+    assert rows("sqlite:///mlflow.db") == before
 
 
 def test_running_experiment_keeps_its_name(store: mlflow.MlflowClient, experiment: str) -> None:
@@ -313,9 +296,9 @@ def test_running_experiment_keeps_its_name(store: mlflow.MlflowClient, experimen
     (parent,) = [run for run in parents(store) if "dvc.exp_rev" in run.data.tags]
     store.set_tag(parent.info.run_id, "dvc.exp_name", "other")
     store.delete_tag(parent.info.run_id, "dvc.exp_rev")
-    before = rows()
+    before = rows("sqlite:///mlflow.db")
     sync.sync()
-    assert rows() == before
+    assert rows("sqlite:///mlflow.db") == before
 
 
 def test_lock_of_other_parameters_is_ignored(store: mlflow.MlflowClient) -> None:

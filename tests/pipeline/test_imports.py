@@ -134,29 +134,9 @@ stages:
     - data/b.csv
     cmd: python report.py --all
 """
-UPDATED = """\
-# The stages.
-stages:
-  fit:
-    cmd: python fit.py
-    deps:
-      # code and data
-      - fit.py
-      - src/app/layers.py
-      - src/app/networks/${model}.py
-      - data/a.csv
-    params: [lr]  # by hand
-  plot:
-    cmd: Rscript plot.R
-    deps:
-      - plot.R  # by hand too
-  report:
-    deps:
-    - report.py
-    - src/app/layers.py
-    - data/b.csv
-    cmd: python report.py --all
-"""
+UPDATED = DVC_YAML.replace("src/app/old.py", "src/app/layers.py").replace(
+    "    - data/b.csv\n", "    - report.py\n    - src/app/layers.py\n    - data/b.csv\n"
+)
 
 
 @pytest.fixture
