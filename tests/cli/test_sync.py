@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sqlite3
 import subprocess
 from pathlib import Path
 
@@ -332,7 +333,7 @@ def test_unknown_stage_is_completed_once(
     store.delete_run(parents(store)[0].info.run_id)  # as in a clone whose figures git has
     for completed in (1, 0):
         sync.sync()
-        assert f"added or completed: {completed} experiments" in capsys.readouterr().out
+        assert f"added or completed: {completed} experiment" in capsys.readouterr().out
     assert linked(parents(store)[0])["cached"] == set(STAGES) - {"visualize"}
 
 
