@@ -53,24 +53,24 @@ def share(*, check: bool) -> None:
     with _answering(), dvc_internals.opened() as repo, repo.lock:
         remote = dvc_internals.Remote(repo)
         entries = _entries(repo)
-        hashes = _hashed(claim for claims in entries.values() for claim in claims)
+        hashes = _hashed(file for expected in entries.values() for file in expected)
         intact = {
-            file: claims
-            for file, claims in entries.items()
-            if all(hashes[claim] == claim.md5 for claim in claims)
+            entry: expected
+            for entry, expected in entries.items()
+            if all(hashes[file] == file.md5 for file in expected)
         }
-        files = list(dict.fromkeys(claim for claims in intact.values() for claim in claims))
+        files = list(dict.fromkeys(file for expected in intact.values() for file in expected))
         n_replaced = _clear(remote, files) if check else 0
         sent = _send(remote, files)
         remote.push_runs(intact)  # after their files, which they need
     _report(remote, intact, sent, f", {n_replaced} in place of damaged ones" if n_replaced else "")
-    damaged = {claim: md5 for claim, md5 in hashes.items() if md5 not in (None, claim.md5)}
+    damaged = {file: md5 for file, md5 in hashes.items() if md5 not in (None, file.md5)}
     left_out = f"not shared: {count(len(entries) - len(intact), 'stage run')}"
     if damaged:
         state = "which does not match its name"
         named = "\n".join(
-            f"{claim.path} (part of {claim.output}): its MD5 is {md5}, {state}"
-            for claim, md5 in damaged.items()
+            f"{file.path} (part of {file.output}): its MD5 is {md5}, {state}"
+            for file, md5 in damaged.items()
         )
         advice = "remove the damaged files, then run `dvc repro`"
         raise RetraceError(f"{named}\n{left_out}, because of damaged files here; {advice}")
@@ -85,7 +85,7 @@ def _report(
     from rich.filesize import decimal
 
     location = redacted(f"{remote.name}, {remote.address}")
-    size = decimal(sum(claim.path.stat().st_size for claim in sent))
+    size = decimal(sum(file.path.stat().st_size for file in sent))
     n_runs, n_sent = count(len(intact), "stage run"), count(len(sent), "file")
     print(f"{location}: {n_runs}; sent: {n_sent}{replaced}, {size}")
     print("to pass on an experiment: dvc exp push origin NAME; a commit: git push")
@@ -101,26 +101,26 @@ def _entries(repo: Any) -> dict[Path, list[ExpectedFile]]:
 
     cache = dvc_internals.objects().absolute()
     entries = {
-        file: [
-            claim
+        entry: [
+            file
             for out in outs
-            for claim in integrity.expected_objects(cache, out["path"], out["md5"])
+            for file in integrity.expected_objects(cache, out["path"], out["md5"])
         ]
-        for file, outs in dvc_internals.cached_runs(repo)
+        for entry, outs in dvc_internals.cached_runs(repo)
     }
     if not entries:
         raise RetraceError("DVC's run cache is empty; run `dvc repro`")
     return entries
 
 
-def _hashed(claims: Iterable[ExpectedFile]) -> dict[ExpectedFile, str | None]:
+def _hashed(expected: Iterable[ExpectedFile]) -> dict[ExpectedFile, str | None]:
     """Return the MD5 of each file, None if it does not exist."""
     from retrace.pipeline import integrity
 
-    def md5(claim: ExpectedFile) -> str | None:
-        return integrity.actual_md5(claim) if claim.path.exists() else None
+    def md5(file: ExpectedFile) -> str | None:
+        return integrity.actual_md5(file) if file.path.exists() else None
 
-    unique = list(dict.fromkeys(claims))
+    unique = list(dict.fromkeys(expected))
     with ThreadPoolExecutor() as threads:  # hashing lets other threads run
         return dict(zip(unique, threads.map(md5, unique), strict=True))
 
@@ -138,12 +138,12 @@ def _send(remote: Remote, files: list[ExpectedFile]) -> list[ExpectedFile]:
     if n_failed:
         failed = f"{count(n_failed, 'file')} could not be sent (see above)"
         raise RetraceError(f"{failed}; run the command again to retry")
-    return [claim for claim in files if _oid(claim) in names]
+    return [file for file in files if _oid(file) in names]
 
 
-def _oid(claim: ExpectedFile) -> str:
+def _oid(file: ExpectedFile) -> str:
     """Return DVC's name of a file in its cache."""
-    return claim.path.parent.name + claim.path.name
+    return file.path.parent.name + file.path.name
 
 
 @contextmanager
