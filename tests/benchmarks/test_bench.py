@@ -184,7 +184,7 @@ def test_busy_machine_is_refused() -> None:
     with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
         try:
             with pytest.raises(
-                RetraceError, match=r"other processes use \d+ % of a core, more than 20 %"
+                RetraceError, match=r"other processes take \d+ % of a core, more than 20 %"
             ):
                 bench.demand_quiet()
         finally:

@@ -62,6 +62,6 @@ def test_full_gpu_is_one_line(stripes: Samples, monkeypatch: pytest.MonkeyPatch)
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 19.53 KiB.")
 
     monkeypatch.setattr(Tensor, "to", full)
-    with pytest.raises(ParamsError, match=r"^params.yaml: .* 0\.0 GB.*`device: cpu`") as raised:
+    with pytest.raises(ParamsError, match=r"^params.yaml: .*0\.0 GB.*`device: cpu`") as raised:
         batches.on_device(stripes, torch.device("cuda"))
     assert "\n" not in str(raised.value)

@@ -192,7 +192,7 @@ def test_edits_left_in_the_stash(clone: Clone) -> None:
     assert_repaired(clone, repository.head, "an interrupted `dvc exp run` did")
     assert "first commit or restore" in only(repository.stash).what
     clone.type("git restore --staged --worktree .")
-    assert_repaired(clone, repository.stash, "an interrupted `dvc exp run` did")
+    assert_repaired(clone, repository.stash, "an interrupted `dvc exp run` ")
     assert (clone.path / "params.yaml").read_text().endswith("# an edit\n")
 
 

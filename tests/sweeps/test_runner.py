@@ -148,7 +148,7 @@ def wait_for_epochs(clone: Clone, name: str) -> event_log.Event:
                 return events[0]
         return None
 
-    return until(begun, 120, f"some epochs of {name}")
+    return until(begun, 300, f"some epochs of {name}")
 
 
 def test_killed_sweep_resumes_its_trial(

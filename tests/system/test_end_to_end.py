@@ -256,7 +256,7 @@ def test_temporary_experiment_is_kept(clone: Clone) -> None:
 
 def test_sweep_stores_trials_in_database(clone: Clone, tmp_path: Path) -> None:
     database = f"sqlite:///{tmp_path / 'sweeps.db'}"
-    sweep = "retrace sweep lr=log:1e-4..1e-1 model=cnn,lenet --trials 2"
+    sweep = "retrace sweep lr=log:1e-4..1e-1 model=cnn,lenet --trials 1"
     printed = clone.type(f"export RETRACE_SWEEP_STORAGE={database}\n{sweep}")
     (best,) = re.findall(r"the best trial .*: dvc exp apply (\S+)", printed)
     clone.type(f"dvc exp apply {best}")

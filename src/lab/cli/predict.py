@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 GROUP = "use"
 SUMMARY = "classify images with a trained model, on the CPU in float32"
 EXAMPLES = (
-    "retrace predict models photo.png           the model that `dvc repro` trained here",
-    "retrace predict 4f0c2d photo.png --top 3   a run's model, the three most likely classes",
+    "retrace predict models photo.png           the model that was trained here",
+    "retrace predict 4f0c2d photo.png --top 3   a run's model, three classes",
     "retrace predict models:/mnist@champion scans   all images in a folder",
     "retrace predict models photo.png --invert  dark ink on white paper",
 )
