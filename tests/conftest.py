@@ -79,7 +79,8 @@ def follow_here(monkeypatch: pytest.MonkeyPatch) -> None:
             return True
 
     class Here(uploader_client.Uploader):
-        def __init__(self, path: Path) -> None:
+        def __init__(self, path: Path, *, has_successor: bool) -> None:
+            del has_successor
             self.path = path
 
         def _lacking(self) -> str | None:

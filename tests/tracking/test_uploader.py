@@ -39,12 +39,30 @@ def main():
                 run.model(paths.WEIGHTS, paths.MODEL_CONFIG)
             elif word == "sleep":
                 time.sleep(60)
+            elif word.isdecimal():  # the uploader of an earlier stage
+                while psutil.pid_exists(int(word)):
+                    time.sleep(0.05)
+                print(len(glob.glob(".retrace/journal/*.jsonl")), flush=True)
         paths.HISTORY.parent.mkdir(exist_ok=True)
         paths.HISTORY.write_bytes(bytes(range(256)) * 1000)
         run.artifact(paths.HISTORY, summary=True)
         run.summary({"val_loss": 0.25})
 
 errors.run(main)
+"""
+
+
+# Run stages one after the other, as DVC does; each is given what the one before it printed.
+DVC = """
+import os, subprocess, sys
+
+last = []
+for name in sys.argv[1:]:
+    env = os.environ | {"DVC_STAGE": name}
+    command = [sys.executable, "stage.py", name, *last]
+    printed = subprocess.run(command, env=env, check=True, stdout=subprocess.PIPE, text=True)
+    last = printed.stdout.split()
+print(*last)
 """
 
 
@@ -79,6 +97,29 @@ def test_early_stage_does_not_wait(folder: Path, store: str) -> None:
     assert len(pending(folder)) == 1
     psutil.Process(uploader).resume()
     until(lambda: is_gone(uploader), what="the uploader's end")
+    check_complete(store, folder, event_logs(folder)[0])
+
+
+def repro(folder: Path, *stages: str) -> list[str]:
+    """Run stages below a process called dvc; return what the last one printed."""
+    (folder / "stage.py").write_text(STAGE)
+    (folder / "dvc").write_text(DVC)
+    printed = subprocess.check_output(
+        [sys.executable, "dvc", *stages], cwd=folder, env=stage_environment(folder), text=True
+    )
+    return printed.split()
+
+
+def test_next_stage_uploads_a_short_one(folder: Path, store: str) -> None:
+    _, n_pending = repro(folder, "download", "visualize")
+    assert n_pending == "2", "when the uploader of download is gone"
+    for path in event_logs(folder):
+        check_complete(store, folder, path)
+
+
+def test_short_stage_is_uploaded_without_next(folder: Path, store: str) -> None:
+    (uploader,) = repro(folder, "download")
+    until(lambda: is_gone(int(uploader)), what="the uploader's end")
     check_complete(store, folder, event_logs(folder)[0])
 
 

@@ -34,7 +34,8 @@ def stage(name: str) -> Iterator[EventLog]:
     stages = graph.stages(values)
     with _locked(name):
         log = EventLog(event_log.folder(), **_header(name, stages, values))
-        uploader = uploader_client.Uploader(log.path)
+        has_successor = _has_successor(name, stages)
+        uploader = uploader_client.Uploader(log.path, has_successor=has_successor)
         is_finished = False
         try:
             changes = git.uncommitted_patch()
@@ -51,7 +52,7 @@ def stage(name: str) -> Iterator[EventLog]:
             log.end("FAILED", error=f"{type(error).__name__}: {error}")
             raise
         finally:
-            if is_finished and _has_successor(name, stages):
+            if is_finished and has_successor:
                 uploader.detach()
             else:
                 uploader.wait()

@@ -1,17 +1,20 @@
 """The background uploader's program: mirror the event log of a running stage to MLflow.
 
-    python -m retrace.tracking.uploader EVENT_LOG [IDENTITY_OF_DVC]
+    python -m retrace.tracking.uploader EVENT_LOG [--dvc IDENTITY] [--has-successor]
 
 A byte on stdin, or its end, says that the stage is over. From then on, a stage that waits reads
 JSON lines from stdout: `within`, the seconds that the next step may take; `lacking`, why data is
 missing in MLflow; and `done`.
+
+Importing MLflow takes seconds of CPU time, which the next stage could use. So a stage that is over
+within `SHORT_S` leaves its event log to the uploader of the next stage.
 """
 
 import json
 import math
 import os
-import sys
 import time
+from argparse import ArgumentParser
 from contextlib import suppress
 from pathlib import Path
 from threading import Event as Flag
@@ -25,6 +28,8 @@ FIRST_S, LAST_S = 0.5, 10.0  # polling interval for a growing event log: initial
 WATCH_S = 1.0  # polling interval for the stage and its DVC process
 GRACE_S = 2.0  # from SIGTERM to SIGKILL, for a stage whose DVC no longer exists
 EARLIER_S = 120.0  # for the uploaders of earlier stages to finish
+SHORT_S = 5.0  # duration of a short stage, at most
+NEXT_S = 60.0  # for DVC to start the next stage
 
 
 class Link:
@@ -148,23 +153,45 @@ def _one_line(error: Exception | None) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
-def run(path: Path, dvc: processes.Identity | None, link: Link) -> None:
+def leaves_to_next(path: Path, dvc: processes.Identity, link: Link) -> bool:
+    """Return whether to leave the event log at `path` to the next stage's uploader.
+
+    That is so if the stage is short, does not wait for the upload, and DVC starts a later one.
+    """
+    if not link.is_over(SHORT_S) or link.send(within=NEXT_S):
+        return False
+    deadline = time.monotonic() + NEXT_S
+    while processes.alive(dvc) and time.monotonic() < deadline:
+        others = [other for other in event_log.pending(path.parent) if other != path]
+        if not all(map(event_log.is_over, others)):
+            return True
+        time.sleep(FIRST_S)
+    return False
+
+
+def run(path: Path, dvc: processes.Identity | None, link: Link, *, has_successor: bool) -> None:
     """Upload the event log at `path` until MLflow has all of it, and watch its stage."""
     try:
         start = event_log.read(path)[0]
-    except FileNotFoundError:  # another uploader found the stage over and was faster
+    except FileNotFoundError:  # another uploader found that the stage was over and was faster
         return
     Thread(target=watch, args=(start["process"], dvc, link.over), daemon=True).start()
+    if has_successor and dvc and leaves_to_next(path, dvc, link):
+        return
     mirror(path, link)
-    if not path.exists():  # otherwise the stage was told why
+    if not path.exists():  # else the stage knows what is lacking
         finish_earlier(path.parent, start["key"], link)
 
 
 def main() -> None:
+    parser = ArgumentParser()
+    parser.add_argument("event_log", type=Path)
+    parser.add_argument("--dvc", type=processes.from_line)
+    parser.add_argument("--has-successor", action="store_true")
+    args = parser.parse_args()
     link = Link()
     try:
-        dvc = processes.from_line(sys.argv[2]) if len(sys.argv) > 2 else None
-        run(Path(sys.argv[1]), dvc, link)
+        run(args.event_log, args.dvc, link, has_successor=args.has_successor)
     except Exception as error:
         link.send(lacking=f"{type(error).__name__}: {_one_line(error)}")
         raise

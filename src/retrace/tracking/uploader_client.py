@@ -29,9 +29,10 @@ class Uploader:
     It runs in its own session, so that Ctrl-C does not end it.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, has_successor: bool) -> None:
         dvc = processes.dvc_above()
-        words = [str(path), *([processes.to_line(dvc)] if dvc else [])]
+        words = [str(path), *([f"--dvc={processes.to_line(dvc)}"] if dvc else [])]
+        words += ["--has-successor"] if has_successor else []
         self._process = subprocess.Popen(
             [sys.executable, "-m", "retrace.tracking.uploader", *words],
             stdin=subprocess.PIPE,
@@ -46,8 +47,8 @@ class Uploader:
 
         What it cannot upload stays pending, and is reported by the last stage or `retrace doctor`.
         """
+        self._output.close()  # first, so that the uploader sees that nobody waits
         self._close_input()
-        self._output.close()
         self._process.returncode = 0  # or Python would warn that the process outlives this one
 
     def wait(self) -> None:
