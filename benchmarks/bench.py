@@ -1,11 +1,11 @@
 """Compare the training speed of retrace with the tutorials' own code: `make bench`.
 
-Run both sides in turns, A B A B, each in its own process. The throw-away clones of the working tree
-under .retrace/ have a recipe's parameters and data. *Same recipe* compares engines: the same
-network, samples, batches and optimizer. *Same accuracy* compares our time to an accuracy with the
-tutorial's whole training, extrapolated from the speed of some of its steps. Nothing is measured
-while something else runs. `--write` puts the table into docs/speed.md, all numbers into
-benchmarks/bench.json and the figure into docs/.
+Run both sides in turns, A B A B, each in its own process, in temporary clones of the working tree
+under .retrace/, which have a recipe's parameters and data. *Same recipe* compares the training
+loops: the same network, samples, batches and optimizer. *Same accuracy* compares the time in which
+retrace reaches an accuracy with the tutorial's complete training, extrapolated from the speed of
+some of its steps. Nothing is measured while something else runs. `--write` writes the table to
+docs/speed.md, all numbers to benchmarks/bench.json and the figure to docs/.
 """
 
 import json
@@ -29,7 +29,7 @@ from retrace import errors
 from retrace.errors import RetraceError
 from retrace.pipeline import git
 
-BUSY = 20.0  # per cent of one core, taken by others
+BUSY = 20.0  # percent of one core that other processes may use
 PAGE = Path("docs/speed.md")
 RECORD, PICTURE = Path("benchmarks/bench.json"), Path("docs/bench.png")
 BEGIN, END = "<!-- bench -->\n", "<!-- /bench -->"
@@ -38,7 +38,7 @@ TOP = (
     "compared",
     "tutorial",
     "retrace",
-    "ratio (least..most of a pair)",
+    "ratio (min..max over the pairs)",
     "target",
     "n",
 )
@@ -50,7 +50,7 @@ SAME_ACCURACY: Kind = "same accuracy"
 
 @dataclass(frozen=True)
 class Row:
-    """A table row: side.py's arguments for either side, and the target speed-up."""
+    """A table row: side.py's arguments for each side, and the target ratios."""
 
     name: str
     kind: Kind
@@ -69,18 +69,18 @@ class Row:
 
 @dataclass(frozen=True)
 class Measured:
-    """A row's measurements: either side's total seconds or samples per second, a value a turn."""
+    """A row's measurements: seconds or samples per second of each side, one value per turn."""
 
     unit: Literal["s", "samples/s"]
     taught: list[float]
     ours: list[float]
-    accuracies: list[float]  # ours, 0..1, if one has to be reached
-    divergences: list[tuple[float, float]]  # tutorial and ours, of t-SNE maps only
+    accuracies: list[float]  # of retrace, 0..1, if one has to be reached
+    divergences: list[tuple[float, float]]  # tutorial and retrace; only for t-SNE maps
     where: str = ""  # processor, cores, commit
 
     @property
     def ratios(self) -> list[float]:
-        """Of each pair, how many times as fast ours was."""
+        """For each pair, how many times as fast as the tutorial retrace was."""
         pairs = zip(self.taught, self.ours, strict=True)
         return [
             ours / taught if self.unit == "samples/s" else taught / ours for taught, ours in pairs
@@ -88,12 +88,12 @@ class Measured:
 
     @property
     def ratio(self) -> float:
-        """Of the medians."""
+        """The ratio of the medians."""
         taught, ours = median(self.taught), median(self.ours)
         return ours / taught if self.unit == "samples/s" else taught / ours
 
     def verdict(self, row: Row) -> str:
-        """Whether ours is as fast as it should be, and as good."""
+        """Whether retrace reaches the target, and the accuracy or the quality of the map."""
         if any(accuracy < row.reaches for accuracy in self.accuracies):
             return f"MISSED: {100 * min(self.accuracies):.2f} %"
         if any(ours > taught for taught, ours in self.divergences):
@@ -137,7 +137,7 @@ ROWS = (
 
 
 def prepared(folder: Path, row: Row) -> Clone:
-    """A clone with the parameters of the row's recipe, and its data."""
+    """Return a clone with the parameters of the row's recipe, and its data."""
     values = recipes.load(row.recipe).values | row.changes
     clone = Clone(folder / row.recipe, values["dataset"])
     settings = [f"--set-param={key}={value}" for key, value in recipes.changes(values).items()]
@@ -146,7 +146,7 @@ def prepared(folder: Path, row: Row) -> Clone:
 
 
 def turn(clone: Clone, which: str, row: Row, seed: int) -> Measurement:
-    """Measure one side once. Raises RetraceError where the machine has other work."""
+    """Measure one side once. Raises RetraceError if other processes use the CPU."""
     demand_quiet()
     what = row.ours if which == "ours" else row.taught
     output = clone.run(
@@ -159,7 +159,7 @@ def demand_quiet() -> None:
     busy = psutil.cpu_percent(1.0) * (psutil.cpu_count() or 1)
     if busy > BUSY:
         raise RetraceError(
-            f"other processes take {busy:.0f} % of a core, more than {BUSY:.0f} %; stop them first"
+            f"other processes use {busy:.0f} % of a core, more than {BUSY:.0f} %; stop them first"
         )
 
 
@@ -188,7 +188,7 @@ def measure(clone: Clone, row: Row, n: int) -> Measured:
 
 
 def figure(measurement: Measurement, row: Row, *, by_speed: bool) -> float:
-    """Return the tutorial's speed, or its time for all of its epochs."""
+    """Return the tutorial's speed, or its time for all its epochs."""
     if by_speed:
         return measurement["samples"] / measurement["seconds"]
     return (
@@ -221,7 +221,7 @@ def _line(row: Row, measured: Measured) -> str:
 
 
 def draw(measured: dict[str, Measured]) -> None:
-    """Draw the ratios as bars, each with its target."""
+    """Draw the ratios as bars, with their targets."""
     from matplotlib.figure import Figure
 
     from lab.report.figures import style
@@ -246,7 +246,7 @@ def draw(measured: dict[str, Measured]) -> None:
     axes.set_yticklabels([row.name for row in rows])
     axes.set_xticks([1, 2, 5, 10, 20, 50], labels=["1", "2", "5", "10", "20", "50"])
     axes.set_xlabel(
-        "times as fast as the tutorial, by the same recipe (blue) or\n"
+        "times as fast as the tutorial, with the same recipe (blue) or\n"
         "to the same accuracy (orange); marks: targets"
     )
     style.title(figure, "The tutorials' trainings on two CPU cores")
@@ -254,7 +254,7 @@ def draw(measured: dict[str, Measured]) -> None:
 
 
 def write(measured: dict[str, Measured]) -> None:
-    """Write what was measured to the page, the record and the figure."""
+    """Write the measurements to the page, the record and the figure."""
     rows = {
         row.name: asdict(measured[row.name]) | {"ratio": measured[row.name].ratio}
         for row in ROWS
@@ -291,11 +291,11 @@ def processor() -> str:
 def parsed() -> Namespace:
     parser = ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument(
-        "--only", nargs="+", metavar="WORD", help="rows whose names have one of these words"
+        "--only", nargs="+", metavar="WORD", help="only rows whose names contain one of these words"
     )
-    parser.add_argument("--n", type=int, help="pairs of turns, instead of the row's own number")
+    parser.add_argument("--n", type=int, help="number of pairs of turns (default: the row's own)")
     parser.add_argument(
-        "--write", action="store_true", help=f"{PAGE}, the record and the figure too"
+        "--write", action="store_true", help=f"also write {PAGE}, the record and the figure"
     )
     return parser.parse_args()
 
@@ -305,7 +305,9 @@ def main() -> None:
     rows = [row for row in ROWS if not args.only or any(word in row.name for word in args.only)]
     if not rows:
         names = ", ".join(row.name for row in ROWS)
-        raise RetraceError(f"--only {' '.join(args.only)}: no such row; there are {names}")
+        raise RetraceError(
+            f"--only {' '.join(args.only)}: no row has these words; the rows are {names}"
+        )
     measured = recorded()
     head(*TOP)
     with place() as folder:

@@ -1,4 +1,4 @@
-"""Clones of the working tree, in which stages run without touching the user's files."""
+"""Clones of the working tree, in which stages run without changing the user's files."""
 
 import os
 import re
@@ -17,7 +17,7 @@ class Repository:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        # The last one: a user's Python keeps its compiled files.
+        # The last one, because a user's Python writes its compiled files.
         removed = ("DVC_", "MLFLOW_", "PYTHONDONTWRITEBYTECODE")
         added = {"PYTHONPATH": "src", "DVC_SITE_CACHE_DIR": str(path.with_suffix(".cache"))}
         self.env = dvc_cli.environment(*removed) | added

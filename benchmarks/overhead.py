@@ -1,7 +1,7 @@
 """Measure the pipeline's time and memory overhead on MNIST, in a temporary clone in .retrace/.
 
-Alternatives are measured in turns, while nothing else runs. The five stages are compared with
-bare.py, which does the same work in one process, without DVC, MLflow and hashed files.
+Alternatives are measured in turns; nothing else should run. The five stages are compared with
+bare.py, which does the same work in one process, without DVC, MLflow and hashing files.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,13 +20,13 @@ from retrace import errors
 from retrace.errors import RetraceError
 
 GIB = 1 << 20  # in KiB, the unit of ru_maxrss
-# Imports little: a process starts with the peak memory of its parent.
+# It imports little, because a process starts with the peak memory of its parent.
 PEAK = """
 import resource, subprocess, sys
 subprocess.run([sys.executable, *sys.argv[1:]], check=True, stdout=subprocess.DEVNULL)
 print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 """
-SHORT = {"epochs: 5": "epochs: 1"}  # work that both sides do alike
+SHORT = {"epochs: 5": "epochs: 1"}  # less of the work that both sides do
 LONG = {"epochs: 5": "epochs: 20"}  # enough epochs to log
 
 
@@ -48,7 +48,7 @@ def edited(clone: Clone, changes: dict[str, str]) -> Clone:
     for old, new in changes.items():
         if text.count(f"\n{old}") != 1:
             raise RetraceError(
-                f"{paths.PARAMS}: has not one line {old!r}; change it in benchmarks/overhead.py too"
+                f"{paths.PARAMS}: has not one line {old!r}; adapt benchmarks/overhead.py"
             )
         text = text.replace(f"\n{old}", f"\n{new}")
     (clone.path / paths.PARAMS).write_text(text, encoding="utf-8")
@@ -106,10 +106,10 @@ def training(folder: Path, n: int) -> Iterator[Figure]:
 
 
 def experiment(folder: Path, n: int) -> Iterator[Figure]:
-    """Measure what `dvc exp run` adds to `dvc repro`: a first stage that does little, on digits.
+    """Measure what `dvc exp run` adds to `dvc repro`, with a short first stage, on digits.
 
-    Both as they are typed: `--single-item` would spare `dvc repro` the graph, but not
-    `dvc exp run`.
+    `--single-item` is not used: with it, `dvc repro` would skip the graph, but `dvc exp run` would
+    not.
     """
     clone = Clone(folder / "experiment", "digits")
     clone.run("dvc", "repro", "--quiet")
@@ -120,9 +120,9 @@ def experiment(folder: Path, n: int) -> Iterator[Figure]:
         lambda: clone.seconds("dvc", "exp", "run", *one),
         lambda: clone.seconds("dvc", "repro", *one),
     )
-    yield Figure("a stage by `dvc exp run`", run, "s", n)
-    yield Figure("a stage by `dvc repro`", repro, "s", n)
-    yield Figure("`dvc exp run` over `dvc repro`", run - repro, "s", n, target=0.8)
+    yield Figure("a stage run by `dvc exp run`", run, "s", n)
+    yield Figure("a stage run by `dvc repro`", repro, "s", n)
+    yield Figure("`dvc exp run`, minus `dvc repro`", run - repro, "s", n, target=0.8)
 
 
 def metric(folder: Path, n: int) -> Iterator[Figure]:
