@@ -204,26 +204,9 @@ def digest(model: Any) -> str:
     return checksum.hexdigest()
 
 
-def mapped(which: str, n: int) -> Measurement:
-    """Time a t-SNE map of the pixels of `n` test samples."""
-    from tutorials import tsne
-
-    from lab import paths
-    from lab.data import storage
-    from lab.report.figures import tsne as own
-
-    samples, _ = storage.load(paths.TEST)
-    vectors = samples.inputs[:n].reshape(n, -1).astype("float32")
-    began = time.perf_counter()
-    _, divergence = tsne.embedded(vectors) if which == "taught" else own.embed(vectors, 30, 0)
-    return {"seconds": time.perf_counter() - began, "divergence": divergence}
-
-
 def main() -> None:
     (which, name, what), (n, seed) = sys.argv[1:4], map(int, sys.argv[4:])
-    if what == "map":
-        print(json.dumps(mapped(which, n)))
-    elif which == "ours":
+    if which == "ours":
         ours(what, n, seed)
     else:
         print(json.dumps(taught(name, what, n, seed)))
