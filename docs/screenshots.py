@@ -37,14 +37,14 @@ def report(browser: Browser, path: Path) -> None:
     page, shots = DOCS.parent / "reports/report.html", []
     for width, dark, section in (
         (1060, False, "body"),
-        (1060, True, "#map"),
+        (1060, True, "#tsne"),
         (390, True, "#confusion"),
     ):
         browser.look(width, 1060, dark=dark, scale=0.75)
         browser.open(page)
         browser.scroll_to(section)
-        if section == "#map":
-            browser.point(*browser.middle("#map .wrong"))
+        if section == "#tsne":
+            browser.point(*browser.middle("#tsne .wrong"))
         shots.append(browser.shot())
     save(shots, path)
 
