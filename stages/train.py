@@ -1,8 +1,4 @@
-"""Train the classifier on the train split.
-
-The validation split is used to select the epoch, for early stopping and for the plateau schedule,
-not for gradients.
-"""
+"""Train the classifier on the train split; the validation split only selects the epoch."""
 
 import retrace
 from lab import params, paths
@@ -42,8 +38,7 @@ def main() -> None:
         for path in (paths.HISTORY, paths.STEPS, paths.SUMMARY, paths.MODEL_CONFIG):
             run.artifact(path)
         run.model(paths.WEIGHTS, paths.MODEL_CONFIG)
-    # Not earlier: if the process is killed before this line, the outputs are incomplete and the
-    # checkpoints are needed.
+    # Not earlier: until here, a killed process is resumed from them.
     checkpoint.remove(checkpoints.folder)
     print(record.diagnosis)
 

@@ -33,16 +33,14 @@ def load_into(model: Classifier, pretrained: str) -> str:
     """
     path = _default(model) if pretrained == "DEFAULT" else Path(pretrained)
     if not path.is_file():
-        raise ParamsError(
-            f"params.yaml: pretrained is {pretrained!r}: no such file; "
-            "should be an existing file, DEFAULT or none"
-        )
+        reason = "no such file; should be an existing file, DEFAULT or none"
+        raise ParamsError(f"params.yaml: pretrained is {pretrained!r}: {reason}")
     digest = hashing.sha256(path)
     if not _is_named_after(digest, path):
+        right = f"{path.stem}-{digest[:DIGITS]}{path.suffix}"
+        reason = "the file's name should end in the first digits of its SHA-256"
         raise ParamsError(
-            f"params.yaml: pretrained is {pretrained!r}; "
-            "the file's name should end in the first digits of its SHA-256; "
-            f"rename it to {path.stem}-{digest[:DIGITS]}{path.suffix}"
+            f"params.yaml: pretrained is {pretrained!r}; {reason}; rename it to {right}"
         )
     weights = _read(path)
     if isinstance(model.trunk, Backbone) and not any(name.startswith("trunk.") for name in weights):

@@ -25,10 +25,10 @@ def packager() -> Packager:
     """Import the installed packager. Raises DataError unless there is exactly one."""
     entries = plugins.entries("packagers")
     if len(entries) != 1:
-        found = ", ".join(entries) or "none"
+        installed = ", ".join(entries) or "none"
         raise DataError(
-            "retrace.packagers: exactly one entry point must be installed, "
-            f"found: {found}; run `make env`"
+            f"retrace.packagers: {installed} installed as entry points; there should be exactly "
+            "one; run `make env`"
         )
     (entry,) = entries.values()
     return entry.load()
