@@ -110,7 +110,8 @@ def measure(clone: Clone, row: Row) -> Measured:
         stage = ("dvc", "repro", "--quiet", "--force", "--single-item", "train")
         seconds, free_s = clone.seconds(*stage), 0.0
     weights = [*again["weights"], other["weights"]]
-    where, is_recorded = f"{again['device']}, at {commit()}", NOT_CAPTURED not in output
+    where = f"{again['device']}, at {commit()}"
+    is_recorded = NOT_CAPTURED not in output
     return Measured(seconds, free_s, again["accuracy"], weights, where, is_recorded)
 
 

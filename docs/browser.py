@@ -142,7 +142,8 @@ class Browser:
         message = {"id": self._n, "method": method, "params": values}
         message |= {"sessionId": self._session} if self._session else {}
         os.write(self._writes, json.dumps(message).encode() + b"\0")
-        deadline, number = time.monotonic() + WITHIN_S, self._n
+        deadline = time.monotonic() + WITHIN_S
+        number = self._n
         while (answer := self._hear(deadline)).get("id") != number:
             pass
         if "error" in answer:

@@ -34,7 +34,8 @@ COLORS = 256  # of an image, at most: enough for text and lines
 
 
 def report(browser: Browser, path: Path) -> None:
-    page, shots = DOCS.parent / "reports/report.html", []
+    page = DOCS.parent / "reports/report.html"
+    shots = []
     for width, dark, section in (
         (1060, False, "body"),
         (1060, True, "#tsne"),
@@ -100,7 +101,8 @@ def served() -> Iterator[str]:
         command, cwd=DOCS.parent, stderr=subprocess.DEVNULL, start_new_session=True
     ) as server:
         try:
-            url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + WITHIN_S
+            url = f"http://127.0.0.1:{port}"
+            deadline = time.monotonic() + WITHIN_S
             while time.monotonic() < deadline:
                 with suppress(requests.RequestException):
                     requests.get(f"{url}/health", timeout=5).raise_for_status()
@@ -131,7 +133,8 @@ def save(shots: list[bytes], path: Path) -> None:
         sum(one.width + GAP for one in images) + GAP,
         max(one.height for one in images) + 2 * GAP,
     )
-    whole, left = Image.new("RGB", size, GROUND), GAP
+    whole = Image.new("RGB", size, GROUND)
+    left = GAP
     for one in images:
         whole.paste(one, (left, GAP))
         left += one.width + GAP

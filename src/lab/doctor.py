@@ -141,7 +141,8 @@ def stage_params() -> Iterator[Finding]:
         return  # another repository's pipeline
     changes = []
     for name, stage in params.STAGES.items():
-        declared, needed = stages[name].get("params", []), params.keys_of(stage)
+        declared = stages[name].get("params", [])
+        needed = params.keys_of(stage)
         changes += [(name, "lacks", key) for key in needed if key not in declared]
         changes += [(name, "has", key) for key in declared if key not in needed]
     for name, verb, key in changes:

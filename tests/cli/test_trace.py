@@ -21,6 +21,7 @@ from retrace.system import machine
 from retrace.tracking import stage as tracking
 
 CSV = paths.RAW / "digits.csv"
+SMALL = {"dataset: mnist": "dataset: digits", "epochs: 5": "epochs: 2", "threads: 2": "threads: 1"}
 MADE = {
     "download": [CSV],
     "preprocess": [paths.TRAIN, paths.VALIDATION, paths.TEST],
@@ -399,12 +400,7 @@ def test_lost_files_are_reproduced(
 
 @pytest.mark.slow
 def test_commands_restore_every_byte(tmp_path_factory: pytest.TempPathFactory) -> None:
-    small = {
-        "dataset: mnist": "dataset: digits",
-        "epochs: 5": "epochs: 2",
-        "threads: 2": "threads: 1",
-    }
-    clone = Clone(tmp_path_factory.mktemp("clone"), tmp_path_factory.mktemp("cache"), small)
+    clone = Clone(tmp_path_factory.mktemp("clone"), tmp_path_factory.mktemp("cache"), SMALL)
     clone.type("dvc repro")
     store = mlflow.MlflowClient(f"sqlite:///{clone.path / 'mlflow.db'}")
 

@@ -196,12 +196,8 @@ def test_facts_of_own_and_other_stages(client: mlflow.MlflowClient, folder: Path
         client, **child, retrace__stage="evaluate", **{f"dvc.deps.{WEIGHTS}": "read"}
     )
     client.set_tag(evaluate, "retrace.headline", '{"test_loss": 1.5}')
-    for run, at, value in (
-        (train, 2, 0.2),
-        (train, 1, 0.1),
-        (train, 2, 0.3),
-    ):  # the last value of a step counts
-        client.log_metric(run, "val_loss", value, timestamp=int(value * 10), step=at)
+    for step, value in ((2, 0.2), (1, 0.1), (2, 0.3)):  # the last value of a step counts
+        client.log_metric(train, "val_loss", value, timestamp=int(value * 10), step=step)
     client.log_metric(train, "train_s", 1.0)
     client.log_metric(parent, "test_loss", 1.25)
     client.set_tag(parent, "retrace.run.train", train)

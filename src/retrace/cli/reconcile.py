@@ -54,7 +54,8 @@ def reconcile(*, as_json: bool = False) -> None:
         names = [_name(task.entry) for task in lost]
         print(json.dumps({"put_back": names, "removed": list(map(str, folders))}, indent=2))
         return
-    n_lost, n_folders = count(len(lost), "experiment"), count(len(folders), "folder")
+    n_lost = count(len(lost), "experiment")
+    n_folders = count(len(folders), "folder")
     print(f"put back: {n_lost}; removed: {n_folders} not in use")
     if lost:
         print("`dvc queue start` runs them")

@@ -86,7 +86,8 @@ def _report(
 
     location = redacted(f"{remote.name}, {remote.address}")
     size = decimal(sum(file.path.stat().st_size for file in sent))
-    n_runs, n_sent = count(len(intact), "stage run"), count(len(sent), "file")
+    n_runs = count(len(intact), "stage run")
+    n_sent = count(len(sent), "file")
     print(f"{location}: {n_runs}; sent: {n_sent}{replaced}, {size}")
     print("to pass on an experiment: dvc exp push origin NAME; a commit: git push")
     print("In another clone, `dvc repro --pull` then fetches them and runs nothing")

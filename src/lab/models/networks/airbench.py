@@ -91,7 +91,9 @@ def build(
     widths: Annotated[list[Width], Field(min_length=1, max_length=6)],
     views: Views,
 ) -> Built:
-    """Shapes for CIFAR-10: (batch, 3, 32, 32) -> (batch, 24, 31, 31) -> (batch, 64, 15, 15) ->
+    """Build backbone and head.
+
+    Shapes for CIFAR-10: (batch, 3, 32, 32) -> (batch, 24, 31, 31) -> (batch, 64, 15, 15) ->
     (batch, 256, 7, 7) -> (batch, 256, 3, 3) -> (batch, 256).
     """
     depth, height, width = shape
