@@ -117,6 +117,15 @@ def test_next_stage_uploads_a_short_one(folder: Path, store: str) -> None:
         check_complete(store, folder, path)
 
 
+def test_target_stage_uploads_earlier_ones(folder: Path, store: str) -> None:
+    """The last stage of `dvc repro train` does not wait, because dvc.yaml has later ones."""
+    uploader, n_pending = repro(folder, "download", "train")
+    assert n_pending == "2", "when the uploader of download is gone"
+    until(lambda: is_gone(int(uploader)), what="the uploader's end")
+    for path in event_logs(folder):
+        check_complete(store, folder, path)
+
+
 def test_short_stage_is_uploaded_without_next(folder: Path, store: str) -> None:
     (uploader,) = repro(folder, "download")
     until(lambda: is_gone(int(uploader)), what="the uploader's end")

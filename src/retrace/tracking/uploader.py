@@ -110,6 +110,18 @@ def _upload_rest(log: Any, error: Exception | None, link: Link, *, has_waited: b
 
 
 def finish_earlier(folder: Path, key: str, link: Link) -> None:
+    """Upload the event logs of earlier stages.
+
+    A stage that waits does so only for its own experiment's. Without one, this may be the last
+    uploader, as for `dvc repro train`, to which short stages have left their event logs.
+    """
+    from retrace.store import upload
+
+    wait_for_earlier(folder, key, link)
+    upload.leftovers(folder, stop=lambda: link.send(within=EARLIER_S))
+
+
+def wait_for_earlier(folder: Path, key: str, link: Link) -> None:
     """Wait, if the stage does, until MLflow also has the earlier stages of the experiment.
 
     Those stages ended without waiting for their upload. If the uploader of one was killed or
@@ -153,17 +165,18 @@ def _one_line(error: Exception | None) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
-def leaves_to_next(path: Path, dvc: processes.Identity, link: Link) -> bool:
+def leaves_to_next(path: Path, key: str, dvc: processes.Identity, link: Link) -> bool:
     """Return whether to leave the event log at `path` to the next stage's uploader.
 
-    That is so if the stage is short, does not wait for the upload, and DVC starts a later one.
+    That is so if the stage is short and does not wait for the upload, and DVC starts a later stage
+    of the same experiment.
     """
     if not link.is_over(SHORT_S) or link.send(within=NEXT_S):
         return False
     deadline = time.monotonic() + NEXT_S
     while processes.alive(dvc) and time.monotonic() < deadline:
         others = [other for other in event_log.pending(path.parent) if other != path]
-        if not all(map(event_log.is_over, others)):
+        if any(_key(other) == key and not event_log.is_over(other) for other in others):
             return True
         time.sleep(FIRST_S)
     return False
@@ -176,11 +189,12 @@ def run(path: Path, dvc: processes.Identity | None, link: Link, *, has_successor
     except FileNotFoundError:  # another uploader found that the stage was over and was faster
         return
     Thread(target=watch, args=(start["process"], dvc, link.over), daemon=True).start()
-    if has_successor and dvc and leaves_to_next(path, dvc, link):
+    key = start["key"]
+    if has_successor and dvc and leaves_to_next(path, key, dvc, link):
         return
     mirror(path, link)
     if not path.exists():  # else the stage knows what is lacking
-        finish_earlier(path.parent, start["key"], link)
+        finish_earlier(path.parent, key, link)
 
 
 def main() -> None:
