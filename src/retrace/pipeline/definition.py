@@ -1,0 +1,158 @@
+"""The pipeline of any DVC repository: its stages, in the order in which data flows.
+
+All paths are relative to the repository's root, the nearest folder with `.dvc/`, and have forward
+slashes. An external path, such as `s3://bucket/key`, stays as it is written.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from graphlib import CycleError, TopologicalSorter
+from pathlib import PurePosixPath
+from typing import Literal
+
+from retrace.errors import DataError
+
+Kind = Literal["out", "metric", "plot"]
+
+
+@dataclass(frozen=True)
+class Out:
+    """An output of a stage."""
+
+    path: str
+    kind: Kind = "out"
+    is_cached: bool = True
+    is_persistent: bool = False  # `persist: true`: not deleted before the stage runs
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage, with each `${...}` replaced and each `foreach` and `matrix` expanded.
+
+    `params` has the keys that the stage reads, by file; no keys mean the whole file.
+    """
+
+    name: str  # train, train@cnn, sub/dvc.yaml:train
+    commands: tuple[str, ...]  # of each line, or each entry of a list
+    folder: str = "."  # `wdir`, in which the commands run
+    deps: tuple[str, ...] = ()
+    params: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    outs: tuple[Out, ...] = ()
+    is_frozen: bool = False
+    always_changed: bool = False
+
+
+@dataclass(frozen=True)
+class Source:
+    """Data that a `.dvc` file names: `dvc add`, `dvc import` or `dvc import-url` made it."""
+
+    file: str  # data/raw.csv.dvc
+    path: str  # data/raw.csv
+    md5: str | None = None
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """An entry of `artifacts:`."""
+
+    name: str
+    path: str
+    type: str | None = None
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """All stages of a repository, each after the stages whose outputs it reads.
+
+    Raises DataError if stages depend on each other in a circle.
+    """
+
+    stages: Mapping[str, Stage]
+    sources: tuple[Source, ...] = ()
+    metrics: tuple[str, ...] = ()  # of dvc.yaml's top level
+    plots: tuple[str, ...] = ()  # files and folders of dvc.yaml's top level
+    artifacts: tuple[Artifact, ...] = ()
+
+    def __post_init__(self) -> None:
+        ordered = {name: self.stages[name] for name in self._topological()}
+        object.__setattr__(self, "stages", ordered)
+
+    def maker(self, path: str) -> str | None:
+        """Return the stage that makes the file or folder `path`, or a part or the whole of it.
+
+        The longest prefix decides: of `models` and `models/a`, the latter makes `models/a/b`. A
+        folder that is no output itself is made by the first stage that makes something in it.
+        """
+        for prefix in (path, *map(str, PurePosixPath(path).parents)):
+            if prefix in self.makers:
+                return self.makers[prefix]
+        return next(iter(self._makers_within(path)), None)
+
+    @cached_property
+    def makers(self) -> dict[str, str]:
+        """The stage that makes each output, by path."""
+        return {out.path: stage.name for stage in self.stages.values() for out in stage.outs}
+
+    def upstream(self, name: str) -> list[str]:
+        """Return the stages that make what stage `name` reads, without those before them."""
+        return list(dict.fromkeys(self._upstream(self.stages[name])))
+
+    @cached_property
+    def leaves(self) -> dict[str, list[str]]:
+        """The paths that no stage makes, each with the stages that read it."""
+        read: dict[str, list[str]] = {}
+        for stage in self.stages.values():
+            for dep in stage.deps:
+                if self.maker(dep) is None:
+                    read.setdefault(dep, []).append(stage.name)
+        return read
+
+    @cached_property
+    def metrics_files(self) -> tuple[str, ...]:
+        """All metrics files, those of stages first."""
+        own = [out.path for stage in self.stages.values() for out in _of_kind(stage, "metric")]
+        return tuple(dict.fromkeys([*own, *self.metrics]))
+
+    @cached_property
+    def params_files(self) -> tuple[str, ...]:
+        """All params files that a stage reads."""
+        files = (file for stage in self.stages.values() for file in stage.params)
+        return tuple(dict.fromkeys(files))
+
+    def _topological(self) -> Iterable[str]:
+        """Yield the names in topological order; of stages that are free, in dvc.yaml's order."""
+        position = {name: index for index, name in enumerate(self.stages)}
+        sorter = TopologicalSorter(
+            {name: set(self._upstream(stage)) - {name} for name, stage in self.stages.items()}
+        )
+        try:
+            sorter.prepare()
+        except CycleError as error:
+            circle = " -> ".join(error.args[1])
+            raise DataError(
+                f"dvc.yaml: stages depend on each other in a circle: {circle}"
+            ) from None
+        ready: list[str] = []
+        while sorter.is_active():
+            ready = sorted([*ready, *sorter.get_ready()], key=position.__getitem__)
+            name = ready.pop(0)
+            yield name
+            sorter.done(name)
+
+    def _upstream(self, stage: Stage) -> Iterator[str]:
+        for dep in stage.deps:
+            own = [self.makers[dep]] if dep in self.makers else self._makers_within(dep)
+            maker = self.maker(dep)
+            yield from own or ([maker] if maker else [])
+
+    def _makers_within(self, folder: str) -> list[str]:
+        """Return the stages that make something in a folder."""
+        inside = f"{folder.rstrip('/')}/"
+        return list(
+            dict.fromkeys(name for out, name in self.makers.items() if out.startswith(inside))
+        )
+
+
+def _of_kind(stage: Stage, kind: Kind) -> list[Out]:
+    return [out for out in stage.outs if out.kind == kind]
