@@ -183,7 +183,11 @@ def test_password_is_redacted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
 WEIGHTS = "models/model.safetensors"
 
 
-def test_facts_of_own_and_other_stages(client: mlflow.MlflowClient, folder: Path) -> None:
+def recorded_experiment(client: mlflow.MlflowClient) -> tuple[str, str]:
+    """Record an experiment that ran train and has evaluate cached.
+
+    Return the run IDs of the parent and of evaluate.
+    """
     parent = recorded(client, retrace__key="abc")
     child = {"mlflow__parentRunId": parent}
     train = recorded(
@@ -202,6 +206,11 @@ def test_facts_of_own_and_other_stages(client: mlflow.MlflowClient, folder: Path
     client.log_metric(parent, "test_loss", 1.25)
     client.set_tag(parent, "retrace.run.train", train)
     client.set_tag(parent, "retrace.cached.evaluate", evaluate)
+    return parent, evaluate
+
+
+def test_facts_of_own_and_other_stages(client: mlflow.MlflowClient, folder: Path) -> None:
+    parent, evaluate = recorded_experiment(client)
     makers = {WEIGHTS: "train"}
     assert record.recorded_facts(client, record.find_record(parent), makers) == {
         ("train", WEIGHTS): "made",

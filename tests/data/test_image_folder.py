@@ -17,6 +17,7 @@ import mlflow
 import numpy as np
 import psutil
 import pytest
+from mlflow.entities import Run
 from PIL import Image, ImageDraw
 from repository import ROOT, stage
 
@@ -525,6 +526,23 @@ def test_compressed_member_is_refused(images: Path) -> None:
         image_folder.read(paths.RAW, resize=8, crop=8, on_bad="skip")
 
 
+def copy_to_splits(images: Path) -> None:
+    """Replace the folders of the classes by a copy in each of `train` and `test`."""
+    for split in ("train", "test"):
+        for name in ("cat", "dog"):
+            (images / split).mkdir(exist_ok=True)
+            shutil.copytree(images / name, images / split / name)
+    for name in ("cat", "dog"):
+        shutil.rmtree(images / name)
+
+
+def logged_rows(client: mlflow.MlflowClient, run: Run, name: str) -> list[dict[str, str]]:
+    """Return the rows of a CSV file among the run's artifacts."""
+    artifact = client.download_artifacts(run.info.run_id, name, str(Path.cwd()))
+    with Path(artifact).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def test_run_logs_skipped_and_duplicates(
     images: Path, folder: Path, empty_store: Path, beside: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -536,13 +554,8 @@ def test_run_logs_skipped_and_duplicates(
         )
     put("cat/broken.png", b"")
     put("cat/under two names.bmp", encoded(plain(colour=GREEN), "BMP"))
-    for split in ("train", "test"):
-        for name in ("cat", "dog"):
-            (images / split).mkdir(exist_ok=True)
-            shutil.copytree(images / name, images / split / name)
+    copy_to_splits(images)
     (images / "test" / "dog" / "b.png").unlink()
-    for name in ("cat", "dog"):
-        shutil.rmtree(images / name)
     changed = paths.PARAMS.read_text().replace("\ndataset: mnist", "\ndataset: image_folder")
     paths.PARAMS.write_text(changed.replace("on_bad: fail", "on_bad: skip"))
     image_folder.collect(paths.RAW)
@@ -554,16 +567,10 @@ def test_run_logs_skipped_and_duplicates(
     experiment = client.get_experiment_by_name("image_folder")
     assert experiment is not None
     (run,) = client.search_runs([experiment.experiment_id], "tags.`retrace.stage` = 'preprocess'")
-    with (Path(client.download_artifacts(run.info.run_id, "skipped.csv", str(folder)))).open(
-        newline=""
-    ) as file:
-        assert [row["file"] for row in csv.DictReader(file)] == [
-            f"data/images/{split}/cat/broken.png" for split in ("train", "test")
-        ]
-    with (Path(client.download_artifacts(run.info.run_id, "duplicates.csv", str(folder)))).open(
-        newline=""
-    ) as file:
-        shared = list(csv.DictReader(file))
+    assert [row["file"] for row in logged_rows(client, run, "skipped.csv")] == [
+        f"data/images/{split}/cat/broken.png" for split in ("train", "test")
+    ]
+    shared = logged_rows(client, run, "duplicates.csv")
     assert (run.data.metrics["skipped"], run.data.metrics["duplicates"]) == (2, len(shared))
     assert {row["sample"] for row in shared if row["split"] == "test"} == {
         str(file) for file in (images / "test").rglob("*.*") if file.name != "broken.png"

@@ -131,7 +131,7 @@ class Team:
 
 @pytest.fixture(scope="module")
 def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
-    """Type the commands of the page, each once the servers that it needs answer."""
+    """Set up a server as the page says, and use it as a member."""
     clone = Clone(tmp_path_factory.mktemp("clone"), tmp_path_factory.mktemp("cache"), SMALL)
     ports = {name: unused_port() for name in ("mlflow", "s3", "master", "volume", "filer")}
     internal = {f"{name}.port.grpc": unused_port() for name in ports if name != "mlflow"}
@@ -163,24 +163,29 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
         ):
             runs, users = (postgres.store(name) for name in ("mlflow", "mlflow_users"))
             team = Team(server, folder, url, s3, runs, users, clone)
-            for command in COMMANDS:
-                if command.startswith("sudo apt-get"):
-                    continue
-                if command.startswith(ON_THE_MEMBER_S_MACHINE):
-                    typed = substituted(command, here | {"=...": f"={team.passwords['ann']}"})
-                    team.output += member.type(typed)
-                    continue
-                output = server.type(substituted(command, here))
-                if command.startswith("weed "):
-                    until(lambda: status(s3) == 403, what="the store")
-                if command.startswith("mlflow "):
-                    until(lambda: status(f"{url}/health") == 200, what="MLflow")
-                if "members.py add" in command:
-                    team.passwords[command.split()[-1]] = output
+            type_commands(team, member, here)
             yield team
         for port in internal.values():
             for socket in Path(TEMPORARY).glob(f"seaweedfs-*-{port}.sock"):
                 socket.unlink()
+
+
+def type_commands(team: Team, member: Shell, here: dict[str, str]) -> None:
+    """Type the commands of the page, each once the servers that it needs answer."""
+    for command in COMMANDS:
+        if command.startswith("sudo apt-get"):
+            continue
+        if command.startswith(ON_THE_MEMBER_S_MACHINE):
+            typed = substituted(command, here | {"=...": f"={team.passwords['ann']}"})
+            team.output += member.type(typed)
+            continue
+        output = team.shell.type(substituted(command, here))
+        if command.startswith("weed "):
+            until(lambda: status(team.s3) == 403, what="the store")
+        if command.startswith("mlflow "):
+            until(lambda: status(f"{team.url}/health") == 200, what="MLflow")
+        if "members.py add" in command:
+            team.passwords[command.split()[-1]] = output
 
 
 def substituted(text: str, by: dict[str, str]) -> str:

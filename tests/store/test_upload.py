@@ -156,13 +156,11 @@ def test_model_belongs_to_both_runs(
     assert (logged / "data" / "model.pt2").is_file()
 
 
-def test_datasets_and_model_metrics_are_logged(
-    folder: Path, store: mlflow.MlflowClient, config_of: Callable[[str, int], ModelConfig]
-) -> None:
+def train_and_evaluate(config: ModelConfig) -> None:
+    """Run both stages on stub splits, and upload the event log of evaluate twice."""
     for path in (paths.TRAIN, paths.VALIDATION, paths.TEST):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(path.name.encode())
-    config = config_of("softmax", 8)
     with retrace.stage("train") as run:
         classifier.save(classifier.build(config), config)
         run.summary({"train_loss": 0.5, "val_accuracy": 0.75})
@@ -170,11 +168,19 @@ def test_datasets_and_model_metrics_are_logged(
     with retrace.stage("evaluate") as run:
         run.summary({"test_accuracy": 0.5})
     upload_again(run.path)
-    (parent,), (train, evaluate) = runs(store)
 
-    def read(run: Run) -> dict[str, tuple[str, str]]:
-        given = run.inputs.dataset_inputs if run.inputs else []
-        return {each.dataset.name: (each.dataset.digest, each.tags[0].value) for each in given}
+
+def logged_datasets(run: Run) -> dict[str, tuple[str, str]]:
+    """Return the MD5 and the context of the run's data sets by their names."""
+    inputs = run.inputs.dataset_inputs if run.inputs else []
+    return {each.dataset.name: (each.dataset.digest, each.tags[0].value) for each in inputs}
+
+
+def test_datasets_and_model_metrics_are_logged(
+    folder: Path, store: mlflow.MlflowClient, config_of: Callable[[str, int], ModelConfig]
+) -> None:
+    train_and_evaluate(config_of("softmax", 8))
+    (parent,), (train, evaluate) = runs(store)
 
     expected = {
         f"mnist {path.stem}": (hashing.md5(path), context)
@@ -184,9 +190,11 @@ def test_datasets_and_model_metrics_are_logged(
             (paths.TEST, "testing"),
         )
     }
-    assert read(parent) == expected
-    assert read(train) == {name: entry for name, entry in expected.items() if entry[1] != "testing"}
-    assert read(evaluate) == {
+    assert logged_datasets(parent) == expected
+    assert logged_datasets(train) == {
+        name: entry for name, entry in expected.items() if entry[1] != "testing"
+    }
+    assert logged_datasets(evaluate) == {
         name: entry for name, entry in expected.items() if entry[1] == "testing"
     }
     (model,) = store.search_logged_models([parent.info.experiment_id])

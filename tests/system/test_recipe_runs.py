@@ -12,6 +12,7 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pytest
+from mlflow.entities import Run
 from PIL import Image
 from repository import ROOT, stage
 from ruamel.yaml import YAML
@@ -103,6 +104,17 @@ def drawable(values: params_file.Values) -> set[str]:
     return set(FIGURES) - lacking
 
 
+def logged_runs(folder: Path, name: str) -> dict[str | None, Run]:
+    """Return the runs of an MLflow experiment by their stage; the stage of the parent is None."""
+    client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    experiment = client.get_experiment_by_name(name)
+    assert experiment is not None
+    return {
+        run.data.tags.get("retrace.stage"): run
+        for run in client.search_runs([experiment.experiment_id])
+    }
+
+
 @pytest.mark.usefixtures("beside")
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipe_runs_from_raw_files_to_figures(
@@ -131,13 +143,7 @@ def test_recipe_runs_from_raw_files_to_figures(
     assert "not in MLflow yet" not in capsys.readouterr().err
     figures = {file.stem for file in paths.FIGURES.glob("*.png")}
     assert figures - OPTIONAL == drawable(values)
-    client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
-    experiment = client.get_experiment_by_name(values["dataset"])
-    assert experiment is not None
-    runs = {
-        run.data.tags.get("retrace.stage"): run
-        for run in client.search_runs([experiment.experiment_id])
-    }
+    runs = logged_runs(folder, values["dataset"])
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
     assert set(runs) == {None, *params.STAGES}
     parent = runs[None]
