@@ -33,7 +33,8 @@ from retrace.pipeline import git
 BUSY = 20.0  # percent of one core that other processes may use
 UPLOADS_S = 30.0  # for background uploaders to end, before a measurement
 PAGE = Path("docs/speed.md")
-RECORD, PICTURE = Path("benchmarks/bench.json"), Path("docs/bench.png")
+RECORD = Path("benchmarks/bench.json")
+PICTURE = Path("docs/bench.png")
 BEGIN, END = "<!-- bench -->\n", "<!-- /bench -->"
 TOP = (
     "on two CPU cores",

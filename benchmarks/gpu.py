@@ -24,7 +24,8 @@ from retrace import errors
 from retrace.errors import RetraceError
 from retrace.system import files
 
-PAGE, RECORD = Path("docs/gpu.md"), Path("benchmarks/gpu.json")
+PAGE = Path("docs/gpu.md")
+RECORD = Path("benchmarks/gpu.json")
 BEGIN, END = "<!-- gpu -->\n", "<!-- /gpu -->"
 TOP = (
     "on one GPU",
@@ -105,10 +106,12 @@ def measure(clone: Clone, row: Row) -> Measured:
     output = clone.run(*side, "again", str(TIMES), "0")
     again = json.loads(output.splitlines()[-1])
     other = json.loads(clone.run(*side, "loop", "1", "0").splitlines()[-1])
-    seconds, free_s = again["seconds"], again["free_s"]
+    seconds = again["seconds"]
+    free_s = again["free_s"]
     if row.cold:
         stage = ("dvc", "repro", "--quiet", "--force", "--single-item", "train")
-        seconds, free_s = clone.seconds(*stage), 0.0
+        seconds = clone.seconds(*stage)
+        free_s = 0.0
     weights = [*again["weights"], other["weights"]]
     where = f"{again['device']}, at {commit()}"
     is_recorded = NOT_CAPTURED not in output

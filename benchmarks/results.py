@@ -57,7 +57,8 @@ TOP = (
     "on",
     "the tutorial",
 )
-PAGE, RECORD = Path("docs/recipes.md"), Path("benchmarks/results.json")
+PAGE = Path("docs/recipes.md")
+RECORD = Path("benchmarks/results.json")
 SHOWN = {
     "circles_linear": "decision_boundary",
     "circles_relu": "decision_boundary",

@@ -35,7 +35,8 @@ LARGE = 4_000_000  # of 784 bytes: three gibibytes
 LIMIT = 3 << 29  # bytes of memory for them: half of their size
 BLOCK = 100_000
 STEPS = 300
-IMAGES, EDGE = 10_000, 256  # photographs, pixels per side
+IMAGES = 10_000  # photographs
+EDGE = 256  # pixels per side
 MANY = {
     "epochs: 5": "epochs: 100000",
     "validation_fraction: 0.1": "validation_fraction: 0.01",

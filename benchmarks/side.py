@@ -35,7 +35,10 @@ class Steps:
     """Counts the samples and the seconds of `n` steps, after some to warm up."""
 
     def __init__(self, n: int) -> None:
-        self.n, self.done, self.samples, self.began = n, 0, 0, 0.0
+        self.n = n
+        self.done = 0
+        self.samples = 0
+        self.began = 0.0
 
     def step(self, samples: int) -> None:
         """Count a step. Raises EnoughError after the last one."""
@@ -70,7 +73,8 @@ def taught(name: str, what: str, n: int, seed: int) -> Measurement:
     torch.manual_seed(seed)
     torch.set_num_threads(os.cpu_count() or 1)
     watched = paths.TEST if what == "tests" else paths.VALIDATION  # after each epoch, as in retrace
-    (train, _), (test, _) = storage.load(paths.TRAIN), storage.load(watched)
+    train, _ = storage.load(paths.TRAIN)
+    test, _ = storage.load(watched)
     tutorial = import_module(f"tutorials.{name}").Tutorial(train, test)
     # As for retrace: garbage collection can take up to a third of a tutorial's time, by chance.
     gc.freeze()
@@ -110,7 +114,9 @@ def ours(what: str, n: int, seed: int) -> None:
     from lab.evaluation import inference, scores
     from lab.training.loop import Trainer
 
-    train, features, began = Trainer.train, inference.features, 0.0
+    train = Trainer.train
+    features = inference.features
+    began = 0.0
 
     def timed_features(*given: Any) -> Any:
         nonlocal began
@@ -182,7 +188,9 @@ def again(
         trained()
         return time.perf_counter() - began
 
-    seconds, free_s, weights = [], [], []
+    seconds = []
+    free_s = []
+    weights = []
     for _ in range(1 + n):
         free_s.append(once(free=True))
         seconds.append(once(free=False))
@@ -205,7 +213,8 @@ def digest(model: Any) -> str:
 
 
 def main() -> None:
-    (which, name, what), (n, seed) = sys.argv[1:4], map(int, sys.argv[4:])
+    which, name, what = sys.argv[1:4]
+    n, seed = map(int, sys.argv[4:])
     if which == "ours":
         ours(what, n, seed)
     else:

@@ -81,7 +81,8 @@ def line(*cells: str) -> str:
 def replace(page: Path, begin: str, end: str, lines: Iterable[str]) -> None:
     """Put the lines between the two marks of a page."""
     text = page.read_text(encoding="utf-8")
-    before, after = text.index(begin) + len(begin), text.index(end)
+    before = text.index(begin) + len(begin)
+    after = text.index(end)
     page.write_text(text[:before] + "\n".join(lines) + "\n" + text[after:], encoding="utf-8")
 
 

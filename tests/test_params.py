@@ -111,7 +111,8 @@ SCALARS = [
 @pytest.mark.parametrize("scalar", SCALARS)
 def test_scalar_is_read_as_by_dvc(folder: Path, scalar: str) -> None:
     (folder / paths.PARAMS).write_text(f"x: {scalar}\n")
-    ours, dvcs = params_file.read()["x"], load_yaml(str(folder / paths.PARAMS))["x"]
+    ours = params_file.read()["x"]
+    dvcs = load_yaml(str(folder / paths.PARAMS))["x"]
     assert type(ours) is type(dvcs)
     assert repr(ours) == repr(dvcs)
 

@@ -15,12 +15,15 @@ class Loops:
         train_loader: DataLoader,
         test_loader: DataLoader,
     ) -> None:
-        self.model, self.optimizer = model, optimizer
-        self.train_loader, self.test_loader = train_loader, test_loader
+        self.model = model
+        self.optimizer = optimizer
+        self.train_loader = train_loader
+        self.test_loader = test_loader
         self.loss_function = nn.CrossEntropyLoss()
 
     def epoch(self) -> Iterator[int]:
-        train_loss, train_correct = 0.0, 0.0
+        train_loss = 0.0
+        train_correct = 0.0
         self.model.train()
         for images, targets in self.train_loader:
             output = self.model(images)
@@ -34,7 +37,8 @@ class Loops:
 
     def test(self) -> float:
         self.model.eval()
-        loss, correct = 0.0, torch.zeros(())
+        loss = 0.0
+        correct = torch.zeros(())
         with torch.no_grad():
             for images, targets in self.test_loader:
                 output = self.model(images)

@@ -37,10 +37,8 @@ def network() -> nn.Sequential:
 class Tutorial(Loops):
     def __init__(self, train: Samples, test: Samples) -> None:
         to_tensor = transforms.ToTensor()
-        crop, flip = (
-            transforms.RandomCrop(32, padding=[0, 2, 3, 4]),
-            transforms.RandomHorizontalFlip(p=0.5),
-        )
+        crop = transforms.RandomCrop(32, padding=[0, 2, 3, 4])
+        flip = transforms.RandomHorizontalFlip(p=0.5)
         train_data = Images(train, transforms.Compose([crop, flip, to_tensor]))
         model = network()
         super().__init__(

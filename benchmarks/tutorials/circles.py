@@ -20,8 +20,10 @@ def accuracy(outputs: Tensor, labels: Tensor) -> float:
 
 class Tutorial:
     def __init__(self, train: Samples, test: Samples) -> None:
-        self.train_x, self.train_y = torch.from_numpy(train.inputs), torch.from_numpy(train.labels)
-        self.test_x, self.test_y = torch.from_numpy(test.inputs), torch.from_numpy(test.labels)
+        self.train_x = torch.from_numpy(train.inputs)
+        self.train_y = torch.from_numpy(train.labels)
+        self.test_x = torch.from_numpy(test.inputs)
+        self.test_y = torch.from_numpy(test.labels)
         self.model = nn.Sequential(
             nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 2)
         )

@@ -43,7 +43,9 @@ class Tutorial:
         return softmax(torch.matmul(x.reshape((-1, 784)), self.weight) + self.bias)
 
     def epoch(self) -> Iterator[int]:
-        loss_sum, correct, n = 0.0, 0.0, 0
+        loss_sum = 0.0
+        correct = 0.0
+        n = 0
         for x, y in self.train_iter:
             y_hat = self.net(x)
             loss = cross_entropy(y_hat, y)
@@ -59,7 +61,8 @@ class Tutorial:
             yield len(y)
 
     def test(self) -> float:
-        correct, n = 0.0, 0
+        correct = 0.0
+        n = 0
         with torch.no_grad():
             for x, y in self.test_iter:
                 correct += n_correct(self.net(x), y)

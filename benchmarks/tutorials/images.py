@@ -20,7 +20,8 @@ class Images(Dataset[tuple[Tensor, int]]):
     def __init__(self, samples: Samples, transform: Callable[[Image.Image], Tensor]) -> None:
         images = samples.inputs.transpose(0, 2, 3, 1)
         self.images = np.ascontiguousarray(images.squeeze(3) if images.shape[3] == 1 else images)
-        self.labels, self.transform = samples.labels, transform
+        self.labels = samples.labels
+        self.transform = transform
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -39,7 +39,8 @@ class Tutorial:
         self.optimizer = optim.Adam(self.cnn.parameters(), lr=0.01)
 
     def epoch(self) -> Iterator[int]:
-        train_loss, train_correct = 0.0, 0.0
+        train_loss = 0.0
+        train_correct = 0.0
         for batch_x, batch_y in self.train_loader:
             out, _ = self.cnn(batch_x)
             loss = self.loss_func(out, batch_y)
@@ -52,7 +53,8 @@ class Tutorial:
 
     def test(self) -> float:
         self.cnn.eval()
-        loss, correct = 0.0, 0
+        loss = 0.0
+        correct = 0
         with torch.no_grad():
             for batch_x, batch_y in self.test_loader:
                 out, _ = self.cnn(batch_x)

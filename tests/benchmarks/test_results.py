@@ -154,7 +154,9 @@ class Runs:
     """A stub of DVC that records the seeds it runs, and logs them to MLflow if `logs`."""
 
     def __init__(self, client: MlflowClient, code: int = 0, *, logs: bool = True) -> None:
-        self.client, self.code, self.logs = client, code, logs
+        self.client = client
+        self.code = code
+        self.logs = logs
         self.seeds: list[int] = []
 
     def __call__(self, _recipe: str, values: Values) -> int:

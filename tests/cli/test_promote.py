@@ -134,7 +134,8 @@ def refused(run: str, alias: str = "champion") -> str:
 
 
 def test_version_is_of_the_experiment_itself(world: World) -> None:
-    client, good = client_of(world), world.parents["good"]
+    client = client_of(world)
+    good = world.parents["good"]
     above = client.create_run(client.get_run(good).info.experiment_id).info.run_id
     client.set_tag(good, "mlflow.parentRunId", above)
     for run in good, world.children["good"]:

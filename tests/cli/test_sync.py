@@ -199,7 +199,8 @@ def test_uncommitted_code_is_kept_as_a_patch(
 ) -> None:
     git("config", "diff.noprefix", "true")
     git("config", "color.ui", "always")
-    file, new = Path("src/lab/training/loop.py"), Path("src/retrace/new.py")
+    file = Path("src/lab/training/loop.py")
+    new = Path("src/retrace/new.py")
     file.write_bytes(b"# caf\xe9\r\n" + file.read_bytes())
     new.write_bytes(b"# new\r\n")
     with stage.stage("download") as record:

@@ -64,7 +64,8 @@ HALF_CORRECT = "actual,predicted\n" + "a,b\n" * 20 + "a,a\n" * 20
 @pytest.mark.usefixtures("folder")
 def test_tests_are_corrected_for_their_number() -> None:
     one, other, torn = named("one"), named("other"), named("torn")
-    elsewhere, never = named("elsewhere", test="u"), replace(named("never"), deps={})
+    elsewhere = named("elsewhere", test="u")
+    never = replace(named("never"), deps={})
     files = Files(
         {
             "one": CORRECT,
@@ -94,7 +95,8 @@ def test_tests_are_corrected_for_their_number() -> None:
 
 @pytest.mark.usefixtures("folder")
 def test_files_differ_only_where_both_use_them() -> None:
-    one, other = named("one", lr="1"), named("other", lr="1", momentum="2")
+    one = named("one", lr="1")
+    other = named("other", lr="1", momentum="2")
     other = replace(
         other,
         deps={

@@ -48,7 +48,8 @@ def test_interval_covers_the_true_difference(lost: float, won: float) -> None:
     turns = 1000
     for _ in range(turns):
         drawn = rng.random(300)
-        first, second = drawn >= won, (drawn < won) | (drawn >= won + lost)
+        first = drawn >= won
+        second = (drawn < won) | (drawn >= won + lost)
         low, high = significance.mcnemar(first, second).interval
         hits += low <= won - lost <= high
     assert hits / turns > 0.93

@@ -300,7 +300,8 @@ def test_split_file_missing() -> None:
 
 
 def test_duplicates_name_first_equal_sample(stripes: Samples) -> None:
-    train, test = stripes.take(np.arange(5)), stripes.take(np.array([7, 3, 8, 3]))
+    train = stripes.take(np.arange(5))
+    test = stripes.take(np.array([7, 3, 8, 3]))
     named = Samples(
         test.inputs, (test.labels + 1) % 3, test.class_names, np.array(["a", "b", "c", "d"], object)
     )

@@ -257,7 +257,8 @@ def tarred(members: dict[str, bytes]) -> bytes:
     with tarfile.open(fileobj=packed, mode="w:gz") as archive:
         for name, kind in (("package", tarfile.DIRTYPE), ("package/link", tarfile.SYMTYPE)):
             info = tarfile.TarInfo(name)
-            info.type, info.linkname = kind, "/etc/passwd"
+            info.type = kind
+            info.linkname = "/etc/passwd"
             archive.addfile(info)
         for name, content in members.items():
             info = tarfile.TarInfo(name)

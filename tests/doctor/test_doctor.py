@@ -67,7 +67,8 @@ def clone(intact: Clone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Clo
     """A copy of it, to be broken, as the working directory."""
     shutil.copytree(intact.path, tmp_path / "clone", symlinks=True)
     copy = Clone.__new__(Clone)
-    copy.path, copy.env = tmp_path / "clone", dict(intact.env)
+    copy.path = tmp_path / "clone"
+    copy.env = dict(intact.env)
     with closing(sqlite3.connect(copy.path / DATABASE)) as database:
         for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri")):
             moved = f"UPDATE {table} SET {column} = replace({column}, ?, ?)"  # noqa: S608 - of names above

@@ -13,7 +13,10 @@ from faults.stages import Stage, check_complete, child, find_runs, pending, set_
 pytestmark = pytest.mark.xdist_group("servers")
 
 WARNING = "warning: some data of this run is not in MLflow yet ("
-SLOWER, MORE_S = 1.1, 5.0  # what an outage may cost: a factor and seconds
+
+# What an outage may cost: a factor and seconds.
+SLOWER = 1.1
+MORE_S = 5.0
 
 Strike = Callable[[], None]
 

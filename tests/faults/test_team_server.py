@@ -314,7 +314,8 @@ def test_bucket_refuses_requests_without_key(team: Team) -> None:
 @pytest.mark.usefixtures("ann")
 def test_experiment_is_closed_until_allowed(team: Team) -> None:
     (parent,) = parents(team.url, team.clone.path)
-    run, experiment = parent.info.run_id, parent.info.experiment_id
+    run = parent.info.run_id
+    experiment = parent.info.experiment_id
     figure = f"{experiment}/{run}/artifacts/reports/figures/tsne.png"
     asked = [
         "2.0/mlflow/experiments/get-by-name?experiment_name=digits",

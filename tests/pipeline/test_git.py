@@ -34,7 +34,8 @@ HOSTILE = """\
 @pytest.fixture
 def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A repository of a user whose configuration changes what git prints."""
-    hooks, folder = tmp_path / "hooks", tmp_path / "repository"
+    hooks = tmp_path / "hooks"
+    folder = tmp_path / "repository"
     hooks.mkdir()
     folder.mkdir()
     (hooks / "post-checkout").write_text("#!/bin/sh\necho hook; exit 1\n")
@@ -91,7 +92,8 @@ def test_export_has_what_the_commit_has(repository: Path) -> None:
 def test_patch_checks_out_elsewhere(repository: Path, tmp_path: Path) -> None:
     Path("src/a b.py").write_text("2\n")
     Path("src/new.py").write_bytes(b"\xff\n")
-    patch, tree = git.uncommitted_patch(), tmp_path / "tree"
+    patch = git.uncommitted_patch()
+    tree = tmp_path / "tree"
     tree.mkdir()
     git.init_sharing(tree, repository)
     git.check_out(tree, str(git.head_commit()), patch)

@@ -160,7 +160,8 @@ def test_mistakes_of_a_perfect_classifier(results: Results) -> None:
 def test_mistakes_begin_with_the_worst(results: Results) -> None:
     logits = np.full((60, 12), -9.0, dtype=np.float32)
     logits[np.arange(60), results.samples.labels] = 9
-    logits[7, 1], logits[20, 2] = 50, 10
+    logits[7, 1] = 50
+    logits[20, 2] = 10
     wrong = dataclasses.replace(
         results, predictions=dataclasses.replace(results.predictions, logits=logits)
     )

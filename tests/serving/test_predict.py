@@ -153,7 +153,8 @@ def test_predict_limits_images_in_memory(
     shape: tuple[int, ...],
     at_once: int,
 ) -> None:
-    file, n = put(tmp_path / "a.png", encoded(Image.fromarray(GREY))), 2 * at_once + 1
+    file = put(tmp_path / "a.png", encoded(Image.fromarray(GREY)))
+    n = 2 * at_once + 1
     assert (
         len(list(prediction.predictions(watched(shape), (file for _ in range(n)), invert=False)))
         == n

@@ -71,7 +71,8 @@ def test_outputs_writable_by_owner_only(clone: Clone, tmp_path: Path) -> None:
 
 
 def test_site_cache_is_private(tmp_path: Path) -> None:
-    clone, home = Clone(tmp_path / "clone", tmp_path, SMALL), tmp_path / "home"
+    clone = Clone(tmp_path / "clone", tmp_path, SMALL)
+    home = tmp_path / "home"
     home.mkdir()
     del clone.env["DVC_SITE_CACHE_DIR"]
     clone.env |= {"HOME": str(home), "XDG_CACHE_HOME": ""}

@@ -25,7 +25,8 @@ def test_optimizers_minimize_a_square(values: params_file.Values, name: str) -> 
 
 def test_softmax_from_scratch_equals_torch(values: params_file.Values) -> None:
     torch.manual_seed(0)
-    images, labels = torch.rand(512, 1, 28, 28), torch.randint(10, (512,))
+    images = torch.rand(512, 1, 28, 28)
+    labels = torch.randint(10, (512,))
     ours = nn.Sequential(
         *softmax_scratch.build((1, 28, 28), 10, **values["models"]["softmax_scratch"])
     )
