@@ -4,16 +4,44 @@ All paths are relative to the repository's root, the nearest folder with `.dvc/`
 slashes. An external path, such as `s3://bucket/key`, stays as it is written.
 """
 
+import re
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
-from pathlib import PurePosixPath
-from typing import Literal
+from typing import Any, Literal
 
 from retrace.errors import DataError
 
+DVC_YAML = "dvc.yaml"  # the root's; a stage of another one has its path in the name
+NAME = re.compile(r"^(?:((?:.*?/)?dvc\.yaml):)?(.*)$", re.DOTALL)
+
 Kind = Literal["out", "metric", "plot"]
+
+
+def qualified(file: str, name: str) -> str:
+    """Return the name of a stage or an artifact of a dvc.yaml: `train`, `sub/dvc.yaml:train`."""
+    return name if file == DVC_YAML else f"{file}:{name}"
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """Return the dvc.yaml and the name in it; the inverse of `qualified`."""
+    file, name = NAME.findall(name)[0]  # it matches any text
+    return file or DVC_YAML, name
+
+
+def commands(cmd: Any) -> tuple[str, ...]:
+    """Return the commands that DVC runs for a `cmd`: a list's entries, or a text's lines."""
+    entries = cmd if isinstance(cmd, list) else str(cmd).splitlines()
+    return tuple(map(str, entries))
+
+
+def prefixes(path: str) -> Iterator[str]:
+    """Yield a path, and the folders that it is in, the longest first."""
+    while path:
+        yield path
+        path = path.rpartition("/")[0]
 
 
 @dataclass(frozen=True)
@@ -84,7 +112,7 @@ class Pipeline:
         The longest prefix decides: of `models` and `models/a`, the latter makes `models/a/b`. A
         folder that is no output itself is made by the first stage that makes something in it.
         """
-        for prefix in (path, *map(str, PurePosixPath(path).parents)):
+        for prefix in prefixes(path):
             if prefix in self.makers:
                 return self.makers[prefix]
         return next(iter(self._makers_within(path)), None)
@@ -148,10 +176,15 @@ class Pipeline:
 
     def _makers_within(self, folder: str) -> list[str]:
         """Return the stages that make something in a folder."""
-        inside = f"{folder.rstrip('/')}/"
-        return list(
-            dict.fromkeys(name for out, name in self.makers.items() if out.startswith(inside))
-        )
+        inside = "" if folder == "." else f"{folder.rstrip('/')}/"
+        first = bisect_left(self._outs, inside)
+        last = bisect_left(self._outs, f"{inside[:-1]}0") if inside else None  # "0" follows "/"
+        makers = {self.makers[out] for out in self._outs[first:last]}
+        return [name for name in self.stages if name in makers] if makers else []
+
+    @cached_property
+    def _outs(self) -> list[str]:
+        return sorted(self.makers)
 
 
 def _of_kind(stage: Stage, kind: Kind) -> list[Out]:
