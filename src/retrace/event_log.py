@@ -17,7 +17,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 from retrace.errors import DataError
@@ -106,7 +106,7 @@ class EventLog:
             os.fsync(self._file)
 
     def _copy(self, path: Path, write: Callable[[Path], object]) -> None:
-        copy = copies(self.path) / path
+        copy = copy_of(self.path, path)
         try:
             copy.parent.mkdir(parents=True, exist_ok=True)
             write(copy)
@@ -155,6 +155,12 @@ def folder() -> Path:
 def copies(path: Path) -> Path:
     """Return the folder that keeps the artifacts of an event log until they are uploaded."""
     return path.with_suffix("")
+
+
+def copy_of(log: Path, path: str | Path) -> Path:
+    """Return where the copy of the artifact `path` is kept: inside `copies`, wherever `path` is."""
+    outside = {"/": "root_", "..": "parent_"}
+    return copies(log).joinpath(*(outside.get(part, part) for part in PurePath(path).parts))
 
 
 def close(path: Path) -> None:

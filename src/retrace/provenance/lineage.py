@@ -19,7 +19,7 @@ from retrace.pipeline import git, graph, hashing, snapshot
 from retrace.provenance import locations, trace_document
 from retrace.provenance.locations import Output
 from retrace.provenance.run_index import MADE, RunIndex
-from retrace.store import backend, cached_stages
+from retrace.store import backend, cached_stages, names
 
 MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")
 CODE = ("src/", "stages/")
@@ -110,7 +110,7 @@ class Account:
             files = [
                 f"{path}  {md5}"
                 for path, md5 in sorted(hashes.items())
-                if f"dvc.outs.{path}" not in tags
+                if names.encode(f"dvc.outs.{path}") not in tags
             ]
             node.add("\n".join([f"from {tags['retrace.source']}", *files]))
 

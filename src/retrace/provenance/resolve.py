@@ -20,7 +20,7 @@ from retrace.pipeline.metrics import parse_metrics
 from retrace.provenance import locations
 from retrace.provenance.locations import Output
 from retrace.provenance.run_index import RunIndex
-from retrace.store import backend, cached_stages, folds
+from retrace.store import backend, cached_stages, filters, folds
 from retrace.system.redaction import redacted
 
 WORKSPACE = "workspace"  # DVC's name for it
@@ -246,10 +246,11 @@ def _from_run(name: str, run: backend.Run, index: RunIndex) -> NamedExperiment:
 
 def _called(name: str, index: RunIndex) -> backend.Run | None:
     """Return the experiment's run of this name. Raises RetraceError if there are several."""
-    if not name or "'" in name:  # MLflow's filters cannot search for these
+    if not name:
         return None
-    asked = f"attributes.run_name = '{name}' and tags.`retrace.key` LIKE '%'"
-    runs = list(backend.search_runs(index.client, index.experiments, asked))
+    asked = f"{filters.equals('attributes.run_name', name)} and {filters.exists('retrace.key')}"
+    similar = backend.search_runs(index.client, index.experiments, asked)
+    runs = [run for run in similar if run.info.run_name == name]
     if len(runs) > 1:
         ids = ", ".join(run.info.run_id for run in runs)
         raise RetraceError(

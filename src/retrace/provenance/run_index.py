@@ -4,7 +4,7 @@ import re
 
 from retrace.errors import RetraceError
 from retrace.pipeline import graph
-from retrace.store import backend
+from retrace.store import backend, filters, names
 from retrace.system.redaction import redacted
 
 ID = re.compile(r"[0-9a-f]{6,32}")
@@ -51,9 +51,7 @@ class RunIndex:
     def makers(self, md5: str) -> list[backend.Run]:
         """Return the runs that made these bytes, finished ones first, then the oldest."""
         if md5 not in self._made:
-            runs = backend.search_runs(
-                self.client, self.experiments, f"tags.`{MADE}{md5}` LIKE '%'"
-            )
+            runs = backend.search_runs(self.client, self.experiments, filters.exists(MADE + md5))
             self._made[md5] = sorted(
                 runs, key=lambda run: (run.info.status != "FINISHED", run.info.start_time)
             )
@@ -81,11 +79,8 @@ class RunIndex:
             return [run]
         stages = []
         for stage in graph.names():
-            ids = [
-                tags[tag]
-                for tag in (f"retrace.run.{stage}", f"retrace.cached.{stage}")
-                if tag in tags
-            ]
+            links = map(names.encode, (f"retrace.run.{stage}", f"retrace.cached.{stage}"))
+            ids = [tags[link] for link in links if link in tags]
             runs = [known for known in map(self.run, ids) if known]
             stages += sorted(runs, key=lambda known: known.info.status != "FINISHED")[:1]
         return stages

@@ -6,17 +6,17 @@ import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import mlflow
 import requests
 from filelock import FileLock
 from mlflow import MlflowClient
-from mlflow.entities import Run, RunTag
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from retrace.errors import RetraceError
+from retrace.store import filters, names
 from retrace.store.tracking_uri import ANSWER_S, SQLITE, address, is_served
 from retrace.system import files
 from retrace.system.redaction import redacted
@@ -170,6 +170,7 @@ def tidy(uri: str) -> None:
 
 def experiment_of(client: MlflowClient, name: str) -> str:
     """Find or create the MLflow experiment `name` and return its id. Call it under `lock`."""
+    name = names.storable(name, names.MAX_EXPERIMENT)
     experiment = client.get_experiment_by_name(name)
     if experiment:
         if experiment.lifecycle_stage == "deleted":
@@ -177,7 +178,8 @@ def experiment_of(client: MlflowClient, name: str) -> str:
         return experiment.experiment_id
     # MLflow never changes the location. It is absolute, because a queued experiment's folder is
     # deleted. A server chooses its own.
-    location = None if is_served(client.tracking_uri) else (files.root() / "mlruns" / name).as_uri()
+    folder = files.root() / "mlruns" / names.encode(name)
+    location = None if is_served(client.tracking_uri) else folder.as_uri()
     return client.create_experiment(
         name, location, {"mlflow.experimentKind": "custom_model_development"}
     )
@@ -192,23 +194,31 @@ def first(
     client: MlflowClient, experiments: list[str], tags: Mapping[str, str], also: str = ""
 ) -> Run | None:
     """Return the oldest run with all these tags that matches `also`, an MLflow filter."""
-    conditions = [f"tags.`{tag}` = '{value}'" for tag, value in tags.items()]
+    conditions = [filters.equals(filters.tag(name), value) for name, value in tags.items()]
     query = " and ".join(conditions + ([also] if also else []))
-    runs = client.search_runs(experiments, query, max_results=1, order_by=["start_time ASC"])
-    return runs[0] if runs else None
+    is_exact = all(map(filters.is_exact, tags.values()))
+    runs = search_runs(
+        client, experiments, query, order=["start_time ASC"], page_size=1 if is_exact else 1000
+    )
+    wanted = names.tags(tags).items()
+    return next((run for run in runs if wanted <= run.data.tags.items()), None)
 
 
-def search_runs(client: MlflowClient, experiments: list[str], query: str) -> Iterator[Run]:
+def search_runs(
+    client: MlflowClient,
+    experiments: list[str],
+    query: str,
+    *,
+    order: list[str] | None = None,
+    page_size: int = 1000,
+) -> Iterator[Run]:
     """Yield all runs that match the query, page by page."""
     token: str | None = None
     while experiments:
-        page = client.search_runs(experiments, query, max_results=1000, page_token=token)
+        page = client.search_runs(
+            experiments, query, max_results=page_size, order_by=order, page_token=token
+        )
         yield from page
         token = getattr(page, "token", None)
         if not token:
             return
-
-
-def tagged(values: Mapping[str, str]) -> list[Any]:
-    """Return tags in MLflow's form."""
-    return [RunTag(name, value) for name, value in values.items()]

@@ -4,11 +4,11 @@ import json
 from collections.abc import Mapping
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Run
+from mlflow.entities import Run
 
 from retrace.event_log import Event
 from retrace.pipeline import identity
-from retrace.store import backend, models
+from retrace.store import backend, entries, models, names
 from retrace.store.runs import Pair
 
 HEADLINE = "retrace.headline"  # tag of a child: its summary metrics, which the parent has too
@@ -62,16 +62,13 @@ def link(client: MlflowClient, parent: str, cached: Mapping[str, Run]) -> None:
     """Link the parent to these runs by stage, unless a run of its own has finished the stage."""
     tags = client.get_run(parent).data.tags
     for stage, run in cached.items():
-        own = tags.get(f"retrace.run.{stage}")
+        own = tags.get(names.encode(f"retrace.run.{stage}"))
         if own and client.get_run(own).info.status == "FINISHED":
             continue
         headline = json.loads(run.data.tags.get(HEADLINE, "{}"))
         at = run.info.end_time or run.info.start_time
-        client.log_batch(
-            parent,
-            metrics=[Metric(name, value, at, 0) for name, value in headline.items()],
-            tags=backend.tagged({f"retrace.cached.{stage}": run.info.run_id}),
-        )
+        entries.log_metrics(client, parent, entries.points(headline, at), headline)
+        entries.log_tags(client, parent, {f"retrace.cached.{stage}": run.info.run_id})
         for model in run.outputs.model_outputs if run.outputs else []:
             models.add_output(client, parent, model.model_id)
 
@@ -80,7 +77,7 @@ def hashes(run: Run, kind: str) -> dict[str, str]:
     """Return the MD5 by path of the run's `deps` or `outs`."""
     prefix = f"dvc.{kind}."
     return {
-        tag.removeprefix(prefix): md5
+        names.decode(tag, run.data.tags).removeprefix(prefix): md5
         for tag, md5 in run.data.tags.items()
         if tag.startswith(prefix)
     }

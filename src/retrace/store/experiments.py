@@ -5,13 +5,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Run
+from mlflow.entities import Run
 
 from retrace.event_log import Event
 from retrace.pipeline import git, identity, snapshot
 from retrace.pipeline.git import ExperimentRef
 from retrace.pipeline.snapshot import Snapshot
-from retrace.store import backend, cached_stages, runs, upload
+from retrace.store import backend, cached_stages, entries, filters, names, runs
 from retrace.system import machine
 
 
@@ -59,13 +59,11 @@ def _add(client: MlflowClient, state: Snapshot, refs: list[ExperimentRef], revs:
         start = _start(state, ref)
         at = start["time"]
         parent = run.info.run_id if run else runs.parent(client, experiment, start)
-        upload.log_params(client, parent, start["params"])
+        entries.log_params(client, parent, start["params"])
         metrics = {} if makers["evaluate"] else state.metrics
-        client.log_batch(
-            parent,
-            metrics=[Metric(name, value, at, 0) for name, value in metrics.items()],
-            tags=backend.tagged({"dvc.exp_rev": ref.rev} | start["experiment"] if ref else {}),
-        )
+        entries.log_metrics(client, parent, entries.points(metrics, at), metrics)
+        named = {"dvc.exp_rev": ref.rev} | start["experiment"] if ref else {}
+        entries.log_tags(client, parent, named)
         cached_stages.link(
             client, parent, {stage: maker for stage, maker in makers.items() if maker}
         )
@@ -109,11 +107,11 @@ def _is_complete(parent: Run, makers: Mapping[str, Run | None]) -> bool:
     """Return whether the parent is linked to a run for each stage whose outputs MLflow knows."""
     tags = parent.data.tags.keys()
     return all(
-        tags & {f"retrace.run.{stage}", f"retrace.cached.{stage}"}
+        tags & set(map(names.encode, (f"retrace.run.{stage}", f"retrace.cached.{stage}")))
         for stage, run in makers.items()
         if run
     )
 
 
 def _parents(client: MlflowClient) -> Iterator[Run]:
-    return backend.search_runs(client, backend.experiments(client), "tags.`dvc.exp_rev` LIKE '%'")
+    return backend.search_runs(client, backend.experiments(client), filters.exists("dvc.exp_rev"))

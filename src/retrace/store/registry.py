@@ -10,7 +10,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
-from retrace.store import backend
+from retrace.store import backend, filters
 
 MODEL = re.compile(r"models:/(m-[0-9a-f]{32})")  # source of a version
 # Error codes for a missing version.
@@ -37,7 +37,9 @@ def versions(client: MlflowClient, name: str) -> Iterator[ModelVersion]:
     """Yield all versions of a model, page by page."""
     token: str | None = None
     while True:
-        page = client.search_model_versions(f"name = '{name}'", max_results=1000, page_token=token)
+        page = client.search_model_versions(
+            filters.equals("name", name), max_results=1000, page_token=token
+        )
         yield from page
         token = page.token
         if not token:

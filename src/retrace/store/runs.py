@@ -8,7 +8,7 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from retrace.event_log import Event
-from retrace.store import backend, folds, sweep_runs
+from retrace.store import backend, entries, filters, folds, names, sweep_runs
 from retrace.system import processes
 
 
@@ -44,7 +44,7 @@ def pair(client: MlflowClient, start: Event) -> Pair:
             tags |= _origin(start, f"stages/{start['stage']}.py")
             tags |= {f"dvc.deps.{dep}": md5 for dep, md5 in start["deps"].items()}
             name = start["stage"] if attempt == 1 else f"{start['stage']} ({attempt})"
-            child = client.create_run(experiment, start["time"], tags, name)
+            child = client.create_run(experiment, start["time"], names.tags(tags), _title(name))
             update_status(client, experiment, parent_id)
     return Pair(experiment, parent_id, child.info.run_id)
 
@@ -57,10 +57,10 @@ def parent(client: MlflowClient, experiment: str, start: Event) -> str:
         tags = {"retrace.key": start["key"]} | _origin(start, "dvc.yaml")
         tags |= {folds.TAG: start["folds"]} if start["folds"] else {}
         name = named or f"repro-{start['key'][:7]}"
-        run = client.create_run(experiment, start["time"], tags, name)
+        run = client.create_run(experiment, start["time"], names.tags(tags), _title(name))
     elif named and named != run.data.tags.get("dvc.exp_name"):  # DVC gave it another name
-        tags = {"mlflow.runName": named} | start["experiment"]
-        client.log_batch(run.info.run_id, tags=backend.tagged(tags))
+        tags = {"mlflow.runName": _title(named)} | start["experiment"]
+        entries.log_tags(client, run.info.run_id, tags)
         if "dvc.exp_rev" in run.data.tags:
             client.delete_tag(run.info.run_id, "dvc.exp_rev")
     sweep = start.get("sweep")
@@ -71,10 +71,16 @@ def parent(client: MlflowClient, experiment: str, start: Event) -> str:
 
 def children(client: MlflowClient, experiment: str, parent: str, stage: str = "") -> list[Run]:
     """Return the attempts at the stages of a parent, or at one `stage`, oldest first."""
-    query = f"tags.`mlflow.parentRunId` = '{parent}'"
-    query += f" and tags.`retrace.stage` = '{stage}'" if stage else ""
+    query = filters.equals(filters.tag("mlflow.parentRunId"), parent)
+    query += f" and {filters.equals(filters.tag('retrace.stage'), stage)}" if stage else ""
     runs = client.search_runs([experiment], query, order_by=["start_time ASC"])
-    return [run for run in runs if "retrace.stage" in run.data.tags]
+    return [run for run in runs if _is_of_stage(run, stage)]
+
+
+def _is_of_stage(run: Run, stage: str) -> bool:
+    """Return whether a run is an attempt at `stage`, or at any stage if it is empty."""
+    own = run.data.tags.get("retrace.stage")
+    return own == names.storable(stage) if stage else own is not None
 
 
 def update_status(client: MlflowClient, experiment: str, parent: str) -> None:
@@ -93,11 +99,12 @@ def update_status(client: MlflowClient, experiment: str, parent: str) -> None:
         client.set_terminated(parent, attempts[-1].info.status, ended)
     by_stage = _latest(attempts)
     tags = {f"retrace.run.{name}": run.info.run_id for name, run in by_stage.items()}
-    client.log_batch(parent, tags=backend.tagged(tags))
+    entries.log_tags(client, parent, tags)
     linked = client.get_run(parent).data.tags
     for name, run in by_stage.items():
-        if run.info.status == "FINISHED" and f"retrace.cached.{name}" in linked:
-            client.delete_tag(parent, f"retrace.cached.{name}")
+        link = names.encode(f"retrace.cached.{name}")
+        if run.info.status == "FINISHED" and link in linked:
+            client.delete_tag(parent, link)
 
 
 def close_abandoned(client: MlflowClient) -> int:
@@ -107,12 +114,17 @@ def close_abandoned(client: MlflowClient) -> int:
 
 def abandoned(client: MlflowClient) -> list[Run]:
     """Return the RUNNING runs of this machine whose process no longer exists."""
-    query = "attributes.status = 'RUNNING' and tags.`retrace.process` LIKE '%'"
+    query = f"attributes.status = 'RUNNING' and {filters.exists('retrace.process')}"
     return [
         run
         for run in backend.search_runs(client, backend.experiments(client), query)
         if not processes.alive(processes.from_line(run.data.tags["retrace.process"]))
     ]
+
+
+def _title(name: str) -> str:
+    """Return the name of a run, in the length that a database server can store."""
+    return names.storable(name, names.MAX_RUN_NAME)
 
 
 def _close(client: MlflowClient, run: Run) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 from mlflow import MlflowClient
 
 from retrace import event_log
-from retrace.store import backend
+from retrace.store import backend, entries, names
 from retrace.system import machine
 
 TAG = "retrace.sweep"  # tag of a trial's parent run: the sweep's name
@@ -20,7 +20,7 @@ def adopt(
 ) -> None:
     """Make a trial's parent run a child of the sweep's run. Call it under the store's lock."""
     sweep_run = summary(client, experiment, sweep, user, at)
-    client.log_batch(parent, tags=backend.tagged({TAG: sweep, "mlflow.parentRunId": sweep_run}))
+    entries.log_tags(client, parent, {TAG: sweep, "mlflow.parentRunId": sweep_run})
 
 
 def summary(client: MlflowClient, experiment: str, sweep: str, user: str, at: int) -> str:
@@ -32,7 +32,8 @@ def summary(client: MlflowClient, experiment: str, sweep: str, user: str, at: in
     run = backend.first(client, [experiment], {SUMMARY: sweep})
     if run is None:
         tags = {SUMMARY: sweep, "mlflow.user": user, "mlflow.source.name": "retrace sweep"}
-        run = client.create_run(experiment, at, tags, sweep)
+        title = names.storable(sweep, names.MAX_RUN_NAME)
+        run = client.create_run(experiment, at, names.tags(tags), title)
         client.set_terminated(run.info.run_id, "FINISHED", at)
     return run.info.run_id
 
@@ -43,8 +44,7 @@ def begin(dataset: str, sweep: str, space: Mapping[str, str], at: int) -> None:
     with backend.lock():
         experiment = backend.experiment_of(client, dataset)
         run = summary(client, experiment, sweep, machine.user(), at)
-    for key, values in space.items():
-        client.log_param(run, key, values)
+    entries.log_params(client, run, space)
 
 
 def update(
@@ -61,14 +61,12 @@ def update(
     name, metric, score = best
     with backend.lock():
         run = summary(client, backend.experiment_of(client, dataset), sweep, machine.user(), at)
-    client.log_metric(run, metric, score, at, n)
-    old = [tag for tag in client.get_run(run).data.tags if tag.startswith(f"{BEST}.")]
-    for tag in set(old) - {f"{BEST}.{key}" for key in changes}:
+    entries.log_metrics(client, run, entries.points({metric: score}, at, n), [metric])
+    chosen = {f"{BEST}.{key}": value for key, value in changes.items()}
+    old = {tag for tag in client.get_run(run).data.tags if tag.startswith(f"{BEST}.")}
+    for tag in old - names.tags(chosen).keys():
         client.delete_tag(run, tag)
-    tags = {BEST: name, "retrace.sweep.done": str(n)} | {
-        f"{BEST}.{key}": value for key, value in changes.items()
-    }
-    client.log_batch(run, tags=backend.tagged(tags))
+    entries.log_tags(client, run, {BEST: name, "retrace.sweep.done": str(n)} | chosen)
     if figure:
         client.log_artifact(run, str(figure))
     client.set_terminated(run, "FINISHED", at)

@@ -4,23 +4,22 @@ Runs are found by their tags before they are created; all entries have the times
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric
 
 from retrace import event_log, settings
 from retrace.event_log import Event
 from retrace.pipeline import hashing
-from retrace.store import backend, cached_stages, folds, models
+from retrace.store import backend, cached_stages, entries, folds, models, names
 from retrace.store import runs as runs_of
 from retrace.system import processes
 from retrace.system.redaction import redacted
 
-MAX_METRICS, MAX_PARAMS, MAX_TAGS = 1000, 100, 100  # per batch: MLflow's limits
 ANSWER_S = float(backend.ANSWER_S)
 LOCAL_S = 120.0  # for a local database, in case it is busy
 BYTES_PER_S = 1e6  # of the slowest connection to a server
@@ -80,8 +79,8 @@ class Upload:
 
     def _begin(self, client: MlflowClient) -> None:
         runs = runs_of.pair(client, self.start)
-        log_params(client, runs.parent, self.start["params"])
-        log_params(client, runs.child, self.start["own_params"])
+        entries.log_params(client, runs.parent, self.start["params"])
+        entries.log_params(client, runs.child, self.start["own_params"])
         client.set_tag(runs.child, "retrace.inputs", self.start["inputs"])
         _log_datasets(client, runs, self.start)
         self.runs = runs
@@ -89,25 +88,25 @@ class Upload:
     def _log(
         self, client: MlflowClient, runs: runs_of.Pair, event: Event, announce: Announce
     ) -> None:
-        kept = event_log.copies(self.path)
         match event["kind"]:
             case "tags":
-                client.log_batch(runs.child, tags=backend.tagged(event["values"]))
+                entries.log_tags(client, runs.child, event["values"])
             case "headline":
                 self.headline |= {
                     name: {**event, "value": value} for name, value in event["values"].items()
                 }
                 metrics = {name: entry["value"] for name, entry in self.headline.items()}
                 client.set_tag(runs.child, cached_stages.HEADLINE, json.dumps(metrics))
-            case "artifact" if (copy := kept / event["path"]).exists():
+            case "artifact" if (copy := event_log.copy_of(self.path, event["path"])).exists():
                 n_bytes = copy.stat().st_size
                 announce(ANSWER_S + n_bytes / BYTES_PER_S + self._local)
                 with backend.request_timeout(ANSWER_S + n_bytes / STORED_PER_S):
                     for run in runs.targets(event):
-                        client.log_artifact(run, str(copy), _folder(event["path"]))
-            case "model" if (weights := kept / event["weights"]).exists():
+                        _log_artifact(client, run, copy, event["path"])
+            case "model" if (weights := event_log.copy_of(self.path, event["weights"])).exists():
                 announce(LOCAL_S + 3 * weights.stat().st_size / BYTES_PER_S)
-                self._log_model(client, runs, weights, kept / event["card"])
+                config = event_log.copy_of(self.path, event["card"])
+                self._log_model(client, runs, weights, config)
             case "end":
                 announce(4 * ANSWER_S + self._local)
                 self._end(client, runs, event)
@@ -141,8 +140,7 @@ class Upload:
             for path, md5 in (end.get("outs", {}) | end.get("files", {})).items()
         }
         tags |= {"retrace.error": end["error"][:5000]} if "error" in end else {}
-        for batch in _batches(backend.tagged(tags), MAX_TAGS):
-            client.log_batch(runs.child, tags=batch)
+        entries.log_tags(client, runs.child, tags)
         self._log_model_metrics(client, runs, end)
         client.set_terminated(runs.child, end["status"], end["time"])
         with backend.lock():
@@ -164,8 +162,9 @@ class Upload:
             )
             digest = self.start["deps"].get(split)
             dataset = (_dataset_name(self.start, split), digest) if digest else (None, None)
+            (point,) = entries.points({name: entry["value"]}, entry["time"])
             measured.append(
-                Metric(name, entry["value"], entry["time"], 0, model, *dataset, runs.parent)
+                Metric(point.key, point.value, point.timestamp, 0, model, *dataset, runs.parent)
             )
         client.log_batch(runs.parent, metrics=measured)
 
@@ -221,33 +220,29 @@ def is_local() -> bool:
     return not backend.is_served(backend.address())
 
 
-def _folder(path: str) -> str | None:
-    folder = str(Path(path).parent)
-    return None if folder == "." else folder
-
-
-def _batches(values: list[Any], size: int) -> Iterator[list[Any]]:
-    return (values[first : first + size] for first in range(0, len(values), size))
-
-
-def log_params(client: MlflowClient, run: str, values: Mapping[str, Any]) -> None:
-    for batch in _batches([Param(name, str(value)) for name, value in values.items()], MAX_PARAMS):
-        client.log_batch(run, params=batch)
+def _log_artifact(client: MlflowClient, run: str, copy: Path, path: str) -> None:
+    """Log the copy of the file `path`, under a name that MLflow accepts."""
+    target = PurePosixPath(names.encode_path(path))
+    folder = None if str(target.parent) == "." else str(target.parent)
+    if target.name == copy.name:
+        client.log_artifact(run, str(copy), folder)
+        return
+    with TemporaryDirectory() as links:
+        link = Path(links, target.name)
+        link.symlink_to(copy.resolve())
+        client.log_artifact(run, str(link), folder)
 
 
 def _log_metrics(client: MlflowClient, runs: runs_of.Pair, events: list[Event]) -> None:
-    metrics: dict[str, list[Metric]] = {runs.child: [], runs.parent: []}
-    targets = {"metrics": runs.child, "headline": runs.parent}
-    for event in events:
-        run = targets.get(event["kind"])
-        if run:
-            values = event["values"].items()
-            metrics[run] += [
-                Metric(key, value, event["time"], event["step"]) for key, value in values
-            ]
-    for run, logged in metrics.items():
-        for batch in _batches(logged, MAX_METRICS):
-            client.log_batch(run, metrics=batch)
+    for kind, run in (("metrics", runs.child), ("headline", runs.parent)):
+        logged = [event for event in events if event["kind"] == kind]
+        points = [
+            point
+            for event in logged
+            for point in entries.points(event["values"], event["time"], event["step"])
+        ]
+        full = dict.fromkeys(name for event in logged for name in event["values"])
+        entries.log_metrics(client, run, points, full)
 
 
 def _log_datasets(client: MlflowClient, runs: runs_of.Pair, start: Event) -> None:
@@ -264,4 +259,4 @@ def _log_datasets(client: MlflowClient, runs: runs_of.Pair, start: Event) -> Non
 
 
 def _dataset_name(start: Event, path: str) -> str:
-    return f"{start['dataset']} {Path(path).stem}"
+    return names.storable(f"{start['dataset']} {Path(path).stem}", names.MAX_DATASET)
