@@ -25,15 +25,23 @@ def read(path: Path = PARAMS) -> Values:
 def parse(content: bytes, path: Path = PARAMS) -> Values:
     """Parse the content of the file `path`. Raises ParamsError if it is not a table."""
     try:
-        values = YAML(typ="safe").load(content.decode())
-    except (YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise ParamsError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+        values = load(content)
+    except ValueError as error:
+        raise ParamsError(f"{path}: not YAML: {error}") from None
     if not isinstance(values, dict):
         raise ParamsError(f"{path}: should be a table of keys and values")
     for key, value in values.items():
         if problem := _problem(key, value):
             raise ParamsError(f"{path}: {key} {problem}")
     return values
+
+
+def load(content: bytes) -> Any:
+    """Parse YAML. Raises ValueError with a message in one line."""
+    try:
+        return YAML(typ="safe").load(content.decode())
+    except (YAMLError, ValueError, RecursionError) as error:
+        raise ValueError(" ".join(str(error).split())) from None
 
 
 def check(values: Values, changed: Iterable[str] = ()) -> None:
