@@ -1,0 +1,262 @@
+"""Read a table that grows: CSV, TSV or JSON lines, to which a running command adds rows."""
+
+import csv
+import io
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from retrace.pipeline import metrics, overrides
+
+SEPARATED = (".csv", ".tsv")
+JSON_LINES = (".jsonl", ".ndjson", ".json")
+MAX_CHUNK = 1 << 20  # bytes that a call reads; also the longest line
+MAX_ROWS = 10_000  # that are all returned; after them, every second, every fourth, and so on
+MAX_POINTS = 100_000  # the same for a table of many columns
+MAX_COLUMNS = 500
+N_UNDECIDED = 100  # lines of JSON that may precede the first one with a step
+HEAD, TAIL = 256, 64  # bytes by which a rewritten file is recognized
+SECONDS = range(10**9, 10**11)  # a time in this range is in seconds, a later one in milliseconds
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(nan|inf|infinity)", re.IGNORECASE)
+
+MISSING = ("", "NA", "N/A", "null", "None", None)
+
+Record = Mapping[str, Any]
+
+
+class Row(NamedTuple):
+    """A row of a table: its numbers by column, without the step and the time."""
+
+    step: int
+    values: dict[str, float]
+    time: int | None  # in milliseconds since 1970, if the row has one
+
+
+class Stamp(NamedTuple):
+    """What changes whenever a file does."""
+
+    inode: int
+    size: int
+    mtime_ns: int
+
+
+def stamp(path: Path) -> Stamp | None:
+    """Return the stamp of a file; None if there is no such file."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return Stamp(status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+class GrowingTable:
+    """The rows of a file, read as far as its lines are complete.
+
+    `problem` is why a table with a column of steps is not read any further. A table without such a
+    column has no rows, and no problem either.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rewind()
+
+    def rewind(self) -> None:
+        """Read the file from its start again."""
+        self.problem: str | None = None
+        self.is_behind = False  # the file has more than the last call of `read` has read
+        self._stamp: Stamp | None = None
+        self._is_over = False
+        self._position = 0
+        self._head = b""
+        self._tail = b""
+        self._header: list[str] | None = None
+        self._delimiter = ","
+        self._candidates: list[str] = []
+        self._counter: str | None = None
+        self._step: float = -math.inf
+        self._n_rows = 0
+        self._texts: set[str] = set()
+        self._skipped: Row | None = None
+
+    def read(self) -> list[Row]:
+        """Return the rows that were added since the last call, at most those of `MAX_CHUNK`.
+
+        If the file was replaced or truncated, return its rows from the first one on.
+        """
+        now = stamp(self.path)
+        if now == self._stamp and not self.is_behind:
+            return []
+        self.is_behind = False
+        if now is None:
+            return []
+        try:
+            with self.path.open("rb") as file:
+                if self._is_rewritten(file, now):
+                    self.rewind()
+                file.seek(self._position)
+                data = file.read(MAX_CHUNK)
+        except OSError:
+            return []
+        self._stamp = now
+        self.is_behind = len(data) == MAX_CHUNK and not self._is_over
+        if self._is_over:
+            return []
+        rows: list[Row] = []
+        try:
+            rows.extend(self._rows(data))
+        except (ValueError, csv.Error, RecursionError) as error:
+            self._is_over = True
+            self.is_behind = False
+            self.problem = str(error) if self._candidates else None
+        return rows
+
+    def last(self) -> list[Row]:
+        """Return the last row, if it was one of those left out of a long table."""
+        row, self._skipped = self._skipped, None
+        return [row] if row else []
+
+    def _is_rewritten(self, file: BinaryIO, now: Stamp) -> bool:
+        if self._stamp and (now.inode != self._stamp.inode or now.size < self._position):
+            return True
+        if file.read(len(self._head)) != self._head:
+            return True
+        file.seek(self._position - len(self._tail))
+        return file.read(len(self._tail)) != self._tail
+
+    def _rows(self, data: bytes) -> Iterator[Row]:
+        end = _complete(data, quoted=self._is_separated)
+        if not end and len(data) == MAX_CHUNK:
+            raise ValueError(f"row {self._n_rows + 1} is longer than {MAX_CHUNK:,} bytes")
+        text = data[:end].decode("utf-8" if self._position else "utf-8-sig")
+        if self._position < HEAD:
+            self._head += data[: min(end, HEAD - self._position)]
+        self._position += end
+        self._tail = data[max(end - TAIL, 0) : end] or self._tail
+        records = list(self._separated(text) if self._is_separated else self._lines(text))
+        if self._counter is None:
+            self._choose_counter(records)
+        if self._counter is not None:
+            yield from self._counted(records, self._counter)
+        self._n_rows += len(records)
+
+    def _choose_counter(self, records: list[Record]) -> None:
+        """Choose the column of steps: the finest that counts. Raises ValueError if none does."""
+        columns = dict.fromkeys(column for record in records for column in record)
+        self._candidates = metrics.counters(columns)
+        counting = (name for name in self._candidates if _counts(records, name))
+        self._counter = next(counting, None)
+        if self._counter is None and self._candidates:
+            raise ValueError(f"{self._candidates[0]} is no integer, or goes back")
+        is_undecided = not self._is_separated and self._n_rows + len(records) < N_UNDECIDED
+        self._is_over = bool(records and self._counter is None and not is_undecided)
+
+    def _counted(self, records: list[Record], counter: str) -> Iterator[Row]:
+        for index, record in enumerate(records, self._n_rows):
+            cell = record.get(counter)
+            if cell in MISSING:
+                continue
+            step = _step(cell)
+            if step is None or step < self._step:
+                raise ValueError(f"{counter} is {cell} in row {index + 1}, after {self._step}")
+            self._step = step
+            row = Row(step, self._numbers(record, counter), _time(record))
+            size = max(index // MAX_ROWS, index * len(record) // MAX_POINTS)
+            is_left_out = index % (1 << size.bit_length()) != 0
+            self._skipped = row if is_left_out else None
+            if not is_left_out:
+                yield row
+
+    def _numbers(self, record: Record, counter: str) -> dict[str, float]:
+        """Return the numbers of a row; a column that ever has a text is left out from then on."""
+        numbers = {
+            column: _number(cell)
+            for column, cell in record.items()
+            if column and cell not in MISSING and column != counter and not _is_time(column)
+        }
+        self._texts |= {column for column, number in numbers.items() if number is None}
+        return {
+            column: number
+            for column, number in numbers.items()
+            if number is not None and column not in self._texts
+        }
+
+    @property
+    def _is_separated(self) -> bool:
+        return self.path.suffix.lower() in SEPARATED
+
+    def _separated(self, text: str) -> Iterator[Record]:
+        lines = io.StringIO(text, newline="")
+        if self._header is None:
+            first = text.partition("\n")[0]
+            self._delimiter = max("\t,;", key=first.count)
+        for cells in csv.reader(lines, delimiter=self._delimiter):
+            row = [cell.strip() for cell in cells]
+            if self._header is None:
+                self._header = row
+                if len(row) > MAX_COLUMNS:
+                    raise ValueError(f"{len(row)} columns are more than {MAX_COLUMNS}")
+            elif row and row != self._header:  # a resumed command may write the header again
+                yield dict(zip(self._header, row, strict=False))
+
+    def _lines(self, text: str) -> Iterator[Record]:
+        for line in filter(str.strip, text.split("\n")):
+            record = json.loads(line)
+            if not isinstance(record, dict):
+                raise ValueError(f"row {self._n_rows + 1} is no JSON object")
+            yield overrides.flatten(record)
+
+
+def _complete(data: bytes, *, quoted: bool) -> int:
+    """Return the length of the complete lines; a line break between quotes ends none."""
+    end = data.rfind(b"\n") + 1
+    n_quotes = data.count(b'"', 0, end) if quoted else 0
+    while n_quotes % 2:
+        start = data.rfind(b"\n", 0, end - 1) + 1
+        n_quotes -= data.count(b'"', start, end)
+        end = start
+    return end
+
+
+def _counts(records: list[Record], column: str) -> bool:
+    """Return whether a column has integers that do not go back."""
+    cells = [cell for record in records if (cell := record.get(column)) not in MISSING]
+    steps = [step for step in map(_step, cells) if step is not None]
+    is_ascending = all(first <= second for first, second in pairwise(steps))
+    return bool(steps) and len(steps) == len(cells) and is_ascending
+
+
+def _step(cell: object) -> int | None:
+    number = _number(cell)
+    is_step = number is not None and number.is_integer() and abs(number) < 2**53
+    return int(number) if number is not None and is_step else None
+
+
+def _number(cell: object) -> float | None:
+    """Return the number in a cell; None if it is a text."""
+    if isinstance(cell, str):
+        return float(cell) if NUMBER.fullmatch(cell) else None
+    if isinstance(cell, bool) or not isinstance(cell, int | float):
+        return None
+    return metrics.as_float(cell)
+
+
+def _is_time(column: str) -> bool:
+    return column.strip("_").lower() == "timestamp"
+
+
+def _time(record: Record) -> int | None:
+    """Return the time of a row in milliseconds since 1970; None if it has none."""
+    cell = next((cell for column, cell in record.items() if _is_time(column)), None)
+    number = _number(cell)
+    try:
+        if number is None:
+            number = datetime.fromisoformat(str(cell)).timestamp()
+        is_in_seconds = SECONDS.start <= number < SECONDS.stop
+        return int(number * 1000 if is_in_seconds else number) if number >= 0 else None
+    except (ValueError, OverflowError):
+        return None
