@@ -1,5 +1,7 @@
 """Tables that a stage's command writes, followed as metrics while it runs."""
 
+import csv
+import io
 import math
 import subprocess
 import sys
@@ -7,13 +9,17 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from retrace import event_log
 from retrace.event_log import EventLog
 from retrace.tracking import curves, growing_table
 from retrace.tracking.curves import Follower
+from retrace.tracking.growing_table import GrowingTable
 
 Curves = dict[str, list[tuple[int, float]]]
 
@@ -81,6 +87,7 @@ def test_rows_are_logged_once_as_they_come(log: EventLog) -> None:
         ("a.csv", "batch,epoch,loss\n1,1,1\n0,2,3\n", {"batch": [(1, 1), (2, 0)]}),
         ("a.csv", 'step,text,x\n1,"a\nb, c",2\n2,d,3\n', {"x": [(1, 2.0), (2, 3.0)]}),
         ("a.csv", "step,loss\n1,1\nstep,loss\n2,2\n", {"loss": [(1, 1), (2, 2)]}),
+        ("a.csv", 'step,x,size\n1,2,5"\n2,3,6"\n', {"x": [(1, 2.0), (2, 3.0)]}),
         ("a.csv", "time/iterations,r\n1.0,7\n", {"r": [(1, 7.0)]}),
         ("a.jsonl", '{"config": 1}\n\n{"step": 3, "eval": {"f1": 1}}\n', {"eval.f1": [(3, 1.0)]}),
         ("a.json", '{"iteration": 1, "b": true, "s": "1", "x": 2}\n', {"x": [(1, 2.0)]}),
@@ -101,6 +108,31 @@ def test_table(log: EventLog, name: str, text: str, expected: Curves) -> None:
     assert {key: found.get(key) for key in expected} == expected
     assert bool(found) == bool(expected)
     assert tags(log) == {}
+
+
+CELLS = st.integers(-9, 9).map(str) | st.text('a,"\n\r é', max_size=4)
+
+
+@given(st.lists(st.tuples(CELLS, CELLS)), st.lists(st.integers(1, 40)))
+def test_rows_do_not_depend_on_the_polls(rows: list[tuple[str, str]], sizes: list[int]) -> None:
+    text = io.StringIO(newline="")
+    csv.writer(text).writerow(("a,\n", "step", "b"))
+    csv.writer(text).writerows((a, step, b) for step, (a, b) in enumerate(rows))
+    content = text.getvalue().encode()
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "a.csv")
+        path.write_bytes(content)
+        whole = GrowingTable(path)
+        expected = [row.step for row in whole.read()]
+        path.write_bytes(b"")
+        table = GrowingTable(path)
+        found: list[int] = []
+        with path.open("ab", buffering=0) as file:
+            for size in [*sizes, len(content)]:
+                file.write(content[file.tell() : file.tell() + size])
+                found += [row.step for row in table.read()]
+    assert (found, table.problem) == (expected, None)
+    assert found == list(range(len(rows)))
 
 
 def test_numbers_that_are_not_finite(log: EventLog) -> None:

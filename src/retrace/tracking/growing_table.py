@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -22,8 +23,8 @@ MAX_COLUMNS = 500
 N_UNDECIDED = 100  # lines of JSON that may precede the first one with a step
 HEAD, TAIL = 256, 64  # bytes by which a rewritten file is recognized
 SECONDS = range(10**9, 10**11)  # a time in this range is in seconds, a later one in milliseconds
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(nan|inf|infinity)", re.IGNORECASE)
 
+QUOTED = re.compile(rb'(?:^|[\n\t,;])"[^"]*(?:""[^"]*)*(?P<closing>"|\Z)')  # a cell
 MISSING = ("", "NA", "N/A", "null", "None", None)
 
 Record = Mapping[str, Any]
@@ -80,8 +81,8 @@ class GrowingTable:
         self._counter: str | None = None
         self._step: float = -math.inf
         self._n_rows = 0
-        self._texts: set[str] = set()
-        self._skipped: Row | None = None
+        self._no_numbers = {""}  # columns without a name, and those with texts or steps
+        self._skipped: tuple[int, Record] | None = None
 
     def read(self) -> list[Row]:
         """Return the rows that were added since the last call, at most those of `MAX_CHUNK`.
@@ -117,8 +118,9 @@ class GrowingTable:
 
     def last(self) -> list[Row]:
         """Return the last row, if it was one of those left out of a long table."""
-        row, self._skipped = self._skipped, None
-        return [row] if row else []
+        skipped = self._skipped
+        self._skipped = None
+        return [self._row(*skipped)] if skipped else []
 
     def _is_rewritten(self, file: BinaryIO, now: Stamp) -> bool:
         if self._stamp and (now.inode != self._stamp.inode or now.size < self._position):
@@ -150,6 +152,7 @@ class GrowingTable:
         self._candidates = metrics.counters(columns)
         counting = (name for name in self._candidates if _counts(records, name))
         self._counter = next(counting, None)
+        self._no_numbers |= {self._counter or ""}
         if self._counter is None and self._candidates:
             raise ValueError(f"{self._candidates[0]} is no integer, or goes back")
         is_undecided = not self._is_separated and self._n_rows + len(records) < N_UNDECIDED
@@ -164,26 +167,24 @@ class GrowingTable:
             if step is None or step < self._step:
                 raise ValueError(f"{counter} is {cell} in row {index + 1}, after {self._step}")
             self._step = step
-            row = Row(step, self._numbers(record, counter), _time(record))
             size = max(index // MAX_ROWS, index * len(record) // MAX_POINTS)
             is_left_out = index % (1 << size.bit_length()) != 0
-            self._skipped = row if is_left_out else None
+            self._skipped = (step, record) if is_left_out else None
             if not is_left_out:
-                yield row
+                yield self._row(step, record)
 
-    def _numbers(self, record: Record, counter: str) -> dict[str, float]:
+    def _row(self, step: int, record: Record) -> Row:
         """Return the numbers of a row; a column that ever has a text is left out from then on."""
-        numbers = {
-            column: _number(cell)
-            for column, cell in record.items()
-            if column and cell not in MISSING and column != counter and not _is_time(column)
-        }
-        self._texts |= {column for column, number in numbers.items() if number is None}
-        return {
-            column: number
-            for column, number in numbers.items()
-            if number is not None and column not in self._texts
-        }
+        numbers: dict[str, float] = {}
+        for column, cell in record.items():
+            if column in self._no_numbers or cell in MISSING or _is_time(column):
+                continue
+            number = _number(cell)
+            if number is None:
+                self._no_numbers.add(column)
+            else:
+                numbers[column] = number
+        return Row(step, numbers, _time(record))
 
     @property
     def _is_separated(self) -> bool:
@@ -214,11 +215,9 @@ class GrowingTable:
 def _complete(data: bytes, *, quoted: bool) -> int:
     """Return the length of the complete lines; a line break between quotes ends none."""
     end = data.rfind(b"\n") + 1
-    n_quotes = data.count(b'"', 0, end) if quoted else 0
-    while n_quotes % 2:
-        start = data.rfind(b"\n", 0, end - 1) + 1
-        n_quotes -= data.count(b'"', start, end)
-        end = start
+    for match in QUOTED.finditer(data, 0, end) if quoted else ():
+        if not match["closing"]:
+            return data.rfind(b"\n", 0, match.start() + 1) + 1
     return end
 
 
@@ -239,12 +238,16 @@ def _step(cell: object) -> int | None:
 def _number(cell: object) -> float | None:
     """Return the number in a cell; None if it is a text."""
     if isinstance(cell, str):
-        return float(cell) if NUMBER.fullmatch(cell) else None
+        try:
+            return None if "_" in cell else float(cell)
+        except ValueError:
+            return None
     if isinstance(cell, bool) or not isinstance(cell, int | float):
         return None
     return metrics.as_float(cell)
 
 
+@lru_cache(1000)
 def _is_time(column: str) -> bool:
     return column.strip("_").lower() == "timestamp"
 
