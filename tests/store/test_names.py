@@ -185,6 +185,19 @@ def test_stage_of_any_name(store: mlflow.MlflowClient, experiment: str, run: str
     assert store.get_run(run).data.tags["retrace.cached.evaluate:at:x"] == made.info.run_id
 
 
+def test_summary_longer_than_a_tag(store: mlflow.MlflowClient, experiment: str, run: str) -> None:
+    values = {f"{n} {'é' * 90}": n / 7 for n in range(150)} | {"nan": float("inf")}
+    entries.log_tags(store, run, cached_stages.summary_tags(values))
+    found = store.get_run(run)
+    assert "retrace.headline.2" in found.data.tags
+    assert cached_stages.summary(found) == values
+    parent = store.create_run(experiment).info.run_id
+    assert cached_stages.summary(store.get_run(parent)) == {}
+    cached_stages.link(store, parent, {"train": found})
+    linked = store.get_run(parent).data
+    assert {names.decode(key, linked.tags) for key in linked.metrics} == values.keys()
+
+
 @pytest.mark.parametrize(
     ("path", "logged"),
     [

@@ -1,6 +1,5 @@
 """Collect the outputs and metrics of a run, and those of its reproduction, for comparison."""
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -115,7 +114,7 @@ def recorded_facts(
                 client.get_metric_history(run.info.run_id, name), key=lambda point: point.timestamp
             )
             facts[stage, name] = {point.step: point.value for point in history}
-        for name, value in json.loads(run.data.tags.get(cached_stages.HEADLINE, "{}")).items():
+        for name, value in cached_stages.summary(run).items():
             facts.setdefault((stage, name), {})["headline"] = value
             headlines[name] = stage
     if record.is_parent:

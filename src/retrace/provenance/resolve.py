@@ -6,7 +6,6 @@ MLflow also has experiments that were removed from DVC. If it does not answer, i
 """
 
 import difflib
-import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -274,7 +273,7 @@ def _stage_metrics(run: backend.Run | None) -> dict[str, float]:
         return {}
     values = run.data.metrics
     train_metrics = {name: values[name] for name in TRAIN_METRICS if name in values}
-    return json.loads(run.data.tags.get(cached_stages.HEADLINE, "{}")) | train_metrics
+    return cached_stages.summary(run) | train_metrics
 
 
 def _loaded(file: Path) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from itertools import count, takewhile
 
 from mlflow import MlflowClient
 from mlflow.entities import Run
@@ -11,7 +12,9 @@ from retrace.pipeline import identity
 from retrace.store import backend, entries, models, names
 from retrace.store.runs import Pair
 
-HEADLINE = "retrace.headline"  # tag of a child: its summary metrics, which the parent has too
+# Tag of a child: its summary metrics, which the parent has too, as JSON. Long JSON goes on in tags
+# with .2, .3 and so on appended.
+HEADLINE = "retrace.headline"
 FINISHED = "attributes.status = 'FINISHED'"
 
 
@@ -65,12 +68,30 @@ def link(client: MlflowClient, parent: str, cached: Mapping[str, Run]) -> None:
         own = tags.get(names.encode(f"retrace.run.{stage}"))
         if own and client.get_run(own).info.status == "FINISHED":
             continue
-        headline = json.loads(run.data.tags.get(HEADLINE, "{}"))
+        headline = summary(run)
         at = run.info.end_time or run.info.start_time
         entries.log_metrics(client, parent, entries.points(headline, at), headline)
         entries.log_tags(client, parent, {f"retrace.cached.{stage}": run.info.run_id})
         for model in run.outputs.model_outputs if run.outputs else []:
             models.add_output(client, parent, model.model_id)
+
+
+def summary_tags(metrics: Mapping[str, float]) -> dict[str, str]:
+    """Return the tags that keep a child's summary metrics, for `summary`."""
+    text = json.dumps(metrics)
+    parts = [text[start : start + names.MAX_TAG] for start in range(0, len(text), names.MAX_TAG)]
+    return {_part(number): part for number, part in enumerate(parts, 1)}
+
+
+def summary(run: Run) -> dict[str, float]:
+    """Return the summary metrics of a child."""
+    tags = run.data.tags
+    parts = takewhile(lambda part: part is not None, (tags.get(_part(n)) for n in count(1)))
+    return json.loads("".join(filter(None, parts)) or "{}")
+
+
+def _part(number: int) -> str:
+    return HEADLINE if number == 1 else f"{HEADLINE}.{number}"
 
 
 def hashes(run: Run, kind: str) -> dict[str, str]:

@@ -96,7 +96,7 @@ class Upload:
                     name: {**event, "value": value} for name, value in event["values"].items()
                 }
                 metrics = {name: entry["value"] for name, entry in self.headline.items()}
-                client.set_tag(runs.child, cached_stages.HEADLINE, json.dumps(metrics))
+                entries.log_tags(client, runs.child, cached_stages.summary_tags(metrics))
             case "artifact" if (copy := event_log.copy_of(self.path, event["path"])).exists():
                 n_bytes = copy.stat().st_size
                 announce(ANSWER_S + n_bytes / BYTES_PER_S + self._local)
