@@ -16,7 +16,19 @@ from retrace.store import backend, cached_stages, entries, filters, names
 from retrace.store import runs as runs_of
 from retrace.store.upload import Upload
 
-TOKENS = ["a", "é", " ", "x40", "cut-0123456789abcdef", ":at:", *names.WORDS, "..", "\n", "\ud800"]
+TOKENS = [
+    "a",
+    "é",
+    " ",
+    "x40",
+    ":xffffffff:",
+    "cut-0123456789abcdef",
+    ":at:",
+    *names.WORDS,
+    "..",
+    "\n",
+    "\ud800",
+]
 NAMES = (
     st.text(max_size=300)
     | st.text("ab/.:", max_size=8)

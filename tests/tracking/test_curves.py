@@ -162,9 +162,10 @@ def test_time_is_that_of_the_row(log: EventLog, cell: str, expected: int) -> Non
     assert (event["time"], event["values"]) == (expected, {"loss": 2.0})
 
 
-def test_time_without_one_is_that_of_poll(log: EventLog) -> None:
+@pytest.mark.parametrize("cell", ["soon", "", "0.5", "nan", "1700000000123456789", "9999-99-99"])
+def test_time_without_one_is_that_of_poll(log: EventLog, cell: str) -> None:
     follow = follower(log, "a.csv")
-    write("a.csv", "timestamp,step,loss\nsoon,1,2\n")
+    write("a.csv", f"timestamp,step,loss\n{cell},1,2\n")
     before = event_log.now()
     follow.poll()
     (event,) = [event for event in event_log.read(log.path) if event["kind"] == "metrics"]
@@ -220,7 +221,7 @@ def test_rewritten_file_is_read_again(
     assert logged(log) == {"loss": [(1, 1.0), (2, 2.0), *more, (9, 9.0)]}
 
 
-def test_earlier_rows_that_change_are_noticed(log: EventLog) -> None:
+def test_change_of_earlier_rows_is_noticed(log: EventLog) -> None:
     follow = follower(log, "a.csv")
     rows = [f"{step},{step}.00\n" for step in range(1000)]
     write("a.csv", "step,loss\n" + "".join(rows))

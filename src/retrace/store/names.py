@@ -56,7 +56,7 @@ CHARACTERS = {word: character for character, word in WORDS.items()}
 # Slashes and dots that make a path another one: `/a`, `a//b`, `a/`, `a/./b`, `a/../b`, `..a`.
 PATH = r"(?:^|(?<=/))/|/\Z|(?:^|(?<=/))\.(?=\.?(?:/|\Z))|^\.(?=\.)|^\Z"
 REFUSED = re.compile(rf"[^/\w.\- :]|{PATH}")
-WORD = rf"(?:({'|'.join(filter(None, WORDS.values()))})|x([0-9a-f]+))"
+WORD = rf"(?:({'|'.join(filter(None, WORDS.values()))})|x((?:10|[0-9a-f])?[0-9a-f]{{1,4}}))"
 ESCAPED = re.compile(rf":{WORD}:")
 CUT = re.compile(r":cut-([0-9a-f]{16}):\Z")
 

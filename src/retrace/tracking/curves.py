@@ -24,6 +24,7 @@ POLL_S = 3.0
 LAST_S = 10.0  # for what is still unread when the command has ended
 MAX_FILES = 500
 MAX_BEHIND = 16  # tables of which a poll reads as much as it may
+MAX_FOLDERS = 1000
 MAX_ENTRIES = 10_000  # of a folder
 SETTLED_NS = 2 * 10**9  # a folder may change again within one tick of its file system's clock
 DVCLIVE = ("plots", "metrics")  # with a table for each metric: plots/metrics/train/loss.tsv
@@ -182,11 +183,13 @@ class Search:
         """
         tables: dict[Path, None] = {}
         left = deque(self._paths)
-        while left and len(tables) < MAX_FILES:
+        n_folders = 0
+        while left and len(tables) < MAX_FILES and n_folders < MAX_FOLDERS:
             path = left.popleft()
             if path.suffix.lower() in (*SEPARATED, *JSON_LINES):
                 tables[path] = None
             elif listing := self._listing(path, is_thorough=is_thorough):
+                n_folders += 1
                 left += listing.folders
                 tables |= dict.fromkeys(listing.tables)
         return list(islice(tables, MAX_FILES))

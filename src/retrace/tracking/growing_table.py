@@ -22,7 +22,7 @@ MAX_POINTS = 100_000  # the same for a table of many columns
 MAX_COLUMNS = 500
 N_UNDECIDED = 100  # lines of JSON that may precede the first one with a step
 HEAD, TAIL = 256, 64  # bytes by which a rewritten file is recognized
-SECONDS = range(10**9, 10**11)  # a time in this range is in seconds, a later one in milliseconds
+EARLIEST_S, LATEST_S = 1e9, 1e11  # of a time, in seconds since 1970: from 2001 on
 
 QUOTED = re.compile(rb'(?:^|[\n\t,;])"[^"]*(?:""[^"]*)*(?P<closing>"|\Z)')  # a cell
 MISSING = ("", "NA", "N/A", "null", "None", None)
@@ -214,11 +214,13 @@ class GrowingTable:
 
 def _complete(data: bytes, *, quoted: bool) -> int:
     """Return the length of the complete lines; a line break between quotes ends none."""
-    end = data.rfind(b"\n") + 1
-    for match in QUOTED.finditer(data, 0, end) if quoted else ():
+    end = start = 0  # of the complete lines, and of what follows the last cell in quotes
+    for match in QUOTED.finditer(data) if quoted else ():
+        end = max(end, data.rfind(b"\n", start, match.start() + 1) + 1)
         if not match["closing"]:
-            return data.rfind(b"\n", 0, match.start() + 1) + 1
-    return end
+            return end
+        start = match.end()
+    return max(end, data.rfind(b"\n", start) + 1)
 
 
 def _counts(records: list[Record], column: str) -> bool:
@@ -259,7 +261,8 @@ def _time(record: Record) -> int | None:
     try:
         if number is None:
             number = datetime.fromisoformat(str(cell)).timestamp()
-        is_in_seconds = SECONDS.start <= number < SECONDS.stop
-        return int(number * 1000 if is_in_seconds else number) if number >= 0 else None
     except (ValueError, OverflowError):
         return None
+    in_ms = (number * 1000, number)  # a number is in seconds, or else in milliseconds
+    times = (int(ms) for ms in in_ms if 1000 * EARLIEST_S <= ms < 1000 * LATEST_S)
+    return next(times, None)
