@@ -17,8 +17,8 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from pathlib import Path, PurePath
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple, Self
 
 from retrace.errors import DataError
 from retrace.system import files, processes
@@ -57,6 +57,17 @@ class EventLog:
                 f"{folder}: {reason}; free some disk space or make the folder writable"
             ) from None
 
+    @classmethod
+    def reopen(cls, path: Path) -> Self:
+        """Return the event log at `path`, to append to it from another process of its stage."""
+        log = cls.__new__(cls)
+        log.id = path.stem
+        log.path = path
+        log.header = read(path)[0]
+        log._full = False
+        log._file = os.open(path, os.O_WRONLY | os.O_APPEND)
+        return log
+
     def metrics(self, values: Mapping[str, float], step: int = 0, at: int | None = None) -> None:
         """Log metrics of a step, now or `at` a time in milliseconds since 1970."""
         event: Event = {"step": step, "values": dict(values)}
@@ -93,6 +104,10 @@ class EventLog:
         for path in (weights, config):
             self._copy(path, partial(shutil.copyfile, path))
         self._write("model", {"weights": str(weights), "card": str(config)})
+
+    def command(self, line: str, exit_code: int) -> None:
+        """Log that a command of a stage with several has ended."""
+        self._write("command", redacted_all({"line": line, "exit_code": exit_code}))
 
     def end(self, status: str, **more: Any) -> None:
         """Close the event log with an MLflow status: FINISHED, FAILED or KILLED."""

@@ -20,6 +20,9 @@ from retrace.pipeline import git, graph, hashing, identity, integrity, overrides
 from retrace.system import files, machine, processes
 from retrace.tracking import uploader_client
 
+EVENT_LOG = (
+    "RETRACE_EVENT_LOG"  # in the environment of a wrapped command: the path of its event log
+)
 ENDS_S = 30.0  # for another process of the same stage to end, for example after its DVC was killed
 
 
@@ -29,21 +32,21 @@ def stage(name: str) -> Iterator[EventLog]:
 
     MLflow shows it as a run whose status says how the stage ended. Raises DataError, before there
     is a run, if an input does not match dvc.lock, or if another process runs this stage here.
+    Below `retrace dvc` or `retrace run`, it is their event log, and they end it.
     """
-    values = params_file.read()
-    stages = graph.stages(values)
-    with _locked(name):
-        log = EventLog(event_log.folder(), **_header(name, stages, values))
-        has_successor = _has_successor(name, stages)
+    above = current(name)
+    if above:
+        yield above
+        return
+    with locked(name):
+        log = opened(name)
+        has_successor = has_later_stage(name)
         uploader = uploader_client.Uploader(log.path, has_successor=has_successor)
         is_finished = False
         try:
-            changes = git.uncommitted_patch()
-            if changes:
-                log.attach("code.patch", changes)
+            attach_changes(log)
             yield log
-            outs = stages[name].outs
-            log.end("FINISHED", outs=_hashes(outs), files=_hashes(_files_in(outs)))
+            log.end("FINISHED", **outputs(name))
             is_finished = True
         except (KeyboardInterrupt, Terminated):
             log.end("KILLED")
@@ -58,16 +61,49 @@ def stage(name: str) -> Iterator[EventLog]:
                 uploader.wait()
 
 
-def _has_successor(name: str, stages: Mapping[str, graph.Stage]) -> bool:
+def current(name: str) -> EventLog | None:
+    """Return the event log that `retrace dvc` or `retrace run` keeps of this very stage, if any.
+
+    A stage of another DVC, which the command of a stage starts, is not this stage.
+    """
+    path = os.environ.get(EVENT_LOG)
+    if not path or not Path(path).exists():
+        return None
+    log = EventLog.reopen(Path(path))
+    is_ours = log.header["stage"] == name and log.header["process"] == processes.dvc_above()
+    return log if is_ours else None
+
+
+def opened(name: str, **more: Any) -> EventLog:
+    """Begin the event log of a stage. `more` goes into its first line."""
+    values = params_file.read()
+    return EventLog(event_log.folder(), **_header(name, graph.stages(values), values), **more)
+
+
+def attach_changes(log: EventLog) -> None:
+    """Log how code and parameters differ from the last commit."""
+    changes = git.uncommitted_patch()
+    if changes:
+        log.attach("code.patch", changes)
+
+
+def outputs(name: str) -> dict[str, Any]:
+    """Return the hashes of what a finished stage has made, for the end of its event log."""
+    outs = graph.stages(params_file.read())[name].outs
+    return {"outs": _hashes(outs), "files": _hashes(_files_in(outs))}
+
+
+def has_later_stage(name: str) -> bool:
     """Return whether DVC will run a later stage in this folder.
 
     False in a temporary copy, which DVC deletes.
     """
-    return "DVC_STAGE" in os.environ and name != list(stages)[-1] and Path.cwd() == files.root()
+    is_last = name == graph.names()[-1]
+    return "DVC_STAGE" in os.environ and not is_last and Path.cwd() == files.root()
 
 
 @contextmanager
-def _locked(name: str) -> Iterator[None]:
+def locked(name: str) -> Iterator[None]:
     """Lock the stage in this folder, because two processes would write the same files.
 
     Raises DataError if another process has the lock and does not end soon.

@@ -1,8 +1,9 @@
 """The background uploader's program: mirror the event log of a running stage to MLflow.
 
-    python -m retrace.tracking.uploader EVENT_LOG [--dvc IDENTITY] [--has-successor]
+    python -m retrace.tracking.uploader EVENT_LOG [--dvc IDENTITY] [--has-successor] ...
 
-A byte on stdin, or its end, says that the stage is over. From then on, a stage that waits reads
+A byte on stdin, or its end, says that the stage is over; of a stage that is continued by other
+processes, the end of its event log says so. From then on, a stage that waits reads
 JSON lines from stdout: `within`, the seconds that the next step may take; `lacking`, why data is
 missing in MLflow; and `done`.
 
@@ -35,9 +36,10 @@ NEXT_S = 60.0  # for DVC to start the next stage
 class Link:
     """The pipes to the stage."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, has_input: bool = True) -> None:
         self.over = Flag()
-        Thread(target=self._read, daemon=True).start()
+        if has_input:
+            Thread(target=self._read, daemon=True).start()
 
     def is_over(self, timeout_s: float = 0.0) -> bool:
         """Wait for the end of the stage, at most `timeout_s`; return whether it is over."""
@@ -73,7 +75,10 @@ def mirror(path: Path, link: Link) -> None:
         if not locked:  # another uploader found the stage over and was faster
             return
         log = upload.Upload(path)
-        meter = system_metrics.Meter(event_log.read(path)[0]["process"]["pid"])
+        start = event_log.read(path)[0]
+        meter = system_metrics.Meter(
+            start["process"]["pid"], is_wrapped=start.get("is_wrapped", False)
+        )
         error: Exception | None = None
         has_waited = False
         pause_s = FIRST_S
@@ -161,6 +166,18 @@ def watch(stage: processes.Identity, dvc: processes.Identity | None, over: Flag)
     over.set()
 
 
+def watch_end(path: Path, over: Flag) -> None:
+    """Set `over` when the event log at `path` has an end, which another process writes."""
+    position = 0
+    with suppress(FileNotFoundError):  # it has been uploaded
+        while not over.is_set():
+            events, position = event_log.read_from(path, position)
+            if event_log.end_of(events):
+                break
+            time.sleep(WATCH_S)
+    over.set()
+
+
 def _one_line(error: Exception | None) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
 
@@ -202,8 +219,11 @@ def main() -> None:
     parser.add_argument("event_log", type=Path)
     parser.add_argument("--dvc", type=processes.from_line)
     parser.add_argument("--has-successor", action="store_true")
+    parser.add_argument("--is-continued", action="store_true")
     args = parser.parse_args()
-    link = Link()
+    link = Link(has_input=not args.is_continued)
+    if args.is_continued:
+        Thread(target=watch_end, args=(args.event_log, link.over), daemon=True).start()
     try:
         run(args.event_log, args.dvc, link, has_successor=args.has_successor)
     except Exception as error:

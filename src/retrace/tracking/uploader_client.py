@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from retrace.errors import IMPATIENT_S
-from retrace.system import processes
+from retrace.system import isolated, processes
 from retrace.system.redaction import redacted
 
 BEGIN_S = 60.0  # for its first answer: it may still be importing MLflow, on a busy machine
@@ -26,15 +26,17 @@ BEGIN_S = 60.0  # for its first answer: it may still be importing MLflow, on a b
 class Uploader:
     """The background uploader of the event log at `path`.
 
-    It runs in its own session, so that Ctrl-C does not end it.
+    It runs in its own session, so that Ctrl-C does not end it. With `is_continued`, this process
+    is only the first of the stage; the uploader goes on until the event log has an end.
     """
 
-    def __init__(self, path: Path, *, has_successor: bool) -> None:
+    def __init__(self, path: Path, *, has_successor: bool, is_continued: bool = False) -> None:
         dvc = processes.dvc_above()
         words = [str(path), *([f"--dvc={processes.to_line(dvc)}"] if dvc else [])]
         words += ["--has-successor"] if has_successor else []
+        words += ["--is-continued"] if is_continued else []
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "retrace.tracking.uploader", *words],
+            [*isolated.python("retrace.tracking.uploader"), *words],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
