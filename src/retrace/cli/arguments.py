@@ -4,6 +4,7 @@ import difflib
 import sys
 import textwrap
 from argparse import (
+    REMAINDER,
     Action,
     ArgumentError,
     ArgumentParser,
@@ -44,6 +45,8 @@ class Command(Protocol):
 
     def run(self, args: Namespace) -> int | None:
         """Run the command in the repository's root and return its exit code; None means 0.
+
+        The commands of `main.IN_PLACE` run in the folder in which they were typed.
 
         `args.here` is the folder in which the user typed it.
         """
@@ -115,6 +118,16 @@ def _add(subparsers: Any, name: str, command: Command) -> None:
 def add_json(parser: _ActionsContainer) -> None:
     """Add --json, with which a command prints one JSON document instead of text."""
     parser.add_argument("--json", action="store_true", help=JSON)
+
+
+def add_words(parser: ArgumentParser, metavar: str, text: str) -> None:
+    """Add all words up to the end of the line, options too, for another program."""
+    parser.add_argument("words", nargs=REMAINDER, metavar=metavar, help=text)
+
+
+def words(args: Namespace) -> list[str]:
+    """Return the words of `add_words`, without the -- before them."""
+    return args.words[1:] if args.words[:1] == ["--"] else args.words
 
 
 def short(summary: str) -> str:

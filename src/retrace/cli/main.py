@@ -22,9 +22,10 @@ from retrace.errors import ParamsError
 
 # Modules of retrace.cli; in the help, each group lists its commands in this order.
 BUILT_IN = (
-    *("sweep", "ui", "compare", "leaderboard", "promote", "share"),
+    *("dvc", "run", "sweep", "ui", "compare", "leaderboard", "promote", "share"),
     *("trace", "verify", "doctor", "sync", "reconcile", "clean"),
 )
+IN_PLACE = ("dvc", "run")  # commands that stay in the folder in which they were typed
 
 
 def main() -> None:
@@ -41,9 +42,11 @@ def main() -> None:
 
 
 def _call() -> None:
-    commands = _commands(sys.argv[1:])
+    words = sys.argv[1:]
+    commands = _commands(words)
     parser = arguments.parser(commands)
-    args = parser.parse_args()
+    # What follows `dvc` is for DVC, options too.
+    args = parser.parse_args(["dvc", "--", *words[1:]] if words[:1] == ["dvc"] else words)
     if args.version:
         print(f"retrace {metadata.version('retrace')}")
     elif args.print_completion:
@@ -52,7 +55,8 @@ def _call() -> None:
         parser.print_help()
     else:
         args.here = Path.cwd()
-        os.chdir(_root())
+        if args.command not in IN_PLACE:
+            os.chdir(_root())
         code = commands[args.command].run(args)
         if code:
             sys.exit(code)

@@ -158,6 +158,30 @@ def experiments() -> list[ExperimentRef]:
     ]
 
 
+def exclude(folder: Path, *patterns: str) -> None:
+    """Let git ignore what matches the patterns in `folder`, by the clone's own `info/exclude`.
+
+    Nothing is written for a pattern that git ignores already, nor outside a git repository.
+    """
+    located = _run(("rev-parse", "--show-prefix", "--git-path", "info/exclude"), folder, None)
+    if located.returncode:
+        return
+    prefix, path = os.fsdecode(located.stdout).split("\n")[:2]
+    examples = {pattern.replace("*", "").replace("/", "/x"): pattern for pattern in patterns}
+    ignored = _run(("check-ignore", "--", *examples), folder, None).stdout.decode()
+    for example in ignored.splitlines():
+        del examples[example]
+    if examples:
+        file = folder / path
+        before = file.read_bytes() if file.exists() else b""
+        start = "/" + re.sub(r"[\\*?\[\]]", r"\\\g<0>", prefix)
+        lines = "".join(f"{start}{pattern}\n" for pattern in examples.values())
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("ab") as text:
+            text.write(b"\n" * (before != b"" and not before.endswith(b"\n")))
+            text.write(os.fsencode(lines))
+
+
 def init_sharing(folder: Path, origin: Path, env: Mapping[str, str] | None = None) -> None:
     """Make `folder` a repository without commits that has all objects of the repository `origin`.
 
