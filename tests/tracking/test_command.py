@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -44,12 +45,12 @@ class Wrapped:
     def words(self, *words: str) -> list[str]:
         return [sys.executable, "-c", WRAPPER, str(self.file), *words]
 
-    def start(self, *words: str, **options: object) -> "subprocess.Popen[bytes]":
+    def start(self, *words: str, **options: Any) -> "subprocess.Popen[Any]":
         pipe = subprocess.PIPE
-        kinds = {"stdin": pipe, "stdout": pipe, "stderr": pipe, "env": self.env} | options
-        return subprocess.Popen(self.words(*words), **kinds)  # pyright: ignore[reportCallIssue, reportArgumentType]
+        kinds: dict[str, Any] = {"stdin": pipe, "stdout": pipe, "stderr": pipe} | options
+        return subprocess.Popen(self.words(*words), env=self.env, **kinds)
 
-    def run(self, *words: str, **options: object) -> tuple[int, bytes, bytes]:
+    def run(self, *words: str, **options: Any) -> tuple[int, bytes, bytes]:
         with self.start(*words, **options) as process:
             out, err = process.communicate(timeout=60)
         return process.returncode, out, err
@@ -198,7 +199,7 @@ def test_terminal_stays_one(wrapped: Wrapped, on_terminal: tuple[str, ...]) -> N
     shown = []
     for words in ([sys.executable, "-c", TERMINAL], wrapped.words(sys.executable, "-c", TERMINAL)):
         with terminal() as (screen, program):
-            kinds = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+            kinds: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
             kinds |= dict.fromkeys(on_terminal, program)
             with subprocess.Popen(
                 words, env=wrapped.env, stdin=subprocess.DEVNULL, **kinds
