@@ -105,9 +105,9 @@ class EventLog:
             self._copy(path, partial(shutil.copyfile, path))
         self._write("model", {"weights": str(weights), "card": str(config)})
 
-    def command(self, line: str, exit_code: int) -> None:
-        """Log that a command of a stage with several has ended."""
-        self._write("command", redacted_all({"line": line, "exit_code": exit_code}))
+    def command(self, line: str) -> None:
+        """Log that a command of a stage has ended well, and that another one follows."""
+        self._write("command", redacted_all({"line": line}))
 
     def end(self, status: str, **more: Any) -> None:
         """Close the event log with an MLflow status: FINISHED, FAILED or KILLED."""

@@ -46,6 +46,11 @@ class Attempt:
             self._uploader = self._started() if self.is_last else None
             self._lock = stack.pop_all()
 
+    @property
+    def variables(self) -> dict[str, str]:
+        """The environment by which `retrace.stage` in the command finds the event log."""
+        return {stage.EVENT_LOG: str(self.log.path)}
+
     def end(self, outcome: Outcome) -> None:
         """Log how the command ended; end the attempt if it failed, or if it was the last one."""
         with self._lock:
@@ -53,7 +58,7 @@ class Attempt:
             self._attach("logs/stderr.txt", outcome.stderr)
             is_finished = outcome.exit_code == 0
             if is_finished and not self.is_last:
-                self.log.command(self.line, 0)
+                self.log.command(self.line)
                 return
             if is_finished:
                 self.log.end("FINISHED", **stage.outputs(self.name))

@@ -85,7 +85,7 @@ def track(
     attempt: Attempt | None = None
     with _warning(stage):
         attempt = _begin(stage, line, dvc, only)
-        env = {**env, "RETRACE_EVENT_LOG": str(attempt.log.path)}
+        env = {**env, **attempt.variables}
     try:
         outcome = command.run(words, env, dvc)
     except OSError as error:

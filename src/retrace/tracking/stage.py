@@ -9,7 +9,7 @@ data is still missing then, it prints one line, and `retrace sync` uploads the d
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,7 @@ from retrace.pipeline import git, graph, hashing, identity, integrity, overrides
 from retrace.system import files, machine, processes
 from retrace.tracking import uploader_client
 
-EVENT_LOG = (
-    "RETRACE_EVENT_LOG"  # in the environment of a wrapped command: the path of its event log
-)
+EVENT_LOG = "RETRACE_EVENT_LOG"  # in the environment of a wrapped command: its event log's path
 ENDS_S = 30.0  # for another process of the same stage to end, for example after its DVC was killed
 
 
@@ -67,11 +65,12 @@ def current(name: str) -> EventLog | None:
     A stage of another DVC, which the command of a stage starts, is not this stage.
     """
     path = os.environ.get(EVENT_LOG)
-    if not path or not Path(path).exists():
-        return None
-    log = EventLog.reopen(Path(path))
-    is_ours = log.header["stage"] == name and log.header["process"] == processes.dvc_above()
-    return log if is_ours else None
+    if path:
+        with suppress(FileNotFoundError):  # ended, and uploaded: this process outlives its stage
+            log = EventLog.reopen(Path(path))
+            if (log.header["stage"], log.header["process"]) == (name, processes.dvc_above()):
+                return log
+    return None
 
 
 def opened(name: str, **more: Any) -> EventLog:
