@@ -17,7 +17,7 @@ class EventLog:
         self.header = {
             "inputs": "",
             "machine": "",
-            "dataset": "",
+            "mlflow_experiment": "",
             "experiment": {},
             "deps": defaultdict(str),
         }

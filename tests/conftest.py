@@ -45,7 +45,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def enter(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Copy params.yaml and dvc.yaml to a folder and enter it, without DVC's and our variables."""
-    for name in (paths.PARAMS, paths.GRAPH):
+    for name in (paths.PARAMS, paths.GRAPH, "pyproject.toml"):
         shutil.copy(ROOT / name, folder)
     for name in [name for name in os.environ if name.startswith(("DVC_", "MLFLOW_", "RETRACE_"))]:
         monkeypatch.delenv(name)

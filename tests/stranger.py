@@ -12,7 +12,7 @@ from retrace import event_log
 from retrace.event_log import Event
 from retrace.system import isolated
 
-PARAMS = "dataset: x\nfolds: 1\nfold: 0\n"
+PARAMS = "lr: 0.1\n"
 JOURNAL = ".retrace/journal"
 
 

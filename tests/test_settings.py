@@ -1,10 +1,51 @@
-"""The engine's file names: equal to the lab's, which the engine cannot import."""
+"""The settings of a repository."""
 
-from lab import paths
+from pathlib import Path
+
+import pytest
+from repository import ROOT
+
 from retrace import settings
+from retrace.errors import ParamsError
+from retrace.settings import Groups, Metrics, Settings
 
 
-def test_files_are_those_of_the_lab() -> None:
-    named = {name: value for name, value in vars(settings).items() if name.isupper()}
-    lab = {**vars(paths), "DVC_YAML": paths.GRAPH}
-    assert named == {name: lab.get(name) for name in named}
+def test_none_is_needed(tmp_path: Path) -> None:
+    assert settings.load(tmp_path) == Settings()
+    (tmp_path / "pyproject.toml").write_text("[project]\nname = 'x'\n")
+    assert settings.load(tmp_path) == Settings()
+
+
+def test_lab_has_folds() -> None:
+    assert settings.load(ROOT) == Settings(
+        "${dataset}", Metrics("test_accuracy"), Groups(over="fold", of="folds")
+    )
+
+
+def test_retrace_toml_comes_first(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text("[tool.retrace]\nexperiment = 'b'\n")
+    assert settings.load(tmp_path).experiment == "b"
+    (tmp_path / "retrace.toml").write_text("experiment = 'a'\n")
+    assert settings.load(tmp_path).experiment == "a"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("experiment = 1", "retrace.toml: experiment is 1; should be text"),
+        (
+            "experimnt = 'a'",
+            "retrace.toml: experimnt is unknown; should be one of experiment, metrics, groups",
+        ),
+        ("groups = 'fold'", "retrace.toml: groups is 'fold'; should be a table"),
+        ("groups = {over = 'fold'}", "retrace.toml: groups.of is missing"),
+        ("groups = {over = 1, of = 'n'}", "retrace.toml: groups.over is 1; should be text"),
+        ("a =", "retrace.toml: not TOML: "),
+    ],
+)
+def test_mistake_is_one_line(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "retrace.toml").write_text(text)
+    with pytest.raises(ParamsError) as refused:
+        settings.load(tmp_path)
+    assert str(refused.value).startswith(message)
+    assert "\n" not in str(refused.value)

@@ -17,7 +17,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, NamedTuple, Self
 
 from retrace.errors import DataError
@@ -35,7 +35,8 @@ class EventLog:
     """
 
     def __init__(self, folder: Path, **header: Any) -> None:
-        self.id = f"{time.strftime('%Y%m%dT%H%M%S')}-{header['stage']}-{uuid.uuid4().hex[:8]}"
+        stage = files.file_name(header["stage"])
+        self.id = f"{time.strftime('%Y%m%dT%H%M%S')}-{stage}-{uuid.uuid4().hex[:8]}"
         self.path = folder / f"{self.id}.jsonl"
         self.header = header
         self._full = False
@@ -81,9 +82,12 @@ class EventLog:
         """Log facts about the run that are neither parameters nor metrics."""
         self._write("tags", redacted_all({"values": tags}))
 
-    def artifact(self, path: Path, *, summary: bool = False) -> None:
-        """Log a file that the stage made; with `summary=True` the parent run shows it too."""
-        self._copy(path, partial(shutil.copyfile, path))
+    def artifact(self, path: Path, *, summary: bool = False, root: Path = Path()) -> None:
+        """Log a file that the stage made; with `summary=True` the parent run shows it too.
+
+        `path` is relative to `root`, by default the working directory.
+        """
+        self._copy(path, partial(shutil.copyfile, root / path))
         self._write("artifact", {"path": str(path), "headline": summary})
 
     def attach(self, name: str, content: bytes) -> None:
@@ -119,6 +123,10 @@ class EventLog:
         """Make all events so far durable."""
         if not self._full:
             os.fsync(self._file)
+
+    def has_summary(self) -> bool:
+        """Return whether summary metrics were logged, also by another process."""
+        return any(event["kind"] == "headline" for event in read(self.path))
 
     def _copy(self, path: Path, write: Callable[[Path], object]) -> None:
         copy = copy_of(self.path, path)

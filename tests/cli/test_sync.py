@@ -83,14 +83,19 @@ def run(*stages: str) -> None:
                 record.summary({HEADLINES[name]: values["lr"] * len(name)})
 
 
+def hashed(path: str) -> dict[str, str]:
+    return {"path": path, "hash": "md5", "md5": hashing.md5(Path(path))}
+
+
 def lock() -> None:
     """Write dvc.lock as DVC does."""
     values = params_file.read()
     stages = {
         name: {
-            "deps": [{"path": dep, "md5": hashing.md5(Path(dep))} for dep in stage.deps],
+            "cmd": graph.declared()[name]["cmd"],
+            "deps": [hashed(dep) for dep in stage.deps],
             "params": {"params.yaml": params.chosen(values, params.STAGES[name])},
-            "outs": [{"path": out, "md5": hashing.md5(Path(out))} for out in stage.outs],
+            "outs": [hashed(out) for out in stage.outs],
         }
         for name, stage in graph.stages(values).items()
     }
@@ -200,13 +205,13 @@ def test_uncommitted_code_is_kept_as_a_patch(
     git("config", "diff.noprefix", "true")
     git("config", "color.ui", "always")
     file = Path("src/lab/training/loop.py")
-    new = Path("src/retrace/new.py")
+    new = Path("src/lab/training/new.py")
     file.write_bytes(b"# caf\xe9\r\n" + file.read_bytes())
     new.write_bytes(b"# new\r\n")
     with stage.stage("download") as record:
         pass
     assert (
-        git("status", "--porcelain").splitlines()[-1] == "?? src/retrace/new.py"
+        git("status", "--porcelain").splitlines()[-1] == "?? src/lab/training/new.py"
     )  # the index is as it was
     (run,) = mlflow.MlflowClient("sqlite:///mlflow.db").search_runs(
         ["1"], f"tags.`retrace.journal` = '{record.id}'"
@@ -227,8 +232,9 @@ def experiment(store: mlflow.MlflowClient) -> str:
     run(*STAGES)
     lock()
     baseline = commit("locked")
-    file = Path("src/retrace/cli/main.py")  # no stage depends on it: all comes from the cache
+    file = Path("stages/download.py")
     file.write_text("# another comment\n" + file.read_text())
+    lock()
     rev = commit("experiment")
     git("update-ref", f"refs/exps/{baseline[:2]}/{baseline[2:]}/tamed-zigs", rev)
     git("reset", "--quiet", "--hard", baseline)

@@ -94,7 +94,9 @@ def lock(outs: Mapping[str, Mapping[Path, str]]) -> None:
     listed = {
         stage: {
             "cmd": "x",
-            "outs": [{"path": str(path), "md5": md5} for path, md5 in of_stage.items()],
+            "outs": [
+                {"path": str(path), "hash": "md5", "md5": md5} for path, md5 in of_stage.items()
+            ],
         }
         for stage, of_stage in outs.items()
     }
@@ -275,7 +277,7 @@ def test_workspace_experiment_is_named(
     ran("train")
     own = runs_of(store, "")[1]
     lock({"train": {paths.WEIGHTS: hashing.md5(paths.WEIGHTS)}})
-    here = snapshot.Snapshot({}, {}, own.data.tags["retrace.key"], graph.locked(), {})
+    here = snapshot.Snapshot({}, own.data.tags["retrace.key"], {}, {}, {}, ())
     monkeypatch.setattr("retrace.pipeline.snapshot.read", lambda _: here)
     last = trace(paths.WEIGHTS, capsys).splitlines()[-1]
     assert last.startswith("└── in the workspace ")

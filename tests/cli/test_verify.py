@@ -18,7 +18,9 @@ from repository import Clone
 from lab import paths
 from retrace.cli import verify
 from retrace.errors import RetraceError
-from retrace.pipeline import graph, hashing, identity, params_file
+from retrace.pipeline import hashing
+from retrace.pipeline.definition import Out, Pipeline, Stage
+from retrace.pipeline.workspace import Workspace
 from retrace.provenance import diff, record, reproduce, restore
 from retrace.provenance.diff import Fact, OutputDiff
 
@@ -181,6 +183,7 @@ def test_password_is_redacted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 WEIGHTS = "models/model.safetensors"
+IMAGES = str(paths.IMAGES)
 
 
 def recorded_experiment(client: mlflow.MlflowClient) -> tuple[str, str]:
@@ -211,20 +214,21 @@ def recorded_experiment(client: mlflow.MlflowClient) -> tuple[str, str]:
 
 def test_facts_of_own_and_other_stages(client: mlflow.MlflowClient, folder: Path) -> None:
     parent, evaluate = recorded_experiment(client)
-    makers = {WEIGHTS: "train"}
-    assert record.recorded_facts(client, record.find_record(parent), makers) == {
+    pipeline = Pipeline(
+        {
+            "train": Stage("train", (), outs=(Out(WEIGHTS),)),
+            "evaluate": Stage("evaluate", (), deps=(WEIGHTS, "src"), outs=(Out("gone"),)),
+        }
+    )
+    assert record.recorded_facts(client, record.find_record(parent), pipeline) == {
         ("train", WEIGHTS): "made",
         ("train", "val_loss"): {1: 0.1, 2: 0.3},
         ("evaluate", "test_loss"): {"headline": 1.5, "experiment": 1.25},
     }
     alone = record.find_record(evaluate[:8])
-    assert record.recorded_facts(client, alone, makers) == {
+    assert record.recorded_facts(client, alone, pipeline) == {
         ("train", WEIGHTS): "read",
         ("evaluate", "test_loss"): {"headline": 1.5},
-    }
-    stages = {
-        "train": graph.Stage((), (WEIGHTS,), ()),
-        "evaluate": graph.Stage((WEIGHTS, "src"), ("gone",), ()),
     }
     (folder / WEIGHTS).parent.mkdir()
     (folder / WEIGHTS).write_bytes(b"")
@@ -232,7 +236,7 @@ def test_facts_of_own_and_other_stages(client: mlflow.MlflowClient, folder: Path
         {"kind": "metrics", "step": 0, "values": {"test_loss": 1.5, "train_s": 2.0}},
         {"kind": "headline", "values": {"test_loss": 1.5}},
     ]
-    assert record.reproduced_facts(alone, stages, {"evaluate": events}, folder) == {
+    assert record.reproduced_facts(alone, pipeline, {"evaluate": events}, folder) == {
         ("train", WEIGHTS): "d41d8cd98f00b204e9800998ecf8427e",
         ("evaluate", "test_loss"): {0: 1.5, "headline": 1.5},
     }
@@ -285,8 +289,7 @@ def commit(message: str) -> str:
 
 
 def test_code_comes_from_any_matching_commit(client: mlflow.MlflowClient) -> None:
-    values = params_file.read()
-    parent = recorded(client, retrace__key=identity.key(values))
+    parent = recorded(client, retrace__key=Workspace(Path()).key())
     gone = recorded(
         client,
         retrace__stage="train",
@@ -295,7 +298,8 @@ def test_code_comes_from_any_matching_commit(client: mlflow.MlflowClient) -> Non
     )
     client.set_tag(parent, "retrace.run.train", gone)
     ran = commit("what it ran")
-    paths.GRAPH.write_text(f"{paths.GRAPH.read_text()}# another\n")
+    graph = paths.GRAPH.read_text()
+    paths.GRAPH.write_text(graph.replace("src python stages/train.py", "src python -O train.py"))
     other = commit("another graph")
     with reproduce.temporary_repository() as tree:
         client.set_tag(parent, "dvc.exp_rev", other)
@@ -309,7 +313,7 @@ def test_code_comes_from_any_matching_commit(client: mlflow.MlflowClient) -> Non
             restore.restore(client, record.find_record(parent), tree)
         client.set_tag(parent, "dvc.exp_rev", ran)
         assert restore.restore(client, record.find_record(parent), tree) == reproduce.Origin(ran)
-        assert "# another" not in (tree / paths.GRAPH).read_text()
+        assert "-O train.py" not in (tree / paths.GRAPH).read_text()
     assert not tree.exists()
 
 
@@ -322,14 +326,14 @@ def test_images_are_restored_by_md5() -> None:
     (paths.IMAGES / "cat.png").write_bytes(b"cat")
     with reproduce.temporary_repository() as tree:
         reproduce.check_out_origin(tree, reproduce.Origin(rev))
-        reproduce.restore_images(tree, committed)
+        reproduce.restore_data(tree, IMAGES, committed)
         assert hashing.md5(tree / paths.IMAGES) == committed
-        reproduce.restore_images(tree, hashing.md5(paths.IMAGES))
+        reproduce.restore_data(tree, IMAGES, hashing.md5(paths.IMAGES))
         assert (tree / paths.IMAGES / "cat.png").read_bytes() == b"cat"
         with pytest.raises(
             RetraceError, match="data/images has changed since the run, which read MD5 0000"
         ):
-            reproduce.restore_images(tree, "0" * 32)
+            reproduce.restore_data(tree, IMAGES, "0" * 32)
 
 
 @pytest.mark.usefixtures("folder")

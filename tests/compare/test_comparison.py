@@ -203,9 +203,12 @@ def test_workspace_ignores_stale_outputs(folder: Path) -> None:
     }
     lock = {
         name: {
-            "deps": [{"path": dep, "md5": md5.get(dep, "code")} for dep in stage.deps],
+            "cmd": graph.declared()[name]["cmd"],
+            "deps": [
+                {"path": dep, "hash": "md5", "md5": md5.get(dep, "code")} for dep in stage.deps
+            ],
             "params": {"params.yaml": params.chosen(params_file.read(), params.STAGES[name])},
-            "outs": [{"path": out, "md5": md5[out]} for out in stage.outs],
+            "outs": [{"path": out, "hash": "md5", "md5": md5[out]} for out in stage.outs],
         }
         for name, stage in stages.items()
     }

@@ -80,7 +80,7 @@ def test_file_of_a_commit(repository: Path) -> None:
 
 
 def test_export_has_what_the_commit_has(repository: Path) -> None:
-    with git.export("HEAD") as folder:
+    with git.export("HEAD", "src", "params.yaml") as folder:
         assert (folder / "src/a b.py").read_text() == "1\n"
         assert (folder / "params.yaml").exists()
     with git.export("HEAD", "none") as folder:
@@ -92,7 +92,9 @@ def test_export_has_what_the_commit_has(repository: Path) -> None:
 def test_patch_checks_out_elsewhere(repository: Path, tmp_path: Path) -> None:
     Path("src/a b.py").write_text("2\n")
     Path("src/new.py").write_bytes(b"\xff\n")
-    patch = git.uncommitted_patch()
+    Path("notes.txt").write_text("not a dependency\n")
+    patch = git.uncommitted_patch(repository, outs=[], deps=["src"])
+    assert b"notes.txt" not in patch
     tree = tmp_path / "tree"
     tree.mkdir()
     git.init_sharing(tree, repository)
@@ -120,7 +122,27 @@ def test_outside_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert git.head_commit() is None
     assert git.experiments() == []
-    assert git.uncommitted_patch() == b""
+    assert git.uncommitted_patch(tmp_path, outs=[], deps=[]) == b""
     assert git.commit_message("HEAD") == ("", "")
     with pytest.raises(RetraceError, match="git rev-parse .* 128: fatal: not a git repository"):
         git.run("rev-parse", "HEAD")
+
+
+def test_patch_leaves_outputs_and_the_index(repository: Path) -> None:
+    Path("params.yaml").write_text("lr: 2\n")
+    Path("src/a b.py").write_text("2\n")
+    git.run("add", "src")
+    index = Path(".git/index").read_bytes()
+    patch = git.uncommitted_patch(repository, outs=["params.yaml"], deps=[])
+    assert b"a b.py" in patch
+    assert b"params.yaml" not in patch
+    assert Path(".git/index").read_bytes() == index
+
+
+def test_tracked_files_and_folders(repository: Path) -> None:
+    assert git.is_tracked("params.yaml")
+    assert git.is_tracked("src")
+    Path("src/new.py").write_text("1\n")
+    assert not git.is_tracked("src")
+    assert not git.is_tracked("none")
+    assert git.list_files("HEAD")["params.yaml"] == 6

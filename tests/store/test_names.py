@@ -181,11 +181,12 @@ def test_entries_of_any_name(store: mlflow.MlflowClient, run: str) -> None:
 def test_stage_of_any_name(store: mlflow.MlflowClient, experiment: str, run: str) -> None:
     stage = 'it\'s "a" stage@`x`\\'
     outs = {f"dvc.outs.{path}": md5 for path, md5 in HASHES.items()}
+    outs |= {f"retrace.made.{md5}": path for path, md5 in HASHES.items()}
     for name in (stage.upper(), stage):
         tags = names.tags({"retrace.stage": name, "mlflow.parentRunId": run} | outs)
         made = store.create_run(experiment, tags=tags)
         store.set_terminated(made.info.run_id)
-    found = cached_stages.maker(store, experiment, stage, HASHES)
+    found = cached_stages.maker(store, experiment, stage, HASHES.values())
     assert found
     assert found.info.run_id == made.info.run_id
     assert cached_stages.hashes(found, "outs") == HASHES

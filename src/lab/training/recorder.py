@@ -119,7 +119,7 @@ class Recorder:
         return {
             "run": self.run.id,
             "training": " ".join(
-                [self.run.header["dataset"], *self.run.header["experiment"].values()][:2]
+                [self.run.header["mlflow_experiment"], *self.run.header["experiment"].values()][:2]
             ),
             "steps": self.steps,
             "epoch_times": self._epoch_times,

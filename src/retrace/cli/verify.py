@@ -14,10 +14,8 @@ from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from retrace import settings
 from retrace.cli import arguments
 from retrace.errors import RetraceError
-from retrace.pipeline import params_file
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -63,7 +61,7 @@ def check(run_id: str, tolerance: float, *, as_json: bool = False) -> int:
     Print the comparison. `tolerance` is absolute, and only for metrics on another kind of device.
     Raises RetraceError if the run is unknown or cannot be reproduced.
     """
-    from retrace.pipeline import graph
+    from retrace.pipeline import loading
     from retrace.provenance import diff, reproduce, restore
     from retrace.provenance import record as records
     from retrace.store import backend
@@ -79,9 +77,9 @@ def check(run_id: str, tolerance: float, *, as_json: bool = False) -> int:
             print(f"{record.name}: {', '.join(record.stages)} from {origin}, in {tree}", file=out)
             reproduce.repro(tree, record.stages, sys.stderr if as_json else None)
             logs = reproduce.event_logs(tree)
-            stages = graph.stages(params_file.read(tree / settings.PARAMS), tree)
-            then = records.recorded_facts(client, record, graph.makers(stages))
-            now = records.reproduced_facts(record, stages, logs, tree)
+            pipeline = loading.load(tree)
+            then = records.recorded_facts(client, record, pipeline)
+            now = records.reproduced_facts(record, pipeline, logs, tree)
     devices = records.device_change(record, logs, diff.EXACT)
     rows = diff.compare_facts(then, now, tolerance if devices else None)
     verified = all(row.is_equal for row in rows)

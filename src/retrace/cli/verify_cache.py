@@ -8,8 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from retrace.errors import DataError
-from retrace.pipeline import dvc_internals, graph, integrity
+from retrace.pipeline import dvc_internals, integrity
 from retrace.pipeline.integrity import ExpectedFile
+from retrace.pipeline.workspace import Workspace
 
 
 def check(*, as_json: bool = False) -> int:
@@ -24,7 +25,7 @@ def check(*, as_json: bool = False) -> int:
         hashes = list(threads.map(integrity.actual_md5, expected))
     seconds = time.perf_counter() - began
     present = {file.output for file in expected}
-    outs = [out for stage in graph.locked().values() for out in stage.outs]
+    outs = list(Workspace(Path()).recorded)
     absent = [out for out in outs if out not in present]
     damaged = {file: md5 for file, md5 in zip(expected, hashes, strict=True) if md5 != file.md5}
     # Also remove the workspace's file: it may be a link to the cache's, and DVC trusts its mtime.

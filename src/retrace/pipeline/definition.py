@@ -70,6 +70,15 @@ class Stage:
     is_frozen: bool = False
     always_changed: bool = False
 
+    @property
+    def metrics_prefix(self) -> str:
+        """What the stage's metrics begin with among those of the experiment.
+
+        A stage of `foreach`, `matrix` or another dvc.yaml shares its keys with others of its kind.
+        """
+        _, name = split_name(self.name)
+        return f"{self.name}/" if name != self.name or "@" in name else ""
+
 
 @dataclass(frozen=True)
 class Source:
@@ -122,6 +131,11 @@ class Pipeline:
         """The stage that makes each output, by path."""
         return {out.path: stage.name for stage in self.stages.values() for out in stage.outs}
 
+    def is_data(self, path: str) -> bool:
+        """Return whether a stage or a .dvc file makes `path`; else it is code, or other data."""
+        sources = {source.path for source in self.sources}
+        return self.maker(path) is not None or not sources.isdisjoint(prefixes(path))
+
     def upstream(self, name: str) -> list[str]:
         """Return the stages that make what stage `name` reads, without those before them."""
         return list(dict.fromkeys(self._upstream(self.stages[name])))
@@ -141,6 +155,11 @@ class Pipeline:
         """All metrics files, those of stages first."""
         own = [out.path for stage in self.stages.values() for out in _of_kind(stage, "metric")]
         return tuple(dict.fromkeys([*own, *self.metrics]))
+
+    @cached_property
+    def files(self) -> tuple[str, ...]:
+        """Each dvc.yaml with stages."""
+        return tuple(dict.fromkeys(split_name(name)[0] for name in self.stages))
 
     @cached_property
     def params_files(self) -> tuple[str, ...]:

@@ -50,6 +50,8 @@ class _Reader(Repo):
         folder = Path(self.root_dir) / self.DVC_DIR
         config: Any = Config(dvc_dir=str(folder))  # DVC has few type annotations
         config["cache"].setdefault("dir", str(folder / "cache"))  # an import needs to know it
+        if not any((each / ".git").exists() for each in folder.parents):  # an exported commit
+            config["core"]["no_scm"] = True
         return config
 
 

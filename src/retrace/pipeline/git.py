@@ -7,15 +7,15 @@ change what the other commands print or do.
 import io
 import os
 import re
+import shutil
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from retrace import settings
 from retrace.errors import RetraceError
 
 SETTINGS = (
@@ -25,8 +25,7 @@ SETTINGS = (
     "log.follow=false",
     "log.showSignature=false",
 )
-# The code of an experiment; its code.patch covers the same files.
-CODE = ("src", "stages", str(settings.DVC_YAML), str(settings.PARAMS))
+WRITTEN_BY_DVC = ("dvc.lock", ".gitignore")  # while the stages run
 EXPERIMENT = re.compile(r"(\w+) (\d+) refs/exps/(\w{2})/(\w{38})/(.+)")
 
 
@@ -114,37 +113,71 @@ def read_file(rev: str, file: Path) -> bytes | None:
     return raw_output("cat-file", "blob", f"{rev}:./{file}")
 
 
+def list_files(rev: str) -> dict[str, int]:
+    """Return the files of a commit, below the working directory, with their sizes in bytes."""
+    listed = raw_output("ls-tree", "-r", "-z", "--format=%(objectsize) %(path)", rev) or b""
+    lines = (os.fsdecode(line).partition(" ") for line in listed.split(b"\0") if line)
+    return {path: int(size) for size, _, path in lines if size.isdecimal()}
+
+
 @contextmanager
 def export(rev: str, *names: Path | str) -> Iterator[Path]:
-    """Yield a temporary folder with those of the files and folders `names` that a commit has.
-
-    By default these are the code, the parameters, dvc.lock and the metrics.
-    """
-    wanted = names or (*CODE, settings.METRICS, "dvc.lock")
-    listed = raw_output("ls-tree", "-z", "--name-only", rev, "--", *map(str, wanted)) or b""
-    present = [os.fsdecode(name) for name in listed.split(b"\0") if name]
+    """Yield a temporary folder with those of the files and folders `names` that a commit has."""
     with tempfile.TemporaryDirectory() as folder:
-        # Without names git would archive the whole commit.
-        packed = raw_output("archive", rev, "--", *present) if present else None
-        if packed:
-            with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
-                archive.extractall(folder, filter="data")
+        export_into(Path(folder), rev, *names)
         yield Path(folder)
 
 
-def uncommitted_patch() -> bytes:
-    """Return how code and parameters differ from the last commit, as a patch for `git apply`.
+def export_into(folder: Path, rev: str, *names: Path | str) -> None:
+    """Write those of the files and folders `names` that a commit has into a folder."""
+    wanted = [str(name) for name in names]
+    listed = raw_output("ls-tree", "-z", "--name-only", rev, "--", *wanted) if wanted else b""
+    present = [os.fsdecode(name) for name in (listed or b"").split(b"\0") if name]
+    # Without names git would archive the whole commit.
+    packed = raw_output("archive", rev, "--", *map(literal, present)) if present else None
+    if packed:
+        with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+            archive.extractall(folder, filter="data")
 
-    New files are included. The patch is bytes, because a source file may contain any bytes.
+
+def uncommitted_patch(root: Path, outs: Collection[str], deps: Collection[str]) -> bytes:
+    """Return how the work tree differs from the last commit, as a patch for `git apply`.
+
+    It covers all files that git tracks, without the outputs `outs` and what DVC writes, and those
+    of `deps` that git does not track yet; both are relative to `root`. The patch is bytes, because
+    a source file may contain any bytes.
     """
-    present = [name for name in CODE if Path(name).exists()]
+    without = [f":(exclude,literal){path}" for path in outs]
+    without += [f":(top,exclude,glob)**/{name}" for name in WRITTEN_BY_DVC]
+    new = [literal(path) for path in deps if (root / path).exists()]
+    at = ("-C", str(root))
     with tempfile.TemporaryDirectory() as folder:
         env = os.environ | {"GIT_INDEX_FILE": f"{folder}/index"}  # leaves the user's index alone
-        for command in (("read-tree", "HEAD"), ("add", "--all", "--", *present)):
-            if raw_output(*command, env=env) is None:
-                return b""
-        compare = ("diff-index", "--cached", "--patch", "--binary", "HEAD", "--", *present)
-        return raw_output(*compare, env=env) or b""
+        index = output(*at, "rev-parse", "--path-format=absolute", "--git-path", "index")
+        if index and Path(index).exists():
+            shutil.copyfile(index, f"{folder}/index")  # it knows which files have not changed
+        elif raw_output(*at, "read-tree", "HEAD", env=env) is None:
+            return b""
+        raw_output(*at, "add", "--update", "--", ":/", *without, env=env)
+        untracked = ("ls-files", "-z", "--others", "--exclude-standard", "--", *new)
+        names = (raw_output(*at, *untracked, env=env) if new else None) or b""
+        if names:
+            add = ("--literal-pathspecs", "add", "--pathspec-from-file=-", "--pathspec-file-nul")
+            run(*at, *add, env=env, stdin=names)
+        compare = ("diff-index", "--cached", "--patch", "--binary", "HEAD", "--", ":/", *without)
+        return raw_output(*at, *compare, env=env) or b""
+
+
+def is_tracked(path: str) -> bool:
+    """Return whether git tracks a file, or all files of a folder."""
+    tracked = raw_output("ls-files", "-z", "--", literal(path))
+    others = raw_output("ls-files", "-z", "--others", "--", literal(path))
+    return bool(tracked) and not others
+
+
+def literal(path: str) -> str:
+    """Return a path as a pathspec in which no character is special."""
+    return f":(literal){path}"
 
 
 def experiments() -> list[ExperimentRef]:

@@ -1,45 +1,49 @@
-"""Identify an experiment: hashes of its parameters, code and inputs, and DVC's name for it."""
+"""Identify an experiment and a stage's inputs by hashes; DVC's name for the running experiment."""
 
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from retrace import settings
 from retrace.pipeline import hashing
 
-CODE = ("src/**/*.py", "stages/*.py", "dvc.yaml")
+VERSION = 2  # runs of version 1 keep their keys
+CODE_1 = ("src/**/*.py", "stages/*.py", "dvc.yaml")  # version 1 hashed these files
 
 
-def key(values: Mapping[str, Any], folder: Path = Path(), images: str | None = None) -> str:
-    """Return the experiment's identity, 32 hexadecimal digits.
+def key(
+    commands: Mapping[str, Sequence[str]],
+    params: Mapping[str, Any],
+    files: Mapping[str, str | None],
+) -> str:
+    """Return an experiment's identity, 32 hexadecimal digits.
 
-    Two experiments have the same key if and only if their parameters and code are equal, and, for
-    the data set image_folder, their images. `folder` is the repository. `images` is the hash of
-    data/images, if it is known.
+    Two experiments have the same one if and only if all stages have the same `commands` and
+    `params`, and all `files` that no stage makes have the same hashes: then DVC takes them for the
+    same.
     """
+    return _digest([VERSION, dict(commands), dict(params), dict(files)])
+
+
+def inputs(
+    stage: str, commands: Sequence[str], params: Mapping[str, Any], deps: Mapping[str, str]
+) -> str:
+    """Return a hash of everything that determines a stage's outputs, 32 hexadecimal digits."""
+    return _digest([stage, list(commands), dict(params), dict(deps)])
+
+
+def key_1(values: Mapping[str, Any], folder: Path) -> str:
+    """Return the identity by version 1, which runs before December 2026 have."""
     digest = hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode())
-    for file in code(folder):
-        digest.update(f"\0{file}\0".encode() + (folder / file).read_bytes())
-    if values["dataset"] == "image_folder" and (images or (folder / settings.IMAGES).exists()):
-        digest.update((images or hashing.md5(folder / settings.IMAGES)).encode())
+    for file in sorted(file for pattern in CODE_1 for file in folder.glob(pattern)):
+        digest.update(f"\0{file.relative_to(folder)}\0".encode() + file.read_bytes())
+    images = folder / settings.IMAGES
+    if values.get("dataset") == "image_folder" and images.exists():
+        digest.update(hashing.md5(images).encode())
     return digest.hexdigest()[:32]
-
-
-def code(folder: Path = Path()) -> list[Path]:
-    """Return the files of an experiment's code, relative to `folder`."""
-    return sorted(file.relative_to(folder) for pattern in CODE for file in folder.glob(pattern))
-
-
-def inputs(stage: str, values: Mapping[str, Any], deps: Mapping[str, str]) -> str:
-    """Return a hash of everything that determines a stage's outputs, 32 hexadecimal digits.
-
-    `values` are the parameters that the stage reads; `deps` has the MD5 of each input by path.
-    """
-    text = json.dumps([stage, values, deps], sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def dvc_experiment() -> dict[str, str]:
@@ -49,3 +53,8 @@ def dvc_experiment() -> dict[str, str]:
     """
     names = {"dvc.exp_name": "DVC_EXP_NAME", "dvc.baseline_rev": "DVC_EXP_BASELINE_REV"}
     return {tag: os.environ[name] for tag, name in names.items() if os.environ.get(name)}
+
+
+def _digest(parts: Any) -> str:
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from retrace.errors import DataError
-from retrace.pipeline import graph, hashing
+from retrace.pipeline import hashing
+from retrace.pipeline.definition import Pipeline
+from retrace.pipeline.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -19,23 +21,24 @@ class ExpectedFile:
     output: str
 
 
-def check_inputs(read: Mapping[str, str], makers: Mapping[str, str]) -> None:
-    """Check that a stage reads what other stages wrote; `read` has the MD5 of each file it reads.
+def check_inputs(read: Mapping[str, str], pipeline: Pipeline, recorded: Mapping[str, str]) -> None:
+    """Check that a stage reads what other stages wrote.
+
+    `read` has the MD5 of each file that it reads, `recorded` those of outputs in dvc.lock.
 
     Raises DataError if it does not. A stage that is run by hand, without DVC, is not checked.
     """
     if "DVC_STAGE" not in os.environ:
         return
-    locked = graph.locked()
     for path, md5 in read.items():
-        if path in makers and makers[path] in locked:
-            expected = locked[makers[path]].outs.get(path)
-            if expected not in (None, md5):
-                raise DataError(
-                    f"{path}: damaged, or changed since {makers[path]} made it: its MD5 is {md5}, "
-                    f"but dvc.lock records {expected}; `retrace verify --cache` shows how to "
-                    f"repair it, `dvc commit {makers[path]}` accepts a change"
-                )
+        expected = recorded.get(path)
+        if expected not in (None, md5):
+            maker = pipeline.makers[path]
+            raise DataError(
+                f"{path}: damaged, or changed since {maker} made it: its MD5 is {md5}, but "
+                f"dvc.lock records {expected}; `retrace verify --cache` shows how to repair it, "
+                f"`dvc commit {maker}` accepts a change"
+            )
 
 
 def expected_files(cache: Path) -> list[ExpectedFile]:
@@ -44,9 +47,8 @@ def expected_files(cache: Path) -> list[ExpectedFile]:
     `cache` is the cache's folder of objects.
     """
     expected = []
-    for stage in graph.locked().values():
-        for out, md5 in stage.outs.items():
-            expected += [ExpectedFile(Path(out), md5, out), *expected_objects(cache, out, md5)]
+    for out, md5 in Workspace(Path()).recorded.items():
+        expected += [ExpectedFile(Path(out), md5, out), *expected_objects(cache, out, md5)]
     return [file for file in dict.fromkeys(expected) if file.path.exists()]
 
 

@@ -77,6 +77,11 @@ def parse(content: bytes, file: Path, dvc_yaml: str, pipeline: Pipeline) -> dict
         raise DataError(message) from None
 
 
+def md5s(hashes: Mapping[str, Hash | None]) -> dict[str, str]:
+    """Return the MD5 of each file and folder that has one, by path."""
+    return {path: each.value for path, each in hashes.items() if each and each.algorithm == "md5"}
+
+
 def _stages(document: dict[str, Any]) -> tuple[Version, dict[str, Any]]:
     """Return the schema and the stages; in schema 1.0 there is nothing else at the top level."""
     schema = document.get("schema")

@@ -82,10 +82,13 @@ def read(path: Path) -> Contents:
 
     A file that is one number or text has the key "".
     """
-    content = path.read_bytes()
-    suffix = path.suffix.lower()
+    return parse(path.read_bytes(), path.suffix)
+
+
+def parse(content: bytes, suffix: str) -> Contents:
+    """Parse the content of a metrics file with that suffix. Raises ValueError."""
     try:
-        return _contents(_parsed(content, suffix))
+        return _contents(_parsed(content, suffix.lower()))
     except (csv.Error, RecursionError) as error:
         raise ValueError(str(error)) from None
 

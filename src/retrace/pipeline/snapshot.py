@@ -1,70 +1,82 @@
-"""Read the state of the pipeline: parameters, key and dvc.lock, if dvc.lock is up to date."""
+"""Read the state of the pipeline in a folder or a commit, if dvc.lock is up to date."""
 
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from retrace import settings
 from retrace.errors import DataError, ParamsError
-from retrace.pipeline import graph, hashing, identity, overrides, params_file
-from retrace.pipeline.metrics import parse_metrics
+from retrace.pipeline import git, grouping, lockfile
+from retrace.pipeline.overrides import Flat
+from retrace.pipeline.workspace import Workspace
+from retrace.system import files
+
+SETTINGS = (".yaml", ".yml", ".toml", ".json")  # dvc.yaml may take values from such files
+MAX_SETTINGS = 256 * 1024  # bytes; larger ones are data
+OF_DVC = (".dvc", "dvc.lock", ".dvcignore", ".dvc/config")
 
 
 @dataclass(frozen=True)
 class Snapshot:
     """The state of a folder whose dvc.lock is up to date with its code and parameters."""
 
-    values: params_file.Values
-    params: overrides.Flat  # those that a stage reads
+    params: Flat  # those that a stage reads
     key: str
-    locked: dict[str, graph.Locked]
-    metrics: dict[str, float]  # of reports/metrics.json
+    place: Mapping[str, Any]  # the MLflow experiment and the group, see pipeline/grouping
+    locked: Mapping[str, lockfile.Locked]
+    metrics: Mapping[str, float]  # of the metrics files
+    metrics_stages: tuple[str, ...]  # which make them
 
 
 def read(folder: Path) -> Snapshot | None:
     """Read a folder; None if dvc.lock lacks a stage, or is not up to date."""
     try:
-        values = params_file.read(folder / settings.PARAMS)
-        locked = graph.locked(folder)
-        stages = graph.stages(values, folder)
-        if not _is_up_to_date(values, stages, locked, folder):
+        workspace = Workspace(folder)
+        if not workspace.is_up_to_date():
             return None
+        pipeline = workspace.pipeline
+        makers = (pipeline.makers.get(file) for file in pipeline.metrics_files)
+        return Snapshot(
+            params=workspace.params(*pipeline.stages.values()),
+            key=workspace.key(),
+            place=grouping.of(workspace, settings.load(files.root())),
+            locked=workspace.locked,
+            metrics=workspace.metrics(),
+            metrics_stages=tuple(dict.fromkeys(filter(None, makers))),
+        )
     except (ParamsError, DataError, KeyError, OSError):
         return None
-    images = locked["download"].deps.get(str(settings.IMAGES))
-    file = folder / settings.METRICS
-    is_locked = file.exists() and hashing.md5(file) == locked["evaluate"].outs.get(
-        str(settings.METRICS)
-    )
-    metrics = parse_metrics(file.read_bytes()) if is_locked else {}
-    used = graph.used_params(values, stages)
-    return Snapshot(values, used, identity.key(values, folder, images), locked, metrics)
 
 
-def _is_up_to_date(
-    values: params_file.Values,
-    stages: Mapping[str, graph.Stage],
-    locked: Mapping[str, graph.Locked],
-    folder: Path,
-) -> bool:
-    """Return whether dvc.lock records each stage with these parameters and files."""
-    outs: dict[str, str] = {}
-    for name, stage in stages.items():
-        entry = locked.get(name)
-        if (
-            entry is None
-            or set(entry.deps) != set(stage.deps)
-            or set(entry.outs) != set(stage.outs)
-        ):
-            return False
-        if overrides.flatten(entry.params) != overrides.select(values, stage.params):
-            return False
-        for path, md5 in entry.deps.items():
-            if outs.get(path, _md5(folder / path) or md5) != md5:
-                return False
-        outs |= entry.outs  # dependencies of later stages
-    return True
+def of_commit(rev: str) -> Snapshot | None:
+    """Read a commit; None if its dvc.lock lacks a stage, or is not up to date."""
+    with export(rev) as folder:
+        return read(folder)
 
 
-def _md5(path: Path) -> str | None:
-    return hashing.md5(path) if path.exists() else None
+@contextmanager
+def export(rev: str, *, with_files: bool = True) -> Iterator[Path]:
+    """Yield a temporary folder with a commit's dvc.yaml, dvc.lock, and the values that they use.
+
+    `with_files` adds the code, parameters and metrics, and also data if git has it.
+    """
+    sizes = git.list_files(rev)
+    first = [path for path, size in sizes.items() if _is_of_pipeline(path, size)]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for parent in {(folder / path).parent for path in sizes}:
+            parent.mkdir(parents=True, exist_ok=True)  # DVC wants to see each `wdir`
+        git.export_into(folder, rev, *first)
+        with suppress(DataError):  # the caller reads it again, and says what is wrong
+            pipeline = Workspace(folder).pipeline
+            others = (*pipeline.leaves, *pipeline.params_files, *pipeline.metrics_files)
+            wanted = [path for path in others if with_files and path not in sizes.keys() & {*first}]
+            git.export_into(folder, rev, *wanted)
+        yield folder
+
+
+def _is_of_pipeline(path: str, size: int) -> bool:
+    return path.endswith(OF_DVC) or (path.endswith(SETTINGS) and size <= MAX_SETTINGS)

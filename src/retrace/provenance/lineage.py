@@ -13,16 +13,16 @@ from pathlib import Path
 from rich.console import Console
 from rich.tree import Tree
 
-from retrace import event_log, settings
+from retrace import event_log
 from retrace.errors import RetraceError
-from retrace.pipeline import git, graph, hashing, snapshot
+from retrace.pipeline import git, hashing, snapshot
+from retrace.pipeline.workspace import Workspace
 from retrace.provenance import locations, trace_document
 from retrace.provenance.locations import Output
 from retrace.provenance.run_index import MADE, RunIndex
 from retrace.store import backend, cached_stages, names
 
 MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")
-CODE = ("src/", "stages/")
 
 
 @backend.mlflow_errors()
@@ -68,22 +68,34 @@ class Account:
             node.add(f"{others} other run{'s' * (others > 1)} made the same bytes")
         self.add_facts(node, run)
         deps = cached_stages.hashes(run, "deps")
-        node.add(_code({path: md5 for path, md5 in deps.items() if path.startswith(CODE)}))
         makers: dict[str, backend.Run] = {}
         read = defaultdict[str, list[str]](list)
+        code: dict[str, str] = {}
         for path, md5 in deps.items():
-            if path.startswith(CODE):
-                continue
             maker = self.index.maker(path, md5, run.data.tags.get("mlflow.parentRunId"))
+            if maker is None and self.is_code(path):
+                code[path] = md5
+                continue
             makers |= {maker.info.run_id: maker} if maker else {}
-            unknown = "" if path == str(settings.IMAGES) else ", not produced by any run in MLflow"
-            read[maker.info.run_id if maker else ""].append(
-                f"read {path}  {md5}{unknown if maker is None else ''}"
-            )
+            unknown = "" if maker or self.is_source(path) else ", not produced by any run in MLflow"
+            read[maker.info.run_id if maker else ""].append(f"read {path}  {md5}{unknown}")
+        node.add(_code(code))
         for maker, files in read.items():
             branch = node.add("\n".join(files))
             if maker:
                 self.grow(branch, makers[maker])
+
+    def is_code(self, path: str) -> bool:
+        """Return whether a dependency is code: neither a stage nor a .dvc file made it, but git.
+
+        Without git, all that is not made is taken for code.
+        """
+        is_versioned = git.head_commit() is None or git.is_tracked(path)
+        return not self.index.pipeline.is_data(path) and is_versioned
+
+    def is_source(self, path: str) -> bool:
+        """Return whether no stage of the pipeline makes `path`, so that no run can."""
+        return path in self.index.pipeline.leaves
 
     def add_facts(self, node: Tree, run: backend.Run) -> None:
         """Add the run's experiment, code, parameters, time, user and machine to the node."""
@@ -263,7 +275,7 @@ def _code(deps: Mapping[str, str]) -> str:
 
 def _locked() -> dict[str, str]:
     """Return the MD5 of each output in dvc.lock, by path."""
-    return {out: md5 for stage in graph.locked().values() for out, md5 in stage.outs.items()}
+    return Workspace(Path()).recorded
 
 
 def _inside(file: Path) -> str:

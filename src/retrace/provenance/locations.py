@@ -16,7 +16,8 @@ from functools import cache
 from pathlib import Path
 
 from retrace.errors import DataError
-from retrace.pipeline import dvc_internals, git, graph, hashing
+from retrace.pipeline import dvc_internals, git, hashing, snapshot
+from retrace.pipeline.workspace import Workspace
 from retrace.store import backend
 from retrace.system.redaction import redacted
 
@@ -113,17 +114,15 @@ def _commit(output: Output) -> str | None:
 
     def candidates() -> Iterator[str]:
         yield from [output.rev] if output.rev else []
-        yield from git.commits_with(output.md5, graph.LOCK)
+        yield from git.commits_with(output.md5, Path("dvc.lock"))
 
     return next((each for each in candidates() if _outs(each).get(output.path) == output.md5), None)
 
 
 @cache
 def _outs(commit: str) -> Mapping[str, str]:
-    with git.export(commit) as folder, suppress(DataError):  # with a committed merge conflict
-        return {
-            path: md5 for stage in graph.locked(folder).values() for path, md5 in stage.outs.items()
-        }
+    with snapshot.export(commit, with_files=False) as folder, suppress(DataError):
+        return Workspace(folder).recorded  # unless its dvc.lock has conflicts
     return {}
 
 

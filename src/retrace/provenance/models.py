@@ -5,7 +5,7 @@ import re
 from retrace import settings
 from retrace.errors import RetraceError
 from retrace.provenance.run_index import RunIndex
-from retrace.store import backend, cached_stages, folds, registry
+from retrace.store import backend, cached_stages, groups, registry
 from retrace.store import models as logged
 from retrace.store.models import LoggedModel
 
@@ -39,7 +39,7 @@ def model_of_run(index: RunIndex, run: backend.Run) -> LoggedModel:
     Raises RetraceError if there is none.
     """
     name = f"run {run.info.run_id[:8]}"
-    if folds.SUMMARY in run.data.tags:
+    if groups.SUMMARY in run.data.tags:
         advice = "name one of its child runs (one per fold)"
         raise RetraceError(f"{name} summarizes the folds of a cross-validation; {advice}")
     md5 = next(filter(None, map(_weights, _train_runs(index, run))), None)

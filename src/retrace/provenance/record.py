@@ -8,10 +8,11 @@ from typing import Any
 
 from retrace.errors import RetraceError
 from retrace.event_log import Event
-from retrace.pipeline import graph, hashing
+from retrace.pipeline import hashing
+from retrace.pipeline.definition import Pipeline
 from retrace.provenance.diff import Facts
 from retrace.provenance.run_index import RunIndex
-from retrace.store import backend, cached_stages, folds
+from retrace.store import backend, cached_stages, groups
 
 # Times and system metrics differ in each run and are never compared.
 TIMED = re.compile(r"train_s|images_per_s|system/.*")
@@ -65,7 +66,7 @@ def find_record(run_id: str) -> Record:
         advice = "give at least 6 digits of its id, which `mlflow ui` shows"
         raise RetraceError(f"run {run_id!r} was not found in {index.address}; {advice}")
     tags = run.data.tags
-    if folds.SUMMARY in tags:
+    if groups.SUMMARY in tags:
         advice = "verify one of its child runs (one per fold)"
         raise RetraceError(f"run {run_id} summarizes the folds of a cross-validation; {advice}")
     if "retrace.key" not in tags and "retrace.stage" not in tags:
@@ -79,7 +80,7 @@ def find_record(run_id: str) -> Record:
             f"run {run_id}: its experiment's run was deleted from {index.address}, {lost}"
         )
     made_by = {each.data.tags["retrace.stage"]: each for each in index.stages(parent)}
-    stages = tuple(stage for stage in graph.names() if stage in made_by)
+    stages = tuple(stage for stage in index.pipeline.stages if stage in made_by)
     if parent is not run:
         stages = (tags["retrace.stage"],)
         made_by |= {tags["retrace.stage"]: run}
@@ -94,9 +95,7 @@ def find_record(run_id: str) -> Record:
     return Record(run, parent, made_by, stages)
 
 
-def recorded_facts(
-    client: backend.MlflowClient, record: Record, makers: Mapping[str, str]
-) -> Facts:
+def recorded_facts(client: backend.MlflowClient, record: Record, pipeline: Pipeline) -> Facts:
     """Return the MD5s and metrics that the run recorded.
 
     The inputs that it read from stages that are not verified are included.
@@ -106,8 +105,9 @@ def recorded_facts(
     for stage in record.stages:
         run = record.made_by[stage]
         for path, md5 in cached_stages.hashes(run, "deps").items():
-            if makers.get(path, stage) not in record.stages:
-                facts[makers[path], path] = md5
+            maker = pipeline.maker(path)
+            if maker and maker not in record.stages:
+                facts[maker, path] = md5
         facts |= {(stage, path): md5 for path, md5 in cached_stages.hashes(run, "outs").items()}
         for name in filter(_is_compared, run.data.metrics):
             history = sorted(
@@ -124,17 +124,19 @@ def recorded_facts(
 
 
 def reproduced_facts(
-    record: Record, stages: Mapping[str, graph.Stage], logs: Mapping[str, list[Event]], tree: Path
+    record: Record, pipeline: Pipeline, logs: Mapping[str, list[Event]], tree: Path
 ) -> Facts:
     """Return the same facts of the reproduction in `tree`; `logs` has its event logs by stage."""
     facts: dict[tuple[str, str], Any] = {}
-    makers = graph.makers(stages)
     summaries = ("headline", "experiment") if record.is_parent else ("headline",)
     for stage in record.stages:
-        read = (path for path in stages[stage].deps if makers.get(path, stage) not in record.stages)
-        for path in (*read, *stages[stage].outs):
+        files = {out.path: stage for out in pipeline.stages[stage].outs}
+        for path in pipeline.stages[stage].deps:
+            maker = pipeline.maker(path)
+            files |= {path: maker} if maker and maker not in record.stages else {}
+        for path, maker in files.items():
             if (tree / path).exists():
-                facts[makers[path], path] = hashing.md5(tree / path)
+                facts[maker, path] = hashing.md5(tree / path)
         for event in logs.get(stage, []):
             match event["kind"]:
                 case "metrics":

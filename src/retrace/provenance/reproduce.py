@@ -19,10 +19,10 @@ from typing import IO
 
 import psutil
 
-from retrace import event_log, settings
+from retrace import event_log
 from retrace.errors import RetraceError
 from retrace.event_log import Event
-from retrace.pipeline import dvc_cli, git, graph, hashing
+from retrace.pipeline import dvc_cli, git, hashing
 from retrace.system import files
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -89,20 +89,24 @@ def check_out_origin(tree: Path, origin: Origin) -> None:
     git.check_out(tree, origin.commit, origin.patch, environment)
 
 
-def restore_images(tree: Path, md5: str) -> None:
-    """Copy the images with this hash from the work tree to `tree`, unless its commit has them.
+def restore_data(tree: Path, path: str, md5: str) -> None:
+    """Copy the data with this hash from the work tree to `tree`, unless its commit has it.
 
-    Raises RetraceError if neither has them.
+    Raises RetraceError if neither has it.
     """
-    wanted = tree / settings.IMAGES
-    here = files.root() / settings.IMAGES
+    wanted = tree / path
+    here = files.root() / path
     if wanted.exists() and hashing.md5(wanted) == md5:
         return
     if not here.exists() or hashing.md5(here) != md5:
         problem = f"has changed since the run, which read MD5 {md5}"
-        raise RetraceError(f"{settings.IMAGES} {problem}; restore those images")
-    shutil.rmtree(wanted, ignore_errors=True)
-    shutil.copytree(here, wanted)
+        raise RetraceError(f"{path} {problem}; restore that data")
+    if here.is_dir():
+        shutil.rmtree(wanted, ignore_errors=True)
+        shutil.copytree(here, wanted)
+    else:
+        wanted.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(here, wanted)
 
 
 def repro(tree: Path, stages: Iterable[str], out: IO[str] | None = None) -> None:
@@ -111,7 +115,7 @@ def repro(tree: Path, stages: Iterable[str], out: IO[str] | None = None) -> None
     Their output goes to stdout, or to `out`. Raises RetraceError if one of them fails.
     """
     (tree / ".dvc/config.local").write_text(CONFIG.format(folder=tree), encoding="utf-8")
-    (tree / graph.LOCK).unlink(missing_ok=True)
+    (tree / "dvc.lock").unlink(missing_ok=True)
     sys.stdout.flush()
     command = dvc_cli.command("repro", "--force", "--no-run-cache", "--no-commit", *stages)
     environment = _environment() | {MARK: str(tree)}

@@ -7,19 +7,20 @@ MLflow also has experiments that were removed from DVC. If it does not answer, i
 
 import difflib
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from retrace import settings
 from retrace.errors import DataError, ParamsError, RetraceError
-from retrace.pipeline import git, graph, hashing, overrides, params_file
-from retrace.pipeline.metrics import parse_metrics
+from retrace.pipeline import git, hashing, lockfile, overrides, params_files, snapshot
+from retrace.pipeline.metrics import parse
+from retrace.pipeline.workspace import Workspace, flat_params
 from retrace.provenance import locations
 from retrace.provenance.locations import Output
 from retrace.provenance.run_index import RunIndex
-from retrace.store import backend, cached_stages, filters, folds
+from retrace.store import backend, cached_stages, filters, groups
 from retrace.system.redaction import redacted
 
 WORKSPACE = "workspace"  # DVC's name for it
@@ -28,7 +29,6 @@ WANTED = (
     "or six digits or more of a run's id (`retrace leaderboard`)"
 )
 TRAIN_METRICS = ("train_s", "kept_epoch")  # metrics that only train's run has
-WITH_METRICS = (settings.WEIGHTS, settings.FIGURES)  # their runs have what metrics.json lacks
 
 Answer = TypeVar("Answer")
 
@@ -82,7 +82,7 @@ class Resolver:
             advice = "give the commit, or more digits of the run's id"
             raise RetraceError(f"{name} is ambiguous: {' or '.join(candidates)}; {advice}")
         for rev, description in revs.items():
-            with git.export(rev) as folder:
+            with snapshot.export(rev) as folder:
                 return self._from_tree(name, description, folder)
         known = run and self._ask(lambda index: _from_run(name, run, index))
         if not known:
@@ -109,49 +109,60 @@ class Resolver:
     def _from_tree(self, name: str, description: str, folder: Path) -> NamedExperiment:
         """Return the experiment in dvc.lock of `folder`. Raises RetraceError without one."""
         try:
-            locked = graph.locked(folder)
-        except DataError:
-            reason = f"has a damaged {graph.LOCK}; name another experiment"
+            workspace = Workspace(folder)
+            locked = workspace.locked
+        except DataError as error:
+            reason = f"cannot be read ({error}); name another experiment"
             raise RetraceError(f"{name}: {description} {reason}") from None
         if not locked:
-            reason = f"has no {graph.LOCK}, so it has no results; `dvc repro` creates it"
+            reason = "has no dvc.lock, so it has no results; `dvc repro` creates it"
             raise RetraceError(f"{name}: {description} {reason}")
         current = _current(locked)
-        ran = {
-            key: value
-            for entry in current.values()
-            for key, value in overrides.flatten(entry.params).items()
-        }
+        params: overrides.Flat = {}
+        deps: dict[str, str] = {}
+        outs: dict[str, str] = {}
+        for entry in current.values():
+            params |= flat_params(entry.params)
+            deps |= lockfile.md5s(entry.deps)
+            outs |= lockfile.md5s(entry.outs)
         bare = NamedExperiment(
             name,
             description,
-            params={key: redacted(str(value)) for key, value in ran.items()},
+            params={key: redacted(str(value)) for key, value in params.items()},
             metrics={},
-            deps={path: md5 for entry in current.values() for path, md5 in entry.deps.items()},
-            outs={path: md5 for entry in current.values() for path, md5 in entry.outs.items()},
+            deps=deps,
+            outs=outs,
             notes=tuple(_notes(locked, current, folder)),
         )
-        return self._with_metrics(bare, folder / settings.METRICS)
+        return self._with_metrics(bare, workspace, current)
 
-    def _with_metrics(self, named: NamedExperiment, file: Path) -> NamedExperiment:
-        """Add the metrics: from `file` if it is evaluate's output, else from another copy of it."""
-        md5 = named.outs.get(str(settings.METRICS))
+    def _with_metrics(
+        self, named: NamedExperiment, workspace: Workspace, stages: Iterable[str]
+    ) -> NamedExperiment:
+        """Add the metrics: from the metrics files, and from MLflow's runs of the stages."""
+        metrics: dict[str, float] = {}
         notes = named.notes
-        if md5 and file.exists() and hashing.md5(file) == md5:
-            metrics = _loaded(file)
-        else:
-            metrics = self.read_output(named, settings.METRICS, _loaded) or {}
-        if md5 and not metrics:
-            missing = "was not found in the workspace, DVC's cache or MLflow"
-            notes = (*notes, f"its {settings.METRICS} {missing}, so its metrics are missing")
-        for path in map(str, WITH_METRICS):
-            if md5 := named.outs.get(path):
+        for path in workspace.pipeline.metrics_files:
+            file = workspace.root / path
+            md5 = named.outs.get(path)
+            maker = workspace.pipeline.makers.get(path)
+            prefix = workspace.pipeline.stages[maker].metrics_prefix if maker else ""
+            read = partial(_numbers, suffix=file.suffix, prefix=prefix)
+            if file.exists() and md5 in (None, hashing.md5(file)):
+                values = read(file)
+            else:
+                values = self.read_output(named, Path(path), read) or {}
+            if md5 and not values:
+                missing = "was not found in the workspace, DVC's cache or MLflow"
+                notes = (*notes, f"its {path} {missing}, so its metrics are missing")
+            metrics |= values
+        for stage in stages:
+            outs = [out.path for out in workspace.pipeline.stages[stage].outs]
+            path = next((path for path in outs if path in named.outs), None)
+            if path:
+                md5 = named.outs[path]
                 run = self._ask(lambda index, path=path, md5=md5: index.maker(path, md5))
-                metrics |= {
-                    name: value
-                    for name, value in _stage_metrics(run).items()
-                    if name not in metrics
-                }
+                metrics = _stage_metrics(run) | metrics
         return replace(named, metrics=metrics, notes=notes)
 
     def _ask(self, question: Callable[[RunIndex], Answer]) -> Answer | None:
@@ -173,39 +184,41 @@ class Resolver:
         return f"not found{unavailable}; should be {WANTED}{meant}"
 
 
-def _current(locked: Mapping[str, graph.Locked]) -> dict[str, graph.Locked]:
+def _current(locked: Mapping[str, lockfile.Locked]) -> dict[str, lockfile.Locked]:
     """Return the stages of dvc.lock whose inputs are the outputs of the stages before them.
 
     The others are leftovers of another experiment.
     """
     outs: dict[str, str] = {}
     current = {}
-    for stage in (stage for stage in graph.names() if stage in locked):
-        entry = locked[stage]
-        if all(outs.get(path, md5) == md5 for path, md5 in entry.deps.items()):
+    for stage, entry in locked.items():  # in the pipeline's order
+        made = lockfile.md5s(entry.outs)
+        if all(outs.get(path, md5) == md5 for path, md5 in lockfile.md5s(entry.deps).items()):
             current[stage] = entry
-            outs |= entry.outs
+            outs |= made
         else:
-            outs |= dict.fromkeys(entry.outs, "")  # stages that read these are leftovers too
+            outs |= dict.fromkeys(made, "")  # stages that read these are leftovers too
     return current
 
 
 def _notes(
-    locked: Mapping[str, graph.Locked], current: Mapping[str, graph.Locked], folder: Path
+    locked: Mapping[str, lockfile.Locked], current: Mapping[str, lockfile.Locked], folder: Path
 ) -> Iterator[str]:
     if old := [stage for stage in locked if stage not in current]:
         were, their, them = ("was", "its", "it") if len(old) == 1 else ("were", "their", "them")
         why = "not rerun after the outputs of an earlier stage changed"
         left_out = f"so {their} results are left out; `dvc repro` reruns {them}"
         yield f"{', '.join(old)} {were} {why}, {left_out}"
-    try:
-        now = overrides.flatten(params_file.read(folder / settings.PARAMS))
-    except ParamsError:
-        return
-    ran = [item for entry in current.values() for item in overrides.flatten(entry.params).items()]
-    if others := sorted({key for key, value in ran if now.get(key) != value}):
-        changed = f"was changed after the run ({', '.join(others)})"
-        yield f"{settings.PARAMS} {changed}; the values of the run are shown"
+    for file in dict.fromkeys(file for entry in current.values() for file in entry.params):
+        try:
+            now = params_files.select(params_files.read(folder / file), ())
+        except ParamsError:
+            continue
+        recorded = (entry.params.get(file, {}) for entry in current.values())
+        ran = [item for values in recorded for item in params_files.select(values, ()).items()]
+        if others := sorted({key for key, value in ran if now.get(key) != value}):
+            changed = f"was changed after the run ({', '.join(others)})"
+            yield f"{file} {changed}; the values of the run are shown"
 
 
 def _from_run(name: str, run: backend.Run, index: RunIndex) -> NamedExperiment:
@@ -217,7 +230,7 @@ def _from_run(name: str, run: backend.Run, index: RunIndex) -> NamedExperiment:
     if parent is None or "retrace.key" not in parent.data.tags:
         what = (
             "summarizes the folds of a cross-validation; name one of its child runs (one per fold)"
-            if folds.SUMMARY in run.data.tags
+            if groups.SUMMARY in run.data.tags
             else "is neither an experiment nor a stage"
         )
         raise RetraceError(
@@ -276,5 +289,13 @@ def _stage_metrics(run: backend.Run | None) -> dict[str, float]:
     return cached_stages.summary(run) | train_metrics
 
 
-def _loaded(file: Path) -> dict[str, float]:
-    return parse_metrics(file.read_bytes())
+def _numbers(file: Path, suffix: str, prefix: str) -> dict[str, float]:
+    """Return the numbers of a metrics file, none if it cannot be parsed.
+
+    `suffix` is the file's own, which a copy in DVC's cache does not have.
+    """
+    try:
+        numbers = parse(file.read_bytes(), suffix).numbers
+    except ValueError:
+        return {}
+    return {f"{prefix}{key}": value for key, value in numbers.items()}

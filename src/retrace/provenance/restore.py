@@ -3,18 +3,17 @@
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from retrace import settings
 from retrace.errors import RetraceError
-from retrace.pipeline import hashing, identity, params_file
+from retrace.pipeline import git, identity, params_file
+from retrace.pipeline.definition import Pipeline
+from retrace.pipeline.workspace import Workspace
 from retrace.provenance import reproduce
 from retrace.provenance.locations import PATCH
 from retrace.provenance.record import Record
 from retrace.provenance.reproduce import Origin
 from retrace.store import backend, cached_stages
-
-CODE = ("src/", "stages/")
 
 
 def restore(client: backend.MlflowClient, record: Record, tree: Path) -> Origin:
@@ -26,24 +25,36 @@ def restore(client: backend.MlflowClient, record: Record, tree: Path) -> Origin:
     for origin in dict.fromkeys(_origins(client, record)):
         try:
             reproduce.check_out_origin(tree, origin)
-            values = params_file.read(tree / settings.PARAMS)
-            read = (
-                cached_stages.hashes(record.made_by["download"], "deps")
-                if "download" in record.made_by
-                else {}
-            )
-            if values.get("dataset") == "image_folder" and str(settings.IMAGES) in read:
-                reproduce.restore_images(tree, read[str(settings.IMAGES)])
+            workspace = Workspace(tree)
+            for path, md5 in _data(record, workspace.pipeline).items():
+                reproduce.restore_data(tree, path, md5)
         except RetraceError as error:
             failed.append(str(error))
             continue
-        if identity.key(values, tree) == record.parent.data.tags["retrace.key"]:
+        if record.parent.data.tags["retrace.key"] in _keys(workspace):
             return origin
-        others = ", ".join(_others(record, values, tree)) or "a file that no stage depends on"
+        others = ", ".join(_others(record, workspace)) or "a file that no stage depends on"
         lost = "changes that were neither committed nor saved with the run cannot be restored"
         failed.append(f"{origin} differs from what the run used, in {others}; {lost}")
     no_commit = "ran outside git, so its code was not recorded"
     raise RetraceError(f"{record.name}: {failed[0] if failed else no_commit}")
+
+
+def _data(record: Record, pipeline: Pipeline) -> dict[str, str]:
+    """Return the data that the runs read and no stage made, as hashes by path."""
+    return {
+        path: md5
+        for run in record.made_by.values()
+        for path, md5 in cached_stages.hashes(run, "deps").items()
+        if path in pipeline.leaves and not git.is_tracked(path)
+    }
+
+
+def _keys(workspace: Workspace) -> Iterator[str]:
+    """Yield the experiment's identity in a folder, by this version and the one before."""
+    yield workspace.key()
+    if (workspace.root / settings.PARAMS).exists():
+        yield identity.key_1(params_file.read(workspace.root / settings.PARAMS), workspace.root)
 
 
 def _origins(client: backend.MlflowClient, record: Record) -> Iterator[Origin]:
@@ -63,24 +74,16 @@ def _patch(client: backend.MlflowClient, run: str) -> bytes:
         return Path(client.download_artifacts(run, PATCH, folder)).read_bytes()
 
 
-def _others(record: Record, values: params_file.Values, tree: Path) -> list[str]:
-    """Return the code files and parameters that differ between `tree` and the experiment's runs."""
+def _others(record: Record, workspace: Workspace) -> list[str]:
+    """Return the files and parameters of a folder that differ from those of the runs."""
     recorded = {
         path: md5 for run in record.own() for path, md5 in cached_stages.hashes(run, "deps").items()
     }
-    files = [
-        path
-        for path, md5 in sorted(recorded.items())
-        if path.startswith(CODE)
-        and not ((tree / path).exists() and hashing.md5(tree / path) == md5)
+    code = {path: md5 for path, md5 in recorded.items() if workspace.pipeline.maker(path) is None}
+    here = workspace.hashes(code)
+    values = workspace.params(*workspace.pipeline.stages.values())
+    return [path for path in sorted(code) if here.get(path) != code[path]] + [
+        f"parameter {key}"
+        for key, value in sorted(record.parent.data.params.items())
+        if str(values.get(key)) != value
     ]
-    chosen = sorted(record.parent.data.params.items())
-    return files + [
-        f"{settings.PARAMS} ({key})" for key, value in chosen if str(_at(values, key)) != value
-    ]
-
-
-def _at(values: Any, key: str) -> Any:
-    for part in key.split("."):
-        values = values.get(part) if isinstance(values, dict) else None
-    return values

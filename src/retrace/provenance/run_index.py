@@ -1,9 +1,12 @@
 """Find runs in MLflow: by id, by the MD5 of an output, by experiment."""
 
 import re
+from functools import cached_property
+from pathlib import Path
 
 from retrace.errors import RetraceError
-from retrace.pipeline import graph
+from retrace.pipeline import loading
+from retrace.pipeline.definition import Pipeline
 from retrace.store import backend, filters, names
 from retrace.system.redaction import redacted
 
@@ -19,6 +22,11 @@ class RunIndex:
         self.client = backend.client()
         self.experiments = backend.experiments(self.client)
         self._made: dict[str, list[backend.Run]] = {}
+
+    @cached_property
+    def pipeline(self) -> Pipeline:
+        """The pipeline of the working tree."""
+        return loading.load(Path())
 
     def run(self, start: str) -> backend.Run | None:
         """Return the run whose id begins with `start`; None if there is none.
@@ -78,7 +86,7 @@ class RunIndex:
         if "retrace.stage" in tags:
             return [run]
         stages = []
-        for stage in graph.names():
+        for stage in self.pipeline.stages:
             links = map(names.encode, (f"retrace.run.{stage}", f"retrace.cached.{stage}"))
             ids = [tags[link] for link in links if link in tags]
             runs = [known for known in map(self.run, ids) if known]

@@ -1,21 +1,22 @@
 """Link experiments to the runs that made the outputs that DVC took from its cache."""
 
 import json
-from collections.abc import Mapping
-from itertools import count, takewhile
+from collections.abc import Collection, Mapping
+from itertools import count, islice, takewhile
 
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from retrace.event_log import Event
 from retrace.pipeline import identity
-from retrace.store import backend, entries, models, names
+from retrace.store import backend, entries, filters, models, names
 from retrace.store.runs import Pair
 
 # Tag of a child: its summary metrics, which the parent has too, as JSON. Long JSON goes on in tags
 # with .2, .3 and so on appended.
 HEADLINE = "retrace.headline"
 FINISHED = "attributes.status = 'FINISHED'"
+MAX_CONDITIONS = 5  # of a query: each costs a join
 
 
 def complete(client: MlflowClient, runs: Pair, start: Event, outs: Mapping[str, str]) -> None:
@@ -34,7 +35,8 @@ def complete(client: MlflowClient, runs: Pair, start: Event, outs: Mapping[str, 
         if None in deps.values():
             continue
         hashed = {path: md5 for path, md5 in deps.items() if md5}
-        tags = {"retrace.inputs": identity.inputs(stage, plan["params"], hashed)}
+        inputs = identity.inputs(stage, plan.get("commands", ()), plan["params"], hashed)
+        tags = {"retrace.inputs": inputs}
         run = backend.first(client, [runs.experiment], tags, FINISHED)
         if run:
             cached[stage] = run
@@ -48,17 +50,27 @@ def upstream(
     """Return the runs that made these dependencies, those that made theirs, and so on, by stage."""
     runs: dict[str, Run] = {}
     for stage in dict.fromkeys(makers[path] for path in deps if path in makers):
-        outs = {path: md5 for path, md5 in deps.items() if makers.get(path) == stage}
-        run = maker(client, experiment, stage, outs)
+        made = {md5 for path, md5 in deps.items() if makers.get(path) == stage}
+        run = maker(client, experiment, stage, made)
         if run:
             runs |= upstream(client, experiment, hashes(run, "deps"), makers) | {stage: run}
     return runs
 
 
-def maker(client: MlflowClient, experiment: str, stage: str, outs: Mapping[str, str]) -> Run | None:
-    """Return the oldest finished run of `stage` that made these outputs."""
-    tags = {"retrace.stage": stage} | {f"dvc.outs.{path}": md5 for path, md5 in outs.items()}
-    return backend.first(client, [experiment], tags, FINISHED)
+def maker(client: MlflowClient, experiment: str, stage: str, made: Collection[str]) -> Run | None:
+    """Return the oldest finished run of `stage` that made files or folders with all these MD5s.
+
+    None if there are none.
+    """
+    tags = {names.encode(f"retrace.made.{md5}") for md5 in made}
+    conditions = [
+        filters.equals(filters.tag("retrace.stage"), stage),
+        FINISHED,
+        *(filters.exists(f"retrace.made.{md5}") for md5 in islice(made, MAX_CONDITIONS)),
+    ]
+    query = " and ".join(conditions)
+    runs = backend.search_runs(client, [experiment], query, order=["start_time ASC"])
+    return next((run for run in runs if tags <= run.data.tags.keys()), None) if made else None
 
 
 def link(client: MlflowClient, parent: str, cached: Mapping[str, Run]) -> None:

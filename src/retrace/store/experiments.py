@@ -8,7 +8,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from retrace.event_log import Event
-from retrace.pipeline import git, identity, snapshot
+from retrace.pipeline import git, lockfile, snapshot
 from retrace.pipeline.git import ExperimentRef
 from retrace.pipeline.snapshot import Snapshot
 from retrace.store import backend, cached_stages, entries, filters, names, runs
@@ -30,11 +30,10 @@ def add_missing(client: MlflowClient) -> int:
     named = defaultdict[str, list[ExperimentRef]](list)
     for ref in refs:
         if ref.rev not in known:
-            with git.export(ref.rev) as folder:
-                state = snapshot.read(folder)
-                if state:
-                    states[state.key] = state
-                    named[state.key].append(ref)
+            state = snapshot.of_commit(ref.rev)
+            if state:
+                states[state.key] = state
+                named[state.key].append(ref)
     here = snapshot.read(Path())
     if here:
         states.setdefault(here.key, here)
@@ -46,11 +45,13 @@ def add_missing(client: MlflowClient) -> int:
 def _add(client: MlflowClient, state: Snapshot, refs: list[ExperimentRef], revs: set[str]) -> bool:
     """Add or complete the parent run of a state; return False if it already was complete."""
     with backend.lock():
-        experiment = backend.experiment_of(client, state.values["dataset"])
+        experiment = backend.experiment_of(client, state.place["mlflow_experiment"])
         run = backend.first(client, [experiment], {"retrace.key": state.key})
         ref = _ref(run, refs)
         makers = {
-            stage: cached_stages.maker(client, experiment, stage, entry.outs)
+            stage: cached_stages.maker(
+                client, experiment, stage, lockfile.md5s(entry.outs).values()
+            )
             for stage, entry in state.locked.items()
         }
         is_named = ref is None or (run and run.data.tags.get("dvc.exp_rev") in revs)
@@ -60,7 +61,8 @@ def _add(client: MlflowClient, state: Snapshot, refs: list[ExperimentRef], revs:
         at = start["time"]
         parent = run.info.run_id if run else runs.parent(client, experiment, start)
         entries.log_params(client, parent, start["params"])
-        metrics = {} if makers["evaluate"] else state.metrics
+        is_measured = all(makers[stage] for stage in state.metrics_stages)
+        metrics = {} if is_measured else state.metrics
         entries.log_metrics(client, parent, entries.points(metrics, at), metrics)
         named = {"dvc.exp_rev": ref.rev} | start["experiment"] if ref else {}
         entries.log_tags(client, parent, named)
@@ -75,11 +77,9 @@ def _add(client: MlflowClient, state: Snapshot, refs: list[ExperimentRef], revs:
 def _start(state: Snapshot, ref: ExperimentRef | None) -> Event:
     """Return an event like the first of a stage's event log, for the parent run of a state."""
     names = {"dvc.exp_name": ref.name, "dvc.baseline_rev": ref.baseline} if ref else {}
-    folds = identity.key(state.values | {"fold": None}) if state.values["folds"] > 1 else None
     return {
-        "dataset": state.values["dataset"],
+        **state.place,
         "key": state.key,
-        "folds": folds,
         "experiment": names,
         "commit": ref.baseline if ref else git.head_commit(),
         "user": machine.user(),

@@ -8,7 +8,7 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from retrace.event_log import Event
-from retrace.store import backend, entries, filters, folds, names, sweep_runs
+from retrace.store import backend, entries, filters, groups, names, sweep_runs
 from retrace.system import processes
 
 
@@ -28,7 +28,7 @@ class Pair:
 def pair(client: MlflowClient, start: Event) -> Pair:
     """Find or create the runs of an event log. This takes the lock: stages may share a parent."""
     with backend.lock():
-        experiment = backend.experiment_of(client, start["dataset"])
+        experiment = backend.experiment_of(client, experiment_name(start))
         parent_id = parent(client, experiment, start)
         child = backend.first(client, [experiment], {"retrace.journal": start["id"]})
         if child is None:
@@ -41,12 +41,17 @@ def pair(client: MlflowClient, start: Event) -> Pair:
                 "retrace.process": processes.to_line(start["process"]),
                 "retrace.machine": start["machine"],
             }
-            tags |= _origin(start, f"stages/{start['stage']}.py")
+            tags |= _origin(start, start.get("source", "dvc.yaml"))
             tags |= {f"dvc.deps.{dep}": md5 for dep, md5 in start["deps"].items()}
             name = start["stage"] if attempt == 1 else f"{start['stage']} ({attempt})"
             child = client.create_run(experiment, start["time"], names.tags(tags), _title(name))
             update_status(client, experiment, parent_id)
     return Pair(experiment, parent_id, child.info.run_id)
+
+
+def experiment_name(start: Event) -> str:
+    """Return the name of an event log's MLflow experiment."""
+    return start.get("mlflow_experiment") or start["dataset"]  # the latter before December 2026
 
 
 def parent(client: MlflowClient, experiment: str, start: Event) -> str:
@@ -55,7 +60,7 @@ def parent(client: MlflowClient, experiment: str, start: Event) -> str:
     named = start["experiment"].get("dvc.exp_name")
     if run is None:
         tags = {"retrace.key": start["key"]} | _origin(start, "dvc.yaml")
-        tags |= {folds.TAG: start["folds"]} if start["folds"] else {}
+        tags |= {groups.TAG: start["group"]["key"]} if start.get("group") else {}
         name = named or f"repro-{start['key'][:7]}"
         run = client.create_run(experiment, start["time"], names.tags(tags), _title(name))
     elif named and named != run.data.tags.get("dvc.exp_name"):  # DVC gave it another name

@@ -4,6 +4,7 @@ Runs are found by their tags before they are created; all entries have the times
 """
 
 import json
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
@@ -12,10 +13,10 @@ from tempfile import TemporaryDirectory
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric
 
-from retrace import event_log, settings
+from retrace import event_log
 from retrace.event_log import Event
 from retrace.pipeline import hashing
-from retrace.store import backend, cached_stages, entries, folds, models, names
+from retrace.store import backend, cached_stages, entries, groups, models, names
 from retrace.store import runs as runs_of
 from retrace.system import processes
 from retrace.system.redaction import redacted
@@ -24,15 +25,11 @@ ANSWER_S = float(backend.ANSWER_S)
 LOCAL_S = 120.0  # for a local database, in case it is busy
 BYTES_PER_S = 1e6  # of the slowest connection to a server
 STORED_PER_S = 1e7  # of the slowest artifact store, which a server waits for
-SPLITS = {
-    str(settings.TRAIN): "training",
-    str(settings.VALIDATION): "validation",
-    str(settings.TEST): "testing",
-}
-PREFIXES = {  # split by prefix of a metric's name
-    "train_": settings.TRAIN,
-    "val_": settings.VALIDATION,
-    "test_": settings.TEST,
+SPLITS = {  # MLflow's name of a split, by the beginning of a file's or a metric's name
+    "train": "training",
+    "val": "validation",
+    "dev": "validation",
+    "test": "testing",
 }
 
 Announce = Callable[[float], None]
@@ -146,22 +143,24 @@ class Upload:
         with backend.lock():
             runs_of.update_status(client, runs.experiment, runs.parent)
             cached_stages.complete(client, runs, self.start, end.get("outs", {}))
-            if self.start["folds"]:
-                folds.summarize(client, runs.experiment, self.start)
+            if self.start.get("group"):
+                groups.summarize(client, runs.experiment, self.start)
 
     def _log_model_metrics(self, client: MlflowClient, runs: runs_of.Pair, end: Event) -> None:
         """Log the stage's summary metrics for the model too, with the split that was measured."""
-        md5 = (self.start["deps"] | end.get("outs", {})).get(str(settings.WEIGHTS))
-        model = models.by_weights(client, runs.experiment, md5) if md5 and self.headline else None
+        hashes = self.start["deps"] | end.get("outs", {})
+        weights = (hashes[path] for path in self.start.get("models", ()) if path in hashes)
+        found = (models.by_weights(client, runs.experiment, md5) for md5 in weights)
+        model = next(filter(None, found), None) if self.headline else None
         if model is None:
             return
+        splits = _splits(self.start)
         measured = []
         for name, entry in self.headline.items():
-            split = next(
-                (str(split) for prefix, split in PREFIXES.items() if name.startswith(prefix)), ""
-            )
-            digest = self.start["deps"].get(split)
-            dataset = (_dataset_name(self.start, split), digest) if digest else (None, None)
+            split = _split_of(name)
+            path = next((path for path in splits if split and splits[path] == split), None)
+            digest = self.start["deps"].get(path)
+            dataset = (_dataset_name(self.start, path), digest) if path else (None, None)
             (point,) = entries.points({name: entry["value"]}, entry["time"])
             measured.append(
                 Metric(point.key, point.value, point.timestamp, 0, model, *dataset, runs.parent)
@@ -248,15 +247,27 @@ def _log_metrics(client: MlflowClient, runs: runs_of.Pair, events: list[Event]) 
 def _log_datasets(client: MlflowClient, runs: runs_of.Pair, start: Event) -> None:
     """Log the splits that the stage reads as datasets of both runs, with DVC's MD5 as digest."""
     logged = []
-    for path, context in SPLITS.items():
-        md5 = start["deps"].get(path)
-        if md5:
-            dataset = Dataset(_dataset_name(start, path), md5, "local", json.dumps({"uri": path}))
-            logged.append(DatasetInput(dataset, [InputTag("mlflow.data.context", context)]))
+    for path, context in _splits(start).items():
+        name = _dataset_name(start, path)
+        dataset = Dataset(name, start["deps"][path], "local", json.dumps({"uri": path}))
+        logged.append(DatasetInput(dataset, [InputTag("mlflow.data.context", context)]))
     if logged:
         for run in (runs.child, runs.parent):
             client.log_inputs(run, logged)
 
 
 def _dataset_name(start: Event, path: str) -> str:
-    return names.storable(f"{start['dataset']} {Path(path).stem}", names.MAX_DATASET)
+    name = f"{runs_of.experiment_name(start)} {Path(path).stem}"
+    return names.storable(name, names.MAX_DATASET)
+
+
+def _splits(start: Event) -> dict[str, str]:
+    """Return the splits that a stage reads: MLflow's name of each by path."""
+    named = {path: _split_of(Path(path).stem) for path in start.get("data", ())}
+    return {path: split for path, split in named.items() if split}
+
+
+def _split_of(name: str) -> str | None:
+    """Return MLflow's name of the split that a file or a metric is of, by its own name."""
+    word = re.match(r"(train|val|dev|test)(ing|idation|id|elopment)?(?![a-z])", name, re.IGNORECASE)
+    return SPLITS[word[1].lower()] if word else None

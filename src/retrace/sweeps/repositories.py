@@ -18,6 +18,7 @@ import psutil
 
 from retrace.errors import RetraceError
 from retrace.pipeline import dvc_internals, git
+from retrace.pipeline.workspace import Workspace
 from retrace.provenance import reproduce
 from retrace.provenance.reproduce import Origin
 from retrace.system import files, processes
@@ -39,7 +40,7 @@ def current_origin() -> Origin:
     if commit is None:
         reason = "has no commit yet, which an experiment needs; commit, then run the command again"
         raise RetraceError(f"{files.root()}: {reason}")
-    return Origin(commit, git.uncommitted_patch())
+    return Origin(commit, Workspace(Path()).changes())
 
 
 @contextmanager

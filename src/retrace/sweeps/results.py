@@ -7,7 +7,7 @@ from pathlib import Path
 
 from retrace import settings
 from retrace.errors import DataError
-from retrace.pipeline import git, hashing, snapshot
+from retrace.pipeline import hashing, lockfile, snapshot
 from retrace.store import backend, experiments, sweep_runs
 from retrace.system import machine
 
@@ -26,8 +26,7 @@ def read_result(commit: str, metric: str, cache: Path) -> Result:
 
     Raises DataError if it does not have the metric.
     """
-    with git.export(commit) as folder:
-        state = snapshot.read(folder)
+    state = snapshot.of_commit(commit)
     if state is None or metric not in state.metrics:
         reason = f"its {settings.METRICS} was not produced by its code and parameters"
         raise DataError(f"commit {commit[:10]}: {reason}")
@@ -52,7 +51,7 @@ def add_to_sweep(dataset: str, sweep: str, key: str, at: int) -> None:
 
 def _curve(state: snapshot.Snapshot, metric: str, cache: Path) -> dict[int, float]:
     """Return the metric by epoch; empty if DVC's cache has no intact history."""
-    md5 = state.locked["train"].outs[str(settings.HISTORY)]
+    md5 = lockfile.md5s(state.locked["train"].outs)[str(settings.HISTORY)]
     kept = hashing.object_path(cache / "files" / "md5", md5)
     if not kept.is_file() or hashing.md5(kept) != md5:
         return {}

@@ -7,15 +7,31 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 import platformdirs
 
 from retrace.errors import FULL, DataError
 
+MAX_NAME = 150  # characters; a file name may have 255 bytes
+
 
 def root() -> Path:
     """Return the absolute path of the main repository, also in a queued or `--temp` experiment."""
-    return Path(os.environ.get("DVC_ROOT") or Path.cwd()).resolve()
+    return Path(os.environ.get("DVC_ROOT") or repository(Path.cwd())).resolve()
+
+
+def repository(folder: Path) -> Path:
+    """Return the nearest folder from `folder` upwards that has `.dvc/`; `folder` if none has."""
+    return next((each for each in (folder, *folder.parents) if (each / ".dvc").is_dir()), folder)
+
+
+def file_name(name: str) -> str:
+    """Return `name` as the name of a file: without slashes and control characters, not too long."""
+    quoted = quote(name, safe="@=+, ")
+    if len(quoted) <= MAX_NAME:
+        return quoted
+    return f"{quoted[:MAX_NAME]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def cache(name: str) -> Path:

@@ -6,16 +6,20 @@ the background uploader of the first ends it.
 """
 
 import signal
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+
+import psutil
 
 from retrace import event_log
 from retrace.errors import DataError
 from retrace.event_log import EventLog
-from retrace.pipeline import graph, identity
-from retrace.system import processes
-from retrace.tracking import stage
+from retrace.pipeline import identity, loading
+from retrace.pipeline.definition import Pipeline, Stage
+from retrace.pipeline.workspace import Workspace
+from retrace.system import files, processes
+from retrace.tracking import curves, header, results, stage
 from retrace.tracking.command import Outcome
 from retrace.tracking.uploader_client import Uploader
 
@@ -24,24 +28,28 @@ DEADLY = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGKILL, signal.S
 
 
 class Attempt:
-    """A command of stage `name`, and the event log of the attempt that it belongs to.
+    """A command of a stage, and the event log of the attempt that it belongs to.
 
-    `dvc` is the process that runs the commands. Raises an exception if it cannot be tracked: a
-    RetraceError, an OSError, or that of a defect.
+    `name` is DVC_STAGE, `dvc` the process that runs the commands. With `only`, commands without
+    these words do not count. Raises an exception if the command cannot be tracked: a RetraceError,
+    an OSError, or that of a defect.
     """
 
     def __init__(self, name: str, line: str, dvc: processes.Identity, *, only: str = "") -> None:
-        self.name = name
+        self.workspace = Workspace(loading.root(Path.cwd()))
+        pipeline = self.workspace.pipeline
+        started_in = Path(psutil.Process(dvc["pid"]).cwd())
+        self.stage = _stage(pipeline, loading.canonical(name, started_in, self.workspace.root))
         self.line = line
         self.dvc = dvc
-        lines = commands(name, only)
+        lines = [each for each in self.stage.commands if only in each]
         with ExitStack() as stack:
-            stack.enter_context(stage.locked(name))
-            path = _unfinished(name, dvc)
+            stack.enter_context(stage.locked(self.stage.name))
+            path = _unfinished(self.stage.name, dvc)
             n_before = _n_commands(path) if path else 0
-            _check_order(name, lines, line, n_before)
+            _check_order(self.stage.name, lines, line, n_before)
             self.is_last = n_before + 1 >= len(lines)
-            self.has_successor = stage.has_later_stage(name)
+            self.has_successor = stage.has_later_stage(self.stage.name, pipeline)
             self.log = EventLog.reopen(path) if path else self._opened()
             self._uploader = self._started() if self.is_last else None
             self._lock = stack.pop_all()
@@ -50,6 +58,13 @@ class Attempt:
     def variables(self) -> dict[str, str]:
         """The environment by which `retrace.stage` in the command finds the event log."""
         return {stage.EVENT_LOG: str(self.log.path)}
+
+    @contextmanager
+    def following(self) -> Iterator[None]:
+        """Log the curves in the stage's files as they grow."""
+        files = [self.workspace.root / path for path in results.files(self.workspace, self.stage)]
+        with curves.follow(self.log, files):
+            yield
 
     def end(self, outcome: Outcome) -> None:
         """Log how the command ended; end the attempt if it failed, or if it was the last one."""
@@ -61,7 +76,7 @@ class Attempt:
                 self.log.command(self.line)
                 return
             if is_finished:
-                self.log.end("FINISHED", **stage.outputs(self.name))
+                self._log_results()
             else:
                 status, reason = _failure(outcome)
                 self.log.end(status, error=reason)
@@ -71,13 +86,25 @@ class Attempt:
             else:
                 uploader.wait()
 
+    def _log_results(self) -> None:
+        """Log what the stage made. dvc.yaml is read again: DVCLive adds its plots to it."""
+        workspace = Workspace(self.workspace.root)
+        made_by = workspace.pipeline.stages.get(self.stage.name, self.stage)
+        results.log(self.log, workspace, made_by)
+        missing = [out.path for out in made_by.outs if results.is_missing(workspace, out)]
+        if missing:
+            names = ", ".join(missing)
+            self.log.end("FAILED", error=f"exit code 0, but it did not make {names}")
+        else:
+            self.log.end("FINISHED", **header.outputs(workspace, made_by))
+
     def _opened(self) -> EventLog:
         """Begin the event log; if other commands follow, with an uploader that waits for them."""
-        log = stage.opened(self.name, process=self.dvc, is_wrapped=True)
+        log = header.open_log(self.workspace, self.stage, process=self.dvc, is_wrapped=True)
         if not self.is_last:
             successor = self.has_successor
             Uploader(log.path, has_successor=successor, is_continued=True).detach()
-        stage.attach_changes(log)
+        header.attach_changes(log, self.workspace)
         return log
 
     def _started(self) -> Uploader:
@@ -91,23 +118,16 @@ class Attempt:
             self.log.attach(name, before + text.encode())
 
 
-def commands(name: str, only: str = "") -> list[str]:
-    """List the commands of a stage in the order in which DVC runs them.
-
-    With `only`, list those in which these words occur. Raises DataError.
-    """
-    declared = graph.declared()
-    if name not in declared:
+def _stage(pipeline: Pipeline, name: str) -> Stage:
+    if name not in pipeline.stages:
         raise DataError(f"dvc.yaml: no stage {name}")
-    declared_cmd: Any = declared[name].get("cmd", "")
-    lines = declared_cmd if isinstance(declared_cmd, list) else str(declared_cmd).splitlines()
-    return [line for line in map(str, lines) if only in line]
+    return pipeline.stages[name]
 
 
 def _unfinished(name: str, dvc: processes.Identity) -> Path | None:
     """Return the event log that an earlier command of this attempt has left open, if one has."""
     for path in reversed(event_log.pending(event_log.folder())):
-        if f"-{name}-" not in path.name:
+        if f"-{files.file_name(name)}-" not in path.name:
             continue
         with suppress(FileNotFoundError, IndexError):  # uploaded just now; torn
             events = event_log.read(path)

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -87,7 +87,8 @@ def track(
         attempt = _begin(stage, line, dvc, only)
         env = {**env, **attempt.variables}
     try:
-        outcome = command.run(words, env, dvc)
+        with attempt.following() if attempt else nullcontext():
+            outcome = command.run(words, env, dvc)
     except OSError as error:
         outcome = command.Outcome(_complain(words[0], error), "", "")
     if attempt:

@@ -20,7 +20,10 @@ DRIVER = Path("/proc/driver/nvidia/version")
 
 
 class Meter:
-    """Reads CPU, memory and GPU use; a reading takes a few milliseconds.
+    """Reads CPU, memory and GPU use of the stage's process and of all below it, except this one.
+
+    A reading takes some milliseconds of CPU time, most of it to find the processes.
+
 
     `pid` is the stage's process. Of a wrapped stage it is DVC's, whose own memory does not count.
     """
@@ -28,7 +31,7 @@ class Meter:
     def __init__(self, pid: int, *, is_wrapped: bool = False) -> None:
         self.pid = pid
         self.is_wrapped = is_wrapped
-        self.gpu = _gpu()
+        self.gpus = _visible_gpus()
         self.n_readings = 0
         psutil.cpu_percent()  # starts the interval that the next call reports
         self._read_at = time.monotonic()
@@ -46,20 +49,33 @@ class Meter:
             "system/system_memory_usage_megabytes": memory.used / MB,
             "system/system_memory_usage_percentage": memory.percent,
         }
-        with suppress(psutil.NoSuchProcess):
-            values["system/process_memory_usage_megabytes"] = self._memory() / MB
-        return values | (_gpu_values(self.gpu) if self.gpu is not None else {})
+        tree = self._tree()
+        if tree:
+            values |= self._process_values(tree)
+        for number in _used_gpus(self.gpus, {process.pid for process in tree}):
+            values |= _gpu_values(number, self.gpus[number])
+        return values
 
-    def _memory(self) -> int:
-        """Return the resident memory of the stage and all processes below it, in bytes."""
-        stage = psutil.Process(self.pid)
-        members = [] if self.is_wrapped else [stage]
-        members += [each for each in stage.children(recursive=True) if each.pid != os.getpid()]
-        n_bytes = 0
-        for process in members:
-            with suppress(psutil.Error):  # it has just ended
-                n_bytes += process.memory_info().rss
-        return n_bytes
+    def _process_values(self, tree: list[psutil.Process]) -> dict[str, float]:
+        """Return the use of a process tree: 100 % is one core; shared memory counts repeatedly."""
+        read_at = time.monotonic()
+        cpu_s = sum(map(_cpu_s, tree))
+        rate = max(cpu_s - self._cpu_s, 0.0) / max(read_at - self._read_at, 1e-3)
+        self._read_at = read_at
+        self._cpu_s = cpu_s
+        return {
+            "system/process_cpu_utilization_percentage": 100 * rate,
+            "system/process_memory_usage_megabytes": sum(map(_rss, tree)) / MB,
+        }
+
+    def _tree(self) -> list[psutil.Process]:
+        """Return the process and those below it; none if it no longer exists."""
+        with suppress(psutil.Error):
+            process = psutil.Process(self.pid)
+            below = process.children(recursive=True)
+            own = [] if self.is_wrapped else [process]
+            return [*own, *(child for child in below if child.pid != os.getpid())]
+        return []
 
 
 def _cpu_s(process: psutil.Process) -> float:

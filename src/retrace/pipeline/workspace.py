@@ -1,0 +1,141 @@
+"""A folder with a pipeline: its parameters, the hashes of its files, its state by dvc.lock.
+
+The folder is the working tree, the copy of a queued experiment, or an exported commit.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from retrace.pipeline import git, hashing, identity, loading, lockfile, metrics, params_files
+from retrace.pipeline.definition import Stage
+from retrace.pipeline.overrides import Flat
+
+DEFAULT = "params.yaml"  # its keys have no prefix
+
+
+class Workspace:
+    """The pipeline in the folder `root`. Each file is read when it is needed, and once.
+
+    Raises DataError if dvc.yaml is not valid.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.pipeline = loading.load(root)
+        self._values: dict[str, dict[str, Any]] = {}
+        self._hashes: dict[str, str | None] = {}
+
+    @cached_property
+    def locked(self) -> Mapping[str, lockfile.Locked]:
+        """The stages that dvc.lock records. Raises DataError if it is not valid."""
+        return lockfile.read(self.root, self.pipeline)
+
+    @property
+    def recorded(self) -> dict[str, str]:
+        """The hash that dvc.lock records of each output, by path."""
+        return {
+            path: md5
+            for entry in self.locked.values()
+            for path, md5 in lockfile.md5s(entry.outs).items()
+        }
+
+    def params(self, *stages: Stage) -> Flat:
+        """Return the values that these stages read, in DVC's notation: lr, train.toml:lr."""
+        flat: Flat = {}
+        for stage in stages:
+            for file, keys in stage.params.items():
+                flat |= _prefixed(file, params_files.select(self._read(file), keys))
+        return flat
+
+    def hashes(self, paths: Iterable[str]) -> dict[str, str]:
+        """Return the hash of each of these files and folders that exists here."""
+        hashed = {path: self._hash(path) for path in paths}
+        return {path: md5 for path, md5 in hashed.items() if md5}
+
+    def key(self, *, without: Collection[str] = ()) -> str:
+        """Return the experiment's identity, as if no stage read the parameters in `without`."""
+        stages = self.pipeline.stages.values()
+        return identity.key(
+            commands={stage.name: stage.commands for stage in stages},
+            params={k: v for k, v in self.params(*stages).items() if k not in without},
+            files={path: self._leaf(path) for path in self.pipeline.leaves},
+        )
+
+    def metrics(self) -> dict[str, float]:
+        """Return the numbers in the metrics files, without those that dvc.lock does not record."""
+        recorded = self.recorded
+        files: dict[str, list[Path]] = {}  # by the prefix of their keys
+        for file in self.pipeline.metrics_files:
+            maker = self.pipeline.makers.get(file)
+            if maker is None or self._hash(file) == recorded.get(file):
+                prefix = self.pipeline.stages[maker].metrics_prefix if maker else ""
+                files.setdefault(prefix, []).append(self.root / file)
+        return {
+            f"{prefix}{key}": value
+            for prefix, paths in files.items()
+            for key, value in metrics.read_all(paths).numbers.items()
+        }
+
+    def changes(self) -> bytes:
+        """Return how code, parameters and dvc.yaml differ from the last commit, as a patch."""
+        pipeline = self.pipeline
+        new = [*pipeline.leaves, *pipeline.params_files, *pipeline.files]
+        return git.uncommitted_patch(self.root, outs=pipeline.makers, deps=new)
+
+    def is_up_to_date(self) -> bool:
+        """Return whether dvc.lock records each stage with these parameters and files."""
+        return all(map(self._is_recorded, self.pipeline.stages.values()))
+
+    def _is_recorded(self, stage: Stage) -> bool:
+        entry = self.locked.get(stage.name)
+        if entry is None or set(entry.deps) != set(stage.deps):
+            return False
+        if set(entry.outs) != {out.path for out in stage.outs}:
+            return False
+        if entry.commands != stage.commands or flat_params(entry.params) != self.params(stage):
+            return False
+        read = lockfile.md5s(entry.deps)
+        return all(self._current(path) in (md5, None) for path, md5 in read.items())
+
+    def _current(self, path: str) -> str | None:
+        """Return the hash that the maker of a file recorded, else that of the file."""
+        return self.recorded.get(path) or self._hash(path)
+
+    def _leaf(self, path: str) -> str | None:
+        """Return the hash of a file that no stage makes, from its .dvc file or from dvc.lock.
+
+        A commit that was exported does not have the file itself, unless git has it.
+        """
+        stored = next((s.md5 for s in self.pipeline.sources if s.path == path and s.md5), None)
+        known = stored or self._hash(path)
+        if known:
+            return known
+        readers = [self.locked[name] for name in self.pipeline.leaves[path] if name in self.locked]
+        hashes = (entry.deps.get(path) for entry in readers)
+        return next((each.value for each in hashes if each), None)
+
+    def _hash(self, path: str) -> str | None:
+        if path not in self._hashes:
+            file = self.root / path
+            self._hashes[path] = hashing.md5(file) if file.exists() else None
+        return self._hashes[path]
+
+    def _read(self, file: str) -> dict[str, Any]:
+        if file not in self._values:
+            self._values[file] = params_files.read(self.root / file)
+        return self._values[file]
+
+
+def flat_params(params: Mapping[str, Mapping[str, Any]]) -> Flat:
+    """Return parameters by file, as dvc.lock has them, by their names: lr, train.toml:lr."""
+    flat: Flat = {}
+    for file, values in params.items():
+        flat |= _prefixed(file, params_files.select(values, ()))
+    return flat
+
+
+def _prefixed(file: str, values: Flat) -> Flat:
+    prefix = "" if file == DEFAULT else f"{file}:"
+    return {f"{prefix}{key}": value for key, value in values.items() if value != {}}

@@ -1,0 +1,100 @@
+"""What an event log records of a stage before and after it runs, besides what the stage logs."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from retrace import event_log, settings
+from retrace.event_log import EventLog
+from retrace.pipeline import git, grouping, hashing, identity, integrity
+from retrace.pipeline.definition import Stage
+from retrace.pipeline.workspace import Workspace
+from retrace.system import files, machine
+
+
+def open_log(workspace: Workspace, stage: Stage, **more: Any) -> EventLog:
+    """Begin the event log of a stage; `more` goes into its first line.
+
+    Raises DataError if a file that the stage reads does not match dvc.lock, or if the event log
+    cannot be created.
+    """
+    return EventLog(event_log.folder(), **of_stage(workspace, stage), **more)
+
+
+def of_stage(workspace: Workspace, stage: Stage) -> dict[str, Any]:
+    """Return the first line of the stage's event log.
+
+    Raises DataError if a file that it reads does not match dvc.lock.
+    """
+    pipeline = workspace.pipeline
+    deps = workspace.hashes(stage.deps)
+    integrity.check_inputs(deps, pipeline, workspace.recorded)
+    own_params = workspace.params(stage)
+    read = dict.fromkeys(dep for each in pipeline.stages.values() for dep in each.deps)
+    return {
+        "stage": stage.name,
+        "source": source(workspace.root, stage),
+        "key": workspace.key(),
+        "experiment": identity.dvc_experiment(),
+        "sweep": os.environ.get("RETRACE_SWEEP"),
+        "commit": git.head_commit(),
+        "user": machine.user(),
+        "machine": machine.processor(),
+        "params": workspace.params(*pipeline.stages.values()),
+        "own_params": own_params,
+        "deps": deps,
+        "inputs": identity.inputs(stage.name, stage.commands, own_params, deps),
+        "makers": {path: maker for path in read if (maker := pipeline.maker(path))},
+        "later": _later(stage, workspace),
+        "data": [dep for dep in deps if pipeline.is_data(dep)],
+        "models": [artifact.path for artifact in pipeline.artifacts if artifact.type == "model"],
+        **grouping.of(workspace, settings.load(files.root())),
+    }
+
+
+def outputs(workspace: Workspace, stage: Stage) -> dict[str, dict[str, str]]:
+    """Return the hashes of what a finished stage has made, for the end of its event log.
+
+    The files in those outputs that are folders are included.
+    """
+    root = workspace.root
+    outs = [out.path for out in stage.outs if (root / out.path).exists()]
+    inside = [file for out in outs for file in sorted((root / out).rglob("*")) if file.is_file()]
+    names = [file.relative_to(root).as_posix() for file in inside]
+    return {
+        "outs": {out: hashing.md5(root / out) for out in outs},
+        "files": {file: hashing.md5(root / file) for file in names},
+    }
+
+
+def attach_changes(log: EventLog, workspace: Workspace) -> None:
+    """Log how code, parameters and dvc.yaml differ from the last commit."""
+    changes = workspace.changes()
+    if changes:
+        log.attach("code.patch", changes)
+
+
+def source(root: Path, stage: Stage) -> str:
+    """Return the program that the stage runs: the first file in its commands, else dvc.yaml."""
+    words = (word for command in stage.commands for word in command.split())
+    return next((word for word in words if (root / stage.folder / word).is_file()), "dvc.yaml")
+
+
+def _later(stage: Stage, workspace: Workspace) -> dict[str, Any]:
+    """Return what determines the result of each stage after this one, as far as it is known.
+
+    Together with the outputs of earlier stages, that is all. If MLflow has a run with exactly
+    these inputs, DVC will not run the stage again.
+    """
+    pipeline = workspace.pipeline
+    names = list(pipeline.stages)
+    later = [pipeline.stages[name] for name in names[names.index(stage.name) + 1 :]]
+    return {
+        each.name: {
+            "commands": each.commands,
+            "params": workspace.params(each),
+            "deps": dict.fromkeys(each.deps)
+            | workspace.hashes(dep for dep in each.deps if pipeline.maker(dep) is None),
+        }
+        for each in later
+    }

@@ -1,0 +1,74 @@
+"""Log what a stage made: its metrics files as metrics, its plots as artifacts."""
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path, PurePath
+
+from retrace.event_log import EventLog
+from retrace.pipeline import metrics
+from retrace.pipeline.definition import Kind, Out, Pipeline, Stage
+from retrace.pipeline.workspace import Workspace
+
+MAX_BYTES = 20 * 10**6  # of a plot; larger files are data
+MAX_FILES = 200  # of a folder of plots
+SHOWN = (  # what MLflow's page shows
+    *(".png", ".jpg", ".jpeg", ".gif", ".svg", ".pdf", ".html"),
+    *(".json", ".yaml", ".yml", ".toml", ".csv", ".tsv", ".txt", ".md"),
+)
+PROBLEMS = "retrace.metrics.left_out"
+
+
+def log(run: EventLog, workspace: Workspace, stage: Stage) -> None:
+    """Log the metrics and plots of a finished stage.
+
+    A stage without metrics files may have its numbers in other small files, which are read instead.
+    If the stage has logged a summary itself, its numbers are not read.
+    """
+    root = workspace.root
+    declared = _of_kind(workspace.pipeline, stage, "metric")
+    contents = metrics.read_all(root / path for path in declared)
+    if not contents.numbers:
+        outs = (root / out.path for out in stage.outs if out.kind == "out")
+        contents.numbers = metrics.read_outs(outs).numbers
+    if contents.numbers and not run.has_summary():
+        run.metrics(contents.numbers)
+        run.summary(
+            {f"{stage.metrics_prefix}{key}": value for key, value in contents.numbers.items()}
+        )
+    if contents.texts:
+        run.tags(**contents.texts)
+    if contents.problems:
+        problems = (f"{path.name}: {why}" for path, why in contents.problems.items())
+        run.tags(**{PROBLEMS: "; ".join(problems)})
+    for path in (*declared, *_of_kind(workspace.pipeline, stage, "plot")):
+        for file in _shown(root / path):
+            run.artifact(file.relative_to(root), summary=True, root=root)
+
+
+def files(workspace: Workspace, stage: Stage) -> list[str]:
+    """Return the files and folders that may have curves while the stage runs."""
+    pipeline = workspace.pipeline
+    top_level = [*_of_kind(pipeline, stage, "metric"), *_of_kind(pipeline, stage, "plot")]
+    return list(dict.fromkeys([*(out.path for out in stage.outs), *top_level]))
+
+
+def is_missing(workspace: Workspace, out: Out) -> bool:
+    """Return whether a stage that ended well did not make an output of this repository."""
+    is_here = "://" not in out.path and not PurePath(out.path).is_absolute()
+    return is_here and not (workspace.root / out.path).exists()
+
+
+def _of_kind(pipeline: Pipeline, stage: Stage, kind: Kind) -> list[str]:
+    """Return the metrics or plots of a stage: its own, and those of the top level that it makes."""
+    top_level = pipeline.metrics if kind == "metric" else pipeline.plots
+    made = [path for path in top_level if pipeline.maker(path) in (stage.name, None)]
+    return list(dict.fromkeys([*(out.path for out in stage.outs if out.kind == kind), *made]))
+
+
+def _shown(path: Path) -> Iterator[Path]:
+    """Yield the file, or the files in the folder, that are small and of a kind that is shown."""
+    inside = (
+        [path] if path.is_file() else sorted(each for each in path.rglob("*") if each.is_file())
+    )
+    shown = (file for file in inside if file.suffix.lower() in SHOWN)
+    yield from islice((file for file in shown if file.stat().st_size <= MAX_BYTES), MAX_FILES)
