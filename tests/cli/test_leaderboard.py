@@ -16,7 +16,7 @@ from lab import params
 from retrace.cli import leaderboard
 from retrace.errors import RetraceError
 from retrace.pipeline import params_file
-from retrace.store import folds
+from retrace.store import groups
 
 DAY_MS = 86_400_000
 START_MS = 1_800_000_000_000
@@ -145,7 +145,7 @@ def test_unfinished_runs_are_left_out(store: Store, capsys: pytest.CaptureFixtur
     store.add(lr=2.0)
     for status in ("FAILED", "FAILED", "KILLED", "RUNNING"):
         store.add(status, lr=3.0, metrics={"test_accuracy": 0.9})
-    summary = store.client.create_run(store.experiment, tags={folds.SUMMARY: "x"}).info.run_id
+    summary = store.client.create_run(store.experiment, tags={groups.SUMMARY: "x"}).info.run_id
     store.client.log_metric(summary, "test_accuracy", 1.0)
     leaderboard.lead("mnist", "test_accuracy", 20, as_json=False)
     printed = capsys.readouterr().out

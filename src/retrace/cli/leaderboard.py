@@ -1,4 +1,4 @@
-"""`retrace leaderboard`: print the experiments on a data set, best first."""
+"""`retrace leaderboard`: print the DVC experiments in an MLflow experiment, best first."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from retrace.compare.leaderboard import Board, Row
 
 GROUP = "look"
-SUMMARY = "list the experiments on a data set, best first: seeds, mean, spread, seconds of training"
+SUMMARY = "list the experiments, best first: seeds, mean, spread, seconds of training"
 EXAMPLES = (
-    "retrace leaderboard          on params.yaml's data set, by test accuracy",
+    "retrace leaderboard          of this MLflow experiment, by the primary metric",
     "retrace leaderboard digits --metric val_loss --top 5",
     "retrace leaderboard --json   with all parameters and ids, for a script",
 )
@@ -25,10 +25,10 @@ EXAMPLES = (
 
 def add_arguments(parser: ArgumentParser) -> None:
     arguments.add_json(parser)
-    text = "default: the data set in params.yaml"
-    parser.add_argument("dataset", nargs="?", metavar="DATASET", help=text)
-    text = "metric to sort by (default: %(default)s)"
-    parser.add_argument("--metric", default="test_accuracy", help=text)
+    text = "MLflow experiment (default: the current one)"
+    parser.add_argument("dataset", nargs="?", metavar="EXPERIMENT", help=text)
+    text = "metric to sort by (default: the setting metrics.primary)"
+    parser.add_argument("--metric", help=text)
     text = "number of rows to show (default: %(default)s)"
     parser.add_argument("--top", type=int, default=20, metavar="N", help=text)
 
@@ -37,7 +37,7 @@ def run(args: Namespace) -> None:
     lead(args.dataset, args.metric, args.top, as_json=args.json)
 
 
-def lead(dataset: str | None, metric: str, top: int, *, as_json: bool) -> None:
+def lead(dataset: str | None, metric: str | None, top: int, *, as_json: bool) -> None:
     """Print the `top` rows by `metric`. Raises RetraceError as `leaderboard.board` does."""
     from retrace.compare import leaderboard
 

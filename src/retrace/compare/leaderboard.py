@@ -10,12 +10,16 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from statistics import fmean, median, stdev
 from typing import Any
 
+from retrace import settings
 from retrace.errors import RetraceError
-from retrace.pipeline import metrics, overrides, params_file
+from retrace.pipeline import grouping, metrics
+from retrace.pipeline.workspace import Workspace
 from retrace.store import backend
+from retrace.system import files
 from retrace.system.redaction import redacted
 
 WITHIN_ROW = ("seed", "figures.")  # prefixes of parameters that may differ within a row
@@ -73,15 +77,19 @@ class Board:
     here: Mapping[str, Any]
 
 
-def board(dataset: str | None, metric: str, top: int) -> Board:
-    """Return the best `top` rows by `metric`; by default, `dataset` is the one in params.yaml.
+def board(dataset: str | None, metric: str | None, top: int) -> Board:
+    """Return the best `top` rows of the MLflow experiment `dataset`, by default the current one.
 
-    Raises RetraceError if there are no such runs, or if none has the metric.
+    `metric` is by default the setting `metrics.primary`. Raises RetraceError if there are no such
+    runs, or if none has the metric.
     """
     if top < 1:
         raise RetraceError(f"--top is {top}; should be 1 or more")
-    values = params_file.read()
-    dataset = dataset or str(values["dataset"])
+    configured = settings.load(files.root())
+    workspace = Workspace(Path())
+    here = workspace.params(*workspace.pipeline.stages.values())
+    dataset = dataset or grouping.mlflow_experiment(configured, here)
+    metric = metric or (configured.metrics.primary if configured.metrics else "")
     with backend.mlflow_errors():
         client = _client()
         experiment = _experiment(client, dataset)
@@ -89,14 +97,14 @@ def board(dataset: str | None, metric: str, top: int) -> Board:
         finished = [run for run in parents if run.info.status == "FINISHED"]
         rows = ranked(finished, metric)
         if not rows:
-            known = _metrics(finished)
-            raise RetraceError(
-                f"--metric is {metric!r}, which no finished run on {dataset} has; {known}"
-            )
+            problem = "is missing"
+            if metric:
+                problem = f"is {metric!r}, which no finished run on {dataset} has"
+            raise RetraceError(f"--metric {problem}; {_metrics(finished)}")
         left_out = Counter(run.info.status for run in parents if run.info.status != "FINISHED")
         left_out |= Counter({f"without {metric}": sum(not _has(run, metric) for run in finished)})
         timed = _timed(client, experiment, rows[:top])
-    return Board(dataset, metric, timed, len(rows), left_out, overrides.flatten(values))
+    return Board(dataset, metric, timed, len(rows), left_out, here)
 
 
 def ranked(runs: Iterable[backend.Run], metric: str) -> list[Row]:

@@ -10,7 +10,8 @@ from typing import Any
 
 from retrace.doctor.findings import REBUILD, Check, Finding, ok, problem, some, warning
 from retrace.errors import RetraceError
-from retrace.pipeline import dvc_cli, graph, imports, params_file
+from retrace.pipeline import dvc_cli, imports, params_file
+from retrace.pipeline.workspace import Workspace
 
 STATUS_S = 15.0  # for `dvc status`, unless it has to hash gigabytes
 
@@ -26,15 +27,13 @@ def parameters() -> Iterator[Finding]:
 
 def lock() -> Iterator[Finding]:
     """Check that dvc.lock and dvc.yaml are valid."""
+    file = "dvc.yaml"
     try:
-        values = params_file.read()
-    except RetraceError:
-        return  # reported by `parameters`
-    for file, read in (("dvc.yaml", lambda: graph.stages(values)), ("dvc.lock", graph.locked)):
-        try:
-            read()
-        except RetraceError as error:
-            yield problem(str(error), f"git restore --source=HEAD --staged --worktree {file}")
+        workspace = Workspace(Path())
+        file = "dvc.lock"
+        _ = workspace.locked
+    except RetraceError as error:
+        yield problem(str(error), f"git restore --source=HEAD --staged --worktree {file}")
 
 
 def declared() -> Iterator[Finding]:
