@@ -38,10 +38,10 @@ class EventLog:
         stage = files.file_name(header["stage"])
         self.id = f"{time.strftime('%Y%m%dT%H%M%S')}-{stage}-{uuid.uuid4().hex[:8]}"
         self.path = folder / f"{self.id}.jsonl"
-        self.header = header
         self._full = False
         start = {"kind": "start", "time": now(), "id": self.id, "process": processes.identity()}
-        line = json.dumps(redacted_all(start | header)) + "\n"
+        self.header = start | header
+        line = json.dumps(redacted_all(self.header)) + "\n"
         try:
             folder.mkdir(parents=True, exist_ok=True)
             unfinished = folder / f".{self.id}"

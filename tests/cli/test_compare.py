@@ -117,7 +117,7 @@ def without(*folders: str) -> Iterator[None]:
 
 def correct(rev: str) -> list[bool]:
     """Return which test samples an experiment classifies correctly, as DVC has it."""
-    with git.export(rev) as folder:
+    with git.export(rev, "dvc.lock") as folder:
         md5 = graph.locked(folder)["evaluate"].outs[str(paths.CONFUSION)]
     with Path(f".dvc/cache/files/md5/{md5[:2]}/{md5[2:]}").open(newline="") as file:
         return [row["actual"] == row["predicted"] for row in csv.DictReader(file)]

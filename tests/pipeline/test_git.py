@@ -93,7 +93,7 @@ def test_patch_checks_out_elsewhere(repository: Path, tmp_path: Path) -> None:
     Path("src/a b.py").write_text("2\n")
     Path("src/new.py").write_bytes(b"\xff\n")
     Path("notes.txt").write_text("not a dependency\n")
-    patch = git.uncommitted_patch(repository, outs=[], deps=["src"])
+    patch = git.uncommitted_patch(repository, outs=[], new=["src"])
     assert b"notes.txt" not in patch
     tree = tmp_path / "tree"
     tree.mkdir()
@@ -122,7 +122,7 @@ def test_outside_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert git.head_commit() is None
     assert git.experiments() == []
-    assert git.uncommitted_patch(tmp_path, outs=[], deps=[]) == b""
+    assert git.uncommitted_patch(tmp_path, outs=[], new=[]) == b""
     assert git.commit_message("HEAD") == ("", "")
     with pytest.raises(RetraceError, match="git rev-parse .* 128: fatal: not a git repository"):
         git.run("rev-parse", "HEAD")
@@ -133,7 +133,7 @@ def test_patch_leaves_outputs_and_the_index(repository: Path) -> None:
     Path("src/a b.py").write_text("2\n")
     git.run("add", "src")
     index = Path(".git/index").read_bytes()
-    patch = git.uncommitted_patch(repository, outs=["params.yaml"], deps=[])
+    patch = git.uncommitted_patch(repository, outs=["params.yaml"], new=[])
     assert b"a b.py" in patch
     assert b"params.yaml" not in patch
     assert Path(".git/index").read_bytes() == index

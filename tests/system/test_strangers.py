@@ -32,10 +32,10 @@ stages:
       metrics: ["metrics-${item}.yaml": {cache: false}]
       plots: ["curve-${item}.tsv": {x: epoch, y: loss, cache: false}]
   prepare:
-    cmd: mkdir -p data && cp raw.csv data/part.csv
+    cmd: mkdir -p data live && cp raw.csv data/part.csv && echo '{"rows":1}' > live/metrics.json
     deps: [raw.csv]
     outs: [data]
-metrics: [summary.json]
+metrics: [summary.json, live/metrics.json]  # the second is of no stage
 """
 FIT = """
 printf 'epoch\\tloss\\n0\\t0.5\\n1\\t0.25\\n' > curve-$1.tsv
@@ -118,11 +118,13 @@ def test_metrics_and_curves(project: Project, client: mlflow.MlflowClient) -> No
         "fit:at:b/scores.acc": 0.7,
         "fit:at:b/scores.lr": 0.2,
         "total": 3.0,
+        "rows": 1.0,
     }
     fit = stages(client, parent)["fit@a"]
     history = client.get_metric_history(fit.info.run_id, "loss")
     assert [(point.step, point.value) for point in history] == [(0, 0.5), (1, 0.25)]
     assert fit.data.tags["note"] == "good"
+    assert "rows" not in fit.data.metrics
 
 
 def test_hashes_are_those_of_dvc_lock(project: Project, client: mlflow.MlflowClient) -> None:

@@ -65,16 +65,16 @@ def index(root: Path, files: Files) -> Pipeline:
         for file in (*files.pipelines, *files.sources):
             yaml_files.check_depth((root / file).read_text(encoding="utf-8", errors="replace"))
         with _Reader(str(root)) as repo:
-            found: Any = repo.index
-            found.check_graph()
-            return _pipeline(root, found)
+            loaded: Any = repo.index
+            loaded.check_graph()
+            return _pipeline(root, loaded)
 
 
-def _pipeline(root: Path, found: Any) -> Pipeline:
-    stages = [stage for stage in found.stages if not stage.is_data_source]
+def _pipeline(root: Path, loaded: Any) -> Pipeline:
+    stages = [stage for stage in loaded.stages if not stage.is_data_source]
     sources = [
         Source(_relative(root, stage.path), _path(root, out), _md5(out))
-        for stage in found.stages
+        for stage in loaded.stages
         if stage.is_data_source
         for out in stage.outs
     ]
@@ -86,7 +86,7 @@ def _pipeline(root: Path, found: Any) -> Pipeline:
             ((_relative(root, file), entries) for file, entries in section.items()),
             key=lambda item: _position(item[0]),
         )
-        for section in (found._metrics, found._plots, found._artifacts)
+        for section in (loaded._metrics, loaded._plots, loaded._artifacts)
     )
     return Pipeline(
         stages={stage.name: stage for stage in (_stage(root, stage) for stage in stages)},

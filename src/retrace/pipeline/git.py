@@ -140,16 +140,15 @@ def export_into(folder: Path, rev: str, *names: Path | str) -> None:
             archive.extractall(folder, filter="data")
 
 
-def uncommitted_patch(root: Path, outs: Collection[str], deps: Collection[str]) -> bytes:
+def uncommitted_patch(root: Path, outs: Collection[str], new: Collection[str]) -> bytes:
     """Return how the work tree differs from the last commit, as a patch for `git apply`.
 
-    It covers all files that git tracks, without the outputs `outs` and what DVC writes, and those
-    of `deps` that git does not track yet; both are relative to `root`. The patch is bytes, because
-    a source file may contain any bytes.
+    It covers all files that git tracks, without the outputs `outs` and what DVC writes, and the
+    files that git does not track yet if they match `new`, pathspecs relative to `root`. The patch
+    is bytes, because a source file may contain any bytes.
     """
     without = [f":(exclude,literal){path}" for path in outs]
     without += [f":(top,exclude,glob)**/{name}" for name in WRITTEN_BY_DVC]
-    new = [literal(path) for path in deps if (root / path).exists()]
     at = ("-C", str(root))
     with tempfile.TemporaryDirectory() as folder:
         env = os.environ | {"GIT_INDEX_FILE": f"{folder}/index"}  # leaves the user's index alone

@@ -56,15 +56,15 @@ def canonical(stage: str, dvc_cwd: Path, root: Path) -> str:
 
 def load(root: Path) -> Pipeline:
     """Return the pipeline of the repository at `root`. Raises DataError if it is not valid."""
-    found = dvc_files.find(root)
-    return plain.read(root, found) or _cached(root, found) or _indexed(root, found)
+    declaring = dvc_files.find(root)
+    return plain.read(root, declaring) or _cached(root, declaring) or _indexed(root, declaring)
 
 
-def _cached(root: Path, found: dvc_files.Files) -> Pipeline | None:
+def _cached(root: Path, declaring: dvc_files.Files) -> Pipeline | None:
     """Return the pipeline in CACHE, if it is still that of these files."""
     try:
         entry = json.loads((root / CACHE).read_bytes())
-        is_current = entry["about"] == _about(found) and all(
+        is_current = entry["about"] == _about(declaring) and all(
             _digest(root / path) == digest for path, digest in entry["inputs"].items()
         )
         return _decoded(entry["pipeline"]) if is_current else None
@@ -72,42 +72,42 @@ def _cached(root: Path, found: dvc_files.Files) -> Pipeline | None:
         return None
 
 
-def _indexed(root: Path, found: dvc_files.Files) -> Pipeline:
+def _indexed(root: Path, declaring: dvc_files.Files) -> Pipeline:
     """Return the pipeline as DVC reads it, and write it to CACHE."""
     from retrace.pipeline import dvc_index  # imports DVC
 
     started = time.time_ns()
-    pipeline = dvc_index.index(root, found)
+    pipeline = dvc_index.index(root, declaring)
     try:
-        paths = [*_declared(found), *_vars(root, found, pipeline)]
+        paths = [*_declared(declaring), *_vars(root, declaring, pipeline)]
     except yaml_files.INVALID:  # two parsers disagree
         return pipeline
     inputs = {path: _digest(root / path) for path in paths}
     if not any(_is_newer(root / path, started) for path in paths):  # changed while DVC read it
-        entry = {"about": _about(found), "inputs": inputs, "pipeline": asdict(pipeline)}
+        entry = {"about": _about(declaring), "inputs": inputs, "pipeline": asdict(pipeline)}
         with suppress(OSError, DataError), atomic_files.atomic(root / CACHE) as unfinished:
             unfinished.write_text(json.dumps(entry), encoding="utf-8")
     return pipeline
 
 
-def _about(found: dvc_files.Files) -> dict[str, Any]:
+def _about(declaring: dvc_files.Files) -> dict[str, Any]:
     """Return what a cached pipeline depends on besides the contents of files, as JSON keeps it."""
     from importlib.metadata import version  # takes time to import
 
-    return json.loads(json.dumps({"format": FORMAT, "dvc": version("dvc"), **asdict(found)}))
+    return json.loads(json.dumps({"format": FORMAT, "dvc": version("dvc"), **asdict(declaring)}))
 
 
-def _declared(found: dvc_files.Files) -> list[str]:
+def _declared(declaring: dvc_files.Files) -> list[str]:
     """Return the files that are read for any pipeline; some don't exist."""
     folders = {
         "DVC_GLOBAL_CONFIG_DIR": platformdirs.user_config_dir("dvc", "iterative"),
         "DVC_SYSTEM_CONFIG_DIR": platformdirs.site_config_dir("dvc", "iterative"),
     }
     outside = [f"{os.environ.get(name, folder)}/config" for name, folder in folders.items()]
-    return [*found.pipelines, *found.sources, *found.ignores, *CONFIG, *outside]
+    return [*declaring.pipelines, *declaring.sources, *declaring.ignores, *CONFIG, *outside]
 
 
-def _vars(root: Path, found: dvc_files.Files, pipeline: Pipeline) -> list[str]:
+def _vars(root: Path, declaring: dvc_files.Files, pipeline: Pipeline) -> list[str]:
     """Return the files whose values dvc.yaml may use; some don't exist.
 
     Those of a dvc.yaml are relative to its folder, those of a stage to the stage's `wdir`.
@@ -116,7 +116,7 @@ def _vars(root: Path, found: dvc_files.Files, pipeline: Pipeline) -> list[str]:
     for stage in pipeline.stages.values():
         folders.setdefault(split_name(stage.name)[0], set()).add(stage.folder)
     paths: list[str] = []
-    for file in found.pipelines:
+    for file in declaring.pipelines:
         own = str(Path(file).parent)
         named = _named(yaml_files.parse((root / file).read_text(encoding="utf-8")))
         for folder in {own, *folders.get(file, ())}:

@@ -199,10 +199,10 @@ def _check_outs(stages: Mapping[str, Stage], sources: Iterable[Source], files: F
     outs = [out.path for stage in stages.values() for out in stage.outs]
     outs += [source.path for source in sources]
     require(not any("://" in out or out.split("/")[0] == ".." for out in outs))
-    made = set(outs)
-    require(len(made) == len(outs))
-    require(not any(_is_within(posixpath.dirname(out), made) for out in outs))
-    require(not any(_is_within(file, made) for file in files.sources))
+    paths = set(outs)
+    require(len(paths) == len(outs))
+    require(not any(_is_within(posixpath.dirname(out), paths) for out in outs))
+    require(not any(_is_within(file, paths) for file in files.sources))
     for stage in stages.values():
         own = {out.path for out in stage.outs}
         deps = {*stage.deps, *stage.params}

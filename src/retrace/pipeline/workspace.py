@@ -79,10 +79,22 @@ class Workspace:
         }
 
     def changes(self) -> bytes:
-        """Return how code, parameters and dvc.yaml differ from the last commit, as a patch."""
+        """Return how code, parameters and dvc.yaml differ from the last commit, as a patch.
+
+        A new file is code if its suffix is that of a program that a stage runs.
+        """
         pipeline = self.pipeline
-        new = [*pipeline.leaves, *pipeline.params_files, *pipeline.files]
-        return git.uncommitted_patch(self.root, outs=pipeline.makers, deps=new)
+        declared = [*pipeline.leaves, *pipeline.params_files, *pipeline.files]
+        programs = filter(None, map(self.program, pipeline.stages.values()))
+        suffixes = {Path(program).suffix for program in programs} - {""}
+        new = [git.literal(path) for path in declared if "://" not in path]
+        new += [f":(glob)**/*{suffix}" for suffix in sorted(suffixes)]
+        return git.uncommitted_patch(self.root, outs=pipeline.makers, new=new)
+
+    def program(self, stage: Stage) -> str | None:
+        """Return the program that a stage runs: the first file that its commands name."""
+        words = (word for command in stage.commands for word in command.split())
+        return next((word for word in words if (self.root / stage.folder / word).is_file()), None)
 
     def is_up_to_date(self) -> bool:
         """Return whether dvc.lock records each stage with these parameters and files."""

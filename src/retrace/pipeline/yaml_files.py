@@ -29,7 +29,7 @@ TIMESTAMP = (
     r"\d{4}-\d\d-\d\d|\d{4}-\d\d?-\d\d?(?:[Tt]|[ \t]+)\d\d?:\d\d:\d\d(?:\.\d*)?"
     r"(?:[ \t]*(?:Z|[-+]\d\d?(?::\d\d)?))?"
 )
-COLON = re.compile(r":\S")
+COLON = re.compile(r":(?:\S|\Z)")
 RESOLVERS = {  # of YAML 1.2: a plain scalar's tag, its pattern, and the characters it begins with
     "bool": (r"true|True|TRUE|false|False|FALSE", "tTfF"),
     "float": (FLOAT, "-+0123456789."),

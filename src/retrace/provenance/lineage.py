@@ -86,10 +86,7 @@ class Account:
                 self.grow(branch, makers[maker])
 
     def is_code(self, path: str) -> bool:
-        """Return whether a dependency is code: neither a stage nor a .dvc file made it, but git.
-
-        Without git, all that is not made is taken for code.
-        """
+        """Return whether git has a dependency; without git, whether nothing makes it."""
         is_versioned = git.head_commit() is None or git.is_tracked(path)
         return not self.index.pipeline.is_data(path) and is_versioned
 

@@ -192,12 +192,12 @@ def _current(locked: Mapping[str, lockfile.Locked]) -> dict[str, lockfile.Locked
     outs: dict[str, str] = {}
     current = {}
     for stage, entry in locked.items():  # in the pipeline's order
-        made = lockfile.md5s(entry.outs)
+        own = lockfile.md5s(entry.outs)
         if all(outs.get(path, md5) == md5 for path, md5 in lockfile.md5s(entry.deps).items()):
             current[stage] = entry
-            outs |= made
+            outs |= own
         else:
-            outs |= dict.fromkeys(made, "")  # stages that read these are leftovers too
+            outs |= dict.fromkeys(own, "")  # stages that read these are leftovers too
     return current
 
 
@@ -290,10 +290,7 @@ def _stage_metrics(run: backend.Run | None) -> dict[str, float]:
 
 
 def _numbers(file: Path, suffix: str, prefix: str) -> dict[str, float]:
-    """Return the numbers of a metrics file, none if it cannot be parsed.
-
-    `suffix` is the file's own, which a copy in DVC's cache does not have.
-    """
+    """Return the numbers of a metrics file with that suffix; none if it cannot be parsed."""
     try:
         numbers = parse(file.read_bytes(), suffix).numbers
     except ValueError:

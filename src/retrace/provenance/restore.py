@@ -82,8 +82,12 @@ def _others(record: Record, workspace: Workspace) -> list[str]:
     code = {path: md5 for path, md5 in recorded.items() if workspace.pipeline.maker(path) is None}
     here = workspace.hashes(code)
     values = workspace.params(*workspace.pipeline.stages.values())
-    return [path for path in sorted(code) if here.get(path) != code[path]] + [
-        f"parameter {key}"
+    params = [
+        key
         for key, value in sorted(record.parent.data.params.items())
         if str(values.get(key)) != value
+    ]
+    named = (key.rpartition(":") for key in params)
+    return [path for path in sorted(code) if here.get(path) != code[path]] + [
+        f"{file or settings.PARAMS} ({key})" for file, _, key in named
     ]

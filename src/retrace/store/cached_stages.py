@@ -50,27 +50,27 @@ def upstream(
     """Return the runs that made these dependencies, those that made theirs, and so on, by stage."""
     runs: dict[str, Run] = {}
     for stage in dict.fromkeys(makers[path] for path in deps if path in makers):
-        made = {md5 for path, md5 in deps.items() if makers.get(path) == stage}
-        run = maker(client, experiment, stage, made)
+        own = {md5 for path, md5 in deps.items() if makers.get(path) == stage}
+        run = maker(client, experiment, stage, own)
         if run:
             runs |= upstream(client, experiment, hashes(run, "deps"), makers) | {stage: run}
     return runs
 
 
-def maker(client: MlflowClient, experiment: str, stage: str, made: Collection[str]) -> Run | None:
+def maker(client: MlflowClient, experiment: str, stage: str, md5s: Collection[str]) -> Run | None:
     """Return the oldest finished run of `stage` that made files or folders with all these MD5s.
 
     None if there are none.
     """
-    tags = {names.encode(f"retrace.made.{md5}") for md5 in made}
+    tags = {names.encode(f"retrace.made.{md5}") for md5 in md5s}
     conditions = [
         filters.equals(filters.tag("retrace.stage"), stage),
         FINISHED,
-        *(filters.exists(f"retrace.made.{md5}") for md5 in islice(made, MAX_CONDITIONS)),
+        *(filters.exists(f"retrace.made.{md5}") for md5 in islice(md5s, MAX_CONDITIONS)),
     ]
     query = " and ".join(conditions)
     runs = backend.search_runs(client, [experiment], query, order=["start_time ASC"])
-    return next((run for run in runs if tags <= run.data.tags.keys()), None) if made else None
+    return next((run for run in runs if tags <= run.data.tags.keys()), None) if md5s else None
 
 
 def link(client: MlflowClient, parent: str, cached: Mapping[str, Run]) -> None:

@@ -150,8 +150,8 @@ class Upload:
         """Log the stage's summary metrics for the model too, with the split that was measured."""
         hashes = self.start["deps"] | end.get("outs", {})
         weights = (hashes[path] for path in self.start.get("models", ()) if path in hashes)
-        found = (models.by_weights(client, runs.experiment, md5) for md5 in weights)
-        model = next(filter(None, found), None) if self.headline else None
+        logged = (models.by_weights(client, runs.experiment, md5) for md5 in weights)
+        model = next(filter(None, logged), None) if self.headline else None
         if model is None:
             return
         splits = _splits(self.start)

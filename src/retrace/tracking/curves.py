@@ -106,8 +106,8 @@ class Follower:
     @property
     def problems(self) -> dict[Path, str]:
         """Why the rest of a table is not followed, by path."""
-        found = {path: table.problem for path, table in self._tables.items() if table.problem}
-        return found | dict.fromkeys(self._behind(), "is long, and was not read to its end")
+        problems = {path: table.problem for path, table in self._tables.items() if table.problem}
+        return problems | dict.fromkeys(self._behind(), "is long, and was not read to its end")
 
     def _behind(self) -> list[Path]:
         return [path for path, table in self._tables.items() if table.is_behind]
@@ -203,13 +203,13 @@ class Search:
                 return known
             listed_ns = time.time_ns()
             with os.scandir(folder) as entries:
-                found = sorted(islice(entries, MAX_ENTRIES), key=lambda entry: entry.name)
+                listed = sorted(islice(entries, MAX_ENTRIES), key=lambda entry: entry.name)
         except OSError:
             return None
-        folders = [folder / entry.name for entry in found if entry.is_dir(follow_symlinks=False)]
+        folders = [folder / entry.name for entry in listed if entry.is_dir(follow_symlinks=False)]
         tables = [
             folder / entry.name
-            for entry in found
+            for entry in listed
             if Path(entry.name).suffix.lower() in (*SEPARATED, *JSON_LINES)
         ]
         self._listings[folder] = Listing(mtime_ns, listed_ns, folders, tables)

@@ -1,7 +1,6 @@
 """What an event log records of a stage before and after it runs, besides what the stage logs."""
 
 import os
-from pathlib import Path
 from typing import Any
 
 from retrace import event_log, settings
@@ -33,7 +32,7 @@ def of_stage(workspace: Workspace, stage: Stage) -> dict[str, Any]:
     read = dict.fromkeys(dep for each in pipeline.stages.values() for dep in each.deps)
     return {
         "stage": stage.name,
-        "source": source(workspace.root, stage),
+        "source": workspace.program(stage) or "dvc.yaml",
         "key": workspace.key(),
         "experiment": identity.dvc_experiment(),
         "sweep": os.environ.get("RETRACE_SWEEP"),
@@ -72,12 +71,6 @@ def attach_changes(log: EventLog, workspace: Workspace) -> None:
     changes = workspace.changes()
     if changes:
         log.attach("code.patch", changes)
-
-
-def source(root: Path, stage: Stage) -> str:
-    """Return the program that the stage runs: the first file in its commands, else dvc.yaml."""
-    words = (word for command in stage.commands for word in command.split())
-    return next((word for word in words if (root / stage.folder / word).is_file()), "dvc.yaml")
 
 
 def _later(stage: Stage, workspace: Workspace) -> dict[str, Any]:

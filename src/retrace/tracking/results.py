@@ -25,7 +25,14 @@ def log(run: EventLog, workspace: Workspace, stage: Stage) -> None:
     If the stage has logged a summary itself, its numbers are not read.
     """
     root = workspace.root
-    declared = _of_kind(workspace.pipeline, stage, "metric")
+    pipeline = workspace.pipeline
+
+    def is_new(path: str) -> bool:
+        file = root / path
+        return file.exists() and file.stat().st_mtime_ns // 10**6 >= run.header["time"]
+
+    declared = [*_of_kind(pipeline, stage, "metric"), *filter(is_new, _unmade(pipeline, "metric"))]
+    plots = [*_of_kind(pipeline, stage, "plot"), *filter(is_new, _unmade(pipeline, "plot"))]
     contents = metrics.read_all(root / path for path in declared)
     if not contents.numbers:
         outs = (root / out.path for out in stage.outs if out.kind == "out")
@@ -40,7 +47,7 @@ def log(run: EventLog, workspace: Workspace, stage: Stage) -> None:
     if contents.problems:
         problems = (f"{path.name}: {why}" for path, why in contents.problems.items())
         run.tags(**{PROBLEMS: "; ".join(problems)})
-    for path in (*declared, *_of_kind(workspace.pipeline, stage, "plot")):
+    for path in (*declared, *plots):
         for file in _shown(root / path):
             run.artifact(file.relative_to(root), summary=True, root=root)
 
@@ -48,8 +55,10 @@ def log(run: EventLog, workspace: Workspace, stage: Stage) -> None:
 def files(workspace: Workspace, stage: Stage) -> list[str]:
     """Return the files and folders that may have curves while the stage runs."""
     pipeline = workspace.pipeline
-    top_level = [*_of_kind(pipeline, stage, "metric"), *_of_kind(pipeline, stage, "plot")]
-    return list(dict.fromkeys([*(out.path for out in stage.outs), *top_level]))
+    paths = [out.path for out in stage.outs]
+    for kind in ("metric", "plot"):
+        paths += [*_of_kind(pipeline, stage, kind), *_unmade(pipeline, kind)]
+    return list(dict.fromkeys(paths))
 
 
 def is_missing(workspace: Workspace, out: Out) -> bool:
@@ -60,9 +69,21 @@ def is_missing(workspace: Workspace, out: Out) -> bool:
 
 def _of_kind(pipeline: Pipeline, stage: Stage, kind: Kind) -> list[str]:
     """Return the metrics or plots of a stage: its own, and those of the top level that it makes."""
-    top_level = pipeline.metrics if kind == "metric" else pipeline.plots
-    made = [path for path in top_level if pipeline.maker(path) in (stage.name, None)]
-    return list(dict.fromkeys([*(out.path for out in stage.outs if out.kind == kind), *made]))
+    own = [out.path for out in stage.outs if out.kind == kind]
+    made_by = {path: pipeline.maker(path) for path in _top_level(pipeline, kind)}
+    return list(dict.fromkeys([*own, *(path for path in made_by if made_by[path] == stage.name)]))
+
+
+def _unmade(pipeline: Pipeline, kind: Kind) -> list[str]:
+    """Return the metrics or plots of the top level that no stage declares as an output.
+
+    DVCLive writes such files. They are the stage's that changes them.
+    """
+    return [path for path in _top_level(pipeline, kind) if pipeline.maker(path) is None]
+
+
+def _top_level(pipeline: Pipeline, kind: Kind) -> tuple[str, ...]:
+    return pipeline.metrics if kind == "metric" else pipeline.plots
 
 
 def _shown(path: Path) -> Iterator[Path]:
