@@ -158,7 +158,7 @@ def uncommitted_patch(root: Path, outs: Collection[str], new: Collection[str]) -
         elif raw_output(*at, "read-tree", "HEAD", env=env) is None:
             return b""
         raw_output(*at, "add", "--update", "--", ":/", *without, env=env)
-        untracked = ("ls-files", "-z", "--others", "--exclude-standard", "--", *new)
+        untracked = ("ls-files", "-z", "--others", "--exclude-standard", "--", *new, *without)
         names = (raw_output(*at, *untracked, env=env) if new else None) or b""
         if names:
             add = ("--literal-pathspecs", "add", "--pathspec-from-file=-", "--pathspec-file-nul")
@@ -167,10 +167,11 @@ def uncommitted_patch(root: Path, outs: Collection[str], new: Collection[str]) -
         return raw_output(*at, *compare, env=env) or b""
 
 
-def is_tracked(path: str) -> bool:
-    """Return whether git tracks a file, or all files of a folder."""
-    tracked = raw_output("ls-files", "-z", "--", literal(path))
-    others = raw_output("ls-files", "-z", "--others", "--", literal(path))
+def is_tracked(path: str, root: Path = Path()) -> bool:
+    """Return whether git tracks a file, or all files of a folder; `path` is relative to `root`."""
+    at = ("-C", str(root))
+    tracked = raw_output(*at, "ls-files", "-z", "--", literal(path))
+    others = raw_output(*at, "ls-files", "-z", "--others", "--", literal(path))
     return bool(tracked) and not others
 
 

@@ -81,12 +81,19 @@ class Workspace:
     def changes(self) -> bytes:
         """Return how code, parameters and dvc.yaml differ from the last commit, as a patch.
 
-        A new file is code if its suffix is that of a program that a stage runs.
+        A new file is code if its suffix is that of a program that a stage runs, depends on, and git
+        tracks.
         """
         pipeline = self.pipeline
         declared = [*pipeline.leaves, *pipeline.params_files, *pipeline.files]
-        programs = filter(None, map(self.program, pipeline.stages.values()))
-        suffixes = {Path(program).suffix for program in programs} - {""}
+        programs = {
+            Path(program).suffix: program
+            for program in filter(None, map(self.program, pipeline.stages.values()))
+            if program in pipeline.leaves
+        }
+        suffixes = {
+            s for s, program in programs.items() if s and git.is_tracked(program, self.root)
+        }
         new = [git.literal(path) for path in declared if "://" not in path]
         new += [f":(glob)**/*{suffix}" for suffix in sorted(suffixes)]
         return git.uncommitted_patch(self.root, outs=pipeline.makers, new=new)
