@@ -204,7 +204,8 @@ def images(folder: Path, n: int) -> Iterator[Figure]:
         files[-1].write_bytes(photograph(number))
     clone.run("python", "stages/download.py")
     cores = os.cpu_count() or 1
-    packed, alone = [], []
+    packed = []
+    alone = []
     for _ in range(n):
         demand_quiet()
         packed.append(clone.seconds("python", "benchmarks/untracked.py", "preprocess"))

@@ -32,7 +32,8 @@ class Browser:
     """
 
     def __init__(self, reads: int, writes: int) -> None:
-        self._reads, self._writes = reads, writes
+        self._reads = reads
+        self._writes = writes
         self._rest = b""
         self._n = 0
         self._session = ""

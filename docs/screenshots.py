@@ -27,7 +27,8 @@ from PIL import Image
 from retrace.pipeline import params_file
 
 DOCS = Path(__file__).parent
-GAP, GROUND = 24, "#8a929c"  # pixels between the images of a page, and the color there
+GAP = 24  # pixels between the images of a page
+GROUND = "#8a929c"  # the color there
 WITHIN_S = 60  # limit until MLflow answers or shows an element
 REST_S = 2  # for its page to load what it requests
 COLORS = 256  # of an image, at most: enough for text and lines

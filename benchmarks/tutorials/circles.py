@@ -42,7 +42,8 @@ class Tutorial:
         """Evaluate on the training and test splits; return the test accuracy."""
         self.model.eval()
         with torch.no_grad():
-            train_outputs, test_outputs = self.model(self.train_x), self.model(self.test_x)
+            train_outputs = self.model(self.train_x)
+            test_outputs = self.model(self.test_x)
             accuracy(train_outputs, self.train_y)
             test_accuracy = accuracy(test_outputs, self.test_y)
             self.criterion(train_outputs, self.train_y)

@@ -19,7 +19,8 @@ from repository import Clone
 from lab import paths
 from retrace.cli import compare
 from retrace.errors import RetraceError
-from retrace.pipeline import git, graph
+from retrace.pipeline import git, snapshot
+from retrace.pipeline.workspace import Workspace
 
 SMALL = {
     "dataset: mnist": "dataset: digits",
@@ -117,8 +118,8 @@ def without(*folders: str) -> Iterator[None]:
 
 def correct(rev: str) -> list[bool]:
     """Return which test samples an experiment classifies correctly, as DVC has it."""
-    with git.export(rev, "dvc.lock") as folder:
-        md5 = graph.locked(folder)["evaluate"].outs[str(paths.CONFUSION)]
+    with snapshot.export(rev) as folder:
+        md5 = Workspace(folder).recorded[str(paths.CONFUSION)]
     with Path(f".dvc/cache/files/md5/{md5[:2]}/{md5[2:]}").open(newline="") as file:
         return [row["actual"] == row["predicted"] for row in csv.DictReader(file)]
 

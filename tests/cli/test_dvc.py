@@ -74,10 +74,10 @@ def test_working_directory_stays(tree: Tree) -> None:
     ],
 )
 def test_shell_has_the_users_name(tree: Tree, real: str, ours: str) -> None:
-    _, found, remembered, *_ = retrace(tree, SHELL=real)
-    assert found == str(shell.SHELLS / ours)
+    _, given, remembered, *_ = retrace(tree, SHELL=real)
+    assert given == str(shell.SHELLS / ours)
     assert remembered == ("" if real.startswith(str(shell.SHELLS)) else real)
-    assert os.access(found, os.X_OK)
+    assert os.access(given, os.X_OK)
 
 
 def test_missing_dvc_is_one_line(tree: Tree) -> None:

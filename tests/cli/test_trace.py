@@ -15,7 +15,7 @@ from repository import Clone
 
 from lab import paths
 from retrace.errors import RetraceError
-from retrace.pipeline import git, graph, hashing, snapshot
+from retrace.pipeline import git, hashing, snapshot
 from retrace.provenance import lineage
 from retrace.system import machine
 from retrace.tracking import stage as tracking
@@ -100,7 +100,7 @@ def lock(outs: Mapping[str, Mapping[Path, str]]) -> None:
         }
         for stage, of_stage in outs.items()
     }
-    graph.LOCK.write_text(yaml.safe_dump({"schema": "2.0", "stages": listed}))
+    Path("dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": listed}))
 
 
 def commit_all() -> str:

@@ -212,11 +212,11 @@ def test_workspace_ignores_stale_outputs(folder: Path) -> None:
         }
         for name, stage in stages.items()
     }
-    graph.LOCK.write_text(yaml.safe_dump({"schema": "2.0", "stages": lock}))
+    Path("dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": lock}))
     lock["train"]["outs"][0]["md5"] = "another network's"
     (note,) = Resolver().resolve("workspace").notes
     assert str(paths.METRICS) in note
-    graph.LOCK.write_text(yaml.safe_dump({"schema": "2.0", "stages": lock}))
+    Path("dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": lock}))
     experiment = Resolver().resolve("workspace")
     (note,) = experiment.notes
     assert note.startswith("evaluate, visualize ")
@@ -224,7 +224,7 @@ def test_workspace_ignores_stale_outputs(folder: Path) -> None:
     assert str(paths.WEIGHTS) in experiment.outs
     assert str(paths.CONFUSION) not in experiment.outs
     assert experiment.metrics == {}
-    graph.LOCK.write_text("<<<<<<< HEAD\n")
+    Path("dvc.lock").write_text("<<<<<<< HEAD\n")
     message = refused("workspace", "workspace")
     assert message.startswith("workspace: ")
     assert "dvc.lock" in message

@@ -376,12 +376,12 @@ def test_invalid_params(clone: Clone) -> None:
 
 
 def test_invalid_dvc_yaml_and_dvc_lock(clone: Clone) -> None:
-    for name, said in (
+    for name, expected in (
         ("dvc.lock", "dvc.lock: is not valid"),
         ("dvc.yaml", "'./dvc.yaml' validation failed"),
     ):
         (clone.path / name).write_text("<<<<<<< HEAD\n")
-        assert_repaired(clone, pipeline.lock, said)
+        assert_repaired(clone, pipeline.lock, expected)
 
 
 def test_stages_not_up_to_date(clone: Clone) -> None:

@@ -169,7 +169,9 @@ READERS: dict[str, Reader] = {
     "params.yaml": Reader(paths.PARAMS, lambda: params.load(params.Train)),
     "a recipe": Reader(Path("recipes/trap.yaml"), lambda: recipes.load("trap")),
     "dvc.yaml": Reader(paths.GRAPH, lambda: graph.stages({})),
-    "dvc.lock": Reader(graph.LOCK, lambda: integrity.expected_files(Path(".dvc/cache/files/md5"))),
+    "dvc.lock": Reader(
+        Path("dvc.lock"), lambda: integrity.expected_files(Path(".dvc/cache/files/md5"))
+    ),
 }
 
 

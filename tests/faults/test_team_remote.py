@@ -19,7 +19,8 @@ from repository import ROOT, Clone, Tree, environment
 from faults.servers import Server, Ssh, Weed, rows
 from faults.stages import find_runs
 from lab import params, paths
-from retrace.pipeline import graph, hashing, params_file
+from retrace.pipeline import hashing
+from retrace.pipeline.workspace import Workspace
 
 PAGE = (ROOT / "docs/team.md").read_text()
 OURS = PAGE[: PAGE.index("    $ git clone ")]  # from here on, another clone
@@ -181,14 +182,11 @@ def parent(team: Team, name: str) -> list[Run]:
 
 def outs(tree: Tree) -> dict[str, str]:
     """Return the MD5 of all outputs in a clone."""
-    declared = graph.stages(params_file.read(tree.path / paths.PARAMS), tree.path)
-    return {out: hashing.md5(tree.path / out) for stage in declared.values() for out in stage.outs}
+    return {out: hashing.md5(tree.path / out) for out in Workspace(tree.path).pipeline.makers}
 
 
 def locked(tree: Tree) -> dict[str, str]:
-    return {
-        out: md5 for stage in graph.locked(tree.path).values() for out, md5 in stage.outs.items()
-    }
+    return Workspace(tree.path).recorded
 
 
 def words(line: str) -> str:

@@ -54,15 +54,15 @@ def test_submodule_is_searched(tmp_path: Path) -> None:
         tmp_path, {".gitmodules": '[submodule "m"]\n\tpath = lib/m\n[submodule "n"]\n\tpath = n\n'}
     )
     write(tmp_path / "lib" / "m", {"x/dvc.yaml": "", ".dvc/config": ""})
-    found = dvc_files.find(tmp_path)
-    assert found.pipelines == ("lib/m/x/dvc.yaml",)
-    assert found.repositories == ("lib/m",)
+    files = dvc_files.find(tmp_path)
+    assert files.pipelines == ("lib/m/x/dvc.yaml",)
+    assert files.repositories == ("lib/m",)
 
 
 def test_subdir_has_its_own_files(tmp_path: Path) -> None:
     root = write(tmp_path, {"dvc.yaml": "", "p/.dvc/config": "", "p/dvc.yaml": "", "p/q/a.dvc": ""})
-    found = dvc_files.find(root / "p")
-    assert found == dvc_files.Files(pipelines=("dvc.yaml",), sources=("q/a.dvc",))
+    files = dvc_files.find(root / "p")
+    assert files == dvc_files.Files(pipelines=("dvc.yaml",), sources=("q/a.dvc",))
 
 
 def test_index_of_git_is_left_alone(tmp_path: Path) -> None:

@@ -122,6 +122,7 @@ def test_outside_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert git.head_commit() is None
     assert git.experiments() == []
+    assert git.untracked(["none"]) == set()
     assert git.uncommitted_patch(tmp_path, outs=[], new=[]) == b""
     assert git.commit_message("HEAD") == ("", "")
     with pytest.raises(RetraceError, match="git rev-parse .* 128: fatal: not a git repository"):
@@ -140,9 +141,7 @@ def test_patch_leaves_outputs_and_the_index(repository: Path) -> None:
 
 
 def test_tracked_files_and_folders(repository: Path) -> None:
-    assert git.is_tracked("params.yaml")
-    assert git.is_tracked("src")
+    assert git.untracked(["params.yaml", "src", "none"]) == {"none"}
     Path("src/new.py").write_text("1\n")
-    assert not git.is_tracked("src")
-    assert not git.is_tracked("none")
+    assert git.untracked(["params.yaml", "src", "src/new.py"]) == {"src", "src/new.py"}
     assert git.list_files("HEAD")["params.yaml"] == 6

@@ -132,8 +132,8 @@ def test_sources_of_dvc_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         repo.add("d/a.txt")
         repo.imp(str(other), "d", out="imported")
         repo.imp_url(str(other / "d" / "a.txt"), "b é.txt")
-    found = dvc_files.find(mine)
-    pipeline = plain.read(mine, found)
+    files = dvc_files.find(mine)
+    pipeline = plain.read(mine, files)
     assert pipeline
     foo = hashing.md5(mine / "b é.txt")
     assert pipeline.sources == (
@@ -141,12 +141,12 @@ def test_sources_of_dvc_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         Source("imported.dvc", "imported", hashing.md5(mine / "imported")),
         Source("d/a.txt.dvc", "d/a.txt", foo),
     )
-    assert pipeline == dvc_index.index(mine, found)
+    assert pipeline == dvc_index.index(mine, files)
 
 
 def test_own_pipeline_is_plain() -> None:
-    found = dvc_files.find(ROOT)
-    pipeline = plain.read(ROOT, found)
+    files = dvc_files.find(ROOT)
+    pipeline = plain.read(ROOT, files)
     assert pipeline
     assert list(pipeline.stages) == ["download", "preprocess", "train", "evaluate", "visualize"]
 
@@ -167,7 +167,7 @@ def test_plain_imports_no_dvc(root: Path) -> None:
 
 def test_unreadable_file_is_an_error(root: Path) -> None:
     (rewrite(root, {}) / "dvc.yaml").write_bytes(b"\xff")
-    found = dvc_files.find(root)
-    assert plain.read(root, found) is None
+    files = dvc_files.find(root)
+    assert plain.read(root, files) is None
     with pytest.raises(DataError, match="is not valid utf-8"):
-        dvc_index.index(root, found)
+        dvc_index.index(root, files)

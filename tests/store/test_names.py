@@ -132,9 +132,9 @@ def test_condition_holds_name_and_value(name: str, value: str, title: str) -> No
     first, second, third = search_utils.SearchUtils.parse_search_filter(query)
     assert (first["type"], first["key"]) == ("tag", names.encode(name))
     assert (third["key"], third["value"]) == ("a b", "%")
-    for found, text in ((first, value), (second, title)):
+    for condition, text in ((first, value), (second, title)):
         if filters.is_exact(text):
-            assert (found["comparator"], found["value"]) == ("=", names.storable(text))
+            assert (condition["comparator"], condition["value"]) == ("=", names.storable(text))
 
 
 @pytest.fixture
@@ -150,14 +150,14 @@ def run(store: mlflow.MlflowClient, experiment: str) -> str:
 def test_experiment_stays_in_its_folder(
     folder: Path, store: mlflow.MlflowClient, experiment: str
 ) -> None:
-    (found,) = [each for each in store.search_experiments() if each.experiment_id == experiment]
-    assert found.name == '../it\'s "free" #1'
+    (own,) = [each for each in store.search_experiments() if each.experiment_id == experiment]
+    assert own.name == '../it\'s "free" #1'
     run = store.create_run(experiment)
     Path("a.txt").write_text("a")
     store.log_artifact(run.info.run_id, "a.txt")
     (file,) = folder.glob("mlruns/*/**/a.txt")
     assert file.relative_to(folder / "mlruns").parts[1].endswith(":dquote:free:dquote: :hash:1")
-    assert backend.experiment_of(store, found.name) == experiment
+    assert backend.experiment_of(store, own.name) == experiment
 
 
 def test_entries_of_any_name(store: mlflow.MlflowClient, run: str) -> None:
@@ -184,29 +184,29 @@ def test_stage_of_any_name(store: mlflow.MlflowClient, experiment: str, run: str
     outs |= {f"retrace.made.{md5}": path for path, md5 in HASHES.items()}
     for name in (stage.upper(), stage):
         tags = names.tags({"retrace.stage": name, "mlflow.parentRunId": run} | outs)
-        made = store.create_run(experiment, tags=tags)
-        store.set_terminated(made.info.run_id)
-    found = cached_stages.maker(store, experiment, stage, HASHES.values())
-    assert found
-    assert found.info.run_id == made.info.run_id
-    assert cached_stages.hashes(found, "outs") == HASHES
+        child = store.create_run(experiment, tags=tags)
+        store.set_terminated(child.info.run_id)
+    maker = cached_stages.maker(store, experiment, stage, HASHES.values())
+    assert maker
+    assert maker.info.run_id == child.info.run_id
+    assert cached_stages.hashes(maker, "outs") == HASHES
     assert len(runs_of.children(store, experiment, run, stage)) == 1
     runs_of.update_status(store, experiment, run)
     tags = store.get_run(run).data.tags
-    assert tags[names.encode(f"retrace.run.{stage}")] == made.info.run_id
-    cached_stages.link(store, run, {"evaluate@x": found})
-    assert store.get_run(run).data.tags["retrace.cached.evaluate:at:x"] == made.info.run_id
+    assert tags[names.encode(f"retrace.run.{stage}")] == child.info.run_id
+    cached_stages.link(store, run, {"evaluate@x": maker})
+    assert store.get_run(run).data.tags["retrace.cached.evaluate:at:x"] == child.info.run_id
 
 
 def test_summary_longer_than_a_tag(store: mlflow.MlflowClient, experiment: str, run: str) -> None:
     values = {f"{n} {'é' * 90}": n / 7 for n in range(150)} | {"nan": float("inf")}
     entries.log_tags(store, run, cached_stages.summary_tags(values))
-    found = store.get_run(run)
-    assert "retrace.headline.2" in found.data.tags
-    assert cached_stages.summary(found) == values
+    child = store.get_run(run)
+    assert "retrace.headline.2" in child.data.tags
+    assert cached_stages.summary(child) == values
     parent = store.create_run(experiment).info.run_id
     assert cached_stages.summary(store.get_run(parent)) == {}
-    cached_stages.link(store, parent, {"train": found})
+    cached_stages.link(store, parent, {"train": child})
     linked = store.get_run(parent).data
     assert {names.decode(key, linked.tags) for key in linked.metrics} == values.keys()
 

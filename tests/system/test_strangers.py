@@ -95,19 +95,19 @@ def stages(client: mlflow.MlflowClient, parent: Run) -> dict[str, Run]:
 
 
 def test_each_experiment_is_a_run(project: Project, client: mlflow.MlflowClient) -> None:
-    found = parents(client, project.path)
-    names = {lr: run.data.tags.get("dvc.exp_name") for lr, run in found.items()}
+    experiments = parents(client, project.path)
+    names = {lr: run.data.tags.get("dvc.exp_name") for lr, run in experiments.items()}
     assert names == {"0.1": None, "0.01": "here", "0.2": "temporary", "0.3": "queued"}
-    assert {run.info.status for run in found.values()} == {"FINISHED"}
-    assert {run.data.params["conf/model.toml:net.width"] for run in found.values()} == {"3"}
+    assert {run.info.status for run in experiments.values()} == {"FINISHED"}
+    assert {run.data.params["conf/model.toml:net.width"] for run in experiments.values()} == {"3"}
 
 
 def test_each_stage_is_a_run(project: Project, client: mlflow.MlflowClient) -> None:
-    found = parents(client, project.path)
-    assert set(stages(client, found["0.1"])) == STAGES
+    experiments = parents(client, project.path)
+    assert set(stages(client, experiments["0.1"])) == STAGES
     for lr in ("0.01", "0.2", "0.3"):
-        assert set(stages(client, found[lr])) == {"fit@a", "fit@b", "report"}
-        assert "retrace.cached.prepare" in found[lr].data.tags
+        assert set(stages(client, experiments[lr])) == {"fit@a", "fit@b", "report"}
+        assert "retrace.cached.prepare" in experiments[lr].data.tags
 
 
 def test_metrics_and_curves(project: Project, client: mlflow.MlflowClient) -> None:

@@ -104,9 +104,9 @@ def test_table(log: EventLog, name: str, text: str, expected: Curves) -> None:
     follow = follower(log, name)
     write(name, text)
     follow.finish()
-    found = logged(log)
-    assert {key: found.get(key) for key in expected} == expected
-    assert bool(found) == bool(expected)
+    curves = logged(log)
+    assert {key: curves.get(key) for key in expected} == expected
+    assert bool(curves) == bool(expected)
     assert tags(log) == {}
 
 
@@ -126,13 +126,13 @@ def test_rows_do_not_depend_on_the_polls(rows: list[tuple[str, str]], sizes: lis
         expected = [row.step for row in whole.read()]
         path.write_bytes(b"")
         table = GrowingTable(path)
-        found: list[int] = []
+        steps: list[int] = []
         with path.open("ab", buffering=0) as file:
             for size in [*sizes, len(content)]:
                 file.write(content[file.tell() : file.tell() + size])
-                found += [row.step for row in table.read()]
-    assert (found, table.problem) == (expected, None)
-    assert found == list(range(len(rows)))
+                steps += [row.step for row in table.read()]
+    assert (steps, table.problem) == (expected, None)
+    assert steps == list(range(len(rows)))
 
 
 def test_numbers_that_are_not_finite(log: EventLog) -> None:
@@ -140,10 +140,10 @@ def test_numbers_that_are_not_finite(log: EventLog) -> None:
     write("a.csv", "step,loss,gain\n1,nan,-inf\n")
     write("b.jsonl", '{"step": 1, "x": NaN, "y": Infinity, "z": 1' + "0" * 400 + "}\n")
     follow.poll()
-    found = {name: value for name, ((_, value),) in logged(log).items()}
-    assert math.isnan(found.pop("loss"))
-    assert math.isnan(found.pop("x"))
-    assert found == {"gain": -math.inf, "y": math.inf, "z": math.inf}
+    values = {name: value for name, ((_, value),) in logged(log).items()}
+    assert math.isnan(values.pop("loss"))
+    assert math.isnan(values.pop("x"))
+    assert values == {"gain": -math.inf, "y": math.inf, "z": math.inf}
 
 
 @pytest.mark.parametrize(
@@ -254,12 +254,12 @@ def test_equal_columns_get_prefixes(
     follow.poll()
     add(paths[0], "2,3,1\n")
     follow.finish()
-    found = logged(log)
-    assert found.keys() - {"loss"} == expected
+    curves = logged(log)
+    assert curves.keys() - {"loss"} == expected
     first, second = sorted(expected - {"lr", "acc"})
-    assert (found[first], found[second]) == ([(1, 1.0), (2, 3.0)], [(1, 2.0)])
-    assert len(found["lr"]) == 2
-    assert len(found.get("loss", [])) == len(list(polls))
+    assert (curves[first], curves[second]) == ([(1, 1.0), (2, 3.0)], [(1, 2.0)])
+    assert len(curves["lr"]) == 2
+    assert len(curves.get("loss", [])) == len(list(polls))
 
 
 def test_problem_is_named_once(log: EventLog) -> None:

@@ -106,10 +106,10 @@ def variables(project: Project) -> dict[str, str]:
 
 def test_environment_is_restored(plain: Project, tracked: Project) -> None:
     expected = variables(plain)
-    found = variables(tracked)
-    assert Path(found.pop("RETRACE_EVENT_LOG")).stem == tracked.log("ok")[0]["id"]
-    assert found == expected
-    assert found["SHELL"] == "/bin/bash"
+    seen = variables(tracked)
+    assert Path(seen.pop("RETRACE_EVENT_LOG")).stem == tracked.log("ok")[0]["id"]
+    assert seen == expected
+    assert seen["SHELL"] == "/bin/bash"
 
 
 @pytest.mark.parametrize(

@@ -165,7 +165,9 @@ class Driver(ModuleType):
         return 70_000
 
 
-ME, INIT, NOBODY = os.getpid(), 1, 2**30
+ME = os.getpid()
+INIT = 1
+NOBODY = 2**30
 
 
 @pytest.mark.parametrize(

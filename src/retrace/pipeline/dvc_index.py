@@ -134,7 +134,8 @@ def _kind(out: Any) -> Kind:
 
 def _path(root: Path, item: Any) -> str:
     """Return the path of a dep or an output; an address, or a path outside, as it is written."""
-    if "://" in item.def_path or (os.path.isabs(item.def_path) and not item.is_in_repo):  # noqa: PTH117
+    is_outside = posixpath.isabs(item.def_path) and not item.is_in_repo
+    if "://" in item.def_path or is_outside:
         return item.def_path
     return _relative(root, item.fs_path)
 

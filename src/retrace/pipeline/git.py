@@ -11,10 +11,10 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from retrace.errors import RetraceError
 
@@ -167,12 +167,23 @@ def uncommitted_patch(root: Path, outs: Collection[str], new: Collection[str]) -
         return raw_output(*at, *compare, env=env) or b""
 
 
-def is_tracked(path: str, root: Path = Path()) -> bool:
-    """Return whether git tracks a file, or all files of a folder; `path` is relative to `root`."""
+def untracked(paths: Iterable[str], root: Path = Path()) -> set[str]:
+    """Return those of these files and folders that git does not track, or not all of.
+
+    Paths are relative to `root`. Outside a git repository, there are none.
+    """
     at = ("-C", str(root))
-    tracked = raw_output(*at, "ls-files", "-z", "--", literal(path))
-    others = raw_output(*at, "ls-files", "-z", "--others", "--", literal(path))
-    return bool(tracked) and not others
+    listed = raw_output(*at, "ls-files", "-z")
+    if listed is None:
+        return set()
+    tracked = set(os.fsdecode(listed).split("\0"))
+    folders = {str(parent) for file in tracked for parent in PurePosixPath(file).parents}
+    return {
+        path
+        for path in paths
+        if path not in tracked
+        and (path not in folders or raw_output(*at, "ls-files", "--others", "--", literal(path)))
+    }
 
 
 def literal(path: str) -> str:

@@ -73,8 +73,8 @@ def export(rev: str, *, with_files: bool = True) -> Iterator[Path]:
         with suppress(DataError):  # the caller reads it again, and says what is wrong
             pipeline = Workspace(folder).pipeline
             others = (*pipeline.leaves, *pipeline.params_files, *pipeline.metrics_files)
-            wanted = [path for path in others if with_files and path not in sizes.keys() & {*first}]
-            git.export_into(folder, rev, *wanted)
+            missing = [path for path in others if path not in first]
+            git.export_into(folder, rev, *(missing if with_files else ()))
         yield folder
 
 

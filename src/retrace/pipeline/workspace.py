@@ -32,7 +32,7 @@ class Workspace:
         """The stages that dvc.lock records. Raises DataError if it is not valid."""
         return lockfile.read(self.root, self.pipeline)
 
-    @property
+    @cached_property
     def recorded(self) -> dict[str, str]:
         """The hash that dvc.lock records of each output, by path."""
         return {
@@ -81,20 +81,15 @@ class Workspace:
     def changes(self) -> bytes:
         """Return how code, parameters and dvc.yaml differ from the last commit, as a patch.
 
-        A new file is code if its suffix is that of a program that a stage runs, depends on, and git
-        tracks.
+        Files that git does not track yet are code if they have the suffix of a program that git
+        tracks and a stage runs. Others may be data, of any size.
         """
         pipeline = self.pipeline
-        declared = [*pipeline.leaves, *pipeline.params_files, *pipeline.files]
-        programs = {
-            Path(program).suffix: program
-            for program in filter(None, map(self.program, pipeline.stages.values()))
-            if program in pipeline.leaves
-        }
-        suffixes = {
-            s for s, program in programs.items() if s and git.is_tracked(program, self.root)
-        }
-        new = [git.literal(path) for path in declared if "://" not in path]
+        programs = set(filter(None, map(self.program, pipeline.stages.values())))
+        programs &= pipeline.leaves.keys()
+        programs -= git.untracked(programs, self.root)
+        suffixes = {Path(program).suffix for program in programs} - {""}
+        new = [git.literal(path) for path in (*pipeline.params_files, *pipeline.files)]
         new += [f":(glob)**/*{suffix}" for suffix in sorted(suffixes)]
         return git.uncommitted_patch(self.root, outs=pipeline.makers, new=new)
 
@@ -127,13 +122,16 @@ class Workspace:
 
         A commit that was exported does not have the file itself, unless git has it.
         """
-        stored = next((s.md5 for s in self.pipeline.sources if s.path == path and s.md5), None)
-        known = stored or self._hash(path)
+        known = self._sources.get(path) or self._hash(path)
         if known:
             return known
         readers = [self.locked[name] for name in self.pipeline.leaves[path] if name in self.locked]
         hashes = (entry.deps.get(path) for entry in readers)
         return next((each.value for each in hashes if each), None)
+
+    @cached_property
+    def _sources(self) -> dict[str, str | None]:
+        return {source.path: source.md5 for source in self.pipeline.sources}
 
     def _hash(self, path: str) -> str | None:
         if path not in self._hashes:

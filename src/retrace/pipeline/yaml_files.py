@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-import yaml
 from yaml import CollectionNode, CSafeLoader, MappingNode, Node, ScalarNode, SequenceNode, YAMLError
 
 from retrace.errors import RetraceError
@@ -41,7 +40,7 @@ RESOLVERS = {  # of YAML 1.2: a plain scalar's tag, its pattern, and the charact
 
 
 class Loader(CSafeLoader):
-    """The loader in C, for YAML 1.2, as strict as ruamel.yaml's."""
+    """The safe loader in C, which makes plain values only, for YAML 1.2, as strict as ruamel's."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
 
@@ -63,10 +62,13 @@ class Loader(CSafeLoader):
 def parse(text: str) -> Any:
     """Parse plain values. Raises YAMLError, or RecursionError."""
     check_depth(text)
+    loader = Loader(text)
     try:
-        value = yaml.load(text, Loader)  # noqa: S506 - a safe loader
+        value = loader.get_single_data()
     except (ValueError, OverflowError) as error:  # such as 2024-13-01
         raise YAMLError(str(error)) from None
+    finally:
+        loader.dispose()
     check_size(value)
     return value
 

@@ -71,9 +71,10 @@ class Account:
         makers: dict[str, backend.Run] = {}
         read = defaultdict[str, list[str]](list)
         code: dict[str, str] = {}
+        data = git.untracked(deps) | set(filter(self.index.pipeline.is_data, deps))
         for path, md5 in deps.items():
             maker = self.index.maker(path, md5, run.data.tags.get("mlflow.parentRunId"))
-            if maker is None and self.is_code(path):
+            if maker is None and path not in data:
                 code[path] = md5
                 continue
             makers |= {maker.info.run_id: maker} if maker else {}
@@ -84,11 +85,6 @@ class Account:
             branch = node.add("\n".join(files))
             if maker:
                 self.grow(branch, makers[maker])
-
-    def is_code(self, path: str) -> bool:
-        """Return whether git has a dependency; without git, whether nothing makes it."""
-        is_versioned = git.head_commit() is None or git.is_tracked(path)
-        return not self.index.pipeline.is_data(path) and is_versioned
 
     def is_source(self, path: str) -> bool:
         """Return whether no stage of the pipeline makes `path`, so that no run can."""

@@ -42,12 +42,13 @@ def restore(client: backend.MlflowClient, record: Record, tree: Path) -> Origin:
 
 def _data(record: Record, pipeline: Pipeline) -> dict[str, str]:
     """Return the data that the runs read and no stage made, as hashes by path."""
-    return {
+    leaves = {
         path: md5
         for run in record.made_by.values()
         for path, md5 in cached_stages.hashes(run, "deps").items()
-        if path in pipeline.leaves and not git.is_tracked(path)
+        if path in pipeline.leaves
     }
+    return {path: leaves[path] for path in sorted(git.untracked(leaves))}
 
 
 def _keys(workspace: Workspace) -> Iterator[str]:

@@ -9,7 +9,9 @@ from mlflow.entities import Metric, Param, RunTag
 
 from retrace.store import names
 
-MAX_METRICS, MAX_PARAMS, MAX_TAGS = 1000, 100, 100  # per batch: MLflow's limits
+MAX_METRICS = 1000  # per batch: MLflow's limits
+MAX_PARAMS = 100
+MAX_TAGS = 100
 
 Entry = TypeVar("Entry")
 
