@@ -8,14 +8,14 @@
 The modules and subpackages, lower layers first:
 
     errors        errors that a user can fix: one line, exit code 2
-    settings      paths of the pipeline files that the engine reads
+    settings      a repository's settings: [tool.retrace] of pyproject.toml, or retrace.toml
     plugins       commands, checks and model packagers from other packages (entry points)
     system/       processes and locks, atomic files, memory, tables on a terminal, redaction
     pipeline/     DVC and git: stages, parameters, hashes, identity, the queue
     event_log     what a stage did, in a file that outlives the process and any server
     checkpoint    crash-safe state of a training
     store/        MLflow: runs, uploads, cached stages, models, the registry
-    tracking/     a running stage: its event log and its background uploader
+    tracking/     a running stage, from inside or as a command: event log, curves, uploader
     provenance/   finds what produced a file or run, and reproduces it
     compare/      experiments side by side, significance tests, the leaderboard
     sweeps/       Optuna studies whose trials are DVC experiments

@@ -33,7 +33,7 @@ from retrace.pipeline.dvc_files import Files
 
 # What DVC raises for an invalid dvc.yaml besides its own exceptions. ImportError: a dep at an
 # address whose plugin, such as dvc-s3, is not installed.
-MISHAPS = (ImportError, AssertionError, AttributeError, TypeError, ValueError, RecursionError)
+OTHER_ERRORS = (ImportError, AssertionError, AttributeError, TypeError, ValueError, RecursionError)
 
 
 class _Reader(Repo):
@@ -162,7 +162,7 @@ def _errors(root: Path) -> Iterator[None]:
         yield
     except yaml_files.YAMLError as error:
         raise DataError(f"{root}: a file of DVC is not valid: {error}") from None
-    except (DvcException, *MISHAPS) as error:
+    except (DvcException, *OTHER_ERRORS) as error:
         cause = error.__cause__
         detail = str(getattr(cause, "problem", None) or cause or "")  # such as YAML's
         reason = str(error) or type(error).__name__

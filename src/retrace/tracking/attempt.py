@@ -23,8 +23,8 @@ from retrace.tracking import curves, header, results, stage
 from retrace.tracking.command import Outcome
 from retrace.tracking.uploader_client import Uploader
 
-MOST_OF_A_LINE = 500  # characters of the line of stderr that explains a failure
-DEADLY = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGKILL, signal.SIGTERM)
+MAX_REASON = 500  # characters of the line of stderr that explains a failure
+FATAL = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGKILL, signal.SIGTERM)
 
 
 class Attempt:
@@ -161,11 +161,11 @@ def _failure(outcome: Outcome) -> tuple[str, str]:
     """
     code = outcome.exit_code
     number = -code if code < 0 else code - 128
-    is_killed = code < 0 or number in DEADLY
+    is_killed = code < 0 or number in FATAL
     reason = f"killed by {_signal_name(number)}" if is_killed else f"exit code {code}"
     printed = (outcome.stderr or outcome.stdout).split("\n")
     last = next((line.strip() for line in reversed(printed) if line.strip()), "")
-    text = f"{reason}: {last[:MOST_OF_A_LINE]}" if last else reason
+    text = f"{reason}: {last[:MAX_REASON]}" if last else reason
     return ("KILLED" if is_killed else "FAILED"), text
 
 

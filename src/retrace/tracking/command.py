@@ -20,7 +20,7 @@ from types import FrameType
 from typing import NamedTuple, NoReturn, Self
 
 from retrace.system.processes import Identity
-from retrace.tracking.family import WATCH_S, Family
+from retrace.tracking.process_tree import WATCH_S, ProcessTree
 from retrace.tracking.recording import Recording
 
 STDOUT, STDERR = 1, 2
@@ -114,9 +114,9 @@ def run(words: Sequence[str], env: Mapping[str, str], owner: Identity | None = N
         finally:
             for stream in _unique(streams):
                 os.close(stream.inner)
-        family = Family(process.pid, owner)
-        left = _pass_on(process, _unique(streams), signals, family)
-        family.finish()
+        tree = ProcessTree(process.pid, owner)
+        left = _pass_on(process, _unique(streams), signals, tree)
+        tree.finish()
         left = _drain(left)
     if left:
         _hand_over(left)
@@ -153,7 +153,7 @@ def _unique(streams: Mapping[int, Stream]) -> list[Stream]:
 
 
 def _pass_on(
-    process: "subprocess.Popen[bytes]", streams: list[Stream], signals: Signals, family: Family
+    process: "subprocess.Popen[bytes]", streams: list[Stream], signals: Signals, tree: ProcessTree
 ) -> list[Stream]:
     """Pass on output and signals until the command ends; return the streams that are open."""
     while process.poll() is None:
@@ -164,7 +164,7 @@ def _pass_on(
             os.read(signals.descriptor, CHUNK)
         while signals.arrived:
             _answer(signals.arrived.pop(0), process, streams)
-        family.check()
+        tree.check()
     return streams
 
 

@@ -11,7 +11,7 @@ WATCH_S = 1.0  # polling interval for the owner
 GRACE_S = 2.0  # from SIGTERM to SIGKILL
 
 
-class Family:
+class ProcessTree:
     """A command and all processes below it; `owner` is the process that they work for.
 
     DVC can no longer record outputs once it is killed, but its stage would go on to write them.
@@ -25,7 +25,7 @@ class Family:
         self._check_at = time.monotonic() + WATCH_S
 
     def check(self) -> None:
-        """Look at the owner, if it is time to; begin to end the family if the owner is gone."""
+        """Look at the owner, if it is time to; begin to end the tree if the owner is gone."""
         now = time.monotonic()
         if self.owner is None or now < self._check_at:
             return
