@@ -176,7 +176,10 @@ def measure(address: str, questions: Sequence[Question], load: Load) -> Measured
             answers = [answer for client_answers in by_client for answer in client_answers]
         finally:
             interrupted.set()
-    took = time.perf_counter() - began
+    return _summary(answers, time.perf_counter() - began)
+
+
+def _summary(answers: list[tuple[float, float | None, int]], took_s: float) -> Measured:
     right = [
         (seconds, difference, n) for seconds, difference, n in answers if difference is not None
     ]
@@ -188,7 +191,7 @@ def measure(address: str, questions: Sequence[Question], load: Load) -> Measured
         latency_p50_ms=float(p50),
         latency_p95_ms=float(p95),
         latency_p99_ms=float(p99),
-        images_per_s=sum(n for *_, n in right) / took,
+        images_per_s=sum(n for *_, n in right) / took_s,
         largest_difference=max((difference for _, difference, _ in right), default=0.0),
     )
 

@@ -109,9 +109,7 @@ def ours(what: str, n: int, seed: int) -> None:
     Path("params.yaml").write_text(
         re.sub(r"(?m)^seed: \d+", f"seed: {seed}", text), encoding="utf-8"
     )
-    from lab import paths
-    from lab.data import batches, storage
-    from lab.evaluation import inference, scores
+    from lab.evaluation import inference
     from lab.training.loop import Trainer
 
     train = Trainer.train
@@ -123,45 +121,56 @@ def ours(what: str, n: int, seed: int) -> None:
         began = began or time.perf_counter()
         return features(*given)
 
-    def watched(trainer: Trainer, *_: object) -> None:
-        state = trainer.state
-        samples, _scale = storage.load(paths.TEST)
-        test = batches.on_device(samples, state.device)
-
-        def tested() -> float:
-            logits = inference.outputs(state.model, test).logits
-            scores.loss(logits, test.labels)
-            return scores.accuracy(logits, test.labels)
-
-        def trained(on_step: Callable[[Any], None] = lambda _: None) -> float:
-            train(trainer, on_step, on_epoch=lambda _: None)
-            return 0.0
-
-        if what == "steps":
-            steps = Steps(n)
-            measurement = steps.time(lambda: trained(lambda step: steps.step(step.n_images)))
-        elif what == "tests":
-            tested()
-            measurement = timed(tested, n) | {"samples": len(test) * n}
-        elif what == "again":
-            measurement = again(trainer, trained, tested, n)
-        else:
-            measurement = timed(trained, 1)
-            if what == "all":
-                measurement = {"seconds": time.perf_counter() - began}
-            else:
-                measurement |= {"accuracy": tested(), "weights": digest(state.model)}
-        print(json.dumps(measurement), flush=True)
+    def measured(trainer: Trainer, *_: object) -> None:
+        print(json.dumps(Training(trainer, train, began).measure(what, n)), flush=True)
         os._exit(0)
 
-    Trainer.train = watched  # pyright: ignore[reportAttributeAccessIssue]
+    Trainer.train = measured  # pyright: ignore[reportAttributeAccessIssue]
     inference.features = timed_features
     runpy.run_path("stages/train.py", run_name="__main__")
 
 
-def again(
-    trainer: Any, trained: Callable[[], float], tested: Callable[[], float], n: int
-) -> Measurement:
+class Training:
+    """A training of the train stage that is about to begin, and its test split."""
+
+    def __init__(self, trainer: Any, train: Callable[..., object], began: float) -> None:
+        from lab import paths
+        from lab.data import batches, storage
+
+        self.trainer = trainer
+        self.began = began
+        self._train = train
+        samples, _scale = storage.load(paths.TEST)
+        self.test_split = batches.on_device(samples, trainer.state.device)
+
+    def measure(self, what: str, n: int) -> Measurement:
+        if what == "steps":
+            steps = Steps(n)
+            return steps.time(lambda: self.train(lambda step: steps.step(step.n_images)))
+        if what == "tests":
+            self.test()
+            return timed(self.test, n) | {"samples": len(self.test_split) * n}
+        if what == "again":
+            return again(self, n)
+        measurement = timed(self.train, 1)
+        if what == "all":
+            return {"seconds": time.perf_counter() - self.began}
+        return measurement | {"accuracy": self.test(), "weights": digest(self.trainer.state.model)}
+
+    def train(self, on_step: Callable[[Any], None] = lambda _: None) -> float:
+        self._train(self.trainer, on_step, on_epoch=lambda _: None)
+        return 0.0
+
+    def test(self) -> float:
+        """Return the accuracy on the test split; compute the loss too, as the stage does."""
+        from lab.evaluation import inference, scores
+
+        logits = inference.outputs(self.trainer.state.model, self.test_split).logits
+        scores.loss(logits, self.test_split.labels)
+        return scores.accuracy(logits, self.test_split.labels)
+
+
+def again(training: Training, n: int) -> Measurement:
     """Time the loop `n` times from the same start, after one warm-up.
 
     Each turn also times the loop with the fastest kernels (`free_s`). A CUDA graph of those need
@@ -169,39 +178,46 @@ def again(
     """
     import torch
 
-    from lab.training import cuda_graph
-
-    state = trainer.state
+    state = training.trainer.state
     start = {
         key: value.clone() if hasattr(value, "clone") else value
         for key, value in state.state_dict().items()
     }
-    equal = cuda_graph.equal
-
-    def once(*, free: bool) -> float:
-        torch.set_deterministic_debug_mode("default" if free else "error")
-        torch.backends.cudnn.benchmark = free
-        cuda_graph.equal = (lambda *_: True) if free else equal
-        trainer.state = type(state)(state.model, state.optimizer, state.device)
-        trainer.state.load_state_dict(start)
-        began = time.perf_counter()
-        trained()
-        return time.perf_counter() - began
-
     seconds = []
     free_s = []
     weights = []
     for _ in range(1 + n):
-        free_s.append(once(free=True))
-        seconds.append(once(free=False))
+        free_s.append(once(training, start, free=True))
+        seconds.append(once(training, start, free=False))
         weights.append(digest(state.model))
-    named = torch.cuda.get_device_name() if state.device.type == "cuda" else "cpu"
-    measurement: Measurement = {
+    return {
         "seconds": median(seconds[1:]),
         "free_s": median(free_s[1:]),
         "weights": weights,
+        "accuracy": training.test(),
+        "device": torch.cuda.get_device_name() if state.device.type == "cuda" else "cpu",
     }
-    return measurement | {"accuracy": tested(), "device": named}
+
+
+def once(training: Training, start: dict[str, Any], *, free: bool) -> float:
+    """Train from the state `start` and return the seconds; `free` allows the fastest kernels."""
+    import torch
+
+    from lab.training import cuda_graph
+
+    torch.set_deterministic_debug_mode("default" if free else "error")
+    torch.backends.cudnn.benchmark = free
+    equal = cuda_graph.equal
+    if free:
+        cuda_graph.equal = lambda *_: True
+    state = training.trainer.state
+    training.trainer.state = type(state)(state.model, state.optimizer, state.device)
+    training.trainer.state.load_state_dict(start)
+    began = time.perf_counter()
+    training.train()
+    seconds = time.perf_counter() - began
+    cuda_graph.equal = equal
+    return seconds
 
 
 def digest(model: Any) -> str:
