@@ -39,7 +39,7 @@ SWEEP = 12
 class Nobody:
     """No background uploader, so that the event log stays."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, has_successor: bool) -> None:
         pass
 
     def wait(self) -> None:
