@@ -36,6 +36,12 @@ class Paired:
     interval: tuple[float, float]
     p: float  # McNemar's: the probability of a split at least as uneven by chance
 
+    test = "McNemar"
+
+    @property
+    def is_second_better(self) -> bool:
+        return self.difference > 0
+
 
 def mcnemar(first: np.ndarray, second: np.ndarray) -> Paired:
     """Compare two classifiers by which of the same samples each classifies correctly: (n,) bool.
@@ -69,6 +75,12 @@ class PairedErrors:
     difference: float
     interval: tuple[float, float]
     p: float  # the probability of a difference at least as large by chance
+
+    test = "sign flip"
+
+    @property
+    def is_second_better(self) -> bool:
+        return self.difference < 0
 
 
 def sign_flip(first: np.ndarray, second: np.ndarray) -> PairedErrors:
