@@ -25,6 +25,7 @@ from retrace.provenance import diff, record, reproduce, restore
 from retrace.provenance.diff import Fact, OutputDiff
 
 LOSS = ("train", "val_loss")
+EXACT = ("download", "preprocess")
 
 
 def verdict_of(
@@ -34,7 +35,7 @@ def verdict_of(
     name: tuple[str, str] = LOSS,
 ) -> str:
     one, other = ({} if value is None else {name: value} for value in (then, now))
-    (row,) = diff.compare_facts(one, other, tolerance)
+    (row,) = diff.compare_facts(one, other, tolerance, EXACT)
     return row.verdict
 
 
@@ -269,9 +270,9 @@ def test_device_change_follows_training(
         ],
     }
     for run in (parent, train, evaluate):
-        assert record.device_change(record.find_record(run), logs, diff.EXACT) == kinds
+        assert record.device_change(record.find_record(run), logs, EXACT) == kinds
     del logs["train"]
-    assert record.device_change(record.find_record(download), logs, diff.EXACT) is None
+    assert record.device_change(record.find_record(download), logs, EXACT) is None
 
 
 def commit(message: str) -> str:

@@ -85,14 +85,15 @@ def _parse(file: Path, table: PredictionsTable) -> Predicted:
         raise ValueError(f"cannot be read: {' '.join(str(error).split())}") from None
     if not rows:
         raise ValueError("has no rows")
-    columns = [table.actual, table.predicted, *([table.id] if table.id else [])]
+    columns = [table.actual, table.predicted]
+    if table.id:
+        columns.append(table.id)
+        rows.sort(key=lambda row: str(row.get(columns[-1])))
     for column in columns:
         if any(row.get(column) in (None, "") for row in rows):
             known = ", ".join(map(str, filter(None, rows[0])))
             state = "has empty cells" if column in rows[0] else f"is missing; it has {known}"
             raise ValueError(f"cannot be used: its column {column!r} {state}")
-    if table.id:
-        rows.sort(key=lambda row: str(row[table.id]))
     actual, predicted, *ids = ([str(row[column]) for row in rows] for column in columns)
     if ids and len(set(ids[0])) < len(ids[0]):
         raise ValueError(f"cannot be used: its column {table.id!r} has the same id twice")

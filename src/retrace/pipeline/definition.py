@@ -145,7 +145,7 @@ class Pipeline:
     def ancestors(self, *names: str) -> list[str]:
         """Return these stages and all that come before them, in topological order."""
         wanted = set(names)
-        for name in reversed(self.stages):
+        for name in reversed(list(self.stages)):
             wanted |= set(self.upstream(name)) if name in wanted else set()
         return [name for name in self.stages if name in wanted]
 

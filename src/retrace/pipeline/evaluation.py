@@ -7,6 +7,11 @@ from retrace.pipeline import git, metrics
 from retrace.pipeline.definition import Pipeline, Stage
 from retrace.pipeline.workspace import DEFAULT, Workspace
 
+TABLES = (  # files that are data even if git tracks them
+    *(".csv", ".tsv", ".json", ".jsonl", ".parquet", ".feather", ".arrow", ".xlsx", ".txt"),
+    *(".npy", ".npz", ".h5", ".hdf5"),
+)
+
 
 def stages_of(workspace: Workspace, metric: str) -> tuple[str, ...]:
     """Return the stages whose metrics files have a metric; if none has it, all with such files."""
@@ -65,7 +70,8 @@ def _is_after_training(pipeline: Pipeline, stage: str) -> bool:
 def _data(workspace: Workspace, stage: Stage) -> list[str]:
     pipeline = workspace.pipeline
     untracked = git.untracked(stage.deps, workspace.root) - {workspace.program(stage)}
-    return [path for path in stage.deps if pipeline.is_data(path) or path in untracked]
+    data = [path for path in stage.deps if pipeline.is_data(path) or path in untracked]
+    return data or [path for path in stage.deps if path.lower().endswith(TABLES)]
 
 
 def _is_derived(pipeline: Pipeline, path: str, data: Iterable[str]) -> bool:

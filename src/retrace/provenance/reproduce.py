@@ -1,8 +1,9 @@
-"""Reproduce a run in a temporary repository, from its code, parameters and images.
+"""Reproduce a run in a temporary repository, from its code, parameters and raw data.
 
-It shares only git's objects, the images and the downloads (pinned by digest) with this
-repository: not DVC's cache, the MLflow store, or any environment variable of theirs. This
-repository does not change. All files and processes are removed, however the reproduction ends.
+It shares only git's objects, the raw data and what stages keep outside the repository, such as
+downloads, with this repository: not DVC's cache, the MLflow store, or any environment variable of
+theirs. This repository does not change. All files and processes are removed, however the
+reproduction ends.
 """
 
 import shutil

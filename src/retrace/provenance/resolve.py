@@ -108,7 +108,8 @@ class Resolver:
 
     def history(self, named: NamedExperiment) -> list[dict[str, float]]:
         """Return the metrics that MLflow has by step, a row for each step."""
-        return self._ask(lambda index: logged_metrics.history(index, named.runs.values())) or []
+        runs = named.runs.values()
+        return self._ask(lambda index: logged_metrics.history(index, runs)) or [] if runs else []
 
     def _from_tree(self, name: str, description: str, folder: Path) -> NamedExperiment:
         """Return the experiment in dvc.lock of `folder`. Raises RetraceError without one."""
