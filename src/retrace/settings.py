@@ -86,8 +86,8 @@ class Models:
 class Verify:
     """What `retrace verify` compares: stages and metrics, by name; `*` stands for any text.
 
-    Files and metrics of the stages in `exact` are equal on all devices. Metrics in `ignore` are
-    never compared.
+    Files and metrics of the stages in `exact` are equal on all devices. Metrics and files in
+    `ignore` are never compared.
     """
 
     exact: tuple[str, ...] = ()

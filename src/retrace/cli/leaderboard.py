@@ -65,8 +65,7 @@ def lead(
 def _print(board: Board) -> None:
     from retrace.system.terminal import plain, show, table
 
-    timed = f"{board.training[0]}, s" if len(board.training) == 1 else "training, s"
-    statistics = (board.order.metric, "std", "min..max", "n", timed)
+    statistics = (board.order.metric, "std", "min..max", "n", "training, s")
     top = ("", *statistics, "newest", "run", "differs from the workspace")
     rows = [_cells(rank, row, board) for rank, row in enumerate(board.rows, 1)]
     show(table(top, rows, numbers=(0, 1, 2, 4, 5)))

@@ -83,13 +83,15 @@ def check(run_id: str, tolerance: float, *, as_json: bool = False) -> int:
             reproduce.repro(tree, record.stages, sys.stderr if as_json else None)
             logs = reproduce.event_logs(tree)
             pipeline = loading.load(tree)
-            then = records.recorded_facts(client, record, pipeline, configured.ignore)
-            now = records.reproduced_facts(record, pipeline, logs, tree, configured.ignore)
+            timed = records.timed_files(pipeline, tree, configured.ignore)
+            ignore = (*configured.ignore, *timed)
+            then = records.recorded_facts(client, record, pipeline, ignore)
+            now = records.reproduced_facts(record, pipeline, logs, tree, ignore)
     devices = records.device_change(record, logs, configured.exact)
     rows = diff.compare_facts(then, now, tolerance if devices else None, configured.exact)
     verified = all(row.is_equal for row in rows)
     verdict = sentence(rows, tolerance, devices, configured.exact)
-    left_out = records.left_out(record, configured.ignore)
+    left_out = [*timed, *records.left_out(record, configured.ignore)]
     if as_json:
         facts = [asdict(row) | {"equal": row.is_equal} for row in rows]
         ran = {"run": record.run.info.run_id, "verified": verified, "verdict": verdict}

@@ -11,11 +11,14 @@ MAX_CURVES = 50  # metrics of a run whose history is read
 SYSTEM = "system/"  # what MLflow's names of system metrics begin with
 
 
-def of_file(file: Path, suffix: str, prefix: str) -> dict[str, float]:
-    """Return the numbers of a metrics file with that suffix; none if it cannot be parsed."""
+def of_file(file: Path, suffix: str = "", prefix: str = "") -> dict[str, float]:
+    """Return the numbers of a metrics file; none if it does not exist or cannot be parsed.
+
+    `suffix` is that of its format, if the file has another one, as in DVC's cache.
+    """
     try:
-        numbers = metrics.parse(file.read_bytes(), suffix).numbers
-    except ValueError:
+        numbers = metrics.parse(file.read_bytes(), suffix or file.suffix).numbers
+    except (ValueError, OSError):
         return {}
     return {f"{prefix}{key}": value for key, value in numbers.items()}
 

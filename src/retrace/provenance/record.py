@@ -11,6 +11,7 @@ from retrace.errors import RetraceError
 from retrace.event_log import Event
 from retrace.pipeline import hashing
 from retrace.pipeline.definition import Pipeline
+from retrace.provenance import logged_metrics
 from retrace.provenance.diff import Facts, is_exact
 from retrace.provenance.run_index import RunIndex
 from retrace.store import backend, cached_stages, groups
@@ -107,8 +108,21 @@ def find_record(run_id: str) -> Record:
 
 def is_compared(metric: str, ignore: Sequence[str] = ()) -> bool:
     """Return whether a metric should be reproduced: no time, and no name or pattern in `ignore`."""
-    is_ignored = any(fnmatchcase(metric, pattern) for pattern in ignore)
-    return not (is_ignored or metric.startswith(SYSTEM) or TIMED.fullmatch(metric))
+    is_varying = metric.startswith(SYSTEM) or TIMED.fullmatch(metric)
+    return not (is_varying or _is_ignored(metric, ignore))
+
+
+def timed_files(pipeline: Pipeline, tree: Path, ignore: Sequence[str]) -> list[str]:
+    """Return the metrics files in `tree` with a metric that is not compared.
+
+    Their bytes differ in each run; their other metrics are compared one by one.
+    """
+    files = {path: logged_metrics.of_file(tree / path) for path in pipeline.metrics_files}
+    return [
+        path
+        for path, numbers in files.items()
+        if not all(is_compared(name, ignore) for name in numbers)
+    ]
 
 
 def left_out(record: Record, ignore: Sequence[str]) -> list[str]:
@@ -203,9 +217,15 @@ def device_change(
 
 
 def _compared(facts: dict[tuple[str, str], Any], ignore: Sequence[str]) -> Facts:
-    """Return the facts without metrics that are not compared."""
+    """Return the facts without what is not compared."""
     return {
         (stage, what): fact
         for (stage, what), fact in facts.items()
-        if isinstance(fact, str) or is_compared(what, ignore)
+        if not (
+            _is_ignored(what, ignore) if isinstance(fact, str) else not is_compared(what, ignore)
+        )
     }
+
+
+def _is_ignored(name: str, ignore: Sequence[str]) -> bool:
+    return any(name == pattern or fnmatchcase(name, pattern) for pattern in ignore)
