@@ -62,9 +62,9 @@ def texts(source: str) -> Iterator[str]:
         if isinstance(node, owners) and node.body and isinstance(node.body[0], ast.Expr)
     }
     for node in ast.walk(tree):
-        is_text = isinstance(node, ast.Constant) and isinstance(node.value, str)
-        if is_text and id(node) not in docstrings:
-            yield node.value
+        match node:
+            case ast.Constant(value=str(text)) if id(node) not in docstrings:
+                yield text
 
 
 def names_of_the_lab(source: str) -> set[str]:

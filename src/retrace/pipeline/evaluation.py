@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterable
 from fnmatch import fnmatchcase
+from pathlib import Path
 
 from retrace.pipeline import git, metrics
 from retrace.pipeline.definition import Pipeline, Stage
@@ -69,9 +70,16 @@ def _is_after_training(pipeline: Pipeline, stage: str) -> bool:
 
 def _data(workspace: Workspace, stage: Stage) -> list[str]:
     pipeline = workspace.pipeline
-    untracked = git.untracked(stage.deps, workspace.root) - {workspace.program(stage)}
-    data = [path for path in stage.deps if pipeline.is_data(path) or path in untracked]
+    suffix = Path(workspace.program(stage) or "").suffix or ".py"
+    untracked = git.untracked(stage.deps, workspace.root)
+    new = {path for path in untracked if not _is_code(workspace.root / path, suffix)}
+    data = [path for path in stage.deps if pipeline.is_data(path) or path in new]
     return data or [path for path in stage.deps if path.lower().endswith(TABLES)]
+
+
+def _is_code(path: Path, suffix: str) -> bool:
+    """Return whether a file has this suffix, or a folder such a file."""
+    return path.suffix == suffix or next(path.rglob(f"*{suffix}"), None) is not None
 
 
 def _is_derived(pipeline: Pipeline, path: str, data: Iterable[str]) -> bool:
