@@ -83,6 +83,24 @@ def test_other_device_allows_the_tolerance(
     assert verdict_of(then, now, 0.005, name) == verdict
 
 
+def test_tolerance_is_relative_above_one() -> None:
+    rmse = ("score", "rmse")
+    assert verdict_of({0: 1000.0}, {0: 1004.0}, 0.005, rmse) == "within 0.005"
+    assert verdict_of({0: 1000.0}, {0: 1006.0}, 0.005, rmse) == "differs"
+
+
+@pytest.mark.parametrize(
+    ("metric", "is_compared"),
+    [
+        *((name, False) for name in ("fit_s", "images_per_s", "eval_runtime", "time_per_step")),
+        *((name, False) for name in ("system/cpu", "latency_p95", "score.seconds", "gpu_watts")),
+        *((name, True) for name in ("rmse", "loss", "times_seen", "delivery_time_mae", "items")),
+    ],
+)
+def test_times_are_not_compared(metric: str, is_compared: bool) -> None:
+    assert record.is_compared(metric, ("gpu_*",)) == is_compared
+
+
 def test_row_shows_the_first_difference() -> None:
     (row,) = diff.compare_facts({LOSS: {1: 0.5, 2: 0.25}}, {LOSS: {1: 0.5, 2: 0.25000000000000006}})
     assert (row.then, row.now, row.where) == ("0.25", "0.25000000000000006", "step 2")

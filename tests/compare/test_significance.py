@@ -83,7 +83,7 @@ def by_scipy(first: np.ndarray, second: np.ndarray, n_resamples: float) -> float
         lambda x, y, axis: np.mean(x - y, axis=axis),
         permutation_type="samples",
         vectorized=True,
-        n_resamples=n_resamples,
+        n_resamples=n_resamples,  # type: ignore[arg-type]
         rng=np.random.default_rng(1),
     )
     return float(result.pvalue)

@@ -71,8 +71,10 @@ def _number(value: Any) -> float | None:
 def _joined(tables: Mapping[str, list[dict[str, float]]], counter: str) -> History:
     """Join the tables with this counter on it; a column that two have gets their path's name."""
     own = {path: rows for path, rows in tables.items() if counter in rows[0]}
-    shared = Counter(column for rows in own.values() for column in rows[0])
-    prefix = metrics.prefixes(map(PurePath, own))
+    counts = Counter(column for rows in own.values() for column in rows[0])
+    shared = {column for column, n in counts.items() if n > 1} - {counter}
+    alike = (PurePath(path) for path, rows in own.items() if not shared.isdisjoint(rows[0]))
+    prefix = metrics.prefixes(alike)
     joined: dict[float, dict[str, float]] = {}
     for path, rows in own.items():
         for row in rows:
@@ -80,6 +82,6 @@ def _joined(tables: Mapping[str, list[dict[str, float]]], counter: str) -> Histo
             if math.isfinite(step):
                 at = joined.setdefault(step, {counter: step})
                 for column, value in row.items():
-                    is_alone = shared[column] == 1 or column == counter
-                    at[column if is_alone else f"{prefix[PurePath(path)]}/{column}"] = value
+                    name = f"{prefix[PurePath(path)]}/{column}" if column in shared else column
+                    at[name] = value
     return [joined[step] for step in sorted(joined)]
