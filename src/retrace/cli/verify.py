@@ -83,20 +83,18 @@ def check(run_id: str, tolerance: float, *, as_json: bool = False) -> int:
             reproduce.repro(tree, record.stages, sys.stderr if as_json else None)
             logs = reproduce.event_logs(tree)
             pipeline = loading.load(tree)
-            timed = records.timed_files(pipeline, tree, configured.ignore)
-            ignore = (*configured.ignore, *timed)
+            ignore = (*configured.ignore, *records.timed_files(pipeline, tree, configured.ignore))
             then = records.recorded_facts(client, record, pipeline, ignore)
             now = records.reproduced_facts(record, pipeline, logs, tree, ignore)
     devices = records.device_change(record, logs, configured.exact)
     rows = diff.compare_facts(then, now, tolerance if devices else None, configured.exact)
     verified = all(row.is_equal for row in rows)
     verdict = sentence(rows, tolerance, devices, configured.exact)
-    left_out = [*timed, *records.left_out(record, configured.ignore)]
+    left_out = [*ignore[len(configured.ignore) :], *records.left_out(record, configured.ignore)]
     if as_json:
         facts = [asdict(row) | {"equal": row.is_equal} for row in rows]
         ran = {"run": record.run.info.run_id, "verified": verified, "verdict": verdict}
-        ran |= {"left_out": left_out}
-        print(json.dumps(ran | {"rows": facts}, indent=2))
+        print(json.dumps(ran | {"left_out": left_out, "rows": facts}, indent=2))
     else:
         _print(record, rows, verdict, left_out)
     return 0 if verified else 1

@@ -52,8 +52,7 @@ def promote(run_id: str, alias: str, *, force: bool, metric: str | None = None) 
     index = RunIndex()
     run = _finished(index, run_id)
     model = models.model_of_run(index, run)
-    experiment = index.client.get_experiment(run.info.experiment_id).name
-    name = configured.models.name or experiment
+    name = configured.models.name or index.client.get_experiment(run.info.experiment_id).name
     with backend.lock():
         present = registry.version(index.client, name, alias=alias)
         evaluated = _evaluated(index, model, run, criterion, present.tags if present else {})
@@ -66,8 +65,8 @@ def promote(run_id: str, alias: str, *, force: bool, metric: str | None = None) 
             print(f"forced: {fault}")
         known = (one for one in registry.versions(index.client, name) if _is_same(one, tags))
         version = next(known, None) or registry.add(index.client, name, model, tags)
-        result = f"models:/{name}@{alias} is version {version.version}"
-        result += f", of run {version.tags['retrace.run'][:8]}"
+        address = f"models:/{name}@{alias}"
+        result = f"{address} is version {version.version}, of run {version.tags['retrace.run'][:8]}"
         result += f", {criterion.metric} {float(tags[criterion.metric]):.6g}"
         if present and present.version == version.version:
             print(f"{result}; it already was; nothing changed")
@@ -75,9 +74,7 @@ def promote(run_id: str, alias: str, *, force: bool, metric: str | None = None) 
         index.client.set_registered_model_alias(name, alias, str(version.version))
     before = f"before, it was version {present.version}" if present else "the alias is new"
     print(f"{result}; {before}")
-    print(
-        f"serve it: mlflow models serve -m models:/{name}@{alias} --env-manager local --port 5001"
-    )
+    print(f"serve it: mlflow models serve -m {address} --env-manager local --port 5001")
 
 
 def _criterion(configured: settings.Settings, metric: str | None) -> Criterion:
