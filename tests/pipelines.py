@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from retrace.pipeline.definition import Artifact, Out, Pipeline, Source, Stage
+from retrace.settings import PredictionsTable
 
 
 @dataclass(frozen=True)
@@ -22,13 +23,15 @@ class Case:
     metrics: tuple[str, ...] = ()
     plots: tuple[str, ...] = ()
     artifacts: tuple[Artifact, ...] = field(default=())
+    predictions: tuple[PredictionsTable, ...] = ()
     is_plain: bool = True
 
     @property
     def pipeline(self) -> Pipeline:
         """The pipeline that should be read."""
         stages = {stage.name: stage for stage in self.stages}
-        return Pipeline(stages, self.sources, self.metrics, self.plots, self.artifacts)
+        declared = (self.metrics, self.plots, self.artifacts, self.predictions)
+        return Pipeline(stages, self.sources, *declared)
 
 
 def write(root: Path, files: Mapping[str, str]) -> Path:
@@ -376,6 +379,50 @@ artifacts:
         metrics=("m/own.json", "m/b.yaml"),
         plots=("folder", "roc.csv", "loss.csv", "acc.csv", "steps.csv", "image.png"),
         artifacts=(Artifact("net", "w.bin", "model"),),
+    ),
+    "confusion": Case(
+        {
+            "dvc.yaml": """
+stages:
+  a:
+    cmd: x
+    plots:
+      - own.csv: {template: confusion, x: truth, y: guess}
+      - curve.csv: {x: step, y: loss}
+plots:
+  - matrix:
+      template: confusion
+      x: actual
+      y: {cm/train.json: predicted, cm/test.json: [p]}
+  - other.csv: {template: confusion, x: actual}
+  - two.csv: {template: confusion, x: actual, y: [p, q]}
+"""
+        },
+        (Stage("a", ("x",), outs=(Out("own.csv", "plot"), Out("curve.csv", "plot"))),),
+        plots=("cm/train.json", "cm/test.json", "other.csv", "two.csv"),
+        predictions=(
+            PredictionsTable("own.csv", "truth", "guess"),
+            PredictionsTable("cm/train.json", "actual", "predicted"),
+            PredictionsTable("cm/test.json", "actual", "p"),
+        ),
+    ),
+    "confusion_below": Case(
+        {
+            "sub/dvc.yaml": """
+stages:
+  a: {cmd: x, wdir: in, plots: [own.csv: {template: confusion, x: t, y: p}]}
+plots:
+  - cm.csv: {template: confusion, x: t, y: p}
+""",
+            "sub/in/keep": "",
+        },
+        (Stage("sub/dvc.yaml:a", ("x",), "sub/in", outs=(Out("sub/in/own.csv", "plot"),)),),
+        plots=("sub/cm.csv",),
+        predictions=(
+            PredictionsTable("sub/in/own.csv", "t", "p"),
+            PredictionsTable("sub/cm.csv", "t", "p"),
+        ),
+        is_plain=False,
     ),
     "names": Case(
         {

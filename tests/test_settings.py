@@ -7,7 +7,7 @@ from repository import ROOT
 
 from retrace import settings
 from retrace.errors import ParamsError
-from retrace.settings import Groups, Metrics, Settings
+from retrace.settings import Groups, Metrics, Params, PredictionsTable, Settings, Verify
 
 
 def test_none_is_needed(tmp_path: Path) -> None:
@@ -18,7 +18,11 @@ def test_none_is_needed(tmp_path: Path) -> None:
 
 def test_lab_has_folds() -> None:
     assert settings.load(ROOT) == Settings(
-        "${dataset}", Metrics("test_accuracy"), Groups(over="fold", of="folds")
+        "${dataset}",
+        Metrics("test_accuracy"),
+        Params(("seed",)),
+        Groups(over="fold", of="folds"),
+        verify=Verify(exact=("download", "preprocess")),
     )
 
 
@@ -35,12 +39,21 @@ def test_retrace_toml_comes_first(tmp_path: Path) -> None:
         ("experiment = 1", "retrace.toml: experiment is 1; should be text"),
         (
             "experimnt = 'a'",
-            "retrace.toml: experimnt is unknown; should be one of experiment, metrics, groups",
+            "retrace.toml: experimnt is unknown; should be one of experiment, metrics, params",
         ),
         ("groups = 'fold'", "retrace.toml: groups is 'fold'; should be a table"),
         ("groups = {over = 'fold'}", "retrace.toml: groups.of is missing"),
         ("groups = {over = 1, of = 'n'}", "retrace.toml: groups.over is 1; should be text"),
         ("a =", "retrace.toml: not TOML: "),
+        (
+            "verify = {exact = 'fit'}",
+            "retrace.toml: verify.exact is 'fit'; should be a list of texts",
+        ),
+        (
+            "params.repeats = [1]",
+            "retrace.toml: params.repeats is [1]; should be a list of texts",
+        ),
+        ("predictions = {actual = 'y'}", "retrace.toml: predictions.path is missing"),
     ],
 )
 def test_mistake_is_one_line(tmp_path: Path, text: str, message: str) -> None:
@@ -49,3 +62,20 @@ def test_mistake_is_one_line(tmp_path: Path, text: str, message: str) -> None:
         settings.load(tmp_path)
     assert str(refused.value).startswith(message)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "table"),
+    [
+        ("predictions = 'p.csv'", PredictionsTable("p.csv", "actual", "predicted")),
+        (
+            "predictions = {path = 'p.csv', actual = 'y', predicted = 'z', id = 'n'}",
+            PredictionsTable("p.csv", "y", "z", "n"),
+        ),
+    ],
+)
+def test_predictions_are_a_path_or_a_table(
+    tmp_path: Path, text: str, table: PredictionsTable
+) -> None:
+    (tmp_path / "retrace.toml").write_text(text)
+    assert settings.load(tmp_path).predictions == table

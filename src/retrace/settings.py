@@ -3,36 +3,31 @@
 None is needed: the defaults suit any repository. Example:
 
     [tool.retrace]
-    experiment = "${dataset}"                     # MLflow experiment
-    metrics = { primary = "test_accuracy" }       # by which `retrace leaderboard` sorts
-    groups = { over = "fold", of = "folds" }      # experiments that are summarized as one
+    experiment = "${data.name}"                            # MLflow experiment
+    metrics = { primary = "rmse", minimize = ["cost"] }    # to rank experiments by
+    params = { repeats = ["seed"] }                        # these make no difference
+    groups = { over = "fold", of = "n_folds" }             # experiments summarized as one
+    predictions = { path = "eval/test.csv", actual = "y", predicted = "y_hat" }
+    models = { name = "prices" }                           # in MLflow's registry
+    verify = { exact = ["prepare"], ignore = ["gpu_*"] }
 """
 
 import tomllib
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from retrace.errors import ParamsError
 
 FILES = ("retrace.toml", "pyproject.toml")
 WORDS = {str: "text"}
 
-# Paths of the lab, for the commands that do not read them from dvc.yaml yet.
 DVC_YAML = Path("dvc.yaml")
 PARAMS = Path("params.yaml")
 
-IMAGES = Path("data/images")
-TRAIN = Path("data/processed/train.safetensors")
-VALIDATION = Path("data/processed/validation.safetensors")
-TEST = Path("data/processed/test.safetensors")
-
-WEIGHTS = Path("models/model.safetensors")
-
+# Paths of the lab, for `retrace sweep`, which does not read them from dvc.yaml yet.
 HISTORY = Path("reports/history.csv")
 METRICS = Path("reports/metrics.json")
-CONFUSION = Path("reports/confusion.csv")
-FIGURES = Path("reports/figures")
 
 
 @dataclass(frozen=True)
@@ -48,9 +43,55 @@ class Groups:
 
 @dataclass(frozen=True)
 class Metrics:
-    """Which metric experiments are ranked by, unless a command names another."""
+    """Which metric experiments are ranked by, and which metrics are better when lower.
 
-    primary: str
+    The latter are added to those whose name says so, such as `val_loss` and `rmse`.
+    """
+
+    primary: str | None = None
+    minimize: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Params:
+    """Parameters in which repetitions of the same experiment differ.
+
+    A name without a dot also stands for the last part of longer ones: `seed` for `fit.seed`.
+    """
+
+    repeats: tuple[str, ...] = ("seed", "random_seed", "random_state")
+
+
+@dataclass(frozen=True)
+class PredictionsTable:
+    """A table with the actual and the predicted value of each sample, by the names of its columns.
+
+    If it has a column that identifies a sample, `id` is its name.
+    """
+
+    path: str
+    actual: str = "actual"
+    predicted: str = "predicted"
+    id: str | None = None
+
+
+@dataclass(frozen=True)
+class Models:
+    """The name of the model in MLflow's registry; by default that of the MLflow experiment."""
+
+    name: str | None = None
+
+
+@dataclass(frozen=True)
+class Verify:
+    """What `retrace verify` compares: stages and metrics, by name; `*` stands for any text.
+
+    Files and metrics of the stages in `exact` are equal on all devices. Metrics and files in
+    `ignore` are never compared.
+    """
+
+    exact: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -58,8 +99,12 @@ class Settings:
     """The settings of a repository."""
 
     experiment: str | None = None  # by default the name of the repository's folder
-    metrics: Metrics | None = None
+    metrics: Metrics = field(default_factory=Metrics)
+    params: Params = field(default_factory=Params)
     groups: Groups | None = None
+    predictions: PredictionsTable | None = None  # by default the plot with `template: confusion`
+    models: Models = field(default_factory=Models)
+    verify: Verify = field(default_factory=Verify)
 
 
 def load(root: Path) -> Settings:
@@ -82,23 +127,29 @@ def load(root: Path) -> Settings:
 def parse(kind: type[Any], table: Any, where: str) -> Any:
     """Return a settings dataclass from a TOML table. Raises ParamsError for the first mistake.
 
-    `where` begins the message and is followed by the key.
+    `where` begins the message and is followed by the key. A text stands for a table with one key,
+    if only one is needed.
     """
+    needed = [f.name for f in fields(kind) if f.default is f.default_factory is MISSING]
+    if isinstance(table, str) and len(needed) == 1:
+        table = {needed[0]: table}
     if not isinstance(table, dict):
         raise ParamsError(f"{where.rstrip('. ')} is {table!r}; should be a table")
     types = get_type_hints(kind)
     unknown = next((key for key in table if key not in types), None)
     if unknown is not None:
         raise ParamsError(f"{where}{unknown} is unknown; should be one of {', '.join(types)}")
-    missing = next(
-        (f.name for f in fields(kind) if f.default is MISSING and f.name not in table), None
-    )
+    missing = next((name for name in needed if name not in table), None)
     if missing is not None:
         raise ParamsError(f"{where}{missing} is missing")
     return kind(**{key: _value(types[key], value, f"{where}{key}") for key, value in table.items()})
 
 
 def _value(expected: Any, value: Any, where: str) -> Any:
+    if get_origin(expected) is tuple:
+        if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
+            raise ParamsError(f"{where} is {value!r}; should be a list of texts")
+        return tuple(value)
     options = (option for option in get_args(expected) if option is not type(None))
     kind: Any = next(options, expected)
     if isinstance(kind, type) and is_dataclass(kind):

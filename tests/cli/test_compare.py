@@ -135,7 +135,7 @@ def test_table_has_differences_and_a_test(
     lost = sum(a and not b for a, b in zip(first, second, strict=True))
     won = sum(b and not a for a, b in zip(first, second, strict=True))
     assert "parameter  base   faster\nlr         0.005  0.03\n\n" in printed
-    assert f"same {len(first)} test samples, only faster classifies {won} correctly" in printed
+    assert f"same {len(first)} samples, only faster classifies {won} correctly" in printed
     assert f"only base {lost}\n" in printed
     assert f"accuracy {100 * (won - lost) / len(first):+.2f} points" in printed
     row = next(line.split() for line in printed.splitlines() if line.startswith("test_accuracy "))

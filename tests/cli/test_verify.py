@@ -25,6 +25,7 @@ from retrace.provenance import diff, record, reproduce, restore
 from retrace.provenance.diff import Fact, OutputDiff
 
 LOSS = ("train", "val_loss")
+EXACT = ("download", "preprocess")
 
 
 def verdict_of(
@@ -34,7 +35,7 @@ def verdict_of(
     name: tuple[str, str] = LOSS,
 ) -> str:
     one, other = ({} if value is None else {name: value} for value in (then, now))
-    (row,) = diff.compare_facts(one, other, tolerance)
+    (row,) = diff.compare_facts(one, other, tolerance, EXACT)
     return row.verdict
 
 
@@ -80,6 +81,24 @@ def test_other_device_allows_the_tolerance(
     then: Fact | None, now: Fact | None, name: tuple[str, str], verdict: str
 ) -> None:
     assert verdict_of(then, now, 0.005, name) == verdict
+
+
+def test_tolerance_is_relative_above_one() -> None:
+    rmse = ("score", "rmse")
+    assert verdict_of({0: 1000.0}, {0: 1004.0}, 0.005, rmse) == "within 0.005"
+    assert verdict_of({0: 1000.0}, {0: 1006.0}, 0.005, rmse) == "differs"
+
+
+@pytest.mark.parametrize(
+    ("metric", "is_compared"),
+    [
+        *((name, False) for name in ("fit_s", "images_per_s", "eval_runtime", "time_per_step")),
+        *((name, False) for name in ("system/cpu", "latency_p95", "score.seconds", "gpu_watts")),
+        *((name, True) for name in ("rmse", "loss", "times_seen", "delivery_time_mae", "items")),
+    ],
+)
+def test_times_are_not_compared(metric: str, is_compared: bool) -> None:
+    assert record.is_compared(metric, ("gpu_*",)) == is_compared
 
 
 def test_row_shows_the_first_difference() -> None:
@@ -269,9 +288,9 @@ def test_device_change_follows_training(
         ],
     }
     for run in (parent, train, evaluate):
-        assert record.device_change(record.find_record(run), logs, diff.EXACT) == kinds
+        assert record.device_change(record.find_record(run), logs, EXACT) == kinds
     del logs["train"]
-    assert record.device_change(record.find_record(download), logs, diff.EXACT) is None
+    assert record.device_change(record.find_record(download), logs, EXACT) is None
 
 
 def commit(message: str) -> str:

@@ -87,7 +87,7 @@ def test_tests_are_corrected_for_their_number() -> None:
     assert f"p = {first.pairs.p:.2g}, {first.p:.2g} corrected for 2 tests" in sentences[0]
     for text, reason in zip(
         sentences[2:],
-        (str(paths.TEST), "never was not evaluated", "the predictions of torn are neither"),
+        (str(paths.TEST), "never was not evaluated", "torn cannot be used: its column 'predicted'"),
         strict=True,
     ):
         assert reason in text

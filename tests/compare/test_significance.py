@@ -1,9 +1,10 @@
-"""McNemar's test and its confidence interval, and Holm's correction."""
+"""McNemar's test, the sign-flip test, their intervals, and Holm's correction."""
 
 from math import comb
 
 import numpy as np
 import pytest
+from scipy.stats import permutation_test
 
 from retrace.compare import significance
 
@@ -67,3 +68,63 @@ def test_interval_covers_the_true_difference(lost: float, won: float) -> None:
 )
 def test_holm_correction(ps: list[float], corrected: list[float]) -> None:
     assert significance.corrected(ps) == pytest.approx(corrected)
+
+
+def errors(n: int, shift: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Return the absolute errors of two models, of which the second is worse by `shift`."""
+    rng = np.random.default_rng(seed)
+    first = np.abs(rng.normal(size=n))
+    return first, first + shift + rng.normal(size=n) / 2
+
+
+def by_scipy(first: np.ndarray, second: np.ndarray, n_resamples: float) -> float:
+    result = permutation_test(
+        (second, first),
+        lambda x, y, axis: np.mean(x - y, axis=axis),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=n_resamples,  # type: ignore[arg-type]
+        rng=np.random.default_rng(1),
+    )
+    return float(result.pvalue)
+
+
+@pytest.mark.parametrize("n", [2, 5, 12])
+@pytest.mark.parametrize("shift", [0.0, 0.3, -1.0])
+def test_sign_flip_is_exact_for_few_samples(n: int, shift: float) -> None:
+    first, second = errors(n, shift)
+    pairs = significance.sign_flip(first, second)
+    assert pairs.p == pytest.approx(by_scipy(first, second, np.inf))
+    assert significance.sign_flip(second, first).p == pairs.p
+    assert pairs.difference == pytest.approx(pairs.mean_second - pairs.mean_first)
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.05, 0.2])
+def test_sign_flip_of_many_samples_is_close(shift: float) -> None:
+    first, second = errors(300, shift)
+    pairs = significance.sign_flip(first, second)
+    assert pairs.p == pytest.approx(by_scipy(first, second, 9_999), abs=0.02)
+    assert pairs.p == significance.sign_flip(first, second).p  # the same in each call
+
+
+def test_sign_flip_of_equal_errors() -> None:
+    errors = np.arange(100.0)
+    pairs = significance.sign_flip(errors, errors)
+    assert (pairs.p, pairs.difference, pairs.interval) == (1.0, 0.0, (0.0, 0.0))
+
+
+def test_sign_flip_p_is_never_zero() -> None:
+    pairs = significance.sign_flip(np.zeros(1000), np.ones(1000))
+    assert pairs.p == 1 / (significance.N_PERMUTATIONS + 1)
+    ties = significance.sign_flip(np.zeros(4), np.full(4, 0.1))
+    assert ties.p == 2 / 2**4
+
+
+def test_sign_flip_has_its_level() -> None:
+    ps = [significance.sign_flip(*errors(15, 0.0, seed)).p for seed in range(200)]
+    assert 0.0 < np.mean(np.array(ps) < significance.SIGNIFICANT) < 0.1
+
+
+def test_sign_flip_of_one_sample() -> None:
+    pairs = significance.sign_flip(np.zeros(1), np.ones(1))
+    assert (pairs.p, pairs.interval) == (1.0, (-np.inf, np.inf))

@@ -11,8 +11,8 @@ SUMMARY = (
     "are now"
 )
 EXAMPLES = (
-    "retrace trace models/model.safetensors   down to the raw data",
-    "retrace trace 4f0c2d                     a run, by the first digits of its id",
+    "retrace trace model.pkl   down to the raw data",
+    "retrace trace 4f0c2d      a run, by the first digits of its id",
     "retrace trace 4f0c2d --json | jq -r '.commands[]' | sh   restores its files",
 )
 

@@ -2,7 +2,8 @@
 
 Equal code, parameters and data on an equal machine give equal bytes. On a different kind of device,
 floating-point sums are computed in a different order, so results differ in the last digits. There,
-downloads and preprocessed files must still be equal, and metrics must be within a tolerance.
+only the stages of the setting `verify.exact` must give equal files, and metrics must be within a
+tolerance.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ import json
 import math
 import sys
 from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from retrace.cli import arguments
 from retrace.errors import RetraceError
+from retrace.system import files
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -61,6 +64,7 @@ def check(run_id: str, tolerance: float, *, as_json: bool = False) -> int:
     Print the comparison. `tolerance` is absolute, and only for metrics on another kind of device.
     Raises RetraceError if the run is unknown or cannot be reproduced.
     """
+    from retrace import settings
     from retrace.pipeline import loading
     from retrace.provenance import diff, reproduce, restore
     from retrace.provenance import record as records
@@ -68,6 +72,7 @@ def check(run_id: str, tolerance: float, *, as_json: bool = False) -> int:
 
     if not 0 <= tolerance < math.inf:
         raise RetraceError(f"--tolerance is {tolerance}; should be 0 or greater, such as 0.005")
+    configured = settings.load(files.root()).verify
     with backend.mlflow_errors():
         client = backend.client()
         record = records.find_record(run_id)
@@ -78,25 +83,29 @@ def check(run_id: str, tolerance: float, *, as_json: bool = False) -> int:
             reproduce.repro(tree, record.stages, sys.stderr if as_json else None)
             logs = reproduce.event_logs(tree)
             pipeline = loading.load(tree)
-            then = records.recorded_facts(client, record, pipeline)
-            now = records.reproduced_facts(record, pipeline, logs, tree)
-    devices = records.device_change(record, logs, diff.EXACT)
-    rows = diff.compare_facts(then, now, tolerance if devices else None)
+            ignore = (*configured.ignore, *records.timed_files(pipeline, tree, configured.ignore))
+            then = records.recorded_facts(client, record, pipeline, ignore)
+            now = records.reproduced_facts(record, pipeline, logs, tree, ignore)
+    devices = records.device_change(record, logs, configured.exact)
+    rows = diff.compare_facts(then, now, tolerance if devices else None, configured.exact)
     verified = all(row.is_equal for row in rows)
-    verdict = sentence(rows, tolerance, devices)
+    verdict = sentence(rows, tolerance, devices, configured.exact)
+    left_out = [*ignore[len(configured.ignore) :], *records.left_out(record, configured.ignore)]
     if as_json:
         facts = [asdict(row) | {"equal": row.is_equal} for row in rows]
         ran = {"run": record.run.info.run_id, "verified": verified, "verdict": verdict}
-        print(json.dumps(ran | {"rows": facts}, indent=2))
+        print(json.dumps(ran | {"left_out": left_out, "rows": facts}, indent=2))
     else:
-        _print(record, rows, verdict)
+        _print(record, rows, verdict, left_out)
     return 0 if verified else 1
 
 
-def _print(record: Record, rows: list[OutputDiff], verdict: str) -> None:
+def _print(record: Record, rows: list[OutputDiff], verdict: str, left_out: list[str]) -> None:
     from rich.console import Console
 
     Console(width=None if sys.stdout.isatty() else WIDTH).print(table(rows))
+    if left_out:
+        print(f"not compared: {', '.join(left_out)} (times, and the setting verify.ignore)")
     print(f"{record.name}: {verdict}")
     if not all(row.is_equal for row in rows):
         run_id = record.run.info.run_id
@@ -117,15 +126,19 @@ def table(rows: list[OutputDiff]) -> Table:
     return table
 
 
-def sentence(rows: list[OutputDiff], tolerance: float, devices: tuple[str, str] | None) -> str:
+def sentence(
+    rows: list[OutputDiff],
+    tolerance: float,
+    devices: tuple[str, str] | None,
+    exact: Sequence[str] = (),
+) -> str:
     """Summarize the rows; `devices` are the kinds then and now, if they differ."""
-    from retrace.provenance import diff
-
     unequal = [row.what for row in rows if not row.is_equal]
     rule = "all must be equal"
     if devices:
         rule = f"ran on {devices[0]}, reproduced on {devices[1]}: final metrics must be within "
-        rule += f"{tolerance:g}, and {' and '.join(diff.EXACT)} equal"
+        rule += f"{tolerance:g}"
+        rule += f", and {' and '.join(exact)} equal" if exact else ""
     if unequal:
         names = ", ".join(unequal)
         return f"{len(unequal)} of {len(rows)} outputs and metrics differ: {names} ({rule})"

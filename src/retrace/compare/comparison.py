@@ -1,36 +1,34 @@
 """Compare experiments: parameters and files that differ, metrics, and significance tests."""
 
-import csv
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from retrace import settings
-from retrace.compare import significance
-from retrace.compare.significance import SIGNIFICANT, Paired
+from retrace.compare import curves, predictions, significance
+from retrace.compare.curves import History
+from retrace.compare.predictions import Predicted
+from retrace.compare.significance import SIGNIFICANT, Paired, PairedErrors
+from retrace.pipeline import definition, evaluation
+from retrace.pipeline.definition import Pipeline
+from retrace.pipeline.workspace import Workspace
 from retrace.provenance.resolve import NamedExperiment, Resolver
-
-FILES = ("src/", "stages/", "data/")  # folders of the files that determine a result
-FIGURES = "figures."  # parameters that an experiment lacks until its figures are drawn
-
-History = Sequence[Mapping[str, float]]  # one row per epoch
-Predicted = tuple[list[str], list[str]]  # true and predicted class of each test sample
+from retrace.settings import PredictionsTable
+from retrace.system import files
 
 
 @dataclass(frozen=True)
 class PairedTest:
-    """One experiment compared with the first on the test samples, or `why` this is impossible.
+    """One experiment compared with the first on the same samples, or `why` this is impossible.
 
     `p` is corrected for the number of tests.
     """
 
     name: str
     first: str
-    pairs: Paired | None = None
+    pairs: Paired | PairedErrors | None = None
     p: float = 1.0
     why: str = ""
 
@@ -41,15 +39,16 @@ class PairedTest:
             return "not tested"
         if self.p >= SIGNIFICANT:
             return f"no significant difference on these {self.pairs.n_samples:,} samples"
-        return "better" if self.pairs.difference > 0 else "worse"
+        return "better" if self.pairs.is_second_better else "worse"
 
 
 @dataclass(frozen=True)
 class Comparison:
     """Experiments side by side: each value is a row, with None where an experiment has none.
 
-    `params`, and `files` with the MD5s of code and data, have only rows that differ. A file that
-    only some experiments use does not count. `tests` are of all experiments but the first.
+    `params`, and `files` with the MD5s of code and data that no stage makes, have only rows that
+    differ. A file that only some experiments use does not count. `tests` are of all experiments but
+    the first.
     """
 
     experiments: Sequence[NamedExperiment]
@@ -63,25 +62,24 @@ class Comparison:
 
 def compare(names: Resolver, experiments: Sequence[NamedExperiment]) -> Comparison:
     """Compare experiments that were looked up in `names`."""
-    predicted = [_read(names, each, settings.CONFUSION, _read_predicted) for each in experiments]
-    histories = [_read(names, each, settings.HISTORY, _read_history) for each in experiments]
+    workspace = Workspace(Path())
+    pipeline = workspace.pipeline
+    is_later = evaluation.is_later(pipeline, pipeline.measuring)
     params = _differing(_side_by_side(each.params for each in experiments))
-    files = _side_by_side(
-        {path: md5 for path, md5 in each.deps.items() if path.startswith(FILES)}
-        for each in experiments
-    )
+    inputs = _side_by_side(_inputs(each, pipeline) for each in experiments)
     notes = [f"{each.name}: {note}" for each in experiments for note in each.notes]
+    tests = _tests(names, workspace, experiments)
+    histories = curves.histories(names, pipeline, experiments)
     if names.unavailable:
         notes.append(f"data that only MLflow has is missing: {names.unavailable}")
     return Comparison(
         experiments,
-        params={
-            key: row for key, row in params.items() if not (key.startswith(FIGURES) and None in row)
-        },
-        files={path: md5s for path, md5s in files.items() if len({*md5s} - {None}) > 1},
+        # An experiment lacks the parameters of stages that did not run for it.
+        params={key: row for key, row in params.items() if not (None in row and is_later(key))},
+        files={path: md5s for path, md5s in inputs.items() if len({*md5s} - {None}) > 1},
         metrics=_side_by_side(each.metrics for each in experiments),
-        tests=_tests(experiments, predicted),
-        histories=[history or () for history in histories],
+        tests=tests,
+        histories=histories,
         notes=notes,
     )
 
@@ -99,14 +97,22 @@ def sentence(test: PairedTest, n_tests: int) -> str:
     about = f"{test.name} against {test.first}"
     if pair is None:
         return f"{about}: not tested, because {test.why}"
-    low, high = (f"{100 * end:+.2f}" for end in pair.interval)
+    scale, digits = (100, "+.2f") if isinstance(pair, Paired) else (1, "+.3g")
+    low, high = (f"{scale * end:{digits}}" for end in pair.interval)
+    difference = f"{scale * pair.difference:{digits}}"
     holm = f", {test.p:.2g} corrected for {n_tests} tests" if n_tests > 1 else ""
+    same = f"of the same {pair.n_samples:,} samples"
+    if isinstance(pair, Paired):
+        of_both = f"{same}, only {test.name} classifies {pair.only_second:,} correctly, "
+        of_both += f"only {test.first} {pair.only_first:,}"
+        unit = f"accuracy {difference} points"
+    else:
+        of_both = f"{same}, the mean absolute error is {pair.mean_second:.4g} with {test.name}, "
+        of_both += f"{pair.mean_first:.4g} with {test.first}"
+        unit = f"mean absolute error {difference}"
     return (
-        f"{about}: {test.verdict}\n"
-        f"  of the same {pair.n_samples:,} test samples, only {test.name} classifies "
-        f"{pair.only_second:,} correctly, only {test.first} {pair.only_first:,}\n"
-        f"  accuracy {100 * pair.difference:+.2f} points (95 % CI: {low}..{high}), "
-        f"p = {pair.p:.2g}{holm}"
+        f"{about}: {test.verdict}\n  {of_both}\n"
+        f"  {unit} (95 % CI: {low}..{high}), p = {pair.p:.2g}{holm}"
     )
 
 
@@ -160,22 +166,39 @@ def _test_as_json(test: PairedTest) -> dict[str, Any]:
     }
     if test.pairs is None:
         return document | {"why": test.why}
-    return document | vars(test.pairs) | {"p_corrected": test.p}
+    values = vars(test.pairs) | {"interval": [_finite(end) for end in test.pairs.interval]}
+    return document | {"test": test.pairs.test} | values | {"p_corrected": test.p}
+
+
+def _inputs(named: NamedExperiment, pipeline: Pipeline) -> dict[str, str]:
+    """Return the code and data that no stage makes, as MD5s by path."""
+
+    def is_made(path: str) -> bool:
+        own = any(prefix in named.outs for prefix in definition.prefixes(path))
+        return own or pipeline.maker(path) is not None
+
+    return {path: md5 for path, md5 in named.deps.items() if not is_made(path)}
 
 
 def _tests(
-    experiments: Sequence[NamedExperiment], predicted: Sequence[Predicted | None]
+    names: Resolver, workspace: Workspace, experiments: Sequence[NamedExperiment]
 ) -> list[PairedTest]:
     """Test every other experiment against the first, with Holm's correction."""
-    first = experiments[0]
+    first, *others = experiments
+    table = predictions.declared(workspace.pipeline, settings.load(files.root()))
+    if table is None:
+        return [PairedTest(each.name, first.name, why=predictions.UNDECLARED) for each in others]
+    maker = workspace.pipeline.maker(table.path)
+    data = evaluation.data_of(workspace, *([maker] if maker else []))
+    predicted = [predictions.read(names, each, table) for each in experiments]
     reasons = {}
-    pairs = dict[int, Paired]()
+    pairs = dict[int, Paired | PairedErrors]()
     for at in range(1, len(experiments)):
-        ours = predicted[0]
-        theirs = predicted[at]
-        reasons[at] = _untestable(first, experiments[at], ours, theirs)
-        if not reasons[at] and ours and theirs:
-            pairs[at] = significance.mcnemar(_is_correct(ours), _is_correct(theirs))
+        both = (predicted[0], predicted[at])
+        reasons[at] = _untestable((first, experiments[at]), both, data, table)
+        ours, theirs = both
+        if not reasons[at] and isinstance(ours, Predicted) and isinstance(theirs, Predicted):
+            pairs[at] = predictions.test(ours, theirs)
     ps = dict(zip(pairs, significance.corrected([pair.p for pair in pairs.values()]), strict=True))
     return [
         PairedTest(experiments[at].name, first.name, pairs.get(at), ps.get(at, 1.0), why)
@@ -184,51 +207,25 @@ def _tests(
 
 
 def _untestable(
-    first: NamedExperiment,
-    second: NamedExperiment,
-    ours: Predicted | None,
-    theirs: Predicted | None,
+    experiments: tuple[NamedExperiment, NamedExperiment],
+    predicted: tuple[Predicted | str, Predicted | str],
+    data: Sequence[str],
+    table: PredictionsTable,
 ) -> str:
-    """Return why two experiments cannot be tested in pairs, or an empty string."""
-    test = str(settings.TEST)
-    for each in (first, second):
-        if test not in each.deps:
+    """Return why two experiments cannot be tested in pairs, or an empty string.
+
+    `data` are the paths of what both should have been evaluated on.
+    """
+    first, second = experiments
+    for each in experiments:
+        if any(path not in each.deps for path in data):
             return f"{each.name} was not evaluated"
-    if second.deps[test] != first.deps[test]:
-        return f"they were evaluated on different test samples: {test} differs"
-    for each, predicted in ((first, ours), (second, theirs)):
-        if predicted is None:
-            missing = "are neither in DVC's cache nor in MLflow; run it again"
-            return f"the predictions of {each.name} {missing}"
-    if ours and theirs and ours[0] != theirs[0]:
-        differ = f"the classes in {settings.CONFUSION} differ"
-        return f"their predictions are for different test samples: {differ}"
-    return ""
-
-
-def _is_correct(predicted: Predicted) -> np.ndarray:
-    """Return which samples are correctly classified (n,)."""
-    return np.array([true == other for true, other in zip(*predicted, strict=True)], dtype=bool)
-
-
-def _read(names: Resolver, named: NamedExperiment, path: Path, read: Callable[[Path], Any]) -> Any:
-    """Read an experiment's file, or return None if it is missing or malformed."""
-    try:
-        return names.read_output(named, path, read)
-    except (ValueError, LookupError, csv.Error):
-        return None
-
-
-def _read_predicted(file: Path) -> Predicted:
-    with file.open(newline="", encoding="utf-8") as opened:
-        rows = list(csv.DictReader(opened))
-    return [row["actual"] for row in rows], [row["predicted"] for row in rows]
-
-
-def _read_history(file: Path) -> History:
-    with file.open(newline="", encoding="utf-8") as opened:
-        rows = csv.DictReader(opened)
-        return [{name: float(value) for name, value in row.items()} for row in rows]
+    if differing := [path for path in data if first.deps[path] != second.deps[path]]:
+        return f"they were evaluated on different data: {', '.join(differing)} differs"
+    ours, theirs = predicted
+    if isinstance(ours, str):
+        return ours
+    return theirs if isinstance(theirs, str) else predictions.mismatch(ours, theirs, table)
 
 
 def _side_by_side(mappings: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:

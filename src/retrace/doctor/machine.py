@@ -9,7 +9,7 @@ from retrace.doctor.findings import Check, Finding, ok, problem, warning
 from retrace.pipeline import dvc_internals
 from retrace.system import files
 
-LEAST_MEMORY = 1.5e9  # bytes that suffice to train on MNIST
+LEAST_MEMORY = 1.5e9  # bytes that a small training needs
 LEAST_DISK = 1e9  # bytes
 LOW_DISK = 5e9
 LEAST_FILES = 10_000  # inodes

@@ -13,6 +13,7 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Any, Literal
 
 from retrace.errors import DataError
+from retrace.settings import PredictionsTable
 
 DVC_YAML = "dvc.yaml"  # the root's; a stage of another one has its path in the name
 NAME = re.compile(r"^(?:((?:.*?/)?dvc\.yaml):)?(.*)$", re.DOTALL)
@@ -110,6 +111,7 @@ class Pipeline:
     metrics: tuple[str, ...] = ()  # of dvc.yaml's top level
     plots: tuple[str, ...] = ()  # files and folders of dvc.yaml's top level
     artifacts: tuple[Artifact, ...] = ()
+    predictions: tuple[PredictionsTable, ...] = ()  # plots with `template: confusion`
 
     def __post_init__(self) -> None:
         ordered = {name: self.stages[name] for name in self._topological()}
@@ -139,6 +141,30 @@ class Pipeline:
     def upstream(self, name: str) -> list[str]:
         """Return the stages that make what stage `name` reads, without those before them."""
         return list(dict.fromkeys(self._upstream(self.stages[name])))
+
+    def ancestors(self, *names: str) -> list[str]:
+        """Return these stages and all that come before them, in topological order."""
+        wanted = set(names)
+        for name in reversed(list(self.stages)):
+            wanted |= set(self.upstream(name)) if name in wanted else set()
+        return [name for name in self.stages if name in wanted]
+
+    @cached_property
+    def models(self) -> tuple[str, ...]:
+        """The paths of the artifacts of type model."""
+        return tuple(artifact.path for artifact in self.artifacts if artifact.type == "model")
+
+    @cached_property
+    def measuring(self) -> tuple[str, ...]:
+        """The stages that make metrics files."""
+        makers = filter(None, map(self.maker, self.metrics_files))
+        return tuple(dict.fromkeys(makers))
+
+    @cached_property
+    def training(self) -> tuple[str, ...]:
+        """The stages that make models; without any, those that make metrics files."""
+        makers = filter(None, map(self.maker, self.models))
+        return tuple(dict.fromkeys(makers)) or self.measuring
 
     @cached_property
     def leaves(self) -> dict[str, list[str]]:

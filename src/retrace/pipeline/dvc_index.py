@@ -21,6 +21,7 @@ from dvc.repo import Repo
 from retrace.errors import DataError
 from retrace.pipeline import top_level, yaml_files
 from retrace.pipeline.definition import (
+    DVC_YAML,
     Kind,
     Out,
     Pipeline,
@@ -96,6 +97,11 @@ def _pipeline(root: Path, loaded: Any) -> Pipeline:
         artifacts=tuple(
             entry for item in artifacts for entry in top_level.declared_artifacts(*item)
         ),
+        predictions=tuple(
+            table
+            for item in [(DVC_YAML, _own_plots(root, stages)), *plots]
+            for table in top_level.confusion_tables(*item)
+        ),
     )
 
 
@@ -114,6 +120,16 @@ def _stage(root: Path, stage: Any) -> Stage:
         is_frozen=stage.frozen,
         always_changed=stage.always_changed,
     )
+
+
+def _own_plots(root: Path, stages: list[Any]) -> list[dict[str, Any]]:
+    """Return the plots that are outputs of stages, as dvc.yaml has them at the top level."""
+    return [
+        {_path(root, out): out.plot}
+        for stage in stages
+        for out in stage.outs
+        if isinstance(out.plot, dict)
+    ]
 
 
 def _params(root: Path, stage: Any) -> dict[str, tuple[str, ...]]:

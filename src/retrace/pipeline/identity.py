@@ -7,11 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from retrace import settings
 from retrace.pipeline import hashing
 
 VERSION = 2  # runs of version 1 keep their keys
-CODE_1 = ("src/**/*.py", "stages/*.py", "dvc.yaml")  # version 1 hashed these files
+
+# Version 1, of runs before December 2026: these files of the lab, and its images if it uses them.
+CODE_1 = ("src/**/*.py", "stages/*.py", "dvc.yaml")
+IMAGES_1 = "data/images"
+DATASET_1 = ("dataset", "image_folder")
 
 
 def key(
@@ -40,8 +43,9 @@ def key_1(values: Mapping[str, Any], folder: Path) -> str:
     digest = hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode())
     for file in sorted(file for pattern in CODE_1 for file in folder.glob(pattern)):
         digest.update(f"\0{file.relative_to(folder)}\0".encode() + file.read_bytes())
-    images = folder / settings.IMAGES
-    if values.get("dataset") == "image_folder" and images.exists():
+    images = folder / IMAGES_1
+    name, with_images = DATASET_1
+    if values.get(name) == with_images and images.exists():
         digest.update(hashing.md5(images).encode())
     return digest.hexdigest()[:32]
 

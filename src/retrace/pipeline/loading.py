@@ -22,10 +22,11 @@ from retrace.pipeline.definition import (
     qualified,
     split_name,
 )
+from retrace.settings import PredictionsTable
 from retrace.system import files as atomic_files
 
 CACHE = Path(".retrace") / "pipeline.json"
-FORMAT = 1  # of CACHE
+FORMAT = 2  # of CACHE
 CONFIG = (".dvc/config", ".dvc/config.local")
 
 
@@ -155,6 +156,7 @@ def _decoded(entry: dict[str, Any]) -> Pipeline:
         metrics=tuple(entry["metrics"]),
         plots=tuple(entry["plots"]),
         artifacts=tuple(Artifact(**artifact) for artifact in entry["artifacts"]),
+        predictions=tuple(PredictionsTable(**table) for table in entry["predictions"]),
     )
 
 

@@ -51,8 +51,13 @@ class Contents:
     problems: dict[Path, str] = field(default_factory=dict)
 
 
-def is_minimized(name: str) -> bool:
-    """Return whether a lower value of a metric is better, by its name."""
+def is_minimized(name: str, minimize: Iterable[str] = ()) -> bool:
+    """Return whether a lower value of a metric is better, by its name.
+
+    `minimize` has names of further such metrics, as the setting `metrics.minimize`.
+    """
+    if not {name, name.rpartition("/")[2]}.isdisjoint(minimize):
+        return True
     return bool(MINIMIZED.search(name)) and not MAXIMIZED.search(name)
 
 

@@ -70,14 +70,17 @@ def _pipeline(root: Path, files: Files) -> Pipeline:
     artifacts = document.get("artifacts", {})
     for artifact in artifacts.values():
         require_table(artifact, ARTIFACT, "path")
+    plots = require_plots(document.get("plots", []))
+    own = [plot for body in document.get("stages", {}).values() for plot in body.get("plots", [])]
     return Pipeline(
         stages=stages,
         sources=sources,
         metrics=tuple(
             top_level.metrics_paths(DVC_YAML, require_texts(document.get("metrics", [])))
         ),
-        plots=tuple(top_level.plots_paths(DVC_YAML, require_plots(document.get("plots", [])))),
+        plots=tuple(top_level.plots_paths(DVC_YAML, plots)),
         artifacts=tuple(top_level.declared_artifacts(DVC_YAML, artifacts)),
+        predictions=tuple(top_level.confusion_tables(DVC_YAML, [*own, *plots])),
     )
 
 

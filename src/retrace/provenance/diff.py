@@ -3,11 +3,14 @@
 import math
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
-SCORE = re.compile(r"(train|val|test)_.*")  # metrics of the network
-EXACT = ("download", "preprocess")  # stages whose bytes are equal on all devices
+# Metrics that count: n_leaves, kept_epoch, best_iteration.
+COUNT = re.compile(
+    r"(n|num|number)_.*|(.*[^a-z])?(epoch|step|iteration|iter|round|trial)s?", re.IGNORECASE
+)
 
 SAME, DIFFERS, MISSING, UNASKED = "same", "differs", "missing", "may differ"
 
@@ -34,18 +37,25 @@ class OutputDiff:
         return self.verdict not in (DIFFERS, MISSING)
 
 
-def compare_facts(then: Facts, now: Facts, tolerance: float | None = None) -> list[OutputDiff]:
+def is_exact(stage: str, exact: Sequence[str]) -> bool:
+    """Return whether a stage is one of these, in which `*` stands for any text."""
+    return any(fnmatchcase(stage, pattern) for pattern in exact)
+
+
+def compare_facts(
+    then: Facts, now: Facts, tolerance: float | None = None, exact: Sequence[str] = ()
+) -> list[OutputDiff]:
     """Compare everything that either side has.
 
-    `tolerance` is None for the same kind of device. On another kind, files and curves of the stages
-    after preprocess may differ; final values and summary metrics of scores may differ by up to
-    `tolerance`.
+    `tolerance` is None for the same kind of device. On another kind, files, curves and counts may
+    differ, but for those of the stages in `exact`. Final values and summary metrics may differ by
+    up to `tolerance`, which is a share of values above 1.
     """
     rows = []
     for stage, what in dict.fromkeys([*then, *now]):
         one = then.get((stage, what))
         other = now.get((stage, what))
-        allowed = None if stage in EXACT else tolerance
+        allowed = None if is_exact(stage, exact) else tolerance
         if isinstance(one, str) or isinstance(other, str):
             rows.append(_file(stage, what, str(one or ""), str(other or ""), allowed))
         else:
@@ -80,10 +90,13 @@ def _metric(
         verdict = SAME
     elif tolerance is None:
         verdict = DIFFERS
-    elif not SCORE.fullmatch(name):
+    elif COUNT.fullmatch(name):
         verdict = UNASKED
     else:
-        near = all(abs(then[point] - now[point]) <= tolerance for point in apart)
+        near = all(
+            abs(then[point] - now[point]) <= tolerance * max(1.0, abs(then[point]))
+            for point in apart
+        )
         verdict = f"within {tolerance:g}" if near else DIFFERS
     shown = next(iter(missing + apart), points[-1])
     where = f"step {shown}" if isinstance(shown, int) else shown

@@ -108,7 +108,7 @@ class Account:
             )
         if "retrace.error" in tags:
             node.add(f"error {tags['retrace.error']}")
-        if "retrace.source" in tags:  # of download
+        if "retrace.source" in tags:  # of a stage that downloads
             hashes = {
                 path: tag.removeprefix(MADE) for tag, path in tags.items() if tag.startswith(MADE)
             }

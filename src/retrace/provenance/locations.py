@@ -48,15 +48,15 @@ class Locations:
 def locate(client: backend.MlflowClient, output: Output, into: str) -> Locations:
     """Return all locations of an output, and the commands that copy it into `into`."""
     commit = _commit(output)
-    objects = _objects(output.md5)
+    cached = objects(output.md5)
     out = f"{into}/{output.path}"
     get = shlex.join(["dvc", "get", ".", output.path, "--rev", str(commit)[:12], "--out", out])
     ways: dict[str, list[str]] = {}
-    if commit and (objects or _is_in_git(commit, output)):
+    if commit and (cached or _is_in_git(commit, output)):
         ways[f"commit {commit[:12]}"] = [get]
-    if objects:
+    if cached:
         ways["DVC's cache"] = [
-            _copy(source, Path(out) / inside) for inside, source in objects.items()
+            _copy(source, Path(out) / inside) for inside, source in cached.items()
         ]
     if _is_artifact(client, output):
         ways["MLflow's artifacts"] = [_download(output.run, output.path, str(Path(out).parent))]
@@ -132,7 +132,7 @@ def _is_in_git(commit: str, output: Output) -> bool:
         return file.exists() and hashing.md5(file) == output.md5
 
 
-def _objects(md5: str) -> dict[str, Path]:
+def objects(md5: str) -> dict[str, Path]:
     """Return where DVC's cache has each file, by its path in the folder (`.` for a file).
 
     The mapping is empty if one is missing or damaged.
@@ -141,9 +141,9 @@ def _objects(md5: str) -> dict[str, Path]:
     if listing is None or not md5.endswith(".dir"):
         return {".": listing} if listing else {}
     entries = json.loads(listing.read_bytes())
-    objects = {entry["relpath"]: _object(entry["md5"]) for entry in entries}
-    intact = {inside: source for inside, source in objects.items() if source}
-    return intact if len(intact) == len(objects) else {}
+    sources = {entry["relpath"]: _object(entry["md5"]) for entry in entries}
+    intact = {inside: source for inside, source in sources.items() if source}
+    return intact if len(intact) == len(sources) else {}
 
 
 def _object(md5: str) -> Path | None:

@@ -1,18 +1,16 @@
 """Find models by a run's id or by a name in MLflow's registry, and find their evaluations."""
 
 import re
+from collections.abc import Iterator
 
-from retrace import settings
 from retrace.errors import RetraceError
 from retrace.provenance.run_index import RunIndex
-from retrace.store import backend, cached_stages, groups, registry
+from retrace.store import backend, cached_stages, filters, groups, registry
 from retrace.store import models as logged
 from retrace.store.models import LoggedModel
 
 SCHEME = "models:/"
 NAMED = re.compile(rf"{SCHEME}(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[0-9]+))")
-EVALUATED = f"dvc.deps.{settings.WEIGHTS}"  # tag of a run with the MD5 of the weights that it read
-TESTED = f"dvc.deps.{settings.TEST}"  # the same for the test split
 
 
 def resolve_model(name: str) -> LoggedModel:
@@ -26,9 +24,8 @@ def resolve_model(name: str) -> LoggedModel:
     run = index.run(name)
     if run is None:
         wanted = f"no model file here, and no run in {index.address}"
-        forms = (
-            "give models/model.safetensors, at least 6 digits of a run's id, or models:/name@alias"
-        )
+        file = next(iter(index.pipeline.models), "a model's file")
+        forms = f"give {file}, at least 6 digits of a run's id, or models:/name@alias"
         raise RetraceError(f"{name}: {wanted}; {forms}")
     return model_of_run(index, run)
 
@@ -42,42 +39,65 @@ def model_of_run(index: RunIndex, run: backend.Run) -> LoggedModel:
     if groups.SUMMARY in run.data.tags:
         advice = "name one of its child runs (one per fold)"
         raise RetraceError(f"{name} summarizes the folds of a cross-validation; {advice}")
-    md5 = next(filter(None, map(_weights, _train_runs(index, run))), None)
-    model = logged.by_weights(index.client, run.info.experiment_id, md5) if md5 else None
+    client = index.client
+    known = (logged.by_weights(client, run.info.experiment_id, md5) for md5 in _md5s(index, run))
+    outputs = run.outputs.model_outputs if run.outputs else []
+    model = next(filter(None, known), None) or next((each.model_id for each in outputs), None)
     if model is None:
-        todo = (
-            "`retrace sync` uploads it if it was trained here, `dvc repro --force train` trains it"
+        raise RetraceError(
+            f"{name} ({run.info.run_name}): MLflow has no model of it; {_todo(index)}"
         )
-        raise RetraceError(f"{name} ({run.info.run_name}): MLflow has no model of it; {todo}")
-    return logged.complete(index.client, model)
+    return logged.complete(client, model)
 
 
-def evaluations(client: backend.MlflowClient, model: LoggedModel) -> list[backend.Run]:
-    """Return the finished runs of `evaluate` that read these weights, newest first."""
-    read_it = f"tags.`{EVALUATED}` = '{model.tags[logged.MD5]}'"
-    query = f"{read_it} and tags.`retrace.stage` = 'evaluate' and {cached_stages.FINISHED}"
-    runs = backend.search_runs(client, [model.experiment_id], query)
+def evaluations(
+    index: RunIndex, model: LoggedModel, run: backend.Run, stage: str
+) -> list[backend.Run]:
+    """Return the finished runs of `stage` that evaluated a model, newest first.
+
+    They are those that read its file; for a stage that does not, that of the experiment of `run`.
+    """
+    client = index.client
+    deps = index.pipeline.stages[stage].deps
+    conditions = [filters.equals(filters.tag("retrace.stage"), stage), cached_stages.FINISHED]
+    md5 = model.tags.get(logged.MD5, "")
+    read = [path for path in index.pipeline.models if path in deps]
+    runs: list[backend.Run] = []
+    for path in read if md5 else ():
+        is_reader = filters.equals(filters.tag(f"dvc.deps.{path}"), md5)
+        query = " and ".join([is_reader, *conditions])
+        runs += backend.search_runs(client, [model.experiment_id], query)
+    if not read:
+        own = index.stages(index.experiment(run) or run)
+        runs = [each for each in own if each.data.tags["retrace.stage"] == stage]
+        runs = [each for each in runs if each.info.status == "FINISHED"]
     return sorted(runs, key=lambda run: run.info.start_time, reverse=True)
 
 
-def _train_runs(index: RunIndex, run: backend.Run) -> list[backend.Run]:
-    return [
-        one for one in index.stages(run) if one is run or one.data.tags["retrace.stage"] == "train"
-    ]
+def _md5s(index: RunIndex, run: backend.Run) -> Iterator[str]:
+    """Yield the MD5s of the model's files that a stage's run, or an experiment, made or read."""
+    makers = {index.pipeline.maker(path) for path in index.pipeline.models}
+    for stage in index.stages(run):
+        if stage is run or stage.data.tags["retrace.stage"] in makers:
+            outs = cached_stages.hashes(stage, "outs")
+            deps = cached_stages.hashes(stage, "deps")
+            for path in index.pipeline.models:
+                yield from filter(None, [outs.get(path) or deps.get(path)])
 
 
-def _weights(run: backend.Run) -> str | None:
-    """Return the MD5 of the weights that a run made, or else read."""
-    path = str(settings.WEIGHTS)
-    outs = cached_stages.hashes(run, "outs")
-    return outs.get(path) or cached_stages.hashes(run, "deps").get(path)
+def _todo(index: RunIndex) -> str:
+    """Return what a user can do if a run has no model."""
+    maker = next(filter(None, map(index.pipeline.maker, index.pipeline.models)), None)
+    if maker is None:
+        return "dvc.yaml should name the model's file in `artifacts:`, with `type: model`"
+    return f"`retrace sync` uploads it if it was made here, `dvc repro --force {maker}` makes it"
 
 
 def _registered(index: RunIndex, name: str) -> LoggedModel:
     """Return the model of this name in the registry. Raises RetraceError if there is none."""
     parts = NAMED.fullmatch(name)
     if parts is None:
-        forms = "models:/name@alias or models:/name/version, such as models:/mnist@champion"
+        forms = "models:/name@alias or models:/name/version, such as models:/prices@champion"
         raise RetraceError(f"{name}: should be {forms}")
     version = registry.version(
         index.client, parts["name"], alias=parts["alias"], number=parts["version"]

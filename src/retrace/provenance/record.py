@@ -1,8 +1,9 @@
 """Collect the outputs and metrics of a run, and those of its reproduction, for comparison."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,19 @@ from retrace.errors import RetraceError
 from retrace.event_log import Event
 from retrace.pipeline import hashing
 from retrace.pipeline.definition import Pipeline
-from retrace.provenance.diff import Facts
+from retrace.provenance import logged_metrics
+from retrace.provenance.diff import Facts, is_exact
 from retrace.provenance.run_index import RunIndex
 from retrace.store import backend, cached_stages, groups
 
-# Times and system metrics differ in each run and are never compared.
-TIMED = re.compile(r"train_s|images_per_s|system/.*")
+SYSTEM = "system/"  # what MLflow's names of system metrics begin with
+
+# Times differ in each run: fit_s, eval_runtime, samples_per_second, time_per_step, latency_p95.
+TIMED = re.compile(
+    r"(.*[^a-z0-9])?(time|runtime|duration|elapsed|latency|throughput|timestamp|s|ms|secs?|seconds?"
+    r"|minutes|hours)([^a-z0-9](per[^a-z0-9].*|mean|avg|total|max|min|median|std|p\d+))?",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -23,13 +31,16 @@ class Record:
     """A run to verify, the run `parent` of its experiment, and the runs of its stages.
 
     For an experiment, `parent` is the run itself and all its `stages` are verified; for a stage's
-    run, only that stage.
+    run, only that stage. `ran` are these stages and all before them, which must run again;
+    `training` those that make the model.
     """
 
     run: backend.Run
     parent: backend.Run
     made_by: Mapping[str, backend.Run]
     stages: tuple[str, ...]
+    ran: tuple[str, ...]
+    training: tuple[str, ...]
 
     @property
     def name(self) -> str:
@@ -42,7 +53,7 @@ class Record:
     def own(self) -> list[backend.Run]:
         """Return the runs of stages that ran for this experiment, and so with its code.
 
-        The run to verify comes first, then that of train.
+        The run to verify comes first, then those that made the model.
         """
         parent = self.parent.info.run_id
         runs = [
@@ -50,9 +61,8 @@ class Record:
             for run in self.made_by.values()
             if run.data.tags.get("mlflow.parentRunId") == parent
         ]
-        return sorted(
-            runs, key=lambda run: (run is not self.run, run is not self.made_by.get("train"))
-        )
+        trained = [self.made_by[stage] for stage in self.training if stage in self.made_by]
+        return sorted(runs, key=lambda run: (run is not self.run, run not in trained))
 
 
 def find_record(run_id: str) -> Record:
@@ -92,11 +102,41 @@ def find_record(run_id: str) -> Record:
         if one.info.status != "FINISHED":
             subject = f"run {one.info.run_id} ({one.info.run_name}): is {one.info.status}"
             raise RetraceError(f"{subject}; only runs with status FINISHED can be verified")
-    return Record(run, parent, made_by, stages)
+    ran = tuple(index.pipeline.ancestors(*stages))
+    return Record(run, parent, made_by, stages, ran, index.pipeline.training)
 
 
-def recorded_facts(client: backend.MlflowClient, record: Record, pipeline: Pipeline) -> Facts:
-    """Return the MD5s and metrics that the run recorded.
+def is_compared(metric: str, ignore: Sequence[str] = ()) -> bool:
+    """Return whether a metric should be reproduced: no time, and no name or pattern in `ignore`."""
+    is_varying = metric.startswith(SYSTEM) or TIMED.fullmatch(metric)
+    return not (is_varying or _is_ignored(metric, ignore))
+
+
+def timed_files(pipeline: Pipeline, tree: Path, ignore: Sequence[str]) -> list[str]:
+    """Return the metrics files in `tree` with a metric that is not compared.
+
+    Their bytes differ in each run; their other metrics are compared one by one.
+    """
+    files = {path: logged_metrics.of_file(tree / path) for path in pipeline.metrics_files}
+    return [
+        path
+        for path, numbers in files.items()
+        if not all(is_compared(name, ignore) for name in numbers)
+    ]
+
+
+def left_out(record: Record, ignore: Sequence[str]) -> list[str]:
+    """Return the metrics that are not compared, without the system metrics."""
+    runs = [record.made_by[stage] for stage in record.stages]
+    names = {name for run in runs for name in (*run.data.metrics, *cached_stages.summary(run))}
+    known = (name for name in names if not name.startswith(SYSTEM))
+    return sorted(name for name in known if not is_compared(name, ignore))
+
+
+def recorded_facts(
+    client: backend.MlflowClient, record: Record, pipeline: Pipeline, ignore: Sequence[str] = ()
+) -> Facts:
+    """Return the MD5s and metrics that the run recorded, without metrics in `ignore`.
 
     The inputs that it read from stages that are not verified are included.
     """
@@ -109,7 +149,7 @@ def recorded_facts(client: backend.MlflowClient, record: Record, pipeline: Pipel
             if maker and maker not in record.stages:
                 facts[maker, path] = md5
         facts |= {(stage, path): md5 for path, md5 in cached_stages.hashes(run, "outs").items()}
-        for name in filter(_is_compared, run.data.metrics):
+        for name in run.data.metrics:
             history = sorted(
                 client.get_metric_history(run.info.run_id, name), key=lambda point: point.timestamp
             )
@@ -120,11 +160,15 @@ def recorded_facts(client: backend.MlflowClient, record: Record, pipeline: Pipel
     if record.is_parent:
         for name, value in record.parent.data.metrics.items():
             facts.setdefault((headlines.get(name, "experiment"), name), {})["experiment"] = value
-    return facts
+    return _compared(facts, ignore)
 
 
 def reproduced_facts(
-    record: Record, pipeline: Pipeline, logs: Mapping[str, list[Event]], tree: Path
+    record: Record,
+    pipeline: Pipeline,
+    logs: Mapping[str, list[Event]],
+    tree: Path,
+    ignore: Sequence[str] = (),
 ) -> Facts:
     """Return the same facts of the reproduction in `tree`; `logs` has its event logs by stage."""
     facts: dict[tuple[str, str], Any] = {}
@@ -145,23 +189,21 @@ def reproduced_facts(
                     points = summaries
                 case _:
                     continue
-            for name in filter(_is_compared, event["values"]):
-                facts.setdefault((stage, name), {}).update(
-                    dict.fromkeys(points, event["values"][name])
-                )
-    return facts
+            for name, value in event["values"].items():
+                facts.setdefault((stage, name), {}).update(dict.fromkeys(points, value))
+    return _compared(facts, ignore)
 
 
 def device_change(
-    record: Record, logs: Mapping[str, list[Event]], exact: tuple[str, ...]
+    record: Record, logs: Mapping[str, list[Event]], exact: Sequence[str]
 ) -> tuple[str, str] | None:
     """Return the kinds of device then and now, of the first stage for which they differ.
 
-    None if they are equal. The stage train counts even if it is not verified. Stages in `exact`
-    give equal bytes on all devices and do not count.
+    None if they are equal. Stages before the verified ones count too, because they ran again.
+    Stages in `exact` give equal bytes on all devices and do not count.
     """
-    for stage in dict.fromkeys((*record.stages, "train")):
-        if stage in exact or stage not in logs or stage not in record.made_by:
+    for stage in record.ran:
+        if is_exact(stage, exact) or stage not in logs or stage not in record.made_by:
             continue
         then = record.made_by[stage].data.tags
         now: dict[str, str] = {}
@@ -174,5 +216,16 @@ def device_change(
     return None
 
 
-def _is_compared(metric: str) -> bool:
-    return not TIMED.fullmatch(metric)
+def _compared(facts: dict[tuple[str, str], Any], ignore: Sequence[str]) -> Facts:
+    """Return the facts without what is not compared."""
+    return {
+        (stage, what): fact
+        for (stage, what), fact in facts.items()
+        if not (
+            _is_ignored(what, ignore) if isinstance(fact, str) else not is_compared(what, ignore)
+        )
+    }
+
+
+def _is_ignored(name: str, ignore: Sequence[str]) -> bool:
+    return any(name == pattern or fnmatchcase(name, pattern) for pattern in ignore)

@@ -1,8 +1,9 @@
-"""Reproduce a run in a temporary repository, from its code, parameters and images.
+"""Reproduce a run in a temporary repository, from its code, parameters and raw data.
 
-It shares only git's objects, the images and the downloads (pinned by digest) with this
-repository: not DVC's cache, the MLflow store, or any environment variable of theirs. This
-repository does not change. All files and processes are removed, however the reproduction ends.
+It shares only git's objects, the raw data and what stages keep outside the repository, such as
+downloads, with this repository: not DVC's cache, the MLflow store, or any environment variable of
+theirs. This repository does not change. All files and processes are removed, however the
+reproduction ends.
 """
 
 import shutil
@@ -23,6 +24,7 @@ from retrace import event_log
 from retrace.errors import RetraceError
 from retrace.event_log import Event
 from retrace.pipeline import dvc_cli, git, hashing
+from retrace.provenance import locations
 from retrace.system import files
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -90,23 +92,29 @@ def check_out_origin(tree: Path, origin: Origin) -> None:
 
 
 def restore_data(tree: Path, path: str, md5: str) -> None:
-    """Copy the data with this hash from the work tree to `tree`, unless its commit has it.
+    """Copy the data with this hash to `tree`, unless its commit has it.
 
-    Raises RetraceError if neither has it.
+    It is taken from the work tree or from DVC's cache. Raises RetraceError if none has it.
     """
     wanted = tree / path
     here = files.root() / path
     if wanted.exists() and hashing.md5(wanted) == md5:
         return
+    sources = {".": here}
     if not here.exists() or hashing.md5(here) != md5:
+        sources = locations.objects(md5)
+    if not sources:
         problem = f"has changed since the run, which read MD5 {md5}"
-        raise RetraceError(f"{path} {problem}; restore that data")
-    if here.is_dir():
-        shutil.rmtree(wanted, ignore_errors=True)
-        shutil.copytree(here, wanted)
-    else:
-        wanted.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(here, wanted)
+        raise RetraceError(f"{path} {problem}; restore that data, for example with `dvc pull`")
+    if wanted.is_dir():
+        shutil.rmtree(wanted)
+    for inside, source in sources.items():
+        target = wanted / inside
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target)
+        else:
+            shutil.copyfile(source, target)
 
 
 def repro(tree: Path, stages: Iterable[str], out: IO[str] | None = None) -> None:

@@ -1,23 +1,22 @@
 """Resolve a name that a user types: the workspace, a DVC experiment, a commit, or an MLflow run.
 
 The result has its parameters, its metrics and the MD5 of each input and output. Git and DVC are
-searched first; they lack only the training time and the metrics that are computed with the figures.
+searched first; they lack only what was logged to MLflow and is in no metrics file.
 MLflow also has experiments that were removed from DVC. If it does not answer, its part is left out.
 """
 
 import difflib
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from retrace.errors import DataError, ParamsError, RetraceError
 from retrace.pipeline import git, hashing, lockfile, overrides, params_files, snapshot
-from retrace.pipeline.metrics import parse
 from retrace.pipeline.workspace import Workspace, flat_params
-from retrace.provenance import locations
+from retrace.provenance import locations, logged_metrics
 from retrace.provenance.locations import Output
 from retrace.provenance.run_index import RunIndex
 from retrace.store import backend, cached_stages, filters, groups
@@ -28,7 +27,6 @@ WANTED = (
     "`workspace`, an experiment (`dvc exp list`), a commit, branch or tag, "
     "or six digits or more of a run's id (`retrace leaderboard`)"
 )
-TRAIN_METRICS = ("train_s", "kept_epoch")  # metrics that only train's run has
 
 Answer = TypeVar("Answer")
 
@@ -38,7 +36,8 @@ class NamedExperiment:
     """An experiment, with the `name` that the user typed.
 
     `description` says what it is, `notes` what is wrong with it. Parameters are flat
-    (`models.cnn.hidden`) and text, as in MLflow. `deps` and `outs` are MD5s by path.
+    (`net.width`) and text, as in MLflow. `deps` and `outs` are MD5s by path; `runs` are the ids of
+    MLflow's runs by stage.
     """
 
     name: str
@@ -48,6 +47,7 @@ class NamedExperiment:
     deps: Mapping[str, str]
     outs: Mapping[str, str]
     notes: tuple[str, ...] = ()
+    runs: Mapping[str, str] = field(default_factory=dict)
 
 
 class Resolver:
@@ -106,6 +106,11 @@ class Resolver:
             got = self._ask(lambda index: _artifact(index, str(path), md5, folder))
             return read(got) if got else None
 
+    def history(self, named: NamedExperiment) -> list[dict[str, float]]:
+        """Return the metrics that MLflow has by step, a row for each step."""
+        runs = named.runs.values()
+        return self._ask(lambda index: logged_metrics.history(index, runs)) or [] if runs else []
+
     def _from_tree(self, name: str, description: str, folder: Path) -> NamedExperiment:
         """Return the experiment in dvc.lock of `folder`. Raises RetraceError without one."""
         try:
@@ -141,13 +146,14 @@ class Resolver:
     ) -> NamedExperiment:
         """Add the metrics: from the metrics files, and from MLflow's runs of the stages."""
         metrics: dict[str, float] = {}
+        runs: dict[str, str] = {}
         notes = named.notes
         for path in workspace.pipeline.metrics_files:
             file = workspace.root / path
             md5 = named.outs.get(path)
             maker = workspace.pipeline.makers.get(path)
             prefix = workspace.pipeline.stages[maker].metrics_prefix if maker else ""
-            read = partial(_numbers, suffix=file.suffix, prefix=prefix)
+            read = partial(logged_metrics.of_file, suffix=file.suffix, prefix=prefix)
             if file.exists() and md5 in (None, hashing.md5(file)):
                 values = read(file)
             else:
@@ -162,8 +168,10 @@ class Resolver:
             if path:
                 md5 = named.outs[path]
                 run = self._ask(lambda index, path=path, md5=md5: index.maker(path, md5))
-                metrics = _stage_metrics(run) | metrics
-        return replace(named, metrics=metrics, notes=notes)
+                if run:
+                    runs[stage] = run.info.run_id
+                    metrics = (self._ask(partial(logged_metrics.of_stage, run)) or {}) | metrics
+        return replace(named, metrics=metrics, notes=notes, runs=runs)
 
     def _ask(self, question: Callable[[RunIndex], Answer]) -> Answer | None:
         """Return MLflow's answer; None if it does not answer, now or at an earlier question."""
@@ -242,7 +250,13 @@ def _from_run(name: str, run: backend.Run, index: RunIndex) -> NamedExperiment:
         name,
         description=f"{info.status} in MLflow as {info.run_name}, run {info.run_id}",
         params=parent.data.params,
-        metrics=parent.data.metrics | _stage_metrics(stages.get("train")),
+        metrics=parent.data.metrics
+        | {
+            key: value
+            for stage in index.pipeline.training
+            if stage in stages
+            for key, value in logged_metrics.of_stage(stages[stage], index).items()
+        },
         deps={
             path: md5
             for stage in stages.values()
@@ -253,6 +267,7 @@ def _from_run(name: str, run: backend.Run, index: RunIndex) -> NamedExperiment:
             for stage in stages.values()
             for path, md5 in cached_stages.hashes(stage, "outs").items()
         },
+        runs={stage: run.info.run_id for stage, run in stages.items()},
     )
 
 
@@ -278,21 +293,3 @@ def _artifact(index: RunIndex, path: str, md5: str, folder: str) -> Path | None:
         for run in index.makers(md5)
     )
     return next(filter(None, got), None)
-
-
-def _stage_metrics(run: backend.Run | None) -> dict[str, float]:
-    """Return those metrics of a stage's run by which experiments are compared."""
-    if run is None:
-        return {}
-    values = run.data.metrics
-    train_metrics = {name: values[name] for name in TRAIN_METRICS if name in values}
-    return cached_stages.summary(run) | train_metrics
-
-
-def _numbers(file: Path, suffix: str, prefix: str) -> dict[str, float]:
-    """Return the numbers of a metrics file with that suffix; none if it cannot be parsed."""
-    try:
-        numbers = parse(file.read_bytes(), suffix).numbers
-    except ValueError:
-        return {}
-    return {f"{prefix}{key}": value for key, value in numbers.items()}

@@ -1,4 +1,4 @@
-"""Restore the code, parameters and images of a run into a folder, byte for byte."""
+"""Restore the code, parameters and raw data of a run into a folder, byte for byte."""
 
 import tempfile
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from retrace.store import backend, cached_stages
 
 
 def restore(client: backend.MlflowClient, record: Record, tree: Path) -> Origin:
-    """Write the code, parameters and images of the run into `tree`; return where they came from.
+    """Write the code, parameters and raw data of the run into `tree`; return where they came from.
 
     Raises RetraceError if no commit or patch that still exists has the experiment's key.
     """
