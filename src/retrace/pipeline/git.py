@@ -25,6 +25,7 @@ SETTINGS = (
     "log.follow=false",
     "log.showSignature=false",
 )
+RECENT_NS = 60 * 10**9
 WRITTEN_BY_DVC = ("dvc.lock", ".gitignore")  # while the stages run
 EXPERIMENT = re.compile(r"(\w+) (\d+) refs/exps/(\w{2})/(\w{38})/(.+)")
 
@@ -170,11 +171,12 @@ def uncommitted_patch(root: Path, outs: Collection[str], new: Collection[str]) -
 def _copy_index(index: Path, copy: Path) -> None:
     """Copy git's index, which knows which files have not changed.
 
-    It knows them by size and time in seconds. So that git compares the contents of files that were
-    changed right before the index was written, as DVC does with parameters, the copy is older.
+    It knows them by size and time in seconds. DVC changes parameters, and then writes an index with
+    an earlier time of that file. The copy is older, so that git compares the contents of all files
+    that have changed recently.
     """
     shutil.copyfile(index, copy)
-    before_ns = index.stat().st_mtime_ns - 2 * 10**9
+    before_ns = index.stat().st_mtime_ns - RECENT_NS
     os.utime(copy, ns=(before_ns, before_ns))
 
 
