@@ -69,7 +69,7 @@ def tracked(
 ) -> Stranger:
     """Return the monorepo after `retrace dvc repro`, killed once, and three experiments.
 
-    The store does not answer when stage `bundle` runs once more, in its own folder.
+    The store does not answer when stage `check` runs once more.
     """
     root = tmp_path_factory.mktemp("monorepo")
     tracked = forecast(root, tmp_path_factory.mktemp("cache"), registry)
@@ -84,7 +84,7 @@ def tracked(
     tracked.wait_for_experiment("queued")
     tracked.type(f"retrace dvc {exp_run} here -S window=5")
     tracked.wait_for_uploads()
-    tracked.repro_without_store(BUNDLE)
+    tracked.repro_without_store(CHECK)
     return tracked
 
 
@@ -141,14 +141,14 @@ def test_lineage_is_dvc_lock(store: Store, tracked: Stranger) -> None:
 def test_store_without_answer(store: Store, tracked: Stranger) -> None:
     assert "retrace sync" in tracked.printed["dead"]
     assert "uploaded: 1 event log;" in tracked.printed["sync"]
-    assert store.attempts(store.parent("here")).count((BUNDLE, "FINISHED")) == 2
+    assert store.attempts(store.parent("here")).count((CHECK, "FINISHED")) == 2
 
 
 def test_trace_in_a_subfolder(store: Store, tracked: Stranger) -> None:
     traced = tracked.type("cd serving && retrace trace bundle.json")
     assert traced.splitlines()[0].startswith("serving/bundle.json  ")
     for name in (BUNDLE, "fit@north", "fit@south", "split"):
-        assert f"─ {name}, run " in traced
+        assert f"─ {name}" in traced
     assert "1 code files, same here" in traced
     assert "not produced" not in traced
     run = store.stages(store.parent("queued"))["fit@north"].info.run_id
@@ -187,6 +187,7 @@ def test_stage_that_imports_retrace(plain: Stranger, tmp_path: Path, empty_store
     with (copy.path / "fit.py").open("a") as program:
         program.write(INSIDE)
     copy.type("dvc repro fit@north")
+    copy.wait_for_uploads()
     store = Store(copy.path)
     (parent,) = store.parents
     (fit,) = store.below(parent)
