@@ -42,7 +42,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Stranger:
 
 @pytest.fixture(scope="module")
 def tracked(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Stranger:
-    """Return the repository after `retrace dvc repro`, killed once, and six experiments.
+    """Return the repository after `retrace dvc repro`, killed once, and five experiments.
 
     The store does not answer when stage `report` runs once more.
     """
@@ -55,7 +55,6 @@ def tracked(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Stra
     rates = ",".join(RATES)
     tracked.type(f"dvc exp run --queue --name rate -S lr={rates}")
     tracked.type("retrace dvc queue start")
-    tracked.type("retrace dvc exp run --name temporary --temp -S epochs=3")
     for number in range(len(RATES)):
         tracked.wait_for_experiment(f"rate-{number + 1}")
     tracked.type("retrace dvc exp run --name here -S epochs=5")
@@ -80,7 +79,6 @@ def test_each_experiment_is_a_run(store: Store) -> None:
     queued = {f"rate-{number}": rate for number, rate in enumerate(RATES, 1)}
     assert params == {
         None: {"lr": "0.1", "epochs": "4"},
-        "temporary": {"lr": "0.1", "epochs": "3"},
         "here": {"lr": "0.1", "epochs": "5"},
     } | {name: {"lr": rate, "epochs": "4"} for name, rate in queued.items()}
     assert {run.info.status for run in store.parents} == {"FINISHED"}
@@ -100,14 +98,14 @@ def test_each_attempt_is_a_run(store: Store) -> None:
 def test_cached_stages_are_linked(store: Store) -> None:
     """The predictions are the same in all experiments, so `report` runs once."""
     made_by = store.stages(store.parent(None))
-    for name in ("rate-1", "rate-4", "temporary"):
+    for name in ("rate-1", "rate-4"):
         tags = store.parent(name).data.tags
         for stage in ("clean", "report"):
             assert tags[f"retrace.cached.{stage}"] == made_by[stage].info.run_id
 
 
 def test_curves_are_dvclives(store: Store, tracked: Stranger) -> None:
-    for name, epochs in ((None, 4), ("rate-2", 4), ("temporary", 3), ("here", 5)):
+    for name, epochs in ((None, 4), ("rate-2", 4), ("here", 5)):
         for stage in TRAIN:
             loss = store.curve(store.stages(store.parent(name))[stage], "loss")
             assert [step for step, _ in loss] == list(range(epochs))
