@@ -504,6 +504,25 @@ outs:
         (Stage("a", ("x",)),),
         is_plain=False,
     ),
+    "dvcignored_folder": Case(
+        {
+            ".dvcignore": "# others' pipelines\n/examples\n/old/\n",
+            "examples/a/dvc.yaml": "stages: {no: {cmd: x}}",
+            "old/a.csv.dvc": "outs:\n- path: a.csv\n",
+            "dvc.yaml": "stages: {a: {cmd: x}}",
+        },
+        (Stage("a", ("x",)),),
+    ),
+    "dvcignored_but": Case(
+        {
+            ".dvcignore": "/old\n!/old\n",
+            "old/a.csv.dvc": "outs:\n- path: a.csv\n",
+            "dvc.yaml": "stages: {a: {cmd: x}}",
+        },
+        (Stage("a", ("x",)),),
+        sources=(Source("old/a.csv.dvc", "old/a.csv"),),
+        is_plain=False,
+    ),
     "repository_within": Case(
         {
             "sub/.dvc/config": "",

@@ -1,5 +1,6 @@
 """Calls of git: what they say whatever a user has configured, and where git has nothing to say."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -127,6 +128,20 @@ def test_outside_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert git.commit_message("HEAD") == ("", "")
     with pytest.raises(RetraceError, match="git rev-parse .* 128: fatal: not a git repository"):
         git.run("rev-parse", "HEAD")
+
+
+def test_patch_has_change_within_second(repository: Path) -> None:
+    """DVC edits parameters in the second in which it writes the index."""
+    git.run("config", "core.trustctime", "false")
+    params = Path("params.yaml")
+    params.write_text("lr: 0\n")
+    second = 10**9
+    os.utime(params, (second, second))
+    commit("old")
+    params.write_text("lr: 2\n")
+    for file in (params, Path(".git/index")):
+        os.utime(file, (second, second))
+    assert b"+lr: 2" in git.uncommitted_patch(repository, outs=[], new=[])
 
 
 def test_patch_leaves_outputs_and_the_index(repository: Path) -> None:

@@ -76,7 +76,7 @@ def test_is_typed_distinguishes_commands(command: str, expected: bool) -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_paths_exist(page: str) -> None:
-    named = re.findall(r"`((?:src|tests|stages|benchmarks|docs)/[\w/.]+)`", PAGES[page])
+    named = re.findall(r"`((?:src|tests|stages|benchmarks|docs|examples)/[\w/.]+)`", PAGES[page])
     named += re.findall(r"`(src/[\w/]+)/<name>\.py`", PAGES[page])
     assert [path for path in sorted(set(named)) if not (ROOT / path).exists()] == []
 

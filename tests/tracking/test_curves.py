@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import os
 import subprocess
 import sys
 import time
@@ -59,6 +60,15 @@ def add(path: str, text: str) -> None:
 
 def follower(log: EventLog, *paths: str) -> Follower:
     return Follower(log, map(Path, paths))
+
+
+def test_table_known_at_the_end_is_logged(log: EventLog) -> None:
+    """DVCLive adds its tables to dvc.yaml while the stage runs."""
+    write("live/plots/metrics/loss.tsv", "step\tloss\n0\t0.5\n1\t0.2\n")
+    write("live/plots/metrics/old.tsv", "step\told\n0\t0.5\n")
+    os.utime("live/plots/metrics/old.tsv", (1, 1))
+    curves.log_new(log, [Path("live/plots/metrics")])
+    assert logged(log) == {"loss": [(0, 0.5), (1, 0.2)]}
 
 
 def test_rows_are_logged_once_as_they_come(log: EventLog) -> None:

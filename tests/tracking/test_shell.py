@@ -1,4 +1,7 @@
-"""DVC's shell below `retrace dvc`: commands run as without it, and each attempt is tracked."""
+"""DVC's shell below `retrace dvc`: commands run as without it, and each attempt is tracked.
+
+tests/strangers/ has experiments, `--temp` and the queue.
+"""
 
 import shutil
 import signal
@@ -47,6 +50,7 @@ FILES = {
     "inner/.dvc/config": "[core]\n    no_scm = True\n",
     ".gitignore": "/ok.txt\n/several.txt\n",
 }
+pytestmark = pytest.mark.slow
 Ended = tuple[int, str]
 
 
@@ -297,28 +301,3 @@ def test_wrapper_ignores_modules_of_project(tracked: Project) -> None:
             (tracked.path / f"{name}.py").unlink()
     assert printed == "out\nerr\n"
     assert len(tracked.logs("ok")) == before + 1
-
-
-@pytest.mark.parametrize("options", [(), ("--temp",)])
-def test_experiment_is_tracked(tracked: Project, options: tuple[str, ...]) -> None:
-    name = "-".join(["exp", *(option.strip("-") for option in options)])
-    tracked.commit("before")
-    before = len(tracked.logs("ok"))
-    words = ("retrace", "dvc", "exp", "run", *options, "-n", name, "--force", "--single-item", "ok")
-    tracked.run(*words)
-    *_, newest = tracked.logs("ok")
-    assert len(tracked.logs("ok")) == before + 1
-    assert newest[0]["experiment"]["dvc.exp_name"] == name
-    assert tracked.status("ok") == ("FINISHED", None)
-
-
-def test_queue_is_tracked(tracked: Project) -> None:
-    tracked.commit("before")
-    tracked.type("dvc exp run --queue -n queued --force --single-item several")
-    tracked.type("retrace dvc queue start")
-    until(lambda: "Running" not in tracked.queue(), 120, "the end of the task", every_s=2)
-    assert "Success" in tracked.queue()
-    *_, newest = tracked.logs("several")
-    assert newest[0]["experiment"]["dvc.exp_name"] == "queued"
-    assert tracked.status("several") == ("FINISHED", None)
-    assert sum(event["kind"] == "command" for event in newest) == 2

@@ -76,11 +76,14 @@ def _built_in(name: str) -> Command:
 
 
 def _root() -> Path:
-    """Return the repository that contains the working directory."""
+    """Return the repository that contains the working directory: DVC's, else that of a dvc.yaml.
+
+    Raises ParamsError if there is none.
+    """
     here = Path.cwd()
-    for folder in (here, *here.parents):
-        if (folder / settings.DVC_YAML).is_file():
-            return folder
-    raise ParamsError(
-        f"{here}: no {settings.DVC_YAML} here or above; run retrace in a repository that has one"
-    )
+    for name in (".dvc", settings.DVC_YAML):
+        for folder in (here, *here.parents):
+            if (folder / name).exists():
+                return folder
+    reason = f"no .dvc and no {settings.DVC_YAML} here or above"
+    raise ParamsError(f"{here}: {reason}; run retrace in a repository that has one")

@@ -20,6 +20,7 @@ PATTERNS = (
     ":(glob)**/.dvc/config",
     MODULES,
 )
+IGNORED = re.compile(r"/[^*?\[\]\\\s]+")  # a line of a .dvcignore: a folder, from the root
 NO_SCM = re.compile(r"^\s*no_scm\s*=\s*true", re.IGNORECASE | re.MULTILINE)
 
 
@@ -34,8 +35,13 @@ class Files:
 
 
 def find(root: Path) -> Files:
-    """Find the files below `root`, without those that git ignores."""
-    paths = sorted(set(_listed(root)), key=lambda path: (path.count("/"), path))
+    """Find the files below `root`, without those that git ignores.
+
+    Those in folders that the root's .dvcignore names by their paths are left out too.
+    """
+    ignored = _ignored(root)
+    listed = {path for path in _listed(root) if not path.startswith(ignored)}
+    paths = sorted(listed, key=lambda path: (path.count("/"), path))
     named = {path: PurePosixPath(path) for path in paths}
     configs = [path for path in named.values() if path.parts[-2:] == (".dvc", "config")]
     outside = [path for path, name in named.items() if not set(INTERNAL) & set(name.parts[:-1])]
@@ -45,6 +51,21 @@ def find(root: Path) -> Files:
         ignores=tuple(path for path in outside if named[path].name == IGNORE),
         repositories=tuple(str(path.parents[1]) for path in configs if len(path.parts) > 2),
     )
+
+
+def _ignored(root: Path) -> tuple[str, ...]:
+    """Return the folders that the root's .dvcignore names by their paths, such as `/examples`.
+
+    There may be more: its other patterns are left to DVC.
+    """
+    try:
+        lines = (root / IGNORE).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ()
+    if any(line.startswith("!") for line in lines):
+        return ()
+    folders = (line.strip().strip("/") for line in lines if IGNORED.fullmatch(line.strip()))
+    return tuple(f"{folder}/" for folder in folders)
 
 
 def _listed(root: Path) -> Iterable[str]:

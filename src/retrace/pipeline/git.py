@@ -25,6 +25,7 @@ SETTINGS = (
     "log.follow=false",
     "log.showSignature=false",
 )
+RECENT_NS = 60 * 10**9
 WRITTEN_BY_DVC = ("dvc.lock", ".gitignore")  # while the stages run
 EXPERIMENT = re.compile(r"(\w+) (\d+) refs/exps/(\w{2})/(\w{38})/(.+)")
 
@@ -154,7 +155,7 @@ def uncommitted_patch(root: Path, outs: Collection[str], new: Collection[str]) -
         env = os.environ | {"GIT_INDEX_FILE": f"{folder}/index"}  # leaves the user's index alone
         index = output(*at, "rev-parse", "--path-format=absolute", "--git-path", "index")
         if index and Path(index).exists():
-            shutil.copyfile(index, f"{folder}/index")  # it knows which files have not changed
+            _copy_index(Path(index), Path(folder) / "index")
         elif raw_output(*at, "read-tree", "HEAD", env=env) is None:
             return b""
         raw_output(*at, "add", "--update", "--", ":/", *without, env=env)
@@ -165,6 +166,18 @@ def uncommitted_patch(root: Path, outs: Collection[str], new: Collection[str]) -
             run(*at, *add, env=env, stdin=names)
         compare = ("diff-index", "--cached", "--patch", "--binary", "HEAD", "--", ":/", *without)
         return raw_output(*at, *compare, env=env) or b""
+
+
+def _copy_index(index: Path, copy: Path) -> None:
+    """Copy git's index, which knows which files have not changed.
+
+    It knows them by size and time in seconds. DVC changes parameters, and then writes an index with
+    an earlier time of that file. The copy is older, so that git compares the contents of all files
+    that have changed recently.
+    """
+    shutil.copyfile(index, copy)
+    before_ns = index.stat().st_mtime_ns - RECENT_NS
+    os.utime(copy, ns=(before_ns, before_ns))
 
 
 def untracked(paths: Iterable[str], root: Path = Path()) -> set[str]:

@@ -91,7 +91,8 @@ class Workspace:
         suffixes = {Path(program).suffix for program in programs} - {""}
         new = [git.literal(path) for path in (*pipeline.params_files, *pipeline.files)]
         new += [f":(glob)**/*{suffix}" for suffix in sorted(suffixes)]
-        return git.uncommitted_patch(self.root, outs=pipeline.makers, new=new)
+        shown = {*pipeline.metrics, *pipeline.plots} - pipeline.leaves.keys()  # DVCLive's files
+        return git.uncommitted_patch(self.root, outs={*pipeline.makers, *shown}, new=new)
 
     def program(self, stage: Stage) -> str | None:
         """Return the program that a stage runs: the first file that its commands name."""

@@ -62,8 +62,7 @@ class Attempt:
     @contextmanager
     def following(self) -> Iterator[None]:
         """Log the curves in the stage's files as they grow."""
-        files = [self.workspace.root / path for path in results.files(self.workspace, self.stage)]
-        with curves.follow(self.log, files):
+        with curves.follow(self.log, self._files(self.workspace, self.stage)):
             yield
 
     def end(self, outcome: Outcome) -> None:
@@ -90,6 +89,9 @@ class Attempt:
         """Log what the stage made. dvc.yaml is read again: DVCLive adds its plots to it."""
         workspace = Workspace(self.workspace.root)
         made_by = workspace.pipeline.stages.get(self.stage.name, self.stage)
+        known = self._files(self.workspace, self.stage)
+        new = [path for path in self._files(workspace, made_by) if path not in known]
+        curves.log_new(self.log, new)
         results.log(self.log, workspace, made_by)
         missing = [out.path for out in made_by.outs if results.is_missing(workspace, out)]
         if missing:
@@ -97,6 +99,9 @@ class Attempt:
             self.log.end("FAILED", error=f"exit code 0, but it did not make {names}")
         else:
             self.log.end("FINISHED", **header.outputs(workspace, made_by))
+
+    def _files(self, workspace: Workspace, stage: Stage) -> list[Path]:
+        return [workspace.root / path for path in results.files(workspace, stage)]
 
     def _opened(self) -> EventLog:
         """Begin the event log; if other commands follow, with an uploader that waits for them."""

@@ -5,6 +5,7 @@ like. Its other columns with numbers are the metrics. DVCLive's tables are found
 metrics.json, even if only that is declared.
 """
 
+import math
 import os
 import time
 from collections import defaultdict, deque
@@ -54,17 +55,25 @@ def follow(
         follower.finish()
 
 
+def log_new(log: EventLog, paths: Iterable[Path]) -> None:
+    """Log the tables in these files and folders that have changed since the stage began."""
+    Follower(log, paths, since_ns=log.header["time"] * 10**6).finish()
+
+
 class Follower:
     """The tables in these files and folders, as far as their rows have been logged.
 
-    Files that are already there are of an earlier run: they are left out until they change.
+    Files that are already there are of an earlier run: they are left out until they change. With
+    `since_ns`, those that were changed after that time are not of an earlier run.
     """
 
-    def __init__(self, log: EventLog, paths: Iterable[Path]) -> None:
+    def __init__(self, log: EventLog, paths: Iterable[Path], since_ns: float = math.inf) -> None:
         self._log = log
         self._search = Search(paths)
         self._old: dict[Path, Stamp | None] = {
-            path: stamp(path) for path in self._search.tables(is_thorough=True)
+            path: stamp(path)
+            for path in self._search.tables(is_thorough=True)
+            if not path.exists() or path.stat().st_mtime_ns < since_ns
         }
         self._tables: dict[Path, GrowingTable] = {}
         self._names = defaultdict[Path, dict[str, str]](dict)  # metric by column
