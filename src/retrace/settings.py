@@ -6,12 +6,13 @@ None is needed: the defaults suit any repository. Example:
     experiment = "${dataset}"                     # MLflow experiment
     metrics = { primary = "test_accuracy" }       # by which `retrace leaderboard` sorts
     groups = { over = "fold", of = "folds" }      # experiments that are summarized as one
+    sweep = { metric = "val_loss", fixed = ["dataset"] }   # what `retrace sweep` optimizes, and not
 """
 
 import tomllib
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from retrace.errors import ParamsError
 
@@ -48,9 +49,26 @@ class Groups:
 
 @dataclass(frozen=True)
 class Metrics:
-    """Which metric experiments are ranked by, unless a command names another."""
+    """Which metric experiments are ranked by, unless a command names another.
 
-    primary: str
+    `minimize` names the metrics of which a lower value is better, where the name does not say so.
+    """
+
+    primary: str | None = None
+    minimize: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Sweeps:
+    """What `retrace sweep` optimizes by default, and what it never varies.
+
+    `steps` is the parameter that counts the steps of a curve, such as `epochs`; `fixed` names
+    parameters, or tables of them.
+    """
+
+    metric: str | None = None  # by default metrics.primary
+    steps: str | None = None  # by default as many as the complete trials have
+    fixed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,6 +78,7 @@ class Settings:
     experiment: str | None = None  # by default the name of the repository's folder
     metrics: Metrics | None = None
     groups: Groups | None = None
+    sweep: Sweeps = Sweeps()
 
 
 def load(root: Path) -> Settings:
@@ -99,6 +118,10 @@ def parse(kind: type[Any], table: Any, where: str) -> Any:
 
 
 def _value(expected: Any, value: Any, where: str) -> Any:
+    if get_origin(expected) is tuple:
+        if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+            raise ParamsError(f"{where} is {value!r}; should be a list of texts")
+        return tuple(value)
     options = (option for option in get_args(expected) if option is not type(None))
     kind: Any = next(options, expected)
     if isinstance(kind, type) and is_dataclass(kind):

@@ -89,7 +89,7 @@ def board(dataset: str | None, metric: str | None, top: int) -> Board:
     workspace = Workspace(Path())
     here = workspace.params(*workspace.pipeline.stages.values())
     dataset = dataset or grouping.mlflow_experiment(configured, here)
-    metric = metric or (configured.metrics.primary if configured.metrics else "")
+    metric = metric or (configured.metrics and configured.metrics.primary) or ""
     with backend.mlflow_errors():
         client = _client()
         experiment = _experiment(client, dataset)

@@ -140,6 +140,17 @@ class Pipeline:
         """Return the stages that make what stage `name` reads, without those before them."""
         return list(dict.fromkeys(self._upstream(self.stages[name])))
 
+    def up_to(self, names: Iterable[str]) -> list[str]:
+        """Return these stages and all before them, in order: what DVC runs with them as targets."""
+        wanted: set[str] = set()
+        left = [name for name in names if name in self.stages]
+        while left:
+            name = left.pop()
+            if name not in wanted:
+                wanted.add(name)
+                left += self.upstream(name)
+        return [name for name in self.stages if name in wanted]
+
     @cached_property
     def leaves(self) -> dict[str, list[str]]:
         """The paths that no stage makes, each with the stages that read it."""

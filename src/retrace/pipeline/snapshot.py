@@ -1,7 +1,9 @@
 """Read the state of the pipeline in a folder or a commit, if dvc.lock is up to date."""
 
+import os
+import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,7 @@ from retrace.system import files
 
 SETTINGS = (".yaml", ".yml", ".toml", ".json")  # dvc.yaml may take values from such files
 MAX_SETTINGS = 256 * 1024  # bytes; larger ones are data
+LISTED = ("ls-files", "-z", "--cached", "--others", "--exclude-standard")
 OF_DVC = (".dvc", "dvc.lock", ".dvcignore", ".dvc/config")
 
 
@@ -31,21 +34,25 @@ class Snapshot:
     metrics_stages: tuple[str, ...]  # which make them
 
 
-def read(folder: Path) -> Snapshot | None:
-    """Read a folder; None if dvc.lock lacks a stage, or is not up to date."""
+def read(folder: Path, names: Collection[str] | None = None) -> Snapshot | None:
+    """Read a folder; None if dvc.lock lacks a stage, or is not up to date.
+
+    With `names`, only these stages count, and what they made.
+    """
     try:
         workspace = Workspace(folder)
-        if not workspace.is_up_to_date():
+        if not workspace.is_up_to_date(names):
             return None
         pipeline = workspace.pipeline
+        counted = pipeline.stages if names is None else names
         makers = (pipeline.makers.get(file) for file in pipeline.metrics_files)
         return Snapshot(
             params=workspace.params(*pipeline.stages.values()),
             key=workspace.key(),
             place=grouping.of(workspace, settings.load(files.root())),
-            locked=workspace.locked,
-            metrics=workspace.metrics(),
-            metrics_stages=tuple(dict.fromkeys(filter(None, makers))),
+            locked={name: each for name, each in workspace.locked.items() if name in counted},
+            metrics=workspace.metrics(names),
+            metrics_stages=tuple(dict.fromkeys(m for m in makers if m and m in counted)),
         )
     except (ParamsError, DataError, KeyError, OSError):
         return None
@@ -75,6 +82,26 @@ def export(rev: str, *, with_files: bool = True) -> Iterator[Path]:
             others = (*pipeline.leaves, *pipeline.params_files, *pipeline.metrics_files)
             missing = [path for path in others if path not in first]
             git.export_into(folder, rev, *(missing if with_files else ()))
+        yield folder
+
+
+@contextmanager
+def copy(root: Path, others: Iterable[str]) -> Iterator[Path]:
+    """Yield a temporary folder with dvc.yaml and the values that it uses, to be changed there.
+
+    `others` are further files that are copied.
+    """
+    listed = git.run(*LISTED, folder=root).split(b"\0")
+    paths = {os.fsdecode(path) for path in listed if path}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / ".dvc").mkdir()
+        for path in paths | set(others):
+            source = root / path
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            size = source.stat().st_size if source.is_file() else None
+            if size is not None and (path in others or _is_of_pipeline(path, size)):
+                shutil.copyfile(source, folder / path)
         yield folder
 
 

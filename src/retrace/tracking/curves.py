@@ -12,11 +12,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice, pairwise
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Event as Flag
 from threading import Thread
 from typing import NamedTuple
 
-from retrace.event_log import EventLog, now
+from retrace.event_log import EventLog, now, read
 from retrace.pipeline import metrics
 from retrace.tracking.growing_table import JSON_LINES, SEPARATED, GrowingTable, Row, Stamp, stamp
 
@@ -54,17 +55,34 @@ def follow(
         follower.finish()
 
 
+def read_all(paths: Iterable[Path]) -> dict[str, dict[int, float]]:
+    """Return the curves in tables that are complete: the values by metric and step."""
+    with TemporaryDirectory() as folder:
+        log = EventLog(Path(folder), stage="curves")
+        Follower(log, paths, is_complete=True).finish()
+        log.end("FINISHED")
+        events = read(log.path)
+    curves = defaultdict[str, dict[int, float]](dict)
+    for event in events:
+        if event["kind"] == "metrics":
+            for name, value in event["values"].items():
+                curves[name][event["step"]] = value
+    return dict(curves)
+
+
 class Follower:
     """The tables in these files and folders, as far as their rows have been logged.
 
-    Files that are already there are of an earlier run: they are left out until they change.
+    Files that are already there are of an earlier run: they are left out until they change, unless
+    `is_complete` says that nothing is running.
     """
 
-    def __init__(self, log: EventLog, paths: Iterable[Path]) -> None:
+    def __init__(self, log: EventLog, paths: Iterable[Path], *, is_complete: bool = False) -> None:
         self._log = log
         self._search = Search(paths)
         self._old: dict[Path, Stamp | None] = {
-            path: stamp(path) for path in self._search.tables(is_thorough=True)
+            path: stamp(path)
+            for path in ([] if is_complete else self._search.tables(is_thorough=True))
         }
         self._tables: dict[Path, GrowingTable] = {}
         self._names = defaultdict[Path, dict[str, str]](dict)  # metric by column
