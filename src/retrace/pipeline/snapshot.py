@@ -1,9 +1,7 @@
 """Read the state of the pipeline in a folder or a commit, if dvc.lock is up to date."""
 
-import os
-import shutil
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +16,6 @@ from retrace.system import files
 
 SETTINGS = (".yaml", ".yml", ".toml", ".json")  # dvc.yaml may take values from such files
 MAX_SETTINGS = 256 * 1024  # bytes; larger ones are data
-LISTED = ("ls-files", "-z", "--cached", "--others", "--exclude-standard")
 OF_DVC = (".dvc", "dvc.lock", ".dvcignore", ".dvc/config")
 
 
@@ -82,26 +79,6 @@ def export(rev: str, *, with_files: bool = True) -> Iterator[Path]:
             others = (*pipeline.leaves, *pipeline.params_files, *pipeline.metrics_files)
             missing = [path for path in others if path not in first]
             git.export_into(folder, rev, *(missing if with_files else ()))
-        yield folder
-
-
-@contextmanager
-def copy(root: Path, others: Iterable[str]) -> Iterator[Path]:
-    """Yield a temporary folder with dvc.yaml and the values that it uses, to be changed there.
-
-    `others` are further files that are copied.
-    """
-    listed = git.run(*LISTED, folder=root).split(b"\0")
-    paths = {os.fsdecode(path) for path in listed if path}
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        (folder / ".dvc").mkdir()
-        for path in paths | set(others):
-            source = root / path
-            (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            size = source.stat().st_size if source.is_file() else None
-            if size is not None and (path in others or _is_of_pipeline(path, size)):
-                shutil.copyfile(source, folder / path)
         yield folder
 
 

@@ -12,7 +12,7 @@ from retrace.pipeline.metrics import Direction
 from retrace.pipeline.workspace import Workspace
 from retrace.settings import Settings
 from retrace.tracking import curves, results
-from retrace.tracking.growing_table import SEPARATED
+from retrace.tracking.growing_table import JSON_LINES, SEPARATED
 
 # `test` as a word: test_loss, eval/test.acc, testAccuracy, testing loss; not latest, contest.
 TEST = re.compile(r"((?<![A-Za-z])[Tt]est|Test|TEST)(ing|set|s)?(?![a-z])")
@@ -48,9 +48,7 @@ def choose(
         subject = f"--metric is {name!r}" if metric else f"the metric of the settings is {name!r}"
         why = "selecting parameters on test data would bias the test metrics"
         raise ParamsError(f"{subject}, and {why}; {_allowed(known)}")
-    if name not in known and all(
-        _is_made(workspace, s) for s in workspace.pipeline.stages.values()
-    ):
+    if name not in known and not _is_unmade(workspace):
         raise ParamsError(f"--metric is {name!r}, which no stage makes; {_allowed(known)}")
     minimized = settings.metrics.minimize if settings.metrics else ()
     by_name = "minimize" if name in minimized else metrics.direction(name)
@@ -108,15 +106,19 @@ def _of_curves(workspace: Workspace) -> Iterator[tuple[str, str | None]]:
             yield f"{stage.metrics_prefix}{name}", stage.name
 
 
-def _is_made(workspace: Workspace, stage: Stage) -> bool:
-    """Return whether all files of a stage that may have metrics are in the work tree."""
-    missing = (out for out in stage.outs if results.is_missing(workspace, out))
-    return not any(map(_may_have_metrics, missing))
+def _is_unmade(workspace: Workspace) -> bool:
+    """Return whether a metrics file is not in the work tree, so that its metrics are not known.
+
+    Without metrics files, whether a table is missing that may have curves.
+    """
+    pipeline = workspace.pipeline
+    outs = [out for stage in pipeline.stages.values() for out in stage.outs]
+    files = pipeline.metrics_files or [out.path for out in outs if _may_have_curves(out)]
+    return any(not (workspace.root / file).exists() for file in files)
 
 
-def _may_have_metrics(out: Out) -> bool:
-    suffix = Path(out.path).suffix.lower()
-    return out.kind != "out" or suffix in ("", ".json", ".jsonl", ".ndjson", *SEPARATED)
+def _may_have_curves(out: Out) -> bool:
+    return out.kind == "plot" or Path(out.path).suffix.lower() in ("", *SEPARATED, *JSON_LINES)
 
 
 def _allowed(known: Mapping[str, object]) -> str:

@@ -6,16 +6,20 @@ sets the value in a copy of dvc.yaml and its params files, and the copy is read.
 
 import posixpath
 import re
+import shutil
 from collections.abc import Collection, Iterable, Mapping
 from fnmatch import fnmatchcase
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from retrace.errors import ParamsError
-from retrace.pipeline import dvc_files, dvc_internals, loading, overrides, params_files, snapshot
+from retrace.pipeline import dvc_files, dvc_internals, loading, overrides, params_files
 from retrace.pipeline.definition import Stage
 from retrace.pipeline.overrides import Flat
 from retrace.pipeline.workspace import DEFAULT, Workspace
 
+CONFIG = ".dvc/config"
 REFERENCE = re.compile(r"\$\{\s*([^{}]+?)\s*\}")
 CHOICE = re.compile(r"([\w.]+)\.\$\{\s*([\w.]+)\s*\}")  # models.${model}
 
@@ -37,14 +41,16 @@ class Parameters:
     def __init__(self, workspace: Workspace, targets: Collection[str]) -> None:
         self.targets = tuple(targets)
         self._workspace = workspace
-        files = dvc_files.find(workspace.root)
-        texts = ((workspace.root / file).read_text("utf-8") for file in files.pipelines)
+        declaring = dvc_files.find(workspace.root)
+        used = loading.vars_files(workspace.root, declaring, workspace.pipeline)
+        values = [DEFAULT, *workspace.pipeline.params_files, *map(posixpath.normpath, used)]
+        self._values = list(dict.fromkeys(values))
+        self._declaring = [*declaring.pipelines, *declaring.sources, *declaring.ignores, CONFIG]
+        texts = ((workspace.root / file).read_text("utf-8") for file in declaring.pipelines)
         self._text = "\n".join(texts)
-        self.base = _values(
-            workspace, loading.vars_files(workspace.root, files, workspace.pipeline)
-        )
         self._references = set(REFERENCE.findall(self._text))
         self._resolved: dict[str, Resolved] = {}
+        self.base = self._read()
 
     def is_template(self, key: str) -> bool:
         """Return whether `${...}` in a dvc.yaml may use a parameter, so that stages change."""
@@ -97,11 +103,33 @@ class Parameters:
         for key, text in words.items():
             file, name = split(key)
             by_file.setdefault(file, []).append(f"{name}={text}")
-        files = [*self._workspace.pipeline.params_files, *by_file]
-        with snapshot.copy(self._workspace.root, files) as folder:
+        with TemporaryDirectory() as name:
+            folder = Path(name)
+            self._copy_to(folder)
             for file, changed in by_file.items():
                 dvc_internals.set_params(folder / file, changed)
             return self._of(Workspace(folder))
+
+    def _copy_to(self, folder: Path) -> None:
+        """Copy what the stages and their parameters depend on, with each `wdir` as DVC wants it."""
+        for stage in self._workspace.pipeline.stages.values():
+            (folder / stage.folder).mkdir(parents=True, exist_ok=True)
+        (folder / CONFIG).parent.mkdir()
+        for path in [*self._declaring, *self._values]:
+            source = self._workspace.root / path
+            if source.is_file():
+                (folder / path).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source, folder / path)
+
+    def _read(self) -> Flat:
+        """Return the values of all files."""
+        values: Flat = {}
+        for file in self._values:
+            if (self._workspace.root / file).is_file():
+                prefix = "" if file == DEFAULT else f"{file}:"
+                read = params_files.read(self._workspace.root / file)
+                values |= overrides.flatten(read, prefix, keep_empty=True)
+        return values
 
     def _of(self, workspace: Workspace) -> Resolved:
         pipeline = workspace.pipeline
@@ -129,15 +157,3 @@ def typed(key: str, value: Any, current: Any) -> Any:
         raise ParamsError(f"{problem} a valid {kind}, because it is {current} now")
     is_whole = isinstance(value, int) and not isinstance(value, bool)
     return float(value) if is_whole and isinstance(current, float) else value
-
-
-def _values(workspace: Workspace, others: Iterable[str]) -> Flat:
-    """Return the values of params.yaml, the params files of stages, and `others`."""
-    values: Flat = {}
-    paths = (DEFAULT, *workspace.pipeline.params_files, *map(posixpath.normpath, others))
-    for file in dict.fromkeys(paths):
-        if (workspace.root / file).is_file():
-            prefix = "" if file == DEFAULT else f"{file}:"
-            read = params_files.read(workspace.root / file)
-            values |= overrides.flatten(read, prefix, keep_empty=True)
-    return values
