@@ -29,7 +29,8 @@ SPACE = ["lr=log:1e-4..1e-1", "model=cnn,lenet"]
 def called(*words: str, **options: Any) -> None:
     """Call `retrace sweep` as typed, up to the first trial."""
     usual = {
-        "metric": "val_accuracy", "direction": None, "trials": 3, "name": None, "storage": None, "seed": 0, "jobs": 1,
+        "metric": "val_accuracy", "direction": None, "trials": 3, "name": None, "storage": None,
+        "seed": 0, "jobs": 1,
         "timeout": math.inf, "prune": True, "as_json": False,
     }  # fmt: skip
     sweep.sweep(words, **(usual | options))

@@ -164,7 +164,7 @@ def _split(word: str, known: Parameters, fixed_keys: Sequence[str]) -> tuple[str
     if key not in known.base:
         file, name = parameters.split(key)
         inside = [other for other in known.base if other.startswith(f"{key}.")]
-        same = [other for other in known.base if parameters.split(other)[1] == name]
+        same = [o for o in known.base if f".{parameters.split(o)[1]}".endswith(f".{name}")]
         near = same or ([] if inside else difflib.get_close_matches(key, known.base, n=1))
         hint = (
             f"did you mean {near[0]}?" if near else _should_be(inside or known.known(), fixed_keys)
