@@ -7,7 +7,7 @@ from repository import ROOT
 
 from retrace import settings
 from retrace.errors import ParamsError
-from retrace.settings import Groups, Metrics, Params, PredictionsTable, Settings, Verify
+from retrace.settings import Groups, Metrics, Params, PredictionsTable, Settings, Sweeps, Verify
 
 
 def test_none_is_needed(tmp_path: Path) -> None:
@@ -17,13 +17,19 @@ def test_none_is_needed(tmp_path: Path) -> None:
 
 
 def test_lab_has_folds() -> None:
-    assert settings.load(ROOT) == Settings(
-        "${dataset}",
-        Metrics("test_accuracy"),
-        Params(("seed",)),
-        Groups(over="fold", of="folds"),
-        verify=Verify(exact=("download", "preprocess")),
-    )
+    lab = settings.load(ROOT)
+    assert lab.experiment == "${dataset}"
+    assert lab.metrics == Metrics("test_accuracy")
+    assert lab.groups == Groups(over="fold", of="folds")
+    assert lab.params == Params(("seed",))
+    assert lab.verify == Verify(exact=("download", "preprocess"))
+    assert (lab.sweep.metric, lab.sweep.steps) == ("val_accuracy", "epochs")
+    assert "dataset" in lab.sweep.fixed
+
+
+def test_list_is_read(tmp_path: Path) -> None:
+    (tmp_path / "retrace.toml").write_text("sweep = {fixed = ['a', 'b.c']}\n")
+    assert settings.load(tmp_path).sweep == Sweeps(fixed=("a", "b.c"))
 
 
 def test_retrace_toml_comes_first(tmp_path: Path) -> None:
@@ -43,6 +49,8 @@ def test_retrace_toml_comes_first(tmp_path: Path) -> None:
         ),
         ("groups = 'fold'", "retrace.toml: groups is 'fold'; should be a table"),
         ("groups = {over = 'fold'}", "retrace.toml: groups.of is missing"),
+        ("sweep = {fixed = 'a'}", "retrace.toml: sweep.fixed is 'a'; should be a list of texts"),
+        ("sweep = {fixed = [1]}", "retrace.toml: sweep.fixed is [1]; should be a list of texts"),
         ("groups = {over = 1, of = 'n'}", "retrace.toml: groups.over is 1; should be text"),
         ("a =", "retrace.toml: not TOML: "),
         (

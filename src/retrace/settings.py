@@ -10,6 +10,7 @@ None is needed: the defaults suit any repository. Example:
     predictions = { path = "eval/test.csv", actual = "y", predicted = "y_hat" }
     models = { name = "prices" }                           # in MLflow's registry
     verify = { exact = ["prepare"], ignore = ["gpu_*"] }
+    sweep = { metric = "val_rmse", fixed = ["split"] }     # optimized, and never varied
 """
 
 import tomllib
@@ -95,6 +96,19 @@ class Verify:
 
 
 @dataclass(frozen=True)
+class Sweeps:
+    """What `retrace sweep` optimizes by default, and what it never varies.
+
+    `steps` is the parameter that counts the steps of a curve, such as `epochs`; `fixed` names
+    parameters, or tables of them.
+    """
+
+    metric: str | None = None  # by default metrics.primary
+    steps: str | None = None  # by default as many as the complete trials have
+    fixed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Settings:
     """The settings of a repository."""
 
@@ -105,6 +119,7 @@ class Settings:
     predictions: PredictionsTable | None = None  # by default the plot with `template: confusion`
     models: Models = field(default_factory=Models)
     verify: Verify = field(default_factory=Verify)
+    sweep: Sweeps = field(default_factory=Sweeps)
 
 
 def load(root: Path) -> Settings:

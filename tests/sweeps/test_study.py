@@ -16,8 +16,10 @@ from PIL import Image
 
 from retrace.cli import sweep
 from retrace.errors import ParamsError, RetraceError
-from retrace.pipeline import params_file
+from retrace.pipeline.workspace import Workspace
 from retrace.sweeps import plot, space, study
+from retrace.sweeps.objective import Objective
+from retrace.sweeps.parameters import Parameters
 from retrace.sweeps.study import Sweep, SweepSettings
 from retrace.system import processes
 
@@ -27,22 +29,51 @@ SPACE = ["lr=log:1e-4..1e-1", "model=cnn,lenet"]
 def called(*words: str, **options: Any) -> None:
     """Call `retrace sweep` as typed, up to the first trial."""
     usual = {
-        "metric": "val_accuracy", "trials": 3, "name": None, "storage": None, "seed": 0, "jobs": 1,
+        "metric": "val_accuracy", "direction": None, "trials": 3, "name": None, "storage": None,
+        "seed": 0, "jobs": 1,
         "timeout": math.inf, "prune": True, "as_json": False,
     }  # fmt: skip
     sweep.sweep(words, **(usual | options))
 
 
+def read_parameters() -> Parameters:
+    """Return the parameters of the stages up to the one that measures."""
+    return Parameters(Workspace(Path()), ["evaluate"])
+
+
+def settings_of(
+    *words: str, trials: int = 3, prune: bool = True, metric: str = "val_accuracy"
+) -> SweepSettings:
+    """Return the settings of a sweep called s."""
+    direction = "minimize" if metric == "val_loss" else "maximize"
+    target = Objective(metric, direction, ("evaluate",))
+    searched = space.parse_space(words, read_parameters())
+    return SweepSettings("s", searched, target, trials, 0, prune, "epochs")
+
+
+@pytest.fixture
+def measured(folder: Path) -> Path:
+    """Return the folder with a metrics file, which says that evaluate makes val_accuracy."""
+    (folder / "reports").mkdir()
+    (folder / "reports/metrics.json").write_text('{"val_accuracy": 0.9, "test_accuracy": 0.8}')
+    return folder
+
+
+@pytest.fixture
+def known(folder: Path) -> Parameters:
+    return read_parameters()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["lr"], "'lr': should be KEY=VALUES, such as lr=log:1e-4..1e-1 or model=cnn,lenet"),
+        (["lr"], "'lr': should be KEY=VALUES, such as lr=log:1e-4..1e-1 or optimizer=sgd,adam"),
         (["lr="], "'lr=': should be KEY=VALUES"),
         (["epoch=1,2"], "params.yaml: epoch is not a parameter; did you mean epochs?"),
-        (["rl=1e-4..1e-1"], "params.yaml: rl is not a parameter; should be one of model"),
+        (["rl=1e-4..1e-1"], "params.yaml: rl is not a parameter; should be one of class_shares"),
         (["models=a,b"], "models is not a parameter; should be one of models.softmax, models."),
         (["lr=1e-3,1e-2", "lr=1e-4..1e-1"], "lr: is given twice"),
-        (["lr=0.01"], "nothing varies: give a range (lr=log:1e-4..1e-1) or choices"),
+        (["lr=0.01"], "nothing varies: give a range or choices, such as lr=log:1e-4"),
         (["lr=1e-1..1e-4"], "lr: '1e-1..1e-4' should go from a lower number to a higher one"),
         (["lr=log:0..1"], "lr: 'log:0..1' should begin above 0 and have no step"),
         (["lr=0.1..0.5:0.9"], "lr: '0.1..0.5:0.9' should have a step above 0 and at most 0.4"),
@@ -63,31 +94,24 @@ def called(*words: str, **options: Any) -> None:
         (["models.mlp.hidden=64,128", "model=mlp"], "models.mlp.hidden is 64; should be a"),
         (["models.mlp.hidden=[64],[32]"], "models.mlp.hidden: has no effect, because model is cnn"),
         (["figures.tsne.samples=10..20"], "figures.tsne.samples: has no effect"),
-        (["fold=0,1"], "fold: cannot be swept, because scores on different data are not compar"),
+        (["fold=0,1"], "fold: cannot be swept, because the setting sweep.fixed names it; `dvc "),
         (["dataset=mnist,digits"], "dataset: cannot be swept"),
         (["datasets.circles.noise=0..1"], "datasets.circles.noise: cannot be swept"),
     ],
 )  # fmt: skip
-def test_space_refuses_in_one_line(folder: Path, words: list[str], message: str) -> None:
+def test_space_refuses_in_one_line(measured: Path, words: list[str], message: str) -> None:
     with pytest.raises(ParamsError) as raised:
         called(*words)
     assert message in str(raised.value)
     assert "\n" not in str(raised.value)
-    assert not (folder / ".retrace").exists()
+    assert not (measured / ".retrace").exists()
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (
-            {"metric": "test_accuracy"},
-            "should be one of val_loss, val_accuracy: selecting parameters on the test split",
-        ),
-        (
-            {"metric": "train_loss"},
-            "should be one of val_loss, val_accuracy: selecting parameters on the training split",
-        ),
-        ({"metric": "f1"}, "--metric is 'f1'; should be one of"),
+        ({"metric": "test_accuracy"}, "--metric is 'test_accuracy', and selecting parameters"),
+        ({"metric": "f1"}, "--metric is 'f1', which no stage makes; should be one of val_acc"),
         ({"trials": 0}, "--trials is 0; should be above 0"),
         ({"jobs": -1}, "--jobs is -1; should be above 0"),
         ({"timeout": math.nan}, "--timeout is nan; should be above 0"),
@@ -97,12 +121,14 @@ def test_space_refuses_in_one_line(folder: Path, words: list[str], message: str)
         ({"storage": "trials.db"}, "--storage is 'trials.db'; should be an address such as sqlite"),
     ],
 )
-def test_option_is_refused_in_one_line(folder: Path, options: dict[str, Any], message: str) -> None:
+def test_option_is_refused_in_one_line(
+    measured: Path, options: dict[str, Any], message: str
+) -> None:
     with pytest.raises(ParamsError) as raised:
         called(*SPACE, **options)
     assert message in str(raised.value)
     assert "\n" not in str(raised.value)
-    assert not (folder / ".retrace").exists()
+    assert not (measured / ".retrace").exists()
 
 
 def test_sweep_needs_a_commit(folder: Path) -> None:
@@ -126,26 +152,24 @@ def test_sweep_needs_a_commit(folder: Path) -> None:
         ("models.cnn.channels=[8,16],[16,32]", CategoricalDistribution(("[8,16]", "[16,32]"))),
     ],
 )
-def test_word_is_parsed_to_axis(values: params_file.Values, word: str, axis: object) -> None:
-    parsed = space.parse_space([word], values)
+def test_word_is_parsed_to_axis(known: Parameters, word: str, axis: object) -> None:
+    parsed = space.parse_space([word], known)
     assert parsed.axes == {word.partition("=")[0]: axis}
 
 
-def test_values_are_as_dvc_reads_them(
-    values: params_file.Values,
-) -> None:
+def test_values_are_as_dvc_reads_them(known: Parameters) -> None:
     parsed = space.parse_space(
-        ["model=mlp", "models.mlp.hidden=[64],[128,64]", "freeze_backbone=false,true"], values
+        ["model=mlp", "models.mlp.hidden=[64],[128,64]", "freeze_backbone=false,true"], known
     )
     changes = parsed.changes({"models.mlp.hidden": "[128,64]", "freeze_backbone": "true"})
     assert changes == {"model": "mlp", "models.mlp.hidden": [128, 64], "freeze_backbone": True}
     assert parsed.values(changes)["models"]["mlp"]["hidden"] == [128, 64]
-    assert parsed.values(changes)["lr"] == values["lr"]
+    assert parsed.values(changes)["lr"] == known.base["lr"]
 
 
-def test_setting_varies_only_with_its_choice(values: params_file.Values) -> None:
+def test_setting_varies_only_with_its_choice(known: Parameters) -> None:
     parsed = space.parse_space(
-        ["models.cnn.hidden=32,64", "model=cnn,lenet", "batch_size=16..32:16"], values
+        ["models.cnn.hidden=32,64", "model=cnn,lenet", "batch_size=16..32:16"], known
     )
     assert list(parsed.axes) == ["model", "models.cnn.hidden", "batch_size"]
     all_trials = parsed.all_trials(6)
@@ -156,12 +180,12 @@ def test_setting_varies_only_with_its_choice(values: params_file.Values) -> None
         {"model": "lenet", "batch_size": 32},
     ]
     assert parsed.all_trials(5) is None
-    assert space.parse_space(["lr=0.1..0.5"], values).all_trials(10**6) is None
+    assert space.parse_space(["lr=0.1..0.5"], known).all_trials(10**6) is None
 
 
-def test_name_is_equal_for_equal_spaces(values: params_file.Values) -> None:
+def test_name_is_equal_for_equal_spaces(known: Parameters) -> None:
     named = [
-        space.parse_space(words, values).name(metric)
+        space.parse_space(words, known).name(metric)
         for words, metric in [
             (SPACE, "val_loss"),
             (SPACE[::-1], "val_loss"),
@@ -188,7 +212,7 @@ Opened = Callable[..., Sweep]
 
 
 @pytest.fixture
-def opened(folder: Path, values: params_file.Values, empty_trials: Path) -> Opened:
+def opened(folder: Path, empty_trials: Path) -> Opened:
     """Create or continue the sweep called s."""
     database = folder / "trials.db"
     database.write_bytes(empty_trials.read_bytes())
@@ -196,10 +220,7 @@ def opened(folder: Path, values: params_file.Values, empty_trials: Path) -> Open
     def sweep_of(
         *words: str, trials: int = 3, prune: bool = True, metric: str = "val_accuracy"
     ) -> Sweep:
-        parsed = space.parse_space(words or SPACE, params_file.read())
-        settings = SweepSettings(
-            "s", parsed, metric, space.sweep_direction(metric), trials, 0, prune
-        )
+        settings = settings_of(*(words or SPACE), trials=trials, prune=prune, metric=metric)
         return Sweep(settings, f"sqlite:///{database}")
 
     return sweep_of
@@ -404,9 +425,7 @@ def test_code_outside_stages_may_change(opened: Opened) -> None:
 )
 def test_bad_storage_is_one_line_redacted(folder: Path, address: str, message: str) -> None:
     (folder / "broken.db").write_bytes(b"no database" * 1000)
-    settings = SweepSettings(
-        "s", space.parse_space(SPACE, params_file.read()), "val_loss", "minimize", 3, 0, prune=True
-    )
+    settings = settings_of(*SPACE)
     with pytest.raises(RetraceError) as raised:
         Sweep(settings, study.storage_address(address))
     assert message in str(raised.value)
@@ -416,9 +435,7 @@ def test_bad_storage_is_one_line_redacted(folder: Path, address: str, message: s
 
 
 def _claims(address: str, queue: Any) -> None:
-    settings = SweepSettings(
-        "s", space.parse_space(SPACE, params_file.read()), "val_loss", "minimize", 12, 0, prune=True
-    )
+    settings = settings_of(*SPACE, trials=12)
     held = Sweep(settings, address)
     taken = []
     while claimed := held.claim():

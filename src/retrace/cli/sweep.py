@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import shlex
 import sys
 import time
 from argparse import ArgumentParser, Namespace
@@ -13,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from retrace.cli import arguments
 from retrace.errors import ParamsError, RetraceError
-from retrace.pipeline import git, params_file
+from retrace.pipeline import git
 from retrace.system import files
 
 if TYPE_CHECKING:
@@ -21,18 +23,16 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from retrace.pipeline.metrics import Direction
     from retrace.sweeps.runner import Runner
     from retrace.sweeps.study import Sweep, SweepSettings
 
 GROUP = "run"
-SUMMARY = (
-    "search parameters for the best validation metric: Optuna proposes trials, each a DVC "
-    "experiment"
-)
+SUMMARY = "search parameters for the best metric: Optuna proposes trials, each a DVC experiment"
 EXAMPLES = (
-    "retrace sweep lr=log:1e-4..1e-1 model=cnn,lenet",
-    "retrace sweep lr=log:1e-4..1e-1 epochs=3 --trials 50 --metric val_loss",
-    "retrace sweep model=mlp models.mlp.hidden=[64],[128,64] --name hidden",
+    "retrace sweep lr=log:1e-4..1e-1 --metric val_loss",
+    "retrace sweep depth=2..8 train.toml:subsample=0.5..1 --metric rmse --trials 50",
+    "retrace sweep optimizer=sgd,adam net.hidden=[64],[128,64] seed=1 --name hidden",
 )
 BEST = 5  # trials in the table at the end
 WIDTH = 120  # if stdout is not a terminal
@@ -45,8 +45,15 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("words", nargs="+", metavar="KEY=VALUES", help=text)
     text = "total number of trials, including earlier calls (default: %(default)s)"
     parser.add_argument("--trials", type=int, default=30, metavar="N", help=text)
-    text = "metric to optimize, val_loss or val_accuracy (default: %(default)s)"
-    parser.add_argument("--metric", default="val_accuracy", metavar="NAME", help=text)
+    text = "metric to optimize, of a metrics file or a curve, but not on test data "
+    text += "(default: the setting sweep.metric, else metrics.primary)"
+    parser.add_argument("--metric", metavar="NAME", help=text)
+    group = parser.add_mutually_exclusive_group()
+    for name, better in (("minimize", "lower"), ("maximize", "higher")):
+        text = f"a {better} value of the metric is better (default: by its name)"
+        group.add_argument(
+            f"--{name}", dest="direction", action="store_const", const=name, help=text
+        )
     text = "name of the sweep, and prefix of its experiments' names (default: made from the keys)"
     parser.add_argument("--name", help=text)
     text = "number of trials that run at the same time (default: %(default)s)"
@@ -66,6 +73,7 @@ def run(args: Namespace) -> None:
     sweep(
         args.words,
         metric=args.metric,
+        direction=args.direction,
         trials=args.trials,
         name=args.name,
         storage=args.storage,
@@ -80,7 +88,8 @@ def run(args: Namespace) -> None:
 def sweep(
     words: Sequence[str],
     *,
-    metric: str,
+    metric: str | None,
+    direction: Direction | None,
     trials: int,
     name: str | None,
     storage: str | None,
@@ -97,6 +106,7 @@ def sweep(
     Raises RetraceError, before anything runs, if an argument is not allowed or the name belongs to
     another sweep; and if the first trials all fail.
     """
+    from retrace.cli.dvc import exclude
     from retrace.sweeps import repositories, study
     from retrace.sweeps.runner import Runner
     from retrace.sweeps.study import Sweep
@@ -104,9 +114,11 @@ def sweep(
     for option, number in (("--trials", trials), ("--jobs", jobs), ("--timeout", timeout)):
         if not number > 0:
             raise ParamsError(f"{option} is {number:g}; should be above 0")
-    settings = _settings(words, metric, trials, name, seed, prune=prune)
+    os.chdir(files.root())  # in a repository with several dvc.yaml, the nearest may be below
+    settings = _settings(words, metric, direction, trials, name, seed, prune=prune)
     address = study.storage_address(storage)
     repositories.current_origin()
+    exclude(files.root())
     current = Sweep(settings, address)
     if current.is_new:
         _check_name_is_free(current, settings.name, address)
@@ -132,25 +144,39 @@ def _console(*, stderr: bool) -> Console:
 
 
 def _settings(
-    words: Sequence[str], metric: str, trials: int, name: str | None, seed: int, *, prune: bool
+    words: Sequence[str],
+    metric: str | None,
+    direction: Direction | None,
+    trials: int,
+    name: str | None,
+    seed: int,
+    *,
+    prune: bool,
 ) -> SweepSettings:
     """Return the settings of the sweep. Raises ParamsError if an argument is not allowed."""
-    from retrace.sweeps import space
+    from retrace import settings
+    from retrace.pipeline.workspace import Workspace
+    from retrace.sweeps import objective, space
+    from retrace.sweeps.parameters import Parameters
     from retrace.sweeps.study import SweepSettings
 
-    direction = space.sweep_direction(metric)
     if not 0 <= seed < 2**32:
         raise ParamsError(f"--seed is {seed}; should be from 0 to {2**32 - 1}")
-    values = params_file.read()
-    params_file.check(values)
-    searched = space.parse_space(words, values)
-    name = name or searched.name(metric)
+    configured = settings.load(files.root())
+    workspace = Workspace(files.root())
+    optimized = objective.choose(workspace, configured, metric, direction)
+    known = Parameters(workspace, optimized.targets)
+    steps = configured.sweep.steps
+    if steps and steps not in known.base:
+        raise ParamsError(f"the setting sweep.steps is {steps!r}, which is no parameter")
+    searched = space.parse_space(words, known, configured.sweep.fixed)
+    name = name or searched.name(optimized.metric)
     if not space.NAME.fullmatch(name):
         raise ParamsError(
             f"--name is {name!r}; should be a letter, then letters, digits, _ and -, "
             "at most 51 characters"
         )
-    return SweepSettings(name, searched, metric, direction, trials, seed, prune)
+    return SweepSettings(name, searched, optimized, trials, seed, prune, steps)
 
 
 def _check_name_is_free(new: Sweep, name: str, address: str) -> None:
@@ -181,13 +207,14 @@ def _print_best(runner: Runner, console: Console, *, as_json: bool) -> None:
     plot.draw(current.study, current.settings.metric, figure)
     experiment, changes = best(current)
     runner.update_mlflow(
-        sweep_runs.update, runner.dataset, name, current.n_over, experiment, changes, figure
+        sweep_runs.update, runner.experiment, name, current.n_over, experiment, changes, figure
     )
     if runner.lacking:
         missing = f"some data of this sweep is not in MLflow yet ({runner.lacking})"
         advice = "`retrace sync` uploads the trials, the same command uploads the rest"
         print(f"warning: {missing}; {advice}", file=sys.stderr)
-    flags = " ".join(f"-S {key}={value}" for key, value in changes.items())
+    words = [word for key, value in changes.items() for word in ("-S", f"{key}={value}")]
+    flags = shlex.join(words)
     if as_json:
         print(json.dumps(_document(current, complete, figure, flags), indent=2))
         return
@@ -212,7 +239,7 @@ def _table(current: Sweep, trials: Sequence[FrozenTrial]) -> Table:
     for trial in trials:
         values = [trial.params.get(key, "") for key in keys]
         cells = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in values]
-        table.add_row(trial.user_attrs["experiment"], f"{trial.value:.4f}", *cells)
+        table.add_row(trial.user_attrs["experiment"], f"{trial.value:.4g}", *cells)
     return table
 
 
@@ -224,7 +251,7 @@ def _document(
     return {
         "sweep": settings.name,
         "metric": settings.metric,
-        "direction": settings.direction,
+        "direction": settings.objective.direction,
         "best": {
             "experiment": complete[0].user_attrs["experiment"],
             "value": complete[0].value,
@@ -237,7 +264,7 @@ def _document(
                 "state": each.state.name.lower(),
                 "value": each.value if each.value is None or math.isfinite(each.value) else None,
                 "params": settings.space.changes(each.params),
-                "curve": {str(epoch): value for epoch, value in each.intermediate_values.items()},
+                "curve": {str(step): value for step, value in each.intermediate_values.items()},
                 **{
                     fact: each.user_attrs[fact]
                     for fact in ("experiment", "reason")

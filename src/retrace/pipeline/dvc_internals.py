@@ -48,6 +48,21 @@ def set_cache(repository: Path, cache: Path) -> None:
         settings.setdefault("cache", {})["dir"] = str(cache)
 
 
+def set_params(file: Path, changes: Iterable[str]) -> None:
+    """Change a params file as `dvc exp run -S` does, by words such as `model.width=3`.
+
+    Raises RetraceError if DVC refuses one.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.utils.hydra import apply_overrides
+
+    try:
+        apply_overrides(file, list(changes))
+    except DvcException as error:
+        reason = " ".join(str(error.__cause__ or error).split())
+        raise RetraceError(f"{file.name}: DVC cannot set {', '.join(changes)}: {reason}") from None
+
+
 def cache() -> Path:
     """Return the folder of DVC's cache."""
     return Path(config()["cache"].get("dir") or DVC / "cache")

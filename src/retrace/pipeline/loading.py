@@ -80,7 +80,7 @@ def _indexed(root: Path, declaring: dvc_files.Files) -> Pipeline:
     started = time.time_ns()
     pipeline = dvc_index.index(root, declaring)
     try:
-        paths = [*_declared(declaring), *_vars(root, declaring, pipeline)]
+        paths = [*_declared(declaring), *vars_files(root, declaring, pipeline)]
     except yaml_files.INVALID:  # two parsers disagree
         return pipeline
     inputs = {path: _digest(root / path) for path in paths}
@@ -108,8 +108,8 @@ def _declared(declaring: dvc_files.Files) -> list[str]:
     return [*declaring.pipelines, *declaring.sources, *declaring.ignores, *CONFIG, *outside]
 
 
-def _vars(root: Path, declaring: dvc_files.Files, pipeline: Pipeline) -> list[str]:
-    """Return the files whose values dvc.yaml may use; some don't exist.
+def vars_files(root: Path, declaring: dvc_files.Files, pipeline: Pipeline) -> list[str]:
+    """Return the files whose values `${...}` in a dvc.yaml may use; some don't exist.
 
     Those of a dvc.yaml are relative to its folder, those of a stage to the stage's `wdir`.
     """

@@ -1,7 +1,7 @@
 """Read the state of the pipeline in a folder or a commit, if dvc.lock is up to date."""
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,21 +31,25 @@ class Snapshot:
     metrics_stages: tuple[str, ...]  # which make them
 
 
-def read(folder: Path) -> Snapshot | None:
-    """Read a folder; None if dvc.lock lacks a stage, or is not up to date."""
+def read(folder: Path, names: Collection[str] | None = None) -> Snapshot | None:
+    """Read a folder; None if dvc.lock lacks a stage, or is not up to date.
+
+    With `names`, only these stages count, and what they made.
+    """
     try:
         workspace = Workspace(folder)
-        if not workspace.is_up_to_date():
+        if not workspace.is_up_to_date(names):
             return None
         pipeline = workspace.pipeline
+        counted = pipeline.stages if names is None else names
         makers = (pipeline.makers.get(file) for file in pipeline.metrics_files)
         return Snapshot(
             params=workspace.params(*pipeline.stages.values()),
             key=workspace.key(),
             place=grouping.of(workspace, settings.load(files.root())),
-            locked=workspace.locked,
-            metrics=workspace.metrics(),
-            metrics_stages=tuple(dict.fromkeys(filter(None, makers))),
+            locked={name: each for name, each in workspace.locked.items() if name in counted},
+            metrics=workspace.metrics(names),
+            metrics_stages=tuple(dict.fromkeys(m for m in makers if m and m in counted)),
         )
     except (ParamsError, DataError, KeyError, OSError):
         return None

@@ -60,15 +60,24 @@ class Workspace:
         return identity.key(
             commands={stage.name: stage.commands for stage in stages},
             params={k: v for k, v in self.params(*stages).items() if k not in without},
-            files={path: self._leaf(path) for path in self.pipeline.leaves},
+            files=self.leaf_hashes(self.pipeline.leaves),
         )
 
-    def metrics(self) -> dict[str, float]:
-        """Return the numbers in the metrics files, without those that dvc.lock does not record."""
+    def leaf_hashes(self, paths: Iterable[str]) -> dict[str, str | None]:
+        """Return the hashes of files that no stage makes."""
+        return {path: self._leaf(path) for path in paths}
+
+    def metrics(self, names: Collection[str] | None = None) -> dict[str, float]:
+        """Return the numbers in the metrics files, without those that dvc.lock does not record.
+
+        With `names`, without those that other stages make.
+        """
         recorded = self.recorded
         files: dict[str, list[Path]] = {}  # by the prefix of their keys
         for file in self.pipeline.metrics_files:
             maker = self.pipeline.makers.get(file)
+            if names is not None and maker is not None and maker not in names:
+                continue
             if maker is None or self._hash(file) == recorded.get(file):
                 prefix = self.pipeline.stages[maker].metrics_prefix if maker else ""
                 files.setdefault(prefix, []).append(self.root / file)
@@ -99,9 +108,10 @@ class Workspace:
         words = (word for command in stage.commands for word in command.split())
         return next((word for word in words if (self.root / stage.folder / word).is_file()), None)
 
-    def is_up_to_date(self) -> bool:
-        """Return whether dvc.lock records each stage with these parameters and files."""
-        return all(map(self._is_recorded, self.pipeline.stages.values()))
+    def is_up_to_date(self, names: Collection[str] | None = None) -> bool:
+        """Return whether dvc.lock records `names`, or all stages, with these params and files."""
+        stages = self.pipeline.stages.values()
+        return all(self._is_recorded(s) for s in stages if names is None or s.name in names)
 
     def _is_recorded(self, stage: Stage) -> bool:
         entry = self.locked.get(stage.name)
@@ -126,7 +136,8 @@ class Workspace:
         known = self._sources.get(path) or self._hash(path)
         if known:
             return known
-        readers = [self.locked[name] for name in self.pipeline.leaves[path] if name in self.locked]
+        names = self.pipeline.leaves.get(path, ())
+        readers = [self.locked[name] for name in names if name in self.locked]
         hashes = (entry.deps.get(path) for entry in readers)
         return next((each.value for each in hashes if each), None)
 

@@ -42,6 +42,12 @@ def add_missing(client: MlflowClient) -> int:
     )
 
 
+def add(client: MlflowClient, state: Snapshot, commit: str) -> None:
+    """Add a parent run for the DVC experiment with this commit, whose state is known."""
+    refs = [ref for ref in git.experiments() if ref.rev == commit]
+    _add(client, state, refs, {commit})
+
+
 def _add(client: MlflowClient, state: Snapshot, refs: list[ExperimentRef], revs: set[str]) -> bool:
     """Add or complete the parent run of a state; return False if it already was complete."""
     with backend.lock():

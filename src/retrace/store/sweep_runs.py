@@ -38,29 +38,33 @@ def summary(client: MlflowClient, experiment: str, sweep: str, user: str, at: in
     return run.info.run_id
 
 
-def begin(dataset: str, sweep: str, space: Mapping[str, str], at: int) -> None:
-    """Create the sweep's run, with the search space as its parameters."""
+def begin(experiment: str, sweep: str, space: Mapping[str, str], at: int) -> None:
+    """Create the sweep's run in the MLflow experiment, with the space as its parameters."""
     client = backend.client()
     with backend.lock():
-        experiment = backend.experiment_of(client, dataset)
-        run = summary(client, experiment, sweep, machine.user(), at)
+        identity = backend.experiment_of(client, experiment)
+        run = summary(client, identity, sweep, machine.user(), at)
     entries.log_params(client, run, space)
 
 
 def update(
-    dataset: str,
+    experiment: str,
     sweep: str,
     n: int,
     best: tuple[str, str, float],
     changes: Mapping[str, str],
     figure: Path | None,
 ) -> None:
-    """Log the best of `n` trials to the sweep's run (name, metric and value), and the plot."""
+    """Log the best of `n` trials to the sweep's run (name, metric and value), and the plot.
+
+    `experiment` is the name of the MLflow experiment.
+    """
     client = backend.client()
     at = event_log.now()
     name, metric, score = best
     with backend.lock():
-        run = summary(client, backend.experiment_of(client, dataset), sweep, machine.user(), at)
+        identity = backend.experiment_of(client, experiment)
+        run = summary(client, identity, sweep, machine.user(), at)
     entries.log_metrics(client, run, entries.points({metric: score}, at, n), [metric])
     chosen = {f"{BEST}.{key}": value for key, value in changes.items()}
     old = {tag for tag in client.get_run(run).data.tags if tag.startswith(f"{BEST}.")}

@@ -2,13 +2,11 @@
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from retrace import settings
 from retrace.errors import ParamsError
-from retrace.pipeline import graph, hashing
-from retrace.pipeline.metrics import Direction
+from retrace.pipeline.overrides import Flat
+from retrace.sweeps.objective import Objective
 from retrace.sweeps.space import Space
 
 
@@ -18,25 +16,31 @@ class SweepSettings:
 
     name: str
     space: Space
-    metric: str
-    direction: Direction
+    objective: Objective
     trials: int  # total, including those of earlier calls and other machines
     seed: int
     prune: bool
+    steps: str | None = None  # the parameter that counts the steps of a curve
+
+    @property
+    def metric(self) -> str:
+        return self.objective.metric
+
+    def n_steps(self, changes: Flat) -> int | None:
+        """Return how many steps a trial has; None if no parameter says so."""
+        if self.steps is None:
+            return None
+        number = (self.space.parameters.base | changes).get(self.steps)
+        return number if isinstance(number, int) else None
 
 
 def describe(sweep: SweepSettings) -> dict[str, Any]:
     """Return what equal sweeps have in common: space, metric, other parameters and code."""
-    swept = dict.fromkeys(sweep.space.axes)
     about = {
         "space": sweep.space.described(),
-        "metric": sweep.metric,
-        "params": {
-            key: value
-            for key, value in (sweep.space.base | sweep.space.fixed).items()
-            if key not in swept
-        },
-        "code": _code(sweep.space),
+        "metric": f"{sweep.metric} ({sweep.objective.direction})",
+        "params": sweep.space.read(),
+        "code": sweep.space.code(),
     }
     return json.loads(json.dumps(about))  # as it is read back from the database
 
@@ -66,15 +70,3 @@ def check_equal(name: str, stored: dict[str, Any], current: dict[str, Any]) -> N
             difference = f"{then}, not {now}"
         advice = "undo the change to continue it, or start a new sweep with --name NAME"
         raise ParamsError(f"sweep {name} {what} {difference}; {advice}")
-
-
-def _code(space: Space) -> dict[str, str]:
-    """Return the MD5 of each file that a stage of any trial depends on and no stage makes."""
-    hashes: dict[str, str] = {str(settings.DVC_YAML): hashing.md5(settings.DVC_YAML)}
-    choices = [{key: value} for key, many in space.choices.items() for value in many.values()]
-    for changes in [{}, *choices]:
-        stages = graph.stages(space.values(space.fixed | changes))
-        deps = {dep for stage in stages.values() for dep in stage.deps}
-        leaves = deps - graph.makers(stages).keys() - hashes.keys()
-        hashes |= {dep: hashing.md5(Path(dep)) for dep in leaves if Path(dep).exists()}
-    return hashes

@@ -40,21 +40,28 @@ def current_origin() -> Origin:
     if commit is None:
         reason = "has no commit yet, which an experiment needs; commit, then run the command again"
         raise RetraceError(f"{files.root()}: {reason}")
-    return Origin(commit, Workspace(Path()).changes())
+    return Origin(commit, Workspace(files.root()).changes())
 
 
 @contextmanager
 def trial_repository(name: str, sweep: str, origin: Origin, cache: Path) -> Iterator[Path]:
-    """Yield a repository for one trial; afterwards delete it and end every process in it."""
+    """Yield DVC's root in a repository for one trial; afterwards delete it.
+
+    Every process in it is ended. Its folder has the name of this repository's, which is that of the
+    MLflow experiment by default.
+    """
     tree = sweep_folder(sweep) / f"tree-{name}-{os.getpid()}"
-    tree.mkdir(parents=True)
+    root = files.root()
+    inside = git.run("rev-parse", "--show-prefix", folder=root).decode().rstrip("\n")
+    top = tree / (root.parents[len(Path(inside).parts) - 1] if inside else root).name
+    top.mkdir(parents=True)
     with processes.try_lock(tree):
         try:
-            reproduce.share_objects(tree)
-            reproduce.check_out_origin(tree, origin)
-            git.run("add", "--all", folder=tree)  # new files belong to the experiment too
-            _configure(tree, cache)
-            yield tree
+            reproduce.share_objects(top)
+            reproduce.check_out_origin(top, origin)
+            git.run("add", "--all", folder=top)  # new files belong to the experiment too
+            _configure(top / inside, cache)
+            yield top / inside
         finally:
             _delete(tree)
 
@@ -75,7 +82,8 @@ def fetch(tree: Path, name: str) -> str | None:
 
     Return its commit, or None if there is none.
     """
-    return git.fetch_experiment(name, tree, files.root())
+    top = git.run("rev-parse", "--show-toplevel", folder=tree).decode().rstrip("\n")
+    return git.fetch_experiment(name, Path(top), files.root())
 
 
 def _configure(tree: Path, cache: Path) -> None:

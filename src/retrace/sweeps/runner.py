@@ -9,9 +9,9 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
-from retrace import errors, event_log
+from retrace import errors, event_log, settings
 from retrace.errors import DataError, RetraceError
-from retrace.pipeline import dvc_internals, overrides
+from retrace.pipeline import dvc_internals, grouping, overrides
 from retrace.store import backend, sweep_runs
 from retrace.sweeps import repositories, results, study
 from retrace.sweeps.study import OVER, ClaimedTrial, Sweep
@@ -46,7 +46,8 @@ class Runner:
         self.jobs = jobs
         self.until = until
         self.console = console
-        self.dataset = (self.settings.space.base | self.settings.space.fixed)["dataset"]
+        params = self.settings.space.parameters.base | self.settings.space.fixed
+        self.experiment = grouping.mlflow_experiment(settings.load(files.root()), params)
         self.origin = repositories.current_origin()
         self.cache = dvc_internals.cache().absolute()
         self.store = backend.address()
@@ -62,7 +63,7 @@ class Runner:
         repositories.remove_leftovers(self.settings.name)
         described = self.settings.space.described()
         self.update_mlflow(
-            sweep_runs.begin, self.dataset, self.settings.name, described, self.began
+            sweep_runs.begin, self.experiment, self.settings.name, described, self.began
         )
         self._print_count("")
         try:
@@ -106,25 +107,30 @@ class Runner:
                 repositories.trial_repository(name, self.settings.name, self.origin, self.cache)
             )
             attempt = TrialProcess(
-                name, self.settings.name, claimed.changes, repository, self.store
+                name,
+                self.settings.name,
+                claimed.changes,
+                repository,
+                self.store,
+                self.settings.objective.targets,
             )
             self.running.append(Running(claimed, attempt, tree.pop_all()))
         return True
 
     def _look(self, each: Running) -> None:
-        """Report a trial's epochs; end it if it is unpromising or its process has ended."""
+        """Report a trial's steps; end it if it is unpromising or its process has ended."""
         attempt = each.attempt
-        over = attempt.is_over  # read before the epochs, so that none is missed
+        over = attempt.is_over  # read before the steps, so that none is missed
         why = None
-        for epoch, value in attempt.epochs(self.settings.metric):
-            if self.sweep.should_prune(each.claimed, epoch, value) and not over:
-                reached = f"after epoch {epoch} with {self.settings.metric} {value:.4f}"
-                others = f"{study.KEPT:.0f} % of the completed trials at that epoch"
+        for step, value in attempt.steps(self.settings.metric):
+            if self.sweep.should_prune(each.claimed, step, value) and not over:
+                reached = f"after step {step} with {self.settings.metric} {value:.4g}"
+                others = f"{study.KEPT:.0f} % of the completed trials at that step"
                 why = f"{reached}: worse than {others}"
         if time.monotonic() - each.signed > study.ALIVE_S:
             self.sweep.alive(each.claimed)
             each.signed = time.monotonic()
-        why = None if attempt.is_trained else why  # pruning would no longer save time
+        why = None if attempt.is_measured else why  # pruning would no longer save time
         if why:
             attempt.prune(why)
         if over or why:
@@ -140,17 +146,16 @@ class Runner:
         took = f"{attempt.seconds:.0f}"
         try:
             commit = attempt.commit()
-            result = (
-                results.read_result(commit, self.settings.metric, self.cache) if commit else None
-            )
+            result = None
+            if commit:
+                result = results.read_result(commit, self.settings.objective, self.cache)
         except DataError as error:
             self._end(claimed, TrialState.FAIL, reason=str(error), seconds=took)
             return
-        if result:
+        if result and commit:
             self.sweep.learn(claimed, result.curve)
-            self.update_mlflow(
-                results.add_to_sweep, self.dataset, self.settings.name, result.key, self.began
-            )
+            name = self.settings.name
+            self.update_mlflow(results.add_to_sweep, name, result.state, commit, self.began)
             self._end(
                 claimed, TrialState.COMPLETE, result.value, experiment=attempt.name, seconds=took
             )
@@ -172,7 +177,7 @@ class Runner:
             name, changes = best(self.sweep)
             n_over = self.sweep.n_over
             self.update_mlflow(
-                sweep_runs.update, self.dataset, self.settings.name, n_over, name, changes, None
+                sweep_runs.update, self.experiment, self.settings.name, n_over, name, changes, None
             )
 
     def _line(self, trial: FrozenTrial) -> str:
@@ -180,7 +185,7 @@ class Runner:
         facts = trial.user_attrs
         is_complete = trial.state is TrialState.COMPLETE
         took = f"{facts['seconds']} s" if "seconds" in facts else "the same as an earlier trial"
-        result = WORDS.get(trial.state) or f"{self.settings.metric} {trial.value:.4f}"
+        result = WORDS.get(trial.state) or f"{self.settings.metric} {trial.value:.4g}"
         name = self.sweep.experiment(trial.number)
         line = f"{name}  {result}  {parameters_text(self.sweep, trial)}  ({took})"
         if not is_complete:
@@ -189,8 +194,9 @@ class Runner:
         return f"{line}, the best so far" if is_best else line
 
     def _at(self, each: Running) -> str:
-        epochs = self.settings.space.values(each.claimed.changes)["epochs"]
-        return f"{each.attempt.name}: epoch {each.attempt.epoch} of {epochs}"
+        n_steps = self.settings.n_steps(each.claimed.changes)
+        total = "" if n_steps is None else f" of {n_steps}"
+        return f"{each.attempt.name}: step {each.attempt.step}{total}"
 
     def _stop_if_nothing_works(self) -> None:
         """Raise RetraceError if the first trials have all failed."""
@@ -224,7 +230,7 @@ def best(sweep: Sweep) -> tuple[tuple[str, str, float | None], dict[str, str]]:
     """Return the best trial's experiment, metric and value, and its changes in `-S` syntax."""
     trial = sweep.complete()[0]
     changes = sweep.settings.space.changes(trial.params)
-    words = {key: overrides.word(key, value) for key, value in changes.items()}
+    words = {key: overrides.literal(value) for key, value in changes.items()}
     return (trial.user_attrs["experiment"], sweep.settings.metric, trial.value), words
 
 

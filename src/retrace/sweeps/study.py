@@ -2,7 +2,7 @@
 
 A trial belongs to one process at a time: it has that process's identity and heartbeat. If the
 process no longer exists, another one takes over the trial with its parameters and number, so that
-training resumes from its checkpoint. Nothing in the database is a pickle.
+a training resumes from its checkpoint. Nothing in the database is a pickle.
 """
 
 import json
@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 import optuna
 import sqlalchemy.exc
@@ -51,7 +52,7 @@ optuna.logging.set_verbosity(logging.WARNING)
 
 @dataclass(frozen=True)
 class ClaimedTrial:
-    """A trial of this process: its changes to params.yaml, and the epochs reported already."""
+    """A trial of this process: its changes to the params files, and the steps reported already."""
 
     trial: Trial
     changes: Flat
@@ -107,25 +108,25 @@ class Sweep:
             changes = self.settings.space.suggested(trial)
         return ClaimedTrial(trial, changes, frozenset(left.intermediate_values if left else ()))
 
-    def should_prune(self, claimed: ClaimedTrial, epoch: int, value: float) -> bool:
-        """Report an epoch's value; return whether the trial should be pruned.
+    def should_prune(self, claimed: ClaimedTrial, step: int, value: float) -> bool:
+        """Report a step's value; return whether the trial should be pruned.
 
-        It should, from a third of its epochs on, if its best value so far is worse than the values
-        of 75 % of the completed trials at the same epoch.
+        It should, from a third of its steps on, if its best value so far is worse than the values
+        of 75 % of the completed trials at the same step.
         """
-        epochs = self.settings.space.values(claimed.changes)["epochs"]
         with storage_errors(self.address):
-            if epoch not in claimed.reported:
-                claimed.trial.report(value, epoch)
-            self.study.pruner = self._pruner(epochs)
-            return epoch < epochs and claimed.trial.should_prune()
+            if step not in claimed.reported:
+                claimed.trial.report(value, step)
+            n_steps = self._n_steps(claimed)
+            self.study.pruner = self._pruner(n_steps)
+            return step < n_steps and claimed.trial.should_prune()
 
     def learn(self, claimed: ClaimedTrial, curve: Mapping[int, float]) -> None:
-        """Report the epochs that are not yet known, such as those of a training in DVC's cache."""
+        """Report the steps that are not yet known, such as those of a stage in DVC's cache."""
         with storage_errors(self.address):
             known = optuna_internals.reported(self.storage, claimed.trial)
-            for epoch in sorted(curve.keys() - known.keys()):
-                claimed.trial.report(curve[epoch], epoch)
+            for step in sorted(curve.keys() - known.keys()):
+                claimed.trial.report(curve[step], step)
 
     def alive(self, claimed: ClaimedTrial) -> None:
         """Record a heartbeat, so that other processes see that the trial runs."""
@@ -174,7 +175,7 @@ class Sweep:
             for each in self.trials()
             if each.state is TrialState.COMPLETE and each.value is not None
         ]
-        sign = -1 if self.settings.direction == "maximize" else 1
+        sign = -1 if self.settings.objective.direction == "maximize" else 1
         return sorted(complete, key=lambda each: (sign * (each.value or 0.0), each.number))
 
     def _opened(self) -> tuple[optuna.Study, bool]:
@@ -183,7 +184,9 @@ class Sweep:
         about = describe(settings)
         try:
             study = optuna.create_study(
-                storage=self.storage, study_name=settings.name, direction=settings.direction
+                storage=self.storage,
+                study_name=settings.name,
+                direction=settings.objective.direction,
             )
         except DuplicatedStudyError:
             study = optuna.load_study(storage=self.storage, study_name=settings.name)
@@ -202,10 +205,16 @@ class Sweep:
     def _is_stale(self, trial: FrozenTrial) -> bool:
         return optuna_internals.is_stale(self.storage, self.study, trial)
 
-    def _pruner(self, epochs: int) -> BasePruner:
+    def _n_steps(self, claimed: ClaimedTrial) -> int:
+        """Return how many steps the trial has: the parameter's value, else as the complete ones."""
+        number = self.settings.n_steps(claimed.changes)
+        curves = [each.intermediate_values for each in self.complete()]
+        return number or int(median([max(curve) for curve in curves if curve] or [0]))
+
+    def _pruner(self, n_steps: int) -> BasePruner:
         if not self.settings.prune:
             return NopPruner()
-        return PercentilePruner(KEPT, FIRST, n_warmup_steps=math.ceil(epochs / 3))
+        return PercentilePruner(KEPT, FIRST, n_warmup_steps=math.ceil(n_steps / 3))
 
 
 @contextmanager

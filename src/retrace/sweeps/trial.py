@@ -1,12 +1,14 @@
-"""A running trial: DVC's process, the stages below it, and training's event log."""
+"""A running trial: DVC's process, the stages below it, and their event logs."""
 
 import ctypes
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,42 +18,53 @@ from retrace import checkpoint, event_log
 from retrace.event_log import Event
 from retrace.pipeline import dvc_cli, overrides
 from retrace.pipeline.overrides import Flat
-from retrace.sweeps import repositories
-from retrace.system import processes
+from retrace.sweeps import objective, repositories
 from retrace.system.redaction import redacted
+from retrace.tracking import shell
 
 ENDS_S = 60.0  # for a trial to end on SIGTERM, with its stage saved and uploaded
 SAVES_S = 5.0  # for DVC to end after its stage
+WRAPPER = "retrace.tracking.shell"  # a word of the process that tracks a stage's command
 PR_SET_PDEATHSIG = 1
 LIBC = ctypes.CDLL(None)
 
 
 class TrialProcess:
-    """DVC running the experiment `name`, with `changes` to params.yaml, in `tree`.
+    """DVC running the experiment `name`, with `changes` to the params files, in `tree`.
 
-    Its output is in `log`.
+    It runs the stages `targets`, each tracked as below `retrace dvc`. Its output is in `log`.
     """
 
-    def __init__(self, name: str, sweep: str, changes: Flat, tree: Path, store: str) -> None:
+    def __init__(
+        self,
+        name: str,
+        sweep: str,
+        changes: Flat,
+        tree: Path,
+        store: str,
+        targets: Sequence[str] = (),
+    ) -> None:
         self.name = name
         self.tree = tree
         self.log = repositories.sweep_folder(sweep) / f"{name}.log"
         self.began = time.monotonic()
         self.since = time.strftime("%Y%m%dT%H%M%S")
-        self.epoch = 0
-        self.is_trained = False
-        self._position = 0
+        self.step = 0
+        self.is_measured = False  # the stage with the curve has its results
+        self._curve: str | None = None  # the event log that has the metric by step
+        self._positions: dict[str, int] = {}
+        self._points = defaultdict[str, list[tuple[int, float]]](list)  # not reported yet
         self._starts: dict[str, Event] = {}
         flags = [
             word
             for key, value in changes.items()
-            for word in ("-S", f"{key}={overrides.word(key, value)}")
+            for word in ("-S", f"{key}={overrides.literal(value)}")
         ]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                dvc_cli.command("exp", "run", "--temp", "--name", name, *flags),
+                [*_dvc(), "exp", "run", "--temp", "--name", name, *flags, *targets],
                 cwd=tree,
-                env=dvc_cli.environment() | {"RETRACE_SWEEP": sweep, "MLFLOW_TRACKING_URI": store},
+                env=_environment() | {"RETRACE_SWEEP": sweep, "MLFLOW_TRACKING_URI": store},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -68,33 +81,47 @@ class TrialProcess:
     def seconds(self) -> float:
         return time.monotonic() - self.began
 
-    def epochs(self, metric: str) -> Iterator[tuple[int, float]]:
-        """Yield the epochs that training has logged since the last call, with the metric."""
-        path = next((path for path, start in self._event_logs() if start["stage"] == "train"), None)
-        if path is None:
-            return
+    def steps(self, metric: str) -> Iterator[tuple[int, float]]:
+        """Yield the steps that a stage has logged since the last call, with the metric.
+
+        The first stage counts that logs the metric at a step after 0. At step 0, many have a value
+        that is no curve, such as that of a metrics file.
+        """
+        for path, start in self._event_logs():
+            if self._curve in (None, path.name):
+                self._read(path, start, metric)
+                points = self._points.pop(path.name, [])
+                if points and points[-1][0] > 0:
+                    self._curve = path.name
+                    self.step = points[-1][0]
+                    yield from points
+                else:
+                    self._points[path.name] = points
+
+    def _read(self, path: Path, start: Event, metric: str) -> None:
+        """Read the new events of a stage; of steps that it logs again, the first value counts."""
+        name = objective.own_name(metric, start["stage"])
         events: list[Event] = []
         with suppress(FileNotFoundError):  # being moved just now; the next call finds it
-            events, self._position = event_log.read_from(path, self._position)
+            position = self._positions.get(path.name, 0)
+            events, self._positions[path.name] = event_log.read_from(path, position)
+        points = self._points[path.name]
         for event in events:
-            self.is_trained |= event["kind"] in ("headline", "end")
-            if event["kind"] == "metrics" and metric in event["values"]:
-                self.epoch = event["step"]
-                yield event["step"], event["values"][metric]
+            is_curve = self._curve == path.name or bool(points and points[-1][0] > 0)
+            self.is_measured |= is_curve and event["kind"] in ("headline", "end")
+            if event["kind"] == "metrics" and name in event["values"]:
+                last = points[-1][0] if points else self.step if is_curve else -1
+                if event["step"] > last:
+                    points.append((event["step"], event["values"][name]))
 
     def prune(self, why: str) -> None:
         """End the trial, record why, and delete the checkpoints that it could resume from."""
-        for path, start in self._event_logs():
-            if start["stage"] == "train":
+        for path, _ in self._event_logs():
+            if path.name == self._curve:
+                tags = {"retrace.pruned": why}
                 with suppress(FileNotFoundError):
-                    event_log.append(
-                        path,
-                        {
-                            "kind": "tags",
-                            "time": event_log.now(),
-                            "values": {"retrace.pruned": why},
-                        },
-                    )
+                    event = {"kind": "tags", "time": event_log.now(), "values": tags}
+                    event_log.append(path, event)
         self.stop()
         runs = {start["id"] for _, start in self._event_logs()}
         for folder in checkpoint.folders():
@@ -103,17 +130,34 @@ class TrialProcess:
                     checkpoint.remove(folder)
 
     def stop(self) -> None:
-        """End the trial so that it can resume from its last checkpoint."""
-        for _, start in self._event_logs():
-            if processes.alive(start["process"]):
-                with suppress(ProcessLookupError):
-                    os.kill(start["process"]["pid"], signal.SIGTERM)
-                with suppress(psutil.TimeoutExpired, psutil.NoSuchProcess):
-                    psutil.Process(start["process"]["pid"]).wait(ENDS_S)
+        """End the trial so that it can resume from its last checkpoint.
+
+        Only the commands of stages get a signal. What tracks them then ends by itself, once the
+        event log has its end and is uploaded.
+        """
+        below = self._below()
+        for process in below:
+            with suppress(psutil.Error):
+                if WRAPPER not in process.cmdline():
+                    process.terminate()
+        psutil.wait_procs(below, timeout=ENDS_S)
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(SAVES_S if self._starts else 0)
         self.process.kill()  # its stage, if it has one, ends by itself then
         self.process.wait()
+
+    def _below(self) -> list[psutil.Process]:
+        """Return the processes below DVC, without background uploaders, which have own sessions."""
+        try:
+            below = psutil.Process(self.process.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            return []
+        inside: list[psutil.Process] = []
+        for process in below:
+            with suppress(ProcessLookupError):
+                if os.getsid(process.pid) == self.process.pid:
+                    inside.append(process)
+        return inside
 
     def commit(self) -> str | None:
         """Fetch the experiment and return its commit; None if DVC ended without one."""
@@ -151,6 +195,20 @@ class TrialProcess:
             start = self._starts.get(name, {})
             if start.get("experiment", {}).get("dvc.exp_name") == self.name:
                 yield logs[name], start
+
+
+def _dvc() -> list[str]:
+    """Return the command of the DVC in PATH, which has the stages' environment, else of ours."""
+    program = shutil.which("dvc")
+    return [program] if program else dvc_cli.command()
+
+
+def _environment() -> dict[str, str]:
+    """Return an environment in which DVC tracks its stages."""
+    tracked = shell.for_dvc()
+    if shutil.which("dvc") is None:
+        tracked["PATH"] = dvc_cli.environment()["PATH"]
+    return {name: value for name, value in tracked.items() if name not in dvc_cli.OF_A_STAGE}
 
 
 def _die_with_us() -> None:

@@ -13,11 +13,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice, pairwise
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Event as Flag
 from threading import Thread
 from typing import NamedTuple
 
-from retrace.event_log import EventLog, now
+from retrace.event_log import EventLog, now, read
 from retrace.pipeline import metrics
 from retrace.tracking.growing_table import JSON_LINES, SEPARATED, GrowingTable, Row, Stamp, stamp
 
@@ -58,6 +59,21 @@ def follow(
 def log_new(log: EventLog, paths: Iterable[Path]) -> None:
     """Log the tables in these files and folders that have changed since the stage began."""
     Follower(log, paths, since_ns=log.header["time"] * 10**6).finish()
+
+
+def read_all(paths: Iterable[Path]) -> dict[str, dict[int, float]]:
+    """Return the curves in tables that are complete: the values by metric and step."""
+    with TemporaryDirectory() as folder:
+        log = EventLog(Path(folder), stage="curves")
+        Follower(log, paths, since_ns=0).finish()
+        log.end("FINISHED")
+        events = read(log.path)
+    curves = defaultdict[str, dict[int, float]](dict)
+    for event in events:
+        if event["kind"] == "metrics":
+            for name, value in event["values"].items():
+                curves[name][event["step"]] = value
+    return dict(curves)
 
 
 class Follower:
