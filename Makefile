@@ -55,7 +55,7 @@ check: env  ## check format, lint, types, layers, whether graph and documentatio
 	ruff check .
 	pyright --warnings
 	lint-imports --no-logo
-	pytest tests/pipeline/test_imports.py tests/test_contract.py tests/system/test_docs.py
+	pytest tests/test_code_deps.py tests/test_contract.py tests/system/test_docs.py
 	$(MKDOCS)
 
 .PHONY: docs
@@ -64,7 +64,7 @@ docs: env  ## build the documentation site in .retrace/site
 
 .PHONY: deps
 deps: env  ## write the code files in the deps of dvc.yaml, from the imports
-	python -m retrace.pipeline.imports
+	python -m lab.code_deps
 
 .PHONY: test
 test: env  ## run all tests but those of `make faults`

@@ -11,6 +11,7 @@ Exit codes:
 import os
 import signal
 import sys
+from argparse import Namespace
 from importlib import import_module, metadata
 from pathlib import Path
 from typing import cast
@@ -18,13 +19,14 @@ from typing import cast
 from retrace import errors, plugins, settings
 from retrace.cli import arguments
 from retrace.cli.arguments import Command
-from retrace.errors import ParamsError
+from retrace.errors import ParamsError, RetraceError
 
 # Modules of retrace.cli; in the help, each group lists its commands in this order.
 BUILT_IN = (
     *("dvc", "run", "sweep", "ui", "compare", "leaderboard", "promote", "share"),
     *("trace", "verify", "doctor", "sync", "reconcile", "clean"),
 )
+EXTRAS = ("sweep", "ui", "compare")  # commands that need the extra with their name
 IN_PLACE = ("dvc", "run")  # commands that stay in the folder in which they were typed
 
 
@@ -57,9 +59,22 @@ def _call() -> None:
         args.here = Path.cwd()
         if args.command not in IN_PLACE:
             os.chdir(_root())
-        code = commands[args.command].run(args)
+        code = _run(commands[args.command], args)
         if code:
             sys.exit(code)
+
+
+def _run(command: Command, args: Namespace) -> int | None:
+    """Run a command; return its exit code. Raises RetraceError if its extra is not installed."""
+    try:
+        return command.run(args)
+    except ModuleNotFoundError as error:
+        if args.command not in EXTRAS:
+            raise
+        remedy = f"pip install 'retrace[{args.command}]'"
+        raise RetraceError(
+            f"retrace {args.command}: {error.name} is not installed; type {remedy}"
+        ) from None
 
 
 def _commands(words: list[str]) -> dict[str, Command]:
