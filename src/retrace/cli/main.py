@@ -12,11 +12,11 @@ import os
 import signal
 import sys
 from argparse import Namespace
-from importlib import import_module, metadata
+from importlib import import_module
 from pathlib import Path
 from typing import cast
 
-from retrace import errors, plugins, settings
+from retrace import errors
 from retrace.cli import arguments
 from retrace.cli.arguments import Command
 from retrace.errors import ParamsError, RetraceError
@@ -50,7 +50,9 @@ def _call() -> None:
     # What follows `dvc` is for DVC, options too.
     args = parser.parse_args(["dvc", "--", *words[1:]] if words[:1] == ["dvc"] else words)
     if args.version:
-        print(f"retrace {metadata.version('retrace')}")
+        from importlib.metadata import version  # takes time to import
+
+        print(f"retrace {version('retrace')}")
     elif args.print_completion:
         print(arguments.completion(parser, args.print_completion))
     elif args.command is None:
@@ -81,6 +83,8 @@ def _commands(words: list[str]) -> dict[str, Command]:
     """Return commands by name: the typed one if it is retrace's own, else all, plug-ins too."""
     if words and words[0] in BUILT_IN:
         return {words[0]: _built_in(words[0])}
+    from retrace import plugins  # takes time to import
+
     return {name: _built_in(name) for name in BUILT_IN} | plugins.load(
         "commands", required=arguments.ATTRIBUTES
     )
@@ -92,6 +96,8 @@ def _built_in(name: str) -> Command:
 
 def _root() -> Path:
     """Return the repository that contains the working directory."""
+    from retrace import settings  # takes time to import
+
     here = Path.cwd()
     for folder in (here, *here.parents):
         if (folder / settings.DVC_YAML).is_file():
