@@ -5,6 +5,9 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONPATH := src
 
+# The distribution `retrace`, and the lab's.
+PROJECTS := pyproject.toml src/lab/pyproject.toml
+
 .PHONY: help
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/ -/'
@@ -30,8 +33,8 @@ env: .venv/.installed .venv/.private  ## create or update .venv from requirement
 	@touch $@
 
 # Editable and offline: hatchling is in requirements.txt, so nothing without a hash is downloaded.
-.venv/.installed: .venv/.complete pyproject.toml
-	$(BIN)/uv pip install --quiet --offline --no-deps --no-build-isolation --editable .
+.venv/.installed: .venv/.complete $(PROJECTS)
+	$(BIN)/uv pip install --quiet --offline --no-deps --no-build-isolation --editable . --editable src/lab
 	@touch $@
 
 # DVC unpickles the files of its site cache, and by default every user can write to that folder.
@@ -52,7 +55,7 @@ check: env  ## check format, lint, types, layers, whether graph and documentatio
 	ruff check .
 	pyright --warnings
 	lint-imports --no-logo
-	pytest tests/pipeline/test_imports.py tests/test_contract.py tests/system/test_docs.py
+	pytest tests/test_code_deps.py tests/test_contract.py tests/system/test_docs.py
 	$(MKDOCS)
 
 .PHONY: docs
@@ -61,7 +64,7 @@ docs: env  ## build the documentation site in .retrace/site
 
 .PHONY: deps
 deps: env  ## write the code files in the deps of dvc.yaml, from the imports
-	python -m retrace.pipeline.imports
+	python -m lab.code_deps
 
 .PHONY: test
 test: env  ## run all tests but those of `make faults`
@@ -102,16 +105,17 @@ audit: env  ## check the pinned packages for known vulnerabilities, in PyPI's da
 	esac
 
 .PHONY: floors
-floors: env  ## run the quick tests with the oldest packages that pyproject.toml allows
-	uv pip compile --quiet --resolution lowest-direct --all-extras --no-header pyproject.toml --output-file .retrace/floors.txt
+floors: env  ## run the quick tests with the oldest packages that both pyproject.toml allow
+	uv pip compile --quiet --resolution lowest-direct --all-extras --no-header $(PROJECTS) --output-file .retrace/floors.txt
 	uv venv --quiet --clear --python $(BIN)/python .retrace/floors
-	uv pip install --quiet --python .retrace/floors --constraint .retrace/floors.txt --group dev --editable '.[s3,ssh]'
+	uv pip install --quiet --python .retrace/floors --constraint .retrace/floors.txt --group dev \
+		--editable '.[compare,sweep,ui,s3,ssh]' --editable src/lab
 	PATH=$(CURDIR)/.retrace/floors/bin:$(PATH) pytest -n 2 --dist loadgroup -m "not slow and not faults"
 
 .PHONY: lock
-lock: .venv/.complete  ## update requirements.txt from pyproject.toml
+lock: .venv/.complete  ## update requirements.txt from both pyproject.toml
 	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header \
-		--group dev --all-extras pyproject.toml --output-file requirements.txt
+		--group dev --all-extras $(PROJECTS) --output-file requirements.txt
 
 .PHONY: results
 results: env  ## measure test accuracy and training time of every recipe; hours, but continues if stopped

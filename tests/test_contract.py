@@ -9,7 +9,7 @@ import yaml
 from pydantic import create_model
 from repository import ROOT
 
-from lab import params
+from lab import code_deps, params
 from lab.data.datasets import DATASETS
 from lab.models.networks import MODELS
 from lab.report.figures import FIGURES
@@ -17,10 +17,10 @@ from lab.training.augmentations import AUGMENTATIONS
 from lab.training.losses import LOSSES
 from lab.training.optimizers import OPTIMIZERS
 from lab.training.schedules import SCHEDULES
-from retrace.pipeline import imports, params_file
+from retrace.pipeline import params_file
 
 STAGES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-GRAPH = imports.direct_imports(["lab"])
+GRAPH = code_deps.direct_imports(["lab"])
 FOLDERS = {
     "datasets": (DATASETS, "data/datasets"),
     "models": (MODELS, "models/networks"),
@@ -41,7 +41,7 @@ NOT_ENTRIES = ("__init__.py", "style.py")
 def sources_of(stage: str) -> list[str]:
     """The text of a stage's script and of all that it imports, but for the schema itself."""
     script = (ROOT / "stages" / f"{stage}.py").read_text()
-    modules = imports.reachable(imports.imported_by(script, GRAPH), GRAPH) - {"lab.params"}
+    modules = code_deps.reachable(code_deps.imported_by(script, GRAPH), GRAPH) - {"lab.params"}
     files = [(ROOT / "src" / Path(*module.split("."))).with_suffix(".py") for module in modules]
     return [script, *(file.read_text() for file in files if file.exists())]
 

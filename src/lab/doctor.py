@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import retrace
-from retrace.doctor.findings import REBUILD, Check, Finding, ok, problem, some, warning
+from retrace.doctor.findings import Check, Finding, ok, problem, some, warning
 
+HERE = Path("src/lab/doctor.py")  # in a repository without it, nothing here is checked
+REBUILD = "rm -f .venv/.complete && make env"  # the environment, from requirements.txt
 PROJECT = Path("pyproject.toml")
 PINS = Path("requirements.txt")
 CPU_FLAGS = Path("/proc/cpuinfo")
@@ -60,12 +62,16 @@ def packages() -> Iterator[Finding]:
 
 def code() -> Iterator[Finding]:
     """Check that the command runs the code of the repository that it is called in."""
-    own = Path(retrace.__file__).resolve().parent
-    if own == Path("src/retrace").resolve():
+    if _is_own_code():
         yield ok("`retrace` runs the code in src/")
     else:
+        own = Path(retrace.__file__).resolve().parent
         state = f"`retrace` runs the code in {own}, not this repository's"
         yield problem(state, "make env && . .venv/bin/activate")
+
+
+def _is_own_code() -> bool:
+    return Path(retrace.__file__).resolve().parent == Path("src/retrace").resolve()
 
 
 def gpu() -> Iterator[Finding]:
@@ -131,13 +137,27 @@ def processor() -> Iterator[Finding]:
     yield ok(f"{len(os.sched_getaffinity(0))} CPUs, {bfloat16}")
 
 
+def stage_code() -> Iterator[Finding]:
+    """Check that the code in each stage's `deps` is the code that its script imports."""
+    from lab import code_deps
+
+    if not _is_own_code():
+        return
+    stale = code_deps.check()
+    for entry in stale:
+        effect = "DVC reruns the stage needlessly"
+        if entry.is_missing:
+            effect = "DVC does not rerun the stage when that code changes"
+        yield problem(f"{entry}, so {effect}", "make deps")
+    if not stale:
+        yield ok("each stage declares what it imports")
+
+
 def stage_params() -> Iterator[Finding]:
     """Check that the params of each stage in dvc.yaml are the keys that it reads."""
     from lab import params
     from retrace.pipeline import graph
 
-    if not _is_lab():
-        return
     stages = graph.declared()
     changes = []
     for name, stage in params.STAGES.items():
@@ -171,20 +191,26 @@ def _params_repair(stage: str, verb: str, key: str) -> str:
     return f"sed -i '/^  {stage}:/,/^  [a-z]/ {change}' dvc.yaml"
 
 
+def _here(check: Check) -> Check:
+    """Return the check, without findings in a repository that is not the lab's."""
+    return lambda: check() if HERE.is_file() else iter(())
+
+
 CHECKS: dict[str, Check] = {
-    "python": python,
-    "packages": packages,
-    "code": code,
-    "gpu": gpu,
-    "processor": processor,
-    "stage params": stage_params,
+    "python": _here(python),
+    "packages": _here(packages),
+    "code": _here(code),
+    "gpu": _here(gpu),
+    "processor": _here(processor),
+    "stage params": _here(stage_params),
+    "stage code": _here(stage_code),
 }
 
 
 def check_params(values: Mapping[str, Any], changed: Sequence[str]) -> None:
     """Check the values of params.yaml, and the settings of choices that `changed` names.
 
-    Raises ParamsError.
+    Those of another repository are not checked. Raises ParamsError.
     """
     from lab import params
 

@@ -11,20 +11,22 @@ Exit codes:
 import os
 import signal
 import sys
-from importlib import import_module, metadata
+from argparse import Namespace
+from importlib import import_module
 from pathlib import Path
 from typing import cast
 
-from retrace import errors, plugins, settings
+from retrace import errors
 from retrace.cli import arguments
 from retrace.cli.arguments import Command
-from retrace.errors import ParamsError
+from retrace.errors import ParamsError, RetraceError
 
 # Modules of retrace.cli; in the help, each group lists its commands in this order.
 BUILT_IN = (
     *("dvc", "run", "sweep", "ui", "compare", "leaderboard", "promote", "share"),
     *("trace", "verify", "doctor", "sync", "reconcile", "clean"),
 )
+EXTRAS = ("sweep", "ui", "compare")  # commands that need the extra with their name
 IN_PLACE = ("dvc", "run")  # commands that stay in the folder in which they were typed
 
 
@@ -48,7 +50,9 @@ def _call() -> None:
     # What follows `dvc` is for DVC, options too.
     args = parser.parse_args(["dvc", "--", *words[1:]] if words[:1] == ["dvc"] else words)
     if args.version:
-        print(f"retrace {metadata.version('retrace')}")
+        from importlib.metadata import version  # takes time to import
+
+        print(f"retrace {version('retrace')}")
     elif args.print_completion:
         print(arguments.completion(parser, args.print_completion))
     elif args.command is None:
@@ -57,15 +61,30 @@ def _call() -> None:
         args.here = Path.cwd()
         if args.command not in IN_PLACE:
             os.chdir(_root())
-        code = commands[args.command].run(args)
+        code = _run(commands[args.command], args)
         if code:
             sys.exit(code)
+
+
+def _run(command: Command, args: Namespace) -> int | None:
+    """Run a command; return its exit code. Raises RetraceError if its extra is not installed."""
+    try:
+        return command.run(args)
+    except ModuleNotFoundError as error:
+        if args.command not in EXTRAS:
+            raise
+        remedy = f"pip install 'retrace[{args.command}]'"
+        raise RetraceError(
+            f"retrace {args.command}: {error.name} is not installed; type {remedy}"
+        ) from None
 
 
 def _commands(words: list[str]) -> dict[str, Command]:
     """Return commands by name: the typed one if it is retrace's own, else all, plug-ins too."""
     if words and words[0] in BUILT_IN:
         return {words[0]: _built_in(words[0])}
+    from retrace import plugins  # takes time to import
+
     return {name: _built_in(name) for name in BUILT_IN} | plugins.load(
         "commands", required=arguments.ATTRIBUTES
     )
@@ -80,6 +99,8 @@ def _root() -> Path:
 
     Raises ParamsError if there is none.
     """
+    from retrace import settings  # takes time to import
+
     here = Path.cwd()
     for name in (".dvc", settings.DVC_YAML):
         for folder in (here, *here.parents):

@@ -4,6 +4,7 @@ import os
 import socket
 import sys
 from argparse import ArgumentParser, Namespace
+from importlib import metadata
 
 from retrace.errors import RetraceError
 from retrace.system import files
@@ -34,10 +35,11 @@ def serve(host: str, port: int) -> None:
 
     `mlflow ui` starts fifteen processes, and accepts requests from pages of sites with names such
     as 10.evil.com. Raises RetraceError if others could reach the server, because it has no
-    password, or if the store is a server itself.
+    password, or if the store is a server itself; ModuleNotFoundError without the extra `ui`.
     """
     from retrace.store import backend
 
+    metadata.version("mlflow")  # the pages: mlflow-skinny has none of them
     if host not in HERE:
         names = ", ".join(HERE)
         why = "because the server has no password"

@@ -13,9 +13,18 @@ from threading import Thread
 from types import ModuleType
 
 from retrace import plugins
-from retrace.doctor.findings import REBUILD, Finding, problem
+from retrace.doctor.findings import Finding, problem, rebuild
 
-TOPICS = ("machine", "repository", "pipeline", "experiments", "cache", "store", "leftovers")
+TOPICS = (
+    "machine",
+    "repository",
+    "features",
+    "pipeline",
+    "experiments",
+    "cache",
+    "store",
+    "leftovers",
+)
 ANSWER_S = 20.0  # for all checks of a topic
 
 
@@ -61,5 +70,5 @@ def _guarded(findings: Iterator[Finding]) -> Iterator[Finding]:
 def _failed(error: Exception) -> Finding:
     reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
     if isinstance(error, ImportError):
-        return problem(f"cannot be checked: a package is missing or broken ({reason})", REBUILD)
+        return problem(f"cannot be checked: a package is missing or broken ({reason})", rebuild())
     return problem(f"cannot be checked ({reason})")

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 Level = Literal["ok", "warning", "problem"]
 
-REBUILD = "rm -f .venv/.complete && make env"  # rebuilds the environment from requirements.txt
+ENVIRONMENT = ".venv/.complete"  # what a Makefile writes that has a target for it
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,13 @@ def warning(what: str, repair: str | None = None) -> Finding:
 
 def problem(what: str, repair: str | None = None) -> Finding:
     return Finding("problem", what, repair)
+
+
+def rebuild() -> str | None:
+    """Return the command that installs the environment again, if this repository has one."""
+    makefile = Path("Makefile")
+    has_target = makefile.is_file() and ENVIRONMENT in makefile.read_text("utf-8", "replace")
+    return f"rm -f {ENVIRONMENT} && make env" if has_target else None
 
 
 def some(names: list[str], most: int = 3) -> str:

@@ -1,28 +1,52 @@
 """Do params.yaml, dvc.yaml, dvc.lock and the code agree?"""
 
 import json
+import os
 import re
 import subprocess
 from collections.abc import Iterator
-from importlib.util import find_spec
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from retrace.doctor.findings import REBUILD, Check, Finding, ok, problem, some, warning
+from retrace import plugins
+from retrace.doctor.findings import Check, Finding, ok, problem, rebuild, some, warning
 from retrace.errors import RetraceError
-from retrace.pipeline import dvc_cli, imports, params_file
+from retrace.pipeline import dvc_cli, params_file, program
+from retrace.pipeline.definition import Stage, prefixes
 from retrace.pipeline.workspace import Workspace
+from retrace.settings import PARAMS
 
 STATUS_S = 15.0  # for `dvc status`, unless it has to hash gigabytes
 
 
 def parameters() -> Iterator[Finding]:
-    """Check that the stages accept params.yaml."""
+    """Check that plug-ins accept params.yaml, and that each stage's parameters can be read."""
+    if plugins.entries("params") and PARAMS.exists():
+        try:
+            params_file.check(params_file.read())
+        except RetraceError as error:
+            repair = f"git restore --source=HEAD {PARAMS}"
+            yield problem(str(error).partition("\n")[0], repair)
+            return
     try:
-        params_file.check(params_file.read())
+        workspace = Workspace(Path())
+    except RetraceError:
+        return  # the check of dvc.lock says why
+    wrong = dict(_unreadable(workspace))
+    for name, reason in wrong.items():
+        yield problem(f"{name}: {reason}")
+    if not wrong:
         yield ok("values that the stages accept")
-    except RetraceError as error:
-        yield problem(str(error).partition("\n")[0], "git restore --source=HEAD params.yaml")
+
+
+def _unreadable(workspace: Workspace) -> Iterator[tuple[str, str]]:
+    """Yield each stage whose parameters cannot be read, and the reason."""
+    for stage in workspace.pipeline.stages.values():
+        try:
+            workspace.params(stage)
+        except RetraceError as error:
+            yield stage.name, str(error).partition("\n")[0]
 
 
 def lock() -> Iterator[Finding]:
@@ -37,26 +61,52 @@ def lock() -> Iterator[Finding]:
 
 
 def declared() -> Iterator[Finding]:
-    """Check that the code in each stage's `deps` is the code that its script imports."""
-    packages = imports.packages()
-    if not packages or not all(map(_is_imported_from_here, packages)):
-        return  # there is no src/, or the installed code is that of another repository
-    stale = imports.check()
-    for entry in stale:
-        effect = "DVC reruns the stage needlessly"
-        if entry.is_missing:
-            effect = "DVC does not rerun the stage when that code changes"
-        yield problem(f"{entry}, so {effect}", "make deps")
-    if not stale:
-        yield ok("each stage declares what it imports")
+    """Check that Python stages declare what they import, if they declare their own program."""
+    try:
+        workspace = Workspace(Path())
+    except RetraceError:
+        return  # the check of dvc.lock says why
+    lacking = {
+        stage.name: missing
+        for stage in workspace.pipeline.stages.values()
+        if (missing := _undeclared(workspace, stage))
+    }
+    for name, missing in lacking.items():
+        state = f"{name} imports {some(missing)}, which `deps` in dvc.yaml lacks"
+        yield warning(f"{state}, so DVC does not rerun the stage when that code changes")
+    if not lacking:
+        yield ok("each Python stage that declares its program declares what it imports")
 
 
-def _is_imported_from_here(package: str) -> bool:
-    """Return whether Python imports this package from src/ of this repository."""
-    spec = find_spec(package)
-    here = (imports.SOURCE / package).resolve()
-    origin = spec.origin if spec else None
-    return origin is not None and Path(origin).resolve().parent == here
+def _undeclared(workspace: Workspace, stage: Stage) -> list[str]:
+    """List the files that a stage's Python program imports and its `deps` do not cover.
+
+    A dep such as `networks/${model}.py` covers all files that it could stand for.
+    """
+    script = workspace.program(stage)
+    if script is None or not script.endswith(".py"):
+        return []
+    path = os.path.normpath(Path(stage.folder, script))
+    if path not in stage.deps:
+        return []
+    patterns = _templates(workspace)
+    return sorted(
+        file
+        for file in program.imported(workspace.root, stage, script)
+        if set(stage.deps).isdisjoint([*prefixes(file), "."])
+        and not any(fnmatch(file, pattern) for pattern in patterns)
+    )
+
+
+def _templates(workspace: Workspace) -> list[str]:
+    """Return the paths with `${...}` in each dvc.yaml, as patterns."""
+    patterns = []
+    for file in workspace.pipeline.files:
+        text = (workspace.root / file).read_text(encoding="utf-8")
+        for word in re.findall(r"\S*\$\{\S*", text):
+            path = re.sub(r"\$\{[^}]*\}", "*", word.strip("\"',[]"))
+            patterns.append(os.path.normpath(Path(file).parent / path))
+    return [pattern for pattern in patterns if "/" in pattern or pattern.endswith(".py")]
 
 
 def status() -> Iterator[Finding]:
@@ -72,7 +122,7 @@ def status() -> Iterator[Finding]:
         lines = lines or [f"exit code {ended.returncode}"]
         reason = next((line for line in lines if line.startswith("ERROR")), lines[-1])
         broken = re.search(r"\b(ImportError|ModuleNotFoundError|No module named)\b", ended.stderr)
-        yield problem(f"`dvc status` fails: {reason}", REBUILD if broken else None)
+        yield problem(f"`dvc status` fails: {reason}", rebuild() if broken else None)
     elif changed := json.loads(ended.stdout or "{}"):
         stages = some([_changed(stage, changes) for stage, changes in changed.items()], 5)
         yield warning(f"not up to date: {stages}", "dvc repro")

@@ -143,7 +143,7 @@ def schema() -> Iterator[Finding]:
         return
     row = next(iter(_rows("SELECT version_num FROM alembic_version") or []), None)
     known, head = _revisions()
-    version = metadata.version("mlflow")
+    version = metadata.version("mlflow-skinny")
     if row is None:
         yield problem(f"{file.name} is not an MLflow database", _restore(file))
     elif row[0] == head:

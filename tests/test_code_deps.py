@@ -7,11 +7,10 @@ import pytest
 import yaml
 from repository import ROOT
 
-from lab import params
-from retrace.pipeline import imports
+from lab import code_deps, params
 
 STAGES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-GRAPH = imports.direct_imports(["lab"])
+GRAPH = code_deps.direct_imports(["lab"])
 
 
 @pytest.fixture
@@ -19,12 +18,12 @@ def at_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
 
 
-def stale(stage: str, graph: imports.Imports = GRAPH, deps: list[str] | None = None) -> list[str]:
+def stale(stage: str, graph: code_deps.Imports = GRAPH, deps: list[str] | None = None) -> list[str]:
     """The stale deps of a stage in ROOT, as words: verb and entry."""
-    script, declared = imports.scripts()[stage]
+    script, declared = code_deps.scripts()[stage]
     declared = declared if deps is None else deps
-    needed = imports.code_deps(script, declared, graph)
-    entries = imports.stale_deps(stage, declared, needed)
+    needed = code_deps.code_deps(script, declared, graph)
+    entries = code_deps.stale_deps(stage, declared, needed)
     return [f"{'lack' if each.is_missing else 'have'} {each.entry}" for each in entries]
 
 
@@ -36,14 +35,14 @@ def with_module(name: str, importer: str, *imported: str) -> dict[str, set[str]]
 def test_stages_have_scripts_and_params() -> None:
     assert list(STAGES) == list(params.STAGES)
     assert {path.stem for path in (ROOT / "stages").glob("*.py")} == set(STAGES)
-    assert {name: script for name, (script, _) in imports.scripts(ROOT).items()} == {
+    assert {name: script for name, (script, _) in code_deps.scripts(ROOT).items()} == {
         name: f"stages/{name}.py" for name in STAGES
     }
 
 
 @pytest.mark.usefixtures("at_root")
 def test_deps_are_the_imports() -> None:
-    assert imports.check() == []
+    assert code_deps.check() == []
 
 
 def test_engine_is_no_dep() -> None:
@@ -109,8 +108,8 @@ def test_new_entry_of_a_table_changes_no_dep(table: str, imported: str) -> None:
     ],
 )
 def test_script_imports_are_read(source: str) -> None:
-    assert "lab.training.losses" in imports.imported_by(source, GRAPH)
-    assert "numpy" not in imports.imported_by(source, GRAPH)
+    assert "lab.training.losses" in code_deps.imported_by(source, GRAPH)
+    assert "numpy" not in code_deps.imported_by(source, GRAPH)
 
 
 DVC_YAML = """\
@@ -162,22 +161,22 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_other_repository_is_checked_and_updated(project: Path) -> None:
-    assert imports.packages() == ["app"]
-    assert [(each.stage, each.entry, each.is_missing) for each in imports.check()] == [
+    assert code_deps.packages() == ["app"]
+    assert [(each.stage, each.entry, each.is_missing) for each in code_deps.check()] == [
         ("fit", "src/app/layers.py", True),
         ("fit", "src/app/old.py", False),
         ("report", "report.py", True),
         ("report", "src/app/layers.py", True),
     ]
-    imports.main()
+    code_deps.main()
     assert (project / "dvc.yaml").read_text() == UPDATED
-    assert imports.check() == []
+    assert code_deps.check() == []
 
 
 @pytest.mark.usefixtures("at_root")
 def test_update_keeps_what_is_right() -> None:
     text = (ROOT / "dvc.yaml").read_text()
-    assert imports.updated(text, GRAPH) == text
+    assert code_deps.updated(text, GRAPH) == text
 
 
 def stale_params(stage: str, declared: list[str]) -> set[str]:

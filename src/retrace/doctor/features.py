@@ -1,0 +1,125 @@
+"""What this repository's pipeline uses, and what of it is not tracked."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from retrace.doctor.findings import Check, Finding, ok, some, warning
+from retrace.errors import RetraceError
+from retrace.pipeline import program
+from retrace.pipeline.definition import Pipeline, Stage, split_name
+from retrace.pipeline.workspace import Workspace
+from retrace.system.text import count
+
+LIBRARIES = {"dvclive": "DVCLive", "mlflow": "MLflow"}  # which log by themselves
+
+
+def seen() -> Iterator[Finding]:
+    """List the features of the pipeline."""
+    workspace = _workspace()
+    if workspace is None:
+        return  # the check of dvc.lock says why
+    pipeline = workspace.pipeline
+    stages = pipeline.stages.values()
+    yield ok("; ".join([_stages(pipeline), *_declared(workspace), *_files(pipeline)]))
+    for library, name in LIBRARIES.items():
+        users = [stage.name for stage in stages if library in _libraries(workspace, stage)]
+        if users:
+            yield ok(f"{name} in {some(users)}")
+
+
+def untracked() -> Iterator[Finding]:
+    """List what is not tracked, and why."""
+    workspace = _workspace()
+    if workspace is None:
+        return
+    stages = workspace.pipeline.stages.values()
+    frozen = [stage.name for stage in stages if stage.is_frozen]
+    if frozen:
+        yield ok(f"{some(frozen)}: frozen, so DVC does not run it")
+    used = [path for stage in stages for path in (*stage.deps, *(out.path for out in stage.outs))]
+    external = sorted({path for path in used if "://" in path or path.startswith(("/", "../"))})
+    if external:
+        state = "outside the repository, so its hash is the one that DVC records"
+        yield ok(f"{some(external)}: {state}")
+    yield from _old_locks(workspace)
+
+
+def _old_locks(workspace: Workspace) -> Iterator[Finding]:
+    """Find entries of dvc.lock whose hashes are not those of the files' bytes."""
+    try:
+        locked = workspace.locked
+    except RetraceError:
+        return
+    old = [
+        name
+        for name, entry in locked.items()
+        if any(each and each.algorithm == "md5-dos2unix" for each in entry.outs.values())
+    ]
+    if old:
+        state = "recorded by DVC 2 or older, whose hashes of text files are not those of the bytes"
+        effect = "so files are not traced to the stage until DVC 3 has run it"
+        yield warning(f"{some(old)}: {state}, {effect}", "dvc cache migrate --dvc-files")
+
+
+def _workspace() -> Workspace | None:
+    try:
+        return Workspace(Path())
+    except RetraceError:
+        return None
+
+
+def _stages(pipeline: Pipeline) -> str:
+    words = count(len(pipeline.stages), "stage")
+    n_files = len(pipeline.files)
+    return words if n_files == 1 else f"{words} in {n_files} dvc.yaml"
+
+
+def _declared(workspace: Workspace) -> Iterator[str]:
+    """Yield the features of the stages, with how many stages have each."""
+    stages = workspace.pipeline.stages.values()
+    features: dict[str, Callable[[Stage], bool]] = {
+        "of foreach or matrix": lambda stage: "@" in split_name(stage.name)[1],
+        "with wdir": lambda stage: stage.folder != _folder(stage),
+        "with several commands": lambda stage: len(stage.commands) > 1,
+        "without deps": lambda stage: not stage.deps,
+        "without outs": lambda stage: not stage.outs,
+        "always_changed": lambda stage: stage.always_changed,
+        "frozen": lambda stage: stage.is_frozen,
+    }
+    for name, has in features.items():
+        if n := sum(map(has, stages)):
+            yield f"{n} {name}"
+    if any("${" in text for text in _texts(workspace)):
+        yield "templating"
+
+
+def _files(pipeline: Pipeline) -> Iterator[str]:
+    if pipeline.sources:
+        yield count(len(pipeline.sources), ".dvc file")
+    if pipeline.params_files:
+        yield f"params in {some(list(pipeline.params_files))}"
+    if pipeline.metrics_files:
+        yield f"metrics in {some(list(pipeline.metrics_files))}"
+    if pipeline.artifacts:
+        yield count(len(pipeline.artifacts), "artifact")
+
+
+def _folder(stage: Stage) -> str:
+    """Return the folder of a stage's dvc.yaml, which is its default `wdir`."""
+    return Path(split_name(stage.name)[0]).parent.as_posix()
+
+
+def _texts(workspace: Workspace) -> list[str]:
+    return [(workspace.root / file).read_text("utf-8") for file in workspace.pipeline.files]
+
+
+def _libraries(workspace: Workspace, stage: Stage) -> set[str]:
+    script = workspace.program(stage)
+    if script is None or not script.endswith(".py"):
+        return set()
+    own = program.imported(workspace.root, stage, script)
+    files = [workspace.root / stage.folder / script, *(workspace.root / file for file in own)]
+    return program.libraries(files)
+
+
+CHECKS: dict[str, Check] = {"features": seen, "not tracked": untracked}

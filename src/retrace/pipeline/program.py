@@ -1,0 +1,88 @@
+"""The Python files of a repository that a stage's program imports, found without running it.
+
+An import is looked up as Python does: in the program's folder, then in the PYTHONPATH that the
+stage's command sets. Packages in the root and in `src/` count as installed from there.
+"""
+
+import ast
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from retrace.pipeline.definition import Stage
+
+OURS = "retrace"  # it records stages, and does not influence their outputs
+INSTALLED = ("src", ".")  # where a repository has its packages
+
+
+def imported(root: Path, stage: Stage, program: str) -> set[str]:
+    """Return the files with code that a Python program imports, directly or indirectly."""
+    folder = root / stage.folder
+    words = (word for command in stage.commands for word in command.split())
+    paths = [word.partition("=")[2] for word in words if word.startswith("PYTHONPATH=")]
+    search = [(folder / program).parent]
+    search += [folder / path for paths_ in paths for path in paths_.split(":") if path]
+    packages = [root / path for path in INSTALLED]
+    seen: set[Path] = set()
+    left = [folder / program]
+    while left:
+        new = set(_imports(left.pop(), search, packages)) - seen
+        seen |= new
+        left += new
+    inside = {file.resolve() for file in seen if not _is_empty(file)} - {folder / program}
+    top = root.resolve()
+    return {file.relative_to(top).as_posix() for file in inside if file.is_relative_to(top)}
+
+
+def libraries(files: Iterable[Path]) -> set[str]:
+    """Return the top-level modules that these Python files import, such as `mlflow`."""
+    return {
+        module.partition(".")[0] for file in files for module, level in _modules(file) if not level
+    }
+
+
+def _imports(file: Path, search: Sequence[Path], packages: Sequence[Path]) -> Iterator[Path]:
+    """Yield the files of the repository that a file imports directly."""
+    for module, level in _modules(file):
+        parts = module.split(".")
+        if level:
+            yield from _located(parts, [file.parents[level - 1]])
+        elif parts[0] != OURS:
+            installed = [path for path in packages if (path / parts[0] / "__init__.py").is_file()]
+            yield from _located(parts, [*search, *installed])
+
+
+def _modules(file: Path) -> Iterator[tuple[str, int]]:
+    """Yield each module that a file imports, and how many levels up it starts, 0 for anywhere.
+
+    `from a import b` may import the module a.b, or a name of a: both are yielded.
+    """
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (OSError, SyntaxError, ValueError, RecursionError):
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, 0) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = [node.module] if node.module else []
+            yield from ((".".join([*base, alias.name]), node.level) for alias in node.names)
+            yield from ((module, node.level) for module in base)
+
+
+def _located(parts: Sequence[str], folders: Iterable[Path]) -> Iterator[Path]:
+    """Yield the file of a module in the first folder that has it."""
+    for folder in folders:
+        path = folder.joinpath(*parts)
+        for file in (path / "__init__.py", path.with_name(f"{path.name}.py")):
+            if file.is_file():
+                yield file
+                return
+
+
+def _is_empty(file: Path) -> bool:
+    """Return whether a file has no more than a docstring."""
+    try:
+        body = ast.parse(file.read_bytes()).body
+    except (OSError, SyntaxError, ValueError, RecursionError):
+        return False
+    return not body or (len(body) == 1 and ast.get_docstring(ast.Module(body, [])) is not None)
