@@ -11,12 +11,13 @@ None is needed: the defaults suit any repository. Example:
 import tomllib
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from types import NoneType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from retrace.errors import ParamsError
 
 FILES = ("retrace.toml", "pyproject.toml")
-WORDS = {str: "text"}
+WORDS = {str: "text", bool: "true or false", int: "an integer", float: "a number"}
 
 # Paths of the lab, for the commands that do not read them from dvc.yaml yet.
 DVC_YAML = Path("dvc.yaml")
@@ -37,27 +38,26 @@ FIGURES = Path("reports/figures")
 
 @dataclass(frozen=True)
 class Groups:
-    """Experiments that differ only in one parameter and are summarized as one run in MLflow.
+    """Experiments that differ in one parameter only; their means and spreads are one run more."""
 
-    `over` is that parameter, such as `fold`; `of` the one that says how many there are, as `folds`.
-    """
-
-    over: str
-    of: str
+    over: str  # the parameter in which they differ, such as `fold`
+    of: str  # the parameter that says how many there are, such as `folds`
 
 
 @dataclass(frozen=True)
 class Metrics:
-    """Which metric experiments are ranked by, unless a command names another."""
+    """Metrics, by the names that they have on the experiment's run."""
 
-    primary: str
+    primary: str  # the one by which experiments are ranked, unless a command names another
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of a repository."""
+    """The settings of a repository. docs/settings.md is made from the comments here."""
 
-    experiment: str | None = None  # by default the name of the repository's folder
+    # name of the MLflow experiment, by default that of the repository's folder; `"${dataset}"`
+    # stands for the value of a parameter
+    experiment: str | None = None
     metrics: Metrics | None = None
     groups: Groups | None = None
 
@@ -80,29 +80,75 @@ def load(root: Path) -> Settings:
 
 
 def parse(kind: type[Any], table: Any, where: str) -> Any:
-    """Return a settings dataclass from a TOML table. Raises ParamsError for the first mistake.
+    """Return a settings dataclass from a TOML table. Raises ParamsError with one line a fault.
 
-    `where` begins the message and is followed by the key.
+    `where` begins each line and is followed by the key.
     """
+    faults: list[str] = []
+    parsed = _table(kind, table, where, faults)
+    if faults:
+        raise ParamsError("\n".join(faults))
+    return parsed
+
+
+def inner(kind: Any) -> Any:
+    """Return the type of a setting that is not None: `int` for `int | None`."""
+    options = get_args(kind)
+    return next(each for each in options if each is not NoneType) if NoneType in options else kind
+
+
+def describe(kind: Any) -> str:
+    """Return what a setting of this type should be, for a message: `a list of texts`."""
+    if get_origin(kind) in (tuple, list):
+        return f"a list of {'texts' if get_args(kind)[0] is str else 'numbers'}"
+    if is_dataclass(kind):
+        return "a table"
+    return WORDS.get(kind, "a table of texts")
+
+
+def _table(kind: type[Any], table: Any, where: str, faults: list[str]) -> Any:
+    """Return a dataclass from a table; None if there are faults, which are added to `faults`."""
     if not isinstance(table, dict):
-        raise ParamsError(f"{where.rstrip('. ')} is {table!r}; should be a table")
-    types = get_type_hints(kind)
-    unknown = next((key for key in table if key not in types), None)
-    if unknown is not None:
-        raise ParamsError(f"{where}{unknown} is unknown; should be one of {', '.join(types)}")
-    missing = next(
-        (f.name for f in fields(kind) if f.default is MISSING and f.name not in table), None
-    )
-    if missing is not None:
-        raise ParamsError(f"{where}{missing} is missing")
-    return kind(**{key: _value(types[key], value, f"{where}{key}") for key, value in table.items()})
+        faults.append(f"{where.rstrip('. ')} is {table!r}; should be a table")
+        return None
+    types = {name: inner(each) for name, each in get_type_hints(kind).items()}
+    n_before = len(faults)
+    faults += [
+        f"{where}{key} is unknown; should be one of {', '.join(types)}"
+        for key in table
+        if key not in types
+    ]
+    required = [field.name for field in fields(kind) if _is_required(field)]
+    faults += [f"{where}{name} is missing" for name in required if name not in table]
+    values = {
+        key: _value(types[key], value, f"{where}{key}", faults)
+        for key, value in table.items()
+        if key in types
+    }
+    return kind(**values) if len(faults) == n_before else None
 
 
-def _value(expected: Any, value: Any, where: str) -> Any:
-    options = (option for option in get_args(expected) if option is not type(None))
-    kind: Any = next(options, expected)
-    if isinstance(kind, type) and is_dataclass(kind):
-        return parse(kind, value, f"{where}.")
-    if not isinstance(value, kind):
-        raise ParamsError(f"{where} is {value!r}; should be {WORDS[kind]}")
-    return value
+def _is_required(field: Any) -> bool:
+    return field.default is MISSING and field.default_factory is MISSING
+
+
+def _value(kind: Any, value: Any, where: str, faults: list[str]) -> Any:
+    """Return a setting's value in its type; add to `faults` if TOML has another type."""
+    if is_dataclass(kind):
+        return _table(kind, value, f"{where}.", faults)  # pyright: ignore[reportArgumentType]
+    if not _is_of(kind, value):
+        faults.append(f"{where} is {value!r}; should be {describe(kind)}")
+        return None
+    return tuple(value) if get_origin(kind) is tuple else value
+
+
+def _is_of(kind: Any, value: Any) -> bool:
+    """Return whether a value of TOML is of a type: a list counts as a tuple, 1 as a float."""
+    options = get_args(kind)
+    if get_origin(kind) in (tuple, list):
+        return isinstance(value, list) and all(_is_of(options[0], each) for each in value)
+    if get_origin(kind) is dict:
+        return isinstance(value, dict) and all(_is_of(options[1], each) for each in value.values())
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, (int, float) if kind is float else kind)
