@@ -64,19 +64,27 @@ class Settings:
 
 def load(root: Path) -> Settings:
     """Return the settings of the repository at `root`. Raises ParamsError."""
-    for name in FILES:
-        file = root / name
-        if not file.is_file():
-            continue
-        try:
-            document = tomllib.loads(file.read_text(encoding="utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ParamsError(f"{name}: not TOML: {' '.join(str(error).split())}") from None
-        is_own = name == "retrace.toml"
-        table = document if is_own else document.get("tool", {}).get("retrace")
-        if table is not None:
-            return parse(Settings, table, f"{name}: " if is_own else f"{name}: tool.retrace.")
-    return Settings()
+    place = file(root)
+    if place is None:
+        return Settings()
+    is_own = place.name == "retrace.toml"
+    prefix = f"{place.name}: " if is_own else f"{place.name}: tool.retrace."
+    return parse(Settings, _read(place), prefix)
+
+
+def file(root: Path) -> Path | None:
+    """Return the file that has the settings of the repository, if one has. Raises ParamsError."""
+    paths = (root / name for name in FILES)
+    return next((path for path in paths if path.is_file() and _read(path) is not None), None)
+
+
+def _read(path: Path) -> Any:
+    """Return the table of settings in a file; None if a pyproject.toml has none."""
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ParamsError(f"{path.name}: not TOML: {' '.join(str(error).split())}") from None
+    return document if path.name == "retrace.toml" else document.get("tool", {}).get("retrace")
 
 
 def parse(kind: type[Any], table: Any, where: str) -> Any:

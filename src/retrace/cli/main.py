@@ -22,10 +22,10 @@ from retrace.errors import ParamsError
 
 # Modules of retrace.cli; in the help, each group lists its commands in this order.
 BUILT_IN = (
-    *("dvc", "run", "sweep", "ui", "compare", "leaderboard", "promote", "share"),
+    *("init", "dvc", "run", "sweep", "ui", "compare", "leaderboard", "promote", "share"),
     *("trace", "verify", "doctor", "sync", "reconcile", "clean"),
 )
-IN_PLACE = ("dvc", "run")  # commands that stay in the folder in which they were typed
+IN_PLACE = ("init", "dvc", "run")  # commands that stay in the folder in which they were typed
 
 
 def main() -> None:
