@@ -25,7 +25,8 @@ from table import Figure
 
 from retrace import errors, event_log
 from retrace.errors import RetraceError
-from retrace.event_log import Event, EventLog
+from retrace.event_log import Event
+from retrace.tracking.run import Run
 
 N = {
     "metric": 20_000,
@@ -57,12 +58,12 @@ def digits(folder: Path) -> Clone:
 
 
 def metric(folder: Path, n_calls: int) -> list[Figure]:
-    """Time `EventLog.metrics` with an epoch's four values, and the sync to the disk after it."""
-    record = EventLog(folder, stage="train")
-    calls = [_seconds(lambda step=step: record.metrics(EPOCH, step)) for step in range(n_calls)]
+    """Time `Run.log` with an epoch's four values, and the sync to the disk after it."""
+    record = Run(folder, stage="train")
+    calls = [_seconds(lambda step=step: record.log(EPOCH, step)) for step in range(n_calls)]
     syncs = []
     for step in range(min(n_calls, 200)):
-        record.metrics(EPOCH, step)
+        record.log(EPOCH, step)
         syncs.append(_seconds(record.sync))
     record.end("FINISHED")
     return [

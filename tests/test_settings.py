@@ -87,3 +87,13 @@ def test_predictions_are_a_path_or_a_table(
 ) -> None:
     (tmp_path / "retrace.toml").write_text(text)
     assert settings.load(tmp_path).predictions == table
+
+
+def test_each_fault_is_a_line() -> None:
+    table = {"experiment": 1, "m": 1, "groups": {"over": ["y"]}}
+    with pytest.raises(ParamsError) as refused:
+        settings.parse(Settings, table, "f: ")
+    lines = str(refused.value).split("\n")
+    assert [line.split(" is ")[0] for line in lines] == [
+        *("f: m", "f: experiment", "f: groups.of", "f: groups.over")
+    ]

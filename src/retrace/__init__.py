@@ -2,8 +2,10 @@
 
     import retrace
 
-    with retrace.stage("train") as run:
-        run.metrics({"loss": 0.25}, step=1)
+    with retrace.stage() as run:              # the stage that DVC runs
+        run.log({"loss": 0.25}, step=1)
+
+    retrace.log({"loss": 0.25}, step=1)       # the same without a `with`
 
 The modules and subpackages, lower layers first:
 
@@ -23,18 +25,39 @@ The modules and subpackages, lower layers first:
     cli/          `retrace`, one file per command
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from retrace.tracking.fluent import (
+        log,
+        log_artifact,
+        log_model,
+        log_table,
+        set_tags,
+        summary,
+    )
+    from retrace.tracking.run import Run
     from retrace.tracking.stage import stage
 
-__all__ = ["stage"]
+__all__ = [
+    "Run",
+    "log",
+    "log_artifact",
+    "log_model",
+    "log_table",
+    "set_tags",
+    "stage",
+    "summary",
+]
+MODULES = {"stage": "stage", "Run": "run"}  # of retrace.tracking; the other names are in fluent
 
 
 def __getattr__(name: str) -> object:
     # Imported on first use only, so that `retrace --help` starts in 0.06 s.
-    if name == "stage":
-        from retrace.tracking.stage import stage
-
-        return stage
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = import_module(f"retrace.tracking.{MODULES.get(name, 'fluent')}")
+    value = getattr(module, name)
+    globals()[name] = value  # the next call does not come here
+    return value

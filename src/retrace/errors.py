@@ -11,6 +11,7 @@
 Any other exception is a bug and keeps its traceback.
 """
 
+import atexit
 import errno
 import os
 import signal
@@ -70,6 +71,7 @@ def run(main: Callable[[], None]) -> None:
         print("terminated", file=sys.stderr)
         sys.exit(128 + signal.SIGTERM)
 
+    atexit._run_exitfuncs()  # they may end the event log of a stage
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)  # without Python's clean-up, which takes a second with torch loaded

@@ -21,6 +21,7 @@ from pathlib import Path, PurePath
 from typing import Any, NamedTuple, Self
 
 from retrace.errors import DataError
+from retrace.pipeline.definition import Stage
 from retrace.system import files, processes
 from retrace.system.redaction import redacted_all
 
@@ -75,8 +76,18 @@ class EventLog:
         self._write("metrics", event if at is None else event | {"time": at})
 
     def summary(self, values: Mapping[str, float]) -> None:
-        """Log the summary metrics, by which whole pipelines are compared."""
-        self._write("headline", {"step": 0, "values": dict(values)})
+        """Log the summary metrics, by which whole pipelines are compared.
+
+        They belong to the experiment. Those without a curve are metrics of the stage's run as well.
+        """
+        events = read(self.path)
+        logged = {name for each in events if each["kind"] == "metrics" for name in each["values"]}
+        alone = {name: value for name, value in values.items() if name not in logged}
+        if alone:
+            self.metrics(alone)
+        prefix = Stage(self.header["stage"], ()).metrics_prefix
+        named = {f"{prefix}{name}": value for name, value in values.items()}
+        self._write("headline", {"step": 0, "values": named})
 
     def tags(self, **tags: str) -> None:
         """Log facts about the run that are neither parameters nor metrics."""

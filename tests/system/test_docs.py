@@ -4,9 +4,11 @@ import json
 import re
 import subprocess
 from argparse import ArgumentParser
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import settings_reference
 import typed
 import yaml
 from PIL import Image
@@ -148,6 +150,34 @@ def test_table_lists_every_command() -> None:
     }
     for code in ("0", "1", "2", "130", "141", "143"):
         assert re.search(rf"^\| .*\b{code}\b.* \| ", COMMAND_LINE, re.MULTILINE)
+
+
+def test_settings_are_those_of_the_code() -> None:
+    """If it fails: `python docs/settings_reference.py`."""
+    assert PAGES["docs/settings.md"] == settings_reference.page()
+
+
+def test_setting_without_a_comment_is_refused() -> None:
+    @dataclass
+    class Silent:
+        name: str = ""
+
+    with pytest.raises(ValueError, match="Silent.name: has no comment"):
+        list(settings_reference.rows(Silent))
+
+
+def test_comments_are_meanings() -> None:
+    @dataclass
+    class Fine:
+        one: bool = False  # at the end | of the line
+        # above
+        # the line
+        two: tuple[str, ...] = ("a",)
+
+    assert list(settings_reference.rows(Fine, "x.")) == [
+        "| `x.one` | true or false | `false` | at the end \\| of the line |\n",
+        '| `x.two` | list of texts | `["a"]` | above the line |\n',
+    ]
 
 
 def test_table_lists_every_choice() -> None:

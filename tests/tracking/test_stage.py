@@ -23,6 +23,8 @@ from lab.training.state import Epoch
 from retrace import errors, event_log
 from retrace.pipeline import hashing
 from retrace.store.upload import Upload
+from retrace.system import processes
+from retrace.tracking import stage
 
 pytestmark = pytest.mark.usefixtures("beside")
 
@@ -218,3 +220,23 @@ def test_public_names_stay() -> None:
         "reports/history.csv",
         "reports/figures",
     ]
+
+
+@pytest.mark.parametrize("name", stage.RANKS)
+def test_first_rank_logs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for other in stage.RANKS:
+        monkeypatch.delenv(other, raising=False)
+    assert stage.is_first_rank()
+    monkeypatch.setenv(name, "0")
+    assert stage.is_first_rank()
+    monkeypatch.setenv(name, "1")
+    assert not stage.is_first_rank()
+
+
+def test_rank_of_dvc_is_not_the_stage_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "dvc_above", processes.identity)
+    monkeypatch.setattr(processes, "environment", lambda _: {"SLURM_PROCID": "3"})
+    monkeypatch.setenv("SLURM_PROCID", "3")
+    assert stage.is_first_rank()
+    monkeypatch.setenv("RANK", "1")
+    assert not stage.is_first_rank()

@@ -23,11 +23,11 @@ from retrace.errors import ParamsError, RetraceError
 
 # Modules of retrace.cli; in the help, each group lists its commands in this order.
 BUILT_IN = (
-    *("dvc", "run", "sweep", "ui", "compare", "leaderboard", "promote", "share"),
+    *("init", "dvc", "run", "sweep", "ui", "compare", "leaderboard", "promote", "share"),
     *("trace", "verify", "doctor", "sync", "reconcile", "clean"),
 )
 EXTRAS = ("sweep", "ui", "compare")  # commands that need the extra with their name
-IN_PLACE = ("dvc", "run")  # commands that stay in the folder in which they were typed
+IN_PLACE = ("init", "dvc", "run")  # commands that stay in the folder in which they were typed
 
 
 def main() -> None:

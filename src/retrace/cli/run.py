@@ -39,6 +39,6 @@ def track(words: list[str]) -> NoReturn:
     if name is None:
         print("warning: not tracked: DVC does not run this command", file=sys.stderr, flush=True)
         shell.replace(words, env)
-    if stage.current(name):
+    if stage.current():
         shell.replace(words, env)
     shell.track(name, words, env, line="", only="retrace run")

@@ -104,6 +104,9 @@ class Upload:
                 announce(LOCAL_S + 3 * weights.stat().st_size / BYTES_PER_S)
                 config = event_log.copy_of(self.path, event["card"])
                 self._log_model(client, runs, weights, config)
+            case "model_files" if (copy := event_log.copy_of(self.path, event["path"])).exists():
+                announce(LOCAL_S)
+                _log_model_files(client, runs.child, copy, Path(event["path"]).name)
             case "end":
                 announce(4 * ANSWER_S + self._local)
                 self._end(client, runs, event)
@@ -230,6 +233,15 @@ def _log_artifact(client: MlflowClient, run: str, copy: Path, path: str) -> None
         link = Path(links, target.name)
         link.symlink_to(copy.resolve())
         client.log_artifact(run, str(link), folder)
+
+
+def _log_model_files(client: MlflowClient, run: str, copy: Path, name: str) -> None:
+    """Log the copy of a model: a file, or the files of a folder, as artifacts below `model/`."""
+    inside = sorted(filter(Path.is_file, copy.rglob("*"))) if copy.is_dir() else [copy]
+    for file in inside:
+        path = file.relative_to(copy).as_posix() if copy.is_dir() else name
+        with backend.request_timeout(ANSWER_S + file.stat().st_size / STORED_PER_S):
+            _log_artifact(client, run, file, f"model/{path}")
 
 
 def _log_metrics(client: MlflowClient, runs: runs_of.Pair, events: list[Event]) -> None:

@@ -66,9 +66,36 @@ def dvc_above() -> Identity | None:
     """Return the identity of the nearest DVC process above this one, if there is one."""
     for process in psutil.Process().parents():
         with suppress(psutil.Error):
-            if any(Path(word).name == "dvc" for word in process.cmdline()[:4]):
+            if _is_dvc(process):
                 return identity(process.pid)
     return None
+
+
+def is_above(who: Identity) -> bool:
+    """Return whether that process started this one, with no DVC between them.
+
+    If there is no DVC above at all, a launcher such as srun may be between them: it is enough
+    then that the process is alive.
+    """
+    for process in psutil.Process().parents():
+        with suppress(psutil.Error):
+            if process.pid == who["pid"] and identity(process.pid) == who:
+                return True
+            if _is_dvc(process):
+                return False
+    return alive(who)
+
+
+def folder(who: Identity) -> Path:
+    """Return the working directory of a process."""
+    return Path(psutil.Process(who["pid"]).cwd())
+
+
+def environment(who: Identity) -> dict[str, str]:
+    """Return the environment that a process was started with; empty if it is not readable."""
+    with suppress(psutil.Error):
+        return psutil.Process(who["pid"]).environ()
+    return {}
 
 
 @contextmanager
@@ -93,6 +120,10 @@ def try_lock(path: Path, timeout_s: float = 0.0) -> Iterator[bool]:
         if not path.exists():
             Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()
+
+
+def _is_dvc(process: psutil.Process) -> bool:
+    return any(Path(word).name == "dvc" for word in process.cmdline()[:4])
 
 
 def _started(process: psutil.Process) -> float:

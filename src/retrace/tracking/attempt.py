@@ -10,13 +10,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-import psutil
-
 from retrace import event_log
 from retrace.errors import DataError
 from retrace.event_log import EventLog
 from retrace.pipeline import identity, loading
-from retrace.pipeline.definition import Pipeline, Stage
 from retrace.pipeline.workspace import Workspace
 from retrace.system import files, processes
 from retrace.tracking import curves, header, results, stage
@@ -38,8 +35,8 @@ class Attempt:
     def __init__(self, name: str, line: str, dvc: processes.Identity, *, only: str = "") -> None:
         self.workspace = Workspace(loading.root(Path.cwd()))
         pipeline = self.workspace.pipeline
-        started_in = Path(psutil.Process(dvc["pid"]).cwd())
-        self.stage = _stage(pipeline, loading.canonical(name, started_in, self.workspace.root))
+        canonical = loading.canonical(name, processes.folder(dvc), self.workspace.root)
+        self.stage = stage.declared(self.workspace, canonical)
         self.line = line
         self.dvc = dvc
         lines = [each for each in self.stage.commands if only in each]
@@ -121,12 +118,6 @@ class Attempt:
             earlier = event_log.copies(self.log.path) / name
             before = earlier.read_bytes() if earlier.exists() else b""
             self.log.attach(name, before + text.encode())
-
-
-def _stage(pipeline: Pipeline, name: str) -> Stage:
-    if name not in pipeline.stages:
-        raise DataError(f"dvc.yaml: no stage {name}")
-    return pipeline.stages[name]
 
 
 def _unfinished(name: str, dvc: processes.Identity) -> Path | None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path, PurePath
 
-from retrace.event_log import EventLog
+from retrace.event_log import EventLog, read
 from retrace.pipeline import metrics
 from retrace.pipeline.definition import Kind, Out, Pipeline, Stage
 from retrace.pipeline.workspace import Workspace
@@ -22,7 +22,8 @@ def log(run: EventLog, workspace: Workspace, stage: Stage) -> None:
     """Log the metrics and plots of a finished stage.
 
     A stage without metrics files may have its numbers in other small files, which are read instead.
-    If the stage has logged a summary itself, its numbers are not read.
+    If the stage has logged a summary itself, its numbers are not read; what it has logged for the
+    experiment's run is not logged again.
     """
     root = workspace.root
     pipeline = workspace.pipeline
@@ -38,18 +39,18 @@ def log(run: EventLog, workspace: Workspace, stage: Stage) -> None:
         outs = (root / out.path for out in stage.outs if out.kind == "out")
         contents.numbers = metrics.read_outs(outs).numbers
     if contents.numbers and not run.has_summary():
-        run.metrics(contents.numbers)
-        run.summary(
-            {f"{stage.metrics_prefix}{key}": value for key, value in contents.numbers.items()}
-        )
+        run.summary(contents.numbers)
     if contents.texts:
         run.tags(**contents.texts)
     if contents.problems:
         problems = (f"{path.name}: {why}" for path, why in contents.problems.items())
         run.tags(**{PROBLEMS: "; ".join(problems)})
+    logged = {event["path"] for event in read(run.path) if event.get("headline") is True}
     for path in (*declared, *plots):
         for file in _shown(root / path):
-            run.artifact(file.relative_to(root), summary=True, root=root)
+            relative = file.relative_to(root)
+            if str(relative) not in logged:
+                run.artifact(relative, summary=True, root=root)
 
 
 def files(workspace: Workspace, stage: Stage) -> list[str]:
