@@ -41,7 +41,7 @@ def become_dvc(words: list[str]) -> NoReturn:
         raise RetraceError("there is no `dvc` in PATH; activate its environment, or install it")
     root = _root()
     if root:
-        _exclude(root)
+        exclude(root)
     shell.restore_signals()
     os.execve(program, ["dvc", *words], shell.for_dvc())  # noqa: S606
 
@@ -52,7 +52,8 @@ def _root() -> Path | None:
     return next((folder for folder in (here, *here.parents) if (folder / ".dvc").is_dir()), None)
 
 
-def _exclude(root: Path) -> None:
+def exclude(root: Path) -> None:
+    """Let git ignore what tracking writes in the folder with .dvc/."""
     from retrace.pipeline import git
 
     with suppress(OSError):  # git is not installed, or its folder is read-only
