@@ -2,33 +2,41 @@
 
 import json
 import sys
+import time
 from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
+from pathlib import Path
 
-from retrace.cli import arguments
+from retrace.cli import arguments, dvc
 from retrace.errors import RetraceError
 from retrace.system.text import count
 
+INTERVAL_S = 0.5  # between two updates of the progress
+FEW = 20  # commits that take no time
 GROUP = "repair"
 SUMMARY = (
     "upload everything that MLflow does not have yet: after an outage or a killed stage, and "
-    "results from DVC's cache"
+    "what dvc.lock and metrics files record of the workspace, DVC's experiments and commits"
 )
 EXAMPLES = (
-    "retrace sync            after a crash, an outage, `dvc exp run` from the cache",
-    "retrace sync --json     the numbers, for a script",
+    "retrace sync                 after a crash, an outage, `dvc exp run` from the cache",
+    "retrace sync --all-commits   the history of a repository that did not use retrace",
+    "retrace sync --json          the numbers, for a script",
 )
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     arguments.add_json(parser)
+    text = "also add each commit of all branches and tags that has a dvc.lock"
+    parser.add_argument("--all-commits", action="store_true", help=text)
 
 
 def run(args: Namespace) -> None:
-    sync(as_json=args.json)
+    sync(as_json=args.json, all_commits=args.all_commits)
 
 
-def sync(*, as_json: bool = False) -> None:
-    """Upload the event logs, close runs without a process, add DVC's experiments.
+def sync(*, as_json: bool = False, all_commits: bool = False) -> None:
+    """Upload the event logs, close runs without a process, add what dvc.lock files record.
 
     Running it again changes nothing. Raises RetraceError if the store does not answer, or if an
     event log could not be uploaded.
@@ -36,6 +44,7 @@ def sync(*, as_json: bool = False) -> None:
     from retrace import event_log
     from retrace.store import backend, experiments, runs, upload
 
+    dvc.exclude(Path())
     with backend.mlflow_errors():
         client = backend.client()
         uploaded = 0
@@ -49,20 +58,38 @@ def sync(*, as_json: bool = False) -> None:
             uploaded += is_uploaded
             failed += [reason] if reason else []
         closed = runs.close_abandoned(client)
-        added = experiments.add_missing(client)
+        added = experiments.add_missing(client, all_commits=all_commits, progress=_progress())
         backend.tidy(client.tracking_uri)
-    counts = {"uploaded": uploaded, "closed": closed, "added": added}
+    counts = {"uploaded": uploaded, "closed": closed, "added": added.n}
+    for line in added.skipped:
+        print(f"skipped {line}", file=sys.stderr)
     if as_json:
-        print(json.dumps(counts | {"running": running, "failed": failed}, indent=2))
+        lists = {"running": running, "failed": failed, "skipped": added.skipped}
+        print(json.dumps(counts | lists, indent=2))
     else:
         for name in running:
             print(f"{name}: is still running")
         print(f"uploaded: {count(uploaded, 'event log')}; ", end="")
         print(f"closed: {count(closed, 'run')} without a process; ", end="")
-        print(f"added or completed: {count(added, 'experiment')}")
+        print(f"added or completed: {count(added.n, 'experiment')}")
         if any(counts.values()):
             print("`retrace ui` shows them")
     if failed:
         print(*failed, sep="\n", file=sys.stderr)
         n_failed = count(len(failed), "event log")
         raise RetraceError(f"{n_failed} could not be uploaded; run `retrace sync` again to retry")
+
+
+def _progress() -> Callable[[str, int, int], None]:
+    """Return a function that shows how much is done, in one line, if a person looks."""
+    shown = time.monotonic()
+
+    def show(what: str, n: int, n_all: int) -> None:
+        nonlocal shown
+        is_time = n == n_all or time.monotonic() - shown > INTERVAL_S
+        if is_time and n_all > FEW and sys.stderr.isatty():
+            shown = time.monotonic()
+            end = "\n" if n == n_all else ""
+            print(f"\r{what}: {n:,} of {n_all:,}", end=end, file=sys.stderr, flush=True)
+
+    return show

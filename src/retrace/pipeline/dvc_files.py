@@ -73,10 +73,19 @@ def _listed(root: Path) -> Iterable[str]:
     config = root / ".dvc" / "config"
     if config.exists() and NO_SCM.search(config.read_text(encoding="utf-8", errors="replace")):
         return _walked(root)
+    if not _is_in_git(root):  # an exported commit
+        return _walked(root)
     try:
         return list(_unignored(root))
     except (RetraceError, FileNotFoundError):  # no git repository, or no git
         return _walked(root)
+
+
+def _is_in_git(root: Path) -> bool:
+    """Return whether a folder may be in a git repository, without asking git, which takes time."""
+    absolute = root.absolute()
+    folders = (absolute, *absolute.parents)
+    return "GIT_DIR" in os.environ or any((each / ".git").exists() for each in folders)
 
 
 def _unignored(root: Path) -> Iterator[str]:

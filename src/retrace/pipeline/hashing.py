@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
@@ -45,3 +46,13 @@ def stream_digest(file: IO[bytes], algorithm: str) -> str:
 def object_path(objects: Path, md5: str) -> Path:
     """Return the path of a file in DVC's cache by its MD5; `objects` is the cache's files/md5."""
     return objects / md5[:2] / md5[2:]
+
+
+def listed(objects: Path, path: str, md5: str) -> Iterator[tuple[str, str]]:
+    """Yield the path and the MD5 of a file, or of each file in a folder whose listing is intact."""
+    listing = object_path(objects, md5)
+    if not md5.endswith(".dir"):
+        yield path, md5
+    elif listing.is_file() and digest(listing, "md5") == md5.removesuffix(".dir"):
+        for entry in json.loads(listing.read_bytes()):
+            yield f"{path}/{entry['relpath']}", entry["md5"]

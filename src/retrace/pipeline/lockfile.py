@@ -82,6 +82,35 @@ def md5s(hashes: Mapping[str, Hash | None]) -> dict[str, str]:
     return {path: each.value for path, each in hashes.items() if each and each.algorithm == "md5"}
 
 
+def hashes(recorded: Mapping[str, Hash | None]) -> dict[str, str]:
+    """Return the MD5s, those of DVC 2 included: of text files, they are equal but for line ends."""
+    known = ("md5", "md5-dos2unix")
+    return {path: each.value for path, each in recorded.items() if each and each.algorithm in known}
+
+
+def current(locked: Mapping[str, Locked]) -> dict[str, Locked]:
+    """Return the stages whose inputs are the outputs of the stages before them.
+
+    The others are leftovers of another experiment. `locked` is in the pipeline's order.
+    """
+    outs: dict[str, Hash | None] = {}
+    lost: set[str] = set()  # outputs of leftovers
+    current: dict[str, Locked] = {}
+    for stage, entry in locked.items():
+        is_current = all(_agree(read, outs.get(path)) for path, read in entry.deps.items())
+        if is_current and lost.isdisjoint(entry.deps):
+            current[stage] = entry
+            outs |= entry.outs
+        else:
+            lost |= entry.outs.keys()
+    return current
+
+
+def _agree(read: Hash | None, made: Hash | None) -> bool:
+    """Return whether two hashes may be those of the same file."""
+    return not (read and made and read.algorithm == made.algorithm) or read.value == made.value
+
+
 def _stages(document: dict[str, Any]) -> tuple[Version, dict[str, Any]]:
     """Return the schema and the stages; in schema 1.0 there is nothing else at the top level."""
     schema = document.get("schema")

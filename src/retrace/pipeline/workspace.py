@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from retrace.pipeline import git, hashing, identity, loading, lockfile, metrics, params_files
-from retrace.pipeline.definition import Stage
+from retrace.pipeline.definition import Pipeline, Stage
 from retrace.pipeline.overrides import Flat
 
 DEFAULT = "params.yaml"  # its keys have no prefix
@@ -21,9 +21,9 @@ class Workspace:
     Raises DataError if dvc.yaml is not valid.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, pipeline: Pipeline | None = None) -> None:
         self.root = root
-        self.pipeline = loading.load(root)
+        self.pipeline = pipeline or loading.load(root)  # it may be known already
         self._values: dict[str, dict[str, Any]] = {}
         self._hashes: dict[str, str | None] = {}
 

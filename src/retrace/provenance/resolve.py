@@ -122,7 +122,7 @@ class Resolver:
         if not locked:
             reason = "has no dvc.lock, so it has no results; `dvc repro` creates it"
             raise RetraceError(f"{name}: {description} {reason}")
-        current = _current(locked)
+        current = lockfile.current(locked)
         params: overrides.Flat = {}
         deps: dict[str, str] = {}
         outs: dict[str, str] = {}
@@ -190,23 +190,6 @@ class Resolver:
         meant = f"; did you mean {near[0]}?" if near else ""
         unavailable = f" ({self.unavailable})" if self.unavailable else ""
         return f"not found{unavailable}; should be {WANTED}{meant}"
-
-
-def _current(locked: Mapping[str, lockfile.Locked]) -> dict[str, lockfile.Locked]:
-    """Return the stages of dvc.lock whose inputs are the outputs of the stages before them.
-
-    The others are leftovers of another experiment.
-    """
-    outs: dict[str, str] = {}
-    current = {}
-    for stage, entry in locked.items():  # in the pipeline's order
-        own = lockfile.md5s(entry.outs)
-        if all(outs.get(path, md5) == md5 for path, md5 in lockfile.md5s(entry.deps).items()):
-            current[stage] = entry
-            outs |= own
-        else:
-            outs |= dict.fromkeys(own, "")  # stages that read these are leftovers too
-    return current
 
 
 def _notes(

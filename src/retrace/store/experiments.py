@@ -1,123 +1,139 @@
-"""Add DVC's experiments and the workspace to MLflow as runs, even if no stage ran for them."""
+"""Add to MLflow, as runs, what git and DVC keep: the workspace, DVC's experiments, commits."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from retrace.event_log import Event
-from retrace.pipeline import git, lockfile, snapshot
+from retrace import settings
+from retrace.errors import RetraceError
+from retrace.pipeline import git, git_objects, history
 from retrace.pipeline.git import ExperimentRef
+from retrace.pipeline.git_objects import Commit
+from retrace.pipeline.recorded import Recorded
 from retrace.pipeline.snapshot import Snapshot
-from retrace.store import backend, cached_stages, entries, filters, names, runs
-from retrace.system import machine
+from retrace.settings import Settings
+from retrace.store import backend, filters
+from retrace.store.importing import Import, Origin
+from retrace.system import files, machine
+from retrace.system.terminal import plain
+
+FEW = 10  # experiments for which it is faster to ask MLflow for each
+
+Progress = Callable[[str, int, int], None]
 
 
-def add_missing(client: MlflowClient) -> int:
-    """Add a parent run for each DVC experiment and the workspace; return how many changed.
+@dataclass
+class Added:
+    """How many experiments were added or completed, and which could not be read, and why."""
 
-    Each gets `dvc.exp_rev` and links to the runs that made its files.
+    n: int = 0
+    skipped: list[str] = field(default_factory=list)
+
+
+def add_missing(
+    client: MlflowClient, *, all_commits: bool = False, progress: Progress = lambda *_: None
+) -> Added:
+    """Add a run for each DVC experiment, the workspace, and with `all_commits` each commit.
+
+    It shows what dvc.lock records of an experiment, with a run for each stage that MLflow does not
+    know. Experiments with the same key share a run, which names the first commit. Existing runs get
+    `dvc.exp_rev` and links to the runs of stages. `progress` is called with what is done, how many
+    there are done, and how many in all. Raises RetraceError if the settings are not valid.
     """
+    added = Added()
     refs = git.experiments()
-    known = {
-        run.data.tags["dvc.exp_rev"]: run
-        for run in _parents(client)
-        if "dvc.exp_rev" in run.data.tags
-    }
-    states: dict[str, Snapshot] = {}
+    known = {run.data.tags["dvc.exp_rev"] for run in _with_commit(client)}
+    origins: dict[str, Origin] = {}  # by key
     named = defaultdict[str, list[ExperimentRef]](list)
-    for ref in refs:
-        if ref.rev not in known:
-            state = snapshot.of_commit(ref.rev)
-            if state:
-                states[state.key] = state
-                named[state.key].append(ref)
-    here = snapshot.read(Path())
-    if here:
-        states.setdefault(here.key, here)
-    return sum(
-        _add(client, state, named[key], {ref.rev for ref in refs}) for key, state in states.items()
-    )
+    reader = _Reader(settings.load(files.root()), added.skipped, progress)
+    commits = git_objects.commits() if all_commits else []
+    for origin in reader.read(commits, [ref for ref in refs if ref.rev not in known]):
+        key = origin.experiment.key
+        origins.setdefault(key, origin)
+        named[key] += [origin.ref] if origin.ref else []
+    are_many = len(origins) > FEW
+    importing = Import(client, {ref.rev for ref in refs}, are_many=are_many)
+    items = [(origin, named[key]) for key, origin in origins.items()]
+    added.n = importing.add_all(items, lambda n: progress("experiments in MLflow", n, len(items)))
+    return added
 
 
 def add(client: MlflowClient, state: Snapshot, commit: str) -> None:
-    """Add a parent run for the DVC experiment with this commit, whose state is known."""
-    refs = [ref for ref in git.experiments() if ref.rev == commit]
-    _add(client, state, refs, {commit})
+    """Add a run for the DVC experiment with this commit, whose state is known.
 
-
-def _add(client: MlflowClient, state: Snapshot, refs: list[ExperimentRef], revs: set[str]) -> bool:
-    """Add or complete the parent run of a state; return False if it already was complete."""
-    with backend.lock():
-        experiment = backend.experiment_of(client, state.place["mlflow_experiment"])
-        run = backend.first(client, [experiment], {"retrace.key": state.key})
-        ref = _ref(run, refs)
-        makers = {
-            stage: cached_stages.maker(
-                client, experiment, stage, lockfile.md5s(entry.outs).values()
-            )
-            for stage, entry in state.locked.items()
-        }
-        is_named = ref is None or (run and run.data.tags.get("dvc.exp_rev") in revs)
-        if run and is_named and _is_complete(run, makers):
-            return False
-        start = _start(state, ref)
-        at = start["time"]
-        parent = run.info.run_id if run else runs.parent(client, experiment, start)
-        entries.log_params(client, parent, start["params"])
-        is_measured = all(makers[stage] for stage in state.metrics_stages)
-        metrics = {} if is_measured else state.metrics
-        entries.log_metrics(client, parent, entries.points(metrics, at), metrics)
-        named = {"dvc.exp_rev": ref.rev} | start["experiment"] if ref else {}
-        entries.log_tags(client, parent, named)
-        cached_stages.link(
-            client, parent, {stage: maker for stage, maker in makers.items() if maker}
-        )
-        if run is None:
-            client.set_terminated(parent, "FINISHED", at)
-    return True
-
-
-def _start(state: Snapshot, ref: ExperimentRef | None) -> Event:
-    """Return an event like the first of a stage's event log, for the parent run of a state."""
-    names = {"dvc.exp_name": ref.name, "dvc.baseline_rev": ref.baseline} if ref else {}
-    return {
-        **state.place,
-        "key": state.key,
-        "experiment": names,
-        "commit": ref.baseline if ref else git.head_commit(),
-        "user": machine.user(),
-        "time": ref.time if ref else git.commit_time("HEAD"),
-        "params": state.params,
-    }
-
-
-def _ref(parent: Run | None, refs: list[ExperimentRef]) -> ExperimentRef | None:
-    """Return the DVC experiment to name the parent after.
-
-    None if the parent is already named after an experiment of another clone; otherwise two clones
-    that share a store would keep renaming it.
+    Of a part of the pipeline, too, unlike `add_missing`.
     """
-    tags = parent.data.tags if parent else {}
-    name = tags.get("dvc.exp_name")
-    rev = tags.get("dvc.exp_rev")
-    ref = next((ref for ref in refs if ref.name == name), refs[0] if refs else None)
-    if rev:
-        return ref if git.has_commit(rev) else None
-    return ref if name is None or ref is None or ref.name == name else None
+    with history.opened(settings.load(files.root())) as reader:
+        experiment = reader.read(commit)
+    if experiment is None:
+        return
+    refs = [ref for ref in git.experiments() if ref.rev == commit]
+    at = Commit(commit, git.commit_time(commit), machine.user(), refs[0].name if refs else "")
+    known = replace(experiment, key=state.key, params=state.params, is_complete=True)
+    origin = Origin(known, at, refs[0] if refs else None)
+    Import(client, {commit}, are_many=False).add_all([(origin, refs)], lambda _: None)
 
 
-def _is_complete(parent: Run, makers: Mapping[str, Run | None]) -> bool:
-    """Return whether the parent is linked to a run for each stage whose outputs MLflow knows."""
-    tags = parent.data.tags.keys()
-    return all(
-        tags & set(map(names.encode, (f"retrace.run.{stage}", f"retrace.cached.{stage}")))
-        for stage, run in makers.items()
-        if run
-    )
+class _Reader:
+    """Reads experiments; what cannot be read is added to `skipped`."""
+
+    def __init__(self, settings: Settings, skipped: list[str], progress: Progress) -> None:
+        self._settings = settings
+        self._skipped = skipped
+        self._progress = progress
+
+    def read(self, commits: list[Commit], refs: Iterable[ExperimentRef]) -> Iterator[Origin]:
+        """Yield the experiments of commits, then DVC's, then that of the workspace."""
+        with history.opened(self._settings) as commits_reader:
+            for n, commit in enumerate(commits, 1):
+                yield from self._commit(commits_reader, commit, None)
+                self._progress("commits read", n, len(commits))
+            for ref in refs:
+                commit = Commit(ref.rev, ref.time, machine.user(), ref.name)
+                yield from self._commit(commits_reader, commit, ref)
+        yield from self._workspace()
+
+    def _commit(
+        self, reader: history.History, commit: Commit, ref: ExperimentRef | None
+    ) -> Iterator[Origin]:
+        try:
+            experiment = reader.read(commit.rev)
+        except RetraceError as error:
+            kind = f"experiment {commit.subject}" if ref else f"commit {commit.rev[:7]}"
+            self._skipped.append(plain(f"{kind}: {error}"))
+            return
+        if experiment:
+            yield Origin(experiment, commit, ref)
+
+    def _workspace(self) -> Iterator[Origin]:
+        try:
+            workspace = Recorded(Path())
+            if workspace.entries:
+                experiment = workspace.experiment(self._settings)
+                yield Origin(experiment, _workspace_commit(workspace), None)
+        except (RetraceError, KeyError, OSError) as error:
+            self._skipped.append(plain(f"workspace: {' '.join(str(error).split())}"))
 
 
-def _parents(client: MlflowClient) -> Iterator[Run]:
+def _workspace_commit(workspace: Recorded) -> Commit:
+    """Return the commit that added what dvc.lock records; if it is not committed, HEAD.
+
+    Without a message, it is not the commit of this dvc.lock.
+    """
+    locks = [Path(file).with_suffix(".lock") for file in workspace.declared.files]
+    here = [lock for lock in locks if lock.exists()]
+    is_committed = all(git.read_file("HEAD", lock) == lock.read_bytes() for lock in here)
+    commit = git_objects.last_commit(*map(str, here)) if is_committed else None
+    if commit:
+        return commit
+    head = git.head_commit() or ""
+    return Commit(head, git.commit_time("HEAD"), machine.user(), "")
+
+
+def _with_commit(client: MlflowClient) -> Iterator[Run]:
+    """Yield the runs of DVC's experiments whose commit is known."""
     return backend.search_runs(client, backend.experiments(client), filters.exists("dvc.exp_rev"))

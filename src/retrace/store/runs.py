@@ -41,10 +41,10 @@ def pair(client: MlflowClient, start: Event) -> Pair:
                 "retrace.process": processes.to_line(start["process"]),
                 "retrace.machine": start["machine"],
             }
-            tags |= _origin(start, start.get("source", "dvc.yaml"))
+            tags |= origin(start, start.get("source", "dvc.yaml"))
             tags |= {f"dvc.deps.{dep}": md5 for dep, md5 in start["deps"].items()}
             name = start["stage"] if attempt == 1 else f"{start['stage']} ({attempt})"
-            child = client.create_run(experiment, start["time"], names.tags(tags), _title(name))
+            child = client.create_run(experiment, start["time"], names.tags(tags), title(name))
             update_status(client, experiment, parent_id)
     return Pair(experiment, parent_id, child.info.run_id)
 
@@ -59,12 +59,11 @@ def parent(client: MlflowClient, experiment: str, start: Event) -> str:
     run = backend.first(client, [experiment], {"retrace.key": start["key"]})
     named = start["experiment"].get("dvc.exp_name")
     if run is None:
-        tags = {"retrace.key": start["key"]} | _origin(start, "dvc.yaml")
-        tags |= {groups.TAG: start["group"]["key"]} if start.get("group") else {}
+        tags = parent_tags(start, "dvc.yaml")
         name = named or f"repro-{start['key'][:7]}"
-        run = client.create_run(experiment, start["time"], names.tags(tags), _title(name))
+        run = client.create_run(experiment, start["time"], names.tags(tags), title(name))
     elif named and named != run.data.tags.get("dvc.exp_name"):  # DVC gave it another name
-        tags = {"mlflow.runName": _title(named)} | start["experiment"]
+        tags = {"mlflow.runName": title(named)} | start["experiment"]
         entries.log_tags(client, run.info.run_id, tags)
         if "dvc.exp_rev" in run.data.tags:
             client.delete_tag(run.info.run_id, "dvc.exp_rev")
@@ -72,6 +71,12 @@ def parent(client: MlflowClient, experiment: str, start: Event) -> str:
     if sweep:
         sweep_runs.adopt(client, experiment, run.info.run_id, sweep, start["user"], start["time"])
     return run.info.run_id
+
+
+def parent_tags(start: Event, source: str) -> dict[str, str]:
+    """Return the tags with which an experiment's run is created."""
+    tags = {"retrace.key": start["key"]} | origin(start, source)
+    return tags | ({groups.TAG: start["group"]["key"]} if start.get("group") else {})
 
 
 def children(client: MlflowClient, experiment: str, parent: str, stage: str = "") -> list[Run]:
@@ -127,7 +132,7 @@ def abandoned(client: MlflowClient) -> list[Run]:
     ]
 
 
-def _title(name: str) -> str:
+def title(name: str) -> str:
     """Return the name of a run, in the length that a database server can store."""
     return names.storable(name, names.MAX_RUN_NAME)
 
@@ -159,7 +164,7 @@ def _latest(attempts: Iterable[Run]) -> dict[str, Run]:
     return chosen
 
 
-def _origin(start: Event, source: str) -> dict[str, str]:
+def origin(start: Event, source: str) -> dict[str, str]:
     """Return the tags of a run's origin."""
     tags = {
         "mlflow.source.type": "LOCAL",

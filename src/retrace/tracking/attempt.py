@@ -14,6 +14,7 @@ from retrace import event_log
 from retrace.errors import DataError
 from retrace.event_log import EventLog
 from retrace.pipeline import identity, loading
+from retrace.pipeline.definition import Stage
 from retrace.pipeline.workspace import Workspace
 from retrace.system import files, processes
 from retrace.tracking import curves, header, results, stage

@@ -1,0 +1,115 @@
+"""Find the runs of experiments and of the stages that dvc.lock records."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from retrace.pipeline.recorded import RecordedStage
+from retrace.store import backend, cached_stages, filters, names
+
+SOURCE = "retrace.source"  # tag of a run that was read from dvc.lock, with LOCK as value
+LOCK = "dvc.lock"
+
+Identity = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """The run of a stage; `run` is None if it was created just now."""
+
+    id: str
+    summary: Mapping[str, float]
+    run: Run | None = None
+
+
+class Makers:
+    """The runs of an MLflow experiment. With `are_many`, all are read at once, else each by itself.
+
+    A stage that was tracked is known by the bytes that it made, one that was read from dvc.lock by
+    its inputs and its outputs.
+    """
+
+    def __init__(self, client: MlflowClient, experiment: str, *, are_many: bool) -> None:
+        self._client = client
+        self._experiment = experiment
+        self._are_many = are_many
+        self._parents: dict[str, Run] | None = None
+        self._stages: dict[Identity, Run] | None = None
+        self._new: dict[Identity, StageRun] = {}
+
+    def parent(self, key: str, *, is_new: bool = False) -> Run | None:
+        """Return the run of the experiment with this key; `is_new` asks MLflow again."""
+        if is_new or not self._are_many:
+            return backend.first(self._client, [self._experiment], {"retrace.key": key})
+        if self._parents is None:
+            runs = self._search(filters.exists("retrace.key"))
+            self._parents = {run.data.tags["retrace.key"]: run for run in _newest_first(runs)}
+        return self._parents.get(key)
+
+    def stage(self, stage: RecordedStage) -> StageRun | None:
+        """Return the run of a stage."""
+        if _by_lock(stage) in self._new:
+            return self._new[_by_lock(stage)]
+        runs = self._all() if self._are_many else self._candidates(stage)
+        run = runs.get(_by_lock(stage))
+        if run is None and stage.outs:
+            run = runs.get(_by_outs(names.storable(stage.name), stage.outs.values()))
+        return StageRun(run.info.run_id, cached_stages.summary(run), run) if run else None
+
+    def add(self, stage: RecordedStage, run: str) -> None:
+        """Remember a run that was created just now."""
+        self._new[_by_lock(stage)] = StageRun(run, stage.summary)
+
+    def _all(self) -> dict[Identity, Run]:
+        if self._stages is None:
+            self._stages = _by_identity(self._search(filters.exists("retrace.stage")))
+        return self._stages
+
+    def _candidates(self, stage: RecordedStage) -> dict[Identity, Run]:
+        conditions = (
+            filters.equals(filters.tag("retrace.inputs"), stage.inputs),
+            *(filters.exists(f"retrace.made.{md5}") for md5 in list(stage.outs.values())[:1]),
+        )
+        of_stage = filters.equals(filters.tag("retrace.stage"), stage.name)
+        runs = [run for each in conditions for run in self._search(f"{of_stage} and {each}")]
+        return _by_identity(runs)
+
+    def _search(self, query: str) -> Iterator[Run]:
+        return backend.search_runs(self._client, [self._experiment], query)
+
+
+def is_imported(run: Run) -> bool:
+    """Return whether a run was read from dvc.lock."""
+    return run.data.tags.get(SOURCE) == LOCK
+
+
+def _by_identity(runs: Iterable[Run]) -> dict[Identity, Run]:
+    """Return runs of stages by what they are known by, the oldest if there are several.
+
+    Of the runs that were not read from dvc.lock, only finished ones made what they should.
+    """
+    known: dict[Identity, Run] = {}
+    for run in _newest_first(runs):
+        stage = run.data.tags["retrace.stage"]
+        outs = cached_stages.hashes(run, "outs").values()
+        is_finished = run.info.status == "FINISHED"
+        if is_finished or is_imported(run):
+            known[stage, run.data.tags.get("retrace.inputs", ""), *sorted(outs)] = run
+        if is_finished and not is_imported(run):
+            known[_by_outs(stage, outs)] = run
+    return known
+
+
+def _by_lock(stage: RecordedStage) -> Identity:
+    return (names.storable(stage.name), stage.inputs, *sorted(stage.outs.values()))
+
+
+def _by_outs(stage: str, md5s: Iterable[str]) -> Identity:
+    """Return what a tracked stage with outputs is known by."""
+    return (stage, "", *sorted(md5s))
+
+
+def _newest_first(runs: Iterable[Run]) -> list[Run]:
+    return sorted(runs, key=lambda run: run.info.start_time, reverse=True)
