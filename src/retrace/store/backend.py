@@ -16,6 +16,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from retrace.errors import RetraceError
+from retrace.pipeline import loading
 from retrace.store import filters, names
 from retrace.store.tracking_uri import ANSWER_S, SQLITE, address, is_served
 from retrace.system import files
@@ -176,13 +177,26 @@ def experiment_of(client: MlflowClient, name: str) -> str:
         if experiment.lifecycle_stage == "deleted":
             client.restore_experiment(experiment.experiment_id)
         return experiment.experiment_id
-    # MLflow never changes the location. It is absolute, because a queued experiment's folder is
-    # deleted. A server chooses its own.
-    folder = files.root() / "mlruns" / names.encode(name)
+    # MLflow never changes the location. A server chooses its own.
+    folder = artifacts() / names.encode(name)
     location = None if is_served(client.tracking_uri) else folder.as_uri()
     return client.create_experiment(
         name, location, {"mlflow.experimentKind": "custom_model_development"}
     )
+
+
+def artifacts() -> Path:
+    """Return the folder for the artifacts of new MLflow experiments.
+
+    It is absolute, because a queued experiment's folder is deleted. Where `mlruns` is an output of
+    a stage, DVC deletes it; where it is a store of MLflow's own, every folder in it is taken for an
+    experiment.
+    """
+    usual = files.root() / "mlruns"
+    is_store = any(usual.glob("*/meta.yaml"))
+    with suppress(RetraceError):  # dvc.yaml is not valid
+        is_store |= loading.load(files.root()).maker("mlruns") is not None
+    return files.root() / ".retrace" / "mlruns" if is_store else usual
 
 
 def experiments(client: MlflowClient) -> list[str]:
