@@ -35,7 +35,8 @@ def adopt(client: MlflowClient, runs: Pair, start: Event, end: Event) -> list[Ru
     FAILED is tagged with their names: code may try what fails, so that this is no failure.
     """
     own = _own(client, start)
-    copies = {run.data.tags.get(run_context.ORIGINAL): run.info.run_id for run in own}
+    originals = ((run.data.tags.get(run_context.ORIGINAL), run.info.run_id) for run in own)
+    copies = {original: copy for original, copy in originals if original}
     for run in own:
         _connect(client, runs, run, copies)
         if run.info.status == "RUNNING":
@@ -115,9 +116,9 @@ def _own(client: MlflowClient, start: Event) -> list[Run]:
     return list(backend.search_runs(client, backend.experiments(client), query, order=order))
 
 
-def _connect(client: MlflowClient, runs: Pair, run: Run, copies: Mapping[str | None, str]) -> None:
+def _connect(client: MlflowClient, runs: Pair, run: Run, copies: Mapping[str, str]) -> None:
     """Add the tags that a run lacks; hang a copy below the copy of its original's parent."""
-    above = copies.get(run.data.tags.get(run_context.ORIGINAL_PARENT))
+    above = copies.get(run.data.tags.get(run_context.ORIGINAL_PARENT, ""))
     wanted = links(runs, run.info.experiment_id) | ({PARENT: above} if above else {})
     has_parent = PARENT in run.data.tags and run_context.ORIGINAL not in run.data.tags
     lacking = {
@@ -126,6 +127,7 @@ def _connect(client: MlflowClient, runs: Pair, run: Run, copies: Mapping[str | N
         if run.data.tags.get(key) != value and not (key == PARENT and has_parent)
     }
     entries.log_tags(client, run.info.run_id, lacking)
+    run.data.tags.update(lacking)
 
 
 def _name(run: Run) -> str:

@@ -16,7 +16,8 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from retrace.errors import RetraceError
-from retrace.pipeline import loading
+from retrace.pipeline import code_text
+from retrace.pipeline.workspace import Workspace
 from retrace.store import filters, names
 from retrace.store.tracking_uri import ANSWER_S, SQLITE, address, is_served
 from retrace.system import files
@@ -188,15 +189,19 @@ def experiment_of(client: MlflowClient, name: str) -> str:
 def artifacts() -> Path:
     """Return the folder for the artifacts of new MLflow experiments.
 
-    It is absolute, because a queued experiment's folder is deleted. Where `mlruns` is an output of
-    a stage, DVC deletes it; where it is a store of MLflow's own, every folder in it is taken for an
-    experiment.
+    It is absolute, because a queued experiment's folder is deleted. If code or dvc.yaml names
+    `mlruns`, that is a store of the stages' own, which takes each folder in it for an experiment.
     """
-    usual = files.root() / "mlruns"
-    is_store = any(usual.glob("*/meta.yaml"))
+    root = files.root()
+    usual = root / "mlruns"
+    is_own = any(usual.glob("*/meta.yaml"))
     with suppress(RetraceError):  # dvc.yaml is not valid
-        is_store |= loading.load(files.root()).maker("mlruns") is not None
-    return files.root() / ".retrace" / "mlruns" if is_store else usual
+        workspace = Workspace(root)
+        stages = workspace.pipeline.stages.values()
+        texts = (text for stage in stages for text in code_text.texts(workspace, stage))
+        is_own |= workspace.pipeline.maker("mlruns") is not None
+        is_own = is_own or any("mlruns" in text for text in texts)
+    return root / ".retrace" / "mlruns" if is_own else usual
 
 
 def experiments(client: MlflowClient) -> list[str]:

@@ -12,7 +12,7 @@ import socket
 import subprocess
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from retrace.system import files, isolated, processes
 from retrace.system.processes import Identity
@@ -28,17 +28,21 @@ class Server(NamedTuple):
     process: Identity
     port: int
 
-    @classmethod
-    def of(cls, owner: Identity) -> Self | None:
+    @staticmethod
+    def of(owner: Identity) -> "Server | None":
         """Return the running server of a DVC, if it has one."""
         with suppress(FileNotFoundError):
-            server = cls(**json.loads(_file(owner).read_text(encoding="utf-8")))
+            server = _read(_file(owner))
             if server.owner == owner and processes.alive(server.process):
                 return server
         return None
 
     def publish(self) -> None:
-        """Let later stages of the same DVC find the server."""
+        """Let later stages of the same DVC find the server; forget those that were killed."""
+        for file in _file(self.owner).parent.glob("*.json"):
+            with suppress(FileNotFoundError):
+                if not processes.alive(_read(file).process):
+                    file.unlink()
         with files.atomic(_file(self.owner)) as unfinished:
             unfinished.write_text(json.dumps(self._asdict()), encoding="utf-8")
 
@@ -72,6 +76,10 @@ def _start(owner: Identity) -> int:
         )
         process.returncode = 0  # it outlives this process, of which Python would warn
         return listener.getsockname()[1]
+
+
+def _read(file: Path) -> Server:
+    return Server(**json.loads(file.read_text(encoding="utf-8")))
 
 
 def _file(owner: Identity) -> Path:

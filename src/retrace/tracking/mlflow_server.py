@@ -42,7 +42,7 @@ class Entrance:
 
     def __init__(self, mlflow: Application) -> None:
         self.mlflow = mlflow
-        self._stages: dict[str, Stage] = {}
+        self._stages: dict[str, Stage] = {}  # by attempt
         self._lock = Lock()
 
     def __call__(self, environ: Environ, start: Start) -> Iterable[bytes]:
@@ -67,27 +67,26 @@ class Entrance:
 
 
 class Stage:
-    """An attempt at a stage, by its first event, with its run once that is known."""
+    """An attempt at a stage, by its first event.
+
+    Its run and its MLflow experiment are created here and now, if the background uploader has not
+    done so: a client that asks for the experiment, in vain, would create another one at once.
+    """
 
     def __init__(self, start: Event) -> None:
+        from retrace.store import backend, runs
+
         self.start = start
-        self._runs: Any = None
-        self._lock = Lock()
+        self.runs: runs.Pair | None = None
+        with suppress(Exception):  # of MLflow or its store: then the runs are connected afterwards
+            self.runs = runs.pair(backend.client(), start)
 
     def tags(self, experiment: str) -> dict[str, str]:
-        """Return the tags of a new run in this MLflow experiment.
-
-        If the stage's run cannot be found or created now, its tags are added after the stage.
-        """
-        from retrace.store import adoption, backend, runs
+        """Return the tags of a new run in this MLflow experiment."""
+        from retrace.store import adoption
 
         tags = run_context.tags(self.start)
-        try:
-            with self._lock:
-                self._runs = self._runs or runs.pair(backend.client(), self.start)
-        except Exception:  # noqa: BLE001 - of MLflow or its store
-            return tags
-        return tags | adoption.links(self._runs, experiment)
+        return tags | (adoption.links(self.runs, experiment) if self.runs else {})
 
 
 def refusal(reason: str) -> Application:

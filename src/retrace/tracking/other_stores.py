@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from retrace.event_log import EventLog
-from retrace.pipeline import yaml_files
+from retrace.pipeline import code_text, yaml_files
 from retrace.pipeline.definition import Stage
 from retrace.pipeline.workspace import Workspace
 from retrace.store import run_context
@@ -24,9 +24,6 @@ from retrace.tracking.foreign_run import ForeignRun
 
 URI = re.compile(r"""tracking_uri["'\]\s]*[(=:,]\s*["']?([^\s"'(){}<>,]+)""", re.IGNORECASE)
 DATABASES = (".db", ".sqlite", ".sqlite3")
-CODE = (".py", ".r", ".jl", ".sh", ".yaml", ".yml", ".toml", ".json", ".ipynb", ".cfg", ".ini")
-MAX_CODE = 10**6  # bytes of a file of code
-MAX_FILES = 200  # files of code
 MAX_RUNS = 200  # runs of a stage
 
 
@@ -46,20 +43,8 @@ def log(run: EventLog, workspace: Workspace, stage: Stage) -> None:
 
 def _named(workspace: Workspace, stage: Stage) -> Iterator[str]:
     """Yield the addresses of stores in the stage's code."""
-    for file in islice(_code(workspace, stage), MAX_FILES):
-        with suppress(OSError):
-            if file.stat().st_size <= MAX_CODE:
-                text = file.read_text(encoding="utf-8", errors="replace")
-                yield from URI.findall(text) if "tracking_uri" in text.lower() else ()
-
-
-def _code(workspace: Workspace, stage: Stage) -> Iterator[Path]:
-    program = workspace.program(stage)
-    paths = [workspace.root / path for path in (*stage.deps, *stage.params)]
-    paths += [workspace.root / stage.folder / program] if program else []
-    for path in dict.fromkeys(paths):
-        inside = sorted(path.rglob("*")) if path.is_dir() else [path]
-        yield from (file for file in inside if file.suffix.lower() in CODE and file.is_file())
+    for text in code_text.texts(workspace, stage):
+        yield from URI.findall(text) if "tracking_uri" in text.lower() else ()
 
 
 def _places(root: Path, stage: Stage, named: Iterable[str]) -> Iterator[Path]:
