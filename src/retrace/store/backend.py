@@ -13,6 +13,7 @@ from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from sqlalchemy.exc import SQLAlchemyError
 
 from retrace.errors import RetraceError
@@ -154,7 +155,7 @@ def _create(database: Path) -> None:
         if not database.exists():
             # Two processes that migrate the same file corrupt it: create another, then rename it.
             unfinished = database.with_name(f".{database.name}.{os.getpid()}")
-            mlflow.MlflowClient(f"{SQLITE}{unfinished}").search_experiments()
+            SqlAlchemyStore(f"{SQLITE}{unfinished}", artifacts().as_uri())
             with closing(sqlite3.connect(unfinished)) as connection:
                 connection.execute("PRAGMA journal_mode = WAL")  # readers do not block a writer
             unfinished.replace(database)
