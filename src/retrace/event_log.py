@@ -26,6 +26,7 @@ from retrace.system import files, processes
 from retrace.system.redaction import redacted_all
 
 Event = dict[str, Any]
+OTHER_RUNS = "other_runs"  # folder among the copies: artifacts of runs in other MLflow stores
 
 
 class EventLog:
@@ -119,6 +120,12 @@ class EventLog:
         for path in (weights, config):
             self._copy(path, partial(shutil.copyfile, path))
         self._write("model", {"weights": str(weights), "card": str(config)})
+
+    def run(self, values: Event, artifacts: Mapping[str, Path]) -> None:
+        """Log a run that the stage's code made in another MLflow store, and its artifacts."""
+        for name, file in artifacts.items():
+            self._copy(Path(OTHER_RUNS, values["id"], name), partial(shutil.copyfile, file))
+        self._write("run", redacted_all({"values": values}))
 
     def command(self, line: str) -> None:
         """Log that a command of a stage has ended well, and that another one follows."""

@@ -112,6 +112,9 @@ def test_environment_is_restored(plain: Project, tracked: Project) -> None:
     expected = variables(plain)
     seen = variables(tracked)
     assert Path(seen.pop("RETRACE_EVENT_LOG")).stem == tracked.log("ok")[0]["id"]
+    assert seen.pop("RETRACE_STORE") == "sqlite:///HERE/mlflow.db"
+    added = [name for name in seen if name.startswith("MLFLOW_")]
+    assert {name: seen.pop(name) for name in added}["MLFLOW_EXPERIMENT_NAME"] == tracked.path.name
     assert seen == expected
     assert seen["SHELL"] == "/bin/bash"
 

@@ -7,7 +7,6 @@ from argparse import ArgumentParser, Namespace
 from importlib import metadata
 
 from retrace.errors import RetraceError
-from retrace.system import files
 
 GROUP = "look"
 SUMMARY = (
@@ -59,13 +58,15 @@ def serve(host: str, port: int) -> None:
 
 def _command(host: str, port: int, address: str) -> list[str]:
     """Return the command of the server of the store at `address`."""
+    from retrace.store import backend
+
     names = [f"{name}:{port}" for name in ("localhost", "127.0.0.1", "[::1]")]
     options = {
         "--host": host,
         "--port": str(port),
         "--workers": "1",
         "--backend-store-uri": address,
-        "--default-artifact-root": (files.root() / "mlruns").as_uri(),
+        "--default-artifact-root": backend.artifacts().as_uri(),
         "--allowed-hosts": ",".join(names),
         "--cors-allowed-origins": ",".join(f"http://{name}" for name in names),
     }

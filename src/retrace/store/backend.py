@@ -13,9 +13,12 @@ from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from sqlalchemy.exc import SQLAlchemyError
 
 from retrace.errors import RetraceError
+from retrace.pipeline import code_text
+from retrace.pipeline.workspace import Workspace
 from retrace.store import filters, names
 from retrace.store.tracking_uri import ANSWER_S, SQLITE, address, is_served
 from retrace.system import files
@@ -152,7 +155,7 @@ def _create(database: Path) -> None:
         if not database.exists():
             # Two processes that migrate the same file corrupt it: create another, then rename it.
             unfinished = database.with_name(f".{database.name}.{os.getpid()}")
-            mlflow.MlflowClient(f"{SQLITE}{unfinished}").search_experiments()
+            SqlAlchemyStore(f"{SQLITE}{unfinished}", artifacts().as_uri())
             with closing(sqlite3.connect(unfinished)) as connection:
                 connection.execute("PRAGMA journal_mode = WAL")  # readers do not block a writer
             unfinished.replace(database)
@@ -176,13 +179,30 @@ def experiment_of(client: MlflowClient, name: str) -> str:
         if experiment.lifecycle_stage == "deleted":
             client.restore_experiment(experiment.experiment_id)
         return experiment.experiment_id
-    # MLflow never changes the location. It is absolute, because a queued experiment's folder is
-    # deleted. A server chooses its own.
-    folder = files.root() / "mlruns" / names.encode(name)
+    # MLflow never changes the location. A server chooses its own.
+    folder = artifacts() / names.encode(name)
     location = None if is_served(client.tracking_uri) else folder.as_uri()
     return client.create_experiment(
         name, location, {"mlflow.experimentKind": "custom_model_development"}
     )
+
+
+def artifacts() -> Path:
+    """Return the folder for the artifacts of new MLflow experiments.
+
+    It is absolute, because a queued experiment's folder is deleted. If code or dvc.yaml names
+    `mlruns`, that is a store of the stages' own, which takes each folder in it for an experiment.
+    """
+    root = files.root()
+    usual = root / "mlruns"
+    is_own = any(usual.glob("*/meta.yaml"))
+    with suppress(RetraceError):  # dvc.yaml is not valid
+        workspace = Workspace(root)
+        stages = workspace.pipeline.stages.values()
+        texts = (text for stage in stages for text in code_text.texts(workspace, stage))
+        is_own |= workspace.pipeline.maker("mlruns") is not None
+        is_own = is_own or any("mlruns" in text for text in texts)
+    return root / ".retrace" / "mlruns" if is_own else usual
 
 
 def experiments(client: MlflowClient) -> list[str]:

@@ -1,19 +1,26 @@
 """Return the address of the MLflow store without importing MLflow, which takes a second or two."""
 
 import os
+import re
 
 from retrace.system import files
 
 ANSWER_S = 4  # for a server
 SQLITE = "sqlite:///"
+DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+LOOPBACK = re.compile(r"http://127\.0\.0\.1:\d+/retrace/[0-9a-f]+/?")
+BEHIND = "RETRACE_STORE"  # variable of a wrapped command: the store of its server on loopback
 
 
 def address() -> str:
     """Return MLFLOW_TRACKING_URI, or a database in the main repository.
 
-    The path of a database is absolute, because a queued experiment runs in a separate folder.
+    The path of a database is absolute, because a queued experiment runs in a separate folder. In a
+    wrapped command it is the store of `tracking.loopback`'s server, not the server.
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}mlflow.db"
+    if LOOPBACK.fullmatch(uri):
+        uri = os.environ.get(BEHIND, uri)
     if uri.startswith(SQLITE):
         return f"{SQLITE}{files.root() / uri.removeprefix(SQLITE)}"
     return uri
@@ -22,3 +29,8 @@ def address() -> str:
 def is_served(uri: str) -> bool:
     """Return whether the store is a server."""
     return uri.startswith(("http://", "https://"))
+
+
+def is_database(uri: str) -> bool:
+    """Return whether the store is a database, such as `postgresql+psycopg2://host/mlflow`."""
+    return re.split(r"[+:]", uri)[0] in DATABASES

@@ -16,7 +16,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric
 from retrace import event_log
 from retrace.event_log import Event
 from retrace.pipeline import hashing
-from retrace.store import backend, cached_stages, entries, groups, models, names
+from retrace.store import adoption, backend, cached_stages, entries, groups, models, names
 from retrace.store import runs as runs_of
 from retrace.system import processes
 from retrace.system.redaction import redacted
@@ -107,6 +107,11 @@ class Upload:
             case "model_files" if (copy := event_log.copy_of(self.path, event["path"])).exists():
                 announce(LOCAL_S)
                 _log_model_files(client, runs.child, copy, Path(event["path"]).name)
+            case "run":
+                announce(4 * ANSWER_S + self._local)
+                copies = event_log.copies(self.path) / event_log.OTHER_RUNS
+                files = copies / event["values"]["id"]
+                adoption.copy(client, runs, self.start, event, files)
             case "end":
                 announce(4 * ANSWER_S + self._local)
                 self._end(client, runs, event)
@@ -141,6 +146,11 @@ class Upload:
         }
         tags |= {"retrace.error": end["error"][:5000]} if "error" in end else {}
         entries.log_tags(client, runs.child, tags)
+        own = adoption.adopt(client, runs, self.start, end)
+        numbers = [] if self.headline else adoption.numbers(own, self.start, end)
+        _log_metrics(client, runs, numbers)
+        for event in numbers:
+            self._log(client, runs, event, lambda _: None)
         self._log_model_metrics(client, runs, end)
         client.set_terminated(runs.child, end["status"], end["time"])
         with backend.lock():

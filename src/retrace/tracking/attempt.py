@@ -17,7 +17,7 @@ from retrace.pipeline import identity, loading
 from retrace.pipeline.definition import Stage
 from retrace.pipeline.workspace import Workspace
 from retrace.system import files, processes
-from retrace.tracking import curves, header, results, stage
+from retrace.tracking import curves, header, mlflow_variables, other_stores, results, stage
 from retrace.tracking.command import Outcome
 from retrace.tracking.uploader_client import Uploader
 
@@ -54,8 +54,11 @@ class Attempt:
 
     @property
     def variables(self) -> dict[str, str]:
-        """The environment by which `retrace.stage` in the command finds the event log."""
-        return {stage.EVENT_LOG: str(self.log.path)}
+        """The environment by which `retrace.stage` and MLflow in the command find their run."""
+        variables = {stage.EVENT_LOG: str(self.log.path)}
+        with suppress(OSError):  # no server can be started
+            variables |= mlflow_variables.variables(self.log.header, self.dvc, Path.cwd())
+        return variables
 
     @contextmanager
     def following(self) -> Iterator[None]:
@@ -72,6 +75,7 @@ class Attempt:
             if is_finished and not self.is_last:
                 self.log.command(self.line)
                 return
+            other_stores.log(self.log, self.workspace, self.stage)
             if is_finished:
                 self._log_results()
             else:

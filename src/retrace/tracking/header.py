@@ -42,6 +42,7 @@ def of_stage(workspace: Workspace, stage: Stage) -> dict[str, Any]:
         "params": workspace.params(*pipeline.stages.values()),
         "own_params": own_params,
         "deps": deps,
+        "metrics_prefix": stage.metrics_prefix,
         "inputs": identity.inputs(stage.name, stage.commands, own_params, deps),
         "makers": {path: maker for path in read if (maker := pipeline.maker(path))},
         "later": _later(stage, workspace),
