@@ -18,12 +18,11 @@ from retrace import settings
 from retrace.errors import RetraceError
 from retrace.pipeline import grouping, metrics
 from retrace.pipeline.workspace import Workspace
-from retrace.store import backend
+from retrace.store import backend, run_tags
 from retrace.system import files
 from retrace.system.redaction import redacted
 
 WITHIN_ROW = ("seed", "figures.")  # prefixes of parameters that may differ within a row
-TRAINED = ("retrace.cached.train", "retrace.run.train")  # tags with the run of train
 IDS_PER_QUERY = 500
 ALLOCATED = 1_000_000  # objects per garbage collection; with fewer, it takes most of the time
 
@@ -171,11 +170,7 @@ def _metrics(runs: Sequence[backend.Run]) -> str:
 def _timed(client: backend.MlflowClient, experiment: str, rows: Sequence[Row]) -> list[Row]:
     """Add the training time to the rows, in seconds, from the runs of the stage train."""
     trained = [
-        [
-            next((run.data.tags[tag] for tag in TRAINED if tag in run.data.tags), "")
-            for run in row.runs
-        ]
-        for row in rows
+        [run_tags.linked_run(run.data.tags, "train") or "" for run in row.runs] for row in rows
     ]
     ids = sorted({each for row in trained for each in row if each})
     seconds: dict[str, float] = {}

@@ -5,14 +5,12 @@ import re
 from retrace import settings
 from retrace.errors import RetraceError
 from retrace.provenance.run_index import RunIndex
-from retrace.store import backend, cached_stages, groups, registry
+from retrace.store import backend, cached_stages, groups, registry, run_tags
 from retrace.store import models as logged
 from retrace.store.models import LoggedModel
 
 SCHEME = "models:/"
 NAMED = re.compile(rf"{SCHEME}(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[0-9]+))")
-EVALUATED = f"dvc.deps.{settings.WEIGHTS}"  # tag of a run with the MD5 of the weights that it read
-TESTED = f"dvc.deps.{settings.TEST}"  # the same for the test split
 
 
 def resolve_model(name: str) -> LoggedModel:
@@ -54,10 +52,9 @@ def model_of_run(index: RunIndex, run: backend.Run) -> LoggedModel:
 
 def evaluations(client: backend.MlflowClient, model: LoggedModel) -> list[backend.Run]:
     """Return the finished runs of `evaluate` that read these weights, newest first."""
-    read_it = f"tags.`{EVALUATED}` = '{model.tags[logged.MD5]}'"
-    query = f"{read_it} and tags.`retrace.stage` = 'evaluate' and {cached_stages.FINISHED}"
-    runs = backend.search_runs(client, [model.experiment_id], query)
-    return sorted(runs, key=lambda run: run.info.start_time, reverse=True)
+    conditions = ("tags.`retrace.stage` = 'evaluate'", cached_stages.FINISHED)
+    weights = (str(settings.WEIGHTS), model.tags[logged.MD5])
+    return run_tags.readers(client, [model.experiment_id], *weights, conditions)[::-1]
 
 
 def _train_runs(index: RunIndex, run: backend.Run) -> list[backend.Run]:

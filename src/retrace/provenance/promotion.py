@@ -5,12 +5,12 @@ import re
 from retrace import settings
 from retrace.errors import RetraceError
 from retrace.provenance import models
-from retrace.provenance.models import TESTED
 from retrace.provenance.run_index import RunIndex
-from retrace.store import backend, registry
+from retrace.store import backend, cached_stages, registry
 from retrace.store.models import LoggedModel
 
-WEIGHTS = f"dvc.outs.{settings.WEIGHTS}"
+WEIGHTS = f"dvc.outs.{settings.WEIGHTS}"  # tags of a version
+TESTED = f"dvc.deps.{settings.TEST}"
 ACCURACY = "test_accuracy"
 ALIAS = re.compile(r"(?!latest$)(?!v[0-9]+$)[A-Za-z][A-Za-z0-9_-]{0,99}", re.IGNORECASE)
 READ = (settings.TRAIN, settings.VALIDATION)
@@ -87,7 +87,8 @@ def _evaluated(
 
     def priority(run: backend.Run) -> tuple[bool, bool]:
         tags = run.data.tags
-        return tags.get(TESTED) == present.get(TESTED), tags["mlflow.parentRunId"] == own
+        is_same = _read(run, settings.TEST) == present.get(TESTED)
+        return is_same, tags["mlflow.parentRunId"] == own
 
     return max(evaluations, key=priority)
 
@@ -95,17 +96,23 @@ def _evaluated(
 def _tags(
     index: RunIndex, model: LoggedModel, run: backend.Run, evaluated: backend.Run
 ) -> dict[str, str]:
-    """Return tags with the version's origin, under the names that runs use."""
+    """Return tags with the version's origin."""
     trained = index.client.get_run(str(model.source_run_id))
     parent = index.experiment(run) or run
-    tags = {f"dvc.deps.{part}": trained.data.tags.get(f"dvc.deps.{part}", "") for part in READ}
-    tags |= {WEIGHTS: trained.data.tags[WEIGHTS], TESTED: evaluated.data.tags[TESTED]}
+    tags = {f"dvc.deps.{part}": _read(trained, part) for part in READ}
+    tags |= {WEIGHTS: cached_stages.hashes(trained, "outs")[str(settings.WEIGHTS)]}
+    tags |= {TESTED: _read(evaluated, settings.TEST)}
     tags |= {ACCURACY: repr(evaluated.data.metrics[ACCURACY])}
     tags |= {"retrace.run": parent.info.run_id, "retrace.run.train": trained.info.run_id}
     tags |= {"retrace.run.evaluate": evaluated.info.run_id}
     for tag in ("retrace.key", "dvc.exp_name", "mlflow.source.git.commit"):
         tags |= {tag: parent.data.tags[tag]} if tag in parent.data.tags else {}
     return {name: value for name, value in tags.items() if value}
+
+
+def _read(run: backend.Run, path: object) -> str:
+    """Return the hash of a file that a run read; nothing if it did not."""
+    return cached_stages.hashes(run, "deps").get(str(path), "")
 
 
 def _fault(address: str, present: registry.ModelVersion | None, tags: dict[str, str]) -> str | None:

@@ -12,7 +12,7 @@ from retrace.pipeline import hashing
 from retrace.pipeline.definition import Pipeline
 from retrace.provenance.diff import Facts
 from retrace.provenance.run_index import RunIndex
-from retrace.store import backend, cached_stages, groups
+from retrace.store import backend, cached_stages, groups, run_tags
 
 # Times and system metrics differ in each run and are never compared.
 TIMED = re.compile(r"train_s|images_per_s|system/.*")
@@ -163,7 +163,9 @@ def device_change(
     for stage in dict.fromkeys((*record.stages, "train")):
         if stage in exact or stage not in logs or stage not in record.made_by:
             continue
-        then = record.made_by[stage].data.tags
+        tags = record.made_by[stage].data.tags
+        machine = run_tags.value(tags, "machine")
+        then = dict(tags) | ({"retrace.machine": machine} if machine else {})
         now: dict[str, str] = {}
         for event in logs[stage]:
             now |= event["values"] if event["kind"] == "tags" else {}

@@ -11,7 +11,7 @@ from retrace.event_log import Event
 from retrace.pipeline import git, lockfile, snapshot
 from retrace.pipeline.git import ExperimentRef
 from retrace.pipeline.snapshot import Snapshot
-from retrace.store import backend, cached_stages, entries, filters, names, runs
+from retrace.store import backend, cached_stages, entries, filters, run_tags, runs
 from retrace.system import machine
 
 
@@ -105,12 +105,8 @@ def _ref(parent: Run | None, refs: list[ExperimentRef]) -> ExperimentRef | None:
 
 def _is_complete(parent: Run, makers: Mapping[str, Run | None]) -> bool:
     """Return whether the parent is linked to a run for each stage whose outputs MLflow knows."""
-    tags = parent.data.tags.keys()
-    return all(
-        tags & set(map(names.encode, (f"retrace.run.{stage}", f"retrace.cached.{stage}")))
-        for stage, run in makers.items()
-        if run
-    )
+    tags = parent.data.tags
+    return all(run_tags.linked_run(tags, stage) for stage, run in makers.items() if run)
 
 
 def _parents(client: MlflowClient) -> Iterator[Run]:
