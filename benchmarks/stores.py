@@ -28,8 +28,10 @@ NAMES = """
     SELECT run_uuid FROM runs
     UNION SELECT model_id FROM logged_models
     UNION SELECT input_uuid FROM inputs
-    UNION SELECT replace(value, '.dir', '') FROM tags WHERE key LIKE 'dvc.outs.%'
-    UNION SELECT value FROM tags WHERE key IN ('retrace.key', 'retrace.journal', 'retrace.inputs')
+    UNION SELECT replace(substr(key, 21), '.dir', '') FROM tags
+    WHERE key LIKE 'mlflow.retrace.made.%'
+    UNION SELECT value FROM tags
+    WHERE key IN ('retrace.key', 'mlflow.retrace.journal', 'mlflow.retrace.inputs')
 """
 HOLE = "\0"  # placeholder in a row for the copy's number
 APART_MS = 60_000  # between the start times of two copies

@@ -21,3 +21,14 @@ def runs(store: mlflow.MlflowClient) -> tuple[list[Run], list[Run]]:
     every = store.search_runs([experiment.experiment_id], order_by=["start_time ASC"])
     children = [run for run in every if "mlflow.parentRunId" in run.data.tags]
     return [run for run in every if run not in children], children
+
+
+def columns(store: mlflow.MlflowClient, experiment: str) -> dict[str, set[str]]:
+    """Return what MLflow's column chooser offers for the runs of an experiment, by kind."""
+    every = store.search_runs([experiment])
+    tags = {tag for run in every for tag in run.data.tags}
+    return {
+        "metrics": {name for run in every for name in run.data.metrics},
+        "params": {name for run in every for name in run.data.params},
+        "tags": {tag for tag in tags if not tag.startswith("mlflow.")},
+    }

@@ -21,6 +21,7 @@ from table import Figure, row
 
 from lab import paths
 from retrace.errors import RetraceError
+from retrace.store import run_tags
 from retrace.tracking import stage
 
 
@@ -61,10 +62,11 @@ def test_grow_copies_distinct_experiments(experiment_folder: Path) -> None:
     assert len({run.data.tags["retrace.key"] for run in parents.values()}) == 11
     assert len({run.data.metrics["test_accuracy"] for run in parents.values()}) == 11
     children = [run for run in runs if "retrace.stage" in run.data.tags]
-    assert len({run.data.tags["retrace.journal"] for run in children}) == 22
+    assert len({run.data.tags["mlflow.retrace.journal"] for run in children}) == 22
     for run in children:
         above = parents[run.data.tags["mlflow.parentRunId"]]
-        assert above.data.tags[f"retrace.run.{run.data.tags['retrace.stage']}"] == run.info.run_id
+        own = run_tags.stage_run(above.data.tags, run.data.tags["retrace.stage"])
+        assert own == run.info.run_id
 
 
 def test_large_store_does_not_grow(experiment_folder: Path) -> None:

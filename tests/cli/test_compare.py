@@ -21,6 +21,7 @@ from retrace.cli import compare
 from retrace.errors import RetraceError
 from retrace.pipeline import git, snapshot
 from retrace.pipeline.workspace import Workspace
+from retrace.store import run_tags
 
 SMALL = {
     "dataset: mnist": "dataset: digits",
@@ -54,7 +55,8 @@ class Trained:
         """Return the run of an experiment in MLflow, or of its `stage`."""
         ids = [each.experiment_id for each in self.client.search_experiments()]
         (parent,) = self.client.search_runs(ids, f"attributes.run_name = '{name}'")
-        return self.client.get_run(parent.data.tags[f"retrace.run.{stage}"]) if stage else parent
+        own = run_tags.stage_run(parent.data.tags, stage)
+        return self.client.get_run(own) if own else parent
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ from lab.models import classifier
 from lab.models.classifier import ModelConfig
 from retrace.errors import RetraceError
 from retrace.provenance import promotion
+from retrace.store import run_tags
 from retrace.tracking import stage
 
 ADDRESS = "models:/mnist@champion"
@@ -176,9 +177,9 @@ def test_better_model_takes_the_alias(world: World, capsys: pytest.CaptureFixtur
     assert registered(world) == {"champion": worse, "challenger": good, "versions": "3"}
 
     tags = before.tags
-    run = client_of(world).get_run(train).data.tags
-    for tag in ("dvc.outs.models/model.safetensors", "dvc.deps.data/processed/train.safetensors"):
-        assert tags[tag] == run[tag]
+    run = client_of(world).get_run(train)
+    for kind, path in (("outs", paths.WEIGHTS), ("deps", paths.TRAIN)):
+        assert tags[f"dvc.{kind}.{path}"] == run_tags.hashes(run, kind)[str(path)]
     assert tags["retrace.key"] == client_of(world).get_run(good).data.tags["retrace.key"]
     assert (tags["retrace.run"], tags["retrace.run.train"]) == (good, train)
     assert float(tags["test_accuracy"]) == 0.9
@@ -201,15 +202,11 @@ def test_accuracy_on_common_test_data_counts(world: World) -> None:
     client = client_of(world)
     version = client.get_model_version("mnist", "1")
     evaluated = client.get_run(version.tags["retrace.run.evaluate"])
-    again = client.create_run(
-        evaluated.info.experiment_id, tags=dict(evaluated.data.tags)
-    ).info.run_id
-    weights = "dvc.deps.models/model.safetensors"
-    client.set_tag(
-        again,
-        weights,
-        client.get_run(world.children["better"]).data.tags[weights.replace("deps", "outs")],
-    )
+    weights = str(paths.WEIGHTS)
+    better = run_tags.hashes(client.get_run(world.children["better"]), "outs")[weights]
+    deps = run_tags.hashes(evaluated, "deps") | {weights: better}
+    tags = evaluated.data.tags | run_tags.of_deps(deps, [weights])
+    again = client.create_run(evaluated.info.experiment_id, tags=tags).info.run_id
     client.log_metric(again, "test_accuracy", 0.995)
     client.set_terminated(again, "FINISHED")
     promotion.promote(world.parents["better"], "champion", force=False)

@@ -116,8 +116,8 @@ def parents(store: mlflow.MlflowClient) -> list[Run]:
 def linked(run: Run) -> dict[str, set[str]]:
     """Return the stages that an experiment ran, and those linked from others."""
     return {
-        kind: {stage for stage in STAGES if f"retrace.{kind}.{stage}" in run.data.tags}
-        for kind in ("run", "cached")
+        kind: {stage for stage in STAGES if f"{prefix}.{stage}" in run.data.tags}
+        for kind, prefix in (("run", "mlflow.retrace.run"), ("cached", "retrace.cached"))
     }
 
 
@@ -134,7 +134,8 @@ def test_earlier_stages_are_linked(
         "cached": {"download", "preprocess"},
     }
     for name in ("download", "preprocess"):
-        assert second.data.tags[f"retrace.cached.{name}"] == first.data.tags[f"retrace.run.{name}"]
+        own = first.data.tags[f"mlflow.retrace.run.{name}"]
+        assert second.data.tags[f"retrace.cached.{name}"] == own
 
 
 def test_later_stages_of_same_bytes_are_linked(
@@ -189,12 +190,15 @@ def test_failed_stage_made_nothing(store: mlflow.MlflowClient) -> None:
     failed, finished = store.search_runs(
         ["1"], "tags.`retrace.stage` = 'download'", order_by=["start_time"]
     )
-    assert (failed.data.tags["retrace.attempt"], finished.data.tags["retrace.attempt"]) == (
+    assert (
+        failed.data.tags["mlflow.retrace.attempt"],
+        finished.data.tags["mlflow.retrace.attempt"],
+    ) == (
         "1",
         "2",
     )
     assert finished.info.run_name == "download (2)"
-    assert parent.data.tags["retrace.run.download"] == finished.info.run_id
+    assert parent.data.tags["mlflow.retrace.run.download"] == finished.info.run_id
     assert parent.info.status == "FINISHED"
 
 
@@ -214,7 +218,7 @@ def test_uncommitted_code_is_kept_as_a_patch(
         git("status", "--porcelain").splitlines()[-1] == "?? src/lab/training/new.py"
     )  # the index is as it was
     (run,) = mlflow.MlflowClient("sqlite:///mlflow.db").search_runs(
-        ["1"], f"tags.`retrace.journal` = '{record.id}'"
+        ["1"], f"tags.`mlflow.retrace.journal` = '{record.id}'"
     )
     patch = mlflow.MlflowClient("sqlite:///mlflow.db").download_artifacts(
         run.info.run_id, "code.patch"
@@ -354,7 +358,7 @@ def test_event_log_without_process_is_uploaded(
     sync.sync()
     sync.sync()
     assert event_log.pending(event_log.folder()) == [alive]
-    (killed,) = store.search_runs(["1"], f"tags.`retrace.journal` = '{left.stem}'")
+    (killed,) = store.search_runs(["1"], f"tags.`mlflow.retrace.journal` = '{left.stem}'")
     assert killed.info.status == "KILLED"
     assert killed.info.end_time == event_log.read(left.parent / "uploaded" / left.name)[-2]["time"]
     assert killed.data.tags["retrace.error"]
@@ -379,7 +383,7 @@ def test_run_without_process_is_closed(store: mlflow.MlflowClient) -> None:
     (child,) = store.search_runs(["1"], "tags.`retrace.stage` = 'download'")
     store.set_tag(
         child.info.run_id,
-        "retrace.process",
+        "mlflow.retrace.process",
         processes.to_line(processes.identity() | {"pid": 2**22 - 1}),
     )
     store.update_run(child.info.run_id, "RUNNING")

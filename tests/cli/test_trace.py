@@ -17,6 +17,7 @@ from lab import paths
 from retrace.errors import RetraceError
 from retrace.pipeline import git, hashing, snapshot
 from retrace.provenance import lineage
+from retrace.store import run_tags
 from retrace.system import machine
 from retrace.tracking import stage as tracking
 
@@ -428,7 +429,7 @@ def test_commands_restore_every_byte(tmp_path_factory: pytest.TempPathFactory) -
     train = runs_of(store, "train")[-1]
     output = clone.type(f"retrace trace {train.info.run_id}")
     (model,) = restore(clone, output, train, [paths.WEIGHTS])
-    md5 = train.data.tags[f"dvc.outs.{paths.WEIGHTS}"]
+    md5 = run_tags.hashes(train, "outs")[str(paths.WEIGHTS)]
     assert hashing.md5(model) == md5
     assert md5 != hashing.md5(clone.path / paths.WEIGHTS)  # it never was in the work tree
     output = clone.type(f"retrace trace {model}")

@@ -23,6 +23,7 @@ from retrace.pipeline.definition import Out, Pipeline, Stage
 from retrace.pipeline.workspace import Workspace
 from retrace.provenance import diff, record, reproduce, restore
 from retrace.provenance.diff import Fact, OutputDiff
+from retrace.store import run_tags
 
 LOSS = ("train", "val_loss")
 EXACT = ("download", "preprocess")
@@ -467,10 +468,11 @@ def test_lost_code_cannot_be_reproduced(trained: Trained) -> None:
 @pytest.mark.xdist_group("reproduced")
 def test_wrong_record_differs(trained: Trained) -> None:
     (child,) = trained.runs("retrace.stage", "download")
-    trained.store.set_tag(child.info.run_id, "dvc.outs.data/raw", f"{'0' * 32}.dir")
+    for tag, value in run_tags.of_outs({"data/raw": f"{'0' * 32}.dir"}, {}).items():
+        trained.store.set_tag(child.info.run_id, tag, value)
     trained.store.log_metric(child.info.run_id, "raw_bytes", child.data.metrics["raw_bytes"] + 1)
     trained.store.set_tag(
-        child.info.run_id, "retrace.machine", "another processor"
+        child.info.run_id, "mlflow.retrace.machine", "another processor"
     )  # no excuse for this stage
     output = trained.verify(child, code=1)
     assert (verdict(output, "data/raw"), verdict(output, "raw_bytes")) == ("differs", "differs")

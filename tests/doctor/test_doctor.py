@@ -160,7 +160,7 @@ def set_running(clone: Clone) -> None:
     gone = processes.to_line(processes.identity() | {"started": 1.0})
     with closing(sqlite3.connect(clone.path / DATABASE)) as database:
         database.execute("UPDATE runs SET status = 'RUNNING', end_time = NULL WHERE name = 'train'")
-        database.execute("UPDATE tags SET value = ? WHERE key = 'retrace.process'", (gone,))
+        database.execute("UPDATE tags SET value = ? WHERE key = 'mlflow.retrace.process'", (gone,))
         database.commit()
 
 

@@ -19,6 +19,7 @@ from faults.servers import until
 from faults.stages import event_logs, find_runs
 from retrace import event_log
 from retrace.pipeline import hashing
+from retrace.store import run_tags
 from retrace.system import processes
 
 WEIGHTS = "models/model.safetensors"
@@ -117,7 +118,7 @@ def test_queue_resumes_task(clone: Clone) -> None:
         if "retrace.resumed" in run.data.tags and run.data.params["seed"] == "5"
     ]
     assert run.info.status == "FINISHED"
-    weights = run.data.tags["dvc.outs.models/model.safetensors"]
+    weights = run_tags.hashes(run, "outs")[str(WEIGHTS)]
     clone.type("dvc exp run --force --single-item -S seed=5 -n whole train")
     assert hashing.md5(clone.path / WEIGHTS) == weights
     clone.type("git checkout --quiet . && dvc checkout --quiet")

@@ -21,6 +21,7 @@ from faults.stages import find_runs
 from lab import params, paths
 from retrace.pipeline import hashing
 from retrace.pipeline.workspace import Workspace
+from retrace.store import run_tags
 
 PAGE = (ROOT / "docs/team.md").read_text()
 OURS = PAGE[: PAGE.index("    $ git clone ")]  # from here on, another clone
@@ -242,7 +243,9 @@ def test_other_clone_traces_and_verifies(team: Team) -> None:
         if command.startswith("retrace")
     }
     (slower,) = parent(team, "slower")
-    assert f"train, run {slower.data.tags['retrace.run.train']}: FINISHED" in output["trace"]
+    assert (
+        f"train, run {run_tags.stage_run(slower.data.tags, 'train')}: FINISHED" in output["trace"]
+    )
     assert f"of experiment slower, run {slower.info.run_id}" in output["trace"]
     assert "from " in output["trace"].split("download, run ")[1]
     assert "verified: " in output["verify"]
@@ -259,10 +262,7 @@ def test_experiment_links_to_first_clone_s_runs(team: Team) -> None:
         tag: value for tag, value in changed.data.tags.items() if tag.startswith("retrace.cached.")
     }
     tags = slower.data.tags
-    theirs = {
-        stage: tags.get(f"retrace.run.{stage}") or tags[f"retrace.cached.{stage}"]
-        for stage in params.STAGES
-    }
+    theirs = {stage: run_tags.linked_run(tags, stage) for stage in params.STAGES}
     del theirs["visualize"]
     assert cached == {f"retrace.cached.{stage}": run for stage, run in theirs.items()}
     assert changed.data.metrics["test_accuracy"] == slower.data.metrics["test_accuracy"]

@@ -346,9 +346,8 @@ def test_edit_permission_suffices_for_stages(team: Team, tmp_path: Path) -> None
         assert "warning" not in shell.type("dvc exp run -S lr=0.01")
     (run,) = [run for run in parents(team.url, ben) if run.data.params["lr"] == "0.01"]
     assert run.info.status == "FINISHED"
-    assert {"retrace.cached.download", "retrace.cached.preprocess", "retrace.run.visualize"} <= set(
-        run.data.tags
-    )
+    links = ("retrace.cached.download", "retrace.cached.preprocess", "mlflow.retrace.run.visualize")
+    assert set(links) <= set(run.data.tags)
     assert (
         artifact(team.url, run, "reports/figures/tsne.png")
         == (ben / "reports/figures/tsne.png").read_bytes()
@@ -380,7 +379,7 @@ def test_abandoned_run_is_closed_by_its_owner(team: Team) -> None:
     (parent,) = parents(team.url, team.clone.path)
     gone = processes.to_line(processes.identity() | {"pid": 2**22 - 1})
     tags = {
-        "retrace.process": gone,
+        "mlflow.retrace.process": gone,
         "retrace.stage": "train",
         "mlflow.parentRunId": parent.info.run_id,
     }

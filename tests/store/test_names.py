@@ -12,7 +12,7 @@ from mlflow.store.tracking.dbmodels import models as tables
 from mlflow.utils import search_utils, uri, validation
 
 from retrace.event_log import EventLog, copy_of
-from retrace.store import backend, cached_stages, entries, filters, names
+from retrace.store import backend, cached_stages, entries, filters, names, run_tags
 from retrace.store import runs as runs_of
 from retrace.store.upload import Upload
 
@@ -180,8 +180,7 @@ def test_entries_of_any_name(store: mlflow.MlflowClient, run: str) -> None:
 
 def test_stage_of_any_name(store: mlflow.MlflowClient, experiment: str, run: str) -> None:
     stage = 'it\'s "a" stage@`x`\\'
-    outs = {f"dvc.outs.{path}": md5 for path, md5 in HASHES.items()}
-    outs |= {f"retrace.made.{md5}": path for path, md5 in HASHES.items()}
+    outs = run_tags.of_outs(HASHES, {})
     for name in (stage.upper(), stage):
         tags = names.tags({"retrace.stage": name, "mlflow.parentRunId": run} | outs)
         child = store.create_run(experiment, tags=tags)
@@ -193,7 +192,7 @@ def test_stage_of_any_name(store: mlflow.MlflowClient, experiment: str, run: str
     assert len(runs_of.children(store, experiment, run, stage)) == 1
     runs_of.update_status(store, experiment, run)
     tags = store.get_run(run).data.tags
-    assert tags[names.encode(f"retrace.run.{stage}")] == child.info.run_id
+    assert run_tags.stage_run(tags, stage) == child.info.run_id
     cached_stages.link(store, run, {"evaluate@x": maker})
     assert store.get_run(run).data.tags["retrace.cached.evaluate:at:x"] == child.info.run_id
 

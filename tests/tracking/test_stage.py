@@ -22,6 +22,7 @@ from lab.errors import DivergedError
 from lab.training.state import Epoch
 from retrace import errors, event_log
 from retrace.pipeline import hashing
+from retrace.store import run_tags
 from retrace.store.upload import Upload
 from retrace.system import processes
 from retrace.tracking import stage
@@ -56,7 +57,7 @@ def test_stage_becomes_child_run(folder: Path, store: mlflow.MlflowClient) -> No
     assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
     assert child.data.tags["colour"] == "red"
     assert child.data.tags["retrace.stage"] == "evaluate"
-    assert child.data.tags["dvc.outs.reports/confusion.csv"] == hashing.md5(paths.CONFUSION)
+    assert run_tags.hashes(child, "outs")["reports/confusion.csv"] == hashing.md5(paths.CONFUSION)
     artifact = artifacts.download_artifacts(
         run_id=child.info.run_id,
         artifact_path="reports/confusion.csv",

@@ -32,7 +32,7 @@ def test_meter_uses_names_of_mlflow() -> None:
     assert (first["step"], second["step"]) == (1, 2)
     assert set(second["values"]) >= {
         "system/cpu_utilization_percentage",
-        "system/system_memory_usage_megabytes",
+        "system/system_memory_usage_percentage",
         "system/process_memory_usage_megabytes",
     }
     assert 10 < second["values"]["system/process_memory_usage_megabytes"] < 100_000

@@ -20,7 +20,7 @@ from retrace import settings
 from retrace.errors import RetraceError
 from retrace.pipeline import evaluation, grouping, metrics
 from retrace.pipeline.workspace import Workspace
-from retrace.store import backend, names
+from retrace.store import backend, names, run_tags
 from retrace.system import files
 from retrace.system.redaction import redacted
 
@@ -232,12 +232,7 @@ def _timed(
 
 def _stage_runs(run: backend.Run, stages: Sequence[str]) -> list[str]:
     """Return the run of each of these stages; the cached one, if DVC took the result from there."""
-    links = [
-        (names.encode(f"retrace.cached.{stage}"), names.encode(f"retrace.run.{stage}"))
-        for stage in stages
-    ]
-    tags = run.data.tags
-    return [tags.get(cached) or tags.get(own) or "" for cached, own in links]
+    return [run_tags.linked_run(run.data.tags, stage) or "" for stage in stages]
 
 
 def _seconds(run: backend.Run) -> float:

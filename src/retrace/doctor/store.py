@@ -27,7 +27,8 @@ BIG_WAL = 64e6  # bytes of a write-ahead log
 SYNC = "retrace sync"
 RUNNING = """
 SELECT coalesce(name, run_uuid), value FROM runs JOIN tags USING (run_uuid)
-WHERE status = 'RUNNING' AND lifecycle_stage = 'active' AND key = 'retrace.process'
+WHERE status = 'RUNNING' AND lifecycle_stage = 'active'
+AND key IN ('mlflow.retrace.process', 'retrace.process')
 """
 LOCATED = """
 SELECT name, artifact_location FROM experiments AS e WHERE lifecycle_stage = 'active' AND EXISTS (

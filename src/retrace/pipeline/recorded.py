@@ -21,6 +21,7 @@ class RecordedStage:
     name: str
     params: Flat
     deps: Mapping[str, str]  # hashes by path
+    data: tuple[str, ...]  # those of deps that a stage or a .dvc file makes
     outs: Mapping[str, str]
     inputs: str  # see pipeline/identity
     contents: Contents
@@ -107,6 +108,7 @@ class Recorded(Workspace):
             name=stage.name,
             params=params,
             deps=deps,
+            data=tuple(path for path in deps if self.declared.is_data(path)),
             outs=lockfile.hashes(entry.outs),
             inputs=identity.inputs(stage.name, entry.commands, params, deps),
             contents=contents,

@@ -19,8 +19,8 @@ from retrace.pipeline import git, hashing, snapshot
 from retrace.pipeline.workspace import Workspace
 from retrace.provenance import locations, trace_document
 from retrace.provenance.locations import Output
-from retrace.provenance.run_index import MADE, RunIndex
-from retrace.store import backend, cached_stages, names
+from retrace.provenance.run_index import RunIndex
+from retrace.store import backend, cached_stages, run_tags
 
 MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")
 
@@ -40,7 +40,7 @@ def show(target: str, *, as_json: bool = False) -> None:
     elif run := index.run(target):
         _show_run(index, run, as_json=as_json)
     elif MD5.fullmatch(target) and (makers := index.makers(target)):
-        _show_file(index, makers[0].data.tags[MADE + target], target, as_json=as_json)
+        _show_file(index, run_tags.made(makers[0])[target], target, as_json=as_json)
     else:
         problem = f"neither a file nor a run in {index.address}"
         advice = "give a file, or at least 6 digits of a run's id"
@@ -109,14 +109,9 @@ class Account:
         if "retrace.error" in tags:
             node.add(f"error {tags['retrace.error']}")
         if "retrace.source" in tags:  # of a stage that downloads
-            hashes = {
-                path: tag.removeprefix(MADE) for tag, path in tags.items() if tag.startswith(MADE)
-            }
-            files = [
-                f"{path}  {md5}"
-                for path, md5 in sorted(hashes.items())
-                if names.encode(f"dvc.outs.{path}") not in tags
-            ]
+            outs = cached_stages.hashes(run, "outs")
+            hashes = {path: md5 for md5, path in run_tags.made(run).items() if path not in outs}
+            files = [f"{path}  {md5}" for path, md5 in sorted(hashes.items())]
             node.add("\n".join([f"from {tags['retrace.source']}", *files]))
 
     def standing(self, parent: backend.Run) -> str:
@@ -250,7 +245,7 @@ def _circumstances(run: backend.Run) -> str:
     facts += (
         [f"{(run.info.end_time - run.info.start_time) / 1000:.1f} s"] if run.info.end_time else []
     )
-    facts += [f"by {tags.get('mlflow.user')} on {tags.get('retrace.machine')}"]
+    facts += [f"by {tags.get('mlflow.user')} on {run_tags.value(tags, 'machine')}"]
     return ", ".join(facts + ([tags["retrace.device"]] if "retrace.device" in tags else []))
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from retrace.errors import RetraceError
 from retrace.provenance.run_index import RunIndex
-from retrace.store import backend, cached_stages, filters, groups, registry
+from retrace.store import backend, cached_stages, filters, groups, registry, run_tags
 from retrace.store import models as logged
 from retrace.store.models import LoggedModel
 
@@ -64,9 +64,7 @@ def evaluations(
     read = [path for path in index.pipeline.models if path in deps]
     runs: list[backend.Run] = []
     for path in read if md5 else ():
-        is_reader = filters.equals(filters.tag(f"dvc.deps.{path}"), md5)
-        query = " and ".join([is_reader, *conditions])
-        runs += backend.search_runs(client, [model.experiment_id], query)
+        runs += run_tags.readers(client, [model.experiment_id], path, md5, conditions)
     if not read:
         own = index.stages(index.experiment(run) or run)
         runs = [each for each in own if each.data.tags["retrace.stage"] == stage]

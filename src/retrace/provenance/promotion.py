@@ -156,7 +156,7 @@ def _tags(
     evaluated: backend.Run,
     criterion: Criterion,
 ) -> dict[str, str]:
-    """Return tags with the version's origin, under the names that runs use."""
+    """Return tags with the version's origin."""
     trained = index.client.get_run(str(model.source_run_id))
     parent = index.experiment(run) or run
     pipeline = index.pipeline

@@ -14,7 +14,7 @@ from retrace.pipeline.definition import Pipeline
 from retrace.provenance import logged_metrics
 from retrace.provenance.diff import Facts, is_exact
 from retrace.provenance.run_index import RunIndex
-from retrace.store import backend, cached_stages, groups
+from retrace.store import backend, cached_stages, groups, run_tags
 
 SYSTEM = "system/"  # what MLflow's names of system metrics begin with
 
@@ -205,7 +205,9 @@ def device_change(
     for stage in record.ran:
         if is_exact(stage, exact) or stage not in logs or stage not in record.made_by:
             continue
-        then = record.made_by[stage].data.tags
+        tags = record.made_by[stage].data.tags
+        machine = run_tags.value(tags, "machine")
+        then = dict(tags) | ({"retrace.machine": machine} if machine else {})
         now: dict[str, str] = {}
         for event in logs[stage]:
             now |= event["values"] if event["kind"] == "tags" else {}

@@ -7,11 +7,10 @@ from pathlib import Path
 from retrace.errors import RetraceError
 from retrace.pipeline import loading
 from retrace.pipeline.definition import Pipeline
-from retrace.store import backend, filters, names
+from retrace.store import backend, names, run_tags
 from retrace.system.redaction import redacted
 
 ID = re.compile(r"[0-9a-f]{6,32}")
-MADE = "retrace.made."  # with an MD5 appended: tag of a run, the path of that output
 
 
 class RunIndex:
@@ -59,7 +58,7 @@ class RunIndex:
     def makers(self, md5: str) -> list[backend.Run]:
         """Return the runs that made these bytes, finished ones first, then the oldest."""
         if md5 not in self._made:
-            runs = backend.search_runs(self.client, self.experiments, filters.exists(MADE + md5))
+            runs = run_tags.makers(self.client, self.experiments, [md5])
             self._made[md5] = sorted(
                 runs, key=lambda run: (run.info.status != "FINISHED", run.info.start_time)
             )
@@ -73,7 +72,8 @@ class RunIndex:
 
         def distance(run: backend.Run) -> tuple[bool, bool]:
             tags = run.data.tags
-            return parent not in (None, tags.get("mlflow.parentRunId")), tags[MADE + md5] != path
+            is_elsewhere = parent not in (None, tags.get("mlflow.parentRunId"))
+            return is_elsewhere, run_tags.value(tags, f"{run_tags.MADE}{md5}") != path
 
         return min(self.makers(md5), key=distance, default=None)
 
@@ -87,8 +87,8 @@ class RunIndex:
             return [run]
         stages = []
         for stage in self.pipeline.stages:
-            links = map(names.encode, (f"retrace.run.{stage}", f"retrace.cached.{stage}"))
-            ids = [tags[link] for link in links if link in tags]
+            cached = tags.get(names.encode(f"retrace.cached.{stage}"))
+            ids = filter(None, (run_tags.stage_run(tags, stage), cached))
             runs = [known for known in map(self.run, ids) if known]
             stages += sorted(runs, key=lambda known: known.info.status != "FINISHED")[:1]
         return stages

@@ -2,21 +2,20 @@
 
 import json
 from collections.abc import Collection, Mapping
-from itertools import count, islice, takewhile
 
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from retrace.event_log import Event
 from retrace.pipeline import identity
-from retrace.store import backend, entries, filters, models, names
+from retrace.store import entries, filters, models, run_tags
+from retrace.store.run_tags import hashes
 from retrace.store.runs import Pair
 
 # Tag of a child: its summary metrics, which the parent has too, as JSON. Long JSON goes on in tags
 # with .2, .3 and so on appended.
 HEADLINE = "retrace.headline"
 FINISHED = "attributes.status = 'FINISHED'"
-MAX_CONDITIONS = 5  # of a query: each costs a join
 
 
 def complete(client: MlflowClient, runs: Pair, start: Event, outs: Mapping[str, str]) -> None:
@@ -36,8 +35,7 @@ def complete(client: MlflowClient, runs: Pair, start: Event, outs: Mapping[str, 
             continue
         hashed = {path: md5 for path, md5 in deps.items() if md5}
         inputs = identity.inputs(stage, plan.get("commands", ()), plan["params"], hashed)
-        tags = {"retrace.inputs": inputs}
-        run = backend.first(client, [runs.experiment], tags, FINISHED)
+        run = run_tags.find(client, [runs.experiment], "inputs", inputs, FINISHED)
         if run:
             cached[stage] = run
             known |= hashes(run, "outs")
@@ -62,22 +60,16 @@ def maker(client: MlflowClient, experiment: str, stage: str, md5s: Collection[st
 
     None if there are none.
     """
-    tags = {names.encode(f"retrace.made.{md5}") for md5 in md5s}
-    conditions = [
-        filters.equals(filters.tag("retrace.stage"), stage),
-        FINISHED,
-        *(filters.exists(f"retrace.made.{md5}") for md5 in islice(md5s, MAX_CONDITIONS)),
-    ]
-    query = " and ".join(conditions)
-    runs = backend.search_runs(client, [experiment], query, order=["start_time ASC"])
-    return next((run for run in runs if tags <= run.data.tags.keys()), None) if md5s else None
+    of_stage = filters.equals(filters.tag("retrace.stage"), stage)
+    runs = run_tags.makers(client, [experiment], md5s, (of_stage, FINISHED))
+    return next(iter(runs), None)
 
 
 def link(client: MlflowClient, parent: str, cached: Mapping[str, Run]) -> None:
     """Link the parent to these runs by stage, unless a run of its own has finished the stage."""
     tags = client.get_run(parent).data.tags
     for stage, run in cached.items():
-        own = tags.get(names.encode(f"retrace.run.{stage}"))
+        own = run_tags.stage_run(tags, stage)
         if own and client.get_run(own).info.status == "FINISHED":
             continue
         headline = summary(run)
@@ -90,27 +82,9 @@ def link(client: MlflowClient, parent: str, cached: Mapping[str, Run]) -> None:
 
 def summary_tags(metrics: Mapping[str, float]) -> dict[str, str]:
     """Return the tags that keep a child's summary metrics, for `summary`."""
-    text = json.dumps(metrics)
-    parts = [text[start : start + names.MAX_TAG] for start in range(0, len(text), names.MAX_TAG)]
-    return {_part(number): part for number, part in enumerate(parts, 1)}
+    return run_tags.parts(HEADLINE, json.dumps(metrics))
 
 
 def summary(run: Run) -> dict[str, float]:
     """Return the summary metrics of a child."""
-    tags = run.data.tags
-    parts = takewhile(lambda part: part is not None, (tags.get(_part(n)) for n in count(1)))
-    return json.loads("".join(filter(None, parts)) or "{}")
-
-
-def _part(number: int) -> str:
-    return HEADLINE if number == 1 else f"{HEADLINE}.{number}"
-
-
-def hashes(run: Run, kind: str) -> dict[str, str]:
-    """Return the MD5 by path of the run's `deps` or `outs`."""
-    prefix = f"dvc.{kind}."
-    return {
-        names.decode(tag, run.data.tags).removeprefix(prefix): md5
-        for tag, md5 in run.data.tags.items()
-        if tag.startswith(prefix)
-    }
+    return json.loads(run_tags.joined(run.data.tags, HEADLINE) or "{}")

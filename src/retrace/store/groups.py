@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from retrace.event_log import Event
-from retrace.store import entries, filters, names
+from retrace.store import entries, filters, names, run_tags
 
 TAG = "retrace.folds"  # tag of each experiment's run: the key of its group
 SUMMARY = "retrace.folds.summary"  # tag of the group's run
@@ -47,12 +47,7 @@ def summarize(client: MlflowClient, experiment: str, start: Event) -> None:
 
 def _is_measured(client: MlflowClient, run: Run, stages: list[str]) -> bool:
     """Return whether all these stages of an experiment are finished, its own or linked ones."""
-    tags = run.data.tags
-    links = [
-        (names.encode(f"retrace.run.{stage}"), names.encode(f"retrace.cached.{stage}"))
-        for stage in stages
-    ]
-    ids = [tags.get(own) or tags.get(cached) for own, cached in links]
+    ids = [run_tags.linked_run(run.data.tags, stage) for stage in stages]
     return all(each and client.get_run(each).info.status == "FINISHED" for each in ids)
 
 

@@ -11,7 +11,7 @@ from retrace.pipeline import git
 from retrace.pipeline.git import ExperimentRef
 from retrace.pipeline.git_objects import Commit
 from retrace.pipeline.recorded import Experiment, RecordedStage
-from retrace.store import backend, cached_stages, names, new_runs, runs
+from retrace.store import backend, cached_stages, new_runs, run_tags, runs
 from retrace.store.makers import LOCK, SOURCE, Makers, StageRun, is_imported
 from retrace.store.new_runs import Content
 from retrace.system.redaction import redacted, redacted_all
@@ -125,7 +125,7 @@ class _Adding:
                 child = self._stage(stage, parent, maker)
                 makers.add(stage, child)
                 metrics |= stage.summary
-                tags[f"retrace.run.{stage.name}"] = child
+                tags[run_tags.hidden(f"run.{stage.name}")] = child
             else:
                 metrics |= maker.summary
                 tags[f"retrace.cached.{stage.name}"] = maker.id
@@ -168,13 +168,12 @@ class _Adding:
             "mlflow.parentRunId": parent,
             SOURCE: LOCK,
             "retrace.stage": stage.name,
-            "retrace.attempt": "1",
-            "retrace.inputs": stage.inputs,
+            run_tags.hidden("attempt"): "1",
+            run_tags.hidden("inputs"): stage.inputs,
         }
         tags |= runs.origin(self._start | code, LOCK)
-        tags |= {f"dvc.deps.{path}": md5 for path, md5 in stage.deps.items()}
-        tags |= {f"dvc.outs.{path}": md5 for path, md5 in stage.outs.items()}
-        tags |= {f"retrace.made.{md5}": path for path, md5 in stage.outs.items()}
+        tags |= run_tags.of_deps(stage.deps, stage.data)
+        tags |= run_tags.of_outs(stage.outs, {})
         time = self._start["time"]
         title = runs.title(stage.name)
         child = unfinished and unfinished.id
@@ -226,8 +225,7 @@ def _is_complete(parent: Run, experiment: Experiment) -> bool:
 
 
 def _is_linked(parent: Run, stage: str) -> bool:
-    links = (f"retrace.run.{stage}", f"retrace.cached.{stage}")
-    return not parent.data.tags.keys().isdisjoint(map(names.encode, links))
+    return run_tags.linked_run(parent.data.tags, stage) is not None
 
 
 def _is_unfinished(run: Run | None) -> bool:

@@ -7,7 +7,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from retrace.pipeline.recorded import RecordedStage
-from retrace.store import backend, cached_stages, filters, names
+from retrace.store import backend, cached_stages, filters, names, run_tags
 
 SOURCE = "retrace.source"  # tag of a run that was read from dvc.lock, with LOCK as value
 LOCK = "dvc.lock"
@@ -68,12 +68,11 @@ class Makers:
         return self._stages
 
     def _candidates(self, stage: RecordedStage) -> dict[Identity, Run]:
-        conditions = (
-            filters.equals(filters.tag("retrace.inputs"), stage.inputs),
-            *(filters.exists(f"retrace.made.{md5}") for md5 in list(stage.outs.values())[:1]),
-        )
         of_stage = filters.equals(filters.tag("retrace.stage"), stage.name)
-        runs = [run for each in conditions for run in self._search(f"{of_stage} and {each}")]
+        md5s = list(stage.outs.values())[:1]
+        experiments = [self._experiment]
+        runs = run_tags.makers(self._client, experiments, md5s, (of_stage,))
+        runs += run_tags.with_value(self._client, experiments, "inputs", stage.inputs, (of_stage,))
         return _by_identity(runs)
 
     def _search(self, query: str) -> Iterator[Run]:
@@ -96,7 +95,7 @@ def _by_identity(runs: Iterable[Run]) -> dict[Identity, Run]:
         outs = cached_stages.hashes(run, "outs").values()
         is_finished = run.info.status == "FINISHED"
         if is_finished or is_imported(run):
-            known[stage, run.data.tags.get("retrace.inputs", ""), *sorted(outs)] = run
+            known[stage, run_tags.value(run.data.tags, "inputs") or "", *sorted(outs)] = run
         if is_finished and not is_imported(run):
             known[_by_outs(stage, outs)] = run
     return known

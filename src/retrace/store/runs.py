@@ -8,7 +8,7 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from retrace.event_log import Event
-from retrace.store import backend, entries, filters, groups, names, sweep_runs
+from retrace.store import backend, entries, filters, groups, names, run_tags, sweep_runs
 from retrace.system import processes
 
 
@@ -30,19 +30,20 @@ def pair(client: MlflowClient, start: Event) -> Pair:
     with backend.lock():
         experiment = backend.experiment_of(client, experiment_name(start))
         parent_id = parent(client, experiment, start)
-        child = backend.first(client, [experiment], {"retrace.journal": start["id"]})
+        child = run_tags.find(client, [experiment], "journal", start["id"])
         if child is None:
             attempt = len(children(client, experiment, parent_id, start["stage"])) + 1
             tags = {
                 "mlflow.parentRunId": parent_id,
-                "retrace.journal": start["id"],
                 "retrace.stage": start["stage"],
-                "retrace.attempt": str(attempt),
-                "retrace.process": processes.to_line(start["process"]),
-                "retrace.machine": start["machine"],
+                run_tags.hidden("journal"): start["id"],
+                run_tags.hidden("attempt"): str(attempt),
+                run_tags.hidden("process"): processes.to_line(start["process"]),
+                run_tags.hidden("machine"): start["machine"],
+                run_tags.hidden("inputs"): start["inputs"],
             }
             tags |= origin(start, start.get("source", "dvc.yaml"))
-            tags |= {f"dvc.deps.{dep}": md5 for dep, md5 in start["deps"].items()}
+            tags |= run_tags.of_deps(start["deps"], start.get("data", ()))
             name = start["stage"] if attempt == 1 else f"{start['stage']} ({attempt})"
             child = client.create_run(experiment, start["time"], names.tags(tags), title(name))
             update_status(client, experiment, parent_id)
@@ -96,8 +97,8 @@ def _is_of_stage(run: Run, stage: str) -> bool:
 def update_status(client: MlflowClient, experiment: str, parent: str) -> None:
     """Set the parent's status from its children: RUNNING if any is, else that of the newest.
 
-    Set `retrace.run.<stage>` to the newest run that finished the stage, else to the newest. A
-    finished run replaces the link to another parent's run.
+    Set the hidden tag `run.<stage>` to the newest run that finished the stage, else to the newest.
+    A finished run replaces the link to another parent's run.
     """
     attempts = children(client, experiment, parent)
     if not attempts:
@@ -108,7 +109,7 @@ def update_status(client: MlflowClient, experiment: str, parent: str) -> None:
         ended = max(run.info.end_time or 0 for run in attempts)
         client.set_terminated(parent, attempts[-1].info.status, ended)
     by_stage = _latest(attempts)
-    tags = {f"retrace.run.{name}": run.info.run_id for name, run in by_stage.items()}
+    tags = {run_tags.hidden(f"run.{name}"): run.info.run_id for name, run in by_stage.items()}
     entries.log_tags(client, parent, tags)
     linked = client.get_run(parent).data.tags
     for name, run in by_stage.items():
@@ -124,12 +125,11 @@ def close_abandoned(client: MlflowClient) -> int:
 
 def abandoned(client: MlflowClient) -> list[Run]:
     """Return the RUNNING runs of this machine whose process no longer exists."""
-    query = f"attributes.status = 'RUNNING' and {filters.exists('retrace.process')}"
-    return [
-        run
-        for run in backend.search_runs(client, backend.experiments(client), query)
-        if not processes.alive(processes.from_line(run.data.tags["retrace.process"]))
-    ]
+    running = backend.search_runs(
+        client, backend.experiments(client), "attributes.status = 'RUNNING'"
+    )
+    lines = [(run, run_tags.value(run.data.tags, "process")) for run in running]
+    return [run for run, line in lines if line and not processes.alive(processes.from_line(line))]
 
 
 def title(name: str) -> str:

@@ -16,7 +16,16 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric
 from retrace import event_log
 from retrace.event_log import Event
 from retrace.pipeline import hashing
-from retrace.store import adoption, backend, cached_stages, entries, groups, models, names
+from retrace.store import (
+    adoption,
+    backend,
+    cached_stages,
+    entries,
+    groups,
+    models,
+    names,
+    run_tags,
+)
 from retrace.store import runs as runs_of
 from retrace.system import processes
 from retrace.system.redaction import redacted
@@ -25,6 +34,7 @@ ANSWER_S = float(backend.ANSWER_S)
 LOCAL_S = 120.0  # for a local database, in case it is busy
 BYTES_PER_S = 1e6  # of the slowest connection to a server
 STORED_PER_S = 1e7  # of the slowest artifact store, which a server waits for
+LINEAGE = "retrace/lineage.json"  # artifact with the hashes of all files that a stage used
 SPLITS = {  # MLflow's name of a split, by the beginning of a file's or a metric's name
     "train": "training",
     "val": "validation",
@@ -78,7 +88,6 @@ class Upload:
         runs = runs_of.pair(client, self.start)
         entries.log_params(client, runs.parent, self.start["params"])
         entries.log_params(client, runs.child, self.start["own_params"])
-        client.set_tag(runs.child, "retrace.inputs", self.start["inputs"])
         _log_datasets(client, runs, self.start)
         self.runs = runs
 
@@ -139,11 +148,9 @@ class Upload:
         return LOCAL_S if is_local() else 0.0
 
     def _end(self, client: MlflowClient, runs: runs_of.Pair, end: Event) -> None:
-        tags = {f"dvc.outs.{out}": md5 for out, md5 in end.get("outs", {}).items()}
-        tags |= {
-            f"retrace.made.{md5}": path
-            for path, md5 in (end.get("outs", {}) | end.get("files", {})).items()
-        }
+        hashes = {kind: end.get(kind, {}) for kind in ("outs", "files")}
+        client.log_dict(runs.child, {"deps": self.start["deps"]} | hashes, LINEAGE)
+        tags = run_tags.of_outs(**hashes)
         tags |= {"retrace.error": end["error"][:5000]} if "error" in end else {}
         entries.log_tags(client, runs.child, tags)
         own = adoption.adopt(client, runs, self.start, end)

@@ -43,11 +43,9 @@ class Meter:
         return {"kind": "metrics", "time": now(), "step": self.n_readings, "values": self._values()}
 
     def _values(self) -> dict[str, float]:
-        memory = psutil.virtual_memory()
         values = {
             "system/cpu_utilization_percentage": psutil.cpu_percent(),
-            "system/system_memory_usage_megabytes": memory.used / MB,
-            "system/system_memory_usage_percentage": memory.percent,
+            "system/system_memory_usage_percentage": psutil.virtual_memory().percent,
         }
         tree = self._tree()
         if tree:
