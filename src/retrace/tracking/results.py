@@ -1,9 +1,10 @@
 """Log what a stage made: its metrics files as metrics, its plots as artifacts."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path, PurePath
 
+from retrace import event_log
 from retrace.event_log import EventLog
 from retrace.pipeline import metrics
 from retrace.pipeline.definition import Kind, Out, Pipeline, Stage
@@ -38,7 +39,7 @@ def log(run: EventLog, workspace: Workspace, stage: Stage) -> None:
         outs = (root / out.path for out in stage.outs if out.kind == "out")
         contents.numbers = metrics.read_outs(outs).numbers
     if contents.numbers and not run.has_summary():
-        run.metrics(contents.numbers)
+        _log_numbers(run, contents.numbers)
         run.summary(
             {f"{stage.metrics_prefix}{key}": value for key, value in contents.numbers.items()}
         )
@@ -50,6 +51,22 @@ def log(run: EventLog, workspace: Workspace, stage: Stage) -> None:
     for path in (*declared, *plots):
         for file in _shown(root / path):
             run.artifact(file.relative_to(root), summary=True, root=root)
+
+
+def _log_numbers(run: EventLog, numbers: Mapping[str, float]) -> None:
+    """Log the numbers of metrics files; those that are curves too, at the end of the curve."""
+    last: dict[str, tuple[int, float]] = {}
+    for event in event_log.read(run.path):
+        for name, value in event["values"].items() if event["kind"] == "metrics" else ():
+            if name not in last or event["step"] >= last[name][0]:
+                last[name] = (event["step"], value)
+    by_step: dict[int, dict[str, float]] = {}
+    for name, value in numbers.items():
+        step, end = last.get(name, (0, None))
+        if value != end:
+            by_step.setdefault(step, {})[name] = value
+    for step, values in by_step.items():
+        run.metrics(values, step)
 
 
 def files(workspace: Workspace, stage: Stage) -> list[str]:
