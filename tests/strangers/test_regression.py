@@ -148,7 +148,7 @@ def test_commands_know_the_runs(tracked: Stranger) -> None:
 
 def test_ui_has_the_runs(tracked: Stranger, store: Store) -> None:
     port = unused_port()
-    address = f"http://127.0.0.1:{port}/ajax-api/2.0/mlflow/runs/search"
+    address = f"http://127.0.0.1:{port}/api/2.0/mlflow/runs/search"
     query = {"experiment_ids": [store.parents[0].info.experiment_id]}
     with subprocess.Popen(
         ["retrace", "ui", "--port", str(port)],

@@ -149,7 +149,6 @@ def test_trace_both_ways(store: Store, tracked: Stranger) -> None:
     run = store.stages(store.parent("rate-1"))["train@words"].info.run_id
     traced = tracked.type(f"retrace trace {run}")
     assert "model-words.json" in traced
-    assert "dvc exp apply rate-1" in traced
 
 
 def test_compare_and_leaderboard(tracked: Stranger) -> None:
