@@ -14,7 +14,7 @@ from retrace.pipeline.definition import Pipeline
 from retrace.provenance import logged_metrics
 from retrace.provenance.diff import Facts, is_exact
 from retrace.provenance.run_index import RunIndex
-from retrace.store import backend, cached_stages, groups
+from retrace.store import backend, cached_stages, groups, runs
 
 SYSTEM = "system/"  # what MLflow's names of system metrics begin with
 
@@ -47,6 +47,11 @@ class Record:
         return f"run {self.run.info.run_id[:8]}"
 
     @property
+    def is_wrapped(self) -> bool:
+        """Return whether `retrace dvc` ran a stage of it: then it wrote the event log."""
+        return any(runs.WRAPPED in run.data.tags for run in self.made_by.values())
+
+    @property
     def is_parent(self) -> bool:
         return self.run is self.parent
 
@@ -56,13 +61,13 @@ class Record:
         The run to verify comes first, then those that made the model.
         """
         parent = self.parent.info.run_id
-        runs = [
+        own = [
             run
             for run in self.made_by.values()
             if run.data.tags.get("mlflow.parentRunId") == parent
         ]
         trained = [self.made_by[stage] for stage in self.training if stage in self.made_by]
-        return sorted(runs, key=lambda run: (run is not self.run, run not in trained))
+        return sorted(own, key=lambda run: (run is not self.run, run not in trained))
 
 
 def find_record(run_id: str) -> Record:
@@ -127,8 +132,8 @@ def timed_files(pipeline: Pipeline, tree: Path, ignore: Sequence[str]) -> list[s
 
 def left_out(record: Record, ignore: Sequence[str]) -> list[str]:
     """Return the metrics that are not compared, without the system metrics."""
-    runs = [record.made_by[stage] for stage in record.stages]
-    names = {name for run in runs for name in (*run.data.metrics, *cached_stages.summary(run))}
+    verified = [record.made_by[stage] for stage in record.stages]
+    names = {name for run in verified for name in (*run.data.metrics, *cached_stages.summary(run))}
     known = (name for name in names if not name.startswith(SYSTEM))
     return sorted(name for name in known if not is_compared(name, ignore))
 

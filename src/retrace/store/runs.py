@@ -11,6 +11,8 @@ from retrace.event_log import Event
 from retrace.store import backend, entries, filters, groups, names, sweep_runs
 from retrace.system import processes
 
+WRAPPED = "mlflow.retrace.wrapped"  # tag of a run below `retrace dvc`; MLflow shows no such column
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -42,6 +44,7 @@ def pair(client: MlflowClient, start: Event) -> Pair:
                 "retrace.machine": start["machine"],
             }
             tags |= _origin(start, start.get("source", "dvc.yaml"))
+            tags |= {WRAPPED: "true"} if start.get("is_wrapped") else {}
             tags |= {f"dvc.deps.{dep}": md5 for dep, md5 in start["deps"].items()}
             name = start["stage"] if attempt == 1 else f"{start['stage']} ({attempt})"
             child = client.create_run(experiment, start["time"], names.tags(tags), _title(name))
