@@ -177,7 +177,7 @@ def reproduced_facts(
 ) -> Facts:
     """Return the same facts of the reproduction in `tree`; `logs` has its event logs by stage."""
     facts: dict[tuple[str, str], Any] = {}
-    summaries = ("headline", "experiment") if record.is_parent else ("headline",)
+    owners: dict[str, str] = {}  # of the experiment's metrics: the last stage with such a one
     for stage in record.stages:
         files = {out.path: stage for out in pipeline.stages[stage].outs}
         for path in pipeline.stages[stage].deps:
@@ -191,11 +191,14 @@ def reproduced_facts(
                 case "metrics":
                     points = (event.get("step"),)
                 case "headline":
-                    points = summaries
+                    points = ("headline",)
+                    owners |= dict.fromkeys(event["values"], stage)
                 case _:
                     continue
             for name, value in event["values"].items():
                 facts.setdefault((stage, name), {}).update(dict.fromkeys(points, value))
+    for name, stage in owners.items() if record.is_parent else ():
+        facts[stage, name]["experiment"] = facts[stage, name]["headline"]
     return _compared(facts, ignore)
 
 
