@@ -78,9 +78,9 @@ def check(run_id: str, tolerance: float, *, as_json: bool = False) -> int:
         record = records.find_record(run_id)
         with reproduce.temporary_repository() as tree:
             origin = restore.restore(client, record, tree)
-            out = sys.stderr if as_json else sys.stdout
+            out = sys.stderr if as_json else None
             print(f"{record.name}: {', '.join(record.stages)} from {origin}, in {tree}", file=out)
-            reproduce.repro(tree, record.stages, sys.stderr if as_json else None)
+            reproduce.repro(tree, record.stages, out, is_wrapped=record.is_wrapped)
             logs = reproduce.event_logs(tree)
             pipeline = loading.load(tree)
             ignore = (*configured.ignore, *records.timed_files(pipeline, tree, configured.ignore))

@@ -47,6 +47,11 @@ class Record:
         return f"run {self.run.info.run_id[:8]}"
 
     @property
+    def is_wrapped(self) -> bool:
+        """Return whether `retrace dvc` ran a stage of it: then it wrote the event log."""
+        return any(run_tags.value(run.data.tags, "wrapped") for run in self.made_by.values())
+
+    @property
     def is_parent(self) -> bool:
         return self.run is self.parent
 
@@ -56,13 +61,13 @@ class Record:
         The run to verify comes first, then those that made the model.
         """
         parent = self.parent.info.run_id
-        runs = [
+        own = [
             run
             for run in self.made_by.values()
             if run.data.tags.get("mlflow.parentRunId") == parent
         ]
         trained = [self.made_by[stage] for stage in self.training if stage in self.made_by]
-        return sorted(runs, key=lambda run: (run is not self.run, run not in trained))
+        return sorted(own, key=lambda run: (run is not self.run, run not in trained))
 
 
 def find_record(run_id: str) -> Record:
@@ -127,8 +132,8 @@ def timed_files(pipeline: Pipeline, tree: Path, ignore: Sequence[str]) -> list[s
 
 def left_out(record: Record, ignore: Sequence[str]) -> list[str]:
     """Return the metrics that are not compared, without the system metrics."""
-    runs = [record.made_by[stage] for stage in record.stages]
-    names = {name for run in runs for name in (*run.data.metrics, *cached_stages.summary(run))}
+    verified = [record.made_by[stage] for stage in record.stages]
+    names = {name for run in verified for name in (*run.data.metrics, *cached_stages.summary(run))}
     known = (name for name in names if not name.startswith(SYSTEM))
     return sorted(name for name in known if not is_compared(name, ignore))
 
@@ -172,7 +177,7 @@ def reproduced_facts(
 ) -> Facts:
     """Return the same facts of the reproduction in `tree`; `logs` has its event logs by stage."""
     facts: dict[tuple[str, str], Any] = {}
-    summaries = ("headline", "experiment") if record.is_parent else ("headline",)
+    owners: dict[str, str] = {}  # of the experiment's metrics: the last stage with such a one
     for stage in record.stages:
         files = {out.path: stage for out in pipeline.stages[stage].outs}
         for path in pipeline.stages[stage].deps:
@@ -186,11 +191,14 @@ def reproduced_facts(
                 case "metrics":
                     points = (event.get("step"),)
                 case "headline":
-                    points = summaries
+                    points = ("headline",)
+                    owners |= dict.fromkeys(event["values"], stage)
                 case _:
                     continue
             for name, value in event["values"].items():
                 facts.setdefault((stage, name), {}).update(dict.fromkeys(points, value))
+    for name, stage in owners.items() if record.is_parent else ():
+        facts[stage, name]["experiment"] = facts[stage, name]["headline"]
     return _compared(facts, ignore)
 
 

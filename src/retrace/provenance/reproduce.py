@@ -26,6 +26,7 @@ from retrace.event_log import Event
 from retrace.pipeline import dvc_cli, git, hashing
 from retrace.provenance import locations
 from retrace.system import files
+from retrace.tracking import shell
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 MARK = "RETRACE_REBUILT_IN"  # in the environment of every process that is started here
@@ -117,16 +118,19 @@ def restore_data(tree: Path, path: str, md5: str) -> None:
             shutil.copyfile(source, target)
 
 
-def repro(tree: Path, stages: Iterable[str], out: IO[str] | None = None) -> None:
+def repro(
+    tree: Path, stages: Iterable[str], out: IO[str] | None = None, *, is_wrapped: bool = False
+) -> None:
     """Run `stages`, and the stages that they depend on, in `tree`.
 
-    Their output goes to stdout, or to `out`. Raises RetraceError if one of them fails.
+    With `is_wrapped` their commands are tracked as by `retrace dvc`. Their output goes to stdout,
+    or to `out`. Raises RetraceError if one of them fails.
     """
     (tree / ".dvc/config.local").write_text(CONFIG.format(folder=tree), encoding="utf-8")
     (tree / "dvc.lock").unlink(missing_ok=True)
     sys.stdout.flush()
     command = dvc_cli.command("repro", "--force", "--no-run-cache", "--no-commit", *stages)
-    environment = _environment() | {MARK: str(tree)}
+    environment = _environment() | (shell.variables() if is_wrapped else {}) | {MARK: str(tree)}
     # In a new session, so that Ctrl-C reaches only this process, which then ends all children.
     with subprocess.Popen(
         command,

@@ -43,6 +43,7 @@ def pair(client: MlflowClient, start: Event) -> Pair:
                 run_tags.hidden("inputs"): start["inputs"],
             }
             tags |= origin(start, start.get("source", "dvc.yaml"))
+            tags |= {run_tags.hidden("wrapped"): "true"} if start.get("is_wrapped") else {}
             tags |= run_tags.of_deps(start["deps"], start.get("data", ()))
             name = start["stage"] if attempt == 1 else f"{start['stage']} ({attempt})"
             child = client.create_run(experiment, start["time"], names.tags(tags), title(name))

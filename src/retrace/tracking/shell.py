@@ -40,7 +40,12 @@ def main() -> NoReturn:
 
 
 def for_dvc() -> dict[str, str]:
-    """Return the environment in which DVC runs this program as its shell.
+    """Return the environment in which DVC runs this program as its shell. Raises RetraceError."""
+    return os.environ | variables()
+
+
+def variables() -> dict[str, str]:
+    """Return the variables by which DVC runs this program as its shell.
 
     DVC chooses a shell's options by its name, so ours has the name of the user's. Raises
     RetraceError if ours cannot be run.
@@ -53,7 +58,7 @@ def for_dvc() -> dict[str, str]:
         ours = SHELLS / "sh"
     if not os.access(ours, os.X_OK):
         raise RetraceError(f"{ours} is not executable; install retrace again")
-    return os.environ | {"SHELL": str(ours), REAL_SHELL: real, PYTHON: sys.executable}
+    return {"SHELL": str(ours), REAL_SHELL: real, PYTHON: sys.executable}
 
 
 def environment() -> dict[str, str]:
