@@ -141,13 +141,14 @@ class Resolver:
     ) -> NamedExperiment:
         """Add the metrics: from the metrics files, and from MLflow's runs of the stages."""
         metrics: dict[str, float] = {}
+        owners: dict[str, str | None] = {}
         notes = named.notes
         for path in workspace.pipeline.metrics_files:
             file = workspace.root / path
             md5 = named.outs.get(path)
             maker = workspace.pipeline.makers.get(path)
             prefix = workspace.pipeline.stages[maker].metrics_prefix if maker else ""
-            read = partial(_numbers, suffix=file.suffix, prefix=prefix)
+            read = partial(_numbers, suffix=file.suffix)
             if file.exists() and md5 in (None, hashing.md5(file)):
                 values = read(file)
             else:
@@ -155,7 +156,9 @@ class Resolver:
             if md5 and not values:
                 missing = "was not found in the workspace, DVC's cache or MLflow"
                 notes = (*notes, f"its {path} {missing}, so its metrics are missing")
-            metrics |= values
+            for key, value in values.items():  # named as in Workspace.summary
+                is_first = prefix or owners.setdefault(key, maker) == maker
+                metrics[f"{prefix}{key}" if is_first else f"{maker}/{key}"] = value
         for stage in stages:
             outs = [out.path for out in workspace.pipeline.stages[stage].outs]
             path = next((path for path in outs if path in named.outs), None)
@@ -289,10 +292,9 @@ def _stage_metrics(run: backend.Run | None) -> dict[str, float]:
     return cached_stages.summary(run) | train_metrics
 
 
-def _numbers(file: Path, suffix: str, prefix: str) -> dict[str, float]:
+def _numbers(file: Path, suffix: str) -> dict[str, float]:
     """Return the numbers of a metrics file with that suffix; none if it cannot be parsed."""
     try:
-        numbers = parse(file.read_bytes(), suffix).numbers
+        return parse(file.read_bytes(), suffix).numbers
     except ValueError:
         return {}
-    return {f"{prefix}{key}": value for key, value in numbers.items()}
