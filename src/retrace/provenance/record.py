@@ -15,7 +15,7 @@ from retrace.provenance.run_index import RunIndex
 from retrace.store import backend, cached_stages, groups, run_tags
 
 # Times and system metrics differ in each run and are never compared.
-TIMED = re.compile(r"train_s|images_per_s|system/.*")
+TIMED = re.compile(r"train_s|stages_s|images_per_s|system/.*")
 
 
 @dataclass(frozen=True)
