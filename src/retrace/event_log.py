@@ -81,14 +81,17 @@ class EventLog:
 
         They belong to the experiment. Those without a curve are metrics of the stage's run as well.
         """
+        prefix = Stage(self.header["stage"], ()).metrics_prefix
+        self.results(values, {f"{prefix}{name}": value for name, value in values.items()})
+
+    def results(self, values: Mapping[str, float], named: Mapping[str, float]) -> None:
+        """Log the numbers of metrics files, and the same as they are `named` in the experiment."""
         events = read(self.path)
         logged = {name for each in events if each["kind"] == "metrics" for name in each["values"]}
         alone = {name: value for name, value in values.items() if name not in logged}
         if alone:
             self.metrics(alone)
-        prefix = Stage(self.header["stage"], ()).metrics_prefix
-        named = {f"{prefix}{name}": value for name, value in values.items()}
-        self._write("headline", {"step": 0, "values": named})
+        self._write("headline", {"step": 0, "values": dict(named)})
 
     def tags(self, **tags: str) -> None:
         """Log facts about the run that are neither parameters nor metrics."""

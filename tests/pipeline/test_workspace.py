@@ -1,10 +1,14 @@
 """The state of a folder with a pipeline: its identity, its uncommitted changes."""
 
 from pathlib import Path
+from typing import Any
 
+import pipelines
 import pytest
+import yaml
 from repository import Tree
 
+from retrace.pipeline import hashing
 from retrace.pipeline.workspace import Workspace
 
 FILES = {
@@ -89,3 +93,72 @@ def test_patch_has_code_and_no_data(root: Path) -> None:
     lines = Workspace(root).changes().decode().splitlines()
     changed = [line.rpartition(" b/")[2] for line in lines if line.startswith("diff --git")]
     assert changed == ["fit.py", "helper.py"]
+
+
+COMPARED: dict[str, dict[str, Any]] = {
+    "fit": {"cmd": "fit", "metrics": ["fit.json"]},
+    "test": {"cmd": "test", "deps": ["fit.json"], "metrics": ["test.json"]},
+    "beside": {"cmd": "beside", "deps": ["x.csv"], "metrics": ["beside.json"]},
+    "each@1": {"cmd": "each", "metrics": ["each.json"]},
+}
+
+
+def lock(root: Path, *names: str) -> None:
+    """Write dvc.lock as DVC does, with these stages."""
+
+    def hashed(path: str) -> dict[str, str]:
+        return {"path": path, "hash": "md5", "md5": hashing.md5(root / path)}
+
+    stages: dict[str, Any] = {
+        name: {
+            "cmd": name,
+            "deps": list(map(hashed, COMPARED[name].get("deps", []))),
+            "outs": list(map(hashed, COMPARED[name]["metrics"])),
+        }
+        for name in names
+    }
+    (root / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}))
+
+
+@pytest.fixture
+def compared(tmp_path: Path) -> Path:
+    """Return a folder whose stages have metrics of the same names."""
+    stages = {name: stage for name, stage in COMPARED.items() if name != "each@1"}
+    stages["each"] = {"foreach": ["1"], "do": COMPARED["each@1"]}
+    files = {f"{name}.json": f'{{"acc": {n}}}' for n, name in enumerate(stages)}
+    pipelines.write(
+        tmp_path, files | {"dvc.yaml": yaml.safe_dump({"stages": stages}, sort_keys=False)}
+    )
+    (tmp_path / "x.csv").write_text("1")
+    (tmp_path / "fit.json").write_text('{"acc": 0, "loss": 5}')
+    return tmp_path
+
+
+def test_equal_metrics_have_names_of_stages(compared: Path) -> None:
+    lock(compared, "fit", "test", "beside")
+    assert Workspace(compared).metrics() == {
+        "acc": 0,
+        "loss": 5,
+        "test/acc": 1,
+        "beside/acc": 2,
+    }
+    stages = Workspace(compared).pipeline.stages
+    for name, named in (("fit", "acc"), ("test", "test/acc"), ("each@1", "each@1/acc")):
+        assert Workspace(compared).summary(stages[name], {"acc": 7}) == {named: 7}
+
+
+def test_other_metrics_keep_their_names(compared: Path) -> None:
+    (compared / "fit.json").write_text('{"loss": 5}')
+    stage = Workspace(compared).pipeline.stages["test"]
+    assert Workspace(compared).summary(stage, {"acc": 7, "f1": 8}) == {"acc": 7, "f1": 8}
+
+
+def test_stage_that_ran_before_is_renamed(compared: Path) -> None:
+    lock(compared, "test", "beside")
+    fit = Workspace(compared).pipeline.stages["fit"]
+    assert Workspace(compared).shared(fit, {"acc": 7}) == {"test/acc": 1, "beside/acc": 2}
+    assert Workspace(compared).shared(fit, {"loss": 7}) == {}
+    (compared / "fit.json").write_text('{"acc": 7}')  # `test` will run again
+    assert Workspace(compared).shared(fit, {"acc": 7}) == {"beside/acc": 2}
+    (compared / "beside.json").write_text('{"acc": 3}')  # not what dvc.lock records
+    assert Workspace(compared).shared(fit, {"acc": 7}) == {}

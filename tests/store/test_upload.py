@@ -5,6 +5,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import mlflow
@@ -21,7 +22,7 @@ from lab.models.classifier import ModelConfig
 from retrace import event_log
 from retrace.pipeline import hashing
 from retrace.store import backend as tracking_store
-from retrace.store.runs import pair
+from retrace.store.runs import DURATION, pair
 
 pytestmark = pytest.mark.usefixtures("beside")
 
@@ -262,3 +263,44 @@ def test_folds_are_summarized_in_a_run(store: mlflow.MlflowClient) -> None:
     }
     assert "fold" not in summary.data.params
     assert summary.data.params["folds"] == "3"
+
+
+def lasted_ms(run: Run) -> int:
+    """Return what MLflow's page shows as the duration."""
+    return (run.info.end_time or 0) - run.info.start_time
+
+
+@pytest.mark.usefixtures("folder")
+def test_duration_is_that_of_the_newest_stages(
+    store: mlflow.MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_log, "now", lambda: now[0])
+    now = [1_000_000]
+
+    def attempt(name: str, seconds: float, *, fails: bool = False) -> None:
+        now[0] += 100
+        with suppress(ZeroDivisionError), retrace.stage(name):
+            now[0] += int(1000 * seconds)
+            assert 1 / (not fails)
+
+    *first, last = params.STAGES
+    for name in first:
+        attempt(name, 2)
+    (parent,), _ = runs(store)
+    assert DURATION not in parent.data.metrics
+    attempt(last, 3)
+    (parent,), _ = runs(store)
+    assert parent.data.metrics[DURATION] == 2 * len(first) + 3
+    assert lasted_ms(parent) == 1000 * (2 * len(first) + 3)
+    now[0] += 7_200_000
+    attempt("download", 5, fails=True)  # the results are still those of the first attempt
+    (parent,), _ = runs(store)
+    assert parent.data.metrics[DURATION] == 2 * len(first) + 3
+    attempt("download", 4)
+    (parent,), (*_, newest) = runs(store)
+    assert parent.data.metrics[DURATION] == 2 * len(first) + 5
+    assert lasted_ms(parent) == 1000 * (2 * len(first) + 12)
+    assert newest.info.start_time > parent.info.start_time + 7_200_000
+    (uploaded,) = Path(".retrace/journal/uploaded").glob("*-train-*.jsonl")
+    upload_again(Path(".retrace/journal", uploaded.name))
+    assert len(store.get_metric_history(parent.info.run_id, DURATION)) == 2

@@ -182,6 +182,12 @@ class Pipeline:
         own = [out.path for stage in self.stages.values() for out in _of_kind(stage, "metric")]
         return tuple(dict.fromkeys([*own, *self.metrics]))
 
+    def files_of(self, stage: Stage, kind: Kind) -> list[str]:
+        """Return the metrics or plots of a stage: its own, and the top level's that it makes."""
+        top = self.metrics if kind == "metric" else self.plots
+        made = [path for path in top if self.maker(path) == stage.name]
+        return list(dict.fromkeys([*(out.path for out in _of_kind(stage, kind)), *made]))
+
     @cached_property
     def files(self) -> tuple[str, ...]:
         """Each dvc.yaml with stages."""

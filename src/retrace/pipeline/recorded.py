@@ -25,12 +25,7 @@ class RecordedStage:
     outs: Mapping[str, str]
     inputs: str  # see pipeline/identity
     contents: Contents
-    metrics_prefix: str
-
-    @property
-    def summary(self) -> dict[str, float]:
-        """The numbers by their names among those of the experiment."""
-        return {f"{self.metrics_prefix}{key}": n for key, n in self.contents.numbers.items()}
+    summary: Mapping[str, float]  # the numbers by their names among those of the experiment
 
 
 @dataclass(frozen=True)
@@ -112,7 +107,7 @@ class Recorded(Workspace):
             outs=lockfile.hashes(entry.outs),
             inputs=identity.inputs(stage.name, entry.commands, params, deps),
             contents=contents,
-            metrics_prefix=stage.metrics_prefix,
+            summary=self.summary(stage, contents.numbers),
         )
 
     def _unmade(self) -> list[str]:

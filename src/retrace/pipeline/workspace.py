@@ -5,6 +5,7 @@ The folder is the working tree, the copy of a queued experiment, or an exported 
 
 from collections.abc import Collection, Iterable, Mapping
 from functools import cached_property
+from itertools import dropwhile, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -72,20 +73,50 @@ class Workspace:
 
         With `names`, without those that other stages make.
         """
-        recorded = self.recorded
-        files: dict[str, list[Path]] = {}  # by the prefix of their keys
-        for file in self.pipeline.metrics_files:
-            maker = self.pipeline.makers.get(file)
-            if names is not None and maker is not None and maker not in names:
-                continue
-            if maker is None or self._hash(file) == recorded.get(file):
-                prefix = self.pipeline.stages[maker].metrics_prefix if maker else ""
-                files.setdefault(prefix, []).append(self.root / file)
+        free = [path for path in self.pipeline.metrics if self.pipeline.maker(path) is None]
+        values = dict(metrics.read_all(self.root / path for path in free).numbers)
+        for stage in self.pipeline.stages.values():
+            if names is None or stage.name in names:
+                values |= self.summary(stage, self._numbers(stage, is_recorded=True))
+        return values
+
+    def summary(self, stage: Stage, numbers: Mapping[str, float]) -> dict[str, float]:
+        """Return the metrics of a stage by their names among those of the experiment.
+
+        A key that the metrics files of an earlier stage have too gets the stage's name before it.
+        """
+        prefix = stage.metrics_prefix
+        taken: set[str] = set()
+        for name in () if prefix else takewhile(stage.name.__ne__, self.pipeline.stages):
+            earlier = self.pipeline.stages[name]
+            taken |= set() if earlier.metrics_prefix else self._numbers(earlier).keys()
         return {
-            f"{prefix}{key}": value
-            for prefix, paths in files.items()
-            for key, value in metrics.read_all(paths).numbers.items()
+            f"{stage.name}/{key}" if key in taken else f"{prefix}{key}": value
+            for key, value in numbers.items()
         }
+
+    def shared(self, stage: Stage, numbers: Mapping[str, float]) -> dict[str, float]:
+        """Return the metrics of later stages with the same keys, if these stages are up to date.
+
+        They may have run before this one for the first time, when nothing was known of its keys.
+        """
+        shared: dict[str, float] = {}
+        for later in dropwhile(stage.name.__ne__, self.pipeline.stages):
+            other = self.pipeline.stages[later]
+            is_other = later != stage.name and not (stage.metrics_prefix or other.metrics_prefix)
+            values = self._numbers(other, is_recorded=True) if is_other else {}
+            both = {f"{later}/{key}": values[key] for key in values.keys() & numbers.keys()}
+            if both and self._is_recorded(other):
+                read = lockfile.md5s(self.locked[later].deps)
+                shared |= both if self.hashes(read) == read else {}
+        return shared
+
+    def _numbers(self, stage: Stage, *, is_recorded: bool = False) -> dict[str, float]:
+        """Return the numbers in a stage's metrics files, or in those that dvc.lock records."""
+        files = self.pipeline.files_of(stage, "metric")
+        if is_recorded:
+            files = [file for file in files if self._hash(file) == self.recorded.get(file)]
+        return metrics.read_all(self.root / file for file in files).numbers
 
     def changes(self) -> bytes:
         """Return how code, parameters and dvc.yaml differ from the last commit, as a patch.

@@ -147,13 +147,14 @@ class Resolver:
         """Add the metrics: from the metrics files, and from MLflow's runs of the stages."""
         metrics: dict[str, float] = {}
         runs: dict[str, str] = {}
+        owners: dict[str, str | None] = {}
         notes = named.notes
         for path in workspace.pipeline.metrics_files:
             file = workspace.root / path
             md5 = named.outs.get(path)
             maker = workspace.pipeline.makers.get(path)
             prefix = workspace.pipeline.stages[maker].metrics_prefix if maker else ""
-            read = partial(logged_metrics.of_file, suffix=file.suffix, prefix=prefix)
+            read = partial(logged_metrics.of_file, suffix=file.suffix)
             if file.exists() and md5 in (None, hashing.md5(file)):
                 values = read(file)
             else:
@@ -161,7 +162,9 @@ class Resolver:
             if md5 and not values:
                 missing = "was not found in the workspace, DVC's cache or MLflow"
                 notes = (*notes, f"its {path} {missing}, so its metrics are missing")
-            metrics |= values
+            for key, value in values.items():  # named as in Workspace.summary
+                is_first = prefix or owners.setdefault(key, maker) == maker
+                metrics[f"{prefix}{key}" if is_first else f"{maker}/{key}"] = value
         for stage in stages:
             outs = [out.path for out in workspace.pipeline.stages[stage].outs]
             path = next((path for path in outs if path in named.outs), None)

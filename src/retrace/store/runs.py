@@ -1,6 +1,6 @@
 """Find or create runs by tags: a parent per experiment, a child per attempt at a stage."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from mlflow import MlflowClient
@@ -10,6 +10,8 @@ from mlflow.exceptions import MlflowException
 from retrace.event_log import Event
 from retrace.store import backend, entries, filters, groups, names, run_tags, sweep_runs
 from retrace.system import processes
+
+DURATION = "stages_s"  # metric of an experiment's run
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,8 @@ def _is_of_stage(run: Run, stage: str) -> bool:
 def update_status(client: MlflowClient, experiment: str, parent: str) -> None:
     """Set the parent's status from its children: RUNNING if any is, else that of the newest.
 
+    MLflow's page shows the time from start to end as the duration, and a start cannot be changed.
+    So the parent ends as long after its start as its stages ran, without the time in between.
     Set the hidden tag `run.<stage>` to the newest run that finished the stage, else to the newest.
     A finished run replaces the link to another parent's run.
     """
@@ -107,8 +111,8 @@ def update_status(client: MlflowClient, experiment: str, parent: str) -> None:
     if any(run.info.status == "RUNNING" for run in attempts):
         client.update_run(parent, "RUNNING")
     else:
-        ended = max(run.info.end_time or 0 for run in attempts)
-        client.set_terminated(parent, attempts[-1].info.status, ended)
+        began = client.get_run(parent).info.start_time
+        client.set_terminated(parent, attempts[-1].info.status, began + _working_ms(attempts))
     by_stage = _latest(attempts)
     tags = {run_tags.hidden(f"run.{name}"): run.info.run_id for name, run in by_stage.items()}
     entries.log_tags(client, parent, tags)
@@ -117,6 +121,33 @@ def update_status(client: MlflowClient, experiment: str, parent: str) -> None:
         link = names.encode(f"retrace.cached.{name}")
         if run.info.status == "FINISHED" and link in linked:
             client.delete_tag(parent, link)
+
+
+def log_duration(client: MlflowClient, parent: str, stages: Collection[str]) -> None:
+    """Log the seconds that the results of all stages took, once there is a finished run of each.
+
+    A stage from DVC's cache counts with the time of the run that made its outputs.
+    """
+    tags = client.get_run(parent).data.tags
+    ids = [run_tags.linked_run(tags, stage) for stage in stages]
+    known = [client.get_run(each).info for each in ids if each]
+    if not stages or len(known) < len(stages) or any(info.status != "FINISHED" for info in known):
+        return
+    times = [(info.start_time, info.end_time or info.start_time) for info in known]
+    seconds = sum(end - begin for begin, end in times) / 1000
+    newest = max(end for _, end in times)
+    entries.log_metrics(client, parent, entries.points({DURATION: seconds}, newest))
+
+
+def _working_ms(attempts: Iterable[Run]) -> int:
+    """Return the milliseconds in which at least one of the runs, the oldest first, was running."""
+    total = 0
+    until = 0
+    for run in attempts:
+        ended = run.info.end_time or run.info.start_time
+        total += max(0, ended - max(run.info.start_time, until))
+        until = max(until, ended)
+    return total
 
 
 def close_abandoned(client: MlflowClient) -> int:

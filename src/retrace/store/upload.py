@@ -163,6 +163,7 @@ class Upload:
         with backend.lock():
             runs_of.update_status(client, runs.experiment, runs.parent)
             cached_stages.complete(client, runs, self.start, end.get("outs", {}))
+            runs_of.log_duration(client, runs.parent, self.start.get("stages", ()))
             if self.start.get("group"):
                 groups.summarize(client, runs.experiment, self.start)
 

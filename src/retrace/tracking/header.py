@@ -45,6 +45,7 @@ def of_stage(workspace: Workspace, stage: Stage) -> dict[str, Any]:
         "metrics_prefix": stage.metrics_prefix,
         "inputs": identity.inputs(stage.name, stage.commands, own_params, deps),
         "makers": {path: maker for path in read if (maker := pipeline.maker(path))},
+        "stages": list(pipeline.stages),
         "later": _later(stage, workspace),
         "data": [dep for dep in deps if pipeline.is_data(dep)],
         "models": [artifact.path for artifact in pipeline.artifacts if artifact.type == "model"],

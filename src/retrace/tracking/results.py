@@ -32,14 +32,15 @@ def log(run: EventLog, workspace: Workspace, stage: Stage) -> None:
         file = root / path
         return file.exists() and file.stat().st_mtime_ns // 10**6 >= run.header["time"]
 
-    declared = [*_of_kind(pipeline, stage, "metric"), *filter(is_new, _unmade(pipeline, "metric"))]
-    plots = [*_of_kind(pipeline, stage, "plot"), *filter(is_new, _unmade(pipeline, "plot"))]
+    declared = [*pipeline.files_of(stage, "metric"), *filter(is_new, _unmade(pipeline, "metric"))]
+    plots = [*pipeline.files_of(stage, "plot"), *filter(is_new, _unmade(pipeline, "plot"))]
     contents = metrics.read_all(root / path for path in declared)
     if not contents.numbers:
         outs = (root / out.path for out in stage.outs if out.kind == "out")
         contents.numbers = metrics.read_outs(outs).numbers
     if contents.numbers and not run.has_summary():
-        run.summary(contents.numbers)
+        shared = workspace.shared(stage, contents.numbers)
+        run.results(contents.numbers, workspace.summary(stage, contents.numbers) | shared)
     if contents.texts:
         run.tags(**contents.texts)
     if contents.problems:
@@ -58,7 +59,7 @@ def files(workspace: Workspace, stage: Stage) -> list[str]:
     pipeline = workspace.pipeline
     paths = [out.path for out in stage.outs]
     for kind in ("metric", "plot"):
-        paths += [*_of_kind(pipeline, stage, kind), *_unmade(pipeline, kind)]
+        paths += [*pipeline.files_of(stage, kind), *_unmade(pipeline, kind)]
     return list(dict.fromkeys(paths))
 
 
@@ -68,23 +69,13 @@ def is_missing(workspace: Workspace, out: Out) -> bool:
     return is_here and not (workspace.root / out.path).exists()
 
 
-def _of_kind(pipeline: Pipeline, stage: Stage, kind: Kind) -> list[str]:
-    """Return the metrics or plots of a stage: its own, and those of the top level that it makes."""
-    own = [out.path for out in stage.outs if out.kind == kind]
-    made_by = {path: pipeline.maker(path) for path in _top_level(pipeline, kind)}
-    return list(dict.fromkeys([*own, *(path for path in made_by if made_by[path] == stage.name)]))
-
-
 def _unmade(pipeline: Pipeline, kind: Kind) -> list[str]:
     """Return the metrics or plots of the top level that no stage declares as an output.
 
     DVCLive writes such files. They are the stage's that changes them.
     """
-    return [path for path in _top_level(pipeline, kind) if pipeline.maker(path) is None]
-
-
-def _top_level(pipeline: Pipeline, kind: Kind) -> tuple[str, ...]:
-    return pipeline.metrics if kind == "metric" else pipeline.plots
+    top = pipeline.metrics if kind == "metric" else pipeline.plots
+    return [path for path in top if pipeline.maker(path) is None]
 
 
 def _shown(path: Path) -> Iterator[Path]:
