@@ -16,6 +16,8 @@ import yaml
 from clones import Repository
 from table import Figure
 
+from retrace import errors
+
 N_COMMITS = 1_000
 TARGET_S = 60.0
 BEGAN = 1_700_000_000  # seconds since 1970
@@ -129,4 +131,4 @@ def figures(folder: Path, n: int) -> Iterator[Figure]:
 
 
 if __name__ == "__main__":
-    table.measure(__doc__, {"history": (figures, 1)})
+    errors.run(lambda: table.measure(__doc__ or "", {"history": (figures, 1)}))

@@ -4,7 +4,7 @@ import json
 import sys
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from retrace.cli import arguments, dvc
@@ -13,6 +13,7 @@ from retrace.system.text import count
 
 INTERVAL_S = 0.5  # between two updates of the progress
 FEW = 20  # commits that take no time
+MAX_LINES = 20  # about commits that cannot be read
 GROUP = "repair"
 SUMMARY = (
     "upload everything that MLflow does not have yet: after an outage or a killed stage, and "
@@ -61,23 +62,35 @@ def sync(*, as_json: bool = False, all_commits: bool = False) -> None:
         added = experiments.add_missing(client, all_commits=all_commits, progress=_progress())
         backend.tidy(client.tracking_uri)
     counts = {"uploaded": uploaded, "closed": closed, "added": added.n}
-    for line in added.skipped:
-        print(f"skipped {line}", file=sys.stderr)
+    lists = {"running": running, "failed": failed, "skipped": added.skipped}
     if as_json:
-        lists = {"running": running, "failed": failed, "skipped": added.skipped}
         print(json.dumps(counts | lists, indent=2))
     else:
-        for name in running:
-            print(f"{name}: is still running")
-        print(f"uploaded: {count(uploaded, 'event log')}; ", end="")
-        print(f"closed: {count(closed, 'run')} without a process; ", end="")
-        print(f"added or completed: {count(added.n, 'experiment')}")
-        if any(counts.values()):
-            print("`retrace ui` shows them")
+        _print(counts, running)
+    _warn(added.skipped)
     if failed:
         print(*failed, sep="\n", file=sys.stderr)
         n_failed = count(len(failed), "event log")
         raise RetraceError(f"{n_failed} could not be uploaded; run `retrace sync` again to retry")
+
+
+def _print(counts: Mapping[str, int], running: Iterable[str]) -> None:
+    for name in running:
+        print(f"{name}: is still running")
+    print(f"uploaded: {count(counts['uploaded'], 'event log')}; ", end="")
+    print(f"closed: {count(counts['closed'], 'run')} without a process; ", end="")
+    print(f"added or completed: {count(counts['added'], 'experiment')}")
+    if any(counts.values()):
+        print("`retrace ui` shows them")
+
+
+def _warn(skipped: list[str]) -> None:
+    """Print what could not be read."""
+    for line in skipped[:MAX_LINES]:
+        print(f"skipped {line}", file=sys.stderr)
+    if len(skipped) > MAX_LINES:
+        more = f"skipped {len(skipped) - MAX_LINES} more; `retrace sync --json` lists all"
+        print(more, file=sys.stderr)
 
 
 def _progress() -> Callable[[str, int, int], None]:

@@ -1,5 +1,6 @@
 """Read the experiment of each of many commits, in milliseconds, from what git and DVC keep."""
 
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -50,8 +51,12 @@ class History:
         try:
             return self._experiment(tree[0], wanted)
         except (RetraceError, KeyError, OSError) as error:
-            text = str(error).replace(f"{self._folder}/", "").replace(str(self._folder), "dvc.yaml")
-            raise RetraceError(" ".join(text.partition("; `git diff")[0].split())) from None
+            raise RetraceError(self._reason(str(error))) from None
+
+    def _reason(self, message: str) -> str:
+        """Return a message in one line, without the temporary folder and advice about its files."""
+        text = " ".join(message.partition("; `git diff")[0].split())
+        return re.sub(rf"[^\s'\"]*{re.escape(self._folder.name)}/?", "", text)
 
     def _experiment(self, tree: str, wanted: Wanted) -> Experiment | None:
         self._show(wanted)

@@ -241,6 +241,8 @@ def _circumstances(run: backend.Run) -> str:
     """Return when and how long a stage ran, by whom and on which machine."""
     tags = run.data.tags
     began = datetime.fromtimestamp(run.info.start_time / 1000).astimezone()
+    if "retrace.machine" not in tags:  # read from dvc.lock, which does not say when it ran
+        return f"committed {began:%Y-%m-%d %H:%M:%S %z}, by {tags.get('mlflow.user')}"
     facts = [f"{began:%Y-%m-%d %H:%M:%S %z}"]
     facts += (
         [f"{(run.info.end_time - run.info.start_time) / 1000:.1f} s"] if run.info.end_time else []
