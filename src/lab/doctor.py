@@ -136,9 +136,9 @@ def stage_params() -> Iterator[Finding]:
     from lab import params
     from retrace.pipeline import graph
 
-    if not _is_lab():
-        return
     stages = graph.declared()
+    if not stages.keys() >= params.STAGES.keys():
+        return  # another repository's pipeline
     changes = []
     for name, stage in params.STAGES.items():
         declared = stages[name].get("params", [])
@@ -154,14 +154,6 @@ def stage_params() -> Iterator[Finding]:
         yield problem(state, _params_repair(name, verb, key))
     if not changes:
         yield ok("each stage declares the params that it reads")
-
-
-def _is_lab() -> bool:
-    """Return whether the repository has the lab's pipeline, and not another one."""
-    from lab import params
-    from retrace.pipeline import loading
-
-    return loading.load(Path()).stages.keys() >= params.STAGES.keys()
 
 
 def _params_repair(stage: str, verb: str, key: str) -> str:
@@ -184,11 +176,12 @@ CHECKS: dict[str, Check] = {
 def check_params(values: Mapping[str, Any], changed: Sequence[str]) -> None:
     """Check the values of params.yaml, and the settings of choices that `changed` names.
 
-    Raises ParamsError.
+    Those of another pipeline are not checked. Raises ParamsError.
     """
     from lab import params
+    from retrace.pipeline import loading
 
-    if not _is_lab():
+    if not loading.load(Path()).stages.keys() >= params.STAGES.keys():
         return
     params.checked(dict(values))
     for choice, table in params.TABLES.items():
