@@ -76,7 +76,7 @@ class Follower:
         self._names = defaultdict[Path, dict[str, str]](dict)  # metric by column
         self._owners = defaultdict[str, dict[Path, str]](dict)  # column by table, of each metric
         self._logged = defaultdict[Path, set[int]](set)
-        self._position = 0  # in the event log
+        self._position = log.path.stat().st_size  # earlier events are of other commands
         self._own: set[str] = set()  # metrics that were logged from tables
         self._of_stage: set[str] = set()  # metrics that the stage itself logs: not logged twice
 
