@@ -159,6 +159,8 @@ def stage_params() -> Iterator[Finding]:
     from retrace.pipeline import graph
 
     stages = graph.declared()
+    if not stages.keys() >= params.STAGES.keys():
+        return  # another repository's pipeline
     changes = []
     for name, stage in params.STAGES.items():
         declared = stages[name].get("params", [])
@@ -174,14 +176,6 @@ def stage_params() -> Iterator[Finding]:
         yield problem(state, _params_repair(name, verb, key))
     if not changes:
         yield ok("each stage declares the params that it reads")
-
-
-def _is_lab() -> bool:
-    """Return whether the repository has the lab's pipeline, and not another one."""
-    from lab import params
-    from retrace.pipeline import loading
-
-    return loading.load(Path()).stages.keys() >= params.STAGES.keys()
 
 
 def _params_repair(stage: str, verb: str, key: str) -> str:
@@ -210,11 +204,12 @@ CHECKS: dict[str, Check] = {
 def check_params(values: Mapping[str, Any], changed: Sequence[str]) -> None:
     """Check the values of params.yaml, and the settings of choices that `changed` names.
 
-    Those of another repository are not checked. Raises ParamsError.
+    Those of another pipeline are not checked. Raises ParamsError.
     """
     from lab import params
+    from retrace.pipeline import loading
 
-    if not _is_lab():
+    if not loading.load(Path()).stages.keys() >= params.STAGES.keys():
         return
     params.checked(dict(values))
     for choice, table in params.TABLES.items():

@@ -4,7 +4,7 @@ import json
 import signal
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import mlflow
 import optuna
@@ -16,6 +16,7 @@ from stranger import Project
 from retrace import event_log
 from retrace.cli import arguments
 from retrace.cli import sweep as cli_sweep
+from retrace.cli.arguments import Command
 from retrace.errors import RetraceError
 
 FIT = """
@@ -186,7 +187,7 @@ def test_mistake_is_one_line(
     project: Project, words: list[str], parts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(project.path)
-    parser = arguments.parser({"sweep": cli_sweep})
+    parser = arguments.parser({"sweep": cast("Command", cli_sweep)})
     with pytest.raises(RetraceError) as raised:
         cli_sweep.run(parser.parse_args(["sweep", *words]))
     assert "\n" not in str(raised.value)

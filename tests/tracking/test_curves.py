@@ -71,6 +71,21 @@ def test_table_known_at_the_end_is_logged(log: EventLog) -> None:
     assert logged(log) == {"loss": [(0, 0.5), (1, 0.2)]}
 
 
+def test_metrics_of_the_stage_are_not_logged_twice(log: EventLog) -> None:
+    follow = follower(log, "history.csv")
+    EventLog.reopen(log.path).metrics({"loss": 0.5}, step=1)
+    write("history.csv", "epoch,loss,lr\n1,0.5,0.1\n2,0.25,0.1\n")
+    follow.poll()
+    assert logged(log) == {"loss": [(1, 0.5)], "lr": [(1, 0.1), (2, 0.1)]}
+
+
+def test_complete_tables_are_read(log: EventLog) -> None:
+    write("history.csv", "epoch,loss\n1,0.5\n2,0.25\n")
+    write("live/plots/metrics/acc.tsv", "step\tacc\n0\t0.75\n")
+    curves_of = curves.read_all([Path("history.csv"), Path("live")])
+    assert curves_of == {"loss": {1: 0.5, 2: 0.25}, "acc": {0: 0.75}}
+
+
 def test_rows_are_logged_once_as_they_come(log: EventLog) -> None:
     follow = follower(log, "history.csv")
     follow.poll()

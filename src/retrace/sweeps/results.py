@@ -70,7 +70,7 @@ def add_to_sweep(sweep: str, state: Snapshot, commit: str, at: int) -> None:
     if known is None:
         experiments.add(client, state, commit)
     with backend.lock():
-        if run := known or backend.first(client, [experiment], tags):
+        if run := known or backend.first(client, [experiment], {"dvc.exp_rev": commit}):
             sweep_runs.adopt(client, experiment, run.info.run_id, sweep, machine.user(), at)
 
 

@@ -113,7 +113,9 @@ class Space:
 
     def name(self, metric: str) -> str:
         """Return the sweep's default name."""
-        keys = "-".join(key.rpartition(".")[2] for key in self.axes)[:LONGEST].rstrip("-")
+        names = (parameters.split(key)[1].rpartition(".")[2] for key in self.axes)
+        keys = re.sub(r"[^A-Za-z0-9_]+", "-", "-".join(names))[:LONGEST].strip("-")
+        keys = keys if keys[:1].isalpha() else f"sweep-{keys}"
         content = json.dumps([self.described(), self.fixed, metric], sort_keys=True)
         return f"{keys}-{hashlib.sha256(content.encode()).hexdigest()[:4]}"
 

@@ -18,7 +18,8 @@ from threading import Event as Flag
 from threading import Thread
 from typing import NamedTuple
 
-from retrace.event_log import EventLog, now, read
+from retrace import event_log
+from retrace.event_log import EventLog, now
 from retrace.pipeline import metrics
 from retrace.tracking.growing_table import JSON_LINES, SEPARATED, GrowingTable, Row, Stamp, stamp
 
@@ -61,21 +62,6 @@ def log_new(log: EventLog, paths: Iterable[Path]) -> None:
     Follower(log, paths, since_ns=log.header["time"] * 10**6).finish()
 
 
-def read_all(paths: Iterable[Path]) -> dict[str, dict[int, float]]:
-    """Return the curves in tables that are complete: the values by metric and step."""
-    with TemporaryDirectory() as folder:
-        log = EventLog(Path(folder), stage="curves")
-        Follower(log, paths, since_ns=0).finish()
-        log.end("FINISHED")
-        events = read(log.path)
-    curves = defaultdict[str, dict[int, float]](dict)
-    for event in events:
-        if event["kind"] == "metrics":
-            for name, value in event["values"].items():
-                curves[name][event["step"]] = value
-    return dict(curves)
-
-
 class Follower:
     """The tables in these files and folders, as far as their rows have been logged.
 
@@ -95,6 +81,9 @@ class Follower:
         self._names = defaultdict[Path, dict[str, str]](dict)  # metric by column
         self._owners = defaultdict[str, dict[Path, str]](dict)  # column by table, of each metric
         self._logged = defaultdict[Path, set[int]](set)
+        self._position = log.path.stat().st_size  # earlier events are of other commands
+        self._own: set[str] = set()  # metrics that were logged from tables
+        self._of_stage: set[str] = set()  # metrics that the stage itself logs: not logged twice
 
     def poll(self, *, is_thorough: bool = False) -> None:
         """Log the rows that were added since the last call."""
@@ -139,16 +128,27 @@ class Follower:
 
     def _write(self, path: Path, rows: list[Row]) -> None:
         """Log rows, without the points that the table had before it was rewritten."""
+        if rows:
+            self._read_log()
         polled = now()
         logged = self._logged[path]
         names = self._names[path]
         for step, values, own_time in rows:
-            points = {names[column]: value for column, value in values.items()}
+            named = {names[column]: value for column, value in values.items()}
+            points = {k: value for k, value in named.items() if k not in self._of_stage}
             keys = {name: hash((name, step, repr(value))) for name, value in points.items()}
             new = {name: value for name, value in points.items() if keys[name] not in logged}
             if new:
                 logged.update(keys.values())
+                self._own |= new.keys()
                 self._log.metrics(new, step, polled if own_time is None else own_time)
+
+    def _read_log(self) -> None:
+        """Note which metrics the stage itself has logged by now."""
+        events, self._position = event_log.read_from(self._log.path, self._position)
+        for event in events:
+            if event["kind"] == "metrics":
+                self._of_stage |= event["values"].keys() - self._own
 
     def _name(self, rows: Mapping[Path, list[Row]]) -> set[Path]:
         """Name the columns of tables; return the tables of which a column got another name."""
@@ -175,6 +175,20 @@ class Follower:
             full = f"{path.with_suffix('').as_posix()}/{metric}"
             self._names[path][owners[path]] = full if is_taken else name
         return renamed
+
+
+def read_all(paths: Iterable[Path]) -> dict[str, dict[int, float]]:
+    """Return the curves in tables that are complete: the values by metric and step."""
+    with TemporaryDirectory() as folder:
+        log = EventLog(Path(folder), stage="curves")
+        Follower(log, paths, since_ns=0).finish()
+        log.end("FINISHED")
+        events = event_log.read(log.path)
+    curves = defaultdict[str, dict[int, float]](dict)
+    for event in events:
+        for name, value in event["values"].items() if event["kind"] == "metrics" else ():
+            curves[name][event["step"]] = value
+    return dict(curves)
 
 
 class Listing(NamedTuple):
