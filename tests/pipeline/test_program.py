@@ -43,9 +43,11 @@ def test_pythonpath_of_the_command_is_searched(root: Path) -> None:
     assert program.libraries([root / "lib/app/net.py"]) == {"mlflow"}
 
 
-def test_package_in_src_counts_as_installed(root: Path) -> None:
-    (root / "run.py").write_text("import more.deep, helpers, broken")
-    assert imported(root, "python run.py") == {"src/more/deep.py"}
+def test_only_packages_in_src_count_as_installed(root: Path) -> None:
+    (root / "run.py").write_text("import helpers, broken")
+    assert imported(root, "python run.py") == set()
+    (root / "run.py").write_text("import more.deep")
+    assert imported(root, "python run.py") == {"src/more/deep.py", "src/helpers.py"}
 
 
 @pytest.mark.parametrize("text", ["def", "\0", "import nothing.here", "from . import nothing"])
