@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -188,6 +189,16 @@ def test_explicit_name_is_refused(program: Program) -> None:
     code, line = program.run("with retrace.stage('fiit'): pass")
     assert code == 1
     assert line.endswith("dvc.yaml: no stage fiit; should be one of fit")
+
+
+def test_example_of_the_docs_runs(program: Program) -> None:
+    section = (ROOT / "docs/api.md").read_text().split("## In your own code\n")[1]
+    block = section.split("    import json\n")[1].split("\nWhere a")[0]
+    assert program.run(textwrap.dedent("    import json\n" + block)) == (0, "")
+    assert program.kinds == [
+        *("start", "metrics", "metrics", "metrics", "tags", "artifact"),
+        *("metrics", "headline", "artifact", "end"),
+    ]
 
 
 def test_import_is_light() -> None:
