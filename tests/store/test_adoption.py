@@ -31,14 +31,13 @@ COPY = {
 
 
 def create(
-    store: mlflow.MlflowClient, log: EventLog, name: str, *, elsewhere: bool = False, **tags: str
+    store: mlflow.MlflowClient, log: EventLog, name: str, title: str = "mnist", parent: str = ""
 ) -> str:
     """Create a run as the code of a stage does, in the pipeline's MLflow experiment or another."""
-    title = "theirs" if elsewhere else "mnist"
     experiment = store.get_experiment_by_name(title)
     number = experiment.experiment_id if experiment else store.create_experiment(title)
-    every = run_context.tags(log.header) | tags
-    return store.create_run(number, tags=every, run_name=name).info.run_id
+    tags = run_context.tags(log.header) | ({PARENT: parent} if parent else {})
+    return store.create_run(number, tags=tags, run_name=name).info.run_id
 
 
 def stage_run(store: mlflow.MlflowClient, log: EventLog) -> Run:
@@ -52,8 +51,8 @@ def stage_run(store: mlflow.MlflowClient, log: EventLog) -> Run:
 def test_runs_hang_below_the_stage(store: mlflow.MlflowClient) -> None:
     with retrace.stage("train") as log:
         outer = create(store, log, "outer")
-        inner = create(store, log, "inner", **{PARENT: outer})
-        theirs = create(store, log, "elsewhere", elsewhere=True)
+        inner = create(store, log, "inner", parent=outer)
+        theirs = create(store, log, "elsewhere", "theirs")
         for run in (outer, inner, theirs):
             store.set_terminated(run)
     stage = stage_run(store, log)
@@ -70,12 +69,15 @@ def test_runs_hang_below_the_stage(store: mlflow.MlflowClient) -> None:
 
 @pytest.mark.parametrize("status", ["FINISHED", "FAILED"])
 def test_open_run_gets_status(store: mlflow.MlflowClient, status: str) -> None:
+    runs: list[str] = []
     with suppress(ValueError), retrace.stage("train") as log:
-        run = create(store, log, "open")
+        runs.append(create(store, log, "open"))
         if status == "FAILED":
             raise ValueError
+    (run,) = runs
     assert store.get_run(run).info.status == status
-    assert stage_run(store, log).info.status == status
+    stage = store.get_run(store.get_run(run).data.tags[PARENT])
+    assert stage.info.status == status
 
 
 def test_failed_run_is_named(store: mlflow.MlflowClient) -> None:
@@ -93,7 +95,7 @@ def logged(store: mlflow.MlflowClient, *, summary: bool) -> dict[str, float]:
             run = create(store, log, name)
             for key, value in metrics.items():
                 store.log_metric(run, key, value)
-            nested = create(store, log, "nested", **{PARENT: run})
+            nested = create(store, log, "nested", parent=run)
             store.log_metric(nested, "nested", 7)
         if summary:
             log.summary({"loss": 0.125})
@@ -146,7 +148,7 @@ def test_adoption_is_idempotent(store: mlflow.MlflowClient) -> None:
     with retrace.stage("train") as log:
         run = create(store, log, "outer")
         store.log_metric(run, "loss", 0.5)
-        create(store, log, "elsewhere", elsewhere=True)
+        create(store, log, "elsewhere", "theirs")
         log.run(COPY, {})
     before = rows()
     upload_again(log.path)

@@ -52,6 +52,14 @@ def test_server_ends_with_dvc(dvc: Identity, log: EventLog) -> None:
     assert not list(Path(".retrace/servers").iterdir())
 
 
+def test_server_ends_without_its_folder(dvc: Identity, log: EventLog) -> None:
+    _, process = started(dvc, log)
+    Path(".retrace").rename("kept")
+    Path(".retrace").write_text("")
+    psutil.Process(dvc["pid"]).kill()
+    until(lambda: not process.is_running())
+
+
 def test_killed_server_is_replaced(dvc: Identity, log: EventLog) -> None:
     address, process = started(dvc, log)
     process.kill()

@@ -152,11 +152,13 @@ def _first_event(attempt: str) -> Event | None:
 
 
 def _watch(server: Server) -> None:
-    """End this process when its DVC no longer exists."""
-    while processes.alive(server.owner):
-        time.sleep(WATCH_S)
-    server.withdraw()
-    os._exit(0)
+    """End this process when its DVC no longer exists, also if the repository no longer does."""
+    try:
+        while processes.alive(server.owner):
+            time.sleep(WATCH_S)
+        server.withdraw()
+    finally:
+        os._exit(0)
 
 
 def main() -> None:
