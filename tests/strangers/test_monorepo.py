@@ -192,4 +192,4 @@ def test_stage_that_imports_retrace(plain: Stranger, tmp_path: Path, empty_store
     (parent,) = store.parents
     (fit,) = store.below(parent)
     assert fit.data.tags["retrace.stage"] == "fit@north"
-    assert store.curve(fit, "error")[:2] == [(0, 0.0), (1, 0.0)]
+    assert [step for step, _ in store.curve(fit, "error")] == list(range(6))
