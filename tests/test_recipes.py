@@ -445,7 +445,7 @@ def test_command_ends_with_2_and_a_line(repository: Path, tmp_path_factory: Any)
     outside = tmp_path_factory.mktemp("outside")
     printed, errors = retrace("recipe", cwd=outside, code=2)
     assert printed == ""
-    assert errors.startswith(f"{outside}: no dvc.yaml")
+    assert errors.startswith(f"{outside}: no .dvc and no dvc.yaml")
     assert "unrecognized arguments: b" in retrace("recipe", "a", "b", cwd=repository, code=2)[1]
     assert "did you mean recipe?" in retrace("recipes", cwd=repository, code=2)[1]
 

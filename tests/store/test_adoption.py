@@ -43,7 +43,7 @@ def create(
 def stage_run(store: mlflow.MlflowClient, log: EventLog) -> Run:
     experiment = store.get_experiment_by_name("mnist")
     assert experiment
-    query = f"tags.`retrace.journal` = '{log.id}'"
+    query = f"tags.`mlflow.retrace.journal` = '{log.id}'"
     (run,) = store.search_runs([experiment.experiment_id], query)
     return run
 

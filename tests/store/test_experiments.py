@@ -43,7 +43,8 @@ def runs_of(store: mlflow.MlflowClient) -> tuple[list[Run], list[Run]]:
 
 
 def links(parent: Run, kind: str) -> set[str]:
-    return {stage for stage in STAGES if f"retrace.{kind}.{stage}" in parent.data.tags}
+    prefix = {"run": "mlflow.retrace.run", "cached": "retrace.cached"}[kind]
+    return {stage for stage in STAGES if f"{prefix}.{stage}" in parent.data.tags}
 
 
 def test_each_commit_is_a_run(store: mlflow.MlflowClient) -> None:

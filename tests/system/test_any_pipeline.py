@@ -10,6 +10,8 @@ from faults.servers import until
 from mlflow.entities import LoggedModelStatus, Run
 from stranger import Project
 
+from retrace.store import run_tags
+
 DVC_YAML = """
 stages:
   split:
@@ -193,7 +195,7 @@ def test_timed_metric_is_not_verified(project: Project, client: mlflow.MlflowCli
 
 def log_model(client: mlflow.MlflowClient, project: Project, run: Run) -> None:
     """Log the model of a run of fit."""
-    md5 = run.data.tags["dvc.outs.model.json"]
+    md5 = run_tags.hashes(run, "outs")["model.json"]
     model = client.create_logged_model(
         run.info.experiment_id, "price", run.info.run_id, tags={"retrace.md5": md5}
     )
@@ -209,9 +211,8 @@ def test_better_model_is_promoted(project: Project, client: mlflow.MlflowClient)
     steep, good = known["steep"].info.run_id, known["good"].info.run_id
     assert "MLflow has no model of it" in project.run("retrace", "promote", good, code=2)
     for parent in (steep, good):
-        log_model(
-            client, project, client.get_run(client.get_run(parent).data.tags["retrace.run.fit"])
-        )
+        fit = run_tags.stage_run(client.get_run(parent).data.tags, "fit")
+        log_model(client, project, client.get_run(str(fit)))
     printed = project.run("retrace", "promote", steep)
     assert printed.startswith("models:/prices@champion is version 1")
     assert "is version 2" in project.run("retrace", "promote", good)
@@ -219,5 +220,5 @@ def test_better_model_is_promoted(project: Project, client: mlflow.MlflowClient)
     assert "its cost is 10.2" in refused
     assert "that of prices@champion (version 2) on the same data 0.2" in refused
     tags = client.get_model_version_by_alias("prices", "champion").tags
-    assert tags["dvc.deps.split.csv"] == known["score"].data.tags["dvc.deps.split.csv"]
+    assert tags["dvc.deps.split.csv"] == run_tags.hashes(known["score"], "deps")["split.csv"]
     assert tags["retrace.run.score"] == known["score"].info.run_id

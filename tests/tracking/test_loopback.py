@@ -78,7 +78,7 @@ def test_runs_of_any_client_are_tagged(dvc: Identity, log: EventLog) -> None:
     run = client.create_run(experiment.experiment_id, tags={"own": "tag"}, run_name="raw")
     nested = client.create_run(experiment.experiment_id, tags={"mlflow.parentRunId": "abc"})
     above = client.get_run(run.data.tags["mlflow.parentRunId"])
-    assert above.data.tags["retrace.journal"] == log.id
+    assert above.data.tags["mlflow.retrace.journal"] == log.id
     assert run.data.tags["retrace.below.attempt"] == log.id
     assert (run.data.tags["own"], run.info.run_name) == ("tag", "raw")
     assert nested.data.tags["mlflow.parentRunId"] == "abc"

@@ -6,6 +6,7 @@ stage's command sets. Packages in the root and in `src/` count as installed from
 
 import ast
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 from retrace.pipeline.definition import Stage
@@ -51,15 +52,30 @@ def _imports(file: Path, search: Sequence[Path], packages: Sequence[Path]) -> It
             yield from _located(parts, [*search, *installed])
 
 
-def _modules(file: Path) -> Iterator[tuple[str, int]]:
-    """Yield each module that a file imports, and how many levels up it starts, 0 for anywhere.
+def _modules(file: Path) -> list[tuple[str, int]]:
+    """List the modules that a file imports, and how many levels up each starts, 0 for anywhere."""
+    try:
+        return _parsed(file, file.stat().st_mtime_ns)[0]
+    except (OSError, SyntaxError, ValueError, RecursionError):
+        return []
+
+
+@cache
+def _parsed(file: Path, _mtime_ns: int) -> tuple[list[tuple[str, int]], bool]:
+    """Return what `_modules` lists, and whether the file has no more than a docstring.
+
+    Stages share files, so each is parsed once.
+    """
+    tree = ast.parse(file.read_bytes())
+    has_docstring = len(tree.body) == 1 and ast.get_docstring(tree) is not None
+    return list(_imported(tree)), not tree.body or has_docstring
+
+
+def _imported(tree: ast.Module) -> Iterator[tuple[str, int]]:
+    """Yield each module that is imported.
 
     `from a import b` may import the module a.b, or a name of a: both are yielded.
     """
-    try:
-        tree = ast.parse(file.read_bytes())
-    except (OSError, SyntaxError, ValueError, RecursionError):
-        return
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from ((alias.name, 0) for alias in node.names)
@@ -82,7 +98,6 @@ def _located(parts: Sequence[str], folders: Iterable[Path]) -> Iterator[Path]:
 def _is_empty(file: Path) -> bool:
     """Return whether a file has no more than a docstring."""
     try:
-        body = ast.parse(file.read_bytes()).body
+        return _parsed(file, file.stat().st_mtime_ns)[1]
     except (OSError, SyntaxError, ValueError, RecursionError):
         return False
-    return not body or (len(body) == 1 and ast.get_docstring(ast.Module(body, [])) is not None)

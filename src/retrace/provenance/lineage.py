@@ -241,7 +241,7 @@ def _circumstances(run: backend.Run) -> str:
     """Return when and how long a stage ran, by whom and on which machine."""
     tags = run.data.tags
     began = datetime.fromtimestamp(run.info.start_time / 1000).astimezone()
-    if "retrace.machine" not in tags:  # read from dvc.lock, which does not say when it ran
+    if run_tags.value(tags, "machine") is None:  # dvc.lock does not say when a stage ran
         return f"committed {began:%Y-%m-%d %H:%M:%S %z}, by {tags.get('mlflow.user')}"
     facts = [f"{began:%Y-%m-%d %H:%M:%S %z}"]
     facts += (
