@@ -189,6 +189,7 @@ def test_failed_stage_says_why(tracked: Stranger) -> None:
 def test_sync_adds_what_was_not_tracked(plain: Stranger) -> None:
     assert "completed: 1 experiment" in plain.type("retrace sync")
     assert "completed: 0 experiments" in plain.type("retrace sync")
+    assert "skipped" not in plain.type("retrace sync --all-commits")
     parent = Store(plain.path).parent(None)
     assert parent.data.params["network.toml:width"] == "16"
     assert parent.data.metrics["validation.mae"] > 40

@@ -11,7 +11,7 @@ from retrace.tracking import results
 DVC_YAML = "stages: {fit: {cmd: x, metrics: [live/metrics.json]}}"
 
 
-def test_numbers_are_at_the_end_of_their_curves(tmp_path: Path) -> None:
+def test_curves_get_no_point_of_a_metrics_file(tmp_path: Path) -> None:
     (tmp_path / "dvc.yaml").write_text(DVC_YAML)
     (tmp_path / "live").mkdir()
     numbers = {"loss": 0.25, "accuracy": 0.875, "size": 3}
@@ -26,4 +26,4 @@ def test_numbers_are_at_the_end_of_their_curves(tmp_path: Path) -> None:
         for event in event_log.read(log.path)
         if event["kind"] == "metrics"
     ]
-    assert points[2:] == [(1, {"accuracy": 0.875}), (0, {"size": 3})]
+    assert points[2:] == [(0, {"size": 3})]
