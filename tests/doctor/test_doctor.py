@@ -681,6 +681,7 @@ def test_commands_with_runs_have_json(clone: Clone) -> None:
         "added": 0,
         "running": [],
         "failed": [],
+        "skipped": [],
     }
     assert document(clone, "reconcile") == {"put_back": [], "removed": []}
     traced = document(clone, "trace", str(paths.WEIGHTS))

@@ -208,10 +208,14 @@ def syncing(folder: Path, **env: str) -> "subprocess.Popen[str]":
     )
 
 
+HIDDEN = ("journal", "process")  # tags that MLflow offers as no column
+
+
 def find_runs(store: str, **tags: str) -> list[Run]:
     """Find the runs with these `retrace.` tags, oldest first."""
     client = MlflowClient(store)
-    query = " and ".join(f"tags.`retrace.{name}` = '{value}'" for name, value in tags.items())
+    names = {name: f"{'mlflow.' if name in HIDDEN else ''}retrace.{name}" for name in tags}
+    query = " and ".join(f"tags.`{names[name]}` = '{value}'" for name, value in tags.items())
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     return list(client.search_runs(experiments, query, order_by=["start_time ASC"]))
 

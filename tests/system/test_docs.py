@@ -169,13 +169,13 @@ def test_setting_without_a_comment_is_refused() -> None:
 def test_comments_are_meanings() -> None:
     @dataclass
     class Fine:
-        one: bool = False  # at the end | of the line
+        one: str = "a"  # at the end | of the line
         # above
         # the line
         two: tuple[str, ...] = ("a",)
 
     assert list(settings_reference.rows(Fine, "x.")) == [
-        "| `x.one` | true or false | `false` | at the end \\| of the line |\n",
+        '| `x.one` | text | `"a"` | at the end \\| of the line |\n',
         '| `x.two` | list of texts | `["a"]` | above the line |\n',
     ]
 
