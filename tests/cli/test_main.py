@@ -112,7 +112,7 @@ def test_help_examples_are_valid(name: str) -> None:
     [
         ("recipes", "retrace: unknown command 'recipes': did you mean recipe?"),
         ("docter", "did you mean doctor?"),
-        ("xyzzy", "retrace: unknown command 'xyzzy': choose from dvc, run, sweep, "),
+        ("xyzzy", "retrace: unknown command 'xyzzy': choose from init, dvc, run, "),
         ("verify", "retrace verify: one of the arguments RUN_ID --cache is required"),
         ("clean --forse", "unrecognized arguments: --forse"),
         ("ui --port many", "invalid int value: 'many'"),

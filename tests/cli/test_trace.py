@@ -306,7 +306,8 @@ def test_commands_restore_a_run_s_files(
         assert re.search(rf"{path}  {hashing.md5(path)}  .*the work tree\n", output)
     only_copied = "\n".join(line for line in commands(output).splitlines() if "mlflow" not in line)
     subprocess.run(["bash", "-e", "-c", only_copied], check=True)
-    for path in (CSV, *MADE["preprocess"], *MADE["train"]):
+    copied = [path for path in MADE["train"] if path.suffix != ".csv"]  # MLflow has the tables
+    for path in (CSV, *MADE["preprocess"], *copied):
         assert hashing.md5(into / path) == hashing.md5(path)
 
 

@@ -10,7 +10,7 @@ SUMMARY = (
 EXAMPLES = (
     "retrace promote 4f0c2d                   it becomes models:/NAME@champion",
     "retrace promote 4f0c2d --as challenger   another alias",
-    "retrace promote 4f0c2d --metric rmse     by another metric than metrics.primary",
+    "retrace promote 4f0c2d --metric rmse     by a metric of another name",
 )
 
 

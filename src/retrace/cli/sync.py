@@ -20,8 +20,8 @@ SUMMARY = (
     "what dvc.lock and metrics files record of the workspace, DVC's experiments and commits"
 )
 EXAMPLES = (
-    "retrace sync                 after a crash, an outage, `dvc exp run` from the cache",
-    "retrace sync --all-commits   the history of a repository that did not use retrace",
+    "retrace sync                 after a crash, an outage, a cached `dvc exp run`",
+    "retrace sync --all-commits   the whole history, from dvc.lock",
     "retrace sync --json          the numbers, for a script",
 )
 
