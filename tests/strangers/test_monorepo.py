@@ -139,7 +139,6 @@ def test_lineage_is_dvc_lock(store: Store, tracked: Stranger) -> None:
 
 
 def test_store_without_answer(store: Store, tracked: Stranger) -> None:
-    assert "retrace sync" in tracked.printed["dead"]
     assert "uploaded: 1 event log;" in tracked.printed["sync"]
     assert store.attempts(store.parent("here")).count((CHECK, "FINISHED")) == 2
 
