@@ -76,13 +76,21 @@ def _imported(tree: ast.Module) -> Iterator[tuple[str, int]]:
 
     `from a import b` may import the module a.b, or a name of a: both are yielded.
     """
-    for node in ast.walk(tree):
+    for node in _statements(tree.body):
         if isinstance(node, ast.Import):
             yield from ((alias.name, 0) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             base = [node.module] if node.module else []
             yield from ((".".join([*base, alias.name]), node.level) for alias in node.names)
             yield from ((module, node.level) for module in base)
+
+
+def _statements(body: Iterable[ast.AST]) -> Iterator[ast.AST]:
+    """Yield the statements in a body and those within them; expressions import nothing."""
+    for node in body:
+        yield node
+        for name in ("body", "orelse", "finalbody", "handlers", "cases"):
+            yield from _statements(getattr(node, name, ()))
 
 
 def _located(parts: Sequence[str], folders: Iterable[Path]) -> Iterator[Path]:
