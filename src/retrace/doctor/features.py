@@ -21,8 +21,9 @@ def seen() -> Iterator[Finding]:
     pipeline = workspace.pipeline
     stages = pipeline.stages.values()
     yield ok("; ".join([_stages(pipeline), *_declared(workspace), *_files(pipeline)]))
+    imported = {stage.name: _libraries(workspace, stage) for stage in stages}
     for library, name in LIBRARIES.items():
-        users = [stage.name for stage in stages if library in _libraries(workspace, stage)]
+        users = [stage for stage, own in imported.items() if library in own]
         if users:
             yield ok(f"{name} in {some(users)}")
 
