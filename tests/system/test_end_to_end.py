@@ -28,6 +28,7 @@ from repository import BIN, Clone
 from lab import params
 from lab.report.figures import FIGURES
 from retrace.pipeline import params_file
+from retrace.store import run_tags
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("end to end")]
 
@@ -130,10 +131,8 @@ def test_tags_match_dvc_lock(clone: Clone) -> None:
     for child in runs(clone)[1]:
         entry = lock[child.data.tags["retrace.stage"]]
         for kind in ("deps", "outs"):
-            tagged = {
-                tag: md5 for tag, md5 in child.data.tags.items() if tag.startswith(f"dvc.{kind}.")
-            }
-            assert tagged == {f"dvc.{kind}.{file['path']}": file["md5"] for file in entry[kind]}
+            recorded = {file["path"]: file["md5"] for file in entry[kind]}
+            assert run_tags.hashes(child, kind) == recorded
 
 
 def test_parent_has_metrics_figures_model(clone: Clone) -> None:
