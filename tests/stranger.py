@@ -83,6 +83,13 @@ class Stranger(Tree):
         until(lambda: not psutil.pid_exists(stage), what="the end of the stage")
         pid.unlink()
 
+    def repro_after_kill(self, word: str, *command: str, program: str = "python") -> None:
+        """Kill a command in a stage, run it again, and commit what it made."""
+        self.kill_in(word, *command, program=program)
+        self.run(*command)
+        self.printed["status"] = self.type("git status --short")
+        self.commit("reproduced")
+
     def repro_without_store(self, stage: str) -> None:
         """Run a stage once more while the store does not answer, then `retrace sync`."""
         words = ("retrace", "dvc", "repro", "--force", "--single-item", stage)

@@ -69,16 +69,16 @@ def texts(source: str) -> Iterator[str]:
 
 def names_of_the_lab(source: str) -> set[str]:
     """Return the lab's names in a module: as a whole text, or as a path, tag or metric within."""
-    found: set[str] = set()
+    names: set[str] = set()
     for text in texts(source):
-        found |= {text} & (STAGES | PARAMS)
-        found |= {name for name in STAGES if re.search(rf"retrace\.\w+\.{name}\b", text)}
-        found |= {name for name in STAGES if re.search(rf"dvc repro (\S+ )*{name}\b", text)}
-        found |= {name for name in METRICS if re.search(rf"\b{name}\b", text)}
-        found |= {path for path in PATHS if path in text}
-        found |= {folder for folder in FOLDERS if text.startswith(folder)}
-        found |= {"mnist"} if "mnist" in text.lower() else set()
-    return found
+        names |= {text} & (STAGES | PARAMS)
+        names |= {name for name in STAGES if re.search(rf"retrace\.\w+\.{name}\b", text)}
+        names |= {name for name in STAGES if re.search(rf"dvc repro (\S+ )*{name}\b", text)}
+        names |= {name for name in METRICS if re.search(rf"\b{name}\b", text)}
+        names |= {path for path in PATHS if path in text}
+        names |= {folder for folder in FOLDERS if text.startswith(folder)}
+        names |= {"mnist"} if "mnist" in text.lower() else set()
+    return names
 
 
 def modules() -> Iterator[tuple[str, Path]]:
@@ -87,13 +87,13 @@ def modules() -> Iterator[tuple[str, Path]]:
 
 
 def test_engine_names_nothing_of_the_lab() -> None:
-    found = {
+    names = {
         (name, word)
         for name, path in modules()
         for word in names_of_the_lab(path.read_text(encoding="utf-8"))
     }
-    assert sorted(found - ALLOWED) == []
-    assert sorted(ALLOWED - found) == []  # delete what is no longer needed
+    assert sorted(names - ALLOWED) == []
+    assert sorted(ALLOWED - names) == []  # delete what is no longer needed
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """McNemar's test, the sign-flip test, their intervals, and Holm's correction."""
 
 from math import comb
+from typing import Any
 
 import numpy as np
 import pytest
@@ -77,13 +78,13 @@ def errors(n: int, shift: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]
     return first, first + shift + rng.normal(size=n) / 2
 
 
-def by_scipy(first: np.ndarray, second: np.ndarray, n_resamples: float) -> float:
+def by_scipy(first: np.ndarray, second: np.ndarray, n_resamples: Any) -> float:
     result = permutation_test(
         (second, first),
         lambda x, y, axis: np.mean(x - y, axis=axis),
         permutation_type="samples",
         vectorized=True,
-        n_resamples=n_resamples,  # type: ignore[arg-type]
+        n_resamples=n_resamples,
         rng=np.random.default_rng(1),
     )
     return float(result.pvalue)

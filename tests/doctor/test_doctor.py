@@ -71,7 +71,7 @@ def clone(intact: Clone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Clo
     copy.env = dict(intact.env)
     with closing(sqlite3.connect(copy.path / DATABASE)) as database:
         for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri")):
-            moved = f"UPDATE {table} SET {column} = replace({column}, ?, ?)"  # noqa: S608 - of names above
+            moved = f"UPDATE {table} SET {column} = replace({column}, ?, ?)"  # noqa: S608
             database.execute(moved, (str(intact.path), str(copy.path)))
         database.commit()
     monkeypatch.chdir(copy.path)

@@ -324,7 +324,12 @@ def nested() -> bytes:
     return gzip.compress((info.tobuf(tarfile.GNU_FORMAT) + b"x".ljust(512, b"\0")) * 1000)
 
 
-ELSEWHERE = ("../out.txt", "/tmp/retrace out.txt", "package/../../out.txt", "package/\x00out.txt")  # noqa: S108
+ELSEWHERE = (
+    "../out.txt",
+    "/tmp/retrace out.txt",  # noqa: S108
+    "package/../../out.txt",
+    "package/\x00out.txt",
+)
 ARCHIVES: dict[str, tuple[Callable[[], bytes], str]] = {
     **{
         f"path {name!r}": (

@@ -23,10 +23,12 @@ MODEL = {"m": {"path": "model.pkl", "type": "model"}}
 
 @pytest.fixture
 def workspace(tmp_path: Path) -> Callable[..., Workspace]:
-    def make(*, artifacts: object = None, files: object = None, **stages: object) -> Workspace:
+    def make(
+        *, artifacts: object = None, files: dict[str, str] | None = None, **stages: object
+    ) -> Workspace:
         document = {"stages": stages, "artifacts": artifacts or {}}
         texts = {"dvc.yaml": yaml.safe_dump(document, sort_keys=False)}
-        return Workspace(write(tmp_path, texts | dict(files or {})))  # type: ignore[call-overload]
+        return Workspace(write(tmp_path, texts | (files or {})))
 
     return make
 
@@ -35,9 +37,9 @@ Make = Callable[..., Workspace]
 
 
 def test_model_is_no_data(workspace: Make) -> None:
-    made = workspace(split=SPLIT, fit=FIT, score=SCORE)
-    assert evaluation.data_of(made, "score") == ["split.csv"]
-    assert evaluation.data_of(made, "fit") == ["split.csv"]
+    project = workspace(split=SPLIT, fit=FIT, score=SCORE)
+    assert evaluation.data_of(project, "score") == ["split.csv"]
+    assert evaluation.data_of(project, "fit") == ["split.csv"]
 
 
 def test_model_beside_the_data_needs_its_type(workspace: Make) -> None:
@@ -59,18 +61,18 @@ def test_predictions_lead_to_their_data(workspace: Make) -> None:
 def test_table_in_git_is_data(workspace: Make) -> None:
     only = FIT | {"deps": ["fit.py", "data.csv"], "metrics": ["scores.json"]}
     files = {"data.csv": "1\n", "fit.py": ""}
-    made = workspace(fit=only, files=files)
-    assert evaluation.data_of(made, "fit") == ["data.csv"]
+    project = workspace(fit=only, files=files)
+    assert evaluation.data_of(project, "fit") == ["data.csv"]
 
 
 def test_metric_belongs_to_its_file(workspace: Make) -> None:
     first = {"cmd": "x", "metrics": ["a.json", "b.yaml"]}
     second = {"cmd": "y", "metrics": ["c.json"]}
     files = {"a.json": '{"x": 1}', "b.yaml": "y: {z: 2}\n", "c.json": '{"w": 3}'}
-    made = workspace(first=first, second=second, files=files)
-    assert evaluation.stages_of(made, "y.z") == ("first",)
-    assert evaluation.stages_of(made, "w") == ("second",)
-    assert evaluation.stages_of(made, "unknown") == ("first", "second")
+    project = workspace(first=first, second=second, files=files)
+    assert evaluation.stages_of(project, "y.z") == ("first",)
+    assert evaluation.stages_of(project, "w") == ("second",)
+    assert evaluation.stages_of(project, "unknown") == ("first", "second")
 
 
 def test_params_of_later_stages_make_no_difference(workspace: Make) -> None:
@@ -80,12 +82,12 @@ def test_params_of_later_stages_make_no_difference(workspace: Make) -> None:
         "deps": ["model.pkl"],
         "params": ["lr", "net", "color", {"other.toml": []}],
     }
-    made = workspace(split=SPLIT, fit=fit, score=SCORE, draw=draw)
-    is_later = evaluation.is_later(made.pipeline, ("score",))
+    project = workspace(split=SPLIT, fit=fit, score=SCORE, draw=draw)
+    is_later = evaluation.is_later(project.pipeline, ("score",))
     later = ("color", "color.deep", "net.depth", "other.toml:b")
     assert all(map(is_later, later))
     assert not any(map(is_later, ("lr", "net.a.width", "other.toml:a", "unread")))
-    assert not any(map(evaluation.is_later(made.pipeline, ()), later))
+    assert not any(map(evaluation.is_later(project.pipeline, ()), later))
 
 
 def test_lab_is_evaluated_on_the_test_split() -> None:

@@ -27,7 +27,7 @@ def rows(database: Path) -> Counter[tuple[str, ...]]:
     """Return the rows of the only run, without its id."""
     with closing(sqlite3.connect(database)) as connection:
         ((run,),) = connection.execute("SELECT run_uuid FROM runs")
-        select = ((table, f"SELECT * FROM {table}") for table in TABLES)  # noqa: S608 - our own names
+        select = ((table, f"SELECT * FROM {table}") for table in TABLES)  # noqa: S608 - ours
         every = [(table, *row) for table, query in select for row in connection.execute(query)]
     text = [tuple(str(cell).replace(run, "ID") for cell in row) for row in every]
     return Counter(

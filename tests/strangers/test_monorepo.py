@@ -56,10 +56,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory, registry: Path) -> Stranger:
     """Return the monorepo after DVC's own `dvc repro`, killed once."""
     root = tmp_path_factory.mktemp("plain")
     plain = forecast(root, tmp_path_factory.mktemp("cache"), registry)
-    plain.kill_in("south", *REPRO[1:], program="python3")
-    plain.run(*REPRO[1:])
-    plain.printed["status"] = plain.type("git status --short")
-    plain.commit("reproduced")
+    plain.repro_after_kill("south", *REPRO[1:], program="python3")
     return plain
 
 
@@ -74,10 +71,7 @@ def tracked(
     root = tmp_path_factory.mktemp("monorepo")
     tracked = forecast(root, tmp_path_factory.mktemp("cache"), registry)
     shutil.copy(empty_store, tracked.path / "mlflow.db")
-    tracked.kill_in("south", *REPRO, program="python3")
-    tracked.run(*REPRO)
-    tracked.printed["status"] = tracked.type("git status --short")
-    tracked.commit("reproduced")
+    tracked.repro_after_kill("south", *REPRO, program="python3")
     exp_run = "exp run --all-pipelines --name"
     tracked.type(f"dvc {exp_run} queued --queue -S window=4 && retrace dvc queue start")
     tracked.type(f"retrace dvc {exp_run} temporary --temp -S window=2")
@@ -86,11 +80,6 @@ def tracked(
     tracked.wait_for_uploads()
     tracked.repro_without_store(CHECK)
     return tracked
-
-
-@pytest.fixture(scope="module")
-def store(tracked: Stranger) -> Store:
-    return Store(tracked.path)
 
 
 def test_dvc_lock_and_git_status_are_dvcs(plain: Stranger, tracked: Stranger) -> None:
@@ -163,7 +152,6 @@ def test_compare_and_leaderboard(tracked: Stranger) -> None:
     )
 
 
-@pytest.mark.xfail(reason="looks for dvc.yaml in git's top folder", strict=True)
 def test_run_is_verified(store: Store, tracked: Stranger) -> None:
     run = store.stages(store.parent("queued"))["fit@north"].info.run_id
     assert "verified: " in tracked.type(f"retrace verify {run}")

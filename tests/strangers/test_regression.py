@@ -41,10 +41,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Strang
     shutil.copy(empty_store, folder / "mlflow.db")
     plain.type("git init --quiet && dvc init --quiet")
     plain.commit("start")
-    plain.kill_in("train.py", "dvc", "repro")
-    plain.type("dvc repro")
-    plain.printed["status"] = plain.type("git status --short")
-    plain.commit("reproduced")
+    plain.repro_after_kill("train.py", "dvc", "repro")
     return plain
 
 
@@ -68,11 +65,6 @@ def tracked(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Stra
         if command == REPRO:
             tracked.printed["status"] = tracked.type("git status --short")
     return tracked
-
-
-@pytest.fixture(scope="module")
-def store(tracked: Stranger) -> Store:
-    return Store(tracked.path)
 
 
 def test_git_shows_what_dvc_changes(plain: Stranger, tracked: Stranger) -> None:

@@ -33,10 +33,7 @@ def text(folder: Path, cache: Path) -> Stranger:
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Stranger:
     """Return the repository after DVC's own `dvc repro`, killed once."""
     plain = text(tmp_path_factory.mktemp("plain"), tmp_path_factory.mktemp("cache"))
-    plain.kill_in("words", *REPRO[1:])
-    plain.run(*REPRO[1:])
-    plain.printed["status"] = plain.type("git status --short")
-    plain.commit("reproduced")
+    plain.repro_after_kill("words", *REPRO[1:])
     return plain
 
 
@@ -48,10 +45,7 @@ def tracked(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Stra
     """
     tracked = text(tmp_path_factory.mktemp("text"), tmp_path_factory.mktemp("cache"))
     shutil.copy(empty_store, tracked.path / "mlflow.db")
-    tracked.kill_in("words", *REPRO)
-    tracked.run(*REPRO)
-    tracked.printed["status"] = tracked.type("git status --short")
-    tracked.commit("reproduced")
+    tracked.repro_after_kill("words", *REPRO)
     rates = ",".join(RATES)
     tracked.type(f"dvc exp run --queue --name rate -S lr={rates}")
     tracked.type("retrace dvc queue start")
@@ -61,11 +55,6 @@ def tracked(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Stra
     tracked.wait_for_uploads()
     tracked.repro_without_store("report")
     return tracked
-
-
-@pytest.fixture(scope="module")
-def store(tracked: Stranger) -> Store:
-    return Store(tracked.path)
 
 
 def test_git_shows_what_dvc_changes(plain: Stranger, tracked: Stranger) -> None:

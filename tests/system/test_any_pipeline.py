@@ -208,7 +208,8 @@ def test_better_model_is_promoted(project: Project, client: mlflow.MlflowClient)
     missing = project.run("retrace", "promote", known["good"].info.run_id, code=2)
     assert missing.startswith("--metric is missing; ")
     configure(project, METRICS + 'models = {name = "prices"}\n')
-    steep, good = known["steep"].info.run_id, known["good"].info.run_id
+    steep = known["steep"].info.run_id
+    good = known["good"].info.run_id
     assert "MLflow has no model of it" in project.run("retrace", "promote", good, code=2)
     for parent in (steep, good):
         fit = run_tags.stage_run(client.get_run(parent).data.tags, "fit")

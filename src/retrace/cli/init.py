@@ -35,16 +35,17 @@ def init(here: Path, *, write: bool = False) -> None:
 
     What is there already stays as it is. Raises DataError if there are no stages.
     """
-    from retrace.pipeline import inventory, loading
+    from retrace.pipeline import inventory as inventories
+    from retrace.pipeline import loading
     from retrace.pipeline.workspace import Workspace
 
     root = loading.root(here)
     workspace = Workspace(root)
     if not workspace.pipeline.stages:
         raise DataError(f"{root}: no dvc.yaml with stages here; `dvc stage add` writes one")
-    found = inventory.take(workspace)
-    _print(found)
-    changes = [*_settings(root, found), *_ignored(root)]
+    inventory = inventories.take(workspace)
+    _print(inventory)
+    changes = [*_settings(root, inventory), *_ignored(root)]
     for path, addition, _ in changes:
         verb = "added to" if write else "would be added to"
         print(f"\n{verb} {path.relative_to(root)}:\n")
@@ -59,13 +60,13 @@ def init(here: Path, *, write: bool = False) -> None:
         print("\nnothing is changed; `retrace init --write` writes this")
 
 
-def _print(found: Inventory) -> None:
+def _print(inventory: Inventory) -> None:
     from retrace.system.terminal import show, table
 
-    rows = [(kind, str(len(entries)), _some(entries)) for kind, entries in found.kinds.items()]
+    rows = [(kind, str(len(entries)), _some(entries)) for kind, entries in inventory.kinds.items()]
     show(table(("tracked", "n", "which"), rows, numbers=(1,)))
     reasons: dict[str, list[str]] = {}
-    for what, why in found.untracked:
+    for what, why in inventory.untracked:
         reasons.setdefault(why, []).append(what)
     if reasons:
         print()
@@ -77,7 +78,7 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:MOST]) + (", ..." if len(names) > MOST else "")
 
 
-def _settings(root: Path, found: Inventory) -> list[tuple[Path, str, str]]:
+def _settings(root: Path, inventory: Inventory) -> list[tuple[Path, str, str]]:
     """Return the file of the settings, what it lacks, and its new text; none if it has settings.
 
     Raises ParamsError if the settings that are there are not valid.
@@ -89,7 +90,7 @@ def _settings(root: Path, found: Inventory) -> list[tuple[Path, str, str]]:
     path = pyproject if pyproject.is_file() else root / "retrace.toml"
     before = pyproject.read_text(encoding="utf-8") if path == pyproject else ""
     header = "[tool.retrace]\n" if path == pyproject else ""
-    addition = header + _text(root, found)
+    addition = header + _text(root, inventory)
     text = f"{before.rstrip()}\n\n{addition}" if before.strip() else addition
     try:
         tomllib.loads(text)
@@ -98,9 +99,9 @@ def _settings(root: Path, found: Inventory) -> list[tuple[Path, str, str]]:
     return [(path, addition, text)]
 
 
-def _text(root: Path, found: Inventory) -> str:
+def _text(root: Path, inventory: Inventory) -> str:
     """Return the settings that need a decision, each with a comment."""
-    primary = found.primary
+    primary = inventory.primary
     metric = f"metrics = {{ primary = {json.dumps(primary or 'NAME')} }}"
     lines = [
         '# Name of the MLflow experiment; "${key}" stands for the value of a parameter.',

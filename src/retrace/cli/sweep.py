@@ -111,9 +111,7 @@ def sweep(
     from retrace.sweeps.runner import Runner
     from retrace.sweeps.study import Sweep
 
-    for option, number in (("--trials", trials), ("--jobs", jobs), ("--timeout", timeout)):
-        if not number > 0:
-            raise ParamsError(f"{option} is {number:g}; should be above 0")
+    _check_positive(trials=trials, jobs=jobs, timeout=timeout)
     os.chdir(files.root())  # in a repository with several dvc.yaml, the nearest may be below
     settings = _settings(words, metric, direction, trials, name, seed, prune=prune)
     address = study.storage_address(storage)
@@ -126,6 +124,12 @@ def sweep(
     runner = Runner(current, jobs, time.monotonic() + timeout, console)
     runner.run()
     _print_best(runner, console, as_json=as_json)
+
+
+def _check_positive(**options: float) -> None:
+    for option, number in options.items():
+        if not number > 0:
+            raise ParamsError(f"--{option} is {number:g}; should be above 0")
 
 
 def _console(*, stderr: bool) -> Console:

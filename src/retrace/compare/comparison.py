@@ -97,9 +97,10 @@ def sentence(test: PairedTest, n_tests: int) -> str:
     about = f"{test.name} against {test.first}"
     if pair is None:
         return f"{about}: not tested, because {test.why}"
-    scale, digits = (100, "+.2f") if isinstance(pair, Paired) else (1, "+.3g")
-    low, high = (f"{scale * end:{digits}}" for end in pair.interval)
-    difference = f"{scale * pair.difference:{digits}}"
+    is_percent = isinstance(pair, Paired)
+    numbers = (*pair.interval, pair.difference)
+    shown = [f"{100 * number:+.2f}" if is_percent else f"{number:+.3g}" for number in numbers]
+    low, high, difference = shown
     holm = f", {test.p:.2g} corrected for {n_tests} tests" if n_tests > 1 else ""
     same = f"of the same {pair.n_samples:,} samples"
     if isinstance(pair, Paired):

@@ -40,15 +40,15 @@ def data_of(workspace: Workspace, *stages: str) -> list[str]:
     """
     pipeline = workspace.pipeline
     later = {each for each in pipeline.stages if _is_after_training(pipeline, each)}
-    found: list[str] = []
+    paths: list[str] = []
     for stage in stages:
         data = _data(workspace, pipeline.stages[stage])
         original = [path for path in data if not _is_derived(pipeline, path, data)]
         own = [path for path in original if pipeline.maker(path) not in later]
         makers = {pipeline.maker(path) for path in data if path not in pipeline.models}
         before = [each for each in pipeline.upstream(stage) if each in makers & later]
-        found += own or data_of(workspace, *before)
-    return list(dict.fromkeys(found))
+        paths += own or data_of(workspace, *before)
+    return list(dict.fromkeys(paths))
 
 
 def is_later(pipeline: Pipeline, stages: Collection[str]) -> Callable[[str], bool]:

@@ -239,6 +239,12 @@ def exclude(folder: Path, *patterns: str) -> None:
             text.write(os.fsencode(lines))
 
 
+def inside(folder: Path) -> str:
+    """Return the path of a folder in its repository, `.` for the top; `.` outside git too."""
+    prefix = output("-C", str(folder), "rev-parse", "--show-prefix") or ""
+    return prefix.rstrip("/\n") or "."
+
+
 def init_sharing(folder: Path, origin: Path, env: Mapping[str, str] | None = None) -> None:
     """Make `folder` a repository without commits that has all objects of the repository `origin`.
 

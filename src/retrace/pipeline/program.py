@@ -5,7 +5,7 @@ stage's command sets. Packages in the root and in `src/` count as installed from
 """
 
 import ast
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -13,6 +13,9 @@ from retrace.pipeline.definition import Stage
 
 OURS = "retrace"  # it records stages, and does not influence their outputs
 INSTALLED = ("src", ".")  # where a repository has its packages
+
+Folders = tuple[Path, ...]
+Finder = Callable[[tuple[str, ...], Folders, Folders], Path | None]
 
 
 def imported(root: Path, stage: Stage, program: str) -> set[str]:
@@ -23,10 +26,11 @@ def imported(root: Path, stage: Stage, program: str) -> set[str]:
     search = [(folder / program).parent]
     search += [folder / path for paths_ in paths for path in paths_.split(":") if path]
     packages = [root / path for path in INSTALLED]
+    find = cache(_located)  # for this call: the files may change before the next
     seen: set[Path] = set()
     left = [folder / program]
     while left:
-        new = set(_imports(left.pop(), search, packages)) - seen
+        new = set(_imports(left.pop(), tuple(search), tuple(packages), find)) - seen
         seen |= new
         left += new
     inside = {file.resolve() for file in seen if not _is_empty(file)} - {folder / program}
@@ -41,15 +45,16 @@ def libraries(files: Iterable[Path]) -> set[str]:
     }
 
 
-def _imports(file: Path, search: Sequence[Path], packages: Sequence[Path]) -> Iterator[Path]:
+def _imports(file: Path, search: Folders, packages: Folders, find: Finder) -> Iterator[Path]:
     """Yield the files of the repository that a file imports directly."""
     for module, level in _modules(file):
-        parts = module.split(".")
+        parts = tuple(module.split("."))
         if level:
-            yield from _located(parts, [file.parents[level - 1]])
-        elif parts[0] != OURS:
-            installed = [path for path in packages if (path / parts[0] / "__init__.py").is_file()]
-            yield from _located(parts, [*search, *installed])
+            path = find(parts, (file.parents[level - 1],), ())
+        else:
+            path = find(parts, search, packages) if parts[0] != OURS else None
+        if path:
+            yield path
 
 
 def _modules(file: Path) -> list[tuple[str, int]]:
@@ -93,14 +98,18 @@ def _statements(body: Iterable[ast.AST]) -> Iterator[ast.AST]:
             yield from _statements(getattr(node, name, ()))
 
 
-def _located(parts: Sequence[str], folders: Iterable[Path]) -> Iterator[Path]:
-    """Yield the file of a module in the first folder that has it."""
-    for folder in folders:
+def _located(parts: tuple[str, ...], search: Folders, packages: Folders) -> Path | None:
+    """Return the file of a module in the first folder that has it.
+
+    Folders in `packages` count only if they have its top-level package.
+    """
+    installed = [path for path in packages if (path / parts[0] / "__init__.py").is_file()]
+    for folder in (*search, *installed):
         path = folder.joinpath(*parts)
         for file in (path / "__init__.py", path.with_name(f"{path.name}.py")):
             if file.is_file():
-                yield file
-                return
+                return file
+    return None
 
 
 def _is_empty(file: Path) -> bool:

@@ -19,6 +19,7 @@ from retrace.errors import DataError
 from retrace.pipeline import dvc_internals, git, hashing, snapshot
 from retrace.pipeline.workspace import Workspace
 from retrace.store import backend
+from retrace.system import files
 from retrace.system.redaction import redacted
 
 PATCH = "code.patch"  # the artifact with uncommitted changes
@@ -101,7 +102,8 @@ def reproduce_commands(
     if commit != rev and has_patch(client, run):
         patch = _download(run.info.run_id, PATCH, tree)
         commands += [f"{patch} && {shlex.join(['git', '-C', tree, 'apply', PATCH])}"]
-    return [*commands, f"(cd {tree} && {shlex.join(['dvc', 'repro', tags['retrace.stage']])})"]
+    root = shlex.quote(str(Path(tree, git.inside(files.root()))))
+    return [*commands, f"(cd {root} && {shlex.join(['dvc', 'repro', tags['retrace.stage']])})"]
 
 
 def has_patch(client: backend.MlflowClient, run: backend.Run) -> bool:

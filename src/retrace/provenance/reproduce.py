@@ -56,16 +56,17 @@ class Origin:
 def temporary_repository() -> Iterator[Path]:
     """Yield the root of a temporary repository that shares the git objects of this one.
 
-    It has no commits of its own, and is deleted afterwards.
+    Like that of this one, it may be below git's top folder. The repository has no commits of its
+    own, and is deleted afterwards.
     """
     with _interrupted_once():
-        tree = Path(tempfile.mkdtemp(prefix="retrace-verify-")).resolve()
+        top = Path(tempfile.mkdtemp(prefix="retrace-verify-")).resolve()
         try:
-            share_objects(tree)
-            yield tree
+            share_objects(top)
+            yield top / git.inside(files.root())
         finally:
-            _end(tree)
-            shutil.rmtree(tree)
+            _end(top)
+            shutil.rmtree(top)
 
 
 def share_objects(tree: Path) -> None:
@@ -79,17 +80,18 @@ def share_objects(tree: Path) -> None:
 
 
 def check_out_origin(tree: Path, origin: Origin) -> None:
-    """Replace the files in `tree` by the code and parameters of `origin`.
+    """Replace the files of the repository that `tree` is in by those of `origin`.
 
     Raises RetraceError if the commit does not exist here or the patch does not apply.
     """
     environment = _environment()
+    top = next(folder for folder in (tree, *tree.parents) if (folder / ".git").exists())
     try:
-        git.run("cat-file", "-e", f"{origin.commit}^{{commit}}", folder=tree, env=environment)
+        git.run("cat-file", "-e", f"{origin.commit}^{{commit}}", folder=top, env=environment)
     except RetraceError:
         reason = "it was never fetched, or `git gc` has deleted it; fetch it from another clone"
         raise RetraceError(f"commit {origin.commit} is not in this repository: {reason}") from None
-    git.check_out(tree, origin.commit, origin.patch, environment)
+    git.check_out(top, origin.commit, origin.patch, environment)
 
 
 def restore_data(tree: Path, path: str, md5: str) -> None:
@@ -127,7 +129,8 @@ def repro(
     or to `out`. Raises RetraceError if one of them fails.
     """
     (tree / ".dvc/config.local").write_text(CONFIG.format(folder=tree), encoding="utf-8")
-    (tree / "dvc.lock").unlink(missing_ok=True)
+    for lock in tree.rglob("dvc.lock"):  # of each dvc.yaml
+        lock.unlink()
     sys.stdout.flush()
     command = dvc_cli.command("repro", "--force", "--no-run-cache", "--no-commit", *stages)
     environment = _environment() | (shell.variables() if is_wrapped else {}) | {MARK: str(tree)}
@@ -189,6 +192,6 @@ def _interrupted_once() -> Iterator[None]:
 
 def _is_of(process: psutil.Process, tree: Path) -> bool:
     try:
-        return process.environ().get(MARK) == str(tree)
+        return Path(process.environ().get(MARK, "/")).is_relative_to(tree)
     except psutil.Error:
         return False

@@ -62,11 +62,11 @@ def with_value(
 
     They match the conditions `also`.
     """
-    found: list[Run] = []
+    matching: list[Run] = []
     for prefix in PREFIXES:
         condition = filters.equals(filters.tag(f"{prefix}{name}"), text)
-        found += backend.search_runs(client, experiments, " and ".join([*also, condition]))
-    return sorted(found, key=_start_time)
+        matching += backend.search_runs(client, experiments, " and ".join([*also, condition]))
+    return sorted(matching, key=_start_time)
 
 
 def of_deps(deps: Mapping[str, str], data: Iterable[str]) -> dict[str, str]:
@@ -103,14 +103,14 @@ def makers(
 
     They match the conditions `also`.
     """
-    found: list[Run] = []
+    matching: list[Run] = []
     for prefix in PREFIXES if md5s else ():
         tags = [f"{prefix}{MADE}{md5}" for md5 in md5s]
         conditions = [*also, *map(filters.exists, tags[:MAX_CONDITIONS])]
         runs = backend.search_runs(client, experiments, " and ".join(conditions))
         wanted = set(map(names.encode, tags))
-        found += [run for run in runs if wanted <= run.data.tags.keys()]
-    return sorted(found, key=_start_time)
+        matching += [run for run in runs if wanted <= run.data.tags.keys()]
+    return sorted(matching, key=_start_time)
 
 
 def readers(
@@ -118,11 +118,11 @@ def readers(
 ) -> list[Run]:
     """Return the runs that read the data `path` with this MD5, the oldest first."""
     old = filters.equals(filters.tag(f"dvc.deps.{path}"), md5)
-    found: list[Run] = []
+    matching: list[Run] = []
     for condition in (filters.exists(hidden(f"{READ}{md5}")), old):
         runs = backend.search_runs(client, experiments, " and ".join([*also, condition]))
-        found += [run for run in runs if hashes(run, "deps").get(path) == md5]
-    return sorted(found, key=_start_time)
+        matching += [run for run in runs if hashes(run, "deps").get(path) == md5]
+    return sorted(matching, key=_start_time)
 
 
 def parts(name: str, text: str) -> dict[str, str]:

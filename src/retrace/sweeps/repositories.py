@@ -52,8 +52,8 @@ def trial_repository(name: str, sweep: str, origin: Origin, cache: Path) -> Iter
     """
     tree = sweep_folder(sweep) / f"tree-{name}-{os.getpid()}"
     root = files.root()
-    inside = git.run("rev-parse", "--show-prefix", folder=root).decode().rstrip("\n")
-    top = tree / (root.parents[len(Path(inside).parts) - 1] if inside else root).name
+    inside = Path(git.inside(root))
+    top = tree / (root, *root.parents)[len(inside.parts)].name
     top.mkdir(parents=True)
     with processes.try_lock(tree):
         try:

@@ -62,7 +62,8 @@ def _open() -> None:
     stack = ExitStack()
     stack.enter_context(stage.stage())
     ends: list[BaseException] = []
-    show, leave = sys.excepthook, sys.exit
+    show = sys.excepthook
+    leave = sys.exit
 
     def uncaught(
         kind: type[BaseException], error: BaseException, trace: TracebackType | None

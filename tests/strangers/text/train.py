@@ -8,7 +8,8 @@ from pathlib import Path
 import yaml
 from dvclive import Live
 
-name, length = sys.argv[1], int(sys.argv[2])
+name = sys.argv[1]
+length = int(sys.argv[2])
 params = yaml.safe_load(Path("params.yaml").read_text())
 weights: dict[str, float] = {}
 train, test = (
