@@ -38,7 +38,7 @@ from retrace.pipeline import hashing
 from retrace.system import processes
 
 SMALL = {"dataset: mnist": "dataset: digits", "epochs: 5": "epochs: 1", "threads: 2": "threads: 1"}
-WITHIN_S = 5.0  # of CPU: the imports of all stages are read
+WITHIN_S = 3.0  # of CPU time
 DATABASE = Path("mlflow.db")
 DECLARED = ("stage params", "stage code")
 
