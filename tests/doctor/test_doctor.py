@@ -38,7 +38,7 @@ from retrace.pipeline import hashing
 from retrace.system import processes
 
 SMALL = {"dataset: mnist": "dataset: digits", "epochs: 5": "epochs: 1", "threads: 2": "threads: 1"}
-WITHIN_S = 3.0  # of CPU time
+WITHIN_S = 4.0  # of CPU time; 2.3 to 3.3 s on two busy cores
 DATABASE = Path("mlflow.db")
 DECLARED = ("stage params", "stage code")
 
