@@ -73,8 +73,8 @@ def test_inventory_says_what_is_not_tracked(root: Path) -> None:
         ("report", "has no outs"),
         ("report", "is frozen"),
         ("broken.json", "cannot be read"),
-        ("dvc.lock", "has hashes of DVC 2 (split)"),
         ("report", "is not in dvc.lock"),
+        ("dvc.lock", "has hashes of DVC 2 (split)"),
     ]
 
 

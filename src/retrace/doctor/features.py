@@ -5,7 +5,7 @@ from pathlib import Path
 
 from retrace.doctor.findings import Check, Finding, ok, some, warning
 from retrace.errors import RetraceError
-from retrace.pipeline import program
+from retrace.pipeline import inventory, program
 from retrace.pipeline.definition import Pipeline, Stage, split_name
 from retrace.pipeline.workspace import Workspace
 from retrace.system.text import count
@@ -33,29 +33,9 @@ def untracked() -> Iterator[Finding]:
     workspace = _workspace()
     if workspace is None:
         return
-    stages = workspace.pipeline.stages.values()
-    frozen = [stage.name for stage in stages if stage.is_frozen]
-    if frozen:
-        yield ok(f"{some(frozen)}: frozen, so DVC does not run it")
-    used = [path for stage in stages for path in (*stage.deps, *(out.path for out in stage.outs))]
-    external = sorted({path for path in used if "://" in path or path.startswith(("/", "../"))})
-    if external:
-        state = "outside the repository, so its hash is the one that DVC records"
-        yield ok(f"{some(external)}: {state}")
-    yield from _old_locks(workspace)
-
-
-def _old_locks(workspace: Workspace) -> Iterator[Finding]:
-    """Find entries of dvc.lock whose hashes are not those of the files' bytes."""
-    try:
-        locked = workspace.locked
-    except RetraceError:
-        return
-    old = [
-        name
-        for name, entry in locked.items()
-        if any(each and each.algorithm == "md5-dos2unix" for each in entry.outs.values())
-    ]
+    for what, why in inventory.untracked(workspace):
+        yield ok(f"{what} {why}")
+    old = inventory.old_locks(workspace)
     if old:
         state = "recorded by DVC 2 or older, whose hashes of text files are not those of the bytes"
         effect = "so files are not traced to the stage until DVC 3 has run it"

@@ -43,7 +43,11 @@ def take(workspace: Workspace) -> Inventory:
         "models": models,
         "predictions": list(dict.fromkeys(_predictions(workspace))),
     }
-    return Inventory(kinds, list(_untracked(workspace)), primary(numbers))
+    missing = list(untracked(workspace))
+    if old := old_locks(workspace):
+        why = f"has hashes of DVC 2 ({', '.join(old)}): not compared until these stages run again"
+        missing.append(("dvc.lock", why))
+    return Inventory(kinds, missing, primary(numbers))
 
 
 def primary(names: Iterable[str]) -> str | None:
@@ -86,7 +90,8 @@ def _predictions(workspace: Workspace) -> Iterator[str]:
                 yield path
 
 
-def _untracked(workspace: Workspace) -> Iterator[tuple[str, str]]:
+def untracked(workspace: Workspace) -> Iterator[tuple[str, str]]:
+    """Yield what is not tracked, or not fully, and why."""
     pipeline = workspace.pipeline
     for stage in pipeline.stages.values():
         if not stage.outs:
@@ -113,12 +118,16 @@ def _unread(workspace: Workspace) -> Iterator[tuple[str, str]]:
     except DataError as error:
         yield "dvc.lock", " ".join(str(error).split())
         return
-    old = [name for name, entry in locked.items() if _is_old(entry)]
-    if old:
-        why = f"has hashes of DVC 2 ({', '.join(old)}): not compared until these stages run again"
-        yield "dvc.lock", why
     new = (name for name in workspace.pipeline.stages if name not in locked)
     yield from ((name, "is not in dvc.lock: it never ran") for name in new)
+
+
+def old_locks(workspace: Workspace) -> list[str]:
+    """Return the stages for which dvc.lock has hashes of DVC 2, not those of the files' bytes."""
+    try:
+        return [name for name, entry in workspace.locked.items() if _is_old(entry)]
+    except DataError:
+        return []
 
 
 def _is_old(entry: lockfile.Locked) -> bool:

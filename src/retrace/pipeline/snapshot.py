@@ -28,7 +28,6 @@ class Snapshot:
     place: Mapping[str, Any]  # the MLflow experiment and the group, see pipeline/grouping
     locked: Mapping[str, lockfile.Locked]
     metrics: Mapping[str, float]  # of the metrics files
-    metrics_stages: tuple[str, ...]  # which make them
 
 
 def read(folder: Path, names: Collection[str] | None = None) -> Snapshot | None:
@@ -42,23 +41,15 @@ def read(folder: Path, names: Collection[str] | None = None) -> Snapshot | None:
             return None
         pipeline = workspace.pipeline
         counted = pipeline.stages if names is None else names
-        makers = (pipeline.makers.get(file) for file in pipeline.metrics_files)
         return Snapshot(
             params=workspace.params(*pipeline.stages.values()),
             key=workspace.key(),
             place=grouping.of(workspace, settings.load(files.root())),
             locked={name: each for name, each in workspace.locked.items() if name in counted},
             metrics=workspace.metrics(names),
-            metrics_stages=tuple(dict.fromkeys(m for m in makers if m and m in counted)),
         )
     except (ParamsError, DataError, KeyError, OSError):
         return None
-
-
-def of_commit(rev: str) -> Snapshot | None:
-    """Read a commit; None if its dvc.lock lacks a stage, or is not up to date."""
-    with export(rev) as folder:
-        return read(folder)
 
 
 @contextmanager
