@@ -259,7 +259,7 @@ def test_sweep_stores_trials_in_database(clone: Clone, tmp_path: Path) -> None:
     sweep = "retrace sweep lr=log:1e-4..1e-1 model=cnn,lenet --trials 1"
     printed = clone.type(f"export RETRACE_SWEEP_STORAGE={database}\n{sweep}")
     (best,) = re.findall(r"the best trial .*: dvc exp apply (\S+)", printed)
-    clone.type(f"dvc exp apply {best}")
+    clone.type(f"dvc exp apply {best} && dvc repro")
     assert "Data and pipelines are up to date." in clone.type("dvc status")
     assert (tmp_path / "sweeps.db").exists()
     restore(clone)

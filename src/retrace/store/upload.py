@@ -3,15 +3,13 @@
 Runs are found by their tags before they are created; all entries have the times of the event log.
 """
 
-import json
-import re
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric
+from mlflow.entities import Metric
 
 from retrace import event_log
 from retrace.event_log import Event
@@ -20,6 +18,7 @@ from retrace.store import (
     adoption,
     backend,
     cached_stages,
+    datasets,
     entries,
     groups,
     models,
@@ -35,12 +34,6 @@ LOCAL_S = 120.0  # for a local database, in case it is busy
 BYTES_PER_S = 1e6  # of the slowest connection to a server
 STORED_PER_S = 1e7  # of the slowest artifact store, which a server waits for
 LINEAGE = "retrace/lineage.json"  # artifact with the hashes of all files that a stage used
-SPLITS = {  # MLflow's name of a split, by the beginning of a file's or a metric's name
-    "train": "training",
-    "val": "validation",
-    "dev": "validation",
-    "test": "testing",
-}
 
 Announce = Callable[[float], None]
 
@@ -88,7 +81,7 @@ class Upload:
         runs = runs_of.pair(client, self.start)
         entries.log_params(client, runs.parent, self.start["params"])
         entries.log_params(client, runs.child, self.start["own_params"])
-        _log_datasets(client, runs, self.start)
+        datasets.log(client, runs, self.start)
         self.runs = runs
 
     def _log(
@@ -175,13 +168,13 @@ class Upload:
         model = next(filter(None, logged), None) if self.headline else None
         if model is None:
             return
-        splits = _splits(self.start)
+        splits = datasets.splits(self.start)
         measured = []
         for name, entry in self.headline.items():
-            split = _split_of(name)
+            split = datasets.split_of(name)
             path = next((path for path in splits if split and splits[path] == split), None)
             digest = self.start["deps"].get(path)
-            dataset = (_dataset_name(self.start, path), digest) if path else (None, None)
+            dataset = (datasets.name(self.start, path), digest) if path else (None, None)
             (point,) = entries.points({name: entry["value"]}, entry["time"])
             measured.append(
                 Metric(point.key, point.value, point.timestamp, 0, model, *dataset, runs.parent)
@@ -272,32 +265,3 @@ def _log_metrics(client: MlflowClient, runs: runs_of.Pair, events: list[Event]) 
         ]
         full = dict.fromkeys(name for event in logged for name in event["values"])
         entries.log_metrics(client, run, points, full)
-
-
-def _log_datasets(client: MlflowClient, runs: runs_of.Pair, start: Event) -> None:
-    """Log the splits that the stage reads as datasets of both runs, with DVC's MD5 as digest."""
-    logged = []
-    for path, context in _splits(start).items():
-        name = _dataset_name(start, path)
-        dataset = Dataset(name, start["deps"][path], "local", json.dumps({"uri": path}))
-        logged.append(DatasetInput(dataset, [InputTag("mlflow.data.context", context)]))
-    if logged:
-        for run in (runs.child, runs.parent):
-            client.log_inputs(run, logged)
-
-
-def _dataset_name(start: Event, path: str) -> str:
-    name = f"{runs_of.experiment_name(start)} {Path(path).stem}"
-    return names.storable(name, names.MAX_DATASET)
-
-
-def _splits(start: Event) -> dict[str, str]:
-    """Return the splits that a stage reads: MLflow's name of each by path."""
-    named = {path: _split_of(Path(path).stem) for path in start.get("data", ())}
-    return {path: split for path, split in named.items() if split}
-
-
-def _split_of(name: str) -> str | None:
-    """Return MLflow's name of the split that a file or a metric is of, by its own name."""
-    word = re.match(r"(train|val|dev|test)(ing|idation|id|elopment)?(?![a-z])", name, re.IGNORECASE)
-    return SPLITS[word[1].lower()] if word else None
