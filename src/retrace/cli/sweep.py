@@ -224,7 +224,8 @@ def _print_best(runner: Runner, console: Console, *, as_json: bool) -> None:
         return
     console.print(_table(current, complete[:BEST]))
     if str(experiment[0]) in {ref.name for ref in git.experiments()}:
-        console.print(f"to apply the best trial to the workspace: dvc exp apply {experiment[0]} && dvc repro")
+        command = f"dvc exp apply {experiment[0]} && dvc repro"
+        console.print(f"to apply the best trial to the workspace: {command}")
     else:
         console.print(
             f"{experiment[0]} ran on another machine; to run it here: dvc exp run {flags}"

@@ -241,8 +241,7 @@ def exclude(folder: Path, *patterns: str) -> None:
 
 def inside(folder: Path) -> str:
     """Return the path of a folder in its repository, `.` for the top; `.` outside git too."""
-    prefix = output("-C", str(folder), "rev-parse", "--show-prefix") or ""
-    return prefix.rstrip("/\n") or "."
+    return (output("-C", str(folder), "rev-parse", "--show-prefix") or "").rstrip("/") or "."
 
 
 def init_sharing(folder: Path, origin: Path, env: Mapping[str, str] | None = None) -> None:
