@@ -329,9 +329,7 @@ def test_folds_are_summarized_in_mlflow(clone: Clone) -> None:
     assert summary.data.tags["retrace.folds.done"] == "3 of 3"
     assert sorted(run.data.params["fold"] for run in below) == list("012")
     first, second, *_ = (run.info.run_id for run in below)
-    assert re.search(
-        r"of the same \d+ test samples", clone.type(f"retrace compare {first} {second}")
-    )
+    assert re.search(r"of the same \d+ samples", clone.type(f"retrace compare {first} {second}"))
     accuracies = [run.data.metrics["val_accuracy"] for run in below]
     assert len(set(accuracies)) > 1
     assert summary.data.metrics["val_accuracy_mean"] == pytest.approx(np.mean(accuracies))
