@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 GROUP = "look"
 SUMMARY = (
     "put experiments side by side: parameters, metrics, and whether one is better on the same "
-    "test samples"
+    "samples"
 )
 EXAMPLES = (
     "retrace compare main tamed-zigs         a commit and a DVC experiment",
