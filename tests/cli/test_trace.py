@@ -278,7 +278,7 @@ def test_workspace_experiment_is_named(
     ran("train")
     own = runs_of(store, "")[1]
     lock({"train": {paths.WEIGHTS: hashing.md5(paths.WEIGHTS)}})
-    here = snapshot.Snapshot({}, own.data.tags["retrace.key"], {}, {}, {}, ())
+    here = snapshot.Snapshot({}, own.data.tags["retrace.key"], {}, {}, {})
     monkeypatch.setattr("retrace.pipeline.snapshot.read", lambda _: here)
     last = trace(paths.WEIGHTS, capsys).splitlines()[-1]
     assert last.startswith("└── in the workspace ")

@@ -1,15 +1,20 @@
 """`retrace init`: show what is tracked in this repository, and write settings for it."""
 
+from __future__ import annotations
+
 import json
 import tomllib
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from retrace import settings
 from retrace.cli.dvc import KEPT
 from retrace.errors import DataError, ParamsError
-from retrace.pipeline.inventory import Inventory
 from retrace.system import files
+
+if TYPE_CHECKING:
+    from retrace.pipeline.inventory import Inventory
 
 GROUP = "run"
 SUMMARY = "list what is tracked in this repository, and what is not: with --write, add settings"
