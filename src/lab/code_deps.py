@@ -12,11 +12,13 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
 
-from retrace.pipeline import graph
+from retrace import settings
+from retrace.errors import DataError
+from retrace.pipeline import yaml_files
 
 SOURCE = Path("src")
 ENGINE = "retrace"
@@ -97,6 +99,17 @@ def code_deps(script: str, declared: Iterable[str], imports: Imports) -> list[st
     return [script, *sorted(kept | files)]
 
 
+def declared(folder: Path = Path()) -> dict[str, dict[str, Any]]:
+    """Return the stages of dvc.yaml as written, without replacing `${...}`. Raises DataError."""
+    file = folder / settings.DVC_YAML
+    try:
+        return yaml_files.parse(file.read_text(encoding="utf-8"))["stages"]
+    except yaml_files.INVALID as error:
+        reason = " ".join(str(error).split())
+        message = f"{file}: is not valid: {reason}; `git diff {file}` shows what changed"
+        raise DataError(message) from None
+
+
 def is_code(entry: str) -> bool:
     """Return whether an entry of `deps:` is code, not data."""
     return entry.startswith(f"{SOURCE}/") or entry.endswith(".py")
@@ -113,7 +126,7 @@ def stale_deps(stage: str, declared: Iterable[str], needed: Iterable[str]) -> li
 def scripts(folder: Path = Path()) -> dict[str, tuple[str, list[str]]]:
     """Return, for each stage of dvc.yaml that runs a Python script, the script and its `deps:`."""
     stages = {}
-    for name, stage in graph.declared(folder).items():
+    for name, stage in declared(folder).items():
         words = str(stage["cmd"]).split()
         script = next((word for word in words if word.endswith(".py")), None)
         if script and (folder / script).exists():

@@ -155,10 +155,9 @@ def stage_code() -> Iterator[Finding]:
 
 def stage_params() -> Iterator[Finding]:
     """Check that the params of each stage in dvc.yaml are the keys that it reads."""
-    from lab import params
-    from retrace.pipeline import graph
+    from lab import code_deps, params
 
-    stages = graph.declared()
+    stages = code_deps.declared()
     if not stages.keys() >= params.STAGES.keys():
         return  # another repository's pipeline
     changes = []

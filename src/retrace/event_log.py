@@ -21,6 +21,7 @@ from pathlib import Path, PurePath
 from typing import Any, NamedTuple, Self
 
 from retrace.errors import DataError
+from retrace.pipeline import hashing
 from retrace.pipeline.definition import Stage
 from retrace.system import files, processes
 from retrace.system.redaction import redacted_all
@@ -123,6 +124,17 @@ class EventLog:
         for path in (weights, config):
             self._copy(path, partial(shutil.copyfile, path))
         self._write("model", {"weights": str(weights), "card": str(config)})
+
+    def model_files(self, path: Path, name: str, *, root: Path = Path()) -> None:
+        """Log a model that the stage made, as it is: a file, or all files in a folder.
+
+        `path` is relative to `root`, by default the working directory.
+        """
+        full = root / path
+        for file in files.within(full):
+            self._copy(file.relative_to(root), partial(shutil.copyfile, file))
+        event = {"path": str(path), "name": name, "md5": hashing.md5(full)}
+        self._write("model_files", event)
 
     def run(self, values: Event, artifacts: Mapping[str, Path]) -> None:
         """Log a run that the stage's code made in another MLflow store, and its artifacts."""

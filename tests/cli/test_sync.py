@@ -20,7 +20,7 @@ from lab import params, paths
 from retrace import errors, event_log
 from retrace.cli import sync
 from retrace.event_log import EventLog
-from retrace.pipeline import graph, hashing, params_file
+from retrace.pipeline import hashing, loading, params_file
 from retrace.store import backend
 from retrace.store.runs import DURATION
 from retrace.system import processes
@@ -69,14 +69,14 @@ def run(*stages: str) -> None:
     """Run stages whose outputs depend on their parameters and dependencies."""
     values = params_file.read()
     for name in stages:
-        declared = graph.stages(values)[name]
+        declared = loading.load(Path()).stages[name]
         read = [
             hashing.md5(Path(dep))
             for dep in declared.deps
             if Path(dep).exists() and dep.split("/")[0] != "src"
         ]
         with stage.stage(name) as record:
-            for out in declared.outs:
+            for out in (out.path for out in declared.outs):
                 file = Path(out) / "file" if out in ("data/raw", "reports/figures") else Path(out)
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_text(json.dumps([out, params.chosen(values, params.STAGES[name]), read]))
@@ -93,12 +93,12 @@ def lock() -> None:
     values = params_file.read()
     stages = {
         name: {
-            "cmd": graph.declared()[name]["cmd"],
+            "cmd": stage.commands[0],
             "deps": [hashed(dep) for dep in stage.deps],
             "params": {"params.yaml": params.chosen(values, params.STAGES[name])},
-            "outs": [hashed(out) for out in stage.outs],
+            "outs": [hashed(out.path) for out in stage.outs],
         }
-        for name, stage in graph.stages(values).items()
+        for name, stage in loading.load(Path()).stages.items()
     }
     Path("dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}))
 

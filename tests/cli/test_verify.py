@@ -346,14 +346,14 @@ def test_images_are_restored_by_md5() -> None:
     (paths.IMAGES / "cat.png").write_bytes(b"cat")
     with reproduce.temporary_repository() as tree:
         reproduce.check_out_origin(tree, reproduce.Origin(rev))
-        reproduce.restore_data(tree, IMAGES, committed)
+        reproduce.restore_data(tree, IMAGES, committed, rev)
         assert hashing.md5(tree / paths.IMAGES) == committed
-        reproduce.restore_data(tree, IMAGES, hashing.md5(paths.IMAGES))
+        reproduce.restore_data(tree, IMAGES, hashing.md5(paths.IMAGES), rev)
         assert (tree / paths.IMAGES / "cat.png").read_bytes() == b"cat"
         with pytest.raises(
             RetraceError, match="data/images has changed since the run, which read MD5 0000"
         ):
-            reproduce.restore_data(tree, IMAGES, "0" * 32)
+            reproduce.restore_data(tree, IMAGES, "0" * 32, rev)
 
 
 @pytest.mark.usefixtures("folder")

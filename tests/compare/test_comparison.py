@@ -15,7 +15,7 @@ from retrace.compare import comparison, svg
 from retrace.compare import page as pages
 from retrace.compare.comparison import Comparison, PairedTest
 from retrace.errors import RetraceError
-from retrace.pipeline import graph, params_file
+from retrace.pipeline import loading, params_file
 from retrace.provenance.resolve import NamedExperiment, Resolver
 
 
@@ -196,21 +196,18 @@ def test_chart_of_many_experiments() -> None:
 
 
 def test_workspace_ignores_stale_outputs(folder: Path) -> None:
-    stages = graph.stages(params_file.read())
-    md5 = {
-        out: f"{i:032}"
-        for i, out in enumerate(out for stage in stages.values() for out in stage.outs)
-    }
+    pipeline = loading.load(Path())
+    md5 = {out: f"{i:032}" for i, out in enumerate(pipeline.makers)}
     lock = {
         name: {
-            "cmd": graph.declared()[name]["cmd"],
+            "cmd": stage.commands[0],
             "deps": [
                 {"path": dep, "hash": "md5", "md5": md5.get(dep, "code")} for dep in stage.deps
             ],
             "params": {"params.yaml": params.chosen(params_file.read(), params.STAGES[name])},
-            "outs": [{"path": out, "hash": "md5", "md5": md5[out]} for out in stage.outs],
+            "outs": [{"path": o.path, "hash": "md5", "md5": md5[o.path]} for o in stage.outs],
         }
-        for name, stage in stages.items()
+        for name, stage in pipeline.stages.items()
     }
     Path("dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": lock}))
     lock["train"]["outs"][0]["md5"] = "another network's"

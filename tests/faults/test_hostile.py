@@ -33,7 +33,7 @@ from lab.models.classifier import ModelConfig
 from lab.training import records, state_file
 from retrace import checkpoint, errors, event_log
 from retrace.errors import RetraceError
-from retrace.pipeline import graph, hashing, integrity, params_file
+from retrace.pipeline import hashing, integrity, loading, params_file
 from retrace.store import backend, upload
 
 MARKER = "code-ran"
@@ -168,7 +168,7 @@ READERS: dict[str, Reader] = {
     "a history": Reader(paths.HISTORY, records.load_history),
     "params.yaml": Reader(paths.PARAMS, lambda: params.load(params.Train)),
     "a recipe": Reader(Path("recipes/trap.yaml"), lambda: recipes.load("trap")),
-    "dvc.yaml": Reader(paths.GRAPH, lambda: graph.stages({})),
+    "dvc.yaml": Reader(paths.GRAPH, lambda: loading.load(Path())),
     "dvc.lock": Reader(
         Path("dvc.lock"), lambda: integrity.expected_files(Path(".dvc/cache/files/md5"))
     ),

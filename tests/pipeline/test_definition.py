@@ -3,7 +3,15 @@
 import pytest
 
 from retrace.errors import DataError
-from retrace.pipeline.definition import Out, Pipeline, Stage, commands, qualified, split_name
+from retrace.pipeline.definition import (
+    Out,
+    Pipeline,
+    Source,
+    Stage,
+    commands,
+    qualified,
+    split_name,
+)
 
 
 def pipeline(**stages: tuple[str, str]) -> Pipeline:
@@ -76,6 +84,18 @@ def test_upstream_has_direct_makers() -> None:
 def test_leaves_have_their_readers() -> None:
     stages = pipeline(a=("raw code.py", "x"), b=("x/y code.py", ""))
     assert stages.leaves == {"raw": ["a"], "code.py": ["a", "b"]}
+
+
+@pytest.mark.parametrize("dep", ["data", "data/", "."])
+def test_leaves_of_a_folder_with_outputs(dep: str) -> None:
+    stages = {
+        "clean": Stage("clean", ("x",), deps=("data/raw",), outs=(Out("data/clean"),)),
+        "fit": Stage("fit", ("x",), deps=(dep, "data/clean/part")),
+    }
+    sources = (Source("data/raw.dvc", "data/raw"), Source("b.dvc", "database"))
+    leaves = Pipeline(stages, sources).leaves
+    assert leaves.pop("data/raw") == ["clean", "fit"]
+    assert leaves == ({"database": ["fit"]} if dep == "." else {})
 
 
 def test_files_are_listed_once() -> None:

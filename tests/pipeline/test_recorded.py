@@ -53,6 +53,25 @@ def test_key_is_that_of_the_workspace(repository: Tree) -> None:
     assert read_one == Recorded(Path()).experiment(SETTINGS)
 
 
+def test_key_has_data_beside_outputs(repository: Tree) -> None:
+    source = "outs: [{path: raw.csv, md5: %s}]\n"
+    stages = "  clean: {cmd: x, outs: [data/clean]}\n  fit: {cmd: y, deps: [data]}\n"
+    entry = "{cmd: x, outs: [{path: data/clean, md5: %s}]}"
+    other = "{cmd: y, deps: [{path: data, md5: %s.dir}]}"
+    digest = "0" * 32
+    lock = f"schema: '2.0'\nstages:\n  clean: {entry % digest}\n  fit: {other % digest}\n"
+    repository.path.joinpath("data").mkdir(exist_ok=True)
+    keys: list[str] = []
+    for number in "12":
+        (repository.path / "data/raw.csv.dvc").write_text(source % (number * 32))
+        commit(repository, dvc_yaml=f"stages:\n{stages}", dvc_lock=lock)
+        (read_one,) = read("HEAD")
+        assert read_one
+        assert read_one.key == Workspace(Path()).key() == Recorded(Path()).key()
+        keys.append(read_one.key)
+    assert len(set(keys)) == 2
+
+
 def test_commits_are_read_in_order(repository: Tree) -> None:
     commits = git_objects.commits()
     assert [each.subject for each in commits] == ["Change number 0", "Change number 1"]

@@ -7,7 +7,7 @@ from typing import Any
 import mlflow
 import pytest
 from faults.servers import until
-from mlflow.entities import LoggedModelStatus, Run
+from mlflow.entities import Run
 from stranger import Project
 
 from retrace.store import run_tags
@@ -193,13 +193,35 @@ def test_timed_metric_is_not_verified(project: Project, client: mlflow.MlflowCli
     project.type("dvc checkout --quiet --force houses.csv.dvc")
 
 
-def log_model(client: mlflow.MlflowClient, project: Project, run: Run) -> None:
-    """Log the model of a run of fit."""
-    md5 = run_tags.hashes(run, "outs")["model.json"]
-    model = client.create_logged_model(
-        run.info.experiment_id, "price", run.info.run_id, tags={"retrace.md5": md5}
-    )
-    client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+def test_data_is_verified_from_the_remote(project: Project, client: mlflow.MlflowClient) -> None:
+    configure(project, "")
+    good = runs(client, project)["good"].info.run_id
+    project.type("dvc remote add --quiet --default storage ../storage")  # relative to .dvc
+    project.type("dvc push --quiet houses.csv.dvc")
+    (project.path / "houses.csv").unlink()
+    (project.path / "houses.csv").write_text("1,1\n")
+    project.type("mv .dvc/cache .dvc/cache-of-another-machine")
+    try:
+        assert json.loads(project.type(f"retrace verify {good} --json 2> verify.log"))["verified"]
+        project.type("rm -r storage")
+        refused = project.run("retrace", "verify", good, code=2)
+        assert "houses.csv has changed since the run, which read MD5 " in refused
+    finally:
+        project.type("rm -rf .dvc/cache && mv .dvc/cache-of-another-machine .dvc/cache")
+        project.type("git restore .dvc/config && dvc checkout --quiet --force houses.csv.dvc")
+
+
+def test_artifact_is_a_logged_model(project: Project, client: mlflow.MlflowClient) -> None:
+    known = runs(client, project)
+    (output,) = known["fit"].outputs.model_outputs
+    model = client.get_logged_model(output.model_id)
+    assert (model.name, str(model.status)) == ("price", "READY")
+    assert model.tags["retrace.md5"] == run_tags.hashes(known["fit"], "outs")["model.json"]
+    assert [file.path for file in client.list_logged_model_artifacts(model.model_id)] == [
+        "model.json"
+    ]
+    assert {metric.key for metric in model.metrics} == {"cost", "score_s"}
+    assert [each.model_id for each in known["good"].outputs.model_outputs] == [model.model_id]
 
 
 def test_better_model_is_promoted(project: Project, client: mlflow.MlflowClient) -> None:
@@ -210,12 +232,11 @@ def test_better_model_is_promoted(project: Project, client: mlflow.MlflowClient)
     configure(project, METRICS + 'models = {name = "prices"}\n')
     steep = known["steep"].info.run_id
     good = known["good"].info.run_id
-    assert "MLflow has no model of it" in project.run("retrace", "promote", good, code=2)
-    for parent in (steep, good):
-        fit = run_tags.stage_run(client.get_run(parent).data.tags, "fit")
-        log_model(client, project, client.get_run(str(fit)))
+    split = known["split"].info.run_id
+    assert "MLflow has no model of it" in project.run("retrace", "promote", split, code=2)
     printed = project.run("retrace", "promote", steep)
     assert printed.startswith("models:/prices@champion is version 1")
+    assert "mlflow models serve" not in printed  # it is no model of MLflow's format
     assert "is version 2" in project.run("retrace", "promote", good)
     refused = project.run("retrace", "promote", steep, code=2)
     assert "its cost is 10.2" in refused

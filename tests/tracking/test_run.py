@@ -15,6 +15,7 @@ from mlflow_runs import runs
 import retrace
 from retrace import event_log
 from retrace.errors import DataError, RetraceError
+from retrace.pipeline import hashing
 from retrace.tracking.run import Run, Untracked
 
 Row = namedtuple("Row", ["file", "reason"])
@@ -168,6 +169,7 @@ def test_model_is_a_file_or_folder(run: Run) -> None:
     run.log_model("models/net")
     expected = [("model_files", "models/net/data/w.bin"), ("model_files", "models/net")]
     assert events(run) == expected
+    assert [each["name"] for each in event_log.read(run.path)[1:]] == ["w", "net"]
     assert (event_log.copy_of(run.path, "models/net") / "MLmodel").read_text() == "MLmodel"
 
 
@@ -186,23 +188,26 @@ def test_untracked_only_checks(run: Run) -> None:
 
 
 @pytest.mark.usefixtures("beside")
-def test_model_files_are_artifacts(
+def test_model_files_are_logged_models(
     folder: Path, store: mlflow.MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DVC_STAGE", "visualize")  # the last: it waits for the upload
     monkeypatch.setenv("DVC_ROOT", str(folder))
     Path(".dvc").mkdir()
     Path("net/data").mkdir(parents=True)
-    for name in ("net/MLmodel", "net/data/w#1.bin", "single.bin"):
+    Path("net/MLmodel").write_text("flavors: {}\nmodel_uuid: a\n")
+    for name in ("net/data/w#1.bin", "single.bin"):
         Path(name).write_text(name)
     with retrace.stage() as run:
         run.log_model("net")
         run.log_model("single.bin")
-    _, (child,) = runs(store)
-    listed = {
-        file.path
-        for path in ("model", "model/data")
-        for file in store.list_artifacts(child.info.run_id, path)
-        if not file.is_dir
-    }
-    assert listed == {"model/MLmodel", "model/data/w(hash)1.bin", "model/single.bin"}
+    (parent,), (child,) = runs(store)
+    models = {model.name: model for model in store.search_logged_models(["1"])}
+    assert models.keys() == {"net", "single"}
+    for run in (parent, child):
+        outputs = {each.model_id for each in run.outputs.model_outputs}
+        assert outputs == {model.model_id for model in models.values()}
+    assert models["net"].tags["retrace.md5"] == hashing.md5(Path("net"))
+    net = Path(mlflow.artifacts.download_artifacts(f"models:/{models['net'].model_id}"))
+    assert f"model_id: {models['net'].model_id}\n" in (net / "MLmodel").read_text()
+    assert (net / "data/w(hash)1.bin").read_text() == "net/data/w#1.bin"

@@ -168,12 +168,14 @@ class Pipeline:
 
     @cached_property
     def leaves(self) -> dict[str, list[str]]:
-        """The paths that no stage makes, each with the stages that read it."""
+        """The paths that no stage makes, each with the stages that read it.
+
+        Of a folder in which stages make something, the rest counts: what .dvc files name in it.
+        """
         read: dict[str, list[str]] = {}
         for stage in self.stages.values():
-            for dep in stage.deps:
-                if self.maker(dep) is None:
-                    read.setdefault(dep, []).append(stage.name)
+            for leaf in (leaf for dep in stage.deps for leaf in self._leaves_of(dep)):
+                read.setdefault(leaf, []).append(stage.name)
         return read
 
     @cached_property
@@ -224,6 +226,14 @@ class Pipeline:
             own = [self.makers[dep]] if dep in self.makers else self._makers_within(dep)
             maker = self.maker(dep)
             yield from own or ([maker] if maker else [])
+
+    def _leaves_of(self, dep: str) -> list[str]:
+        if self.maker(dep) is None:
+            return [dep]
+        is_out = not self.makers.keys().isdisjoint(prefixes(dep))
+        inside = "" if dep == "." else f"{dep.rstrip('/')}/"
+        paths = () if is_out else (source.path for source in self.sources)
+        return [path for path in paths if path.startswith(inside)]
 
     def _makers_within(self, folder: str) -> list[str]:
         """Return the stages that make something in a folder."""

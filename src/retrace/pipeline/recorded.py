@@ -151,7 +151,7 @@ class Recorded(Workspace):
     def _leaf(self, path: str) -> str | None:
         readers = (self.entries[name] for name in self.pipeline.leaves[path])
         hashes = (entry.deps.get(path) for entry in readers)
-        return next((each.value for each in hashes if each), None)
+        return next((each.value for each in hashes if each), None) or self._sources.get(path)
 
 
 def _may_have_numbers(out: Out) -> bool:

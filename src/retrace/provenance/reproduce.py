@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import FrameType
 from typing import IO
 
@@ -94,10 +94,11 @@ def check_out_origin(tree: Path, origin: Origin) -> None:
     git.check_out(top, origin.commit, origin.patch, environment)
 
 
-def restore_data(tree: Path, path: str, md5: str) -> None:
+def restore_data(tree: Path, path: str, md5: str, commit: str) -> None:
     """Copy the data with this hash to `tree`, unless its commit has it.
 
-    It is taken from the work tree or from DVC's cache. Raises RetraceError if none has it.
+    It is taken from the work tree, from DVC's cache, or from DVC's remote, as `commit` names it.
+    Raises RetraceError if none has it.
     """
     wanted = tree / path
     here = files.root() / path
@@ -106,18 +107,17 @@ def restore_data(tree: Path, path: str, md5: str) -> None:
     sources = {".": here}
     if not here.exists() or hashing.md5(here) != md5:
         sources = locations.objects(md5)
-    if not sources:
-        problem = f"has changed since the run, which read MD5 {md5}"
-        raise RetraceError(f"{path} {problem}; restore that data, for example with `dvc pull`")
-    if wanted.is_dir():
-        shutil.rmtree(wanted)
-    for inside, source in sources.items():
-        target = wanted / inside
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if source.is_dir():
-            shutil.copytree(source, target)
-        else:
-            shutil.copyfile(source, target)
+    with tempfile.TemporaryDirectory() as folder:
+        if not sources and (downloaded := _download(path, commit, Path(folder))):
+            sources = {".": downloaded} if hashing.md5(downloaded) == md5 else {}
+        if not sources:
+            problem = f"has changed since the run, which read MD5 {md5}"
+            remedy = "DVC's remote does not have it either; restore that data"
+            raise RetraceError(f"{path} {problem}; {remedy}")
+        if wanted.is_dir():
+            shutil.rmtree(wanted)
+        for inside, source in sources.items():
+            _copy(source, wanted / inside)
 
 
 def repro(
@@ -150,6 +150,23 @@ def repro(
     if code:
         problem = f"`dvc repro` failed with exit code {code} in the temporary repository"
         raise RetraceError(f"{problem} (see its output above), so there is nothing to compare")
+
+
+def _download(path: str, commit: str, folder: Path) -> Path | None:
+    """Download the data that DVC has for `path` at a commit; None if no remote has it."""
+    top = git.output("rev-parse", "--show-toplevel")
+    inside = PurePosixPath(git.inside(files.root()), path)
+    target = folder / inside.name
+    dvc_cli.run("get", "--rev", commit, "--out", str(target), str(top), str(inside))
+    return target if target.exists() else None
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        shutil.copytree(source, target)
+    else:
+        shutil.copyfile(source, target)
 
 
 def event_logs(tree: Path) -> dict[str, list[Event]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from retrace import settings
 from retrace.errors import RetraceError
 from retrace.pipeline import git, identity, params_file
-from retrace.pipeline.definition import Pipeline
+from retrace.pipeline.definition import Pipeline, prefixes
 from retrace.pipeline.workspace import Workspace
 from retrace.provenance import reproduce
 from retrace.provenance.locations import PATCH
@@ -27,7 +27,7 @@ def restore(client: backend.MlflowClient, record: Record, tree: Path) -> Origin:
             reproduce.check_out_origin(tree, origin)
             workspace = Workspace(tree)
             for path, md5 in _data(record, workspace.pipeline).items():
-                reproduce.restore_data(tree, path, md5)
+                reproduce.restore_data(tree, path, md5, origin.commit)
         except RetraceError as error:
             failed.append(str(error))
             continue
@@ -42,13 +42,14 @@ def restore(client: backend.MlflowClient, record: Record, tree: Path) -> Origin:
 
 def _data(record: Record, pipeline: Pipeline) -> dict[str, str]:
     """Return the data that the runs read and no stage made, as hashes by path."""
-    leaves = {
-        path: md5
-        for run in record.made_by.values()
-        for path, md5 in cached_stages.hashes(run, "deps").items()
-        if path in pipeline.leaves
-    }
-    return {path: leaves[path] for path in sorted(git.untracked(leaves))}
+    hashes: dict[str, str] = {}
+    for run in record.made_by.values():
+        hashes |= cached_stages.hashes(run, "deps")
+    for source in pipeline.sources:  # in a folder in which stages make something too
+        if source.md5 and not hashes.keys().isdisjoint(prefixes(source.path)):
+            hashes.setdefault(source.path, source.md5)
+    leaves = sorted(git.untracked(hashes.keys() & pipeline.leaves.keys()))
+    return {path: hashes[path] for path in leaves}
 
 
 def _keys(workspace: Workspace) -> Iterator[str]:

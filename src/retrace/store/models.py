@@ -4,9 +4,11 @@ The pipeline provides the function that turns weights into a model that MLflow c
 point in the group `retrace.packagers`, called as packager(weights, config, folder).
 """
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus
@@ -14,9 +16,13 @@ from mlflow.exceptions import MlflowException
 
 from retrace import plugins
 from retrace.errors import DataError
+from retrace.store import names
 from retrace.store.runs import Pair
+from retrace.system.files import within
 
 MD5 = "retrace.md5"  # tag of a model: the MD5 of its weights
+PATH = "retrace.path"  # tag of a model: the path of its file or folder in the repository
+REFUSED = re.compile(r"[/:.%\"']")  # MLflow refuses these in the name of a model
 
 Packager = Callable[[Path, Path, Path], None]
 
@@ -56,31 +62,57 @@ def complete(client: MlflowClient, model: str) -> LoggedModel:
     return logged
 
 
-def log(client: MlflowClient, runs: Pair, folder: Path, md5: str) -> None:
-    """Log the packaged model as an output of the child and of the parent.
+def log(client: MlflowClient, runs: Pair, files: Path, *, path: str, name: str, md5: str) -> None:
+    """Log the model that is `path` in the repository, as an output of the child and of the parent.
 
-    An upload that was interrupted is completed.
+    `files` is a copy of the file or folder. An upload that was interrupted is completed.
     """
-    from mlflow.models import Model
-
-    model = _own(client, runs) or client.create_logged_model(
-        runs.experiment, "model", runs.child, tags={MD5: md5}
+    model = _own(client, runs, path) or client.create_logged_model(
+        runs.experiment,
+        REFUSED.sub("_", name),
+        runs.child,
+        tags={MD5: names.storable(md5), PATH: names.storable(path)},
     )
     if model.status != LoggedModelStatus.READY:
-        config = Model.load(str(folder))
-        config.model_id = model.model_id
-        config.run_id = runs.child
-        config.save(str(folder / "MLmodel"))
-        client.log_model_artifacts(model.model_id, str(folder))
+        with TemporaryDirectory() as links:
+            _link(files, Path(links))
+            _claim(Path(links, "MLmodel"), model)
+            client.log_model_artifacts(model.model_id, links)
         client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
     for run in (runs.child, runs.parent):
         add_output(client, run, model.model_id)
 
 
-def _own(client: MlflowClient, runs: Pair) -> LoggedModel | None:
+def _own(client: MlflowClient, runs: Pair, path: str) -> LoggedModel | None:
     query = f"source_run_id = '{runs.child}'"
-    models = client.search_logged_models([runs.experiment], query, max_results=1)
-    return models[0] if models else None
+    models = client.search_logged_models([runs.experiment], query)
+    stored = names.storable(path)
+    return next((model for model in models if model.tags.get(PATH) == stored), None)
+
+
+def _link(files: Path, links: Path) -> None:
+    """Link a file, or all files of a folder, in `links`, under names that MLflow accepts."""
+    for file in within(files):
+        relative = file.relative_to(files).as_posix() if files.is_dir() else file.name
+        link = links / names.encode_path(relative)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(file.resolve())
+
+
+def _claim(file: Path, model: LoggedModel) -> None:
+    """Name the model and its run in an MLmodel, if there is one that MLflow can read."""
+    from mlflow.models import Model
+
+    if not file.exists():
+        return
+    try:
+        config = Model.load(str(file))
+    except Exception:  # noqa: BLE001 - any file may have this name; it is logged as it is
+        return
+    config.model_id = model.model_id
+    config.run_id = model.source_run_id
+    file.unlink()
+    config.save(str(file))
 
 
 def add_output(client: MlflowClient, run: str, model: str) -> None:

@@ -26,7 +26,7 @@ from retrace.store import (
     run_tags,
 )
 from retrace.store import runs as runs_of
-from retrace.system import processes
+from retrace.system import files, processes
 from retrace.system.redaction import redacted
 
 ANSWER_S = float(backend.ANSWER_S)
@@ -104,28 +104,29 @@ class Upload:
                         _log_artifact(client, run, copy, event["path"])
             case "model" if (weights := event_log.copy_of(self.path, event["weights"])).exists():
                 announce(LOCAL_S + 3 * weights.stat().st_size / BYTES_PER_S)
-                config = event_log.copy_of(self.path, event["card"])
-                self._log_model(client, runs, weights, config)
+                self._log_model(client, runs, event)
             case "model_files" if (copy := event_log.copy_of(self.path, event["path"])).exists():
-                announce(LOCAL_S)
-                _log_model_files(client, runs.child, copy, Path(event["path"]).name)
+                n_bytes = sum(file.stat().st_size for file in files.within(copy))
+                announce(LOCAL_S + 3 * n_bytes / BYTES_PER_S)
+                named = {key: event[key] for key in ("path", "name", "md5")}
+                with backend.request_timeout(ANSWER_S + n_bytes / STORED_PER_S):
+                    models.log(client, runs, copy, **named)
             case "run":
                 announce(4 * ANSWER_S + self._local)
                 copies = event_log.copies(self.path) / event_log.OTHER_RUNS
-                files = copies / event["values"]["id"]
-                adoption.copy(client, runs, self.start, event, files)
+                adoption.copy(client, runs, self.start, event, copies / event["values"]["id"])
             case "end":
                 announce(4 * ANSWER_S + self._local)
                 self._end(client, runs, event)
 
-    def _log_model(
-        self, client: MlflowClient, runs: runs_of.Pair, weights: Path, config: Path
-    ) -> None:
+    def _log_model(self, client: MlflowClient, runs: runs_of.Pair, event: Event) -> None:
         """Package and log the model.
 
         If packaging fails, for example because the code has changed since training, `advance`
         raises only after everything else has been uploaded, so that the run does not stay RUNNING.
         """
+        weights = event_log.copy_of(self.path, event["weights"])
+        config = event_log.copy_of(self.path, event["card"])
         packaged = event_log.copies(self.path) / "model"
         try:
             if not (packaged / "MLmodel").exists():
@@ -134,7 +135,8 @@ class Upload:
             self.refused = error
         else:
             with backend.request_timeout(ANSWER_S + weights.stat().st_size / STORED_PER_S):
-                models.log(client, runs, packaged, hashing.md5(weights))
+                named = {"path": event["weights"], "name": "model", "md5": hashing.md5(weights)}
+                models.log(client, runs, packaged, **named)
 
     @property
     def _local(self) -> float:
@@ -244,15 +246,6 @@ def _log_artifact(client: MlflowClient, run: str, copy: Path, path: str) -> None
         link = Path(links, target.name)
         link.symlink_to(copy.resolve())
         client.log_artifact(run, str(link), folder)
-
-
-def _log_model_files(client: MlflowClient, run: str, copy: Path, name: str) -> None:
-    """Log the copy of a model: a file, or the files of a folder, as artifacts below `model/`."""
-    inside = sorted(filter(Path.is_file, copy.rglob("*"))) if copy.is_dir() else [copy]
-    for file in inside:
-        path = file.relative_to(copy).as_posix() if copy.is_dir() else name
-        with backend.request_timeout(ANSWER_S + file.stat().st_size / STORED_PER_S):
-            _log_artifact(client, run, file, f"model/{path}")
 
 
 def _log_metrics(client: MlflowClient, runs: runs_of.Pair, events: list[Event]) -> None:

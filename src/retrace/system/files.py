@@ -26,6 +26,11 @@ def repository(folder: Path) -> Path:
     return next((each for each in (folder, *folder.parents) if (each / ".dvc").is_dir()), folder)
 
 
+def within(path: Path) -> list[Path]:
+    """Return the file `path` itself, or all files in the folder `path`, sorted."""
+    return sorted(filter(Path.is_file, path.rglob("*"))) if path.is_dir() else [path]
+
+
 def file_name(name: str) -> str:
     """Return `name` as the name of a file: without slashes and control characters, not too long."""
     quoted = quote(name, safe="@=+, ")

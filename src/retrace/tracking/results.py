@@ -1,4 +1,4 @@
-"""Log what a stage made: its metrics files as metrics, its plots as artifacts."""
+"""Log what a stage made: its metrics files as metrics, its plots as artifacts, its models."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -8,6 +8,7 @@ from retrace.event_log import EventLog, read
 from retrace.pipeline import metrics
 from retrace.pipeline.definition import Kind, Out, Pipeline, Stage
 from retrace.pipeline.workspace import Workspace
+from retrace.system.files import within
 
 MAX_BYTES = 20 * 10**6  # of a plot; larger files are data
 MAX_FILES = 200  # of a folder of plots
@@ -15,11 +16,12 @@ SHOWN = (  # what MLflow's page shows
     *(".png", ".jpg", ".jpeg", ".gif", ".svg", ".pdf", ".html"),
     *(".json", ".yaml", ".yml", ".toml", ".csv", ".tsv", ".txt", ".md"),
 )
+MODELS = ("model", "model_files")  # kinds of events
 PROBLEMS = "retrace.metrics.left_out"
 
 
 def log(run: EventLog, workspace: Workspace, stage: Stage) -> None:
-    """Log the metrics and plots of a finished stage.
+    """Log the metrics, plots and models of a finished stage.
 
     A stage without metrics files may have its numbers in other small files, which are read instead.
     If the stage has logged a summary itself, its numbers are not read; what it has logged for the
@@ -46,12 +48,23 @@ def log(run: EventLog, workspace: Workspace, stage: Stage) -> None:
     if contents.problems:
         problems = (f"{path.name}: {why}" for path, why in contents.problems.items())
         run.tags(**{PROBLEMS: "; ".join(problems)})
+    _log_models(run, workspace, stage)
     logged = {event["path"] for event in read(run.path) if event.get("headline") is True}
     for path in (*declared, *plots):
         for file in _shown(root / path):
             relative = file.relative_to(root)
             if str(relative) not in logged:
                 run.artifact(relative, summary=True, root=root)
+
+
+def _log_models(run: EventLog, workspace: Workspace, stage: Stage) -> None:
+    """Log the models that the stage made, unless its own code has logged them."""
+    events = read(run.path)
+    logged = {event.get("weights") or event["path"] for event in events if event["kind"] in MODELS}
+    for artifact in workspace.pipeline.artifacts:
+        is_made = artifact.type == "model" and workspace.pipeline.maker(artifact.path) == stage.name
+        if is_made and artifact.path not in logged and (workspace.root / artifact.path).exists():
+            run.model_files(Path(artifact.path), artifact.name, root=workspace.root)
 
 
 def files(workspace: Workspace, stage: Stage) -> list[str]:
@@ -80,8 +93,5 @@ def _unmade(pipeline: Pipeline, kind: Kind) -> list[str]:
 
 def _shown(path: Path) -> Iterator[Path]:
     """Yield the file, or the files in the folder, that are small and of a kind that is shown."""
-    inside = (
-        [path] if path.is_file() else sorted(each for each in path.rglob("*") if each.is_file())
-    )
-    shown = (file for file in inside if file.suffix.lower() in SHOWN)
+    shown = (file for file in within(path) if file.suffix.lower() in SHOWN)
     yield from islice((file for file in shown if file.stat().st_size <= MAX_BYTES), MAX_FILES)

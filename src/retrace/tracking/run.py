@@ -4,9 +4,7 @@ import csv
 import io
 import os
 import reprlib
-import shutil
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
 from operator import index
 from pathlib import Path, PurePath
 from typing import Any, SupportsFloat
@@ -82,15 +80,14 @@ class Run(EventLog):
         self.attach(name, text.getvalue().encode())
 
     def log_model(self, path: AnyPath) -> None:
-        """Log the model that the stage made: a file, or a folder, such as one with an MLmodel.
+        """Log a model that the stage made: a file, or a folder, such as one with an MLmodel.
 
-        Raises DataError if it does not exist.
+        Without a call, the outputs that dvc.yaml calls models in `artifacts:` are logged when the
+        stage ends. Raises DataError if it does not exist.
         """
-        root, paths = _located(path, "log_model")
-        for each in paths:
-            self._copy(each, partial(shutil.copyfile, root / each))
+        root, _ = _located(path, "log_model")
         relative = Path(os.path.normpath(Path(path).absolute())).relative_to(root)
-        self._write("model_files", {"path": str(relative)})
+        self.model_files(relative, relative.stem, root=root)
 
 
 class Untracked(Run):
@@ -154,8 +151,7 @@ def _located(path: AnyPath, function: str) -> tuple[Path, list[Path]]:
         raise DataError(f"{function}: {path} does not exist; name a file or folder that does")
     root = files.repository(Path.cwd())
     root = root if full != root and full.is_relative_to(root) else full.parent
-    inside = sorted(filter(Path.is_file, full.rglob("*"))) if full.is_dir() else [full]
-    return root, [each.relative_to(root) for each in inside]
+    return root, [each.relative_to(root) for each in files.within(full)]
 
 
 def _lines(rows: Any) -> list[Any]:
