@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from types import ModuleType
 
 
-class EventLog:
-    """An event log that accepts every call and does nothing."""
+class Run:
+    """A run that accepts every call and does nothing."""
 
     id = "untracked"
 
@@ -27,15 +27,16 @@ class EventLog:
 
 
 @contextmanager
-def stage(*_: object) -> Iterator[EventLog]:
-    yield EventLog()
+def stage(*_: object) -> Iterator[Run]:
+    yield Run()
 
 
 def replace() -> None:
     """Replace tracking by stubs, for stages run in this process."""
     replaced: dict[str, dict[str, object]] = {
         "retrace.tracking.stage": {"stage": stage},
-        "retrace.event_log": {"EventLog": EventLog, "now": lambda: 0},
+        "retrace.tracking.run": {"Run": Run},
+        "retrace.event_log": {"now": lambda: 0},
     }
     for name, attributes in replaced.items():
         module = ModuleType(name)  # the real module's imports are part of its cost

@@ -12,8 +12,8 @@ def main() -> None:
     with retrace.stage("download") as run:
         origin = DATASETS[p.dataset.name].collect(paths.RAW)
         sizes = {path: path.stat().st_size for path in sorted(paths.RAW.iterdir())}
-        run.tags(**{"retrace.source": origin})
-        run.metrics({"raw_bytes": sum(sizes.values())})
+        run.set_tags({"retrace.source": origin})
+        run.log({"raw_bytes": sum(sizes.values())})
     print(f"{p.dataset.name}, source: {origin}")
     for path, size in sizes.items():
         print(f"{path}: {size:,} bytes")

@@ -33,10 +33,10 @@ def main() -> None:
         artifacts.save_predictions(predictions)
         artifacts.save_views(introspection.collect(model, split))
 
-        run.metrics(tested)
+        run.log(tested)
         run.summary(tested)
         for path in (paths.METRICS, paths.CLASSES, paths.CONFUSION):
-            run.artifact(path)
+            run.log_artifact(path)
     summary = f"test accuracy {tested['test_accuracy']:.2%}, loss {tested['test_loss']:.4f}"
     print(f"{summary}, {len(samples):,} samples")
 

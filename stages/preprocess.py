@@ -11,7 +11,6 @@ from lab.data.datasets import DATASETS
 from lab.data.duplicates import Duplicate
 from lab.data.samples import Skipped
 from retrace import errors
-from retrace.event_log import EventLog
 
 
 def main() -> None:
@@ -26,23 +25,23 @@ def main() -> None:
         del raw  # as large as all splits together
         for path, samples in by_file.items():
             storage.save(path, samples, storage.scale(samples) if path == paths.TRAIN else None)
-            run.metrics({f"{path.stem}_samples": len(samples)})
+            run.log({f"{path.stem}_samples": len(samples)})
             print(f"{path}: {len(samples):,} samples of {len(samples.class_names)} classes")
         by_name = {path.stem: samples for path, samples in by_file.items()}
         log_warnings(run, skipped, duplicates.across(by_name))
 
 
-def log_warnings(run: EventLog, skipped: Sequence[Skipped], shared: Sequence[Duplicate]) -> None:
+def log_warnings(run: retrace.Run, skipped: Sequence[Skipped], shared: Sequence[Duplicate]) -> None:
     """Log skipped files and duplicates across splits to the run, and warn on stderr."""
-    run.metrics({"skipped": len(skipped), "duplicates": len(shared)})
+    run.log({"skipped": len(skipped), "duplicates": len(shared)})
     if skipped:
         warn(run, "skipped", skipped, f"skipped, such as {skipped[0]}")
     if shared:
         warn(run, "duplicates", shared, f"in two splits, such as {shared[0]}")
 
 
-def warn(run: EventLog, name: str, rows: Sequence[NamedTuple], reason: str) -> None:
-    run.table(f"{name}.csv", rows)
+def warn(run: retrace.Run, name: str, rows: Sequence[NamedTuple], reason: str) -> None:
+    run.log_table(f"{name}.csv", rows)
     print(f"warning: {len(rows):,} {reason}; the run's {name}.csv lists them", file=sys.stderr)
 
 

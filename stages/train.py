@@ -23,7 +23,7 @@ def main() -> None:
         retrace.stage("train") as run,
         checkpoint.locked(recorder.fingerprint(run, compute)) as checkpoints,
     ):
-        run.tags(**{"retrace.device": str(compute)})
+        run.set_tags({"retrace.device": compute})
         summary.save(model, config)
         recorder.save_first_batch(trainer)
 
@@ -36,7 +36,7 @@ def main() -> None:
 
         classifier.save(model, config.model_copy(update={"epoch": kept.epoch}))
         for path in (paths.HISTORY, paths.STEPS, paths.SUMMARY, paths.MODEL_CONFIG):
-            run.artifact(path)
+            run.log_artifact(path)
         run.model(paths.WEIGHTS, paths.MODEL_CONFIG)
     # Not earlier: until here, a killed process is resumed from them.
     checkpoint.remove(checkpoints.folder)

@@ -26,15 +26,15 @@ def main() -> None:
                 continue
             path = paths.FIGURES / f"{name}.png"
             style.save(figure, path)
-            run.artifact(path, summary=True)
+            run.log_artifact(path, summary=True)
             print(path)
         layers = load_layers()
         deps = run.header["deps"]
         inputs = page.Provenance(params_file.read(), deps, layers, run.header["machine"])
         page.save(paths.REPORT, results, metrics, inputs)
-        run.artifact(paths.REPORT, summary=True)
+        run.log_artifact(paths.REPORT, summary=True)
         print(paths.REPORT)
-        run.metrics(metrics)
+        run.log(metrics)
         run.summary(metrics)
 
 

@@ -1,5 +1,6 @@
 """A DVC repository that knows nothing of retrace, and the `retrace` command of this tree."""
 
+import json
 import os
 import shutil
 import signal
@@ -96,6 +97,25 @@ class Stranger(Tree):
         dead = f"http://127.0.0.1:{unused_port()}"
         self.printed["dead"] = self.run(*words, MLFLOW_TRACKING_URI=dead)
         self.printed["sync"] = self.type("retrace sync")
+
+    def sweep(self, words: str) -> list[dict[str, Any]]:
+        """Return the trials of a sweep of six, all complete, the best first."""
+        document = json.loads(self.type(f"retrace sweep {words} --trials 6 --no-prune --json"))
+        trials = document["trials"]
+        assert [trial["state"] for trial in trials] == ["complete"] * 6
+        best_first = sorted(trials, key=lambda trial: trial["value"])
+        if document["direction"] == "maximize":
+            best_first.reverse()
+        assert document["best"]["value"] == best_first[0]["value"]
+        return best_first
+
+    def findings(self) -> dict[str, list[str]]:
+        """Return what `retrace doctor` finds, by check."""
+        document = json.loads(self.type("retrace doctor --json || test $? = 1"))
+        by_check: dict[str, list[str]] = {}
+        for finding in document["findings"]:
+            by_check.setdefault(finding["check"], []).append(finding["what"])
+        return by_check
 
     def wait_for_uploads(self) -> None:
         logs = self.path / JOURNAL

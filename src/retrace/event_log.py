@@ -6,19 +6,17 @@ the same name has copies of the artifacts, because the files may change before t
 Once MLflow has all of an event log, it is moved to `uploaded/` and its copies are deleted.
 """
 
-import csv
-import io
 import json
 import os
 import shutil
 import sys
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path, PurePath
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 from retrace.errors import DataError
 from retrace.pipeline import hashing
@@ -110,14 +108,6 @@ class EventLog:
         """Log `content` as an artifact, without a file of the stage."""
         self._copy(Path(name), lambda copy: copy.write_bytes(content))
         self._write("artifact", {"path": name, "headline": False})
-
-    def table(self, name: str, rows: Sequence[NamedTuple]) -> None:
-        """Log rows of one type, at least one, as a CSV file."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(rows[0]._fields)
-        writer.writerows(rows)
-        self.attach(name, text.getvalue().encode())
 
     def model(self, weights: Path, config: Path) -> None:
         """Log the model that the stage made."""

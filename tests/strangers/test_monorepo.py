@@ -21,7 +21,7 @@ INSIDE = """
 import retrace
 with retrace.stage(f"fit@{station}") as run:
     for step, error in enumerate(errors):
-        run.metrics({"error": error}, step)
+        run.log({"error": error}, step)
 """
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("monorepo")]
 
@@ -155,6 +155,18 @@ def test_compare_and_leaderboard(tracked: Stranger) -> None:
 def test_run_is_verified(store: Store, tracked: Stranger) -> None:
     run = store.stages(store.parent("queued"))["fit@north"].info.run_id
     assert "verified: " in tracked.type(f"retrace verify {run}")
+
+
+def test_doctor_says_what_it_saw(tracked: Stranger) -> None:
+    findings = tracked.findings()
+    assert findings == {}
+
+
+def test_sweep_of_six(tracked: Stranger) -> None:
+    trials = tracked.sweep("window=1..6 --metric fit:at:north/mae")
+    assert {trial["params"]["window"] for trial in trials} == set("123456")
+    best = Store(tracked.path).parent(trials[0]["experiment"])
+    assert best.data.metrics["fit:at:north/mae"] == trials[0]["value"]
 
 
 def test_sync_adds_what_was_not_tracked(plain: Stranger, empty_store: Path) -> None:

@@ -28,7 +28,7 @@ EXPERIMENTS = {
 INSIDE = """
 import retrace
 with retrace.stage("evaluate") as run:
-    run.metrics({"above": float((predicted > actual).mean())}, step=1)
+    run.log({"above": float((predicted > actual).mean())}, step=1)
 """
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("regression")]
 
@@ -143,6 +143,30 @@ def test_commands_know_the_runs(tracked: Stranger) -> None:
     assert "verified: " in tracked.printed[VERIFY]
 
 
+def test_autologs_run_is_below_the_stage(store: Store) -> None:
+    train = store.stages(store.parent("wide"))["train"]
+    (own,) = store.below(train)
+    assert own.info.status == "FINISHED"
+    assert own.data.params["max_iter"] == "30"
+    assert "training_mean_absolute_error" in own.data.metrics
+    assert "training_mean_absolute_error" not in train.data.metrics
+
+
+def test_artifact_is_a_logged_model(store: Store) -> None:
+    wide = store.parent("wide")
+    (output,) = wide.outputs.model_outputs
+    model = store.client.get_logged_model(output.model_id)
+    assert model.name == "diabetes"
+    assert model.source_run_id == store.stages(wide)["train"].info.run_id
+    files = store.client.list_logged_model_artifacts(model.model_id)
+    assert [file.path for file in files] == ["model.json"]
+
+
+def test_doctor_says_what_it_saw(tracked: Stranger) -> None:
+    findings = tracked.findings()
+    assert findings == {}
+
+
 def test_ui_has_the_runs(tracked: Stranger, store: Store) -> None:
     port = unused_port()
     address = f"http://127.0.0.1:{port}/api/2.0/mlflow/runs/search"
@@ -176,6 +200,16 @@ def test_failed_stage_says_why(tracked: Stranger) -> None:
     assert (stage, status, run.info.status) == ("prepare", "FAILED", "FAILED")
     reason = store.below(run)[0].data.tags["retrace.error"]
     assert reason == "exit code 1: ValueError: expected non-negative integer"
+
+
+def test_sweep_of_six(tracked: Stranger) -> None:
+    words = "network.toml:width=4,8,32 network.toml:lr=0.005,0.02 --metric validation.mae"
+    trials = tracked.sweep(words)
+    keys = {"network.toml:width", "network.toml:lr"}
+    assert all(trial["params"].keys() == keys for trial in trials)
+    store = Store(tracked.path)
+    best = store.parent(trials[0]["experiment"])
+    assert best.data.metrics["validation.mae"] == trials[0]["value"]
 
 
 def test_sync_adds_what_was_not_tracked(plain: Stranger) -> None:

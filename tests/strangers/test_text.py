@@ -17,7 +17,7 @@ RATES = ["0.02", "0.05", "0.2", "0.5"]
 INSIDE = """
 import retrace
 with retrace.stage(f"train@{name}") as run:
-    run.metrics({"right": sum(a == b for a, b in predicted)})
+    run.log({"right": sum(a == b for a, b in predicted)})
 """
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("text")]
 
@@ -159,6 +159,17 @@ def test_primary_metric_is_a_setting(tracked: Stranger) -> None:
 def test_run_is_verified(store: Store, tracked: Stranger) -> None:
     run = store.stages(store.parent(None))["clean"].info.run_id
     assert "verified: " in tracked.type(f"retrace verify {run}")
+
+
+def test_doctor_says_what_it_saw(tracked: Stranger) -> None:
+    findings = tracked.findings()
+    assert findings == {}
+
+
+def test_sweep_of_six(tracked: Stranger) -> None:
+    trials = tracked.sweep("lr=log:0.02..0.5 --metric train:at:words/loss")
+    best = Store(tracked.path).parent(trials[0]["experiment"])
+    assert best.data.metrics["train:at:words/loss"] == trials[0]["value"]
 
 
 def test_sync_adds_what_was_not_tracked(plain: Stranger, empty_store: Path) -> None:

@@ -13,10 +13,9 @@ from lab.training.device import Compute
 from lab.training.loop import Trainer
 from lab.training.progress import Lines
 from lab.training.state import Epoch, Step, Values
-from retrace import checkpoint, errors, event_log
+from retrace import Run, checkpoint, errors, event_log
 from retrace.checkpoint import Checkpoints
 from retrace.errors import Terminated
-from retrace.event_log import EventLog
 
 MAX_STEPS = 1000  # rows of reports/steps.csv
 BATCH_SAMPLES = 64  # in reports/batch.safetensors, at most
@@ -27,7 +26,7 @@ class Recorder:
 
     lines: Lines
 
-    def __init__(self, run: EventLog, checkpoints: Checkpoints, trainer: Trainer) -> None:
+    def __init__(self, run: Run, checkpoints: Checkpoints, trainer: Trainer) -> None:
         self.run = run
         self.checkpoints = checkpoints
         self.state = trainer.state
@@ -93,9 +92,9 @@ class Recorder:
 
     def finish(self, kept: Epoch) -> None:
         """Log the summary metrics, those of the kept epoch, and write the tables in reports/."""
-        self.run.metrics({"train_s": self.seconds, "kept_epoch": kept.epoch})
+        self.run.log({"train_s": self.seconds, "kept_epoch": kept.epoch})
         self.run.summary(metrics(kept))
-        self.run.tags(**{"retrace.diagnosis": self.diagnosis})
+        self.run.set_tags({"retrace.diagnosis": self.diagnosis})
         stage_files.save_table(paths.HISTORY, self.history)
         self._read_steps()
         stage_files.save_table(paths.STEPS, self.steps)
@@ -111,7 +110,8 @@ class Recorder:
         self.lines.resume(values["n_images"], values["epoch_s"])
         for epoch, (at, images_per_s) in zip(self.state.epochs, values["epoch_times"], strict=True):
             self._log(epoch, at, images_per_s)
-        self.run.tags(**{"retrace.resumed": f"after step {self.state.step} of {values['run']}"})
+        resumed = f"after step {self.state.step} of {values['run']}"
+        self.run.set_tags({"retrace.resumed": resumed})
         print(f"resumed from step {self.state.step:,} of {self.total_steps:,}", flush=True)
 
     def _own_state(self) -> Values:
@@ -136,7 +136,7 @@ class Recorder:
 
     def _log(self, epoch: Epoch, at: int, images_per_s: float) -> None:
         self._epoch_times.append((at, images_per_s))
-        self.run.metrics(metrics(epoch) | {"images_per_s": images_per_s}, epoch.epoch, at)
+        self.run.log(metrics(epoch) | {"images_per_s": images_per_s}, epoch.epoch, at)
 
 
 def metrics(epoch: Epoch) -> dict[str, float]:
@@ -144,7 +144,7 @@ def metrics(epoch: Epoch) -> dict[str, float]:
     return {name: value for name, value in epoch._asdict().items() if name != "epoch"}
 
 
-def fingerprint(run: EventLog, compute: Compute) -> str:
+def fingerprint(run: Run, compute: Compute) -> str:
     """Return the fingerprint of everything that determines the trained weights bit for bit."""
     header = run.header
     return checkpoint.fingerprint(

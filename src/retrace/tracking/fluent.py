@@ -19,9 +19,9 @@ from retrace.tracking.run import AnyPath, Run
 _opening = RLock()
 
 
-def log(metrics: Mapping[str, SupportsFloat], step: int = 0) -> None:
+def log(metrics: Mapping[str, SupportsFloat], step: int = 0, timestamp: int | None = None) -> None:
     """Log metrics of a step to the stage at hand: see `Run.log`."""
-    _run().log(metrics, step)
+    _run().log(metrics, step, timestamp)
 
 
 def summary(values: Mapping[str, SupportsFloat]) -> None:
@@ -34,9 +34,9 @@ def set_tags(tags: Mapping[str, object] | None = None, /, **more: object) -> Non
     _run().set_tags(tags, **more)
 
 
-def log_artifact(path: AnyPath) -> None:
+def log_artifact(path: AnyPath, *, summary: bool = False) -> None:
     """Log a file, or all files in a folder: see `Run.log_artifact`."""
-    _run().log_artifact(path)
+    _run().log_artifact(path, summary=summary)
 
 
 def log_table(name: str, rows: Iterable[Any]) -> None:

@@ -35,12 +35,15 @@ class Run(EventLog):
         if self.is_mine:
             super().end(status, **more)
 
-    def log(self, metrics: Mapping[str, SupportsFloat], step: int = 0) -> None:
+    def log(
+        self, metrics: Mapping[str, SupportsFloat], step: int = 0, timestamp: int | None = None
+    ) -> None:
         """Log metrics of a step, such as an epoch; the same step again adds to it.
 
-        Scalars of NumPy and PyTorch are numbers too. Raises TypeError for anything else.
+        Scalars of NumPy and PyTorch are numbers too. `timestamp` is in milliseconds since 1970, by
+        default now. Raises TypeError for anything else.
         """
-        self.metrics(_numbers(metrics), step if type(step) is int else _step(step))
+        self.metrics(_numbers(metrics), step if type(step) is int else _step(step), timestamp)
 
     def summary(self, values: Mapping[str, SupportsFloat]) -> None:
         """Log the metrics by which experiments are compared: the experiment's run has them too.
@@ -57,14 +60,15 @@ class Run(EventLog):
         named = dict(tags or {}) | more
         self.tags(**{name: str(value) for name, value in named.items()})
 
-    def log_artifact(self, path: AnyPath) -> None:
+    def log_artifact(self, path: AnyPath, *, summary: bool = False) -> None:
         """Log a file, or all files in a folder, as it is now.
 
-        MLflow shows its path in the repository. Raises DataError if it does not exist.
+        MLflow shows its path in the repository; with `summary`, the experiment's run has it too.
+        Raises DataError if it does not exist.
         """
         root, paths = _located(path, "log_artifact")
         for each in paths:
-            self.artifact(each, root=root)
+            self.artifact(each, summary=summary, root=root)
 
     def log_table(self, name: str, rows: Iterable[Any]) -> None:
         """Log rows as a CSV or TSV file of this name.
