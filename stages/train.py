@@ -1,4 +1,4 @@
-"""Train the classifier on the train split; the validation split only selects the epoch."""
+"""Train the classifier on the train split; the validation split selects the epoch."""
 
 import retrace
 from lab import params, paths
@@ -38,7 +38,7 @@ def main() -> None:
         for path in (paths.HISTORY, paths.STEPS, paths.SUMMARY, paths.MODEL_CONFIG):
             run.log_artifact(path)
         run.model(paths.WEIGHTS, paths.MODEL_CONFIG)
-    # Not earlier: until here, a killed process is resumed from them.
+    # Last: a training that is killed before this line resumes from a checkpoint.
     checkpoint.remove(checkpoints.folder)
     print(record.diagnosis)
 

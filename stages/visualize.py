@@ -1,4 +1,4 @@
-"""Draw the figures and the report page from the results of evaluate; needs no torch."""
+"""Draw the figures and the report page from what train and evaluate wrote; needs no torch."""
 
 import retrace
 from lab import params, paths

@@ -1,8 +1,8 @@
 """PyTorch classifiers as five DVC stages, each tracked by retrace.
 
-Its modules and subpackages, in the order in which data flows through them:
+Its modules and subpackages, in the order in which data flows; what serves them comes last:
 
-    errors, paths, shapes, stage_files   shared by all the others
+    errors, paths, shapes, stage_files   shared by the others
     params        params.yaml, typed
     recipes       the experiments of five tutorials, as changes to params.yaml
     data/         data sets, downloads, splits, files on disk, batches

@@ -66,8 +66,8 @@ def load(name: str) -> Recipe:
 def changes(values: Values) -> dict[str, str]:
     """Return the keys in which the workspace's params.yaml differs, with the values for `-S`.
 
-    Raises ParamsError if `-S` can't set a value: it neither adds nor removes a key, and takes only
-    plain words, since a shell does not remove quotes from what a command printed.
+    Raises ParamsError if `-S` can't set a value: if a key would be added or removed, or if the
+    value needs quotes, which a shell keeps in what a command printed.
     """
     target = overrides.flatten(values, keep_empty=True)
     present = overrides.flatten(params_file.read(), keep_empty=True)

@@ -8,7 +8,8 @@
     ├── KeyboardInterrupt     SIGINT: exit code 130
     └── Terminated            SIGTERM, SIGHUP: exit code 143
 
-Any other exception is a bug and keeps its traceback.
+Errors of a full disk, or of a missing permission, are one line with exit code 2 as well. Any other
+exception is a bug and keeps its traceback.
 """
 
 import atexit

@@ -1,7 +1,7 @@
 """The event log of a stage: an append-only file of JSON lines that outlives process and server.
 
 The first line names the stage and its experiment; metrics, tags and artifacts follow as they are
-logged; the last line is the status. A killed stage leaves an event log without an end. A folder of
+logged; an end has the status. A killed stage leaves an event log without an end. A folder of
 the same name has copies of the artifacts, because the files may change before they are uploaded.
 Once MLflow has all of an event log, it is moved to `uploaded/` and its copies are deleted.
 """

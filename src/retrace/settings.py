@@ -28,7 +28,7 @@ PARAMS = Path("params.yaml")
 
 @dataclass(frozen=True)
 class Groups:
-    """Experiments that differ in one parameter only; their means and spreads are one run more."""
+    """Experiments that differ in one parameter only; one more run has their mean and spread."""
 
     over: str  # the parameter in which they differ, such as `fold`
     of: str  # the parameter that says how many there are, such as `folds`
@@ -39,7 +39,7 @@ class Metrics:
     """Metrics, by the names that they have on the experiment's run."""
 
     primary: str | None = None  # the one to rank experiments by, unless a command names another
-    # those that are better when lower, besides those whose name says so, as `val_loss` and `rmse`
+    # more that are better when lower; names such as `val_loss` and `rmse` are recognized
     minimize: tuple[str, ...] = ()
 
 

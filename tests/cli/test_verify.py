@@ -153,7 +153,7 @@ def test_foreign_run_is_refused(client: mlflow.MlflowClient) -> None:
     bare = recorded(client, retrace__key="abc")
     for wrong in ("latest", other[:5], "0" * 32):
         assert f"run {wrong!r} was not found in sqlite:///" in refused(wrong)
-    assert "was not created by this pipeline" in refused(other)
+    assert "is not of this pipeline" in refused(other)
     assert "verify one of its child runs" in refused(summary)
     assert "`retrace sync`" in refused(bare)
     assert "tolerance is -1" in refused(other, tolerance=-1)

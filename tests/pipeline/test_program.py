@@ -30,7 +30,8 @@ def root(tmp_path: Path) -> Path:
 
 
 def imported(root: Path, command: str, folder: str = ".") -> set[str]:
-    return program.imported(root, Stage("fit", (command,), folder), command.rsplit(maxsplit=1)[-1])
+    path = (Path(folder) / command.rsplit(maxsplit=1)[-1]).as_posix()
+    return program.imported(root, Stage("fit", (command,), folder), path)
 
 
 def test_siblings_and_relative_imports_are_found(root: Path) -> None:

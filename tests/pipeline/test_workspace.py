@@ -95,6 +95,18 @@ def test_patch_has_code_and_no_data(root: Path) -> None:
     assert changed == ["fit.py", "helper.py"]
 
 
+def test_patch_has_new_code_beside_wdir(root: Path) -> None:
+    """Without `wdir`, the program would be `../fit.py`."""
+    replace(root / "dvc.yaml", "python fit.py", "/usr/bin/env python ../fit.py")
+    replace(root / "dvc.yaml", "  fit:\n", "  fit:\n    wdir: data\n")
+    replace(root / "dvc.yaml", "[fit.py, data]", "[../fit.py]")
+    replace(root / "dvc.yaml", "train.toml:", "../train.toml:")
+    (root / "helper.py").write_text("new\n")
+    workspace = Workspace(root)
+    assert workspace.program(workspace.pipeline.stages["fit"]) == "fit.py"
+    assert "b/helper.py" in workspace.changes().decode()
+
+
 COMPARED: dict[str, dict[str, Any]] = {
     "fit": {"cmd": "fit", "metrics": ["fit.json"]},
     "test": {"cmd": "test", "deps": ["fit.json"], "metrics": ["test.json"]},

@@ -197,7 +197,10 @@ def test_augmented_batch_has_labels(results: Results) -> None:
 def test_learning_curves_have_units_and_diagnosis(results: Results) -> None:
     figure = drawn("learning_curves", results)
     loss, accuracy = figure.axes
-    assert (loss.get_xlabel(), loss.get_ylabel()) == ("epoch", "loss (cross-entropy, nats)")
+    assert (loss.get_xlabel(), loss.get_ylabel()) == (
+        "epoch",
+        "loss (validation: cross-entropy, nats)",
+    )
     assert accuracy.get_ylabel() == "accuracy (share of samples)"
     assert [list(np.asarray(line.get_ydata())) for line in loss.lines] == [
         [0.7, 0.5],

@@ -90,8 +90,8 @@ def shuffled(
 ) -> Iterator[tuple[Inputs, Labels]]:
     """Yield an epoch's batches in random order, augmented, without the first `after` ones.
 
-    The order is a function of (seed, epoch). `generator` draws the augmentation. It is seeded with
-    them too, unless `after` is given: then it must be in the state after those batches.
+    The order is a function of (seed, epoch). `generator` draws the augmentation; it is seeded with
+    both, too. With `after`, it must already be in the state after the skipped batches.
 
     If one batch holds all samples, they keep their order. Without augmentation that batch is the
     split itself, which must not be written to.

@@ -61,8 +61,8 @@ def _fill(
             return name
     raise FetchError(
         f"{dataset}: no source has its files:{failures}\n"
-        f"  Put them into a folder as {dataset}/{raw_files[0].name} and set RETRACE_MIRROR to it, "
-        "or choose the data set that needs no network: -S dataset=digits"
+        f"  Put them into FOLDER/{dataset}/ and set RETRACE_MIRROR to FOLDER, "
+        "or choose a data set that needs no network: -S dataset=digits"
     )
 
 
@@ -80,7 +80,8 @@ def _mismatch(file: RawFile, folder: Path) -> str | None:
         return f"{file.name} is missing"
     if path.stat().st_size != file.size:
         size = path.stat().st_size
-        return f"{file.name} is a different file: {size} bytes or more, expected {file.size}"
+        more = " or more" if size > file.size else ""  # the rest was not downloaded
+        return f"{file.name} is a different file: {size} bytes{more}, expected {file.size}"
     for kind, expected in (("md5", file.md5), ("sha256", file.sha256)):
         actual = hashing.digest(path, kind)
         if actual != expected:

@@ -34,7 +34,7 @@ def outputs(model: Classifier, split: Split) -> Outputs:
 
 
 def features(model: Classifier, split: Split) -> Split:
-    """Return the split with the backbone's features, in evaluation mode, in place of its inputs."""
+    """Return the split with the features of evaluation mode as its inputs."""
     model.eval()
     with torch.no_grad():
         rest = _features(model, split)

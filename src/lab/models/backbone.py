@@ -16,7 +16,7 @@ from retrace.errors import ParamsError
 Head = Literal["replace", "append"]
 PLAIN_MEAN = (1, (1, 1))  # sizes for which torch's average pool is deterministic
 
-# By default, these have a second output in training, and scale their inputs once more.
+# These can have a second output in training. Their pretrained weights want inputs scaled once more.
 INCEPTIONS = ("googlenet", "inception_v3")
 AS_TRAINED = {"aux_logits": False, "init_weights": True, "transform_input": True}
 OLD_DENSENET_NAMES = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")

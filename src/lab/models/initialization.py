@@ -12,7 +12,7 @@ from lab.models.networks import MODELS
 from lab.params import Train
 from retrace.errors import ParamsError
 
-# Limits of the data that layers are initialized from: samples, and numbers in all of them.
+# Limits of the data that initializes layers: samples, and values in total.
 MAX_SAMPLES = 2000
 MAX_NUMBERS = 8_000_000
 

@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 Shape = tuple[int, ...]  # of an input: (channels, height, width), or (features,)
-Built = tuple[nn.Module, nn.Module]  # backbone (called trunk in code) and head
+Built = tuple[nn.Module, nn.Module]  # backbone and head
 Width = Annotated[int, Field(ge=1, le=65536)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 Activation = Literal["relu", "none"]

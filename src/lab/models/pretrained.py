@@ -1,8 +1,8 @@
 """Pretrained weights: torchvision's, or those of a file.
 
-A file's name ends in the first digits of its SHA-256, as torchvision's do, and must match them, so
-that params.yaml identifies the weights an experiment started from. torchvision's files are pickles;
-torch's restricted reader loads nothing but tensors from them.
+A file's name ends in the first digits of its SHA-256, as torchvision's do, and must match them: so
+a file that params.yaml names is identified. The model's config has the whole digest. torchvision's
+files are pickles; torch's restricted reader loads nothing but tensors from them.
 """
 
 from pathlib import Path

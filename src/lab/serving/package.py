@@ -64,7 +64,7 @@ def load(model: str, device: "Device") -> "Predictor":
         )
         if not is_ours or "class_names" not in metadata or config.signature is None:
             raise DataError(
-                f"model {model}: was not created by this pipeline; `mlflow ui` shows it"
+                f"model {model}: was not created by this pipeline; `retrace ui` shows it"
             )
         loaded = pyfunc.load_model(path, model_config={"device": device})
     shape = config.signature.inputs.inputs[0].shape[1:]

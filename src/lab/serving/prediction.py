@@ -56,7 +56,7 @@ def from_files(weights: Path, config_file: Path, device: Device) -> Predictor:
 
 
 def image_files(paths: Iterable[Path]) -> Iterator[Path]:
-    """Yield the files, the images below the folders, sorted, and each folder without images."""
+    """Yield each file; for a folder its images, sorted, or itself if it has none."""
     for path in paths:
         if not path.is_dir():
             yield path

@@ -92,7 +92,7 @@ def enough_memory(batch_size: int) -> Iterator[None]:
 
 
 def _keep_freed_memory() -> None:
-    """Keep large freed blocks: the kernel would clear them anew for every batch."""
+    """Keep large freed blocks: Linux would zero them again for every batch."""
     if sys.platform != "linux":
         return
     libc = ctypes.CDLL(None)

@@ -12,7 +12,9 @@ from torch import optim
 
 
 def without_dynamo(optimizer: type[optim.Optimizer]) -> Any:
-    """Return a subclass that does not import torch._dynamo; its results are bit-identical.
+    """Return a subclass that does not import torch._dynamo; exempt the methods of all optimizers.
+
+    Results are bit-identical.
 
     `step` imports it to mark a graph break (pytorch/pytorch#104053), the other methods to exempt
     themselves from compilation (torch._disable_dynamo, which looks for `__dynamo_disable`).

@@ -24,8 +24,8 @@ EVERY_S = 0.2  # reading a loss waits for the device
 class Lines:
     """A line for each epoch; with more than MAX_LINES epochs, only for some.
 
-    `images_per_s` is the last epoch's, with its validation; `n_images` and `seconds` are this
-    epoch's so far.
+    `images_per_s` is that of the last epoch, validation included; `n_images` and `seconds` count
+    the epoch so far.
     """
 
     def __init__(self, epochs: int) -> None:

@@ -16,9 +16,9 @@ Epochs = Annotated[int, Field(ge=1)]
 
 
 class Moment(NamedTuple):
-    """The middle of a step."""
+    """What a schedule is a function of: the middle of a step."""
 
-    done: float  # the fraction of all steps that is over, 0..1
+    done: float  # the share of all steps that is over, 0..1
     epoch: int  # epochs that are over
     val_losses: Sequence[float]  # of these
 

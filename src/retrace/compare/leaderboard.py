@@ -205,7 +205,7 @@ def _metrics(runs: Sequence[backend.Run]) -> str:
     return (
         f"should be one of {', '.join(names)}"
         if names
-        else "no run has finished; `mlflow ui` shows all runs"
+        else "no run has finished; `retrace ui` shows all runs"
     )
 
 

@@ -99,8 +99,7 @@ def _libraries(workspace: Workspace, stage: Stage) -> set[str]:
     if script is None or not script.endswith(".py"):
         return set()
     own = program.imported(workspace.root, stage, script)
-    files = [workspace.root / stage.folder / script, *(workspace.root / file for file in own)]
-    return program.libraries(files)
+    return program.libraries(workspace.root / file for file in (script, *own))
 
 
 CHECKS: dict[str, Check] = {"features": seen, "not tracked": untracked}

@@ -86,8 +86,7 @@ def _undeclared(workspace: Workspace, stage: Stage) -> list[str]:
     script = workspace.program(stage)
     if script is None or not script.endswith(".py"):
         return []
-    path = os.path.normpath(Path(stage.folder, script))
-    if path not in stage.deps:
+    if script not in stage.deps:
         return []
     patterns = _templates(workspace)
     return sorted(

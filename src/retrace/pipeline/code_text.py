@@ -27,7 +27,7 @@ def texts(workspace: Workspace, stage: Stage) -> Iterator[str]:
 def _files(workspace: Workspace, stage: Stage) -> Iterator[Path]:
     program = workspace.program(stage)
     paths = [workspace.root / path for path in (*stage.deps, *stage.params)]
-    paths += [workspace.root / stage.folder / program] if program else []
+    paths += [workspace.root / program] if program else []
     for path in dict.fromkeys(paths):
         inside = sorted(path.rglob("*")) if path.is_dir() else [path]
         yield from (file for file in inside if file.suffix.lower() in SUFFIXES and file.is_file())

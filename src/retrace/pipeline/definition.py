@@ -134,7 +134,7 @@ class Pipeline:
         return {out.path: stage.name for stage in self.stages.values() for out in stage.outs}
 
     def is_data(self, path: str) -> bool:
-        """Return whether a stage or a .dvc file makes `path`; else it is code, or other data."""
+        """Return whether a stage or a .dvc file makes `path`."""
         sources = {source.path for source in self.sources}
         return self.maker(path) is not None or not sources.isdisjoint(prefixes(path))
 

@@ -35,7 +35,7 @@ def stages_of(workspace: Workspace, metric: str) -> tuple[str, ...]:
 def data_of(workspace: Workspace, *stages: str) -> list[str]:
     """Return the data that these stages evaluate a model on: what they read, but for the model.
 
-    What was made with a model, or from other data among it, as a model is, does not count. A stage
+    What was made with a model, or from other files that these stages read, does not count. A stage
     that reads nothing else evaluates on what the stages before it do.
     """
     pipeline = workspace.pipeline

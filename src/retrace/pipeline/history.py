@@ -38,7 +38,7 @@ class History:
         self._prefix = (git.output("rev-parse", "--show-prefix") or "").rstrip("/")
 
     def read(self, rev: str) -> Experiment | None:
-        """Return the experiment of a commit; None if its dvc.lock has no stage, or it has none.
+        """Return the experiment of a commit; None if it has no dvc.lock, or one without stages.
 
         Raises RetraceError if a file of DVC in it is not valid.
         """

@@ -83,7 +83,7 @@ def md5s(hashes: Mapping[str, Hash | None]) -> dict[str, str]:
 
 
 def hashes(recorded: Mapping[str, Hash | None]) -> dict[str, str]:
-    """Return the MD5s, those of DVC 2 included: of text files, they are equal but for line ends."""
+    """Return the MD5s, also DVC 2's, which for text files do not depend on line ends."""
     known = ("md5", "md5-dos2unix")
     return {path: each.value for path, each in recorded.items() if each and each.algorithm in known}
 

@@ -1,7 +1,7 @@
 """Convert parameters for `dvc exp run -S key=value`: dotted keys, and values in Hydra's grammar."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from retrace import settings
@@ -50,17 +50,6 @@ def flatten(values: Mapping[str, Any], prefix: str = "", *, keep_empty: bool = F
             flat |= flatten(value, f"{prefix}{key}.", keep_empty=keep_empty)
         else:
             flat[f"{prefix}{key}"] = value
-    return flat
-
-
-def select(values: Mapping[str, Any], keys: Iterable[str]) -> Flat:
-    """Return the values at these keys, flat; a key may name a table. Raises KeyError."""
-    flat: Flat = {}
-    for key in keys:
-        value: Any = values
-        for name in key.split("."):
-            value = value[name]
-        flat |= flatten(value, f"{key}.") if isinstance(value, dict) else {key: value}
     return flat
 
 

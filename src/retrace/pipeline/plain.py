@@ -1,8 +1,9 @@
 """Read a plain pipeline without DVC, in milliseconds.
 
 Plain is a repository with one dvc.yaml, at its root, without `vars`, `foreach`, `matrix` and
-`wdir`, in which each `${...}` is text, a number or a bool of params.yaml. `.dvc` files may be
-anywhere. Whatever else DVC allows, and whatever it might refuse, is not plain: DVC decides.
+`wdir`, in which each `${...}` within a text is text, a number or a bool of params.yaml. `.dvc`
+files may be anywhere. Whatever else DVC allows, and whatever it might refuse, is not plain: DVC
+decides.
 """
 
 import posixpath

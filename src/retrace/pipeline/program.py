@@ -23,17 +23,17 @@ def imported(root: Path, stage: Stage, program: str) -> set[str]:
     folder = root / stage.folder
     words = (word for command in stage.commands for word in command.split())
     paths = [word.partition("=")[2] for word in words if word.startswith("PYTHONPATH=")]
-    search = [(folder / program).parent]
+    search = [(root / program).parent]
     search += [folder / path for paths_ in paths for path in paths_.split(":") if path]
     packages = [root / path for path in INSTALLED]
     find = cache(_located)  # for this call: the files may change before the next
     seen: set[Path] = set()
-    left = [folder / program]
+    left = [root / program]
     while left:
         new = set(_imports(left.pop(), tuple(search), tuple(packages), find)) - seen
         seen |= new
         left += new
-    inside = {file.resolve() for file in seen if not _is_empty(file)} - {folder / program}
+    inside = {file.resolve() for file in seen if not _is_empty(file)} - {root / program}
     top = root.resolve()
     return {file.relative_to(top).as_posix() for file in inside if file.is_relative_to(top)}
 

@@ -3,6 +3,7 @@
 The folder is the working tree, the copy of a queued experiment, or an exported commit.
 """
 
+import posixpath
 from collections.abc import Collection, Iterable, Mapping
 from functools import cached_property
 from itertools import dropwhile, takewhile
@@ -17,7 +18,7 @@ DEFAULT = "params.yaml"  # its keys have no prefix
 
 
 class Workspace:
-    """The pipeline in the folder `root`. Each file is read when it is needed, and once.
+    """The pipeline in the folder `root`. Files are read when they are needed.
 
     Raises DataError if dvc.yaml is not valid.
     """
@@ -98,7 +99,7 @@ class Workspace:
     def shared(self, stage: Stage, numbers: Mapping[str, float]) -> dict[str, float]:
         """Return the metrics of later stages with the same keys, if these stages are up to date.
 
-        They may have run before this one for the first time, when nothing was known of its keys.
+        If they first ran before this one, they could not know that they share its keys.
         """
         shared: dict[str, float] = {}
         for later in dropwhile(stage.name.__ne__, self.pipeline.stages):
@@ -135,9 +136,11 @@ class Workspace:
         return git.uncommitted_patch(self.root, outs={*pipeline.makers, *shown}, new=new)
 
     def program(self, stage: Stage) -> str | None:
-        """Return the program that a stage runs: the first file that its commands name."""
-        words = (word for command in stage.commands for word in command.split())
-        return next((word for word in words if (self.root / stage.folder / word).is_file()), None)
+        """Return the path of a stage's program: the first file that its commands name."""
+        words = [word for command in stage.commands for word in command.split()]
+        inside = (word for word in words if not word.startswith("/"))
+        paths = (posixpath.normpath(posixpath.join(stage.folder, word)) for word in inside)
+        return next((path for path in paths if (self.root / path).is_file()), None)
 
     def is_up_to_date(self, names: Collection[str] | None = None) -> bool:
         """Return whether dvc.lock records `names`, or all stages, with these params and files."""

@@ -6,9 +6,9 @@ from pathlib import Path
 from retrace.pipeline import metrics
 from retrace.provenance.run_index import RunIndex
 from retrace.store import backend, cached_stages
+from retrace.store.names import SYSTEM
 
 MAX_CURVES = 50  # metrics of a run whose history is read
-SYSTEM = "system/"  # what MLflow's names of system metrics begin with
 
 
 def of_file(file: Path, suffix: str = "", prefix: str = "") -> dict[str, float]:

@@ -99,7 +99,7 @@ def _finished(index: RunIndex, run_id: str) -> backend.Run:
     """Find the run. Raises RetraceError if there is none, or if it has not finished."""
     run = index.run(run_id)
     if run is None:
-        advice = "give at least 6 digits of its id, which `mlflow ui` shows"
+        advice = "give at least 6 digits of its id, which `retrace ui` shows"
         raise RetraceError(f"run {run_id!r} was not found in {index.address}; {advice}")
     if run.info.status != "FINISHED":
         subject = f"run {run.info.run_id[:8]} ({run.info.run_name})"

@@ -15,8 +15,7 @@ from retrace.provenance import logged_metrics
 from retrace.provenance.diff import Facts, is_exact
 from retrace.provenance.run_index import RunIndex
 from retrace.store import backend, cached_stages, groups, run_tags
-
-SYSTEM = "system/"  # what MLflow's names of system metrics begin with
+from retrace.store.names import SYSTEM
 
 # Times differ in each run: fit_s, eval_runtime, samples_per_second, time_per_step, latency_p95.
 TIMED = re.compile(
@@ -48,7 +47,7 @@ class Record:
 
     @property
     def is_wrapped(self) -> bool:
-        """Return whether `retrace dvc` ran a stage of it: then it wrote the event log."""
+        """Return whether a stage was tracked from outside, by `retrace dvc` or `retrace run`."""
         return any(run_tags.value(run.data.tags, "wrapped") for run in self.made_by.values())
 
     @property
@@ -78,7 +77,7 @@ def find_record(run_id: str) -> Record:
     index = RunIndex()
     run = index.run(run_id)
     if run is None:
-        advice = "give at least 6 digits of its id, which `mlflow ui` shows"
+        advice = "give at least 6 digits of its id, which `retrace ui` shows"
         raise RetraceError(f"run {run_id!r} was not found in {index.address}; {advice}")
     tags = run.data.tags
     if groups.SUMMARY in tags:
@@ -86,7 +85,7 @@ def find_record(run_id: str) -> Record:
         raise RetraceError(f"run {run_id} summarizes the folds of a cross-validation; {advice}")
     if "retrace.key" not in tags and "retrace.stage" not in tags:
         raise RetraceError(
-            f"run {run_id} was not created by this pipeline; `mlflow ui` shows the runs that were"
+            f"run {run_id} is not of this pipeline; `retrace leaderboard` lists those that are"
         )
     parent = index.experiment(run)
     if parent is None:

@@ -1,12 +1,12 @@
 """Log tags, params and metrics of any name, in batches as large as MLflow allows."""
 
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 
+from retrace.pipeline.metrics import as_float
 from retrace.store import names
 
 MAX_METRICS = 1000  # per batch: MLflow's limits
@@ -35,7 +35,7 @@ def log_params(client: MlflowClient, run: str, values: Mapping[str, Any]) -> Non
 def points(values: Mapping[str, float], time: int, step: int = 0) -> list[Metric]:
     """Return one metric for each value, under the name that its key has in MLflow."""
     return [
-        Metric(names.encode(name), _as_float(value), time, step) for name, value in values.items()
+        Metric(names.encode(name), as_float(value), time, step) for name, value in values.items()
     ]
 
 
@@ -50,10 +50,3 @@ def log_metrics(
 
 def _batches(values: list[Entry], size: int) -> Iterator[list[Entry]]:
     return (values[first : first + size] for first in range(0, len(values), size))
-
-
-def _as_float(value: float) -> float:
-    try:
-        return float(value)
-    except OverflowError:  # an integer of more than 308 digits
-        return math.inf if value > 0 else -math.inf

@@ -23,7 +23,7 @@ PER_TRANSACTION = 100  # experiments
 class Origin:
     """An experiment, the commit that it was read from, and the DVC experiment that this is.
 
-    A commit without a subject is only the last one before.
+    Without a subject, the commit is the last one before dvc.lock was written.
     """
 
     experiment: Experiment

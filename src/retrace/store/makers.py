@@ -87,7 +87,7 @@ def is_imported(run: Run) -> bool:
 def _by_identity(runs: Iterable[Run]) -> dict[Identity, Run]:
     """Return runs of stages by what they are known by, the oldest if there are several.
 
-    Of the runs that were not read from dvc.lock, only finished ones made what they should.
+    A run that was not read from dvc.lock counts only if it is finished.
     """
     known: dict[Identity, Run] = {}
     for run in _newest_first(runs):

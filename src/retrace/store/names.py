@@ -10,6 +10,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping
 
+SYSTEM = "system/"  # what MLflow's names of system metrics begin with
 MAX_NAME = 250  # MLflow's limits, in characters
 MAX_TAG = 8000
 MAX_PARAM = 6000

@@ -42,7 +42,7 @@ def stage_run(tags: Mapping[str, str], stage: str) -> str | None:
 def linked_run(tags: Mapping[str, str], stage: str) -> str | None:
     """Return the id of the run whose results of a stage an experiment has.
 
-    An experiment that has both has a cached run and a newer one of its own that did not finish.
+    If it has both, its own run is newer and did not finish, so the cached one counts.
     """
     return tags.get(names.encode(f"retrace.cached.{stage}")) or stage_run(tags, stage)
 

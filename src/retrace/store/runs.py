@@ -101,7 +101,7 @@ def update_status(client: MlflowClient, experiment: str, parent: str) -> None:
     """Set the parent's status from its children: RUNNING if any is, else that of the newest.
 
     MLflow's page shows the time from start to end as the duration, and a start cannot be changed.
-    So the parent ends as long after its start as its stages ran, without the time in between.
+    So the parent's end is its start plus the time in which its stages ran.
     Set the hidden tag `run.<stage>` to the newest run that finished the stage, else to the newest.
     A finished run replaces the link to another parent's run.
     """

@@ -19,6 +19,7 @@ from mlflow.entities import Run
 from retrace import event_log
 from retrace.pipeline.metrics import is_minimized
 from retrace.store import backend, filters
+from retrace.store.names import SYSTEM
 
 TAG = "mlflow.sharedViewState."  # with the view's key appended
 EXPERIMENTS, CURVES = "retrace-experiments", "retrace-curves"  # keys of the views
@@ -28,7 +29,6 @@ MAX_METRICS = 8  # columns
 MAX_PARAMS = 12
 MAX_CURVES = 12
 MAX_GROUPED = 3  # parameters that name a curve
-SYSTEM = "system/"
 
 
 def newest(client: MlflowClient) -> str | None:

@@ -12,7 +12,7 @@ from retrace.pipeline.metrics import Direction
 from retrace.pipeline.workspace import Workspace
 from retrace.settings import Settings
 from retrace.tracking import curves, results
-from retrace.tracking.growing_table import JSON_LINES, SEPARATED
+from retrace.tracking.growing_table import JSON, SEPARATED
 
 # `test` as a word: test_loss, eval/test.acc, testAccuracy, testing loss; not latest, contest.
 TEST = re.compile(r"((?<![A-Za-z])[Tt]est|Test|TEST)(ing|set|s)?(?![a-z])")
@@ -118,7 +118,7 @@ def _is_unmade(workspace: Workspace) -> bool:
 
 
 def _may_have_curves(out: Out) -> bool:
-    return out.kind == "plot" or Path(out.path).suffix.lower() in ("", *SEPARATED, *JSON_LINES)
+    return out.kind == "plot" or Path(out.path).suffix.lower() in ("", *SEPARATED, *JSON)
 
 
 def _allowed(known: Mapping[str, object]) -> str:

@@ -21,7 +21,7 @@ from typing import NamedTuple
 from retrace import event_log
 from retrace.event_log import EventLog, now
 from retrace.pipeline import metrics
-from retrace.tracking.growing_table import JSON_LINES, SEPARATED, GrowingTable, Row, Stamp, stamp
+from retrace.tracking.growing_table import JSON, SEPARATED, GrowingTable, Row, Stamp, stamp
 
 POLL_S = 3.0
 LAST_S = 10.0  # for what is still unread when the command has ended
@@ -65,8 +65,8 @@ def log_new(log: EventLog, paths: Iterable[Path]) -> None:
 class Follower:
     """The tables in these files and folders, as far as their rows have been logged.
 
-    Files that are already there are of an earlier run: they are left out until they change. With
-    `since_ns`, those that were changed after that time are not of an earlier run.
+    Files that exist now are from an earlier run, unless they were changed after `since_ns`. They
+    are left out until they change.
     """
 
     def __init__(self, log: EventLog, paths: Iterable[Path], since_ns: float = math.inf) -> None:
@@ -225,7 +225,7 @@ class Search:
         n_folders = 0
         while left and len(tables) < MAX_FILES and n_folders < MAX_FOLDERS:
             path = left.popleft()
-            if path.suffix.lower() in (*SEPARATED, *JSON_LINES):
+            if path.suffix.lower() in (*SEPARATED, *JSON):
                 tables[path] = None
             elif listing := self._listing(path, is_thorough=is_thorough):
                 n_folders += 1
@@ -249,7 +249,7 @@ class Search:
         tables = [
             folder / entry.name
             for entry in listed
-            if Path(entry.name).suffix.lower() in (*SEPARATED, *JSON_LINES)
+            if Path(entry.name).suffix.lower() in (*SEPARATED, *JSON)
         ]
         self._listings[folder] = Listing(mtime_ns, listed_ns, folders, tables)
         return self._listings[folder]

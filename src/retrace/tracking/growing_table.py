@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from retrace.pipeline import metrics, overrides
+from retrace.pipeline.plot_files import JSON_LINES
 
 SEPARATED = (".csv", ".tsv")
-JSON_LINES = (".jsonl", ".ndjson", ".json")
+JSON = (*JSON_LINES, ".json")
 MAX_CHUNK = 1 << 20  # bytes that a call reads; also the longest line
 MAX_ROWS = 10_000  # that are all returned; after them, every second, every fourth, and so on
 MAX_POINTS = 100_000  # the same for a table of many columns

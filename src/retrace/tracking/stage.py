@@ -1,10 +1,11 @@
 """Track a stage: its event log is written here and mirrored to MLflow by a background uploader.
 
 The stage does not import MLflow, does not wait for it while it works, and does not fail if MLflow
-does. Only the last stage of the pipeline waits, at its end, until MLflow has everything. If some
-data is still missing then, it prints one line, and `retrace sync` uploads the data later.
+does. At its end, a stage waits until MLflow has everything if it is the last of the pipeline, if it
+failed, or if it ran in a temporary copy. If some data is still missing then, it prints one line,
+and `retrace sync` uploads the data later.
 
-    stage -> event_log -> uploader_client -> uploader, another process -> upload -> MLflow
+    stage -> event log -> uploader, another process -> MLflow
 """
 
 import os
@@ -76,9 +77,9 @@ def declared(workspace: "Workspace", name: str) -> Stage:
 
 
 def has_later_stage(name: str, pipeline: Pipeline) -> bool:
-    """Return whether DVC will run a later stage in this folder.
+    """Return whether the pipeline has a later stage, whose end can wait for this stage's upload.
 
-    False in a temporary copy, which DVC deletes.
+    DVC may not run it, as after `dvc repro NAME`. False in a temporary copy, which DVC deletes.
     """
     is_last = name == list(pipeline.stages)[-1]
     is_main = files.repository(Path.cwd()) == files.root()

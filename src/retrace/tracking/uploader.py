@@ -2,10 +2,10 @@
 
     python -m retrace.tracking.uploader EVENT_LOG [--dvc IDENTITY] [--has-successor] ...
 
-A byte on stdin, or its end, says that the stage is over; of a stage that is continued by other
-processes, the end of its event log says so. From then on, a stage that waits reads
-JSON lines from stdout: `within`, the seconds that the next step may take; `lacking`, why data is
-missing in MLflow; and `done`.
+A byte on stdin, or its end, says that the stage is over; if other processes continue the stage, the
+end of its event log says so. From then on, a stage that waits reads JSON lines from stdout:
+`within`, the seconds that the next step may take; `lacking`, why data is missing in MLflow; and
+`done`.
 
 Importing MLflow takes seconds of CPU time, which the next stage could use. So a stage that is over
 within `SHORT_S` leaves its event log to the uploader of the next stage.
@@ -117,8 +117,8 @@ def _upload_rest(log: Any, error: Exception | None, link: Link, *, has_waited: b
 def finish_earlier(folder: Path, key: str, link: Link) -> None:
     """Upload the event logs of earlier stages.
 
-    A stage that waits does so only for its own experiment's. Without one, this may be the last
-    uploader, as for `dvc repro train`, to which short stages have left their event logs.
+    A stage waits only for those of its own experiment. If none waits, all are uploaded: after
+    `dvc repro train`, no later uploader takes what short stages have left.
     """
     from retrace.store import upload
 

@@ -204,7 +204,7 @@ def _list(root: Path) -> Listing:
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """Yield all files below `folder` that are not hidden, sorted, and symbolic links to folders."""
+    """Yield the visible files below `folder`, and links to folders, sorted."""
     for path in _visible(folder):
         if path.is_dir() and not path.is_symlink():
             yield from files_below(path)
@@ -239,7 +239,7 @@ def _misplaced(root: Path, folders: Mapping[str, Path]) -> Problems:
 
 
 def _empty(root: Path, folders: Mapping[str, Path], names: Iterable[str]) -> Problems:
-    """Find classes without images in a split. Every folder is a class; at least two are needed."""
+    """Find each split's classes without images, and a lone class: two are needed."""
     present = {_split_and_class(name) for name in names}
     inside = [path for folder in folders.values() for path in _visible(folder)]
     classes = {path.name for path in inside if path.is_dir()}

@@ -3,7 +3,8 @@
 To add a network: a file here with `build(shape, n_classes, *, settings...)`, which returns the
 backbone (normalized inputs of that shape to features) and the head (features to logits); a line in
 this table; its settings under `models:`. Before the first step, a layer's `initialize(inputs)` is
-called with some normalized training inputs.
+called with some normalized training inputs. What several networks use is in lab/models, because DVC
+knows only the chosen network's file here.
 """
 
 from collections.abc import Callable

@@ -21,7 +21,7 @@ Patches = Float[Tensor, "batch direction tall wide"]
 EPSILON = 5e-4  # added to variances before dividing by their square roots
 LOGIT_SCALE = 1 / 9
 MOMENTUM = 0.4  # weight of the newest batch in running statistics
-BIAS_SCALE = 8.0  # biases are scaled by it, and so learn 64 times as fast
+BIAS_SCALE = 8.0  # biases are scaled by it, and so learn 64 times as fast by SGD
 # Averaged at test time: 1 (the image), 2 (plus its mirror image), 6 (plus both, shifted twice).
 Views = Literal[1, 2, 6]
 

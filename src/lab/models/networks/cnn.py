@@ -1,8 +1,7 @@
 """Two convolutions and two linear layers: the network of the MNIST tutorial (tutorial 000).
 
-In the tutorial, ReLU comes before max pooling. Both are monotonic, so the order does not change the
-result; after the pooling, ReLU has a quarter of the work (steps took 8 to 23 % less on two cores,
-n = 4).
+In the tutorial, ReLU comes before max pooling. Their order does not change the result; after the
+pooling, ReLU has a quarter of the work (on two cores, 8 to 23 % less time for a step, n = 4).
 """
 
 from typing import Annotated

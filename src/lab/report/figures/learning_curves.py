@@ -14,7 +14,10 @@ CURVES = (
     ("train", "training (mean over the epoch, loss as minimized)", "o"),
     ("val", "validation", "s"),
 )
-LABELS = {"loss": "loss (cross-entropy, nats)", "accuracy": "accuracy (share of samples)"}
+LABELS = {
+    "loss": "loss (validation: cross-entropy, nats)",
+    "accuracy": "accuracy (share of samples)",
+}
 MARKED = 30  # epochs; markers of more would overlap
 
 

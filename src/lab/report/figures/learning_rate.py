@@ -10,8 +10,8 @@ from lab.report.results import Results
 def draw(results: Results) -> Figure:
     """Draw both over the steps.
 
-    Loss is on a logarithmic axis if it is positive: otherwise most of the training would be
-    drawn in its lowest tenth.
+    If it is positive, loss has a logarithmic axis: on a linear one, most of the training would be
+    in the lowest tenth.
     """
     steps = [row["step"] for row in results.steps]
     rates = [row["learning_rate"] for row in results.steps]

@@ -13,7 +13,7 @@ from retrace.compare import svg
 from retrace.compare.svg import Axis, Chart, Line
 
 SPLITS = {"train": "training", "val": "validation"}
-LABELS = {"loss": "loss (cross-entropy, nats)", "accuracy": "accuracy"}
+LABELS = {"loss": "loss (validation: cross-entropy, nats)", "accuracy": "accuracy"}
 ROWS = 20  # of the table of epochs, at most
 
 

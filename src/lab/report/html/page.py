@@ -1,15 +1,15 @@
 """reports/report.html: an experiment on one page, which needs no network and no JavaScript.
 
 The page is an output of DVC, so its content follows from what visualize reads: it shows the chosen
-parameters, and the MD5 of its dependencies. It has no run id, no time, no path of this machine, and
+parameters, and the MD5 of its dependencies. It has no id or time of this run, no absolute path, and
 not the current commit, which the page itself may be part of. Two things on it are not
 dependencies:
 
 - The baseline, which baseline.py finds in git's history. Later commits do not change it. The page
   names its commit, so it stays true if DVC restores it in another branch.
-- The processor and the packages. For `retrace verify` another processor is another kind of device,
-  whose results differ in the last digits anyway; packages are pinned by requirements.txt, which is
-  not a dependency either. The training device is the tag `retrace.device` of the train run.
+- The processor and the packages. `retrace verify` treats another processor as another kind of
+  device, where results differ in the last digits; requirements.txt, which pins the packages, is no
+  dependency either. The training device is the tag `retrace.device` of the train run.
 
 Class names, file names, parameters and commit messages may hold any text: the template escapes
 all, and a policy in the page lets a browser run the page's own script only, and load nothing.
