@@ -100,7 +100,9 @@ class Stranger(Tree):
 
     def sweep(self, words: str) -> list[dict[str, Any]]:
         """Return the trials of a sweep of six, all complete, the best first."""
-        document = json.loads(self.type(f"retrace sweep {words} --trials 6 --no-prune --json"))
+        command = f"retrace sweep {words} --trials 6 --no-prune --json"
+        document = json.loads(self.type(f"{command} 2> sweep.log"))
+        (self.path / "sweep.log").unlink()
         trials = document["trials"]
         assert [trial["state"] for trial in trials] == ["complete"] * 6
         best_first = sorted(trials, key=lambda trial: trial["value"])
@@ -111,7 +113,7 @@ class Stranger(Tree):
 
     def findings(self) -> dict[str, list[str]]:
         """Return what `retrace doctor` finds, by check."""
-        document = json.loads(self.type("retrace doctor --json || test $? = 1"))
+        document = json.loads(self.type("retrace doctor --json 2> /dev/null || test $? = 1"))
         by_check: dict[str, list[str]] = {}
         for finding in document["findings"]:
             by_check.setdefault(finding["check"], []).append(finding["what"])

@@ -8,6 +8,7 @@ import yaml
 from repository import ROOT
 
 from lab import code_deps, params
+from retrace.errors import DataError
 
 STAGES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 GRAPH = code_deps.direct_imports(["lab"])
@@ -174,6 +175,13 @@ def test_other_repository_is_checked_and_updated(project: Path) -> None:
 
 
 @pytest.mark.usefixtures("at_root")
+@pytest.mark.parametrize("text", ["[" * 20_000, "stages: [", "1", "{}"])
+def test_invalid_yaml_is_one_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "dvc.yaml").write_text(text)
+    with pytest.raises(DataError, match=r"^[^\n]*dvc.yaml: is not valid: "):
+        code_deps.declared(tmp_path)
+
+
 def test_update_keeps_what_is_right() -> None:
     text = (ROOT / "dvc.yaml").read_text()
     assert code_deps.updated(text, GRAPH) == text

@@ -25,7 +25,9 @@ from retrace.system import files, processes
 from retrace.system.redaction import redacted_all
 
 Event = dict[str, Any]
-OTHER_RUNS = "other_runs"  # folder among the copies: artifacts of runs in other MLflow stores
+# Folders among the copies: artifacts of runs in other MLflow stores, models by their MD5.
+OTHER_RUNS = "other_runs"
+MODELS = "logged_models"
 
 
 class EventLog:
@@ -121,10 +123,11 @@ class EventLog:
         `path` is relative to `root`, by default the working directory.
         """
         full = root / path
+        md5 = hashing.md5(full)
         for file in files.within(full):
-            self._copy(file.relative_to(root), partial(shutil.copyfile, file))
-        event = {"path": str(path), "name": name, "md5": hashing.md5(full)}
-        self._write("model_files", event)
+            inside = file.relative_to(full if full.is_dir() else full.parent)
+            self._copy(Path(MODELS, md5, inside), partial(shutil.copyfile, file))
+        self._write("model_files", {"path": str(path), "name": name, "md5": md5})
 
     def run(self, values: Event, artifacts: Mapping[str, Path]) -> None:
         """Log a run that the stage's code made in another MLflow store, and its artifacts."""
@@ -207,6 +210,13 @@ def copy_of(log: Path, path: str | Path) -> Path:
     """Return where the copy of the artifact `path` is kept: inside `copies`, wherever `path` is."""
     outside = {"/": "root_", "..": "parent_"}
     return copies(log).joinpath(*(outside.get(part, part) for part in PurePath(path).parts))
+
+
+def model_copy(log: Path, event: Event) -> Path | None:
+    """Return the copy of a model's file or folder; None if it is not complete."""
+    folder = copies(log) / MODELS / event["md5"]
+    copy = folder if event["md5"].endswith(".dir") else folder / PurePath(event["path"]).name
+    return copy if copy.exists() and hashing.md5(copy) == event["md5"] else None
 
 
 def close(path: Path) -> None:

@@ -170,7 +170,30 @@ def test_model_is_a_file_or_folder(run: Run) -> None:
     expected = [("model_files", "models/net/data/w.bin"), ("model_files", "models/net")]
     assert events(run) == expected
     assert [each["name"] for each in event_log.read(run.path)[1:]] == ["w", "net"]
-    assert (event_log.copy_of(run.path, "models/net") / "MLmodel").read_text() == "MLmodel"
+    copies = [event_log.model_copy(run.path, each) for each in event_log.read(run.path)[1:]]
+    assert [copy and hashing.md5(copy) for copy in copies] == [
+        hashing.md5(Path(path)) for _, path in expected
+    ]
+
+
+def test_model_that_changes_is_logged_again(run: Run) -> None:
+    for text in ("first", "second"):
+        Path("w.bin").write_text(text)
+        run.log_model("w.bin")
+    copies = [event_log.model_copy(run.path, each) for each in event_log.read(run.path)[1:]]
+    assert [copy and copy.read_text() for copy in copies] == ["first", "second"]
+
+
+def test_incomplete_copy_is_no_model(run: Run) -> None:
+    Path("net").mkdir()
+    Path("net/a").touch()
+    Path("net/b").touch()
+    run.log_model("net")
+    event = event_log.read(run.path)[-1]
+    copy = event_log.model_copy(run.path, event)
+    assert copy
+    (copy / "a").unlink()  # as on a full disk
+    assert event_log.model_copy(run.path, event) is None
 
 
 def test_untracked_only_checks(run: Run) -> None:
@@ -205,6 +228,7 @@ def test_model_files_are_logged_models(
     models = {model.name: model for model in store.search_logged_models(["1"])}
     assert models.keys() == {"net", "single"}
     for run in (parent, child):
+        assert run.outputs
         outputs = {each.model_id for each in run.outputs.model_outputs}
         assert outputs == {model.model_id for model in models.values()}
     assert models["net"].tags["retrace.md5"] == hashing.md5(Path("net"))

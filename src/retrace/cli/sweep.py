@@ -160,6 +160,7 @@ def _settings(
     """Return the settings of the sweep. Raises ParamsError if an argument is not allowed."""
     from retrace import settings
     from retrace.pipeline.workspace import Workspace
+    from retrace.store import names
     from retrace.sweeps import objective, space
     from retrace.sweeps.parameters import Parameters
     from retrace.sweeps.study import SweepSettings
@@ -168,6 +169,7 @@ def _settings(
         raise ParamsError(f"--seed is {seed}; should be from 0 to {2**32 - 1}")
     configured = settings.load(files.root())
     workspace = Workspace(files.root())
+    metric = names.decode(metric) if metric else None  # as MLflow shows it
     optimized = objective.choose(workspace, configured, metric, direction)
     known = Parameters(workspace, optimized.targets)
     steps = configured.sweep.steps

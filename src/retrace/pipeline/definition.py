@@ -126,7 +126,7 @@ class Pipeline:
         for prefix in prefixes(path):
             if prefix in self.makers:
                 return self.makers[prefix]
-        return next(iter(self._makers_within(path)), None)
+        return next(iter(self.makers_within(path)), None)
 
     @cached_property
     def makers(self) -> dict[str, str]:
@@ -223,7 +223,7 @@ class Pipeline:
 
     def _upstream(self, stage: Stage) -> Iterator[str]:
         for dep in stage.deps:
-            own = [self.makers[dep]] if dep in self.makers else self._makers_within(dep)
+            own = [self.makers[dep]] if dep in self.makers else self.makers_within(dep)
             maker = self.maker(dep)
             yield from own or ([maker] if maker else [])
 
@@ -235,8 +235,8 @@ class Pipeline:
         paths = () if is_out else (source.path for source in self.sources)
         return [path for path in paths if path.startswith(inside)]
 
-    def _makers_within(self, folder: str) -> list[str]:
-        """Return the stages that make something in a folder."""
+    def makers_within(self, folder: str) -> list[str]:
+        """Return the stages that make something in a folder, in topological order."""
         inside = "" if folder == "." else f"{folder.rstrip('/')}/"
         first = bisect_left(self._outs, inside)
         last = bisect_left(self._outs, f"{inside[:-1]}0") if inside else None  # "0" follows "/"

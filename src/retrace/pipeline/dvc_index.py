@@ -62,9 +62,9 @@ def index(root: Path, files: Files) -> Pipeline:
     Raises DataError with DVC's message if it is not valid.
     """
     root = root.absolute()
-    with _errors(root), _silence():
+    with _errors(), _silence():
         for file in (*files.pipelines, *files.sources):
-            yaml_files.check_depth((root / file).read_text(encoding="utf-8", errors="replace"))
+            _check_depth(root / file)
         with _Reader(str(root)) as repo:
             loaded: Any = repo.index
             loaded.check_graph()
@@ -171,13 +171,18 @@ def _md5(out: Any) -> str | None:
     return info.value if info and info.name.startswith("md5") else None
 
 
+def _check_depth(file: Path) -> None:
+    try:
+        yaml_files.check_depth(file.read_text(encoding="utf-8", errors="replace"))
+    except yaml_files.YAMLError as error:
+        raise DataError(f"{file}: is not valid: {error}") from None
+
+
 @contextmanager
-def _errors(root: Path) -> Iterator[None]:
+def _errors() -> Iterator[None]:
     """Turn what DVC raises for an invalid repository into DataError, in one line."""
     try:
         yield
-    except yaml_files.YAMLError as error:
-        raise DataError(f"{root}: a file of DVC is not valid: {error}") from None
     except (DvcException, *OTHER_ERRORS) as error:
         cause = error.__cause__
         detail = str(getattr(cause, "problem", None) or cause or "")  # such as YAML's

@@ -148,6 +148,12 @@ class Remote:
         transferred, failed = self._repo.cloud.push({HashInfo("md5", oid) for oid in oids})
         return {info.value for info in transferred}, len(failed)
 
+    def pull(self, oid: str) -> None:
+        """Fetch an object, and the files of a folder, into DVC's cache, if the remote has them."""
+        from dvc_data.hashfile.hash_info import HashInfo
+
+        self._repo.cloud.pull({HashInfo("md5", oid)})
+
     def push_runs(self, files: Iterable[Path]) -> None:
         """Send entries of the run cache to the remote."""
         from dvc_objects.fs.generic import copy

@@ -2,8 +2,8 @@
 
 It shares only git's objects, the raw data and what stages keep outside the repository, such as
 downloads, with this repository: not DVC's cache, the MLflow store, or any environment variable of
-theirs. This repository does not change. All files and processes are removed, however the
-reproduction ends.
+theirs. This repository does not change, except that DVC's cache may gain raw data. All files and
+processes are removed, however the reproduction ends.
 """
 
 import shutil
@@ -23,9 +23,10 @@ import psutil
 from retrace import event_log
 from retrace.errors import RetraceError
 from retrace.event_log import Event
-from retrace.pipeline import dvc_cli, git, hashing
+from retrace.pipeline import dvc_cli, dvc_internals, git, hashing
 from retrace.provenance import locations
 from retrace.system import files
+from retrace.system.redaction import redacted
 from retrace.tracking import shell
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -97,8 +98,8 @@ def check_out_origin(tree: Path, origin: Origin) -> None:
 def restore_data(tree: Path, path: str, md5: str, commit: str) -> None:
     """Copy the data with this hash to `tree`, unless its commit has it.
 
-    It is taken from the work tree, from DVC's cache, or from DVC's remote, as `commit` names it.
-    Raises RetraceError if none has it.
+    It is taken from the work tree, from DVC's cache, or from DVC's remote, which fills the cache;
+    imported data from where `commit` says. Raises RetraceError if none has it.
     """
     wanted = tree / path
     here = files.root() / path
@@ -108,11 +109,10 @@ def restore_data(tree: Path, path: str, md5: str, commit: str) -> None:
     if not here.exists() or hashing.md5(here) != md5:
         sources = locations.objects(md5)
     with tempfile.TemporaryDirectory() as folder:
-        if not sources and (downloaded := _download(path, commit, Path(folder))):
-            sources = {".": downloaded} if hashing.md5(downloaded) == md5 else {}
+        sources = sources or _pulled(md5) or _imported(path, md5, commit, Path(folder))
         if not sources:
             problem = f"has changed since the run, which read MD5 {md5}"
-            remedy = "DVC's remote does not have it either; restore that data"
+            remedy = "neither DVC's cache nor its remote has that data: restore it"
             raise RetraceError(f"{path} {problem}; {remedy}")
         if wanted.is_dir():
             shutil.rmtree(wanted)
@@ -152,13 +152,25 @@ def repro(
         raise RetraceError(f"{problem} (see its output above), so there is nothing to compare")
 
 
-def _download(path: str, commit: str, folder: Path) -> Path | None:
-    """Download the data that DVC has for `path` at a commit; None if no remote has it."""
+def _pulled(md5: str) -> dict[str, Path]:
+    """Fetch data from DVC's remote, and return where its files are; see locations.objects."""
+    try:
+        with dvc_internals.opened() as repo:
+            dvc_internals.Remote(repo).pull(md5)
+    except RetraceError:  # there is no remote
+        return {}
+    except Exception as error:  # noqa: BLE001 - a remote may raise anything
+        print(f"warning: DVC's remote: {redacted(str(error))}", file=sys.stderr)
+    return locations.objects(md5)
+
+
+def _imported(path: str, md5: str, commit: str, folder: Path) -> dict[str, Path]:
+    """Download what `dvc import` has imported, as a commit names it, and return where it is."""
     top = git.output("rev-parse", "--show-toplevel")
     inside = PurePosixPath(git.inside(files.root()), path)
     target = folder / inside.name
     dvc_cli.run("get", "--rev", commit, "--out", str(target), str(top), str(inside))
-    return target if target.exists() else None
+    return {".": target} if target.exists() and hashing.md5(target) == md5 else {}
 
 
 def _copy(source: Path, target: Path) -> None:

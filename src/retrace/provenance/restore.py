@@ -46,7 +46,7 @@ def _data(record: Record, pipeline: Pipeline) -> dict[str, str]:
     for run in record.made_by.values():
         hashes |= cached_stages.hashes(run, "deps")
     for source in pipeline.sources:  # in a folder in which stages make something too
-        if source.md5 and not hashes.keys().isdisjoint(prefixes(source.path)):
+        if source.md5 and not hashes.keys().isdisjoint([*prefixes(source.path), "."]):
             hashes.setdefault(source.path, source.md5)
     leaves = sorted(git.untracked(hashes.keys() & pipeline.leaves.keys()))
     return {path: hashes[path] for path in leaves}

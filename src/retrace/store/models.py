@@ -67,11 +67,11 @@ def log(client: MlflowClient, runs: Pair, files: Path, *, path: str, name: str, 
 
     `files` is a copy of the file or folder. An upload that was interrupted is completed.
     """
-    model = _own(client, runs, path) or client.create_logged_model(
+    model = _own(client, runs, path, md5) or client.create_logged_model(
         runs.experiment,
-        REFUSED.sub("_", name),
+        names.storable(REFUSED.sub("_", name), names.MAX_EXPERIMENT),
         runs.child,
-        tags={MD5: names.storable(md5), PATH: names.storable(path)},
+        tags={MD5: md5, PATH: names.storable(path)},
     )
     if model.status != LoggedModelStatus.READY:
         with TemporaryDirectory() as links:
@@ -83,8 +83,8 @@ def log(client: MlflowClient, runs: Pair, files: Path, *, path: str, name: str, 
         add_output(client, run, model.model_id)
 
 
-def _own(client: MlflowClient, runs: Pair, path: str) -> LoggedModel | None:
-    query = f"source_run_id = '{runs.child}'"
+def _own(client: MlflowClient, runs: Pair, path: str, md5: str) -> LoggedModel | None:
+    query = f"source_run_id = '{runs.child}' AND tags.`{MD5}` = '{md5}'"
     models = client.search_logged_models([runs.experiment], query)
     stored = names.storable(path)
     return next((model for model in models if model.tags.get(PATH) == stored), None)
@@ -101,18 +101,21 @@ def _link(files: Path, links: Path) -> None:
 
 def _claim(file: Path, model: LoggedModel) -> None:
     """Name the model and its run in an MLmodel, if there is one that MLflow can read."""
-    from mlflow.models import Model
-
     if not file.exists():
         return
+    from mlflow.models import Model  # takes seconds to import
+
+    content = file.read_bytes()
+    file.unlink()  # MLflow does not read through a link
+    file.write_bytes(content)
     try:
         config = Model.load(str(file))
+        config.model_id = model.model_id
+        config.run_id = model.source_run_id
+        text = config.to_yaml()
     except Exception:  # noqa: BLE001 - any file may have this name; it is logged as it is
         return
-    config.model_id = model.model_id
-    config.run_id = model.source_run_id
-    file.unlink()
-    config.save(str(file))
+    file.write_text(text, encoding="utf-8")
 
 
 def add_output(client: MlflowClient, run: str, model: str) -> None:

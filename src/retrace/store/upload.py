@@ -102,15 +102,14 @@ class Upload:
                 with backend.request_timeout(ANSWER_S + n_bytes / STORED_PER_S):
                     for run in runs.targets(event):
                         _log_artifact(client, run, copy, event["path"])
-            case "model" if (weights := event_log.copy_of(self.path, event["weights"])).exists():
-                announce(LOCAL_S + 3 * weights.stat().st_size / BYTES_PER_S)
-                self._log_model(client, runs, event)
-            case "model_files" if (copy := event_log.copy_of(self.path, event["path"])).exists():
+            case "model" if event_log.copy_of(self.path, event["weights"]).exists():
+                copy = event_log.copy_of(self.path, event["weights"])
+                announce(LOCAL_S + 3 * copy.stat().st_size / BYTES_PER_S)
+                self._log_model(client, runs, event, copy)
+            case "model_files" if copy := event_log.model_copy(self.path, event):
                 n_bytes = sum(file.stat().st_size for file in files.within(copy))
                 announce(LOCAL_S + 3 * n_bytes / BYTES_PER_S)
-                named = {key: event[key] for key in ("path", "name", "md5")}
-                with backend.request_timeout(ANSWER_S + n_bytes / STORED_PER_S):
-                    models.log(client, runs, copy, **named)
+                self._log_model(client, runs, event, copy)
             case "run":
                 announce(4 * ANSWER_S + self._local)
                 copies = event_log.copies(self.path) / event_log.OTHER_RUNS
@@ -119,24 +118,31 @@ class Upload:
                 announce(4 * ANSWER_S + self._local)
                 self._end(client, runs, event)
 
-    def _log_model(self, client: MlflowClient, runs: runs_of.Pair, event: Event) -> None:
-        """Package and log the model.
+    def _log_model(
+        self, client: MlflowClient, runs: runs_of.Pair, event: Event, copy: Path
+    ) -> None:
+        """Log a model; if it was not logged by its files, package it first.
 
-        If packaging fails, for example because the code has changed since training, `advance`
-        raises only after everything else has been uploaded, so that the run does not stay RUNNING.
+        If that fails, for example because the code has changed since training, or the store refuses
+        the size, `advance` raises only after everything else has been uploaded, so that the run
+        does not stay RUNNING.
         """
-        weights = event_log.copy_of(self.path, event["weights"])
-        config = event_log.copy_of(self.path, event["card"])
-        packaged = event_log.copies(self.path) / "model"
+        n_bytes = sum(file.stat().st_size for file in files.within(copy))
         try:
-            if not (packaged / "MLmodel").exists():
-                models.package(weights, config, packaged)
-        except Exception as error:  # noqa: BLE001 - a packager may raise anything
+            named = {key: event[key] for key in ("path", "name", "md5") if key in event}
+            if not named:
+                named = {"path": event["weights"], "name": "model", "md5": hashing.md5(copy)}
+                copy = self._packaged(copy, event_log.copy_of(self.path, event["card"]))
+            with backend.request_timeout(ANSWER_S + n_bytes / STORED_PER_S):
+                models.log(client, runs, copy, **named)
+        except Exception as error:  # noqa: BLE001 - a packager, or MLflow, may raise anything
             self.refused = error
-        else:
-            with backend.request_timeout(ANSWER_S + weights.stat().st_size / STORED_PER_S):
-                named = {"path": event["weights"], "name": "model", "md5": hashing.md5(weights)}
-                models.log(client, runs, packaged, **named)
+
+    def _packaged(self, weights: Path, config: Path) -> Path:
+        packaged = event_log.copies(self.path) / "model"
+        if not (packaged / "MLmodel").exists():
+            models.package(weights, config, packaged)
+        return packaged
 
     @property
     def _local(self) -> float:
@@ -164,7 +170,7 @@ class Upload:
 
     def _log_model_metrics(self, client: MlflowClient, runs: runs_of.Pair, end: Event) -> None:
         """Log the stage's summary metrics for the model too, with the split that was measured."""
-        hashes = self.start["deps"] | end.get("outs", {})
+        hashes = self.start["deps"] | end.get("files", {}) | end.get("outs", {})
         weights = (hashes[path] for path in self.start.get("models", ()) if path in hashes)
         logged = (models.by_weights(client, runs.experiment, md5) for md5 in weights)
         model = next(filter(None, logged), None) if self.headline else None

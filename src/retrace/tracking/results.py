@@ -5,7 +5,7 @@ from itertools import islice
 from pathlib import Path, PurePath
 
 from retrace.event_log import EventLog, read
-from retrace.pipeline import metrics
+from retrace.pipeline import hashing, metrics
 from retrace.pipeline.definition import Kind, Out, Pipeline, Stage
 from retrace.pipeline.workspace import Workspace
 from retrace.system.files import within
@@ -16,7 +16,6 @@ SHOWN = (  # what MLflow's page shows
     *(".png", ".jpg", ".jpeg", ".gif", ".svg", ".pdf", ".html"),
     *(".json", ".yaml", ".yml", ".toml", ".csv", ".tsv", ".txt", ".md"),
 )
-MODELS = ("model", "model_files")  # kinds of events
 PROBLEMS = "retrace.metrics.left_out"
 
 
@@ -58,13 +57,19 @@ def log(run: EventLog, workspace: Workspace, stage: Stage) -> None:
 
 
 def _log_models(run: EventLog, workspace: Workspace, stage: Stage) -> None:
-    """Log the models that the stage made, unless its own code has logged them."""
+    """Log the models that the stage has made, unless its own code has logged them."""
+    pipeline = workspace.pipeline
     events = read(run.path)
-    logged = {event.get("weights") or event["path"] for event in events if event["kind"] in MODELS}
-    for artifact in workspace.pipeline.artifacts:
-        is_made = artifact.type == "model" and workspace.pipeline.maker(artifact.path) == stage.name
-        if is_made and artifact.path not in logged and (workspace.root / artifact.path).exists():
-            run.model_files(Path(artifact.path), artifact.name, root=workspace.root)
+    packaged = {event["weights"] for event in events if event["kind"] == "model"}
+    logged = {(event["path"], event["md5"]) for event in events if event["kind"] == "model_files"}
+    for artifact in pipeline.artifacts:
+        path = artifact.path
+        makers = pipeline.makers_within(path) or [pipeline.maker(path)]
+        is_made = artifact.type == "model" and makers[-1] == stage.name and path not in packaged
+        if not (is_made and _is_here(path) and (workspace.root / path).exists()):
+            continue
+        if (path, hashing.md5(workspace.root / path)) not in logged:
+            run.model_files(Path(path), artifact.name, root=workspace.root)
 
 
 def files(workspace: Workspace, stage: Stage) -> list[str]:
@@ -78,8 +83,11 @@ def files(workspace: Workspace, stage: Stage) -> list[str]:
 
 def is_missing(workspace: Workspace, out: Out) -> bool:
     """Return whether a stage that ended well did not make an output of this repository."""
-    is_here = "://" not in out.path and not PurePath(out.path).is_absolute()
-    return is_here and not (workspace.root / out.path).exists()
+    return _is_here(out.path) and not (workspace.root / out.path).exists()
+
+
+def _is_here(path: str) -> bool:
+    return "://" not in path and not PurePath(path).is_absolute()
 
 
 def _unmade(pipeline: Pipeline, kind: Kind) -> list[str]:

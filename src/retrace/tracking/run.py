@@ -103,6 +103,9 @@ class Untracked(Run):
         self.header = {"stage": ""}
         self._full = True  # no event is written
 
+    def model_files(self, path: Path, name: str, *, root: Path = Path()) -> None:
+        del path, name, root
+
     def _copy(self, path: Path, write: Callable[[Path], object]) -> None:
         del path, write
 
