@@ -54,11 +54,11 @@ def test_key_is_that_of_the_workspace(repository: Tree) -> None:
 
 
 def test_key_has_data_beside_outputs(repository: Tree) -> None:
-    source = "outs: [{path: raw.csv, md5: %s}]\n"
+    source = "outs: [{path: raw.csv, md5: '%s'}]\n"
     stages = "  clean: {cmd: x, outs: [data/clean]}\n  fit: {cmd: y, deps: [data]}\n"
     entry = "{cmd: x, outs: [{path: data/clean, md5: %s}]}"
     other = "{cmd: y, deps: [{path: data, md5: %s.dir}]}"
-    digest = "0" * 32
+    digest = "a" * 32
     lock = f"schema: '2.0'\nstages:\n  clean: {entry % digest}\n  fit: {other % digest}\n"
     repository.path.joinpath("data").mkdir(exist_ok=True)
     keys: list[str] = []
