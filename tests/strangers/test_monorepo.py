@@ -159,7 +159,11 @@ def test_run_is_verified(store: Store, tracked: Stranger) -> None:
 
 def test_doctor_says_what_it_saw(tracked: Stranger) -> None:
     findings = tracked.findings()
-    assert findings == {}
+    (features,) = findings["features"]
+    words = ("5 stages in 2 dvc.yaml", "2 of foreach or matrix", "1 with wdir", "1 always_changed")
+    assert {*words} <= {*features.split("; ")}
+    assert findings["pipeline"] == ["all stages are up to date"]
+    assert "not tracked" not in findings
 
 
 def test_sweep_of_six(tracked: Stranger) -> None:

@@ -165,7 +165,10 @@ def test_artifact_is_a_logged_model(store: Store) -> None:
 
 def test_doctor_says_what_it_saw(tracked: Stranger) -> None:
     findings = tracked.findings()
-    assert findings == {}
+    features, libraries = findings["features"]
+    assert features.startswith("3 stages; params in params.yaml, network.toml; ")
+    assert libraries == "MLflow in train"
+    assert "not tracked" not in findings
 
 
 def test_ui_has_the_runs(tracked: Stranger, store: Store) -> None:
@@ -199,6 +202,7 @@ def test_failed_stage_says_why(tracked: Stranger) -> None:
     (run,) = [run for run in store.parents if run.data.params["seed"] == "-1"]
     ((stage, status),) = store.attempts(run)
     assert (stage, status, run.info.status) == ("prepare", "FAILED", "FAILED")
+    tracked.type("git restore params.yaml")
     reason = store.below(run)[0].data.tags["retrace.error"]
     assert reason == "exit code 1: ValueError: expected non-negative integer"
 

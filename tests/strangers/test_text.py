@@ -163,11 +163,16 @@ def test_run_is_verified(store: Store, tracked: Stranger) -> None:
 
 def test_doctor_says_what_it_saw(tracked: Stranger) -> None:
     findings = tracked.findings()
-    assert findings == {}
+    features, libraries = findings["features"]
+    assert features.startswith("4 stages; 2 of foreach or matrix; 1 with several commands; ")
+    assert libraries == "DVCLive in train@words, train@letters"
+    assert findings["pipeline"] == ["all stages are up to date"]
+    assert "not tracked" not in findings
 
 
 def test_sweep_of_six(tracked: Stranger) -> None:
-    trials = tracked.sweep("lr=log:0.02..0.5 --metric train:at:words/loss")
+    """No stage declares DVCLive's file: its keys have the names of its folders."""
+    trials = tracked.sweep("lr=log:0.02..0.5 --metric words/loss")
     best = Store(tracked.path).parent(trials[0]["experiment"])
     assert best.data.metrics["train:at:words/loss"] == trials[0]["value"]
 

@@ -122,9 +122,13 @@ def status() -> Iterator[Finding]:
         reason = next((line for line in lines if line.startswith("ERROR")), lines[-1])
         broken = re.search(r"\b(ImportError|ModuleNotFoundError|No module named)\b", ended.stderr)
         yield problem(f"`dvc status` fails: {reason}", rebuild() if broken else None)
-    elif changed := json.loads(ended.stdout or "{}"):
+        return
+    document = json.loads(ended.stdout or "{}")
+    changed = {name: each for name, each in document.items() if each != ["always changed"]}
+    if changed:
         stages = some([_changed(stage, changes) for stage, changes in changed.items()], 5)
-        yield warning(f"not up to date: {stages}", "dvc repro")
+        everywhere = " --all-pipelines" if any("dvc.yaml:" in stage for stage in changed) else ""
+        yield warning(f"not up to date: {stages}", f"dvc repro{everywhere}")
     else:
         yield ok("all stages are up to date")
 
