@@ -67,12 +67,16 @@ deps: env  ## write the code files in the deps of dvc.yaml, from the imports
 	python -m lab.code_deps
 
 .PHONY: test
-test: env  ## run all tests but those of `make faults`
-	pytest -n 2 --dist loadgroup -m "not faults"
+test: env  ## run the tests but those of `make long` and `make faults`
+	pytest -n 2 --dist loadgroup -m "not faults and not long"
 
 .PHONY: quick
 quick: env  ## run the tests that take seconds
-	pytest -n 2 --dist loadgroup -m "not slow and not faults"
+	pytest -n 2 --dist loadgroup -m "not slow and not faults and not long"
+
+.PHONY: long
+long: env  ## run the tests of whole pipelines, sweeps and installations; half an hour
+	pytest -n 2 --dist loadgroup -m long
 
 .PHONY: faults
 faults: env  ## run the tests of failures: dead servers, killed processes, four workers, PostgreSQL; minutes

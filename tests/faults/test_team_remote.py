@@ -34,7 +34,7 @@ WHO = {
     for who in ("AUTHOR", "COMMITTER")
     for what in ("NAME", "EMAIL")
 }
-FOLDER = pytest.param("folder", marks=[pytest.mark.slow, pytest.mark.xdist_group("folder")])
+FOLDER = pytest.param("folder", marks=[pytest.mark.long, pytest.mark.xdist_group("folder")])
 SERVERS = [
     pytest.param(server, marks=[pytest.mark.faults, pytest.mark.xdist_group(server)])
     for server in ("s3", "ssh")

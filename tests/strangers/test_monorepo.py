@@ -23,7 +23,7 @@ with retrace.stage(f"fit@{station}") as run:
     for step, error in enumerate(errors):
         run.log({"error": error}, step)
 """
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("monorepo")]
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("monorepo")]
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,7 @@ import retrace
 with retrace.stage("evaluate") as run:
     run.log({"above": float((predicted > actual).mean())}, step=1)
 """
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("regression")]
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("regression")]
 
 
 @pytest.fixture(scope="module")

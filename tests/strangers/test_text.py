@@ -19,7 +19,7 @@ import retrace
 with retrace.stage(f"train@{name}") as run:
     run.log({"right": sum(a == b for a, b in predicted)})
 """
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("text")]
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("text")]
 
 
 def text(folder: Path, cache: Path) -> Stranger:

@@ -19,7 +19,7 @@ from repository import Clone
 
 from retrace import event_log
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("sweep")]
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("sweep")]
 
 SMALL = {"dataset: mnist": "dataset: digits", "epochs: 5": "epochs: 2", "threads: 2": "threads: 1"}
 

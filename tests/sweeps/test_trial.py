@@ -64,7 +64,7 @@ FILES = {
     "retrace.toml": "metrics = {primary = 'test_loss'}\nsweep = {fixed = ['kinds.b']}\n",
 }
 LOSS = ("--metric", "loss")
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("sweep")]
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("sweep")]
 
 
 @pytest.fixture(scope="module")

@@ -165,6 +165,7 @@ def test_metrics_agree_in_mlflow_dvc_history(clone: Clone) -> None:
         ]
 
 
+@pytest.mark.long
 def test_trace_and_verify_find_the_bytes(clone: Clone) -> None:
     (parent,), _ = runs(clone)
     assert "uploaded: 0 event logs; closed: 0 runs" in clone.type("retrace sync")
@@ -243,6 +244,7 @@ def test_experiment_runs_changed_stages(clone: Clone) -> None:
     assert clone.type("git status --porcelain") == ""
 
 
+@pytest.mark.long
 def test_temporary_experiment_is_kept(clone: Clone) -> None:
     printed = clone.type("dvc exp run --temp --name lenet -S model=lenet")
     assert "Running stage 'download'" not in printed
@@ -254,6 +256,7 @@ def test_temporary_experiment_is_kept(clone: Clone) -> None:
     assert "model=lenet" in board
 
 
+@pytest.mark.long
 def test_sweep_stores_trials_in_database(clone: Clone, tmp_path: Path) -> None:
     database = f"sqlite:///{tmp_path / 'sweeps.db'}"
     sweep = "retrace sweep lr=log:1e-4..1e-1 model=cnn,lenet --trials 1"
@@ -283,6 +286,7 @@ def assert_kept(clone: Clone, name: str) -> None:
     assert not list((clone.path / ".dvc/tmp/exps").glob("tmp*/*"))
 
 
+@pytest.mark.long
 def test_queued_experiments_are_kept(clone: Clone) -> None:
     printed = clone.type("dvc exp run --queue -S 'lr=0.001,0.003'")
     names = [
@@ -312,6 +316,7 @@ def statuses(table: str, names: list[str]) -> list[str]:
     return [row[-1] for row in rows if any(name in row for name in names)]
 
 
+@pytest.mark.long
 def test_folds_are_summarized_in_mlflow(clone: Clone) -> None:
     printed = clone.type("dvc exp run --queue -S folds=3 -S 'fold=0,1,2'")
     wait_for_queue(
@@ -336,6 +341,7 @@ def test_folds_are_summarized_in_mlflow(clone: Clone) -> None:
     assert summary.data.metrics["val_accuracy_spread"] == pytest.approx(np.std(accuracies, ddof=1))
 
 
+@pytest.mark.long
 def test_recipe_leaves_nothing_behind(clone: Clone) -> None:
     assert "circles_relu" in clone.type("retrace recipe")
     clone.type("dvc exp run $(retrace recipe circles_relu)")
@@ -356,6 +362,7 @@ def test_recipe_leaves_nothing_behind(clone: Clone) -> None:
     restore(clone)
 
 
+@pytest.mark.long
 def test_image_folder_trains_also_in_copy(clone: Clone) -> None:
     shades = {"dark": 40, "light": 200}
     for name, shade in shades.items():

@@ -15,7 +15,7 @@ from repository import BIN, ROOT, Tree
 
 from retrace import event_log
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("wheel")]
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("wheel")]
 
 HEAVY = {"torch", "torchvision", "scikit-learn", "matplotlib", "scipy", "optuna", "mlflow"}
 STAGES = """
