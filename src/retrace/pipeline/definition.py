@@ -16,6 +16,7 @@ from retrace.errors import DataError
 from retrace.settings import PredictionsTable
 
 DVC_YAML = "dvc.yaml"  # the root's; a stage of another one has its path in the name
+PARAMS_YAML = "params.yaml"  # the root's; keys of another file have its path before them
 NAME = re.compile(r"^(?:((?:.*?/)?dvc\.yaml):)?(.*)$", re.DOTALL)
 
 Kind = Literal["out", "metric", "plot"]

@@ -5,8 +5,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from retrace.pipeline import git, metrics
-from retrace.pipeline.definition import Pipeline, Stage
-from retrace.pipeline.workspace import DEFAULT, Workspace
+from retrace.pipeline.definition import PARAMS_YAML, Pipeline, Stage
+from retrace.pipeline.workspace import Workspace
 
 TABLES = (  # files that are data even if git tracks them
     *(".csv", ".tsv", ".json", ".jsonl", ".parquet", ".feather", ".arrow", ".xlsx", ".txt"),
@@ -103,6 +103,6 @@ def _keys(stages: Iterable[Stage]) -> list[tuple[str, str]]:
 def _is_in(param: str, keys: Iterable[tuple[str, str]]) -> bool:
     file, _, name = param.rpartition(":")
     return any(
-        (file or DEFAULT) == of_file and (fnmatchcase(name, key) or name.startswith(f"{key}."))
+        (file or PARAMS_YAML) == of_file and (fnmatchcase(name, key) or name.startswith(f"{key}."))
         for of_file, key in keys
     )

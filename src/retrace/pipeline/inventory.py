@@ -8,7 +8,7 @@ from pathlib import Path
 
 from retrace.errors import DataError
 from retrace.pipeline import dvc_files, lockfile, metrics
-from retrace.pipeline.definition import Stage
+from retrace.pipeline.definition import PARAMS_YAML, Stage
 from retrace.pipeline.workspace import Workspace
 
 PREDICTED = re.compile(r"^(y_?)?(hat|pred(icted|iction|ictions)?)$", re.IGNORECASE)
@@ -71,7 +71,7 @@ def _is_quality(name: str) -> bool:
 def _params(stage: Stage) -> Iterator[str]:
     """Yield the parameters that a stage reads: lr, conf/net.toml:width, all of conf/net.toml."""
     for file, keys in stage.params.items():
-        prefix = "" if file == "params.yaml" else f"{file}:"
+        prefix = "" if file == PARAMS_YAML else f"{file}:"
         yield from (f"{prefix}{key}" for key in keys)
         if not keys:
             yield f"all of {file}"

@@ -14,6 +14,7 @@ import platformdirs
 from retrace.errors import DataError
 from retrace.pipeline import dvc_files, plain, yaml_files
 from retrace.pipeline.definition import (
+    PARAMS_YAML,
     Artifact,
     Out,
     Pipeline,
@@ -121,7 +122,7 @@ def vars_files(root: Path, declaring: dvc_files.Files, pipeline: Pipeline) -> li
         own = str(Path(file).parent)
         named = _named(yaml_files.parse((root / file).read_text(encoding="utf-8")))
         for folder in {own, *folders.get(file, ())}:
-            paths += [f"{folder}/{name}" for name in ("params.yaml", *named)]
+            paths += [f"{folder}/{name}" for name in (PARAMS_YAML, *named)]
     return sorted(set(paths))
 
 

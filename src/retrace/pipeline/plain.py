@@ -17,6 +17,7 @@ from retrace.errors import RetraceError
 from retrace.pipeline import top_level, yaml_files
 from retrace.pipeline.definition import (
     DVC_YAML,
+    PARAMS_YAML,
     Kind,
     Out,
     Pipeline,
@@ -42,7 +43,6 @@ from retrace.pipeline.plain_schema import (
     require_texts,
 )
 
-PARAMS = "params.yaml"
 PLACEHOLDER = re.compile(r"\$\{([^\s.${}\[\]\\]+(?:\.[^\s.${}\[\]\\]+)*)\}")
 KINDS: dict[str, Kind] = {"outs": "out", "metrics": "metric", "plots": "plot"}
 
@@ -93,7 +93,7 @@ def _document(file: Path) -> dict[str, Any]:
     if "${" not in text:
         return document
     require(not any("${" in str(name) for name in document.get("stages", {})))
-    params = file.with_name(PARAMS).read_text(encoding="utf-8")
+    params = file.with_name(PARAMS_YAML).read_text(encoding="utf-8")
     return _filled(document, yaml_files.parse(params))
 
 
@@ -158,7 +158,7 @@ def _outs(entries: list[Any], schema: Schema) -> list[tuple[str, dict[str, Any]]
 
 def _params(entries: list[Any]) -> dict[str, tuple[str, ...]]:
     """Return the keys by file; no keys, in any of its entries, mean the whole file."""
-    tables = [{PARAMS: [entry]} if isinstance(entry, str) else entry for entry in entries]
+    tables = [{PARAMS_YAML: [entry]} if isinstance(entry, str) else entry for entry in entries]
     keys: dict[str, dict[str, None]] = {}
     whole: set[str] = set()
     for table in tables:

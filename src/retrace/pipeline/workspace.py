@@ -11,10 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from retrace.pipeline import git, hashing, identity, loading, lockfile, metrics, params_files
-from retrace.pipeline.definition import Pipeline, Stage
+from retrace.pipeline.definition import PARAMS_YAML, Pipeline, Stage
 from retrace.pipeline.overrides import Flat
-
-DEFAULT = "params.yaml"  # its keys have no prefix
 
 
 class Workspace:
@@ -200,5 +198,5 @@ def flat_params(params: Mapping[str, Mapping[str, Any]]) -> Flat:
 
 
 def _prefixed(file: str, values: Flat) -> Flat:
-    prefix = "" if file == DEFAULT else f"{file}:"
+    prefix = "" if file == PARAMS_YAML else f"{file}:"
     return {f"{prefix}{key}": value for key, value in values.items() if value != {}}

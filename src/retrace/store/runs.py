@@ -1,6 +1,6 @@
 """Find or create runs by tags: a parent per experiment, a child per attempt at a stage."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from mlflow import MlflowClient
@@ -98,21 +98,31 @@ def _is_of_stage(run: Run, stage: str) -> bool:
 
 
 def update_status(client: MlflowClient, experiment: str, parent: str) -> None:
-    """Set the parent's status from its children: RUNNING if any is, else that of the newest.
+    """Set the parent's status, its end and its links to the stages' runs, from its children."""
+    attempts = children(client, experiment, parent)
+    if attempts:
+        _set_status(client, parent, attempts)
+        _link_stages(client, parent, attempts)
+
+
+def _set_status(client: MlflowClient, parent: str, attempts: Sequence[Run]) -> None:
+    """Set the parent's status: RUNNING if any attempt is, else that of the newest.
 
     MLflow's page shows the time from start to end as the duration, and a start cannot be changed.
     So the parent's end is its start plus the time in which its stages ran.
-    Set the hidden tag `run.<stage>` to the newest run that finished the stage, else to the newest.
-    A finished run replaces the link to another parent's run.
     """
-    attempts = children(client, experiment, parent)
-    if not attempts:
-        return
     if any(run.info.status == "RUNNING" for run in attempts):
         client.update_run(parent, "RUNNING")
     else:
         began = client.get_run(parent).info.start_time
         client.set_terminated(parent, attempts[-1].info.status, began + _working_ms(attempts))
+
+
+def _link_stages(client: MlflowClient, parent: str, attempts: Sequence[Run]) -> None:
+    """Set the hidden tag `run.<stage>` to the newest run that finished the stage, else the newest.
+
+    A finished run replaces the link to another parent's run.
+    """
     by_stage = _latest(attempts)
     tags = {run_tags.hidden(f"run.{name}"): run.info.run_id for name, run in by_stage.items()}
     entries.log_tags(client, parent, tags)

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 
 from retrace.errors import ParamsError
 from retrace.pipeline import dvc_files, dvc_internals, loading, overrides, params_files
-from retrace.pipeline.definition import Stage
+from retrace.pipeline.definition import PARAMS_YAML, Stage
 from retrace.pipeline.overrides import Flat
-from retrace.pipeline.workspace import DEFAULT, Workspace
+from retrace.pipeline.workspace import Workspace
 
 CONFIG = ".dvc/config"
 REFERENCE = re.compile(r"\$\{\s*([^{}]+?)\s*\}")
@@ -43,7 +43,7 @@ class Parameters:
         self._workspace = workspace
         declaring = dvc_files.find(workspace.root)
         used = loading.vars_files(workspace.root, declaring, workspace.pipeline)
-        values = [DEFAULT, *workspace.pipeline.params_files, *map(posixpath.normpath, used)]
+        values = [PARAMS_YAML, *workspace.pipeline.params_files, *map(posixpath.normpath, used)]
         self._values = list(dict.fromkeys(values))
         self._declaring = [*declaring.pipelines, *declaring.sources, *declaring.ignores, CONFIG]
         texts = ((workspace.root / file).read_text("utf-8") for file in declaring.pipelines)
@@ -126,7 +126,7 @@ class Parameters:
         values: Flat = {}
         for file in self._values:
             if (self._workspace.root / file).is_file():
-                prefix = "" if file == DEFAULT else f"{file}:"
+                prefix = "" if file == PARAMS_YAML else f"{file}:"
                 read = params_files.read(self._workspace.root / file)
                 values |= overrides.flatten(read, prefix, keep_empty=True)
         return values

@@ -52,9 +52,11 @@ class Attempt:
             self._uploader = self._started() if self.is_last else None
             self._lock = stack.pop_all()
 
-    @property
     def variables(self) -> dict[str, str]:
-        """The environment by which `retrace.stage` and MLflow in the command find their run."""
+        """Return the variables by which `retrace.stage` and MLflow in the command find their run.
+
+        MLflow's server is started for them.
+        """
         variables = {stage.EVENT_LOG: str(self.log.path)}
         with suppress(OSError):  # no server can be started
             variables |= mlflow_variables.variables(self.log.header, self.dvc, Path.cwd())

@@ -90,7 +90,7 @@ def track(
     attempt: Attempt | None = None
     with _warning(stage):
         attempt = _begin(stage, line, dvc, only)
-        env = {**env, **attempt.variables}
+        env = {**env, **attempt.variables()}
     try:
         with attempt.following() if attempt else nullcontext():
             outcome = command.run(words, env, dvc)
