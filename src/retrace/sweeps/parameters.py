@@ -142,7 +142,7 @@ class Parameters:
 def split(key: str) -> tuple[str, str]:
     """Return the params file and the key in it: train.toml and lr of `train.toml:lr`."""
     file, _, name = key.rpartition(":")
-    return file or DEFAULT, name
+    return file or PARAMS_YAML, name
 
 
 def typed(key: str, value: Any, current: Any) -> Any:
