@@ -41,12 +41,12 @@ ALLOWED = {
     ("pipeline/identity.py", "stages/"),
     ("provenance/locations.py", "download"),  # `mlflow artifacts download`
     ("settings.py", "seed"),  # a default of params.repeats
-    ("store/models.py", "model"),  # the name of MLflow's artifact
+    ("store/datasets.py", "train"),  # the beginning of a split's name
     ("store/runs.py", "dataset"),  # of event logs before December 2026
     ("store/upload.py", "model"),  # a kind of event
     ("store/upload.py", "models"),  # a key of event logs
-    ("store/upload.py", "train"),  # the beginning of a split's name
     ("system/terminal.py", "fold"),  # of rich
+    ("tracking/results.py", "model"),  # a kind of event, DVC's type of an artifact
     ("tracking/header.py", "model"),  # DVC's type of an artifact
     ("tracking/header.py", "models"),  # a key of event logs
 }

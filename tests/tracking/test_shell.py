@@ -94,6 +94,7 @@ def test_files_are_those_of_dvc(plain: Project, tracked: Project, file: str) -> 
 
 def test_git_status_is_that_of_dvc(plain: Project, tracked: Project) -> None:
     shutil.rmtree(plain.path / ".retrace")  # of the stage that uses retrace
+    shutil.rmtree(plain.path / "mlruns")
     (plain.path / "mlflow.db").unlink()
     expected = plain.type("git status --short")
     assert "?? dvc.lock\n" in expected

@@ -138,7 +138,8 @@ def export_into(folder: Path, rev: str, *names: Path | str) -> None:
     packed = raw_output("archive", rev, "--", *map(literal, present)) if present else None
     if packed:
         with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
-            archive.extractall(folder, filter="data")
+            archive.extraction_filter = getattr(tarfile, "data_filter", None)  # from Python 3.11.4
+            archive.extractall(folder)
 
 
 def uncommitted_patch(root: Path, outs: Collection[str], new: Collection[str]) -> bytes:

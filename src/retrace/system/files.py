@@ -28,7 +28,7 @@ def repository(folder: Path) -> Path:
 
 def within(path: Path) -> list[Path]:
     """Return the file `path` itself, or all files in the folder `path`, sorted."""
-    return sorted(filter(Path.is_file, path.rglob("*"))) if path.is_dir() else [path]
+    return sorted(filter(Path.is_file, [path, *path.rglob("*")]))
 
 
 def file_name(name: str) -> str:
