@@ -56,12 +56,11 @@ def edited(clone: Clone, changes: dict[str, str]) -> Clone:
     return clone
 
 
-def nothing(folder: Path, n: int) -> Iterator[Figure]:
-    """Measure `dvc repro` when all is up to date: here, and where five stages copy a file."""
-    clone = edited(Clone(folder / "nothing", "mnist"), SHORT)
-    copies = Repository(folder / "copies")
-    copies.run("dvc", "init", "--quiet")
-    (copies.path / "file0").write_text("0", encoding="utf-8")
+def copying(folder: Path) -> Repository:
+    """Return a repository in which each of five stages copies a file."""
+    repository = Repository(folder)
+    repository.run("dvc", "init", "--quiet")
+    (folder / "file0").write_text("0", encoding="utf-8")
     stages = {
         f"copy{i}": {
             "cmd": f"cp file{i} file{i + 1}",
@@ -70,7 +69,15 @@ def nothing(folder: Path, n: int) -> Iterator[Figure]:
         }
         for i in range(len(params.STAGES))
     }
-    (copies.path / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}), encoding="utf-8")
+    (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}), encoding="utf-8")
+    repository.commit()
+    return repository
+
+
+def nothing(folder: Path, n: int) -> Iterator[Figure]:
+    """Measure `dvc repro` when all is up to date: here, and where five stages copy a file."""
+    clone = edited(Clone(folder / "nothing", "mnist"), SHORT)
+    copies = copying(folder / "copies")
     for repository in (clone, clone, copies, copies):
         repository.run("dvc", "repro", "--quiet")
     ours, least = median_times(
@@ -81,6 +88,32 @@ def nothing(folder: Path, n: int) -> Iterator[Figure]:
     yield Figure("`dvc repro` with nothing to do", ours, "s", n)
     yield Figure("the same, of five stages that copy a file", least, "s", n)
     yield Figure("`dvc repro` with nothing to do, minus those", ours - least, "s", n, target=0.25)
+
+
+def wrapped(folder: Path, n: int) -> Iterator[Figure]:
+    """Measure what `retrace dvc` adds to DVC: with nothing to do, and to a stage of one copy.
+
+    The last stage of a pipeline waits until MLflow has everything.
+    """
+    copies = copying(folder / "wrapped")
+    one = ("--force", "--single-item")
+    cases = {
+        "nothing to do": ((), 0.3),
+        "a stage": ((*one, "copy0"), 0.3),
+        "the last stage": ((*one, f"copy{len(params.STAGES) - 1}"), None),
+    }
+    copies.run("retrace", "dvc", "repro", "--quiet")
+    for name, (words, target) in cases.items():
+        repro = ("dvc", "repro", "--quiet", *words)
+        ours, least = median_times(
+            n,
+            lambda repro=repro: copies.seconds("retrace", *repro),
+            lambda repro=repro: copies.seconds(*repro),
+        )
+        yield Figure(f"`retrace dvc repro`, {name}", ours, "s", n)
+        yield Figure(
+            f"`retrace dvc repro`, minus `dvc repro`: {name}", ours - least, "s", n, target
+        )
 
 
 def stages(folder: Path, n: int) -> Iterator[Figure]:
@@ -144,6 +177,7 @@ def memory(folder: Path, n: int) -> Iterator[Figure]:
 
 FIGURES = {
     "nothing": (nothing, 10),
+    "wrapped": (wrapped, 5),
     "stages": (stages, 5),
     "training": (training, 5),
     "experiment": (experiment, 10),

@@ -4,10 +4,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML, YAMLError
-
-from retrace import plugins
 from retrace.errors import ParamsError
+from retrace.pipeline import yaml_files
 from retrace.settings import PARAMS
 
 Values = dict[str, Any]
@@ -39,8 +37,8 @@ def parse(content: bytes, path: Path = PARAMS) -> Values:
 def load(content: bytes) -> Any:
     """Parse YAML. Raises ValueError with a message in one line."""
     try:
-        return YAML(typ="safe").load(content.decode())
-    except (YAMLError, ValueError, RecursionError) as error:
+        return yaml_files.parse_as_dvc(content.decode())
+    except (yaml_files.YAMLError, ValueError, RecursionError) as error:
         raise ValueError(" ".join(str(error).split())) from None
 
 
@@ -49,6 +47,8 @@ def check(values: Values, changed: Iterable[str] = ()) -> None:
 
     `changed` are keys whose tables are checked in depth. Raises ParamsError.
     """
+    from retrace import plugins  # takes time to import
+
     for function in plugins.load("params").values():
         function(values, list(changed))
 

@@ -9,10 +9,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import dpath
-from dpath.exceptions import InvalidGlob, InvalidKeyName
-from ruamel.yaml import YAML, YAMLError
-
 from retrace.errors import ParamsError
 from retrace.pipeline import overrides, yaml_files
 
@@ -37,7 +33,7 @@ def parse(content: bytes, path: Path) -> Values:
     name, parser = PARSERS.get(path.suffix.lower(), ("YAML", _yaml))
     try:
         values = parser(content.decode()) or {}
-    except (*yaml_files.INVALID, YAMLError, SyntaxError, MemoryError) as error:
+    except (*yaml_files.INVALID, SyntaxError, MemoryError) as error:
         raise ParamsError(f"{path}: not {name}: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise ParamsError(f"{path}: should be a table of keys and values")
@@ -63,6 +59,9 @@ def _value(values: Mapping[str, Any], key: str) -> Any:
             for name in key.split("."):
                 value = value[name]
             return value
+    import dpath  # takes time to import
+    from dpath.exceptions import InvalidGlob, InvalidKeyName
+
     try:
         return dpath.get(dict(values), key, separator=".")
     except KeyError:
@@ -79,8 +78,7 @@ def _plain(value: Any) -> Any:
 
 
 def _yaml(text: str) -> Any:
-    yaml_files.check_depth(text)
-    value = YAML(typ="safe").load(text)
+    value = yaml_files.parse_as_dvc(text)
     yaml_files.check_size(value)
     return value
 

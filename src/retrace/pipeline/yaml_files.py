@@ -73,6 +73,17 @@ def parse(text: str) -> Any:
     return value
 
 
+def parse_as_dvc(text: str) -> Any:
+    """Parse YAML 1.2, with the parser that DVC uses for params and metrics. Raises YAMLError."""
+    from ruamel.yaml import YAML, error  # takes time to import
+
+    check_depth(text)
+    try:
+        return YAML(typ="safe").load(text)
+    except error.YAMLError as invalid:
+        raise YAMLError(" ".join(str(invalid).split())) from None
+
+
 def check_depth(text: str) -> None:
     """Raise YAMLError if the text could be nested so deeply that libyaml would crash."""
     n_brackets = text.count("[") + text.count("{")
