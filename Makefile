@@ -75,7 +75,7 @@ quick: env  ## run the tests that take seconds
 	pytest -n 2 --dist loadgroup -m "not slow and not faults and not long"
 
 .PHONY: long
-long: env  ## run the tests of whole pipelines, sweeps and installations; half an hour
+long: env  ## run the tests of whole pipelines, recipes, sweeps, installations; half an hour
 	pytest -n 2 --dist loadgroup -m long
 
 .PHONY: faults

@@ -72,7 +72,7 @@ FILES = {
 }
 TABLE = 'predictions = {path = "prices.csv", actual = "price", predicted = "estimate"}\n'
 METRICS = 'metrics = {primary = "cost", minimize = ["cost"]}\n'
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")

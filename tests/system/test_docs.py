@@ -222,6 +222,8 @@ def test_ci_checks_and_compares() -> None:
     workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
     steps = [step.get("run", "") for job in workflow["jobs"].values() for step in job["steps"]]
     assert ".ci/run" in steps
+    nightly = yaml.safe_load((ROOT / ".github/workflows/long.yml").read_text())["jobs"]["test"]
+    assert nightly["strategy"]["matrix"]["target"] == ["long", "faults"]
     (compare,) = re.findall(r"retrace (compare .*) >", "\n".join(steps))
     parser = arguments.parser(main._commands(["compare"]))
     assert parser.parse_args(compare.split()).markdown

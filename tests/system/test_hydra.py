@@ -18,7 +18,7 @@ FILES = {
     "conf/net/large.yaml": "width: 64\n",
     "params.yaml": "net: {width: 8}\nlr: 0.1\n",
 }
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 def test_composed_params_are_logged(

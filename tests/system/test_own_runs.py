@@ -63,7 +63,7 @@ STAGES = {
     "load": {"cmd": f"{sys.executable} load.py", "deps": ["load.py", "id.txt", "mlruns"]},
     "old": {"cmd": "old/bin/python -W ignore fluent.py && rm id.txt", "frozen": True},
 }
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")

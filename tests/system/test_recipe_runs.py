@@ -23,7 +23,7 @@ from lab.data.datasets import cifar10, fashion_mnist, mnist
 from lab.report.figures import FIGURES
 from retrace.pipeline import params_file
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 # circles_relu_long is circles_relu with more epochs, which are two here.
 RECIPES = sorted({file.stem for file in (ROOT / "recipes").glob("*.yaml")} - {"circles_relu_long"})
