@@ -86,7 +86,7 @@ def n_weights(taught: object) -> int:
     return sum(map(n_weights, networks)) + sum(tensor.numel() for tensor in tensors)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("which", "what", "n"),
     [
@@ -257,7 +257,7 @@ def test_gpu_missing_measures_nothing() -> None:
     assert ended.stderr.count("\n") == 1
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_gpu_measure_runs_on_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(files, "root", lambda: tmp_path)  # so that its cache is used

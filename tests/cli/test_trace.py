@@ -402,7 +402,7 @@ def test_lost_files_are_reproduced(
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_commands_restore_every_byte(tmp_path_factory: pytest.TempPathFactory) -> None:
     clone = Clone(tmp_path_factory.mktemp("clone"), tmp_path_factory.mktemp("cache"), SMALL)
     clone.type("dvc repro")

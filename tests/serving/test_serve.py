@@ -29,7 +29,7 @@ from lab import paths
 from lab.report.results import softmax
 from retrace.errors import RetraceError
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("serve")]
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("serve")]
 
 SMALL = {"dataset: mnist": "dataset: digits", "epochs: 5": "epochs: 2", "threads: 2": "threads: 1"}
 AGREES = 1e-6

@@ -50,7 +50,7 @@ FILES = {
     "inner/.dvc/config": "[core]\n    no_scm = True\n",
     ".gitignore": "/ok.txt\n/several.txt\n",
 }
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("shell")]
 Ended = tuple[int, str]
 
 
