@@ -64,7 +64,7 @@ docs: env  ## build the documentation site in .retrace/site
 
 .PHONY: deps
 deps: env  ## write the code files in the deps of dvc.yaml, from the imports
-	python -m lab.code_deps
+	python -m lab.doctor.code_deps
 
 .PHONY: test
 test: env  ## run the tests but those of `make long` and `make faults`

@@ -7,7 +7,8 @@ import pytest
 import yaml
 from repository import ROOT
 
-from lab import code_deps, params
+from lab import params
+from lab.doctor import code_deps
 from retrace.errors import DataError
 
 STAGES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]

@@ -9,8 +9,9 @@ import yaml
 from pydantic import create_model
 from repository import ROOT
 
-from lab import code_deps, params
+from lab import params
 from lab.data.datasets import DATASETS
+from lab.doctor import code_deps
 from lab.models.networks import MODELS
 from lab.report.figures import FIGURES
 from lab.training.augmentations import AUGMENTATIONS

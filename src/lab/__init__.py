@@ -12,6 +12,6 @@ Its modules and subpackages, in the order in which data flows; what serves them 
     report/       figures and the HTML page
     serving/      the model as MLflow serves it, predictions
     cli/          `retrace predict`, `retrace recipe`
-    code_deps     the code that each stage imports, as the `deps:` in dvc.yaml
-    doctor        the checks of Python, packages, GPU and parameters for `retrace doctor`
+    doctor/       the checks of Python, packages, GPU and parameters for `retrace doctor`; the code
+                  that each stage imports, as the `deps:` in dvc.yaml
 """

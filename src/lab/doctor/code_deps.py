@@ -1,7 +1,7 @@
 """Find the code that each stage's script imports, and compare it with the `deps:` in dvc.yaml.
 
 DVC does not follow imports, so deps that are written by hand become stale unnoticed.
-`python -m lab.code_deps` writes them (`make deps`).
+`python -m lab.doctor.code_deps` writes them (`make deps`).
 
 The engine (`src/retrace`) only records the stages and does not influence their outputs, so it is
 not a dependency of any stage.

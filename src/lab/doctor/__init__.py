@@ -13,7 +13,7 @@ from typing import Any
 import retrace
 from retrace.doctor.findings import Check, Finding, ok, problem, some, warning
 
-HERE = Path("src/lab/doctor.py")  # in a repository without it, nothing here is checked
+HERE = Path("src/lab/doctor/__init__.py")  # in a repository without it, nothing here is checked
 REBUILD = "rm -f .venv/.complete && make env"  # the environment, from requirements.txt
 PROJECT = Path("pyproject.toml")
 PINS = Path("requirements.txt")
@@ -139,7 +139,7 @@ def processor() -> Iterator[Finding]:
 
 def stage_code() -> Iterator[Finding]:
     """Check that the code in each stage's `deps` is the code that its script imports."""
-    from lab import code_deps
+    from lab.doctor import code_deps
 
     if not _is_own_code():
         return
@@ -155,7 +155,8 @@ def stage_code() -> Iterator[Finding]:
 
 def stage_params() -> Iterator[Finding]:
     """Check that the params of each stage in dvc.yaml are the keys that it reads."""
-    from lab import code_deps, params
+    from lab import params
+    from lab.doctor import code_deps
 
     stages = code_deps.declared()
     if not stages.keys() >= params.STAGES.keys():
