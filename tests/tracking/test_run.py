@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from mlflow.artifacts import download_artifacts
 from mlflow_runs import runs
 
 import retrace
@@ -233,6 +232,6 @@ def test_model_files_are_logged_models(
         outputs = {each.model_id for each in run.outputs.model_outputs}
         assert outputs == {model.model_id for model in models.values()}
     assert models["net"].tags["retrace.md5"] == hashing.md5(Path("net"))
-    net = Path(download_artifacts(f"models:/{models['net'].model_id}"))
+    net = Path(models["net"].artifact_location.removeprefix("file://"))
     assert f"model_id: {models['net'].model_id}\n" in (net / "MLmodel").read_text()
     assert (net / "data/w(hash)1.bin").read_text() == "net/data/w#1.bin"
