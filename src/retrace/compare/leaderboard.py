@@ -218,8 +218,8 @@ def _timed(
     seconds: dict[str, float] = {}
     for begin in range(0, len(ids), IDS_PER_QUERY):
         listed = ", ".join(f"'{each}'" for each in ids[begin : begin + IDS_PER_QUERY])
-        found = backend.search_runs(client, [experiment], f"attributes.run_id IN ({listed})")
-        seconds |= {run.info.run_id: _seconds(run) for run in found}
+        runs = backend.search_runs(client, [experiment], f"attributes.run_id IN ({listed})")
+        seconds |= {run.info.run_id: _seconds(run) for run in runs}
     taken = [
         [sum(seconds[each] for each in run) for run in row if run and {*run} <= {*seconds}]
         for row in trained

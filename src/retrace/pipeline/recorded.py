@@ -128,8 +128,8 @@ class Recorded(Workspace):
 
     def _output(self, path: str) -> tuple[str, str | None]:
         """Return the output that a path is, or is in, with its hash in dvc.lock."""
-        out = next((each for each in prefixes(path) if each in self._made), path)
-        return out, self._made.get(out)
+        out = next((each for each in prefixes(path) if each in self._outs), path)
+        return out, self._outs.get(out)
 
     def _relative(self, contents: Contents) -> Contents:
         """Return contents in which names of files are relative to the root."""
@@ -141,12 +141,12 @@ class Recorded(Workspace):
         return Contents(named(contents.numbers), named(contents.texts), contents.problems)
 
     @cached_property
-    def _made(self) -> dict[str, str]:
+    def _outs(self) -> dict[str, str]:
         """The hash that dvc.lock records of each output, by path."""
-        made: dict[str, str] = {}
+        hashes: dict[str, str] = {}
         for entry in self.entries.values():
-            made |= lockfile.hashes(entry.outs)
-        return made
+            hashes |= lockfile.hashes(entry.outs)
+        return hashes
 
     def _leaf(self, path: str) -> str | None:
         readers = (self.entries[name] for name in self.pipeline.leaves[path])

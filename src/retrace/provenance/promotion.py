@@ -74,9 +74,13 @@ def promote(run_id: str, alias: str, *, force: bool, metric: str | None = None) 
         index.client.set_registered_model_alias(name, alias, str(version.version))
     before = f"before, it was version {present.version}" if present else "the alias is new"
     print(f"{result}; {before}")
-    files_of_model = index.client.list_logged_model_artifacts(model.model_id)
-    if any(file.path == "MLmodel" for file in files_of_model):
+    if _is_servable(index, model):
         print(f"serve it: mlflow models serve -m {address} --env-manager local --port 5001")
+
+
+def _is_servable(index: RunIndex, model: LoggedModel) -> bool:
+    files_of_model = index.client.list_logged_model_artifacts(model.model_id)
+    return any(file.path == "MLmodel" for file in files_of_model)
 
 
 def _criterion(configured: settings.Settings, metric: str | None) -> Criterion:

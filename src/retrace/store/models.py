@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import yaml
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus
 from mlflow.exceptions import MlflowException
@@ -100,22 +101,17 @@ def _link(files: Path, links: Path) -> None:
 
 
 def _claim(file: Path, model: LoggedModel) -> None:
-    """Name the model and its run in an MLmodel, if there is one that MLflow can read."""
+    """Name the model and its run in an MLmodel. Another file of this name stays as it is."""
     if not file.exists():
         return
-    from mlflow.models import Model  # takes seconds to import
-
-    content = file.read_bytes()
-    file.unlink()  # MLflow does not read through a link
-    file.write_bytes(content)
     try:
-        config = Model.load(str(file))
-        config.model_id = model.model_id
-        config.run_id = model.source_run_id
-        text = config.to_yaml()
-    except Exception:  # noqa: BLE001 - any file may have this name; it is logged as it is
+        config = yaml.safe_load(file.read_bytes())
+    except (yaml.YAMLError, ValueError, RecursionError):
         return
-    file.write_text(text, encoding="utf-8")
+    if isinstance(config, dict):
+        file.unlink()  # a link to the copy, which a repeated upload reads again
+        ids = {"model_id": model.model_id, "run_id": model.source_run_id}
+        file.write_text(yaml.safe_dump(config | ids, sort_keys=False), encoding="utf-8")
 
 
 def add_output(client: MlflowClient, run: str, model: str) -> None:

@@ -104,12 +104,9 @@ class Upload:
                         _log_artifact(client, run, copy, event["path"])
             case "model" if event_log.copy_of(self.path, event["weights"]).exists():
                 copy = event_log.copy_of(self.path, event["weights"])
-                announce(LOCAL_S + 3 * copy.stat().st_size / BYTES_PER_S)
-                self._log_model(client, runs, event, copy)
+                self._log_model(client, runs, event, copy, announce)
             case "model_files" if copy := event_log.model_copy(self.path, event):
-                n_bytes = sum(file.stat().st_size for file in files.within(copy))
-                announce(LOCAL_S + 3 * n_bytes / BYTES_PER_S)
-                self._log_model(client, runs, event, copy)
+                self._log_model(client, runs, event, copy, announce)
             case "run":
                 announce(4 * ANSWER_S + self._local)
                 copies = event_log.copies(self.path) / event_log.OTHER_RUNS
@@ -119,7 +116,12 @@ class Upload:
                 self._end(client, runs, event)
 
     def _log_model(
-        self, client: MlflowClient, runs: runs_of.Pair, event: Event, copy: Path
+        self,
+        client: MlflowClient,
+        runs: runs_of.Pair,
+        event: Event,
+        copy: Path,
+        announce: Announce,
     ) -> None:
         """Log a model; if it was not logged by its files, package it first.
 
@@ -128,6 +130,7 @@ class Upload:
         does not stay RUNNING.
         """
         n_bytes = sum(file.stat().st_size for file in files.within(copy))
+        announce(LOCAL_S + 3 * n_bytes / BYTES_PER_S)
         try:
             named = {key: event[key] for key in ("path", "name", "md5") if key in event}
             if not named:

@@ -61,14 +61,14 @@ def _log_models(run: EventLog, workspace: Workspace, stage: Stage) -> None:
     pipeline = workspace.pipeline
     events = read(run.path)
     packaged = {event["weights"] for event in events if event["kind"] == "model"}
-    logged = {(event["path"], event["md5"]) for event in events if event["kind"] == "model_files"}
+    logged = {event["path"]: event["md5"] for event in events if event["kind"] == "model_files"}
     for artifact in pipeline.artifacts:
         path = artifact.path
         makers = pipeline.makers_within(path) or [pipeline.maker(path)]
         is_made = artifact.type == "model" and makers[-1] == stage.name and path not in packaged
         if not (is_made and _is_here(path) and (workspace.root / path).exists()):
             continue
-        if (path, hashing.md5(workspace.root / path)) not in logged:
+        if path not in logged or hashing.md5(workspace.root / path) != logged[path]:
             run.model_files(Path(path), artifact.name, root=workspace.root)
 
 
