@@ -4,12 +4,10 @@ Plumbing commands are used where git has them. SETTINGS override a user's config
 change what the other commands print or do.
 """
 
-import io
 import os
 import re
 import shutil
 import subprocess
-import tarfile
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from retrace.errors import RetraceError
+from retrace.system import files
 
 SETTINGS = (
     f"core.hooksPath={os.devnull}",
@@ -137,9 +136,7 @@ def export_into(folder: Path, rev: str, *names: Path | str) -> None:
     # Without names git would archive the whole commit.
     packed = raw_output("archive", rev, "--", *map(literal, present)) if present else None
     if packed:
-        with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
-            archive.extraction_filter = getattr(tarfile, "data_filter", None)  # from Python 3.11.4
-            archive.extractall(folder)  # noqa: S202 - made by git, of its own files
+        files.extract(packed, folder)
 
 
 def uncommitted_patch(root: Path, outs: Collection[str], new: Collection[str]) -> bytes:

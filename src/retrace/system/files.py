@@ -1,12 +1,13 @@
 """Atomic writes, files named by their digest, and the root of the main repository."""
 
 import hashlib
+import io
 import os
 import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 
 import platformdirs
@@ -29,6 +30,20 @@ def repository(folder: Path) -> Path:
 def within(path: Path) -> list[Path]:
     """Return the file `path` itself, or all files in the folder `path`, sorted."""
     return sorted(filter(Path.is_file, [path, *path.rglob("*")]))
+
+
+def extract(packed: bytes, folder: Path) -> None:
+    """Write the files of a tar archive into a folder, and none outside of it."""
+    import tarfile  # takes time to import
+
+    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+        if hasattr(tarfile, "data_filter"):
+            archive.extractall(folder, filter="data")
+        else:  # before Python 3.11.4
+            inside = [
+                each for each in archive if _is_inside(each.name) and _is_inside(each.linkname)
+            ]
+            archive.extractall(folder, inside)  # noqa: S202 - checked
 
 
 def file_name(name: str) -> str:
@@ -82,3 +97,8 @@ def _is_disk_full(error: Exception) -> bool:
     match = re.search(r"os error (\d+)", str(error))
     number = int(match[1]) if match else getattr(error, "errno", None)
     return number in FULL
+
+
+def _is_inside(path: str) -> bool:
+    pure = PurePosixPath(path)
+    return not pure.is_absolute() and ".." not in pure.parts
