@@ -19,7 +19,7 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
 from retrace.errors import DataError
-from retrace.pipeline import top_level, yaml_files
+from retrace.pipeline import dvc_internals, top_level, yaml_files
 from retrace.pipeline.definition import (
     DVC_YAML,
     Kind,
@@ -87,7 +87,7 @@ def _pipeline(root: Path, loaded: Any) -> Pipeline:
             ((_relative(root, file), entries) for file, entries in section.items()),
             key=lambda item: _position(item[0]),
         )
-        for section in (loaded._metrics, loaded._plots, loaded._artifacts)
+        for section in dvc_internals.top_level(loaded)
     )
     return Pipeline(
         stages={stage.name: stage for stage in (_stage(root, stage) for stage in stages)},

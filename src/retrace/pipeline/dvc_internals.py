@@ -97,6 +97,11 @@ def opened_queue() -> Iterator[Any]:
         yield repo.experiments.celery_queue
 
 
+def top_level(index: Any) -> tuple[Any, Any, Any]:
+    """Return the metrics, plots and artifacts of dvc.yaml's top level, by file, of DVC's index."""
+    return index._metrics, index._plots, index._artifacts
+
+
 def cached_runs(repo: Any) -> Iterator[tuple[Path, Outputs]]:
     """Yield each stage run in DVC's run cache: its file and its outputs."""
     for file in sorted(Path(repo.stage_cache.cache_dir).glob("*/*/*")):
