@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from retrace.errors import RetraceError
-from retrace.pipeline import git
+from retrace.pipeline import git, git_patch, git_process
 
 HOSTILE = """\
 [user]
@@ -94,7 +94,7 @@ def test_patch_checks_out_elsewhere(repository: Path, tmp_path: Path) -> None:
     Path("src/a b.py").write_text("2\n")
     Path("src/new.py").write_bytes(b"\xff\n")
     Path("notes.txt").write_text("not a dependency\n")
-    patch = git.uncommitted_patch(repository, outs=[], new=["src"])
+    patch = git_patch.uncommitted(repository, outs=[], new=["src/new.py"])
     assert b"notes.txt" not in patch
     tree = tmp_path / "tree"
     tree.mkdir()
@@ -124,7 +124,8 @@ def test_outside_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert git.head_commit() is None
     assert git.experiments() == []
     assert git.untracked(["none"]) == set()
-    assert git.uncommitted_patch(tmp_path, outs=[], new=[]) == b""
+    assert git_process.is_outside(tmp_path)
+    assert git_process.refusal(tmp_path) is None
     assert git.commit_message("HEAD") == ("", "")
     with pytest.raises(RetraceError, match="git rev-parse .* 128: fatal: not a git repository"):
         git.run("rev-parse", "HEAD")
@@ -141,7 +142,7 @@ def test_patch_has_change_within_second(repository: Path) -> None:
     params.write_text("lr: 2\n")
     for file in (params, Path(".git/index")):
         os.utime(file, (second, second))
-    assert b"+lr: 2" in git.uncommitted_patch(repository, outs=[], new=[])
+    assert b"+lr: 2" in git_patch.uncommitted(repository, outs=[], new=[])
 
 
 def test_patch_leaves_outputs_and_the_index(repository: Path) -> None:
@@ -149,7 +150,7 @@ def test_patch_leaves_outputs_and_the_index(repository: Path) -> None:
     Path("src/a b.py").write_text("2\n")
     git.run("add", "src")
     index = Path(".git/index").read_bytes()
-    patch = git.uncommitted_patch(repository, outs=["params.yaml"], new=[])
+    patch = git_patch.uncommitted(repository, outs=["params.yaml"], new=[])
     assert b"a b.py" in patch
     assert b"params.yaml" not in patch
     assert Path(".git/index").read_bytes() == index

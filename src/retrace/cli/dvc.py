@@ -17,7 +17,6 @@ EXAMPLES = (
     "retrace dvc exp run -S lr=0.01     an experiment, its output as in DVC",
     "retrace dvc queue start            the queue's workers track their stages too",
 )
-KEPT = (".retrace/", "mlflow.db*", "mlruns/")  # what tracking writes, in the folder with .dvc/
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -54,7 +53,7 @@ def _root() -> Path | None:
 
 def exclude(root: Path) -> None:
     """Keep what tracking writes in a repository out of `git status`, by its `info/exclude`."""
-    from retrace.pipeline import git
+    from retrace.pipeline import git, git_patch
 
-    with suppress(OSError):  # git is not installed, or its folder is read-only
-        git.exclude(root, *KEPT)
+    with suppress(OSError):  # git's folder is read-only
+        git.exclude(root, *git_patch.WRITTEN_BY_US)

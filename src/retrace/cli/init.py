@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retrace import settings
-from retrace.cli.dvc import KEPT
 from retrace.errors import DataError, ParamsError
 from retrace.system import files
 
@@ -122,10 +121,12 @@ def _text(root: Path, inventory: Inventory) -> str:
 
 def _ignored(root: Path) -> list[tuple[Path, str, str]]:
     """Return .gitignore with the lines that it lacks."""
+    from retrace.pipeline import git_patch
+
     path = root / IGNORE
     before = path.read_text(encoding="utf-8") if path.is_file() else ""
     has = {line.strip().strip("/") for line in before.splitlines()}
-    missing = [line for line in KEPT if line.strip("/") not in has]
+    missing = [line for line in git_patch.WRITTEN_BY_US if line.strip("/") not in has]
     addition = "".join(f"{line}\n" for line in missing)
     separator = "" if not before or before.endswith("\n") else "\n"
     return [(path, addition, before + separator + addition)] if missing else []

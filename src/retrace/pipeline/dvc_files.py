@@ -77,7 +77,7 @@ def _listed(root: Path) -> Iterable[str]:
         return _walked(root)
     try:
         return list(_unignored(root))
-    except (RetraceError, FileNotFoundError):  # no git repository, or no git
+    except RetraceError:  # no git repository, or git refuses it
         return _walked(root)
 
 
@@ -85,7 +85,7 @@ def _is_in_git(root: Path) -> bool:
     """Return whether a folder may be in a git repository, without asking git, which takes time."""
     absolute = root.absolute()
     folders = (absolute, *absolute.parents)
-    return "GIT_DIR" in os.environ or any((each / ".git").exists() for each in folders)
+    return any((each / ".git").exists() for each in folders)
 
 
 def _unignored(root: Path) -> Iterator[str]:
@@ -93,7 +93,7 @@ def _unignored(root: Path) -> Iterator[str]:
 
     For this, git is given no index: to it, all files are new. It does not look into submodules.
     """
-    without_index = os.environ | {"GIT_INDEX_FILE": str(root / ".dvc" / "tmp" / "no-index")}
+    without_index = {"GIT_INDEX_FILE": str(root / ".dvc" / "tmp" / "no-index")}
     listing = git.run(
         *("ls-files", "-z", "--others", "--exclude-standard", "--", *PATTERNS),
         folder=root,

@@ -1,32 +1,21 @@
-"""Call git: commits and their files, uncommitted changes, DVC's experiment refs.
+"""Call git: commits and their files, DVC's experiment refs, work trees.
 
-Plumbing commands are used where git has them. SETTINGS override a user's configuration that would
-change what the other commands print or do.
+Plumbing commands are used where git has them.
 """
 
 import os
 import re
 import shutil
-import subprocess
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from retrace.errors import RetraceError
+from retrace.pipeline.git_process import completed, output, raw_output, run
 from retrace.system import files
 
-SETTINGS = (
-    f"core.hooksPath={os.devnull}",
-    "apply.ignoreWhitespace=no",
-    "i18n.logOutputEncoding=UTF-8",
-    "log.follow=false",
-    "log.showSignature=false",
-)
-RECENT_NS = 60 * 10**9
-WRITTEN_BY_DVC = ("dvc.lock", ".gitignore")  # while the stages run
-EXPERIMENT = re.compile(r"(\w+) (\d+) refs/exps/(\w{2})/(\w{38})/(.+)")
+EXPERIMENT = re.compile(r"(\w+) (\d+) refs/exps/(\w{2})/(\w{38,})/(.+)")
 
 
 @dataclass(frozen=True)
@@ -40,32 +29,6 @@ class ExperimentRef:
     baseline: str
     rev: str
     time: int
-
-
-def run(
-    *command: str,
-    folder: Path | None = None,
-    env: Mapping[str, str] | None = None,
-    stdin: bytes = b"",
-) -> bytes:
-    """Run git and return what it printed. Raises RetraceError with git's message."""
-    ended = _run(command, folder, env, stdin)
-    if ended.returncode:
-        message = " ".join(ended.stderr.decode(errors="replace").split())
-        raise RetraceError(f"git {command[0]} failed with exit code {ended.returncode}: {message}")
-    return ended.stdout
-
-
-def output(*command: str) -> str | None:
-    """Return what git printed, stripped; None if it failed, for example outside a repository."""
-    printed = raw_output(*command)
-    return None if printed is None else printed.decode(errors="replace").strip()
-
-
-def raw_output(*command: str, env: Mapping[str, str] | None = None) -> bytes | None:
-    """Return the bytes that git printed; None if it failed."""
-    ended = _run(command, None, env)
-    return None if ended.returncode else ended.stdout
 
 
 def head_commit() -> str | None:
@@ -104,8 +67,8 @@ def last_change(rev: str, *files: Path) -> str | None:
 
 def commits_with(text: str, file: Path) -> list[str]:
     """Return the commits of all branches that added or removed `text` in `file`, newest first."""
-    searched = ("log", "--all", f"-S{text}", "--no-textconv", "--format=%H", "--", str(file))
-    return (output(*searched) or "").split()
+    options = ("--format=%H", "--no-textconv", "--no-ext-diff", f"-O{os.devnull}")
+    return (output("log", "--all", f"-S{text}", *options, "--", str(file)) or "").split()
 
 
 def read_file(rev: str, file: Path) -> bytes | None:
@@ -137,45 +100,6 @@ def export_into(folder: Path, rev: str, *names: Path | str) -> None:
     packed = raw_output("archive", rev, "--", *map(literal, present)) if present else None
     if packed:
         files.extract(packed, folder)
-
-
-def uncommitted_patch(root: Path, outs: Collection[str], new: Collection[str]) -> bytes:
-    """Return how the work tree differs from the last commit, as a patch for `git apply`.
-
-    It covers all files that git tracks, without the outputs `outs` and what DVC writes, and the
-    files that git does not track yet if they match `new`, pathspecs relative to `root`. The patch
-    is bytes, because a source file may contain any bytes.
-    """
-    without = [f":(exclude,literal){path}" for path in outs]
-    without += [f":(top,exclude,glob)**/{name}" for name in WRITTEN_BY_DVC]
-    at = ("-C", str(root))
-    with tempfile.TemporaryDirectory() as folder:
-        env = os.environ | {"GIT_INDEX_FILE": f"{folder}/index"}  # leaves the user's index alone
-        index = output(*at, "rev-parse", "--path-format=absolute", "--git-path", "index")
-        if index and Path(index).exists():
-            _copy_index(Path(index), Path(folder) / "index")
-        elif raw_output(*at, "read-tree", "HEAD", env=env) is None:
-            return b""
-        raw_output(*at, "add", "--update", "--", ":/", *without, env=env)
-        untracked = ("ls-files", "-z", "--others", "--exclude-standard", "--", *new, *without)
-        names = (raw_output(*at, *untracked, env=env) if new else None) or b""
-        if names:
-            add = ("--literal-pathspecs", "add", "--pathspec-from-file=-", "--pathspec-file-nul")
-            run(*at, *add, env=env, stdin=names)
-        compare = ("diff-index", "--cached", "--patch", "--binary", "HEAD", "--", ":/", *without)
-        return raw_output(*at, *compare, env=env) or b""
-
-
-def _copy_index(index: Path, copy: Path) -> None:
-    """Copy git's index, which knows which files have not changed.
-
-    It knows them by size and time in seconds. DVC changes parameters, and then writes an index with
-    an earlier time of that file. The copy is older, so that git compares the contents of all files
-    that have changed recently.
-    """
-    shutil.copyfile(index, copy)
-    before_ns = index.stat().st_mtime_ns - RECENT_NS
-    os.utime(copy, ns=(before_ns, before_ns))
 
 
 def untracked(paths: Iterable[str], root: Path = Path()) -> set[str]:
@@ -218,13 +142,13 @@ def exclude(folder: Path, *patterns: str) -> None:
 
     Nothing is written for a pattern that git ignores already, nor outside a git repository.
     """
-    located = _run(("rev-parse", "--show-prefix", "--git-path", "info/exclude"), folder, None)
+    located = completed("rev-parse", "--show-prefix", "--git-path", "info/exclude", folder=folder)
     if located.returncode:
         return
     prefix, path = os.fsdecode(located.stdout).split("\n")[:2]
     examples = {pattern.replace("*", "").replace("/", "/x"): pattern for pattern in patterns}
-    ignored = _run(("check-ignore", "--", *examples), folder, None).stdout.decode()
-    for example in ignored.splitlines():
+    ignored = completed("check-ignore", "-z", "--", *examples, folder=folder).stdout.decode()
+    for example in filter(None, ignored.split("\0")):
         del examples[example]
     if examples:
         file = folder / path
@@ -242,26 +166,38 @@ def inside(folder: Path) -> str:
     return (output("-C", str(folder), "rev-parse", "--show-prefix") or "").rstrip("/") or "."
 
 
-def init_sharing(folder: Path, origin: Path, env: Mapping[str, str] | None = None) -> None:
+def init_sharing(folder: Path, origin: Path) -> None:
     """Make `folder` a repository without commits that has all objects of the repository `origin`.
 
     It is not a clone: a clone of a shallow repository, as in CI, would lack the commits of DVC's
-    experiments.
+    experiments. Of a partial clone, it fetches missing objects from the same remote.
     """
-    run("init", "--quiet", folder=folder, env=env)
-    where = ("rev-parse", "--path-format=absolute", "--git-path", "objects")
-    objects = run(*where, folder=origin, env=env)
-    (folder / ".git/objects/info/alternates").write_bytes(objects)
+    form = run("rev-parse", "--show-object-format", folder=origin).decode().strip()
+    run("init", "--quiet", "--template=", f"--object-format={form}", folder=folder)
+    where = ("rev-parse", "--path-format=absolute", "--git-path")
+    (folder / ".git/objects/info").mkdir(exist_ok=True)
+    alternates = folder / ".git/objects/info/alternates"
+    alternates.write_bytes(run(*where, "objects", folder=origin))
+    shallow = Path(os.fsdecode(run(*where, "shallow", folder=origin)).rstrip("\n"))
+    if shallow.exists():
+        shutil.copyfile(shallow, folder / ".git/shallow")
+    promisors = completed("config", "--get-regexp", r"^remote\..*\.promisor$", folder=origin)
+    for line in promisors.stdout.decode().splitlines():
+        remote = line.partition(" ")[0].removeprefix("remote.").removesuffix(".promisor")
+        url = run("remote", "get-url", remote, folder=origin).decode().strip()
+        local = origin / url
+        run("remote", "add", remote, str(local) if local.exists() else url, folder=folder)
+        run("config", f"remote.{remote}.promisor", "true", folder=folder)
+        run("config", "extensions.partialClone", remote, folder=folder)
+        run("config", "core.repositoryFormatVersion", "1", folder=folder)
 
 
-def check_out(
-    folder: Path, commit: str, patch: bytes = b"", env: Mapping[str, str] | None = None
-) -> None:
+def check_out(folder: Path, commit: str, patch: bytes = b"") -> None:
     """Make `folder` have a commit with a patch applied, and nothing else."""
-    run("checkout", "--quiet", "--force", "--detach", commit, folder=folder, env=env)
-    run("clean", "-ffdxq", folder=folder, env=env)
+    run("checkout", "--quiet", "--force", "--detach", commit, folder=folder)
+    run("clean", "-ffdxq", folder=folder)
     if patch:
-        run("apply", "--whitespace=nowarn", "-", folder=folder, env=env, stdin=patch)
+        run("apply", "--whitespace=nowarn", "-", folder=folder, stdin=patch)
 
 
 def fetch_experiment(name: str, source: Path, target: Path) -> str | None:
@@ -279,20 +215,3 @@ def _format(rev: str, form: str) -> str:
     """Return a commit in git's format `form`; empty if there is no such commit."""
     lines = output("rev-list", "-1", "--date=short", f"--format={form}", rev) or ""
     return lines.partition("\n")[2]  # the first line repeats the commit's hash
-
-
-def _run(
-    command: tuple[str, ...],
-    folder: Path | None,
-    env: Mapping[str, str] | None,
-    stdin: bytes = b"",
-) -> subprocess.CompletedProcess[bytes]:
-    options = [word for setting in SETTINGS for word in ("-c", setting)]
-    return subprocess.run(
-        ["git", *options, *command],
-        cwd=folder,
-        env=env,
-        input=stdin,
-        capture_output=True,
-        check=False,
-    )

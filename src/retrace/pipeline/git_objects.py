@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from retrace.errors import RetraceError
-from retrace.pipeline import git
+from retrace.pipeline import git, git_process
 
 FOLDER = b"40000"  # modes of a tree's entries
 FILES = (b"100644", b"100755")
@@ -86,10 +86,11 @@ class Objects:
 @contextmanager
 def opened() -> Iterator[Objects]:
     """Yield the objects of the repository that the working directory is in."""
-    command = ["git", "cat-file", "--batch-command"]
+    command = git_process.command("cat-file", "--batch-command")
     pipe = subprocess.PIPE
     null = subprocess.DEVNULL
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=null) as process:
+    env = git_process.environment()
+    with subprocess.Popen(command, env=env, stdin=pipe, stdout=pipe, stderr=null) as process:
         yield Objects(process)
 
 

@@ -7,12 +7,25 @@ import posixpath
 from collections.abc import Collection, Iterable, Mapping
 from functools import cached_property
 from itertools import dropwhile, takewhile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from retrace.pipeline import git, hashing, identity, loading, lockfile, metrics, params_files
-from retrace.pipeline.definition import PARAMS_YAML, Pipeline, Stage
+from retrace.pipeline import (
+    git,
+    git_patch,
+    git_process,
+    hashing,
+    identity,
+    loading,
+    lockfile,
+    metrics,
+    params_files,
+    program,
+)
+from retrace.pipeline.definition import PARAMS_YAML, Pipeline, Stage, prefixes
 from retrace.pipeline.overrides import Flat
+
+MAX_PROGRAM = 10**6  # bytes; a larger file that a command names is data
 
 
 class Workspace:
@@ -121,17 +134,42 @@ class Workspace:
         """Return how code, parameters and dvc.yaml differ from the last commit, as a patch.
 
         Files that git does not track yet are code if they have the suffix of a program that git
-        tracks and a stage runs. Others may be data, of any size.
+        tracks and a stage runs. Others may be data, of any size, unless a stage runs or imports
+        them. What only the user's own ignore files hide is code if a stage runs, imports or reads
+        it. Empty outside a repository. Raises RetraceError if git fails.
         """
+        if git_process.is_outside(self.root):
+            return b""
         pipeline = self.pipeline
         programs = set(filter(None, map(self.program, pipeline.stages.values())))
-        programs &= pipeline.leaves.keys()
-        programs -= git.untracked(programs, self.root)
-        suffixes = {Path(program).suffix for program in programs} - {""}
-        new = [git.literal(path) for path in (*pipeline.params_files, *pipeline.files)]
+        tracked = (programs & pipeline.leaves.keys()) - git.untracked(programs, self.root)
+        suffixes = {Path(path).suffix for path in tracked} - {""}
+        own = {path for path in programs if self._is_small(path)}
+        own |= {*pipeline.params_files, *pipeline.files}
+        new = [git.literal(path) for path in sorted(own)]
         new += [f":(glob)**/*{suffix}" for suffix in sorted(suffixes)]
         shown = {*pipeline.metrics, *pipeline.plots} - pipeline.leaves.keys()  # DVCLive's files
-        return git.uncommitted_patch(self.root, outs={*pipeline.makers, *shown}, new=new)
+        outs = {*pipeline.makers, *shown}
+        names, hidden = git_patch.untracked_files(self.root, new, outs)
+        names |= hidden & own
+        names |= {name for name in hidden - names if self._is_read(name)}
+        names |= hidden & self._imported() if hidden - names else set()
+        return git_patch.uncommitted(self.root, outs=outs, new=names)
+
+    def _is_small(self, path: str) -> bool:
+        return (self.root / path).stat().st_size <= MAX_PROGRAM
+
+    def _is_read(self, path: str) -> bool:
+        """Return whether a stage reads a file, or the folder that it is in."""
+        is_private = any(part.startswith(".") for part in PurePosixPath(path).parts[:-1])
+        return not is_private and not self.pipeline.leaves.keys().isdisjoint([*prefixes(path), "."])
+
+    def _imported(self) -> set[str]:
+        """Return the files that Python programs of stages import."""
+        stages = self.pipeline.stages.values()
+        programs = ((stage, self.program(stage)) for stage in stages)
+        python = ((stage, name) for stage, name in programs if name and name.endswith(".py"))
+        return set().union(*(program.imported(self.root, *each) for each in python))
 
     def program(self, stage: Stage) -> str | None:
         """Return the path of a stage's program: the first file that its commands name."""

@@ -23,7 +23,7 @@ import psutil
 from retrace import event_log
 from retrace.errors import RetraceError
 from retrace.event_log import Event
-from retrace.pipeline import dvc_cli, dvc_internals, git, hashing
+from retrace.pipeline import dvc_cli, dvc_internals, git, git_process, hashing
 from retrace.provenance import locations
 from retrace.system import files
 from retrace.system.redaction import redacted
@@ -73,10 +73,12 @@ def temporary_repository() -> Iterator[Path]:
 def share_objects(tree: Path) -> None:
     """Make `tree` a repository without commits that shares the git objects of this one."""
     try:
-        git.init_sharing(tree, files.root(), _environment())
+        git.init_sharing(tree, files.root())
     except RetraceError:
+        refusal = git_process.refusal(files.root())
+        reason = str(refusal or "is not a git repository")
         raise RetraceError(
-            f"{files.root()} is not a git repository, so there is no code to reproduce a run from"
+            f"{files.root()}: {reason}, so there is no code to reproduce a run from"
         ) from None
 
 
@@ -85,14 +87,13 @@ def check_out_origin(tree: Path, origin: Origin) -> None:
 
     Raises RetraceError if the commit does not exist here or the patch does not apply.
     """
-    environment = _environment()
     top = next(folder for folder in (tree, *tree.parents) if (folder / ".git").exists())
     try:
-        git.run("cat-file", "-e", f"{origin.commit}^{{commit}}", folder=top, env=environment)
+        git.run("cat-file", "-e", f"{origin.commit}^{{commit}}", folder=top)
     except RetraceError:
         reason = "it was never fetched, or `git gc` has deleted it; fetch it from another clone"
         raise RetraceError(f"commit {origin.commit} is not in this repository: {reason}") from None
-    git.check_out(top, origin.commit, origin.patch, environment)
+    git.check_out(top, origin.commit, origin.patch)
 
 
 def restore_data(tree: Path, path: str, md5: str, commit: str) -> None:
