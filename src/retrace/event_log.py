@@ -6,28 +6,28 @@ the same name has copies of the artifacts, because the files may change before t
 Once MLflow has all of an event log, it is moved to `uploaded/` and its copies are deleted.
 """
 
-import json
 import os
 import shutil
 import sys
 import time
 import uuid
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path, PurePath
 from typing import Any, Self
 
-from retrace.errors import DataError
+from retrace.errors import DataError, RetraceError
 from retrace.pipeline import hashing
 from retrace.pipeline.definition import Stage
-from retrace.system import files, processes
+from retrace.system import files, json_lines, processes
 from retrace.system.redaction import redacted_all
 
 Event = dict[str, Any]
 # Folders among the copies: artifacts of runs in other MLflow stores, models by their MD5.
 OTHER_RUNS = "other_runs"
 MODELS = "logged_models"
+LATER = "later events"  # in the tag of a run whose event log could not be written any further
 
 
 class EventLog:
@@ -42,16 +42,16 @@ class EventLog:
         self.id = f"{time.strftime('%Y%m%dT%H%M%S')}-{stage}-{uuid.uuid4().hex[:8]}"
         self.path = folder / f"{self.id}.jsonl"
         self._full = False
+        self._is_torn = False
         start = {"kind": "start", "time": now(), "id": self.id, "process": processes.identity()}
         self.header = start | header
-        line = json.dumps(redacted_all(self.header)) + "\n"
         try:
             folder.mkdir(parents=True, exist_ok=True)
             unfinished = folder / f".{self.id}"
             self._file = os.open(
                 unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644
             )
-            _append(self._file, line)
+            json_lines.append(self._file, redacted_all(self.header))
             os.fsync(self._file)
             unfinished.rename(self.path)
         except OSError as error:
@@ -69,6 +69,7 @@ class EventLog:
         log.path = path
         log.header = read(path)[0]
         log._full = False
+        log._is_torn = False
         log._file = os.open(path, os.O_WRONLY | os.O_APPEND)
         return log
 
@@ -123,11 +124,12 @@ class EventLog:
         `path` is relative to `root`, by default the working directory.
         """
         full = root / path
-        md5 = hashing.md5(full)
-        for file in files.within(full):
-            inside = file.relative_to(full if full.is_dir() else full.parent)
-            self._copy(Path(MODELS, md5, inside), partial(shutil.copyfile, file))
-        self._write("model_files", {"path": str(path), "name": name, "md5": md5})
+        with self.recording(str(path)):
+            md5 = hashing.md5(full)
+            for file in files.within(full):
+                inside = file.relative_to(full if full.is_dir() else full.parent)
+                self._copy(Path(MODELS, md5, inside), partial(shutil.copyfile, file))
+            self._write("model_files", {"path": str(path), "name": name, "md5": md5})
 
     def run(self, values: Event, artifacts: Mapping[str, Path]) -> None:
         """Log a run that the stage's code made in another MLflow store, and its artifacts."""
@@ -135,12 +137,29 @@ class EventLog:
             self._copy(Path(OTHER_RUNS, values["id"], name), partial(shutil.copyfile, file))
         self._write("run", redacted_all({"values": values}))
 
+    def lost(self, *names: str, why: str) -> None:
+        """Log that something could not be recorded, such as `commit`; print a line of warning."""
+        text = " ".join(why.split())
+        print(f"warning: not recorded with this run: {', '.join(names)}: {text}", file=sys.stderr)
+        self._write("lost", redacted_all({"values": dict.fromkeys(names, text)}))
+
+    @contextmanager
+    def recording(self, name: str) -> Iterator[None]:
+        """Log that `name` is lost if it cannot be read or written; the stage continues."""
+        try:
+            yield
+        except (OSError, RetraceError) as error:
+            self.lost(name, why=_reason(error))
+
     def command(self, line: str) -> None:
         """Log that a command of a stage has ended well, and that another one follows."""
         self._write("command", redacted_all({"line": line}))
 
     def end(self, status: str, **more: Any) -> None:
         """Close the event log with an MLflow status: FINISHED, FAILED or KILLED."""
+        if self._full:  # there may be space again
+            self._full = False
+            self.lost(LATER, why="the event log could not be written")
         self._write("end", redacted_all({"status": status} | more))
         self.sync()
         os.close(self._file)
@@ -156,25 +175,25 @@ class EventLog:
 
     def _copy(self, path: Path, write: Callable[[Path], object]) -> None:
         copy = copy_of(self.path, path)
-        try:
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            write(copy)
-        except OSError as error:
-            with suppress(OSError):
-                copy.unlink(missing_ok=True)  # an incomplete copy would be taken for a complete one
-            print(
-                f"warning: {path}: could not be copied for MLflow ({error.strerror})",
-                file=sys.stderr,
-            )
+        with self.recording(str(path)):
+            try:
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                write(copy)
+            except OSError:
+                with suppress(OSError):
+                    copy.unlink(missing_ok=True)  # it would be taken for a complete one
+                raise
 
     def _write(self, kind: str, event: Event) -> None:
         if self._full:
             return
         try:
-            _append(self._file, json.dumps({"kind": kind, "time": now(), **event}) + "\n")
+            line = {"kind": kind, "time": now(), **event}
+            json_lines.append(self._file, line, is_torn=self._is_torn)
+            self._is_torn = False
         except OSError as error:
-            self._full = True
-            lost = "later events of this run will be missing in MLflow"
+            self._full = self._is_torn = True
+            lost = f"{LATER} of this run will be missing in MLflow"
             print(f"warning: {self.path}: {error.strerror}; {lost}", file=sys.stderr)
 
 
@@ -184,16 +203,9 @@ def read(path: Path) -> list[Event]:
 
 
 def read_from(path: Path, position: int) -> tuple[list[Event], int]:
-    """Return the events from the byte `position` on, and the position after them.
-
-    A line that is not complete yet is left for the next call.
-    """
-    with path.open("rb") as file:
-        file.seek(position)
-        data = file.read()
-    complete = data[: data.rfind(b"\n") + 1]
-    events = [event for line in complete.splitlines() if (event := _parsed(line))]
-    return events, position + len(complete)
+    """Return the events from the byte `position` on, and the position after them."""
+    values, position = json_lines.read_from(path, position)
+    return [value for value in values if "kind" in value], position
 
 
 def folder() -> Path:
@@ -256,7 +268,7 @@ def append(path: Path, event: Event) -> None:
     torn = not path.read_bytes().endswith(b"\n")
     file = os.open(path, os.O_WRONLY | os.O_APPEND)
     try:
-        _append(file, ("\n" if torn else "") + json.dumps(event) + "\n")
+        json_lines.append(file, event, is_torn=torn)
         os.fsync(file)
     finally:
         os.close(file)
@@ -275,18 +287,11 @@ def archive(path: Path) -> None:
     path.rename(done / path.name)
 
 
-def _append(file: int, line: str) -> None:
-    data = line.encode()
-    if os.write(file, data) != len(data):
-        raise OSError(28, "No space left on device")
-
-
-def _parsed(line: bytes) -> Event | None:
-    try:
-        event = json.loads(line)
-    except ValueError:
-        return None
-    return event if isinstance(event, dict) and "kind" in event else None
+def _reason(error: Exception) -> str:
+    """Return why something failed, with the file that an OSError names."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)
 
 
 def now() -> int:

@@ -76,6 +76,9 @@ def check(run_id: str, tolerance: float, *, as_json: bool = False) -> int:
     with backend.mlflow_errors():
         client = backend.client()
         record = records.find_record(run_id)
+        lost = record.lost()
+        for what, why in lost.items():
+            print(f"{record.name}: not recorded: {what}: {why}", file=sys.stderr)
         with reproduce.temporary_repository() as tree:
             origin = restore.restore(client, record, tree)
             out = sys.stderr if as_json else None
@@ -93,7 +96,8 @@ def check(run_id: str, tolerance: float, *, as_json: bool = False) -> int:
     left_out = [*ignore[len(configured.ignore) :], *records.left_out(record, configured.ignore)]
     if as_json:
         facts = [asdict(row) | {"equal": row.is_equal} for row in rows]
-        ran = {"run": record.run.info.run_id, "verified": verified, "verdict": verdict}
+        ran = {"run": record.run.info.run_id, "lost": lost}
+        ran |= {"verified": verified, "verdict": verdict}
         print(json.dumps(ran | {"left_out": left_out, "rows": facts}, indent=2))
     else:
         _print(record, rows, verdict, left_out)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from retrace.doctor.findings import Check, Finding, ok, problem, warning
-from retrace.pipeline import git
+from retrace.pipeline import git, git_process
 from retrace.system.text import count
 
 BUSY_S = 10.0  # git holds its lock for less
@@ -15,7 +15,9 @@ BUSY_S = 10.0  # git holds its lock for less
 
 def present() -> Iterator[Finding]:
     """Check that there is a commit from which experiments can start."""
-    if git.output("rev-parse", "--git-dir") is None:
+    if refusal := git_process.refusal():
+        yield problem(f"{refusal.reason}; runs lack their commit and code.patch", refusal.cure)
+    elif git.output("rev-parse", "--git-dir") is None:
         state = "no git repository here; DVC needs one, and retrace records the commit of each run"
         yield problem(state, "git init && git add --all && git commit --message start")
     elif git.output("rev-parse", "--verify", "HEAD") is None:
@@ -44,7 +46,7 @@ def lock() -> Iterator[Finding]:
     file = Path(path) if path else None
     if file and file.exists() and time.time() - file.stat().st_mtime > BUSY_S:
         state = f"{file} was left behind by a killed git process and blocks git and DVC"
-        yield problem(state, f"rm {file}")
+        yield problem(state, f"rm {shlex.quote(str(file))}")
 
 
 def head() -> Iterator[Finding]:

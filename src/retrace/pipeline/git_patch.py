@@ -55,8 +55,10 @@ def uncommitted(root: Path, outs: Collection[str], new: Collection[str]) -> byte
         if new:
             add = ("--literal-pathspecs", "add", "--force", "--pathspec-from-file=-")
             run(*at, *add, "--pathspec-file-nul", env=env, stdin=_joined(map(os.fsencode, new)))
-        _keep_line_ends(top, base, env)
-        return run(*at, *PATCH, base, "--", ":/", *without, env=env)
+        compared = (base, "--", ":/", *without)
+        changed = run(*at, "diff-index", "--cached", "--no-renames", "-z", *compared, env=env)
+        _keep_line_ends(top, changed, env)
+        return run(*at, *PATCH, *compared, env=env)
 
 
 def _fill_index(top: Path, base: str, env: Mapping[str, str]) -> None:
@@ -90,16 +92,15 @@ def _copy_index(index: Path, copy: Path) -> None:
     os.utime(copy, ns=(before_ns, before_ns))
 
 
-def _keep_line_ends(top: Path, base: str, env: Mapping[str, str]) -> None:
+def _keep_line_ends(top: Path, changed: bytes, env: Mapping[str, str]) -> None:
     """Replace what git has added with other line ends by the bytes of the work tree.
 
     Attributes of the repository, such as `text=auto`, convert them. Files with a filter, such as
-    those of Git LFS, stay as the filter made them.
+    those of Git LFS, stay as the filter made them. `changed` is what `git diff-index` lists.
     """
-    raw = run("diff-index", "--cached", "--no-renames", "-z", base, folder=top, env=env)
-    fields = raw.split(b"\0")
-    changed = dict(zip(fields[1::2], (line.split() for line in fields[0::2]), strict=False))
-    regular = {name: line for name, line in changed.items() if line[1].startswith(b"100")}
+    fields = changed.split(b"\0")
+    modes = {name: line.split()[1] for line, name in zip(fields[::2], fields[1::2], strict=False)}
+    regular = {name: mode for name, mode in modes.items() if mode.startswith(b"100")}
     if not regular:
         return
     given = ("check-attr", "--cached", "-z", "--stdin", "filter")
@@ -113,8 +114,7 @@ def _keep_line_ends(top: Path, base: str, env: Mapping[str, str]) -> None:
     write = ("hash-object", "-w", "--no-filters", "--stdin-paths")
     blobs = run(*write, folder=top, stdin=b"".join(name + b"\n" for name in plain)).split()
     entries = [
-        b"%b %b\t%b" % (regular[name][1], blob, name)
-        for name, blob in zip(plain, blobs, strict=True)
+        b"%b %b\t%b" % (regular[name], blob, name) for name, blob in zip(plain, blobs, strict=True)
     ]
     update = ("update-index", "-z", "--index-info")
     run(*update, folder=top, env=env, stdin=_joined(entries))

@@ -100,6 +100,8 @@ class Account:
         )
         node.add(self._experiment(run))
         node.add(f"commit {tags.get('mlflow.source.git.commit', 'unknown')}{changed}")
+        for what, why in run_tags.lost(run).items():
+            node.add(f"not recorded: {what}: {why}")
         node.add(_circumstances(run))
         if run.data.params:
             node.add(

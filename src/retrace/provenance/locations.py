@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from retrace.errors import DataError
 from retrace.pipeline import dvc_internals, git, hashing, snapshot
@@ -51,7 +51,7 @@ def locate(client: backend.MlflowClient, output: Output, into: str) -> Locations
     commit = _commit(output)
     cached = objects(output.md5)
     out = f"{into}/{output.path}"
-    get = shlex.join(["dvc", "get", ".", output.path, "--rev", str(commit)[:12], "--out", out])
+    get = shlex.join(["dvc", "get", *_in_git(output.path), "--rev", str(commit)[:12], "--out", out])
     ways: dict[str, list[str]] = {}
     if commit and (cached or _is_in_git(commit, output)):
         ways[f"commit {commit[:12]}"] = [get]
@@ -119,6 +119,12 @@ def _commit(output: Output) -> str | None:
         yield from git.commits_with(output.md5, Path("dvc.lock"))
 
     return next((each for each in candidates() if _outs(each).get(output.path) == output.md5), None)
+
+
+def _in_git(path: str) -> tuple[str, str]:
+    """Return git's top folder, and the path in it: a commit is that of git's repository."""
+    inside = PurePosixPath(git.inside(files.root()))
+    return "/".join([".."] * len(inside.parts)) or ".", str(inside / path)
 
 
 @cache

@@ -54,6 +54,14 @@ class Record:
     def is_parent(self) -> bool:
         return self.run is self.parent
 
+    def lost(self) -> dict[str, str]:
+        """Return what could not be recorded with the verified runs, by stage, and why."""
+        return {
+            f"{what} ({stage})": why
+            for stage in self.stages
+            for what, why in run_tags.lost(self.made_by[stage]).items()
+        }
+
     def own(self) -> list[backend.Run]:
         """Return the runs of stages that ran for this experiment, and so with its code.
 

@@ -37,6 +37,8 @@ def restore(client: backend.MlflowClient, record: Record, tree: Path) -> Origin:
         lost = "changes that were neither committed nor saved with the run cannot be restored"
         failed.append(f"{origin} differs from what the run used, in {others}; {lost}")
     no_commit = "ran outside git, so its code was not recorded"
+    if lost := record.lost():
+        no_commit = f"its code was not recorded: {'; '.join(map(': '.join, lost.items()))}"
     raise RetraceError(f"{record.name}: {failed[0] if failed else no_commit}")
 
 

@@ -5,7 +5,7 @@ from typing import Any
 from retrace.provenance import locations
 from retrace.provenance.locations import Output
 from retrace.provenance.run_index import RunIndex
-from retrace.store import backend, cached_stages
+from retrace.store import backend, cached_stages, run_tags
 
 Document = dict[str, Any]
 
@@ -57,6 +57,7 @@ def run_facts(run: backend.Run) -> Document:
         if "retrace.key" in tags
         else tags.get("mlflow.parentRunId", run.info.run_id),
         "commit": tags.get("mlflow.source.git.commit"),
+        "lost": run_tags.lost(run),
         "began": run.info.start_time,
         "ended": run.info.end_time,
         "params": run.data.params,

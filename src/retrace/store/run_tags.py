@@ -90,6 +90,16 @@ def hashes(run: Run, kind: str) -> dict[str, str]:
     return dict(_named(run.data.tags, f"dvc.{kind}."))
 
 
+def of_lost(lost: Mapping[str, str]) -> dict[str, str]:
+    """Return the tags that say what could not be recorded with a run, and why."""
+    return parts(hidden("lost"), json.dumps(lost))
+
+
+def lost(run: Run) -> dict[str, str]:
+    """Return what could not be recorded with a run, and why."""
+    return json.loads(joined(run.data.tags, hidden("lost")) or "{}")
+
+
 def made(run: Run) -> dict[str, str]:
     """Return the path by MD5 of what the run made, files in folders included, if they are few."""
     tags = run.data.tags

@@ -33,6 +33,7 @@ ANSWER_S = float(backend.ANSWER_S)
 LOCAL_S = 120.0  # for a local database, in case it is busy
 BYTES_PER_S = 1e6  # of the slowest connection to a server
 STORED_PER_S = 1e7  # of the slowest artifact store, which a server waits for
+NO_COPY = "its copy is missing or damaged"
 LINEAGE = "retrace/lineage.json"  # artifact with the hashes of all files that a stage used
 
 Announce = Callable[[float], None]
@@ -47,6 +48,7 @@ class Upload:
         self.start: Event = {}
         self.runs: runs_of.Pair | None = None
         self.headline: dict[str, Event] = {}
+        self.lost: dict[str, str] = {}  # what could not be recorded, and why
         self.refused: Exception | None = None
         self.ended = False
 
@@ -107,6 +109,9 @@ class Upload:
                 self._log_model(client, runs, event, copy, announce)
             case "model_files" if copy := event_log.model_copy(self.path, event):
                 self._log_model(client, runs, event, copy, announce)
+            case "lost" | "artifact" | "model" | "model_files":
+                self.lost = {**_lost(event), **self.lost}
+                entries.log_tags(client, runs.child, run_tags.of_lost(self.lost))
             case "run":
                 announce(4 * ANSWER_S + self._local)
                 copies = event_log.copies(self.path) / event_log.OTHER_RUNS
@@ -242,6 +247,13 @@ def leftovers(folder: Path, stop: Callable[[], bool]) -> None:
 def is_local() -> bool:
     """Return whether the store is not a server."""
     return not backend.is_served(backend.address())
+
+
+def _lost(event: Event) -> dict[str, str]:
+    """Return what could not be recorded, and why: by the event, or a file that has no copy."""
+    if event["kind"] == "lost":
+        return event["values"]
+    return {event.get("path") or event["weights"]: NO_COPY}
 
 
 def _log_artifact(client: MlflowClient, run: str, copy: Path, path: str) -> None:

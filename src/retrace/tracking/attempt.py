@@ -77,7 +77,8 @@ class Attempt:
             if is_finished and not self.is_last:
                 self.log.command(self.line)
                 return
-            other_stores.log(self.log, self.workspace, self.stage)
+            with self.log.recording("runs of other MLflow stores"):
+                other_stores.log(self.log, self.workspace, self.stage)
             if is_finished:
                 self._log_results()
             else:
@@ -95,14 +96,15 @@ class Attempt:
         made_by = workspace.pipeline.stages.get(self.stage.name, self.stage)
         known = self._files(self.workspace, self.stage)
         new = [path for path in self._files(workspace, made_by) if path not in known]
-        curves.log_new(self.log, new)
-        results.log(self.log, workspace, made_by)
+        with self.log.recording("results"):
+            curves.log_new(self.log, new)
+            results.log(self.log, workspace, made_by)
         missing = [out.path for out in made_by.outs if results.is_missing(workspace, out)]
         if missing:
             names = ", ".join(missing)
             self.log.end("FAILED", error=f"exit code 0, but it did not make {names}")
         else:
-            self.log.end("FINISHED", **header.outputs(workspace, made_by))
+            self.log.end("FINISHED", **header.outputs(self.log, workspace, made_by))
 
     def _files(self, workspace: Workspace, stage: Stage) -> list[Path]:
         return [workspace.root / path for path in results.files(workspace, stage)]

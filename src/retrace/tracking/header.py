@@ -1,14 +1,18 @@
 """What an event log records of a stage before and after it runs, besides what the stage logs."""
 
 import os
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from retrace import event_log, settings
 from retrace.event_log import EventLog
-from retrace.pipeline import git, grouping, hashing, identity, integrity
+from retrace.pipeline import git, git_process, grouping, hashing, identity, integrity
 from retrace.pipeline.definition import Stage
 from retrace.pipeline.workspace import Workspace
 from retrace.system import files, machine
+
+NO_COMMIT = "there is no commit yet: `git add --all && git commit -m start`"
 
 
 def open_log(workspace: Workspace, stage: Stage, **more: Any) -> EventLog:
@@ -53,7 +57,7 @@ def of_stage(workspace: Workspace, stage: Stage) -> dict[str, Any]:
     }
 
 
-def outputs(workspace: Workspace, stage: Stage) -> dict[str, dict[str, str]]:
+def outputs(log: EventLog, workspace: Workspace, stage: Stage) -> dict[str, dict[str, str]]:
     """Return the hashes of what a finished stage has made, for the end of its event log.
 
     The files in those outputs that are folders are included.
@@ -62,17 +66,29 @@ def outputs(workspace: Workspace, stage: Stage) -> dict[str, dict[str, str]]:
     outs = [out.path for out in stage.outs if (root / out.path).exists()]
     inside = [file for out in outs for file in sorted((root / out).rglob("*")) if file.is_file()]
     names = [file.relative_to(root).as_posix() for file in inside]
-    return {
-        "outs": {out: hashing.md5(root / out) for out in outs},
-        "files": {file: hashing.md5(root / file) for file in names},
-    }
+    return {"outs": _hashes(log, root, outs), "files": _hashes(log, root, names)}
+
+
+def _hashes(log: EventLog, root: Path, paths: Iterable[str]) -> dict[str, str]:
+    hashes: dict[str, str] = {}
+    for path in paths:
+        with log.recording(f"hash of {path}"):
+            hashes[path] = hashing.md5(root / path)
+    return hashes
 
 
 def attach_changes(log: EventLog, workspace: Workspace) -> None:
     """Log how code, parameters and dvc.yaml differ from the last commit."""
-    changes = workspace.changes()
-    if changes:
-        log.attach("code.patch", changes)
+    refusal = git_process.refusal(workspace.root)
+    if refusal:
+        log.lost("commit", "code.patch", why=str(refusal))
+        return
+    if log.header["commit"] is None and not git_process.is_outside(workspace.root):
+        log.lost("commit", why=NO_COMMIT)
+    with log.recording("code.patch"):
+        changes = workspace.changes()
+        if changes:
+            log.attach("code.patch", changes)
 
 
 def _later(stage: Stage, workspace: Workspace) -> dict[str, Any]:

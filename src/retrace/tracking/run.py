@@ -109,6 +109,9 @@ class Untracked(Run):
     def _copy(self, path: Path, write: Callable[[Path], object]) -> None:
         del path, write
 
+    def end(self, status: str, **more: Any) -> None:
+        del status, more
+
 
 def _numbers(metrics: Mapping[str, SupportsFloat]) -> dict[str, float]:
     """Return metrics as numbers that JSON has. Raises TypeError."""

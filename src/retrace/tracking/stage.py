@@ -207,8 +207,9 @@ def _finish(run: Run, workspace: "Workspace", this: Stage) -> None:
 
     if run.is_mine:
         latest = Workspace(workspace.root)
-        results.log(run, latest, latest.pipeline.stages.get(this.name, this))
-        run.end("FINISHED", **header.outputs(workspace, this))
+        with run.recording("results"):
+            results.log(run, latest, latest.pipeline.stages.get(this.name, this))
+        run.end("FINISHED", **header.outputs(run, workspace, this))
 
 
 @contextmanager
