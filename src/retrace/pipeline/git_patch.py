@@ -13,6 +13,7 @@ WRITTEN_BY_DVC = ("dvc.lock", ".gitignore")  # while the stages run
 WRITTEN_BY_US = (".retrace/", "mlflow.db*", "mlruns/")  # by tracking, in the folder with .dvc/
 CONVERTED = {"core.autocrlf true", "core.eol crlf"}
 FLAGS = ("--no-assume-unchanged", "--no-skip-worktree")
+SUBMODULE = b":160000"
 PATCH = (
     *("diff-index", "--cached", "--patch", "--binary", "--full-index", "--no-color"),
     *("--no-ext-diff", "--no-textconv", "--no-renames", "--no-relative", "--unified=3"),
@@ -59,6 +60,21 @@ def uncommitted(root: Path, outs: Collection[str], new: Collection[str]) -> byte
         changed = run(*at, "diff-index", "--cached", "--no-renames", "-z", *compared, env=env)
         _keep_line_ends(top, changed, env)
         return run(*at, *PATCH, *compared, env=env)
+
+
+def changed_submodules(root: Path) -> list[str]:
+    """Return the submodules in which files differ from their commit; a patch lacks these changes.
+
+    Paths are relative to git's top folder.
+    """
+    top = Path(os.fsdecode(run("-C", str(root), "rev-parse", "--show-toplevel")).rstrip("\n"))
+    if not (top / ".gitmodules").exists():
+        return []
+    changed = run("diff-files", "-z", "--ignore-submodules=untracked", folder=top).split(b"\0")
+    modes = zip(changed[::2], changed[1::2], strict=False)
+    modules = [os.fsdecode(name) for mode, name in modes if mode.startswith(SUBMODULE)]
+    raw = ("diff-index", "-z", "HEAD", "--")
+    return [name for name in modules if run(*raw, folder=top / name)]
 
 
 def _fill_index(top: Path, base: str, env: Mapping[str, str]) -> None:

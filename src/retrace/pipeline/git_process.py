@@ -5,6 +5,7 @@ and the repository. Of git's variables only those in KEPT are passed on: a git h
 such as GIT_DIR, which would lead git to another repository.
 """
 
+import hashlib
 import os
 import re
 import shlex
@@ -49,6 +50,7 @@ SET = {
     "GIT_TERMINAL_PROMPT": "0",  # a stage would wait for a password
     "LC_ALL": "C",  # messages in English
 }
+CHECKSUMS = (("sha1", 20), ("sha256", 32))  # or zeros, where git has `index.skipHash`
 NOT_STARTED = 127
 OUTSIDE = "not a git repository (or any"
 BOUNDARY = "Stopping at filesystem boundary"
@@ -56,8 +58,8 @@ CURES = (
     (r"dubious ownership in repository at '(.+?)'", "git config --global --add safe.directory {}"),
     (r"unsafe repository \('(.+?)'", "git config --global --add safe.directory {}"),
     (r"bad config .*in file '?(.+?)'?(?: at line \d+)?(?:$|;| fatal)", "${{EDITOR:-vi}} {}"),
-    (r"(index file|bad signature|bad index)", "rm {index} && git reset --quiet"),
-    (r"(bad object|unable to read|missing|could not|cannot) ", "git fetch --refetch"),
+    (r"(index file|bad signature|bad index|index uses)", "rm {index} && git reset --quiet"),
+    (r"(bad object|unable to read|Not a valid object name) ", "git fetch --refetch"),
 )
 
 
@@ -147,6 +149,8 @@ def refusal(folder: Path | None = None) -> Refusal | None:
     located = completed("rev-parse", "--git-dir", folder=folder)
     if located.returncode:
         return _not_located(folder, _message(located))
+    if _is_damaged(_index(folder)):
+        return _refusal("index file corrupt", folder)
     for words in (("ls-files", "--", ":(top,literal).git"), ("cat-file", "-e", "HEAD^{tree}")):
         ended = completed(*words, folder=folder)
         has_commit = words[0] != "cat-file" or not _is_unborn(folder)
@@ -178,6 +182,18 @@ def _not_located(folder: Path, message: str) -> Refusal | None:
     return None  # above GIT_CEILING_DIRECTORIES
 
 
+def _index(folder: Path) -> Path:
+    located = completed("rev-parse", "--git-path", "index", folder=folder)
+    return folder / os.fsdecode(located.stdout).rstrip("\n")
+
+
+def _is_damaged(index: Path) -> bool:
+    """Return whether the index lacks its checksum at the end, which git itself does not check."""
+    data = index.read_bytes() if index.exists() else b""
+    sums = [(data[-n:], hashlib.new(name, data[:-n]).digest()) for name, n in CHECKSUMS]
+    return bool(data) and all(given not in (bytes(len(own)), own) for given, own in sums)
+
+
 def _is_unborn(folder: Path) -> bool:
     """Return whether HEAD is a branch without a commit."""
     branch = completed("symbolic-ref", "--quiet", "HEAD", folder=folder)
@@ -186,12 +202,11 @@ def _is_unborn(folder: Path) -> bool:
 
 
 def _refusal(message: str, folder: Path) -> Refusal:
-    reason = f"git: {message.partition(' To add an exception')[0]}"
+    reason = f"git: {message.partition(' To add an exception')[0].removeprefix('fatal: ')}"
     for pattern, cure in CURES:
         if match := re.search(pattern, message):
-            index = completed("rev-parse", "--git-path", "index", folder=folder).stdout
-            path = shlex.quote(os.fsdecode(index).rstrip("\n"))
-            return Refusal(reason, cure.format(shlex.quote(match[1]), index=path))
+            index = shlex.quote(str(_index(folder)))
+            return Refusal(reason, cure.format(shlex.quote(match[1]), index=index))
     return Refusal(reason)
 
 

@@ -7,11 +7,12 @@ from typing import Any
 
 from retrace import event_log, settings
 from retrace.event_log import EventLog
-from retrace.pipeline import git, git_process, grouping, hashing, identity, integrity
+from retrace.pipeline import git, git_patch, git_process, grouping, hashing, identity, integrity
 from retrace.pipeline.definition import Stage
 from retrace.pipeline.workspace import Workspace
 from retrace.system import files, machine
 
+SUBMODULE = "code.patch has only this repository's changes: commit them there"
 NO_COMMIT = "there is no commit yet: `git add --all && git commit -m start`"
 
 
@@ -83,9 +84,14 @@ def attach_changes(log: EventLog, workspace: Workspace) -> None:
     if refusal:
         log.lost("commit", "code.patch", why=str(refusal))
         return
-    if log.header["commit"] is None and not git_process.is_outside(workspace.root):
+    if git_process.is_outside(workspace.root):
+        return
+    if log.header["commit"] is None:
         log.lost("commit", why=NO_COMMIT)
     with log.recording("code.patch"):
+        modules = git_patch.changed_submodules(workspace.root)
+        if modules:
+            log.lost(*(f"changes in the submodule {name}" for name in modules), why=SUBMODULE)
         changes = workspace.changes()
         if changes:
             log.attach("code.patch", changes)
