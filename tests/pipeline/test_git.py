@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from repository import ROOT
 
 from retrace.errors import RetraceError
 from retrace.pipeline import git, git_patch, git_process
@@ -154,6 +155,36 @@ def test_patch_leaves_outputs_and_the_index(repository: Path) -> None:
     assert b"a b.py" in patch
     assert b"params.yaml" not in patch
     assert Path(".git/index").read_bytes() == index
+
+
+@pytest.mark.parametrize("options", ["--depth=1", "--filter=blob:none", "--filter=tree:0"])
+def test_incomplete_clones_are_checked_out(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: str
+) -> None:
+    first = str(git.head_commit())
+    Path("src/a b.py").write_text("2\n")
+    last = commit("second")
+    git.run("config", "uploadpack.allowFilter", "true")
+    git.run("config", "uploadpack.allowAnySHA1InWant", "true")
+    clone = tmp_path / "clone"
+    git.run("clone", "--quiet", options, f"file://{repository}", str(clone))
+    monkeypatch.chdir(clone)
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    git.init_sharing(tree, clone)
+    git.check_out(tree, last if options == "--depth=1" else first)
+    assert (tree / "src/a b.py").read_text() == ("2\n" if options == "--depth=1" else "1\n")
+    git.run("update-ref", f"refs/exps/{last[:2]}/{last[2:]}/fast", "HEAD", folder=tree)
+    assert git.fetch_experiment("fast", tree, clone) == git.experiments()[0].rev
+
+
+def test_clone_has_the_bytes_of_this_repository(tmp_path: Path) -> None:
+    """Stages are identified by the bytes of their code: line ends must be those of the commit."""
+    options = ("-c", "core.autocrlf=true", "-c", "core.eol=crlf", "--depth=1", "--quiet")
+    subprocess.run(["git", "clone", *options, f"file://{ROOT}", tmp_path / "clone"], check=True)
+    assert (tmp_path / "clone/.gitattributes").exists()
+    for name in ("dvc.yaml", "params.yaml", "src/lab/cli.py"):
+        assert b"\r\n" not in (tmp_path / "clone" / name).read_bytes()
 
 
 def test_tracked_files_and_folders(repository: Path) -> None:

@@ -95,6 +95,32 @@ def test_patch_has_code_and_no_data(root: Path) -> None:
     assert changed == ["fit.py", "helper.py"]
 
 
+def test_patch_has_code_that_the_user_ignores(root: Path) -> None:
+    """The user's own ignore file hides code; only what a stage runs, imports or reads counts."""
+    (root / ".git/info/exclude").write_text("models/\nother/\ndata/\nextra.toml\n")
+    replace(root / "dvc.yaml", "train.toml: [batch]", "extra.toml: [batch]")
+    replace(root / "fit.py", "1", "import models.net")
+    for name in ("models", "other", "data/venv"):
+        (root / name).mkdir()
+    (root / "data/venv/pyvenv.cfg").touch()
+    for name in ("models/net.py", "other/a.py", "data/a.py", "data/venv/b.py", "x.tmp"):
+        (root / name).write_text("new\n")
+    (root / "extra.toml").write_text("batch = 4\n")
+    (root / "src.tmp").write_text("ignored by the repository\n")
+    lines = Workspace(root).changes().decode().splitlines()
+    changed = {line.partition(" b/")[2] for line in lines if line.startswith("diff ")}
+    assert changed == {"dvc.yaml", "fit.py", "models/net.py", "data/a.py", "extra.toml"}
+
+
+def test_patch_has_a_new_program(root: Path) -> None:
+    replace(root / "dvc.yaml", "python fit.py", "Rscript fit.R")
+    (root / "fit.R").write_text("1\n")
+    (root / "other.R").write_text("1\n")
+    changes = Workspace(root).changes()
+    assert b"b/fit.R" in changes
+    assert b"b/other.R" not in changes
+
+
 def test_patch_has_new_code_beside_wdir(root: Path) -> None:
     """Without `wdir`, the program would be `../fit.py`."""
     replace(root / "dvc.yaml", "python fit.py", "/usr/bin/env python ../fit.py")
