@@ -1,5 +1,6 @@
 """`retrace trace`: from a file to its run, from a run to its files and the commands to restore."""
 
+import json
 import os
 import re
 import shutil
@@ -104,16 +105,16 @@ def lock(outs: Mapping[str, Mapping[Path, str]]) -> None:
     Path("dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": listed}))
 
 
-def commit_all() -> str:
+def commit_all(top: Path = Path()) -> str:
     """Commit all files but those of MLflow, and return the commit."""
-    Path(".gitignore").write_text("mlflow.db*\nmlruns\n.retrace\n.dvc\n")
+    (top / ".gitignore").write_text("mlflow.db*\nmlruns\n.retrace\n.dvc\n")
     who = ("-c", "user.name=test", "-c", "user.email=test@localhost")
     for command in (
         ["init", "--quiet"],
         ["add", "--all"],
         [*who, "commit", "--quiet", "--message", "all"],
     ):
-        subprocess.run(["git", *command], check=True)
+        subprocess.run(["git", *command], cwd=top, check=True)
     return str(git.head_commit())
 
 
@@ -323,6 +324,41 @@ def test_cached_stage_belongs_to_experiment(
     assert f"of experiment {first.info.run_name}, run {first.info.run_id}\n" in output
     assert f"train, run {runs_of(store, 'train')[1].info.run_id}" in output
     assert runs_of(store, "train")[0].info.run_id not in output
+
+
+def test_lost_things_are_shown(
+    store: mlflow.MlflowClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran("train")
+    (run,) = runs_of(store, "train")
+    for tag, text in run_tags.of_lost({"code.patch": "no space"}).items():
+        store.set_tag(run.info.run_id, tag, text)
+    assert "not recorded: code.patch: no space" in trace(paths.WEIGHTS, capsys)
+    lineage.show(run.info.run_id, as_json=True)
+    (stage,) = json.loads(capsys.readouterr().out)["stages"]
+    assert stage["lost"] == {"code.patch": "no space"}
+
+
+def test_commands_name_git_s_top_folder(
+    folder: Path,
+    store: mlflow.MlflowClient,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A project in a folder of a larger repository: its commits are those of the repository."""
+    project = folder / "projects/digits"
+    project.mkdir(parents=True)
+    for file in filter(Path.is_file, list(folder.iterdir())):
+        file.rename(project / file.name)
+    monkeypatch.chdir(project)
+    ran("train")
+    add_to_cache(paths.WEIGHTS)
+    lock({"train": {paths.WEIGHTS: hashing.md5(paths.WEIGHTS)}})
+    commit = commit_all(Path("../.."))
+    inside = mlflow.MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
+    (run,) = runs_of(inside, "train")
+    get = f"dvc get ../.. projects/digits/{paths.WEIGHTS} --rev {commit[:12]}"
+    assert get in trace(run.info.run_id, capsys)
 
 
 def test_failed_run_has_an_error_only(

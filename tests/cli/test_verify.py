@@ -195,6 +195,20 @@ def test_run_without_commit_is_refused(
     assert f"commit {'0' * 40} is not in this repository" in refused(child)
 
 
+def test_what_was_lost_is_named_first(
+    client: mlflow.MlflowClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    subprocess.run(["git", "init", "--quiet"], check=True)
+    child = recorded(
+        client, retrace__stage="train", mlflow__parentRunId=recorded(client, retrace__key="abc")
+    )
+    for tag, text in run_tags.of_lost({"code.patch": "no space"}).items():
+        client.set_tag(child, tag, text)
+    assert "code.patch (train): no space" in refused(child)
+    printed = capsys.readouterr()
+    assert (printed.out + printed.err).splitlines()[0].endswith("code.patch (train): no space")
+
+
 def test_password_is_redacted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:canary@127.0.0.1:9")
     message = refused("abcdef")

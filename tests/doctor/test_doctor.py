@@ -219,6 +219,21 @@ def test_no_repository_and_no_commit(clone: Clone) -> None:
     assert_repaired(clone, repository.present, "no git repository here")
 
 
+def test_repository_of_another_owner(clone: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = clone.path / ".git/global"
+    config.write_text("[user]\n    name = me\n    email = me@localhost\n")
+    for env in (clone.env, os.environ):
+        monkeypatch.setitem(env, "GIT_CONFIG_GLOBAL", str(config))
+        monkeypatch.setitem(env, "GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    cure = f"git config --global --add safe.directory {clone.path}"
+    assert only(repository.present).repair == cure
+
+
+def test_damaged_index(clone: Clone) -> None:
+    (clone.path / ".git/index").write_bytes(b"")
+    assert_repaired(clone, repository.present, "index file smaller than expected")
+
+
 def test_no_author_of_commits(clone: Clone) -> None:
     clone.type("git config --unset user.name && git config --unset user.email")
     assert_repaired(clone, repository.identity, "git lacks user.name and user.email")

@@ -183,7 +183,7 @@ def test_clone_has_the_bytes_of_this_repository(tmp_path: Path) -> None:
     options = ("-c", "core.autocrlf=true", "-c", "core.eol=crlf", "--depth=1", "--quiet")
     subprocess.run(["git", "clone", *options, f"file://{ROOT}", tmp_path / "clone"], check=True)
     assert (tmp_path / "clone/.gitattributes").exists()
-    for name in ("dvc.yaml", "params.yaml", "src/lab/cli.py"):
+    for name in ("dvc.yaml", "params.yaml", "pyproject.toml"):
         assert b"\r\n" not in (tmp_path / "clone" / name).read_bytes()
 
 

@@ -96,8 +96,12 @@ SECOND = {
 }
 
 
-def shell(command: str, folder: Path, **env: str) -> None:
-    subprocess.run(command, shell=True, cwd=folder, env=os.environ | env, check=True)
+def shell(command: str, folder: Path, config: Path | None = None) -> None:
+    """Run a command, with the variables for git of no hook and no user, but this configuration."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    config = config or Path(os.environ["GIT_CONFIG_GLOBAL"])
+    env["GIT_CONFIG_GLOBAL"] = str(config)
+    subprocess.run(["sh", "-c", command], cwd=folder, env=env, check=True)
 
 
 def write(folder: Path, files: dict[str, bytes]) -> None:
@@ -160,11 +164,9 @@ def patched(root: Path, tmp_path: Path) -> tuple[Path, Path]:
     tree.mkdir()
     git.init_sharing(tree, root)
     git.check_out(tree, str(git.head_commit()), patch)
-    plain = {"GIT_CONFIG_GLOBAL": str(tmp_path / "plain")}
-    plain |= dict.fromkeys(("GIT_TRACE", "GIT_LITERAL_PATHSPECS", "GIT_DEFAULT_HASH"), "")
-    kept = "".join(f"unset {name};" for name in OF_A_HOOK)
-    clone = f"{kept} git clone --quiet repository clone && cd clone && git apply ../patch"
-    shell(clone, tmp_path, **plain)
+    origin = "repository" if root.is_relative_to(tmp_path / "repository") else root.name
+    clone = f"git clone --quiet {origin} clone && cd clone && git apply ../patch"
+    shell(clone, tmp_path, tmp_path / "plain")
     return tree, tmp_path / "clone"
 
 
@@ -228,7 +230,8 @@ def test_flags_hide_no_change(start: Callable[..., Path], tmp_path: Path) -> Non
         assert content(folder) == content(root)
 
 
-def test_patch_before_the_first_commit(tmp_path: Path) -> None:
+def test_patch_before_the_first_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
     shell("git init --quiet", tmp_path)
     write(tmp_path, FIRST)
     shell("git add run.sh", tmp_path)

@@ -22,7 +22,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def shell(command: str, folder: Path) -> None:
-    subprocess.run(command, shell=True, cwd=folder, check=True)
+    subprocess.run(["sh", "-c", command], cwd=folder, check=True)
 
 
 def refusal(folder: Path) -> Refusal:

@@ -120,12 +120,75 @@ def test_missing_artifact_warns(
     with retrace.stage("evaluate") as run:
         run.artifact(paths.METRICS)
         run.metrics({"test_loss": 1.0})
-    assert capsys.readouterr().err.startswith(
-        "warning: reports/metrics.json: could not be copied for MLflow"
-    )
+    warning = capsys.readouterr().err
+    assert warning.startswith("warning: not recorded with this run: reports/metrics.json: ")
+    assert warning.count("\n") == 1
     (parent,), (child,) = runs(store)
+    assert run_tags.lost(child).keys() == {"reports/metrics.json"}
     assert (parent.info.status, child.info.status) == ("FINISHED", "FINISHED")
     assert child.data.metrics == {"test_loss": 1.0}
+
+
+def commit_all(folder: Path) -> None:
+    """Commit all files of the folder but those of MLflow."""
+    (folder / ".gitignore").write_text("mlflow.db*\nmlruns\n.retrace\n.dvc\n")
+    who = "-c user.name=me -c user.email=me@localhost"
+    script = f"git init --quiet && git add --all && git {who} commit --quiet -m start"
+    subprocess.run(["sh", "-c", script], check=True)
+
+
+@pytest.mark.parametrize(
+    ("surroundings", "lost"),
+    [
+        ("export GIT_TEST_ASSUME_DIFFERENT_OWNER=1", {"commit", "code.patch"}),
+        ("truncate -s 40 .git/index", {"commit", "code.patch"}),
+        ("git symbolic-ref HEAD refs/heads/unborn", {"commit"}),
+        ("true", set()),
+    ],
+)
+def test_refusal_of_git_is_on_the_run(
+    folder: Path,
+    store: mlflow.MlflowClient,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    surroundings: str,
+    lost: set[str],
+) -> None:
+    commit_all(folder)
+    name, is_variable, value = surroundings.removeprefix("export ").partition("=")
+    if is_variable:
+        monkeypatch.setenv(name, value)
+    else:
+        subprocess.run(["sh", "-c", surroundings], check=True)
+    with retrace.stage("evaluate"):
+        pass
+    assert capsys.readouterr().err.count("warning: ") == bool(lost)
+    (_,), (child,) = runs(store)
+    assert child.info.status == "FINISHED"
+    assert run_tags.lost(child).keys() == lost
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads all files")
+def test_unreadable_output_is_on_the_run(folder: Path, store: mlflow.MlflowClient) -> None:
+    paths.CONFUSION.parent.mkdir()
+    with retrace.stage("evaluate"):
+        paths.CONFUSION.write_text("actual,predicted\n")
+        paths.CONFUSION.chmod(0)
+    (_,), (child,) = runs(store)
+    assert child.info.status == "FINISHED"
+    assert f"hash of {paths.CONFUSION}" in run_tags.lost(child)
+    assert str(paths.CONFUSION) not in run_tags.hashes(child, "outs")
+
+
+def test_missing_copy_is_on_the_run(folder: Path, store: mlflow.MlflowClient) -> None:
+    paths.CONFUSION.parent.mkdir()
+    with retrace.stage("evaluate") as run:
+        paths.CONFUSION.write_text("actual,predicted\n")
+        run.artifact(paths.CONFUSION)
+        event_log.copy_of(run.path, paths.CONFUSION).unlink()
+        paths.CONFUSION.unlink()
+    (_,), (child,) = runs(store)
+    assert run_tags.lost(child).keys() == {str(paths.CONFUSION)}
 
 
 @pytest.mark.usefixtures("folder")
