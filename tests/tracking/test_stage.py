@@ -6,6 +6,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -168,12 +169,18 @@ def test_refusal_of_git_is_on_the_run(
     assert run_tags.lost(child).keys() == lost
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads all files")
-def test_unreadable_output_is_on_the_run(folder: Path, store: mlflow.MlflowClient) -> None:
+def test_unreadable_output_is_on_the_run(
+    folder: Path, store: mlflow.MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def md5(path: Path, read: Callable[[Path], str] = hashing.md5) -> str:
+        if path.name == paths.CONFUSION.name:
+            raise PermissionError(13, "Permission denied", str(path))
+        return read(path)
+
     paths.CONFUSION.parent.mkdir()
-    with retrace.stage("evaluate"):
+    with monkeypatch.context() as denied, retrace.stage("evaluate"):
         paths.CONFUSION.write_text("actual,predicted\n")
-        paths.CONFUSION.chmod(0)
+        denied.setattr(hashing, "md5", md5)
     (_,), (child,) = runs(store)
     assert child.info.status == "FINISHED"
     assert f"hash of {paths.CONFUSION}" in run_tags.lost(child)
