@@ -161,6 +161,19 @@ def test_later_stages_of_same_bytes_are_linked(
     assert set(compared(second)) == set(HEADLINES.values())
 
 
+@pytest.mark.usefixtures("store")
+def test_refusal_of_git_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    subprocess.run(["git", "init", "--quiet"], check=True)
+    sync.sync(as_json=True)
+    assert json.loads(capsys.readouterr().out)["skipped"] == []
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    sync.sync(as_json=True)
+    (skipped,) = json.loads(capsys.readouterr().out)["skipped"]
+    assert f"git config --global --add safe.directory {Path.cwd()}" in skipped
+
+
 def test_run_replaces_its_link(
     store: mlflow.MlflowClient,
 ) -> None:

@@ -50,8 +50,8 @@ def test_other_owner(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("damage", ["echo wrong >", ": >", "truncate -s 40"])
 def test_damaged_index_is_mended(repository: Path, damage: str) -> None:
     shell(f"{damage} .git/index", repository)
-    cure = refusal(repository).cure
-    assert cure == f"rm '{repository}/.git/index' && git reset --quiet"
+    cure = f"rm '{repository}/.git/index' && git reset --quiet"
+    assert refusal(repository).cure == cure
     shell(cure, repository)
     assert git_process.refusal(repository) is None
 

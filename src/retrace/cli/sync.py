@@ -43,6 +43,7 @@ def sync(*, as_json: bool = False, all_commits: bool = False) -> None:
     event log could not be uploaded.
     """
     from retrace import event_log
+    from retrace.pipeline import git_process
     from retrace.store import backend, experiments, runs, upload
 
     dvc.exclude(Path())
@@ -62,12 +63,15 @@ def sync(*, as_json: bool = False, all_commits: bool = False) -> None:
         added = experiments.add_missing(client, all_commits=all_commits, progress=_progress())
         backend.tidy(client.tracking_uri)
     counts = {"uploaded": uploaded, "closed": closed, "added": added.n}
-    lists = {"running": running, "failed": failed, "skipped": added.skipped}
+    refusal = git_process.refusal()
+    skipped = [f"commits and DVC's experiments: {refusal}"] if refusal else []
+    skipped += added.skipped
+    lists = {"running": running, "failed": failed, "skipped": skipped}
     if as_json:
         print(json.dumps(counts | lists, indent=2))
     else:
         _print(counts, running)
-    _warn(added.skipped)
+    _warn(skipped)
     if failed:
         print(*failed, sep="\n", file=sys.stderr)
         n_failed = count(len(failed), "event log")

@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 
 from retrace.errors import RetraceError
-from retrace.pipeline import dvc_internals, git
+from retrace.pipeline import dvc_internals, git, git_process
 from retrace.pipeline.workspace import Workspace
 from retrace.provenance import reproduce
 from retrace.provenance.reproduce import Origin
@@ -36,6 +36,8 @@ def sweep_folder(sweep: str) -> Path:
 
 def current_origin() -> Origin:
     """Return the code and parameters as they are now. Raises RetraceError without a commit."""
+    if refusal := git_process.refusal(files.root()):
+        raise RetraceError(str(refusal))
     commit = git.head_commit()
     if commit is None:
         reason = "has no commit yet, which an experiment needs; commit, then run the command again"
@@ -59,7 +61,8 @@ def trial_repository(name: str, sweep: str, origin: Origin, cache: Path) -> Iter
         try:
             reproduce.share_objects(top)
             reproduce.check_out_origin(top, origin)
-            git.run("add", "--all", folder=top)  # new files belong to the experiment too
+            # New files belong to the experiment too, also those that the user's excludes name.
+            git.run("add", "--all", "--force", folder=top)
             _configure(top / inside, cache)
             yield top / inside
         finally:
