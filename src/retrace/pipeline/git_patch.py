@@ -73,8 +73,8 @@ def changed_submodules(root: Path) -> list[str]:
     changed = run("diff-files", "-z", "--ignore-submodules=untracked", folder=top).split(b"\0")
     modes = zip(changed[::2], changed[1::2], strict=False)
     modules = [os.fsdecode(name) for mode, name in modes if mode.startswith(SUBMODULE)]
-    raw = ("diff-index", "-z", "HEAD", "--")
-    return [name for name in modules if run(*raw, folder=top / name)]
+    status = ("status", "--porcelain", "--untracked-files=no")
+    return [name for name in modules if run(*status, folder=top / name)]
 
 
 def _fill_index(top: Path, base: str, env: Mapping[str, str]) -> None:

@@ -153,8 +153,7 @@ def refusal(folder: Path | None = None) -> Refusal | None:
         return _refusal("index file corrupt", folder)
     for words in (("ls-files", "--", ":(top,literal).git"), ("cat-file", "-e", "HEAD^{tree}")):
         ended = completed(*words, folder=folder)
-        has_commit = words[0] != "cat-file" or not _is_unborn(folder)
-        if ended.returncode and has_commit:
+        if ended.returncode and (words[0] == "ls-files" or not _is_unborn(folder)):
             return _refusal(_message(ended), folder)
     return None
 

@@ -84,9 +84,9 @@ def attach_changes(log: EventLog, workspace: Workspace) -> None:
     if refusal:
         log.lost("commit", "code.patch", why=str(refusal))
         return
-    if git_process.is_outside(workspace.root):
-        return
     if log.header["commit"] is None:
+        if git_process.is_outside(workspace.root):
+            return
         log.lost("commit", why=NO_COMMIT)
     with log.recording("code.patch"):
         modules = git_patch.changed_submodules(workspace.root)
