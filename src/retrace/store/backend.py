@@ -10,6 +10,7 @@ from pathlib import Path
 
 import mlflow
 import requests
+import urllib3
 from alembic.util import CommandError
 from filelock import FileLock
 from mlflow import MlflowClient
@@ -18,6 +19,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.db.utils import create_sqlalchemy_engine
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from sqlalchemy.exc import SQLAlchemyError
+from urllib3.exceptions import InsecureRequestWarning
 
 from retrace.errors import CLOSED, FULL, RetraceError
 from retrace.pipeline import code_text
@@ -65,6 +67,7 @@ def client() -> MlflowClient:
     mlflow_environment.enter()
     unavailable.demand_timeout()
     logging.getLogger("mlflow").setLevel(logging.WARNING)
+    urllib3.disable_warnings(InsecureRequestWarning)  # of MLFLOW_TRACKING_INSECURE_TLS
     uri = address()
     try:
         if uri.startswith(SQLITE):
