@@ -4,6 +4,7 @@ A database is read as a file, read-only and without MLflow, whose import takes s
 would change it.
 """
 
+import os
 import re
 import shlex
 import sqlite3
@@ -61,6 +62,11 @@ def answers() -> Iterator[Finding]:
         yield from _abandoned(redacted(tracking_uri.address()))
     elif not file.exists():
         yield ok(f"no {file.name} yet: the first run creates it")
+    elif not file.is_file():
+        state = f"{file}, in MLFLOW_TRACKING_URI, is a folder, not a database"
+        yield problem(state, "unset MLFLOW_TRACKING_URI")
+    elif not os.access(file, os.R_OK | os.W_OK):
+        yield problem(f"{file} is not readable and writable", f"chmod u+rw {_q(file)}")
     elif file.stat().st_size == 0:
         state = f"{file.name} is empty; processes that start at the same time would corrupt it"
         yield problem(state, f"rm {_q(file)}")
