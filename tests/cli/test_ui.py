@@ -17,6 +17,19 @@ from retrace.cli import ui
 from retrace.errors import RetraceError
 
 MOST_MB = 600
+SHELL = {  # variables that would open the server, or move its pages
+    "MLFLOW_SERVER_DISABLE_SECURITY_MIDDLEWARE": "true",
+    "MLFLOW_SERVER_ALLOWED_HOSTS": "*",
+    "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": "*",
+    "MLFLOW_STATIC_PREFIX": "/mlflow",
+    "_MLFLOW_STATIC_PREFIX": "/mlflow",
+    "MLFLOW_ARTIFACTS_ONLY": "true",
+    "MLFLOW_BACKEND_STORE_URI": "sqlite:///other.db",
+    "MLFLOW_UVICORN_OPTS": "--workers 3",
+    "UVICORN_ROOT_PATH": "/mlflow",
+    "MLFLOW_EXPOSE_PROMETHEUS": "metrics",
+    "WEB_CONCURRENCY": "3",
+}
 CREATE = "api/2.0/mlflow/experiments/create"
 
 pytestmark = pytest.mark.xdist_group("ui")
@@ -34,7 +47,7 @@ def server(
     with subprocess.Popen(
         ["retrace", "ui", "--port", str(port)],
         cwd=folder,
-        env=environment(folder),
+        env=environment(folder) | SHELL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
@@ -56,6 +69,12 @@ def answers(port: int) -> bool:
 def test_server_shows_the_store(server: tuple[int, psutil.Process]) -> None:
     url = f"http://localhost:{server[0]}/api/2.0/mlflow/experiments/get?experiment_id=0"
     assert requests.get(url, timeout=20).json()["experiment"]["name"] == "Default"
+
+
+def test_pages_are_at_the_printed_address(server: tuple[int, psutil.Process]) -> None:
+    response = requests.get(f"http://127.0.0.1:{server[0]}/", timeout=20)
+    assert response.status_code == 200
+    assert "X-Frame-Options" in response.headers
 
 
 def test_taken_port_is_refused(server: tuple[int, psutil.Process]) -> None:

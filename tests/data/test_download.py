@@ -201,6 +201,25 @@ def test_message_lists_sources_with_reasons(cache: Path, monkeypatch: pytest.Mon
     assert "-S dataset=digits" in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("HTTPS_PROXY", "http://me:canary@127.0.0.1:9"),
+        ("HTTPS_PROXY", "foo://proxy"),
+        ("REQUESTS_CA_BUNDLE", "none.pem"),
+    ],
+)
+def test_setting_of_the_network_is_named(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    for other in ("https_proxy", "ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(other, raising=False)
+    monkeypatch.setenv(name, value)
+    with pytest.raises(FetchError, match=f"correct {name}") as raised:
+        fetch({"official": sources.official({FILE.name: "https://127.0.0.1:9/file.bin"})})
+    assert "canary" not in str(raised.value)
+
+
 def test_mirror_is_folder_or_address(
     cache: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -509,7 +509,7 @@ os._exit(0)
 def test_server_is_down(clone: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:canary@127.0.0.1:9")
     finding = only(store.answers)
-    assert "http://***@127.0.0.1:9, in MLFLOW_TRACKING_URI, does not answer" in finding.what
+    assert "MLFLOW_TRACKING_URI: http://***@127.0.0.1:9 does not answer" in finding.what
     assert finding.repair == "unset MLFLOW_TRACKING_URI"
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     assert wrong(store.answers) == []
@@ -518,10 +518,23 @@ def test_server_is_down(clone: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_server_never_answers(clone: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and sends nothing
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        monkeypatch.setattr(store.tracking_uri, "ANSWER_S", 0.2)
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
         began = time.monotonic()
-        assert "does not answer (ReadTimeout)" in only(store.answers).what
+        assert "MLFLOW_HTTP_REQUEST_TIMEOUT" in only(store.answers).what
         assert time.monotonic() - began < 3
+
+
+@pytest.mark.parametrize(
+    ("uri", "remedy"),
+    [("mysql+pymysql://me:canary@127.0.0.1:9/runs", "pip install pymysql"), ("foo://x", "http://")],
+)
+def test_store_is_unavailable(
+    clone: Clone, monkeypatch: pytest.MonkeyPatch, uri: str, remedy: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    finding = only(store.answers)
+    assert remedy in finding.what
+    assert "canary" not in finding.what
 
 
 def test_event_log_is_not_uploaded(clone: Clone) -> None:

@@ -18,6 +18,13 @@ from retrace.system.processes import Identity
 from retrace.tracking import header, loopback
 from retrace.tracking.loopback import Server
 
+SHELL = {  # variables that would open the server, or move its pages
+    "MLFLOW_SERVER_DISABLE_SECURITY_MIDDLEWARE": "true",
+    "_MLFLOW_STATIC_PREFIX": "/mlflow",
+    "_MLFLOW_SERVER_ARTIFACTS_ONLY": "true",
+    "prometheus_multiproc_dir": "metrics",
+}
+
 
 @pytest.fixture
 def dvc() -> Iterator[Identity]:
@@ -70,7 +77,11 @@ def test_killed_server_is_replaced(dvc: Identity, log: EventLog) -> None:
 
 
 @pytest.mark.usefixtures("store")
-def test_runs_of_any_client_are_tagged(dvc: Identity, log: EventLog) -> None:
+def test_runs_of_any_client_are_tagged(
+    dvc: Identity, log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in SHELL.items():
+        monkeypatch.setenv(name, value)
     address, process = started(dvc, log)
     client = MlflowClient(address)
     experiment = client.get_experiment_by_name("mnist")

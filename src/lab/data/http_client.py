@@ -17,6 +17,15 @@ ATTEMPTS = 3
 BUSY = (429, 500, 502, 503, 504)  # HTTP statuses
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 BLOCK = 1 << 20  # bytes per write
+REMEDIES = {  # by a part of the reason
+    "CERTIFICATE_VERIFY_FAILED": "set REQUESTS_CA_BUNDLE to the PEM file of its authority",
+    "NO_CERTIFICATE": "REQUESTS_CA_BUNDLE should be a PEM file",
+    "TLS CA certificate bundle": "correct REQUESTS_CA_BUNDLE",
+    "SOCKS": "type: pip install 'requests[socks]'",
+    "proxy": "correct HTTPS_PROXY, or add the host to NO_PROXY",
+    "Proxy": "correct HTTPS_PROXY",
+    "Failed to resolve": "connect to a network, or set HTTPS_PROXY",
+}
 HEADERS = {"Accept-Encoding": "identity"}  # else requests decompresses what some servers send
 
 pooch.get_logger().setLevel("WARNING")  # at lower levels, pooch logs URLs with their tokens
@@ -48,7 +57,11 @@ def retrieve(address: str, folder: Path, max_bytes: int) -> Path:
     try:
         return Path(client.fetch(name, downloader=downloader))
     except (requests.RequestException, FetchError) as error:
-        raise FetchError(f"{shown}: {_reason(error)}") from None
+        raise FetchError(f"{shown}: {_explained(error)}") from None
+    except OSError as error:
+        if error.errno is not None:  # of this machine's files
+            raise
+        raise FetchError(f"{shown}: {_explained(error)}") from None  # of requests' own settings
 
 
 def _download(address: str, path: str, _client: object, *, max_bytes: int) -> None:
@@ -88,3 +101,10 @@ def _reason(error: Exception) -> str:
         return f"HTTP status {error.response.status_code}, {error.response.reason}"
     cause = getattr(error, "reason", None) or error.args[0]
     return _reason(cause) if isinstance(cause, Exception) else str(cause)
+
+
+def _explained(error: Exception) -> str:
+    """Return the reason, with its remedy if there is one."""
+    reason = _reason(error)
+    remedy = next((remedy for text, remedy in REMEDIES.items() if text in reason), "")
+    return f"{reason}; {remedy}" if remedy else reason

@@ -20,6 +20,7 @@ from retrace import errors
 from retrace.cli import arguments
 from retrace.cli.arguments import Command
 from retrace.errors import ParamsError, RetraceError
+from retrace.system import mlflow_environment
 
 # Modules of retrace.cli; in the help, each group lists its commands in this order.
 BUILT_IN = (
@@ -61,6 +62,7 @@ def _call() -> None:
         args.here = Path.cwd()
         if args.command not in IN_PLACE:
             os.chdir(_root())
+            mlflow_environment.enter()
         code = _run(commands[args.command], args)
         if code:
             sys.exit(code)

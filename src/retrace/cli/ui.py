@@ -10,7 +10,7 @@ from typing import Any
 
 from retrace import settings
 from retrace.errors import RetraceError
-from retrace.system import browser, files
+from retrace.system import browser, files, mlflow_environment
 
 GROUP = "look"
 SUMMARY = (
@@ -67,7 +67,8 @@ def serve(host: str, port: int, *, opens: bool = False) -> None:
     sys.stdout.flush()
     if opens:
         browser.open_later(next(iter(addresses.values()), shown))
-    env = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    env = mlflow_environment.for_servers(os.environ)
+    env |= {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     os.execve(sys.executable, _command(host, port, address), env)  # noqa: S606
 
 
@@ -100,6 +101,9 @@ def _command(host: str, port: int, address: str) -> list[str]:
         "--allowed-hosts": ",".join(names),
         "--cors-allowed-origins": ",".join(f"http://{name}" for name in names),
     }
+    registry = os.environ.get("MLFLOW_REGISTRY_URI", "")
+    if registry and not backend.is_served(registry):
+        options["--registry-store-uri"] = registry
     flags = [word for option in options.items() for word in option]
     return [sys.executable, "-m", "mlflow", "server", *flags]
 

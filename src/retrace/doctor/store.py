@@ -4,6 +4,7 @@ A database is read as a file, read-only and without MLflow, whose import takes s
 would change it.
 """
 
+import os
 import re
 import shlex
 import sqlite3
@@ -58,9 +59,14 @@ def answers() -> Iterator[Finding]:
     """Check that the store exists and is readable."""
     file = database()
     if file is None:
-        yield from _server(tracking_uri.address())
+        yield from _abandoned(redacted(tracking_uri.address()))
     elif not file.exists():
         yield ok(f"no {file.name} yet: the first run creates it")
+    elif not file.is_file():
+        state = f"{file}, in MLFLOW_TRACKING_URI, is a folder, not a database"
+        yield problem(state, "unset MLFLOW_TRACKING_URI")
+    elif not os.access(file, os.R_OK | os.W_OK):
+        yield problem(f"{file} is not readable and writable", f"chmod u+rw {_q(file)}")
     elif file.stat().st_size == 0:
         state = f"{file.name} is empty; processes that start at the same time would corrupt it"
         yield problem(state, f"rm {_q(file)}")
@@ -74,28 +80,6 @@ def answers() -> Iterator[Finding]:
             yield ok(f"{file.name}, {file.stat().st_size / 1e6:,.1f} MB")
 
 
-def _server(address: str) -> Iterator[Finding]:
-    shown = redacted(address)
-    if not tracking_uri.is_served(address):
-        yield ok(f"MLFLOW_TRACKING_URI is {shown}, which is not checked")
-        return
-    import requests
-
-    try:
-        health = f"{address.rstrip('/')}/health"
-        code = requests.get(health, timeout=tracking_uri.ANSWER_S).status_code
-    except requests.RequestException as error:
-        state = f"{shown}, in MLFLOW_TRACKING_URI, does not answer ({type(error).__name__})"
-        remedy = "start it, or use mlflow.db in this repository"
-        yield problem(f"{state}; {remedy}", "unset MLFLOW_TRACKING_URI")
-        return
-    if code != 200:
-        state = f"{shown}, in MLFLOW_TRACKING_URI, answers with status {code}"
-        yield problem(state, "unset MLFLOW_TRACKING_URI")
-    else:
-        yield from _abandoned(shown)
-
-
 def _abandoned(shown: str) -> Iterator[Finding]:
     from retrace.errors import RetraceError
     from retrace.store import backend, runs
@@ -104,7 +88,7 @@ def _abandoned(shown: str) -> Iterator[Finding]:
         with backend.mlflow_errors():
             abandoned = runs.abandoned(backend.client())
     except RetraceError as error:
-        yield problem(str(error))
+        yield problem(f"MLFLOW_TRACKING_URI: {error}", "unset MLFLOW_TRACKING_URI")
         return
     if abandoned:
         yield _stale([str(run.info.run_name) for run in abandoned])

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from retrace.system import mlflow_environment
+
 OF_A_STAGE = ("DVC_ROOT", "DVC_STAGE")  # set for a stage, but not for a DVC that it starts
 
 
@@ -16,7 +18,7 @@ def environment(*without: str) -> dict[str, str]:
     """
     kept = {
         name: value
-        for name, value in os.environ.items()
+        for name, value in mlflow_environment.for_commands(os.environ).items()
         if name not in OF_A_STAGE
         and (not name.startswith(without) or name.startswith("GIT_CONFIG"))
     }

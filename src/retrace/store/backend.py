@@ -5,41 +5,35 @@ import os
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 import mlflow
 import requests
+import urllib3
+from alembic.util import CommandError
 from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
+from mlflow.store.db.utils import create_sqlalchemy_engine
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from sqlalchemy.exc import SQLAlchemyError
+from urllib3.exceptions import InsecureRequestWarning
 
-from retrace.errors import RetraceError
+from retrace.errors import CLOSED, FULL, RetraceError
 from retrace.pipeline import code_text
 from retrace.pipeline.workspace import Workspace
-from retrace.store import filters, names
-from retrace.store.tracking_uri import ANSWER_S, SQLITE, address, is_served
-from retrace.system import files
-from retrace.system.redaction import redacted
+from retrace.store import filters, names, unavailable
+from retrace.store.tracking_uri import SQLITE, address, is_database, is_served
+from retrace.store.unavailable import StoreUnavailableError
+from retrace.system import files, mlflow_environment
 
 LOCK_TIMEOUT_S = 120  # four stages that create the store together take a tenth of it
-SETTINGS = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # the uploader retries itself
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": str(ANSWER_S),
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-}
-REFUSED = {  # what to do if a server refuses, by MLflow's error code
-    "UNAUTHENTICATED": (
-        "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, which its admin gives you"
-    ),
-    "PERMISSION_DENIED": (
-        "ask its admin or the experiment's owner for EDIT permission on the MLflow experiment"
-    ),
-}
-
+UNAVAILABLE = (  # what MLflow and its libraries raise if a store does not answer
+    *(MlflowException, SQLAlchemyError, CommandError, requests.RequestException),
+    *(OSError, ImportError, ValueError),
+)
 # MLflow has no index for the value of a tag, only for its name, which every run has. Statistics
 # from when the store was small are worse than none; dropping them changes the schema, so that open
 # connections, such as those of `mlflow ui`, read the new ones.
@@ -68,22 +62,25 @@ def lock() -> FileLock:
 def client() -> MlflowClient:
     """Return a client of the store, creating a missing database.
 
-    Raises ConnectionError if a server does not answer.
+    Raises StoreUnavailableError if the store does not answer; RetraceError if the timeout is none.
     """
-    for name, value in SETTINGS.items():
-        os.environ.setdefault(name, value)
-    os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"  # even if the shell allows it
+    mlflow_environment.enter()
+    unavailable.demand_timeout()
     logging.getLogger("mlflow").setLevel(logging.WARNING)
+    urllib3.disable_warnings(InsecureRequestWarning)  # of MLFLOW_TRACKING_INSECURE_TLS
     uri = address()
-    if is_served(uri):
-        _reach(uri)
-    elif uri.startswith(SQLITE):
-        _create(Path(uri.removeprefix(SQLITE)))
-    return mlflow.MlflowClient(uri)
-
-
-class StoreUnavailableError(RetraceError):
-    """MLflow does not answer."""
+    try:
+        if uri.startswith(SQLITE):
+            _create(Path(uri.removeprefix(SQLITE)))
+        if is_database(uri):
+            _connect(uri)
+        opened = mlflow.MlflowClient(uri)
+        opened.search_experiments(max_results=1)
+    except UNAVAILABLE as error:
+        if isinstance(error, OSError) and error.errno in (*FULL, *CLOSED):
+            raise
+        raise unavailable.explained(error) from None
+    return opened
 
 
 @contextmanager
@@ -105,16 +102,10 @@ def mlflow_errors() -> Iterator[None]:
         yield
     except BrokenPipeError:  # of stdout
         raise
+    except StoreUnavailableError:
+        raise
     except (MlflowException, SQLAlchemyError, requests.RequestException, ConnectionError) as error:
-        reason = " ".join(str(error).partition("[SQL:")[0].split())[:300]
-        is_file = address().startswith(SQLITE)
-        fix = "check that its file is readable and writable" if is_file else "start it"
-        remedy = REFUSED.get(
-            getattr(error, "error_code", ""), f"{fix}, or set MLFLOW_TRACKING_URI to another store"
-        )
-        raise StoreUnavailableError(
-            redacted(f"MLflow: {reason}; {remedy}, then run the command again")
-        ) from None
+        raise unavailable.explained(error) from None
 
 
 @contextmanager
@@ -123,7 +114,7 @@ def request_timeout(seconds: float) -> Iterator[None]:
 
     It forwards files to its artifact store before it answers.
     """
-    name = "MLFLOW_HTTP_REQUEST_TIMEOUT"
+    name = mlflow_environment.TIMEOUT
     usual = os.environ[name]
     os.environ[name] = str(max(int(usual), int(seconds)))
     try:
@@ -139,12 +130,14 @@ def warm_up() -> None:
         client().search_experiments(max_results=1)
 
 
-def _reach(uri: str) -> None:
-    """Raise ConnectionError if the server does not answer."""
+@cache
+def _connect(uri: str) -> None:
+    """Connect to a database once: MLflow would try for two minutes."""
+    engine = create_sqlalchemy_engine(uri)
     try:
-        requests.get(f"{uri.rstrip('/')}/health", timeout=ANSWER_S)
-    except requests.RequestException as error:
-        raise ConnectionError(f"{uri} does not answer ({type(error).__name__})") from None
+        engine.connect().close()
+    finally:
+        engine.dispose()
 
 
 def _create(database: Path) -> None:

@@ -5,7 +5,6 @@ import re
 
 from retrace.system import files
 
-ANSWER_S = 4  # for a server
 SQLITE = "sqlite:///"
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 LOOPBACK = re.compile(r"http://127\.0\.0\.1:\d+/retrace/[0-9a-f]+/?")
@@ -18,7 +17,7 @@ def address() -> str:
     The path of a database is absolute, because a queued experiment runs in a separate folder. In a
     wrapped command it is the store of `tracking.loopback`'s server, not the server.
     """
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}mlflow.db"
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "").strip() or f"{SQLITE}mlflow.db"
     if LOOPBACK.fullmatch(uri):
         uri = os.environ.get(BEHIND, uri)
     if uri.startswith(SQLITE):
@@ -28,7 +27,7 @@ def address() -> str:
 
 def is_served(uri: str) -> bool:
     """Return whether the store is a server."""
-    return uri.startswith(("http://", "https://"))
+    return uri.lower().startswith(("http://", "https://"))
 
 
 def is_database(uri: str) -> bool:

@@ -26,10 +26,10 @@ from retrace.store import (
     run_tags,
 )
 from retrace.store import runs as runs_of
-from retrace.system import files, processes
+from retrace.system import files, mlflow_environment, processes
 from retrace.system.redaction import redacted
 
-ANSWER_S = float(backend.ANSWER_S)
+ANSWER_S = float(mlflow_environment.ANSWER_S)
 LOCAL_S = 120.0  # for a local database, in case it is busy
 BYTES_PER_S = 1e6  # of the slowest connection to a server
 STORED_PER_S = 1e7  # of the slowest artifact store, which a server waits for

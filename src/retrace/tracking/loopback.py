@@ -8,13 +8,14 @@ small process that waits for the first connection; most pipelines never make one
 """
 
 import json
+import os
 import socket
 import subprocess
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from retrace.system import files, isolated, processes
+from retrace.system import files, isolated, mlflow_environment, processes
 from retrace.system.processes import Identity
 
 HOST = "127.0.0.1"
@@ -68,6 +69,7 @@ def _start(owner: Identity) -> int:
         process = subprocess.Popen(
             [*program, str(descriptor), processes.to_line(owner)],
             cwd=files.root(),
+            env=mlflow_environment.for_servers(os.environ),
             pass_fds=[descriptor],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

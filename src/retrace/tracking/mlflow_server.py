@@ -105,8 +105,8 @@ def application(port: int) -> Application:
     """Return MLflow's application for the store, for requests to this port of this machine only."""
     from retrace.store import backend
 
-    os.environ["MLFLOW_SERVER_ALLOWED_HOSTS"] = f"{HOST}:{port}"
     backend.client()  # creates a missing database
+    os.environ["MLFLOW_SERVER_ALLOWED_HOSTS"] = f"{HOST}:{port}"
     from mlflow.server import app, handlers, security
 
     store = backend.address()

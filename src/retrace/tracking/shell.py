@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from retrace.errors import RetraceError
+from retrace.system import mlflow_environment
 
 if TYPE_CHECKING:
     from retrace.system.processes import Identity
@@ -41,7 +42,7 @@ def main() -> NoReturn:
 
 def for_dvc() -> dict[str, str]:
     """Return the environment in which DVC runs this program as its shell. Raises RetraceError."""
-    return os.environ | variables()
+    return mlflow_environment.for_commands(os.environ) | variables()
 
 
 def variables() -> dict[str, str]:

@@ -23,7 +23,7 @@ from threading import Thread
 from typing import Any
 
 from retrace import event_log
-from retrace.system import processes
+from retrace.system import mlflow_environment, processes
 
 FIRST_S, LAST_S = 0.5, 10.0  # polling interval for a growing event log: initial and maximum
 WATCH_S = 1.0  # polling interval for the stage and its DVC process
@@ -221,6 +221,7 @@ def main() -> None:
     parser.add_argument("--has-successor", action="store_true")
     parser.add_argument("--is-continued", action="store_true")
     args = parser.parse_args()
+    mlflow_environment.enter()  # before MLflow is imported
     link = Link(has_input=not args.is_continued)
     if args.is_continued:
         Thread(target=watch_end, args=(args.event_log, link.over), daemon=True).start()
