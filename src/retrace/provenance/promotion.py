@@ -53,7 +53,8 @@ def promote(run_id: str, alias: str, *, force: bool, metric: str | None = None) 
     index = RunIndex()
     run = _finished(index, run_id)
     model = models.model_of_run(index, run)
-    name = configured.models.name or index.client.get_experiment(run.info.experiment_id).name
+    experiment = index.client.get_experiment(run.info.experiment_id)
+    name = configured.models.name or experiment.tags.get(backend.NAMED) or experiment.name
     with backend.lock():
         present = registry.version(index.client, name, alias=alias)
         evaluated = _evaluated(index, model, run, criterion, present.tags if present else {})
