@@ -86,7 +86,7 @@ def test_any_scalar_is_that_of_ruamel(text: str) -> None:
     assert repr(_parsed(f"k: {text}")) == repr(_parsed_by_ruamel(f"k: {text}"))
 
 
-@pytest.mark.parametrize("text", [text for text in SCALARS if text != "<a"])
+@pytest.mark.parametrize("text", [text for text in SCALARS if "+10:00" not in text])
 def test_key_is_that_of_ruamel(text: str) -> None:
     """Keys may be numbers, booleans, dates or nothing."""
     assert repr(_parsed(f"{text}: 1")) == repr(_parsed_by_ruamel(f"{text}: 1"))

@@ -12,7 +12,7 @@ from retrace.cli import sync
 from retrace.errors import RetraceError
 from retrace.provenance import record
 from retrace.provenance.run_index import RunIndex
-from retrace.store import run_tags
+from retrace.store import lifecycle, run_tags
 
 
 def stage_of(store: mlflow.MlflowClient, run: Run, stage: str) -> Run:
@@ -116,3 +116,15 @@ def test_all_commits_follow_too(fits: mlflow.MlflowClient, monkeypatch: pytest.M
     sync.sync(all_commits=True)
     assert experiments_by_name(fits).keys() == runs.keys()
     assert len(record.find_record(runs["first"].info.run_id).stages) == 3
+
+
+def test_deleted_attempt_is_restored(fits: mlflow.MlflowClient) -> None:
+    """A user deletes the run of a stage whose event log is not uploaded to its end."""
+    train = stage_of(fits, experiments_by_name(fits)["first"], "train")
+    fits.set_tag(train.info.run_id, run_tags.hidden("journal"), "id of the log")
+    fits.delete_run(train.info.run_id)
+    tags = {run_tags.hidden("journal"): "id of the log"}
+    restored = lifecycle.first(fits, train.info.experiment_id, tags)
+    assert restored
+    assert restored.info.run_id == train.info.run_id
+    assert fits.get_run(train.info.run_id).info.lifecycle_stage == "active"

@@ -53,8 +53,7 @@ def promote(run_id: str, alias: str, *, force: bool, metric: str | None = None) 
     index = RunIndex()
     run = _finished(index, run_id)
     model = models.model_of_run(index, run)
-    experiment = index.client.get_experiment(run.info.experiment_id)
-    name = configured.models.name or experiment.tags.get(backend.NAMED) or experiment.name
+    name = configured.models.name or _experiment_name(index, run)
     with backend.lock():
         present = registry.version(index.client, name, alias=alias)
         evaluated = _evaluated(index, model, run, criterion, present.tags if present else {})
@@ -78,6 +77,12 @@ def promote(run_id: str, alias: str, *, force: bool, metric: str | None = None) 
     print(f"{result}; {before}")
     if _is_servable(index, model):
         print(f"serve it: mlflow models serve -m {address} --env-manager local --port 5001")
+
+
+def _experiment_name(index: RunIndex, run: backend.Run) -> str:
+    """Return the name of the MLflow experiment, also after a user has renamed it."""
+    experiment = index.client.get_experiment(run.info.experiment_id)
+    return experiment.tags.get(backend.NAMED) or experiment.name
 
 
 def _is_servable(index: RunIndex, model: LoggedModel) -> bool:

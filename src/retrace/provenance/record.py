@@ -95,12 +95,8 @@ def find_record(run_id: str) -> Record:
     if parent is not run:
         stages = (tags["retrace.stage"],)
         made_by |= {tags["retrace.stage"]: run}
-    lost = [stage for stage in index.pipeline.stages if index.has_lost(parent, stage)]
-    if lost and parent is run:
-        reason = "they were deleted, or removed by `mlflow gc`"
-        advice = "`retrace sync` restores them, or adds them again if DVC still has them"
-        missing = f"the runs of {', '.join(lost)} are missing in MLflow"
-        raise RetraceError(f"run {run_id}: {missing}: {reason}; {advice}")
+    if parent is run:
+        _check_links(index, parent)
     if not stages:
         raise RetraceError(
             f"run {run_id}: MLflow has no runs of its stages; `retrace sync` may upload them"
@@ -111,6 +107,16 @@ def find_record(run_id: str) -> Record:
             raise RetraceError(f"{subject}; only runs with status FINISHED can be verified")
     ran = tuple(index.pipeline.ancestors(*stages))
     return Record(run, parent, made_by, stages, ran, index.pipeline.training)
+
+
+def _check_links(index: RunIndex, parent: backend.Run) -> None:
+    """Raise RetraceError if runs that an experiment is linked to no longer exist."""
+    lost = [stage for stage in index.pipeline.stages if index.has_lost(parent, stage)]
+    if lost:
+        missing = f"the runs of {', '.join(lost)} are missing in MLflow"
+        reason = "they were deleted, or removed by `mlflow gc`"
+        advice = "`retrace sync` restores them, or adds them again if DVC still has them"
+        raise RetraceError(f"run {parent.info.run_id}: {missing}: {reason}; {advice}")
 
 
 def is_compared(metric: str, ignore: Sequence[str] = ()) -> bool:

@@ -42,10 +42,8 @@ def pair(client: MlflowClient, start: Event) -> Pair:
         experiment = backend.experiment_of(client, experiment_name(start))
         parent_id = parent(client, experiment, start)
         child = run_tags.find(client, [experiment], "journal", start["id"])
-        # A user may have deleted it while the stage ran.
-        child = child or lifecycle.first(
-            client, experiment, {run_tags.hidden("journal"): start["id"]}
-        )
+        if child is None:  # a user may have deleted it while the stage ran
+            child = lifecycle.first(client, experiment, {run_tags.hidden("journal"): start["id"]})
         if child is None:
             attempt = len(children(client, experiment, parent_id, start["stage"])) + 1
             tags = {
