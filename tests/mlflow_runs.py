@@ -1,5 +1,7 @@
 """What tests read from MLflow: the runs of an experiment."""
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import mlflow
@@ -32,3 +34,20 @@ def columns(store: mlflow.MlflowClient, experiment: str) -> dict[str, set[str]]:
         "params": {name for run in every for name in run.data.params},
         "tags": {tag for tag in tags if not tag.startswith("mlflow.")},
     }
+
+
+def experiments_by_name(store: mlflow.MlflowClient) -> dict[str, Run]:
+    """Return the runs of experiments in all MLflow experiments, by their names."""
+    ids = [experiment.experiment_id for experiment in store.search_experiments()]
+    runs = store.search_runs(ids, "tags.`retrace.key` LIKE '%'")
+    named = {str(run.info.run_name): run for run in runs}
+    assert len(named) == len(runs)
+    return named
+
+
+def erase(store: mlflow.MlflowClient, run_id: str) -> None:
+    """Remove a run for good, as `mlflow gc` does after it was deleted."""
+    with closing(sqlite3.connect(store.tracking_uri.removeprefix("sqlite:///"))) as database:
+        for table in ("tags", "params", "metrics", "latest_metrics", "runs"):
+            database.execute(f"DELETE FROM {table} WHERE run_uuid = ?", (run_id,))  # noqa: S608
+        database.commit()

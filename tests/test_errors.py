@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -47,3 +48,20 @@ def test_ignored_signal_stays_ignored() -> None:
         "errors.run(lambda: os.kill(os.getpid(), signal.SIGHUP))"
     )
     assert ended.returncode == 0
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        "OSError(errno.ENOSPC, 'the reason', f'{folder}/a file')",
+        "FileNotFoundError(errno.ENOENT, 'No usable temporary directory found in [...]')",
+    ],
+)
+def test_full_temporary_folder_is_named(error: str, tmp_path: Path) -> None:
+    ended = run(
+        f"import errno, os\nfrom retrace import errors\nfolder = {str(tmp_path)!r}\n"
+        f"os.environ['TMPDIR'] = folder\ndef main(): raise {error}\nerrors.run(main)"
+    )
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "`export TMPDIR=" in ended.stderr
+    assert ended.stderr.count("\n") == 1

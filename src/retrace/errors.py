@@ -15,14 +15,18 @@ exception is a bug and keeps its traceback.
 import atexit
 import errno
 import os
+import shutil
 import signal
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 from typing import Self
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk or a quota is full
+LITTLE = 10**6  # bytes that are free on a disk that is as good as full
+TEMPORARY_REPAIR = "set TMPDIR to a folder with free space, such as `export TMPDIR=/var/tmp`"
 CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM)  # this user may not read or write a file
 
 
@@ -58,12 +62,10 @@ def run(main: Callable[[], None]) -> None:
         print(error, file=sys.stderr)
         sys.exit(2)
     except OSError as error:
-        if error.errno not in FULL and not (error.filename and error.errno in CLOSED):
+        reason = _disk_reason(error)
+        if reason is None:
             raise
-        is_full = error.errno in FULL
-        remedy = "free some disk space" if is_full else "make it readable and writable"
-        name = error.filename or "the disk"
-        print(f"{name}: {error.strerror}; {remedy}, then run the command again", file=sys.stderr)
+        print(f"{reason}, then run the command again", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -76,6 +78,31 @@ def run(main: Callable[[], None]) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)  # without Python's clean-up, which takes a second with torch loaded
+
+
+def _disk_reason(error: OSError) -> str | None:
+    """Return what is wrong with a disk, and the remedy; None if the error is another one."""
+    if error.errno == errno.ENOENT and "temporary directory" in str(error.strerror):
+        return f"no folder for temporary files can be written; {TEMPORARY_REPAIR}"
+    if error.errno not in FULL and not (error.filename and error.errno in CLOSED):
+        return None
+    temporary = temporary_folder()
+    unknown = str(temporary) if is_full(temporary) else "the disk"
+    name = os.fsdecode(error.filename) if error.filename else unknown
+    remedy = "free some disk space" if error.errno in FULL else "make it readable and writable"
+    if Path(name).is_relative_to(temporary):
+        remedy += f", or {TEMPORARY_REPAIR}"
+    return f"{name}: {error.strerror}; {remedy}"
+
+
+def temporary_folder() -> Path:
+    """Return the folder that is meant for temporary files."""
+    return Path(os.environ.get("TMPDIR") or "/tmp")  # noqa: S108
+
+
+def is_full(folder: Path) -> bool:
+    """Return whether hardly anything can be written in a folder, because its disk is full."""
+    return folder.exists() and shutil.disk_usage(folder).free < LITTLE
 
 
 def listen() -> None:

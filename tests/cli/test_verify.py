@@ -114,9 +114,10 @@ def test_summary_names_differences_and_devices(
 ) -> None:
     good = OutputDiff("train", "val_loss", "1", "1", "same")
     bad = OutputDiff("train", "lost.txt", "1", "", "missing")
-    assert verify.sentence([good], 0.005, devices).startswith("verified: 1 outputs and metrics")
+    assert verify.sentence([good], 0.005, devices).startswith("verified: 1 output or metric is")
     sentence = verify.sentence([good, bad], 0.005, devices)
-    assert sentence.startswith("1 of 2 outputs and metrics differ: lost.txt")
+    assert sentence.startswith("1 of 2 outputs and metrics is missing then or now: lost.txt")
+    assert "differ" not in sentence
     for word in ("cpu, then", "gpu, now", "0.005"):
         assert (word in sentence) == (devices is not None)
 

@@ -1,8 +1,10 @@
 """YAML as DVC parses it, and files that would crash or fill a process."""
 
 import re
+from typing import Any
 
 import pytest
+from dvc.utils import serialize
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML, YAMLError
@@ -30,6 +32,10 @@ SCALARS = [
     "NULL",
     "nil",
     "1e3",
+    "5e-05",
+    "5e-5",
+    "0.00005",
+    "1e+20",
     "1E-3",
     "1.e5",
     ".5",
@@ -78,6 +84,23 @@ def test_scalar_is_that_of_ruamel(text: str) -> None:
 @settings(max_examples=300, deadline=None, derandomize=True)
 def test_any_scalar_is_that_of_ruamel(text: str) -> None:
     assert repr(_parsed(f"k: {text}")) == repr(_parsed_by_ruamel(f"k: {text}"))
+
+
+@pytest.mark.parametrize("text", [text for text in SCALARS if "+10:00" not in text])
+def test_key_is_that_of_ruamel(text: str) -> None:
+    """Keys may be numbers, booleans, dates or nothing."""
+    assert repr(_parsed(f"{text}: 1")) == repr(_parsed_by_ruamel(f"{text}: 1"))
+
+
+VALUES = st.one_of(st.floats(), st.integers(), st.booleans(), st.none(), st.dates(), st.text())
+
+
+@given(st.dictionaries(st.one_of(st.text(), st.integers(), st.booleans()), VALUES, max_size=3))
+@settings(max_examples=200, deadline=None, derandomize=True)
+def test_lock_has_the_values_of_params(values: dict[Any, Any]) -> None:
+    """DVC reads params.yaml and writes what it has read to dvc.lock, such as 5e-05 for 0.00005."""
+    text = serialize.dumps_yaml({"params": values})
+    assert repr(_parsed(text)) == repr(_parsed_by_ruamel(text))
 
 
 # A key that is a list or a table is left out: Python has none, and each parser says so differently.

@@ -137,7 +137,7 @@ def test_trace_in_a_subfolder(store: Store, tracked: Stranger) -> None:
     assert traced.splitlines()[0].startswith("serving/bundle.json  ")
     for name in (BUNDLE, "fit@north", "fit@south", "split"):
         assert f"─ {name}" in traced
-    assert "1 code files, same here" in traced
+    assert "1 code file, same here" in traced
     assert "not produced" not in traced
     run = store.stages(store.parent("queued"))["fit@north"].info.run_id
     assert "models/north.json" in tracked.type(f"retrace trace {run}")

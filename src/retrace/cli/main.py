@@ -20,7 +20,7 @@ from retrace import errors
 from retrace.cli import arguments
 from retrace.cli.arguments import Command
 from retrace.errors import ParamsError, RetraceError
-from retrace.system import mlflow_environment
+from retrace.system import machine, mlflow_environment
 
 # Modules of retrace.cli; in the help, each group lists its commands in this order.
 BUILT_IN = (
@@ -60,6 +60,8 @@ def _call() -> None:
         parser.print_help()
     else:
         args.here = Path.cwd()
+        machine.name_user()
+        machine.check_home()
         if args.command not in IN_PLACE:
             os.chdir(_root())
             mlflow_environment.enter()

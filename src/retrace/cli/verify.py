@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING
 
 from retrace.cli import arguments
 from retrace.errors import RetraceError
+from retrace.provenance import diff
 from retrace.system import files
+from retrace.system.text import count
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -66,8 +68,8 @@ def check(run_id: str, tolerance: float, *, as_json: bool = False) -> int:
     """
     from retrace import settings
     from retrace.pipeline import loading
-    from retrace.provenance import diff, reproduce, restore
     from retrace.provenance import record as records
+    from retrace.provenance import reproduce, restore
     from retrace.store import backend
 
     if not 0 <= tolerance < math.inf:
@@ -137,13 +139,23 @@ def sentence(
     exact: Sequence[str] = (),
 ) -> str:
     """Summarize the rows; `devices` are the kinds then and now, if they differ."""
-    unequal = [row.what for row in rows if not row.is_equal]
+    differ = [row.what for row in rows if row.verdict == diff.DIFFERS]
+    missing = [row.what for row in rows if row.verdict == diff.MISSING]
     rule = "all must be equal"
     if devices:
         rule = f"ran on {devices[0]}, reproduced on {devices[1]}: final metrics must be within "
         rule += f"{tolerance:g}"
         rule += f", and {' and '.join(exact)} equal" if exact else ""
-    if unequal:
-        names = ", ".join(unequal)
-        return f"{len(unequal)} of {len(rows)} outputs and metrics differ: {names} ({rule})"
-    return f"verified: {len(rows)} outputs and metrics are equal ({rule})"
+    total = f"of {count(len(rows), 'output or metric', 'outputs and metrics')}"
+    parts = [
+        f"{len(names)} {total} {one if len(names) == 1 else several}: {', '.join(names)}"
+        for names, one, several in (
+            (differ, "differs", "differ"),
+            (missing, "is missing then or now", "are missing then or now"),
+        )
+        if names
+    ]
+    if parts:
+        return f"{'; '.join(parts)} ({rule})"
+    equal = count(len(rows), "output or metric is", "outputs and metrics are")
+    return f"verified: {equal} equal ({rule})"

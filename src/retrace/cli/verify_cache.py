@@ -11,6 +11,7 @@ from retrace.errors import DataError
 from retrace.pipeline import dvc_internals, integrity
 from retrace.pipeline.integrity import ExpectedFile
 from retrace.pipeline.workspace import Workspace
+from retrace.system.text import count
 
 
 def check(*, as_json: bool = False) -> int:
@@ -58,8 +59,9 @@ def _print(
         print(f"{name}: its MD5 is {md5}, but dvc.lock records {file.md5}")
     n_bytes = sum(map(integrity.n_bytes, expected))
     n_cached = sum(file.path.is_relative_to(cache) for file in expected)
+    here = count(len(expected) - n_cached, "file or folder", "files and folders")
     print(
-        f"{len(expected) - n_cached} files and folders here, {n_cached} files in DVC's cache: "
+        f"{here} here, {count(n_cached, 'file')} in DVC's cache: "
         f"{n_bytes / 1e6:,.0f} MB, {n_bytes / 1e6 / seconds:,.0f} MB/s"
     )
     if absent:

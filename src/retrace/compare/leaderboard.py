@@ -181,6 +181,9 @@ def _experiment(client: backend.MlflowClient, name: str) -> str:
         for each in client.search_experiments()
         if each.name != "Default"
     }
+    renamed = backend.find_experiment(client, name)
+    if name not in ids and renamed and renamed.name in ids:
+        name = renamed.name
     if name not in ids:
         known = (
             f"should be one of {', '.join(sorted(ids))}"

@@ -21,6 +21,7 @@ from retrace.provenance import locations, trace_document
 from retrace.provenance.locations import Output
 from retrace.provenance.run_index import RunIndex
 from retrace.store import backend, cached_stages, run_tags
+from retrace.system.text import count
 
 MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")
 
@@ -42,6 +43,8 @@ def show(target: str, *, as_json: bool = False) -> None:
     elif MD5.fullmatch(target) and (makers := index.makers(target)):
         _show_file(index, run_tags.made(makers[0])[target], target, as_json=as_json)
     else:
+        if reason := index.deleted(target):
+            raise RetraceError(reason)
         problem = f"neither a file nor a run in {index.address}"
         advice = "give a file, or at least 6 digits of a run's id"
         raise RetraceError(f"{target}: {problem}; {advice}{_pending()}")
@@ -65,7 +68,7 @@ class Account:
         self.described.add(run.info.run_id)
         node = tree.add(title(run))
         if others:
-            node.add(f"{others} other run{'s' * (others > 1)} made the same bytes")
+            node.add(f"{count(others, 'other run')} made the same bytes")
         self.add_facts(node, run)
         deps = cached_stages.hashes(run, "deps")
         makers: dict[str, backend.Run] = {}
@@ -134,7 +137,8 @@ class Account:
         parent = self.index.parent(run)
         if parent is None:
             parent_id = run.data.tags.get("mlflow.parentRunId")
-            return f"of experiment run {parent_id}, which was deleted from MLflow"
+            again = "`retrace sync` adds it again if DVC still has it"
+            return f"of experiment run {parent_id}, which was deleted from MLflow; {again}"
         name = f"of experiment {parent.info.run_name}, run {parent.info.run_id}"
         if parent.info.run_id in self.described:
             return f"{name}, as above"
@@ -260,7 +264,7 @@ def _code(deps: Mapping[str, str]) -> str:
         for path, md5 in deps.items()
         if not Path(path).exists() or hashing.md5(Path(path)) != md5
     ]
-    return f"{len(deps)} code files, " + (
+    return f"{count(len(deps), 'code file')}, " + (
         f"changed here: {', '.join(changed)}" if changed else "same here"
     )
 
@@ -280,7 +284,7 @@ def _pending() -> str:
     n = len(event_log.pending(event_log.folder()))
     if not n:
         return ""
-    logs = "1 event log is" if n == 1 else f"{n} event logs are"
+    logs = count(n, "event log is", "event logs are")
     return f"; {logs} not in MLflow yet: run `retrace sync`, then try again"
 
 

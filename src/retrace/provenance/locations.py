@@ -18,9 +18,8 @@ from pathlib import Path, PurePosixPath
 from retrace.errors import DataError
 from retrace.pipeline import dvc_internals, git, hashing, snapshot
 from retrace.pipeline.workspace import Workspace
-from retrace.store import backend
+from retrace.store import backend, tracking_uri
 from retrace.system import files
-from retrace.system.redaction import redacted
 
 PATCH = "code.patch"  # the artifact with uncommitted changes
 
@@ -174,11 +173,7 @@ def _is_artifact(client: backend.MlflowClient, output: Output) -> bool:
 def _download(run: str, artifact: str, into: str) -> str:
     options = ["--run-id", run, "--artifact-path", artifact, "--dst-path", into]
     command = shlex.join(["mlflow", "artifacts", "download", *options])
-    address = os.environ.get("MLFLOW_TRACKING_URI")
-    # An address with credentials is not shown. The user's shell has it in its environment.
-    if address and redacted(address) == address:
-        return f"MLFLOW_TRACKING_URI={shlex.quote(address)} {command}"
-    return command
+    return f"{tracking_uri.for_shell()}{command}"
 
 
 def _copy(source: Path, to: Path) -> str:

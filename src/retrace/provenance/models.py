@@ -23,6 +23,8 @@ def resolve_model(name: str) -> LoggedModel:
         return _registered(index, name)
     run = index.run(name)
     if run is None:
+        if reason := index.deleted(name):
+            raise RetraceError(reason)
         wanted = f"no model file here, and no run in {index.address}"
         file = next(iter(index.pipeline.models), "a model's file")
         forms = f"give {file}, at least 6 digits of a run's id, or models:/name@alias"

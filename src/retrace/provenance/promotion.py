@@ -10,7 +10,8 @@ from retrace.pipeline import evaluation, metrics
 from retrace.pipeline.workspace import Workspace
 from retrace.provenance import models
 from retrace.provenance.run_index import RunIndex
-from retrace.store import backend, cached_stages, names, registry
+from retrace.store import backend, cached_stages, lifecycle, names, registry
+from retrace.store import models as logged
 from retrace.store.models import LoggedModel
 from retrace.system import files
 
@@ -52,7 +53,7 @@ def promote(run_id: str, alias: str, *, force: bool, metric: str | None = None) 
     index = RunIndex()
     run = _finished(index, run_id)
     model = models.model_of_run(index, run)
-    name = configured.models.name or index.client.get_experiment(run.info.experiment_id).name
+    name = configured.models.name or _experiment_name(index, run)
     with backend.lock():
         present = registry.version(index.client, name, alias=alias)
         evaluated = _evaluated(index, model, run, criterion, present.tags if present else {})
@@ -78,6 +79,12 @@ def promote(run_id: str, alias: str, *, force: bool, metric: str | None = None) 
         print(f"serve it: mlflow models serve -m {address} --env-manager local --port 5001")
 
 
+def _experiment_name(index: RunIndex, run: backend.Run) -> str:
+    """Return the name of the MLflow experiment, also after a user has renamed it."""
+    experiment = index.client.get_experiment(run.info.experiment_id)
+    return experiment.tags.get(backend.NAMED) or experiment.name
+
+
 def _is_servable(index: RunIndex, model: LoggedModel) -> bool:
     files_of_model = index.client.list_logged_model_artifacts(model.model_id)
     return any(file.path == "MLmodel" for file in files_of_model)
@@ -101,10 +108,7 @@ def _criterion(configured: settings.Settings, metric: str | None) -> Criterion:
 
 def _finished(index: RunIndex, run_id: str) -> backend.Run:
     """Find the run. Raises RetraceError if there is none, or if it has not finished."""
-    run = index.run(run_id)
-    if run is None:
-        advice = "give at least 6 digits of its id, which `retrace ui` shows"
-        raise RetraceError(f"run {run_id!r} was not found in {index.address}; {advice}")
+    run = index.required(run_id)
     if run.info.status != "FINISHED":
         subject = f"run {run.info.run_id[:8]} ({run.info.run_name})"
         advice = "only runs with status FINISHED can be promoted"
@@ -128,6 +132,10 @@ def _evaluated(
     subject = f"run {run.info.run_id[:8]} ({run.info.run_name})"
     if not runs:
         advice = f"`dvc repro {criterion.stage}` tests it"
+        if index.has_lost(index.experiment(run) or run, criterion.stage):
+            advice = (
+                f"the run of {criterion.stage} was deleted in MLflow: `retrace sync` restores it"
+            )
         raise RetraceError(f"{subject}: its model was not tested; {advice}")
     if not evaluations:
         known = sorted({name for each in runs for name in cached_stages.summary(each)})
@@ -163,7 +171,7 @@ def _tags(
     criterion: Criterion,
 ) -> dict[str, str]:
     """Return tags with the version's origin."""
-    trained = index.client.get_run(str(model.source_run_id))
+    trained = _trained(index, model)
     parent = index.experiment(run) or run
     pipeline = index.pipeline
     deps = cached_stages.hashes(trained, "deps")
@@ -180,6 +188,19 @@ def _tags(
     for tag in ("retrace.key", "dvc.exp_name", "mlflow.source.git.commit"):
         tags |= {tag: parent.data.tags[tag]} if tag in parent.data.tags else {}
     return tags
+
+
+def _trained(index: RunIndex, model: LoggedModel) -> backend.Run:
+    """Return the run that made the model; if it is gone, another one that made the same bytes."""
+    trained = lifecycle.find(index.client, model.source_run_id or "")
+    trained = trained or next(iter(index.makers(model.tags.get(logged.MD5, ""))), None)
+    if trained is None:
+        advice = "`retrace sync` adds it again if DVC still has it"
+        raise RetraceError(
+            f"model {model.model_id}: run {model.source_run_id}, which made it, is missing in "
+            f"MLflow; {advice}"
+        )
+    return trained
 
 
 def _fault(

@@ -83,10 +83,7 @@ def find_record(run_id: str) -> Record:
     Raises RetraceError unless it is a finished run of this pipeline.
     """
     index = RunIndex()
-    run = index.run(run_id)
-    if run is None:
-        advice = "give at least 6 digits of its id, which `retrace ui` shows"
-        raise RetraceError(f"run {run_id!r} was not found in {index.address}; {advice}")
+    run = index.required(run_id)
     tags = run.data.tags
     if groups.SUMMARY in tags:
         advice = "verify one of its child runs (one per fold)"
@@ -97,15 +94,17 @@ def find_record(run_id: str) -> Record:
         )
     parent = index.experiment(run)
     if parent is None:
-        lost = "and with it the key that identifies code and parameters"
-        raise RetraceError(
-            f"run {run_id}: its experiment's run was deleted from {index.address}, {lost}"
-        )
+        above = tags.get("mlflow.parentRunId", "")
+        lost = f"was removed from {index.address}; `retrace sync` adds it again if DVC still has it"
+        reason = index.deleted(above) or f"run {above} {lost}"
+        raise RetraceError(f"run {run_id}: its experiment's run is missing: {reason}")
     made_by = {each.data.tags["retrace.stage"]: each for each in index.stages(parent)}
     stages = tuple(stage for stage in index.pipeline.stages if stage in made_by)
     if parent is not run:
         stages = (tags["retrace.stage"],)
         made_by |= {tags["retrace.stage"]: run}
+    if parent is run:
+        _check_links(index, parent)
     if not stages:
         raise RetraceError(
             f"run {run_id}: MLflow has no runs of its stages; `retrace sync` may upload them"
@@ -116,6 +115,16 @@ def find_record(run_id: str) -> Record:
             raise RetraceError(f"{subject}; only runs with status FINISHED can be verified")
     ran = tuple(index.pipeline.ancestors(*stages))
     return Record(run, parent, made_by, stages, ran, index.pipeline.training)
+
+
+def _check_links(index: RunIndex, parent: backend.Run) -> None:
+    """Raise RetraceError if runs that an experiment is linked to no longer exist."""
+    lost = [stage for stage in index.pipeline.stages if index.has_lost(parent, stage)]
+    if lost:
+        missing = f"the runs of {', '.join(lost)} are missing in MLflow"
+        reason = "they were deleted, or removed by `mlflow gc`"
+        advice = "`retrace sync` restores them, or adds them again if DVC still has them"
+        raise RetraceError(f"run {parent.info.run_id}: {missing}: {reason}; {advice}")
 
 
 def is_compared(metric: str, ignore: Sequence[str] = ()) -> bool:

@@ -21,7 +21,7 @@ from typing import IO
 import psutil
 
 from retrace import event_log
-from retrace.errors import RetraceError
+from retrace.errors import TEMPORARY_REPAIR, RetraceError, is_full
 from retrace.event_log import Event
 from retrace.pipeline import dvc_cli, dvc_internals, git, git_process, hashing
 from retrace.provenance import locations
@@ -150,6 +150,8 @@ def repro(
             _end(tree)
     if code:
         problem = f"`dvc repro` failed with exit code {code} in the temporary repository"
+        if is_full(tree):
+            raise RetraceError(f"{problem}: the disk of {tree} is full; {TEMPORARY_REPAIR}")
         raise RetraceError(f"{problem} (see its output above), so there is nothing to compare")
 
 

@@ -86,7 +86,8 @@ class Resolver:
                 return self._from_tree(name, description, folder)
         known = run and self._ask(lambda index: _from_run(name, run, index))
         if not known:
-            raise RetraceError(f"{name}: {self._unknown(name)}")
+            deleted = self._ask(lambda index: index.deleted(name))
+            raise RetraceError(deleted or f"{name}: {self._unknown(name)}")
         return known
 
     def read_output(

@@ -15,6 +15,8 @@ from retrace.provenance.record import Record
 from retrace.provenance.reproduce import Origin
 from retrace.store import backend, cached_stages
 
+MAX_OTHERS = 3  # commits with the same outputs
+
 
 def restore(client: backend.MlflowClient, record: Record, tree: Path) -> Origin:
     """Write the code, parameters and raw data of the run into `tree`; return where they came from.
@@ -69,6 +71,10 @@ def _origins(client: backend.MlflowClient, record: Record) -> Iterator[Origin]:
     for tag in ("dvc.exp_rev", "mlflow.source.git.commit"):
         if commit := record.parent.data.tags.get(tag):
             yield Origin(commit)
+    # After `git commit --amend` or a rebase, another commit has the same files.
+    md5 = next(iter(cached_stages.hashes(record.made_by[record.stages[-1]], "outs").values()), "")
+    others = git.commits_with(md5, Path("dvc.lock")) if md5 else []
+    yield from map(Origin, others[:MAX_OTHERS])
 
 
 def _patch(client: backend.MlflowClient, run: str) -> bytes:

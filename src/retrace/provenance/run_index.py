@@ -7,7 +7,7 @@ from pathlib import Path
 from retrace.errors import RetraceError
 from retrace.pipeline import loading
 from retrace.pipeline.definition import Pipeline
-from retrace.store import backend, names, run_tags
+from retrace.store import backend, lifecycle, run_tags
 from retrace.system.redaction import redacted
 
 ID = re.compile(r"[0-9a-f]{6,32}")
@@ -44,9 +44,35 @@ class RunIndex:
             )
         return runs[0] if runs else None
 
+    def required(self, start: str) -> backend.Run:
+        """Return the run whose id begins with `start`. Raises RetraceError unless there is one."""
+        run = self.run(start)
+        if run is None:
+            advice = "give at least 6 digits of its id, which `retrace ui` shows"
+            unknown = f"run {start!r} was not found in {self.address}; {advice}"
+            raise RetraceError(self.deleted(start) or unknown)
+        return run
+
+    def deleted(self, start: str) -> str:
+        """Return what restores the deleted run whose id begins with `start`; empty without one."""
+        if not ID.fullmatch(start):
+            return ""
+        return lifecycle.restoration(self.client, start)
+
     def parent(self, run: backend.Run) -> backend.Run | None:
-        """Return the parent of a stage's run, which is the run of its experiment."""
-        return self.run(run.data.tags.get("mlflow.parentRunId", ""))
+        """Return the parent of a stage's run, which is the run of its experiment.
+
+        If it no longer exists, return an experiment that is linked to the stage's run.
+        """
+        tags = run.data.tags
+        parent = self.run(tags.get("mlflow.parentRunId", ""))
+        stage = tags.get("retrace.stage")
+        if parent or stage is None:
+            return parent
+        for tag in (run_tags.hidden(f"run.{stage}"), f"{run_tags.CACHED}{stage}"):
+            if linked := backend.first(self.client, self.experiments, {tag: run.info.run_id}):
+                return linked
+        return None
 
     def experiment(self, run: backend.Run) -> backend.Run | None:
         """Return a run's experiment: the run itself, or the parent of a stage's run.
@@ -77,6 +103,11 @@ class RunIndex:
 
         return min(self.makers(md5), key=distance, default=None)
 
+    def has_lost(self, run: backend.Run, stage: str) -> bool:
+        """Return whether an experiment is linked to a run of a stage that no longer exists."""
+        linked = run_tags.linked_run(run.data.tags, stage)
+        return linked is not None and self.run(linked) is None
+
     def stages(self, run: backend.Run) -> list[backend.Run]:
         """Return an experiment's stages, its own or cached ones, in the pipeline's order.
 
@@ -87,7 +118,7 @@ class RunIndex:
             return [run]
         stages = []
         for stage in self.pipeline.stages:
-            cached = tags.get(names.encode(f"retrace.cached.{stage}"))
+            cached = run_tags.cached_run(tags, stage)
             ids = filter(None, (run_tags.stage_run(tags, stage), cached))
             runs = [known for known in map(self.run, ids) if known]
             stages += sorted(runs, key=lambda known: known.info.status != "FINISHED")[:1]

@@ -14,7 +14,7 @@ import urllib3
 from alembic.util import CommandError
 from filelock import FileLock
 from mlflow import MlflowClient
-from mlflow.entities import Run
+from mlflow.entities import Experiment, Run, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.store.db.utils import create_sqlalchemy_engine
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
@@ -30,6 +30,7 @@ from retrace.store.unavailable import StoreUnavailableError
 from retrace.system import files, mlflow_environment
 
 LOCK_TIMEOUT_S = 120  # four stages that create the store together take a tenth of it
+NAMED = "retrace.experiment"  # tag of an MLflow experiment: its name in our settings
 UNAVAILABLE = (  # what MLflow and its libraries raise if a store does not answer
     *(MlflowException, SQLAlchemyError, CommandError, requests.RequestException),
     *(OSError, ImportError, ValueError),
@@ -167,17 +168,28 @@ def tidy(uri: str) -> None:
 def experiment_of(client: MlflowClient, name: str) -> str:
     """Find or create the MLflow experiment `name` and return its id. Call it under `lock`."""
     name = names.storable(name, names.MAX_EXPERIMENT)
-    experiment = client.get_experiment_by_name(name)
+    experiment = find_experiment(client, name)
     if experiment:
         if experiment.lifecycle_stage == "deleted":
             client.restore_experiment(experiment.experiment_id)
+        if NAMED not in experiment.tags:
+            client.set_experiment_tag(experiment.experiment_id, NAMED, name)
         return experiment.experiment_id
     # MLflow never changes the location. A server chooses its own.
     folder = artifacts() / names.encode(name)
     location = None if is_served(client.tracking_uri) else folder.as_uri()
-    return client.create_experiment(
-        name, location, {"mlflow.experimentKind": "custom_model_development"}
-    )
+    kind = {"mlflow.experimentKind": "custom_model_development"}
+    return client.create_experiment(name, location, kind | {NAMED: name})
+
+
+def find_experiment(client: MlflowClient, name: str) -> Experiment | None:
+    """Return the MLflow experiment `name`, also if a user has renamed or deleted it."""
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        query = filters.equals(filters.tag(NAMED), name)
+        renamed = client.search_experiments(view_type=ViewType.ALL, filter_string=query)
+        experiment = next((each for each in renamed if each.tags[NAMED] == name), None)
+    return experiment
 
 
 def artifacts() -> Path:
@@ -204,15 +216,19 @@ def experiments(client: MlflowClient) -> list[str]:
 
 
 def first(
-    client: MlflowClient, experiments: list[str], tags: Mapping[str, str], also: str = ""
+    client: MlflowClient,
+    experiments: list[str],
+    tags: Mapping[str, str],
+    also: str = "",
+    view: int = ViewType.ACTIVE_ONLY,
 ) -> Run | None:
     """Return the oldest run with all these tags that matches `also`, an MLflow filter."""
     conditions = [filters.equals(filters.tag(name), value) for name, value in tags.items()]
     query = " and ".join(conditions + ([also] if also else []))
     is_exact = all(map(filters.is_exact, tags.values()))
-    runs = search_runs(
-        client, experiments, query, order=["start_time ASC"], page_size=1 if is_exact else 1000
-    )
+    size = 1 if is_exact else 1000
+    order = ["start_time ASC"]
+    runs = search_runs(client, experiments, query, order=order, page_size=size, view=view)
     wanted = names.tags(tags).items()
     return next((run for run in runs if wanted <= run.data.tags.items()), None)
 
@@ -224,12 +240,13 @@ def search_runs(
     *,
     order: list[str] | None = None,
     page_size: int = 1000,
+    view: int = ViewType.ACTIVE_ONLY,
 ) -> Iterator[Run]:
     """Yield all runs that match the query, page by page."""
     token: str | None = None
     while experiments:
         page = client.search_runs(
-            experiments, query, max_results=page_size, order_by=order, page_token=token
+            experiments, query, view, page_size, order_by=order, page_token=token
         )
         yield from page
         token = getattr(page, "token", None)

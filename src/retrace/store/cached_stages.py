@@ -8,7 +8,7 @@ from mlflow.entities import Run
 
 from retrace.event_log import Event
 from retrace.pipeline import identity
-from retrace.store import entries, filters, models, run_tags
+from retrace.store import entries, filters, lifecycle, models, run_tags
 from retrace.store.run_tags import hashes
 from retrace.store.runs import Pair
 
@@ -69,8 +69,8 @@ def link(client: MlflowClient, parent: str, cached: Mapping[str, Run]) -> None:
     """Link the parent to these runs by stage, unless a run of its own has finished the stage."""
     tags = client.get_run(parent).data.tags
     for stage, run in cached.items():
-        own = run_tags.stage_run(tags, stage)
-        if own and client.get_run(own).info.status == "FINISHED":
+        own = lifecycle.find(client, run_tags.stage_run(tags, stage) or "")
+        if own and own.info.status == "FINISHED":
             continue
         headline = summary(run)
         at = run.info.end_time or run.info.start_time

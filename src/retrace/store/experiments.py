@@ -16,7 +16,7 @@ from retrace.pipeline.git_objects import Commit
 from retrace.pipeline.recorded import Recorded
 from retrace.pipeline.snapshot import Snapshot
 from retrace.settings import Settings
-from retrace.store import backend, filters
+from retrace.store import backend, filters, lifecycle, renames, run_tags
 from retrace.store.importing import Import, Origin
 from retrace.system import files, machine
 from retrace.system.terminal import plain
@@ -41,12 +41,15 @@ def add_missing(
 
     It shows what dvc.lock records of an experiment, with a run for each stage that MLflow does not
     know. Experiments with the same key share a run, which names the first commit. Existing runs get
-    `dvc.exp_rev` and links to the runs of stages. `progress` is called with what is done, how many
-    there are done, and how many in all. Raises RetraceError if the settings are not valid.
+    `dvc.exp_rev`, DVC's new name and links to the runs of stages; runs that were deleted in MLflow
+    are restored. `progress` is called with what is done, how many there are done, and how many in
+    all. Raises RetraceError if the settings are not valid.
     """
     added = Added()
     refs = git.experiments()
-    known = {run.data.tags["dvc.exp_rev"] for run in _with_commit(client)}
+    parents = list(_with_commit(client))
+    n_renamed = renames.follow(client, parents, refs)
+    known = _complete(client, parents, {ref.rev for ref in refs})
     origins: dict[str, Origin] = {}  # by key
     named = defaultdict[str, list[ExperimentRef]](list)
     reader = _Reader(settings.load(files.root()), added.skipped, progress)
@@ -56,9 +59,11 @@ def add_missing(
         origins.setdefault(key, origin)
         named[key] += [origin.ref] if origin.ref else []
     are_many = len(origins) > FEW
-    importing = Import(client, {ref.rev for ref in refs}, are_many=are_many)
+    importing = Import(client, refs, parents, are_many=are_many)
     items = [(origin, named[key]) for key, origin in origins.items()]
     added.n = importing.add_all(items, lambda n: progress("experiments in MLflow", n, len(items)))
+    added.n += n_renamed
+    renames.remember(refs)
     return added
 
 
@@ -75,7 +80,7 @@ def add(client: MlflowClient, state: Snapshot, commit: str) -> None:
     at = Commit(commit, git.commit_time(commit), machine.user(), refs[0].name if refs else "")
     known = replace(experiment, key=state.key, params=state.params, is_complete=True)
     origin = Origin(known, at, refs[0] if refs else None)
-    Import(client, {commit}, are_many=False).add_all([(origin, refs)], lambda _: None)
+    Import(client, refs, (), are_many=False).add_all([(origin, refs)], lambda _: None)
 
 
 class _Reader:
@@ -132,6 +137,18 @@ def _workspace_commit(workspace: Recorded) -> Commit:
         return commit
     head = git.head_commit() or ""
     return Commit(head, git.commit_time("HEAD"), machine.user(), "")
+
+
+def _complete(client: MlflowClient, parents: Iterable[Run], revs: set[str]) -> set[str]:
+    """Return those of these commits whose run has its key and all runs of its stages."""
+    here = [run for run in parents if run.data.tags["dvc.exp_rev"] in revs]
+    linked = {run.info.run_id: run_tags.linked_runs(run.data.tags) for run in here}
+    active = lifecycle.active(client, set().union(*linked.values()))
+    return {
+        run.data.tags["dvc.exp_rev"]
+        for run in here
+        if linked[run.info.run_id] <= active and "retrace.key" in run.data.tags
+    }
 
 
 def _with_commit(client: MlflowClient) -> Iterator[Run]:

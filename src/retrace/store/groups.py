@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from retrace.event_log import Event
-from retrace.store import entries, filters, names, run_tags
+from retrace.store import entries, filters, lifecycle, names, run_tags
 
 TAG = "retrace.folds"  # tag of each experiment's run: the key of its group
 SUMMARY = "retrace.folds.summary"  # tag of the group's run
@@ -48,7 +48,8 @@ def summarize(client: MlflowClient, experiment: str, start: Event) -> None:
 def _is_measured(client: MlflowClient, run: Run, stages: list[str]) -> bool:
     """Return whether all these stages of an experiment are finished, its own or linked ones."""
     ids = [run_tags.linked_run(run.data.tags, stage) for stage in stages]
-    return all(each and client.get_run(each).info.status == "FINISHED" for each in ids)
+    linked = [lifecycle.find(client, each) if each else None for each in ids]
+    return all(run and run.info.status == "FINISHED" for run in linked)
 
 
 def _summary(client: MlflowClient, experiment: str, start: Event) -> str:

@@ -4,10 +4,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from mlflow import MlflowClient
-from mlflow.entities import Run
+from mlflow.entities import Run, ViewType
 
 from retrace.pipeline.recorded import RecordedStage
-from retrace.store import backend, cached_stages, filters, names, run_tags
+from retrace.store import backend, cached_stages, filters, lifecycle, names, run_tags
 
 SOURCE = "retrace.source"  # tag of a run that was read from dvc.lock, with LOCK as value
 LOCK = "dvc.lock"
@@ -36,17 +36,33 @@ class Makers:
         self._experiment = experiment
         self._are_many = are_many
         self._parents: dict[str, Run] | None = None
+        self._active: set[str] | None = None  # of the runs that the parents are linked to
         self._stages: dict[Identity, Run] | None = None
         self._new: dict[Identity, StageRun] = {}
 
     def parent(self, key: str, *, is_new: bool = False) -> Run | None:
         """Return the run of the experiment with this key; `is_new` asks MLflow again."""
         if is_new or not self._are_many:
-            return backend.first(self._client, [self._experiment], {"retrace.key": key})
+            return lifecycle.first(self._client, self._experiment, {"retrace.key": key})
         if self._parents is None:
-            runs = self._search(filters.exists("retrace.key"))
-            self._parents = {run.data.tags["retrace.key"]: run for run in _newest_first(runs)}
-        return self._parents.get(key)
+            active = self._search(filters.exists("retrace.key"))
+            deleted = self._search(filters.exists("retrace.key"), ViewType.DELETED_ONLY)
+            runs = [*_newest_first(deleted), *_newest_first(active)]
+            self._parents = {run.data.tags["retrace.key"]: run for run in runs}
+        run = self._parents.get(key)
+        if run and run.info.lifecycle_stage != lifecycle.ACTIVE:
+            lifecycle.restore(self._client, [run.info.run_id])
+        return run
+
+    def lost(self, parent: Run) -> set[str]:
+        """Return the ids of the runs that an experiment is linked to, and that are deleted."""
+        linked = run_tags.linked_runs(parent.data.tags)
+        if not self._are_many or self._parents is None:
+            return linked - lifecycle.active(self._client, linked)
+        if self._active is None:
+            of_all = (run_tags.linked_runs(run.data.tags) for run in self._parents.values())
+            self._active = lifecycle.active(self._client, set().union(*of_all))
+        return linked - self._active
 
     def stage(self, stage: RecordedStage) -> StageRun | None:
         """Return the run of a stage."""
@@ -75,8 +91,8 @@ class Makers:
         runs += run_tags.with_value(self._client, experiments, "inputs", stage.inputs, (of_stage,))
         return _by_identity(runs)
 
-    def _search(self, query: str) -> Iterator[Run]:
-        return backend.search_runs(self._client, [self._experiment], query)
+    def _search(self, query: str, view: int = ViewType.ACTIVE_ONLY) -> Iterator[Run]:
+        return backend.search_runs(self._client, [self._experiment], query, view=view)
 
 
 def is_imported(run: Run) -> bool:

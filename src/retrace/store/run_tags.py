@@ -18,6 +18,7 @@ from retrace.store import backend, filters, names
 HIDDEN = "mlflow.retrace."
 PREFIXES = (HIDDEN, "retrace.")  # of this version and of older ones
 MADE = "made."  # with a hash appended: the path of a file or folder that the run made
+CACHED = "retrace.cached."  # with a stage appended: the run of another experiment that made it
 READ = "read."  # the same for data that it read
 MAX_CONDITIONS = 5  # of a query: each costs a join
 MAX_FILES = 200  # with a tag of their own, of those in folders; `retrace/lineage.json` has all
@@ -39,12 +40,23 @@ def stage_run(tags: Mapping[str, str], stage: str) -> str | None:
     return value(tags, f"run.{stage}")
 
 
+def cached_run(tags: Mapping[str, str], stage: str) -> str | None:
+    """Return the id of another experiment's run of a stage, by the tags of a parent run."""
+    return tags.get(names.encode(f"{CACHED}{stage}"))
+
+
 def linked_run(tags: Mapping[str, str], stage: str) -> str | None:
     """Return the id of the run whose results of a stage an experiment has.
 
     If it has both, its own run is newer and did not finish, so the cached one counts.
     """
-    return tags.get(names.encode(f"retrace.cached.{stage}")) or stage_run(tags, stage)
+    return cached_run(tags, stage) or stage_run(tags, stage)
+
+
+def linked_runs(tags: Mapping[str, str]) -> set[str]:
+    """Return the ids of all runs of stages that an experiment's run is linked to."""
+    prefixes = (*(f"{prefix}run." for prefix in PREFIXES), CACHED)
+    return {text for tag, text in tags.items() if tag.startswith(prefixes)}
 
 
 def find(

@@ -8,7 +8,16 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from retrace.event_log import Event
-from retrace.store import backend, entries, filters, groups, names, run_tags, sweep_runs
+from retrace.store import (
+    backend,
+    entries,
+    filters,
+    groups,
+    lifecycle,
+    names,
+    run_tags,
+    sweep_runs,
+)
 from retrace.system import processes
 
 DURATION = "stages_s"  # metric of an experiment's run
@@ -33,6 +42,8 @@ def pair(client: MlflowClient, start: Event) -> Pair:
         experiment = backend.experiment_of(client, experiment_name(start))
         parent_id = parent(client, experiment, start)
         child = run_tags.find(client, [experiment], "journal", start["id"])
+        if child is None:  # a user may have deleted it while the stage ran
+            child = lifecycle.first(client, experiment, {run_tags.hidden("journal"): start["id"]})
         if child is None:
             attempt = len(children(client, experiment, parent_id, start["stage"])) + 1
             tags = {
@@ -60,14 +71,14 @@ def experiment_name(start: Event) -> str:
 
 def parent(client: MlflowClient, experiment: str, start: Event) -> str:
     """Find or create the experiment's run and return its id. Call it under the store's lock."""
-    run = backend.first(client, [experiment], {"retrace.key": start["key"]})
+    run = lifecycle.first(client, experiment, {"retrace.key": start["key"]})
     named = start["experiment"].get("dvc.exp_name")
     if run is None:
         tags = parent_tags(start, "dvc.yaml")
-        name = named or f"repro-{start['key'][:7]}"
+        name = named or unnamed(start["key"])
         run = client.create_run(experiment, start["time"], names.tags(tags), title(name))
     elif named and named != run.data.tags.get("dvc.exp_name"):  # DVC gave it another name
-        tags = {"mlflow.runName": title(named)} | start["experiment"]
+        tags = naming(run, named) | start["experiment"]
         entries.log_tags(client, run.info.run_id, tags)
         if "dvc.exp_rev" in run.data.tags:
             client.delete_tag(run.info.run_id, "dvc.exp_rev")
@@ -75,6 +86,18 @@ def parent(client: MlflowClient, experiment: str, start: Event) -> str:
     if sweep:
         sweep_runs.adopt(client, experiment, run.info.run_id, sweep, start["user"], start["time"])
     return run.info.run_id
+
+
+def unnamed(key: str) -> str:
+    """Return the name of the run of an experiment that DVC has not named."""
+    return f"repro-{key[:7]}"
+
+
+def naming(run: Run, name: str) -> dict[str, str]:
+    """Return the tag that names an experiment's run; nothing if a user has renamed it."""
+    tags = run.data.tags
+    ours = (title(tags.get("dvc.exp_name", "")), unnamed(tags.get("retrace.key", "")))
+    return {"mlflow.runName": title(name)} if run.info.run_name in ours else {}
 
 
 def parent_tags(start: Event, source: str) -> dict[str, str]:
@@ -140,7 +163,8 @@ def log_duration(client: MlflowClient, parent: str, stages: Collection[str]) -> 
     """
     tags = client.get_run(parent).data.tags
     ids = [run_tags.linked_run(tags, stage) for stage in stages]
-    known = [client.get_run(each).info for each in ids if each]
+    linked = [lifecycle.find(client, each) for each in ids if each]
+    known = [run.info for run in linked if run]
     if not stages or len(known) < len(stages) or any(info.status != "FINISHED" for info in known):
         return
     times = [(info.start_time, info.end_time or info.start_time) for info in known]

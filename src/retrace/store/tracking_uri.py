@@ -2,8 +2,10 @@
 
 import os
 import re
+import shlex
 
 from retrace.system import files
+from retrace.system.redaction import redacted
 
 SQLITE = "sqlite:///"
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
@@ -23,6 +25,15 @@ def address() -> str:
     if uri.startswith(SQLITE):
         return f"{SQLITE}{files.root() / uri.removeprefix(SQLITE)}"
     return uri
+
+
+def for_shell() -> str:
+    """Return the assignment that a command of `mlflow` needs before it; empty if it needs none.
+
+    An address with credentials is not shown: the user's shell has it in its environment.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    return f"MLFLOW_TRACKING_URI={shlex.quote(uri)} " if uri and redacted(uri) == uri else ""
 
 
 def is_served(uri: str) -> bool:

@@ -205,9 +205,8 @@ class Runner:
             each.state is TrialState.FAIL for each in over
         ):
             why = over[-1].user_attrs.get("reason", "")
-            raise RetraceError(
-                f"{self.settings.name}: all of the first {len(over)} trials failed, the last: {why}"
-            )
+            first = "the trial" if len(over) == 1 else f"all of the first {len(over)} trials"
+            raise RetraceError(f"{self.settings.name}: {first} failed, the last: {why}")
 
     def _leave(self) -> None:
         """Stop all trials of this process; they resume when the sweep does."""
@@ -222,7 +221,8 @@ class Runner:
             self._print_count(f"{interrupted}; the same command resumes the sweep")
 
     def _print_count(self, more: str) -> None:
-        done = f"{self.sweep.n_over} of {self.sweep.n_trials} trials are done"
+        n_trials = count(self.sweep.n_trials, "trial is", "trials are")
+        done = f"{self.sweep.n_over} of {n_trials} done"
         self.console.print(f"{self.settings.name}: {done}{more}")
 
 

@@ -6,6 +6,10 @@ import pwd
 import re
 from pathlib import Path
 
+from retrace.errors import RetraceError
+
+NAMING = ("LOGNAME", "USER", "LNAME", "USERNAME")  # where Python looks first, see getpass.getuser
+HOME_REPAIR = "type `export HOME=/tmp`"
 CPU_INFO = Path("/proc/cpuinfo")
 
 
@@ -18,6 +22,26 @@ def user() -> str:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
         return str(os.getuid())
+
+
+def has_name() -> bool:
+    """Return whether the system knows the user's name; it may not in a container."""
+    return user() != str(os.getuid())
+
+
+def name_user() -> None:
+    """Give a user without a name the number as name, in USER: Python and DVC fail without one."""
+    if not has_name() and not any(map(os.environ.get, NAMING)):
+        os.environ["USER"] = user()
+
+
+def check_home() -> None:
+    """Raise RetraceError if the user has no home folder, without which DVC fails."""
+    try:
+        Path.home()
+    except RuntimeError:
+        reason = f"HOME is not set, and user {user()} has no entry in /etc/passwd"
+        raise RetraceError(f"{reason}; {HOME_REPAIR}, or another folder of yours") from None
 
 
 def processor() -> str:

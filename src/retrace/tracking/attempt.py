@@ -6,6 +6,7 @@ the background uploader of the first ends it.
 """
 
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -17,7 +18,15 @@ from retrace.pipeline import identity, loading
 from retrace.pipeline.definition import Stage
 from retrace.pipeline.workspace import Workspace
 from retrace.system import files, processes
-from retrace.tracking import curves, header, mlflow_variables, other_stores, results, stage
+from retrace.tracking import (
+    curves,
+    header,
+    left_behind,
+    mlflow_variables,
+    other_stores,
+    results,
+    stage,
+)
 from retrace.tracking.command import Outcome
 from retrace.tracking.uploader_client import Uploader
 
@@ -83,7 +92,10 @@ class Attempt:
                 self._log_results()
             else:
                 status, reason = _failure(outcome)
-                self.log.end(status, error=reason)
+                hint = left_behind.hint(f"{outcome.stdout}\n{outcome.stderr}")
+                if hint:
+                    print(f"{self.stage.name}: {hint}", file=sys.stderr, flush=True)
+                self.log.end(status, error=f"{reason}; {hint}" if hint else reason)
             uploader = self._uploader or self._started()
             if (is_finished and self.has_successor) or not processes.alive(self.dvc):
                 uploader.detach()

@@ -1,0 +1,39 @@
+"""The user, also one that the system does not know, as in a container."""
+
+import getpass
+import os
+from typing import NoReturn
+
+import pytest
+
+from retrace.errors import RetraceError
+from retrace.system import machine
+
+
+@pytest.fixture
+def nameless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user without an entry in /etc/passwd."""
+
+    def unknown(number: int) -> NoReturn:
+        raise KeyError(number)
+
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    for name in (*machine.NAMING, "HOME"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.usefixtures("nameless")
+def test_user_gets_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine.name_user()
+    assert getpass.getuser() == os.environ["USER"] == str(os.getuid())
+    monkeypatch.setenv("USER", "me")
+    machine.name_user()
+    assert os.environ["USER"] == "me"
+
+
+@pytest.mark.usefixtures("nameless")
+def test_home_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RetraceError, match="`export HOME="):
+        machine.check_home()
+    monkeypatch.setenv("HOME", "/")
+    machine.check_home()
