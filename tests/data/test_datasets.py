@@ -1,5 +1,6 @@
 """Data sets, splits, the scale of inputs, split files and duplicates."""
 
+import re
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -173,12 +174,29 @@ def settings(**changed: object) -> params.Preprocess:
     )
 
 
-@pytest.mark.parametrize("n", [2, 3])
-def test_split_names_a_class_too_rare(n: int) -> None:
+@pytest.mark.parametrize(
+    ("n", "changed", "keys"),
+    [
+        (3, {}, ["validation_fraction"]),
+        (3, {"test_fraction": 0.9}, ["test_fraction", "validation_fraction"]),
+        (4, {"test_fraction": 0.4}, ["validation_fraction"]),
+        (2, {}, [None]),
+        (1, {}, [None]),
+    ],
+)
+def test_rare_class_names_key_and_remedy(
+    n: int, changed: dict[str, Any], keys: list[str | None]
+) -> None:
     labels = np.array([0] * 300 + [1] * n)
     rare = Samples(np.zeros((300 + n, 2), dtype=np.float32), labels, ("cat", "dog"))
-    with pytest.raises(DataError, match="cannot be split off stratified by class: "):
-        split.split(Splits(rare), settings())
+    for key in keys:
+        with pytest.raises(DataError, match=r"class dog has \d, .* add samples of it$") as raised:
+            split.split(Splits(rare), settings(**changed))
+        repair = re.search(r"-S (\w+)=([\d.]+)", str(raised.value))
+        assert (repair[1] if repair else None) == key
+        changed = changed | ({repair[1]: float(repair[2])} if repair else {})
+    if keys[0]:
+        split.split(Splits(rare), settings(**changed))
 
 
 def test_splits_are_disjoint_stratified_seeded(stripes: Samples) -> None:
@@ -239,7 +257,7 @@ def test_fold_is_stratified_k_fold(stripes: Samples) -> None:
 
 def test_folds_need_samples_of_each_class(stripes: Samples) -> None:
     with pytest.raises(
-        DataError, match="class top has 4 samples, fewer than the 5 folds; lower folds"
+        DataError, match="folds is 5, but class top has 4 samples; lower folds to 4"
     ):
         split.split(Splits(stripes.take(np.arange(12)), test=stripes), settings(folds=5, fold=0))
 
@@ -255,7 +273,7 @@ def test_class_shares_thin_training_only(stripes: Samples) -> None:
 
 
 def test_fraction_too_small_for_classes(stripes: Samples) -> None:
-    with pytest.raises(DataError, match="cannot be split off stratified by class"):
+    with pytest.raises(DataError, match="-S validation_fraction=0.01, or add samples"):
         split.split(Splits(stripes, test=stripes), settings(validation_fraction=0.001))
 
 

@@ -1,5 +1,6 @@
 """`retrace doctor` in repositories of others: features, code deps, and nothing of the lab."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,26 @@ def test_undeclared_import_is_a_warning(stranger: Path) -> None:
         assert [finding.level for finding in pipeline.declared()] == ["ok"], deps
     (stranger / "dvc.yaml").write_text(text.replace("- fit.py", "- params.yaml"))
     assert [finding.level for finding in pipeline.declared()] == ["ok"]  # code is not declared
+
+
+def test_python_of_stages_lacks_packages(stranger: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    python = stranger / "bin/python"
+    python.parent.mkdir()
+    monkeypatch.setenv("PATH", str(python.parent))
+    (finding,) = pipeline.interpreters()
+    assert (finding.level, finding.repair) == ("problem", None)
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} -I -S "$@"\n')  # without site-packages
+    python.chmod(0o755)
+    (stranger / ".venv/bin").mkdir(parents=True)
+    (stranger / ".venv/bin/python").symlink_to(sys.executable)
+    (finding,) = pipeline.interpreters()
+    assert (finding.level, finding.repair) == ("problem", "source .venv/bin/activate")
+    assert f"which is {python} and lacks dvclive, mlflow" in finding.what
+    (stranger / "code/fit.py").write_text("import json\ndef later(): import dvclive\n")
+    assert [finding.level for finding in pipeline.interpreters()] == ["ok"]
+    text = (stranger / "dvc.yaml").read_text().replace("python fit.py", "conda run python fit.py")
+    (stranger / "dvc.yaml").write_text(text)
+    assert list(pipeline.interpreters()) == []
 
 
 @pytest.mark.usefixtures("stranger")

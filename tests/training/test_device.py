@@ -1,5 +1,11 @@
 """The device and the precision, and memory that runs out."""
 
+import ctypes
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -32,3 +38,75 @@ def test_missing_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ParamsError, match="device is 'cuda'"):
         device.configure(hardware(device="cuda"), "auto")
+
+
+def test_variables_that_decide_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in device.DECIDE_BITS:
+        monkeypatch.delenv(name, raising=False)
+    plain = device.configure(hardware(device="cpu"), "float32")
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    monkeypatch.setenv("ATEN_CPU_CAPABILITY", "default")
+    changed = device.configure(hardware(device="cpu"), "float32")
+    own = "ATEN_CPU_CAPABILITY=default, ONEDNN_MAX_CPU_ISA=AVX2"
+    assert f"{changed}" == f"{plain}, {own}"
+
+
+def test_openmp_gives_all_threads(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_DYNAMIC", "true")
+    monkeypatch.setenv("MKL_NUM_THREADS", "7")
+    openmp = ctypes.CDLL(None)
+    levels = openmp.omp_get_max_active_levels()
+    openmp.omp_set_dynamic(1)
+    openmp.omp_set_max_active_levels(0)
+    threads = torch.get_num_threads()
+    try:
+        device.configure(hardware(device="cpu", threads=2), "float32")
+        assert openmp.omp_get_dynamic() == 0
+        assert openmp.omp_get_max_active_levels() == 1
+    finally:
+        openmp.omp_set_max_active_levels(levels)
+        torch.set_num_threads(threads)
+    (line, *_) = capsys.readouterr().err.splitlines()
+    assert "MKL_NUM_THREADS=7, OMP_DYNAMIC=true, OMP_MAX_ACTIVE_LEVELS=0 has no effect" in line
+    assert "-S threads=N" in line
+
+
+@pytest.mark.parametrize("name", ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_DYNAMIC"])
+def test_agreeing_variables_are_silent(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "1")
+    device.configure(hardware(device="cpu"), "float32")
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("quota", ["100000 100000\n", "50000 100000\n"])
+def test_threads_exceed_the_quota(
+    quota: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(device, "QUOTA", tmp_path / "cpu.max")
+    device.QUOTA.write_text(quota)
+    device.configure(hardware(device="cpu", threads=2), "float32")
+    assert "-S threads=1" in capsys.readouterr().err
+    device.QUOTA.write_text("max 100000\n")
+    device.configure(hardware(device="cpu"), "float32")
+    assert capsys.readouterr().err == ""
+
+
+def test_thread_limit_is_refused() -> None:
+    script = "from lab.training import device; device.configure(device.Hardware(device='cpu', "
+    script += "threads=2), 'float32')"
+    ended = subprocess.run(
+        [sys.executable, "-c", script],
+        env=os.environ | {"OMP_THREAD_LIMIT": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.stderr.splitlines()[-1].startswith("retrace.errors.ParamsError: params.yaml: ")
+    assert "`unset OMP_THREAD_LIMIT`, or use -S threads=1" in ended.stderr

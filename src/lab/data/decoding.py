@@ -5,18 +5,17 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from retrace.errors import DataError
 
-FORMATS = (
-    "JPEG",
-    "PNG",
-    "WEBP",
-    "BMP",
-)  # by content, whatever the suffix; rarer decoders never run
+# By content, whatever the suffix; rarer decoders never run.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "AVIF")
 MAX_BYTES = 1 << 28  # of a file
 MAX_PIXELS = 50_000_000  # which take up to two gigabytes of memory to decode
+# Color profiles and texts: Pillow's limit of a megabyte is too low for those of printers and tools.
+PngImagePlugin.MAX_TEXT_CHUNK = 1 << 26
+PngImagePlugin.MAX_TEXT_MEMORY = MAX_BYTES
 
 
 def content(path: Path) -> bytes:
@@ -83,6 +82,8 @@ def _upright(image: Image.Image) -> Image.Image:
 
 def _rgb(image: Image.Image) -> Image.Image:
     """Convert to RGB with 8 bits per channel, the high byte of 16 bits, on a white background."""
+    if image.format == "TIFF" and image.mode in ("I", "F"):
+        raise ValueError("32 bits per channel; convert it to 8 or 16 bits")
     if image.mode.startswith("I"):
         gray = np.asarray(image)
         transparent = image.info.get("transparency")

@@ -1,5 +1,6 @@
 """The train, validation and test splits of a data set, stratified by class."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,6 +11,8 @@ from lab.data import memmap
 from lab.data.samples import Samples, Splits
 from lab.params import Preprocess
 from retrace.errors import DataError, ParamsError
+
+LEAST = {"validation_fraction": 2, "test_fraction": 3}  # samples of a class, for all splits
 
 
 def split(raw: Splits, p: Preprocess) -> tuple[Samples, Samples, Samples]:
@@ -23,34 +26,51 @@ def split(raw: Splits, p: Preprocess) -> tuple[Samples, Samples, Samples]:
     samples, validation, test, _ = raw
     indices = np.arange(len(samples))
     if test is None:
-        indices, taken = _split_off(samples, indices, p.test_fraction, p.split_seed)
+        indices, taken = _split_off(samples, indices, p.test_fraction, p, "test_fraction")
         test = samples.take(taken)
     indices = _subsample(samples, indices, p.class_shares, p.split_seed)
     if p.folds > 1:
         train, validation = _fold(samples.take(indices), validation, p)
         return train, validation, test
     if validation is None:
-        indices, taken = _split_off(samples, indices, p.validation_fraction, p.split_seed)
+        indices, taken = _split_off(
+            samples, indices, p.validation_fraction, p, "validation_fraction"
+        )
         validation = samples.take(taken)
     return samples.take(indices), validation, test
 
 
 def _split_off(
-    samples: Samples, indices: np.ndarray, fraction: float, seed: int
+    samples: Samples, indices: np.ndarray, fraction: float, p: Preprocess, key: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Divide `indices` into the rest and `fraction` of them, both in ascending order."""
     labels = samples.labels[indices]
-    cannot = f"{fraction} of {len(indices)} samples cannot be split off stratified by class"
     try:
-        divided = train_test_split(indices, test_size=fraction, random_state=seed, stratify=labels)
-    except ValueError as error:
-        raise DataError(f"{cannot}: {error}") from None
+        divided = train_test_split(
+            indices, test_size=fraction, random_state=p.split_seed, stratify=labels
+        )
+    except ValueError:
+        raise DataError(_too_few(samples, labels, fraction, p, key)) from None
     rest, taken = map(np.sort, divided)
     for side in (rest, taken):
-        if len(missing := np.setdiff1d(labels, samples.labels[side])):
-            name = samples.class_names[missing[0]]
-            raise DataError(f"{cannot}: class {name} has too few samples")
+        if len(np.setdiff1d(labels, samples.labels[side])):
+            raise DataError(_too_few(samples, labels, fraction, p, key))
     return rest, taken
+
+
+def _too_few(samples: Samples, labels: np.ndarray, fraction: float, p: Preprocess, key: str) -> str:
+    """Name the class with the fewest samples, and a fraction with which it is in both sides."""
+    present, counts = np.unique(labels, return_counts=True)
+    fewest = counts.min()
+    name = samples.class_names[present[counts.argmin()]]
+    remedy = "add samples of it"
+    if p.class_shares:
+        remedy += ", or raise its share in class_shares"
+    if fewest >= LEAST[key]:
+        enough = math.ceil(100 * max(1 / fewest, len(present) / len(labels))) / 100
+        remedy = f"use -S {key}={enough:g}, or {remedy}"
+    state = f"{key} is {fraction:g}, and of {len(labels):,} samples class {name} has {fewest}"
+    return f"{paths.PARAMS}: {state}, too few for a stratified split; {remedy}"
 
 
 def _subsample(
@@ -78,9 +98,9 @@ def _fold(train: Samples, validation: Samples | None, p: Preprocess) -> tuple[Sa
     counts = np.bincount(samples.labels, minlength=len(samples.class_names))
     if (n := counts.min()) < p.folds:
         name = samples.class_names[counts.argmin()]
-        raise DataError(
-            f"class {name} has {n} samples, fewer than the {p.folds} folds; lower folds"
-        )
+        remedy = f"lower folds to {max(n, 1)}, or add samples of the class"
+        state = f"folds is {p.folds}, but class {name} has {n} samples"
+        raise DataError(f"{paths.PARAMS}: {state}; {remedy}")
     folds = StratifiedKFold(p.folds, shuffle=True, random_state=p.split_seed)
     rest, taken = list(folds.split(samples.labels, samples.labels))[p.fold]
     return samples.take(rest), samples.take(taken)

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch.utils import deterministic
@@ -22,6 +23,18 @@ from retrace.errors import ParamsError
 M_TRIM_THRESHOLD = -1  # of mallopt(3)
 M_MMAP_THRESHOLD = -3
 KEPT_BYTES = 1 << 30
+QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a container: microseconds of CPU time, and of time
+# Environment variables with which the same code gives other floating-point results.
+DECIDE_BITS = (
+    *("ATEN_CPU_CAPABILITY", "GLIBC_TUNABLES", "NPY_DISABLE_CPU_FEATURES", "OPENBLAS_CORETYPE"),
+    *("MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "MKL_DEBUG_CPU_TYPE", "MKL_NUM_STRIPES"),
+    *("ONEDNN_MAX_CPU_ISA", "ONEDNN_CPU_ISA_HINTS", "ONEDNN_DEFAULT_FPMATH_MODE"),
+    *("DNNL_MAX_CPU_ISA", "DNNL_CPU_ISA_HINTS", "DNNL_DEFAULT_FPMATH_MODE"),
+    *("NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "CUBLASLT_WORKSPACE_SIZE"),
+    *("TORCH_CUDNN_V8_API_DISABLED", "TORCH_BLAS_PREFER_CUBLASLT", "DISABLE_ADDMM_CUDA_LT"),
+)
+# `threads` overrides these.
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 @dataclass(frozen=True)
@@ -31,6 +44,7 @@ class Compute:
     device: torch.device
     precision: torch.dtype
     threads: int
+    variables: tuple[str, ...] = ()  # those of DECIDE_BITS that are set, as NAME=value
 
     @property
     def is_gpu(self) -> bool:
@@ -45,13 +59,13 @@ class Compute:
     def __str__(self) -> str:
         threads = f"{self.threads} thread{'s' * (self.threads > 1)}"
         name = torch.cuda.get_device_name() if self.is_gpu else f"cpu, {threads}"
-        return f"{name}, {str(self.precision).removeprefix('torch.')}"
+        return ", ".join((name, str(self.precision).removeprefix("torch."), *self.variables))
 
 
 def configure(hardware: Hardware, precision: Precision) -> Compute:
     """Make PyTorch deterministic in this process, and choose the device and the precision.
 
-    Raises ParamsError if the device is not available.
+    Raises ParamsError if the device is not available, or fewer than `threads` threads.
     """
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
     # torch.use_deterministic_algorithms does the same, but imports the compiler (two seconds).
@@ -70,8 +84,12 @@ def configure(hardware: Hardware, precision: Precision) -> Compute:
             "params.yaml: device is 'cuda', but torch sees no GPU here; use auto or cpu"
         )
     device = torch.device("cuda" if has_gpu and hardware.device != "cpu" else "cpu")
+    if device.type == "cpu":
+        _use_threads(hardware.threads)
     use_bfloat16 = precision == "bfloat16" or (precision == "auto" and _has_bfloat16(device))
-    return Compute(device, torch.bfloat16 if use_bfloat16 else torch.float32, hardware.threads)
+    type_ = torch.bfloat16 if use_bfloat16 else torch.float32
+    variables = tuple(f"{name}={os.environ[name]}" for name in DECIDE_BITS if name in os.environ)
+    return Compute(device, type_, hardware.threads, variables)
 
 
 @contextmanager
@@ -89,6 +107,55 @@ def enough_memory(batch_size: int) -> Iterator[None]:
             f"and allocating {size[1] if size else 'memory'} failed (out of memory); "
             "lower batch_size, or choose a smaller model"
         ) from None
+
+
+def _use_threads(threads: int) -> None:
+    """Let each parallel region have all threads; warn of variables that say otherwise.
+
+    oneDNN's convolutions wait without end for a thread that OpenMP does not start. Raises
+    ParamsError if OpenMP's limit, which a process cannot change, is lower.
+    """
+    openmp = ctypes.CDLL(None)
+    limit = openmp.omp_get_thread_limit() if hasattr(openmp, "omp_get_thread_limit") else threads
+    if limit < threads:
+        raise ParamsError(
+            f"params.yaml: threads is {threads}, but OMP_THREAD_LIMIT is {limit}, and training "
+            f"would wait without end; type `unset OMP_THREAD_LIMIT`, or use -S threads={limit}"
+        )
+    contrary = [
+        f"{name}={os.environ[name]}" for name in THREADS if _count(name) not in (0, threads)
+    ]
+    if hasattr(openmp, "omp_set_dynamic") and threads > 1:
+        if openmp.omp_get_dynamic():
+            openmp.omp_set_dynamic(0)
+            contrary.append(f"OMP_DYNAMIC={os.environ.get('OMP_DYNAMIC')}")
+        if openmp.omp_get_max_active_levels() < 1:
+            openmp.omp_set_max_active_levels(1)
+            contrary.append("OMP_MAX_ACTIVE_LEVELS=0")
+    if contrary:
+        remedy = f"threads is {threads}; change it with -S threads=N"
+        print(f"warning: {', '.join(contrary)} has no effect: {remedy}", file=sys.stderr)
+    if (cpus := _available_cpus()) < threads:
+        state = f"threads is {threads}, more than the CPUs for this process ({cpus:g})"
+        remedy = f"for faster training, use -S threads={max(1, int(cpus))}"
+        print(f"warning: {state}; {remedy}", file=sys.stderr)
+
+
+def _count(name: str) -> int:
+    """Return the number of threads that a variable asks for, 0 if none."""
+    first = os.environ.get(name, "").partition(",")[0].strip()
+    return int(first) if first.isdecimal() else 0
+
+
+def _available_cpus() -> float:
+    """Return how many CPUs this process may use: its affinity, within a container's quota."""
+    cpus: float = os.cpu_count() or 1
+    if sys.platform == "linux":
+        cpus = len(os.sched_getaffinity(0))
+    quota, _, period = (
+        QUOTA.read_text("ascii").partition(" ") if QUOTA.exists() else ("max", "", "")
+    )
+    return min(cpus, int(quota) / int(period)) if quota.isdecimal() else cpus
 
 
 def _keep_freed_memory() -> None:

@@ -8,11 +8,12 @@ import torch
 
 from lab import paths, stage_files
 from lab.errors import DivergedError
-from lab.training import progress, records, state_file
+from lab.training import progress, records, state_file, watchdog
 from lab.training.device import Compute
 from lab.training.loop import Trainer
 from lab.training.progress import Lines
 from lab.training.state import Epoch, Step, Values
+from lab.training.watchdog import Watchdog
 from retrace import Run, checkpoint, errors, event_log
 from retrace.checkpoint import Checkpoints
 from retrace.errors import Terminated
@@ -25,6 +26,7 @@ class Recorder:
     """The record of one training. Training time is measured from its creation."""
 
     lines: Lines
+    watchdog: Watchdog
 
     def __init__(self, run: Run, checkpoints: Checkpoints, trainer: Trainer) -> None:
         self.run = run
@@ -59,7 +61,10 @@ class Recorder:
 
         SIGINT and SIGTERM end training with a checkpoint too.
         """
-        with progress.follow(self.epochs, self.total_steps) as self.lines:
+        with (
+            progress.follow(self.epochs, self.total_steps) as self.lines,
+            watchdog.watching(self.total_steps // self.epochs) as self.watchdog,
+        ):
             self._resume()
             try:
                 yield
@@ -71,6 +76,7 @@ class Recorder:
 
     def on_step(self, step: Step) -> None:
         """Record a step, and save a checkpoint if one is due."""
+        self.watchdog.step(step)
         self.lines.step(step)
         if (step.step - 1) % self.every == 0:
             self._unread.append(step)
@@ -79,6 +85,7 @@ class Recorder:
 
     def on_epoch(self, epoch: Epoch) -> None:
         """Show and log an epoch, and make its events durable."""
+        self.watchdog.epoch(epoch)
         self.lines.epoch(epoch)
         self._log(epoch, event_log.now(), self.lines.images_per_s)
         self.run.sync()

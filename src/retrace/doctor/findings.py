@@ -2,12 +2,11 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
-Level = Literal["ok", "warning", "problem"]
+from retrace.system import interpreter
 
-ENVIRONMENT = ".venv/.complete"  # what a Makefile writes that has a target for it
+Level = Literal["ok", "warning", "problem"]
 
 
 @dataclass(frozen=True)
@@ -44,9 +43,7 @@ def problem(what: str, repair: str | None = None) -> Finding:
 
 def rebuild() -> str | None:
     """Return the command that installs the environment again, if this repository has one."""
-    makefile = Path("Makefile")
-    has_target = makefile.is_file() and ENVIRONMENT in makefile.read_text("utf-8", "replace")
-    return f"rm -f {ENVIRONMENT} && make env" if has_target else None
+    return f"rm -f {interpreter.COMPLETE} && make env" if interpreter.has_target() else None
 
 
 def some(names: list[str], most: int = 3) -> str:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from fnmatch import fnmatch
@@ -16,7 +17,13 @@ from retrace.pipeline import dvc_cli, params_file, program
 from retrace.pipeline.definition import Stage, prefixes
 from retrace.pipeline.workspace import Workspace
 from retrace.settings import PARAMS
+from retrace.system import interpreter
 
+PYTHON = re.compile(r"(?:\w+=\S+ +)*(python[\d.]*) ")  # of a command, after variables
+MISSING = """
+import importlib.util as util, sys
+print(*(name for name in sys.argv[1:] if util.find_spec(name) is None))
+"""
 STATUS_S = 15.0  # for `dvc status`, unless it has to hash gigabytes
 
 
@@ -97,6 +104,39 @@ def _undeclared(workspace: Workspace, stage: Stage) -> list[str]:
     )
 
 
+def interpreters() -> Iterator[Finding]:
+    """Check that the Python that DVC starts has the packages that the stages import first."""
+    try:
+        workspace = Workspace(Path())
+    except RetraceError:
+        return  # the check of dvc.lock says why
+    needed: dict[str, set[str]] = {}
+    for stage in workspace.pipeline.stages.values():
+        script = workspace.program(stage)
+        pythons = [match[1] for command in stage.commands if (match := PYTHON.match(command))]
+        if script and script.endswith(".py") and pythons:
+            modules = program.required(workspace.root, stage, script)
+            needed[pythons[0]] = needed.get(pythons[0], set()) | modules
+    for python, modules in needed.items():
+        path = shutil.which(python)
+        missing = [] if path is None else _missing(path, sorted(modules))
+        if path is None:
+            yield problem(f"stages run `{python}`, which is not on PATH", interpreter.activation())
+        elif missing:
+            state = f"stages run `{python}`, which is {path} and lacks {some(missing)}"
+            yield problem(state, interpreter.activation())
+        else:
+            yield ok(f"stages run {path}, with the packages that they import")
+
+
+def _missing(python: str, modules: list[str]) -> list[str]:
+    """List the modules that a Python lacks."""
+    ended = subprocess.run(
+        [python, "-c", MISSING, *modules], capture_output=True, text=True, check=False
+    )
+    return ended.stdout.split() if ended.returncode == 0 else ["what is needed to start"]
+
+
 def _templates(workspace: Workspace) -> list[str]:
     """Return the paths with `${...}` in each dvc.yaml, as patterns."""
     patterns = []
@@ -149,5 +189,6 @@ CHECKS: dict[str, Check] = {
     "params.yaml": parameters,
     "dvc.lock": lock,
     "dvc.yaml": declared,
+    "python of the stages": interpreters,
     "pipeline": status,
 }

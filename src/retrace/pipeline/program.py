@@ -5,7 +5,9 @@ stage's command sets. Packages in the root and in `src/` count as installed from
 """
 
 import ast
+import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -42,6 +44,22 @@ def libraries(files: Iterable[Path]) -> set[str]:
     """Return the top-level modules that these Python files import, such as `mlflow`."""
     return {
         module.partition(".")[0] for file in files for module, level in _modules(file) if not level
+    }
+
+
+def required(root: Path, stage: Stage, program: str) -> set[str]:
+    """Return the modules of other packages that a program imports before it does anything."""
+    files = [root / program, *(root / file for file in imported(root, stage, program))]
+    modules: set[str] = set()
+    for file in files:
+        with suppress(OSError, SyntaxError, ValueError, RecursionError):
+            statements = ast.parse(file.read_bytes()).body
+            top = [node for node in statements if isinstance(node, ast.Import | ast.ImportFrom)]
+            names = _imported(ast.Module(top, []))
+            modules |= {name.partition(".")[0] for name, level in names if not level}
+    folders = ((root / program).parent, *(root / path for path in INSTALLED))
+    return {
+        name for name in modules - sys.stdlib_module_names if not _located((name,), folders, ())
     }
 
 

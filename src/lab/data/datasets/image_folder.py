@@ -8,10 +8,11 @@ import hashlib
 import os
 import re
 import shutil
+import sys
 import warnings
 import zipfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
@@ -20,13 +21,12 @@ import numpy as np
 from pydantic import Field
 
 from lab import paths
-from lab.data import decoding, memmap
+from lab.data import decoding, layout, memmap
+from lab.data.layout import SPLITS, SUFFIXES, Problems
 from lab.data.samples import Samples, Skipped, Splits
 from retrace.errors import DataError, ParamsError
 from retrace.system import files, memory
 
-SPLITS = ("train", "val", "test")
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 ARCHIVE = "images.zip"
 MAX_LINES = 20  # of a message
 MAX_THREADS = 8
@@ -35,7 +35,6 @@ WINDOW = 1024  # images
 DVC_CACHE = re.compile(r"/files/md5/[0-9a-f]{2}/[0-9a-f]{30}$")  # to which DVC may link a file
 
 Edge = Annotated[int, Field(ge=1, le=2048)]  # pixels
-Problems = dict[Path, str]  # unusable files and folders, and why
 
 
 class Listing(NamedTuple):
@@ -68,11 +67,12 @@ def collect(folder: Path) -> str:
                 archive.writestr(_member(name), content)
         if problems:
             raise DataError(_message("to fix or remove", problems))
-    n_classes = len({_split_and_class(name)[1] for name in images})
+    n_classes = len({layout.split_and_class(name)[1] for name in images})
     summary = f"{paths.IMAGES}, {len(images):,} images of {n_classes} classes"
-    suffixes = Counter(path.suffix.lower() or "without suffix" for path in others)
-    left_out = [f"{count} {printable(suffix)}" for suffix, count in sorted(suffixes.items())]
-    return f"{summary}; left out: {', '.join(left_out)}" if left_out else summary
+    left_out = f"left out: {printable(layout.count(others))}"
+    if remedies := layout.remedies(others):
+        print(f"warning: {paths.IMAGES}: {left_out}; {remedies}", file=sys.stderr)
+    return f"{summary}; {left_out}" if others else summary
 
 
 def read(folder: Path, *, resize: Edge, crop: Edge, on_bad: Literal["fail", "skip"]) -> Splits:
@@ -95,11 +95,11 @@ def read(folder: Path, *, resize: Edge, crop: Edge, on_bad: Literal["fail", "ski
 
 def _decode_all(archive: zipfile.ZipFile, resize: int, crop: int, *, skip: bool) -> Splits:
     names = [_name(info) for info in archive.infolist()]
-    classes = tuple(sorted({_split_and_class(name)[1] for name in names}))
+    classes = layout.class_names(names)
     splits: dict[str, Samples] = {}
     skipped: list[Skipped] = []
     for split in SPLITS:
-        own = [name for name in names if _split_and_class(name)[0] == split]
+        own = [name for name in names if layout.split_and_class(name)[0] == split]
         if own:
             splits[split] = _decode(archive, _alternating(own), classes, resize, crop, skipped)
     if skipped and not skip:
@@ -109,7 +109,7 @@ def _decode_all(archive: zipfile.ZipFile, resize: int, crop: int, *, skip: bool)
     for split, samples in splits.items():
         missing = np.setdiff1d(np.arange(len(classes)), samples.labels)
         if len(missing):
-            name = printable(classes[missing[0]])
+            name = printable(samples.class_names[missing[0]])
             raise DataError(f"{paths.IMAGES}: no image of class {name} can be used for {split}")
     return Splits(splits["train"], splits.get("val"), splits.get("test"), tuple(skipped))
 
@@ -117,7 +117,7 @@ def _decode_all(archive: zipfile.ZipFile, resize: int, crop: int, *, skip: bool)
 def _decode(
     archive: zipfile.ZipFile,
     names: Sequence[str],
-    classes: tuple[str, ...],
+    classes: Mapping[str, str],
     resize: int,
     crop: int,
     skipped: list[Skipped],
@@ -144,9 +144,13 @@ def _decode(
             failures += pool.map(decode, window)
     skipped += [failure for failure in failures if failure]
     kept = np.flatnonzero([failure is None for failure in failures])
-    labels = np.array([classes.index(_split_and_class(name)[1]) for name in names], np.int64)
+    labels_by_name = {name: label for label, name in enumerate(classes)}
+    labels = [labels_by_name[layout.split_and_class(name)[1]] for name in names]
     image_paths = np.array([str(paths.IMAGES / name) for name in names], dtype=object)
-    return Samples(images, labels, classes, image_paths, resize).take(kept)
+    samples = Samples(
+        images, np.array(labels, np.int64), tuple(classes.values()), image_paths, resize
+    )
+    return samples.take(kept)
 
 
 def _alternating(names: Sequence[str]) -> list[str]:
@@ -157,16 +161,10 @@ def _alternating(names: Sequence[str]) -> list[str]:
     positions: dict[str, int] = {}
     counts = Counter[str]()
     for name in names:
-        _, class_name = _split_and_class(name)
+        _, class_name = layout.split_and_class(name)
         counts[class_name] += 1
         positions[name] = counts[class_name]
     return sorted(names, key=positions.__getitem__)
-
-
-def _split_and_class(name: str) -> tuple[str, str]:
-    """Return the split and the class of an image, by its path in data/images."""
-    first, second = name.split("/")[:2]
-    return (first, second) if first in SPLITS else ("train", first)
 
 
 def _name(info: zipfile.ZipInfo) -> str:
@@ -178,80 +176,30 @@ def _name(info: zipfile.ZipInfo) -> str:
 
 def _list(root: Path) -> Listing:
     """List the images below `root`. Raises DataError if there is nothing."""
-    splits = [split for split in SPLITS if (root / split).is_dir()]
-    folders = {split: root / split for split in splits} or {"train": root}
+    has_splits = any(layout.folders_in(root / split) for split in SPLITS)
     listing = Listing({}, [], {})
-    for path in files_below(root):
+    for path in layout.files_below(root):
         parts = path.relative_to(root).parts
         name = "/".join(parts)
         if path.is_dir():
             listing.problems[path] = "a symbolic link to a folder; put the folder itself here"
         elif path.suffix.lower() not in SUFFIXES:
             listing.others.extend([] if name == "README.md" else [path])
-        elif len(parts) < (3 if splits else 2):
-            listing.problems[path] = "not in a class folder"
+        elif len(parts) < (3 if has_splits else 2):
+            if not layout.is_unlabeled(path, root):
+                listing.problems[path] = "not in a class folder"
         elif not _is_utf8(name):
             listing.problems[path] = "its name is not UTF-8"
         else:
             listing.images[name] = path
-    of_folders = _misplaced(root, folders) | _empty(root, folders, listing.images)
+    of_folders = layout.problems(root, listing.images, listing.others)
     for path, problem in of_folders.items():
         listing.problems.setdefault(path, problem)
     if not listing.images and not listing.problems:
+        reason = "; ".join(["no images", *layout.why_none(listing.others)])
         hint = f"{root}/README.md explains the folder layout, and which images queued and --temp "
-        raise DataError(f"{root}: no images; {hint}experiments can see")
+        raise DataError(f"{root}: {printable(reason)}; {hint}experiments can see")
     return listing
-
-
-def files_below(folder: Path) -> Iterator[Path]:
-    """Yield the visible files below `folder`, and links to folders, sorted."""
-    for path in _visible(folder):
-        if path.is_dir() and not path.is_symlink():
-            yield from files_below(path)
-        else:
-            yield path
-
-
-def _visible(folder: Path) -> list[Path]:
-    """List the entries that are not hidden, sorted."""
-    try:
-        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise DataError(f"{folder}: {error.strerror}") from None
-
-
-def _misplaced(root: Path, folders: Mapping[str, Path]) -> Problems:
-    """Find folders that may be either a split or a class, and a missing train folder."""
-    problems: Problems = {}
-    has_splits = root not in folders.values()
-    for path in _visible(root):
-        if not path.is_dir() or path.name in SPLITS:
-            continue
-        if path.name.lower() in SPLITS:
-            problems[path] = f"should be called {path.name.lower()}"
-        elif has_splits:
-            problems[path] = f"an unexpected folder next to {', '.join(folders)}"
-    if "train" not in folders:
-        problems[root / "train"] = f"missing next to {', '.join(folders)}"
-    return problems
-
-
-def _empty(root: Path, folders: Mapping[str, Path], names: Iterable[str]) -> Problems:
-    """Find each split's classes without images, and a lone class: two are needed."""
-    present = {_split_and_class(name) for name in names}
-    inside = [path for folder in folders.values() for path in _visible(folder)]
-    classes = {path.name for path in inside if path.is_dir()}
-    problems = {
-        folder / name: "no images in it"
-        for split, folder in folders.items()
-        for name in sorted(classes)
-        if (split, name) not in present
-    }
-    if len(classes) == 1:
-        problems[root] = f"one class, {classes.pop()}; needs two or more"
-    return problems
 
 
 def _is_utf8(name: str) -> bool:
