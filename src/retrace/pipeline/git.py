@@ -147,8 +147,8 @@ def exclude(folder: Path, *patterns: str) -> None:
         return
     prefix, path = os.fsdecode(located.stdout).split("\n")[:2]
     examples = {pattern.replace("*", "").replace("/", "/x"): pattern for pattern in patterns}
-    ignored = completed("check-ignore", "-z", "--", *examples, folder=folder).stdout.decode()
-    for example in filter(None, ignored.split("\0")):
+    ignored = completed("check-ignore", "--", *examples, folder=folder).stdout.decode()
+    for example in ignored.splitlines():
         del examples[example]
     if examples:
         file = folder / path
