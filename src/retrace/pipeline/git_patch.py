@@ -4,9 +4,10 @@ import os
 import shutil
 import tempfile
 from collections.abc import Collection, Iterable, Mapping
+from functools import cache
 from pathlib import Path, PurePosixPath
 
-from retrace.pipeline.git_process import output, run
+from retrace.pipeline.git_process import is_damaged, output, run
 
 RECENT_NS = 60 * 10**9
 WRITTEN_BY_DVC = ("dvc.lock", ".gitignore")  # while the stages run
@@ -46,7 +47,7 @@ def uncommitted(root: Path, outs: Collection[str], new: Collection[str]) -> byte
     """
     at = ("-C", str(root))
     without = _without(outs)
-    top = Path(os.fsdecode(run(*at, "rev-parse", "--show-toplevel")).rstrip("\n"))
+    top = _top(root)
     with tempfile.TemporaryDirectory() as folder:
         env = {"GIT_INDEX_FILE": f"{folder}/index"}  # leaves the user's index alone
         base = output(*at, "rev-parse", "--verify", "--quiet", "HEAD")
@@ -58,6 +59,8 @@ def uncommitted(root: Path, outs: Collection[str], new: Collection[str]) -> byte
             run(*at, *add, "--pathspec-file-nul", env=env, stdin=_joined(map(os.fsencode, new)))
         compared = (base, "--", ":/", *without)
         changed = run(*at, "diff-index", "--cached", "--no-renames", "-z", *compared, env=env)
+        if not changed:
+            return b""
         _keep_line_ends(top, changed, env)
         return run(*at, *PATCH, *compared, env=env)
 
@@ -67,7 +70,7 @@ def changed_submodules(root: Path) -> list[str]:
 
     Paths are relative to git's top folder.
     """
-    top = Path(os.fsdecode(run("-C", str(root), "rev-parse", "--show-toplevel")).rstrip("\n"))
+    top = _top(root)
     if not (top / ".gitmodules").exists():
         return []
     changed = run("diff-files", "-z", "--ignore-submodules=untracked", folder=top).split(b"\0")
@@ -77,16 +80,25 @@ def changed_submodules(root: Path) -> list[str]:
     return [name for name in modules if run(*status, folder=top / name)]
 
 
+@cache
+def _top(root: Path) -> Path:
+    """Return git's top folder above `root`."""
+    located = run("-C", str(root), "rev-parse", "--show-toplevel")
+    return Path(os.fsdecode(located).rstrip("\n"))
+
+
 def _fill_index(top: Path, base: str, env: Mapping[str, str]) -> None:
     """Copy git's index, which knows which files have not changed, so that few are read.
 
     Git hides changes of files with certain flags; the copy has none. If git converts line ends in
-    the work tree, the index says nothing about bytes; then all files are read.
+    the work tree, the index says nothing about bytes; then all files are read. So they are if the
+    index is damaged.
     """
     located = run("rev-parse", "--path-format=absolute", "--git-path", "index", folder=top)
     index = Path(os.fsdecode(located).rstrip("\n"))
     config = output("-C", str(top), "config", "--get-regexp", r"^core\.(autocrlf|eol)$") or ""
-    if not index.exists() or CONVERTED & set(config.lower().splitlines()):
+    is_converted = bool(CONVERTED & set(config.lower().splitlines()))
+    if not index.exists() or is_converted or is_damaged(index):
         run("read-tree", base, folder=top, env=env)
         return
     _copy_index(index, Path(env["GIT_INDEX_FILE"]))

@@ -149,7 +149,7 @@ def refusal(folder: Path | None = None) -> Refusal | None:
     located = completed("rev-parse", "--git-dir", folder=folder)
     if located.returncode:
         return _not_located(folder, _message(located))
-    if _is_damaged(_index(folder)):
+    if is_damaged(_index(folder)):
         return _refusal("index file corrupt", folder)
     for words in (("ls-files", "--", ":(top,literal).git"), ("cat-file", "-e", "HEAD^{tree}")):
         ended = completed(*words, folder=folder)
@@ -186,7 +186,7 @@ def _index(folder: Path) -> Path:
     return folder / os.fsdecode(located.stdout).rstrip("\n")
 
 
-def _is_damaged(index: Path) -> bool:
+def is_damaged(index: Path) -> bool:
     """Return whether the index lacks its checksum at the end, which git itself does not check."""
     data = index.read_bytes() if index.exists() else b""
     sums = [(data[-n:], hashlib.new(name, data[:-n]).digest()) for name, n in CHECKSUMS]

@@ -13,7 +13,6 @@ from typing import Any
 from retrace.pipeline import (
     git,
     git_patch,
-    git_process,
     hashing,
     identity,
     loading,
@@ -136,10 +135,8 @@ class Workspace:
         Files that git does not track yet are code if they have the suffix of a program that git
         tracks and a stage runs. Others may be data, of any size, unless a stage runs or imports
         them. What only the user's own ignore files hide is code if a stage runs, imports or reads
-        it. Empty outside a repository. Raises RetraceError if git fails.
+        it. Raises RetraceError if git fails.
         """
-        if git_process.is_outside(self.root):
-            return b""
         pipeline = self.pipeline
         programs = set(filter(None, map(self.program, pipeline.stages.values())))
         tracked = (programs & pipeline.leaves.keys()) - git.untracked(programs, self.root)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from retrace import event_log, settings
+from retrace.errors import RetraceError
 from retrace.event_log import EventLog
 from retrace.pipeline import git, git_patch, git_process, grouping, hashing, identity, integrity
 from retrace.pipeline.definition import Stage
@@ -80,21 +81,24 @@ def _hashes(log: EventLog, root: Path, paths: Iterable[str]) -> dict[str, str]:
 
 def attach_changes(log: EventLog, workspace: Workspace) -> None:
     """Log how code, parameters and dvc.yaml differ from the last commit."""
-    refusal = git_process.refusal(workspace.root)
-    if refusal:
-        log.lost("commit", "code.patch", why=str(refusal))
-        return
     if log.header["commit"] is None:
+        refusal = git_process.refusal(workspace.root)
+        if refusal:
+            log.lost("commit", "code.patch", why=str(refusal))
+            return
         if git_process.is_outside(workspace.root):
             return
         log.lost("commit", why=NO_COMMIT)
-    with log.recording("code.patch"):
+    try:
         modules = git_patch.changed_submodules(workspace.root)
-        if modules:
-            log.lost(*(f"changes in the submodule {name}" for name in modules), why=SUBMODULE)
         changes = workspace.changes()
-        if changes:
-            log.attach("code.patch", changes)
+    except (OSError, RetraceError) as error:
+        log.lost("code.patch", why=str(git_process.refusal(workspace.root) or error))
+        return
+    if modules:
+        log.lost(*(f"changes in the submodule {name}" for name in modules), why=SUBMODULE)
+    if changes:
+        log.attach("code.patch", changes)
 
 
 def _later(stage: Stage, workspace: Workspace) -> dict[str, Any]:
