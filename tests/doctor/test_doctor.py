@@ -4,6 +4,7 @@ Checks run in this process, which has their imports; each command is typed in a 
 """
 
 import hashlib
+import importlib
 import json
 import os
 import shutil
@@ -516,6 +517,7 @@ def test_server_is_down(clone: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_server_never_answers(clone: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
+    importlib.import_module("retrace.store.backend")  # takes seconds
     with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and sends nothing
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{silent.getsockname()[1]}")
         monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import cast
 
 import pytest
 from cryptography import x509
@@ -66,14 +67,15 @@ class Handler(BaseHTTPRequestHandler):
     """Answers each request with the server's status and body, and notes its headers."""
 
     def do_POST(self) -> None:
-        self.server.seen.append(dict(self.headers))
-        self.send_response(self.server.status)
+        web = cast("Web", self.server)
+        web.seen.append(dict(self.headers))
+        self.send_response(web.status)
         self.end_headers()
-        self.wfile.write(self.server.body)
+        self.wfile.write(web.body)
 
     do_GET = do_POST  # noqa: N815 - the name that http.server looks for
 
-    def log_message(self, *_: object) -> None:
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name
         pass
 
 
@@ -88,7 +90,7 @@ class Web(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.seen: list[dict[str, str]] = []
 
-    def handle_error(self, *_: object) -> None:
+    def handle_error(self, request: object, client_address: object) -> None:
         pass  # a client that refuses the certificate
 
 
