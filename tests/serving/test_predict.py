@@ -235,7 +235,7 @@ def test_lines_show_top_classes_json_all(folder: Path, capsys: pytest.CaptureFix
     assert run("a.png", "a.png", "b.png", as_json=True) == 1
     document = json.loads(capsys.readouterr().out)
     assert [one["path"] for one in document["predictions"]] == ["a.png", "a.png"]
-    assert document["failed"] == [{"path": "b.png", "reason": "not a JPEG, PNG, WEBP or BMP image"}]
+    assert [failure["path"] for failure in document["failed"]] == ["b.png"]
     one = document["predictions"][0]
     assert one["label"] == first == max(one["probabilities"], key=one["probabilities"].get)
     assert one["probability"] == pytest.approx(float(sure), abs=1e-4)

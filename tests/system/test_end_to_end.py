@@ -393,7 +393,7 @@ def test_image_folder_trains_also_in_copy(clone: Clone) -> None:
     assert {run.info.status for run in runs(clone, "own", "image_folder")[0]} == {"FINISHED"}
     (clone.path / "data/images/dark/0.png").write_bytes(b"broken")
     printed = clone.type("dvc exp run -S dataset=image_folder", code=255)
-    assert "data/images/dark/0.png: not a JPEG, PNG, WEBP or BMP image" in printed
+    assert "data/images/dark/0.png: not a JPEG, PNG, WEBP, BMP, TIFF or AVIF image" in printed
     # Without the images, on which download depends for every data set.
     clone.type("git reset --quiet --hard HEAD~1")
     restore(clone)

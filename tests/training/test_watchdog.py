@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Iterable
 from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
 
-from lab.training import watchdog
+from lab.training import progress, watchdog
+from lab.training.recorder import Recorder
 from lab.training.state import Epoch, Step
 from lab.training.watchdog import CHECKS, QUIET_S, Watchdog
 
@@ -76,6 +78,20 @@ def test_slow_progress_is_silent(
 ) -> None:
     watched(between, 10 * CHECKS)
     assert capsys.readouterr().err == ""
+
+
+def test_recorder_reports_to_the_watchdog() -> None:
+    trainer = SimpleNamespace(state=None, p=SimpleNamespace(epochs=2), total_steps=20)
+    run = SimpleNamespace(log=lambda *_: None, sync=lambda: None)
+    record: Any = Recorder(
+        cast("Any", run), cast("Any", SimpleNamespace(is_due=False)), cast("Any", trainer)
+    )
+    record.lines = progress.Lines(2)
+    record.watchdog = Watchdog(10)
+    record.on_step(step(10))
+    assert record.watchdog.state == (1, False)
+    record.on_epoch(EPOCH)
+    assert record.watchdog.state == (2, True)
 
 
 def test_thread_warns_and_ends(monkeypatch: pytest.MonkeyPatch) -> None:

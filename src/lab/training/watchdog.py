@@ -18,25 +18,23 @@ class Watchdog:
 
     def __init__(self, steps_per_epoch: int) -> None:
         self._steps_per_epoch = steps_per_epoch
-        self._state = (0, True)  # events so far, and whether a step is expected
+        self.state = (0, True)  # events so far, and whether a step is expected
         self.ended = Event()
 
     def step(self, step: Step) -> None:
-        n_events, _ = self._state
-        self._state = (n_events + 1, step.step % self._steps_per_epoch != 0)
+        self.state = (self.state[0] + 1, step.step % self._steps_per_epoch != 0)
 
     def epoch(self, _: Epoch) -> None:
-        n_events, _ = self._state
-        self._state = (n_events + 1, True)
+        self.state = (self.state[0] + 1, True)
 
     def watch(self) -> None:
         """Warn on stderr after QUIET_S without a step; again after twice that time, and so on."""
         patience = CHECKS
         quiet = 0
-        before = self._state
+        before = self.state
         while not self.ended.wait(QUIET_S / CHECKS):
-            is_quiet = self._state == before and before[1]
-            before = self._state
+            is_quiet = self.state == before and before[1]
+            before = self.state
             quiet = quiet + 1 if is_quiet else 0
             if quiet == patience:
                 print(warning(QUIET_S * quiet / CHECKS), file=sys.stderr, flush=True)

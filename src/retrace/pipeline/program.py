@@ -54,13 +54,17 @@ def required(root: Path, stage: Stage, program: str) -> set[str]:
     for file in files:
         with suppress(OSError, SyntaxError, ValueError, RecursionError):
             statements = ast.parse(file.read_bytes()).body
-            top = [node for node in statements if isinstance(node, ast.Import | ast.ImportFrom)]
-            names = _imported(ast.Module(top, []))
+            top = filter(_is_import, statements)
+            names = _imported(ast.Module(list(top), []))
             modules |= {name.partition(".")[0] for name, level in names if not level}
     folders = ((root / program).parent, *(root / path for path in INSTALLED))
     return {
         name for name in modules - sys.stdlib_module_names if not _located((name,), folders, ())
     }
+
+
+def _is_import(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Import | ast.ImportFrom)
 
 
 def _imports(file: Path, search: Folders, packages: Folders, find: Finder) -> Iterator[Path]:
