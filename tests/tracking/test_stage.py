@@ -142,7 +142,8 @@ def commit_all(folder: Path) -> None:
     ("surroundings", "lost"),
     [
         ("export GIT_TEST_ASSUME_DIFFERENT_OWNER=1", {"commit", "code.patch"}),
-        ("truncate -s 40 .git/index", {"commit", "code.patch"}),
+        ("find .git/objects -type f -delete", {"code.patch"}),
+        ("truncate -s 40 .git/index", set()),
         ("git symbolic-ref HEAD refs/heads/unborn", {"commit"}),
         ("true", set()),
     ],
