@@ -32,8 +32,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     text = "models/model.safetensors, a folder with it and model.json, a run's id, or "
     text += "models:/name@alias"
     parser.add_argument("model", metavar="MODEL", help=text)
-    text = "image file (PNG, JPEG, WEBP, BMP, TIFF, AVIF) of any size, resized and center-cropped like data/images; "
-    text += "or a folder of them"
+    text = "image file (PNG, JPEG, WEBP, BMP, TIFF, AVIF) of any size, resized and center-cropped "
+    text += "like data/images; or a folder of them"
     parser.add_argument("images", nargs="+", metavar="IMAGE", help=text)
     text = "number of classes per image, most likely first (default: %(default)s)"
     parser.add_argument("--top", type=int, default=1, metavar="N", help=text)
