@@ -1,14 +1,13 @@
 """Git: what DVC needs, and what an interrupted `dvc exp run` leaves behind."""
 
 import re
-import shlex
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from retrace.doctor.findings import Check, Finding, ok, problem, warning
 from retrace.pipeline import git
-from retrace.system.text import count
+from retrace.system.text import command, count
 
 BUSY_S = 10.0  # git holds its lock for less
 
@@ -44,7 +43,7 @@ def lock() -> Iterator[Finding]:
     file = Path(path) if path else None
     if file and file.exists() and time.time() - file.stat().st_mtime > BUSY_S:
         state = f"{file} was left behind by a killed git process and blocks git and DVC"
-        yield problem(state, f"rm {file}")
+        yield problem(state, command("rm", file))
 
 
 def head() -> Iterator[Finding]:
@@ -59,7 +58,7 @@ def head() -> Iterator[Finding]:
     if commit == git.output("rev-parse", f"refs/heads/{branch}") == git.head_commit():
         state = f"HEAD is detached from {branch}; unless you did this, an interrupted "
         state += "`dvc exp run` did"
-        yield warning(state, f"git switch {shlex.quote(branch)}")
+        yield warning(state, command("git", "switch", branch))
 
 
 def stash() -> Iterator[Finding]:

@@ -20,7 +20,13 @@ from retrace.errors import RetraceError
 from retrace.pipeline import code_text
 from retrace.pipeline.workspace import Workspace
 from retrace.store import filters, names
-from retrace.store.tracking_uri import ANSWER_S, SQLITE, address, is_served
+from retrace.store.tracking_uri import (
+    ANSWER_S,
+    address,
+    is_served,
+    sqlite_file,
+    sqlite_uri,
+)
 from retrace.system import files
 from retrace.system.redaction import redacted
 
@@ -56,7 +62,8 @@ PRAGMA wal_checkpoint (TRUNCATE);
 
 def is_missing(uri: str) -> bool:
     """Return whether the store is a database file that does not exist; `client` would create it."""
-    return uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).exists()
+    file = sqlite_file(uri)
+    return file is not None and not file.exists()
 
 
 def lock() -> FileLock:
@@ -77,8 +84,8 @@ def client() -> MlflowClient:
     uri = address()
     if is_served(uri):
         _reach(uri)
-    elif uri.startswith(SQLITE):
-        _create(Path(uri.removeprefix(SQLITE)))
+    elif file := sqlite_file(uri):
+        _create(file)
     return mlflow.MlflowClient(uri)
 
 
@@ -107,7 +114,7 @@ def mlflow_errors() -> Iterator[None]:
         raise
     except (MlflowException, SQLAlchemyError, requests.RequestException, ConnectionError) as error:
         reason = " ".join(str(error).partition("[SQL:")[0].split())[:300]
-        is_file = address().startswith(SQLITE)
+        is_file = sqlite_file(address()) is not None
         fix = "check that its file is readable and writable" if is_file else "start it"
         remedy = REFUSED.get(
             getattr(error, "error_code", ""), f"{fix}, or set MLFLOW_TRACKING_URI to another store"
@@ -135,7 +142,8 @@ def request_timeout(seconds: float) -> Iterator[None]:
 def warm_up() -> None:
     """Query an existing database once; the first query takes a second, mostly for imports."""
     uri = address()
-    if uri.startswith(SQLITE) and not is_missing(uri):
+    file = sqlite_file(uri)
+    if file and file.exists():
         client().search_experiments(max_results=1)
 
 
@@ -155,7 +163,7 @@ def _create(database: Path) -> None:
         if not database.exists():
             # Two processes that migrate the same file corrupt it: create another, then rename it.
             unfinished = database.with_name(f".{database.name}.{os.getpid()}")
-            SqlAlchemyStore(f"{SQLITE}{unfinished}", artifacts().as_uri())
+            SqlAlchemyStore(sqlite_uri(unfinished), artifacts().as_uri())
             with closing(sqlite3.connect(unfinished)) as connection:
                 connection.execute("PRAGMA journal_mode = WAL")  # readers do not block a writer
             unfinished.replace(database)
@@ -163,10 +171,11 @@ def _create(database: Path) -> None:
 
 def tidy(uri: str) -> None:
     """Keep queries of a growing database fast. If it is busy, leave that to the next call."""
-    if uri.startswith(SQLITE):
+    file = sqlite_file(uri)
+    if file:
         with (
             suppress(sqlite3.OperationalError),
-            closing(sqlite3.connect(uri.removeprefix(SQLITE), timeout=1)) as connection,
+            closing(sqlite3.connect(file, timeout=1)) as connection,
         ):
             connection.executescript(TIDY)
 
