@@ -257,7 +257,7 @@ def _code(deps: Mapping[str, str]) -> str:
     changed = [
         path
         for path, md5 in deps.items()
-        if not Path(path).exists() or hashing.md5(Path(path)) != md5
+        if not Path(path).exists() or hashing.md5(Path(path), has_bytecode=False) != md5
     ]
     return f"{len(deps)} code files, " + (
         f"changed here: {', '.join(changed)}" if changed else "same here"

@@ -5,7 +5,7 @@ from typing import Any
 
 from retrace import event_log, settings
 from retrace.event_log import EventLog
-from retrace.pipeline import git, grouping, hashing, identity, integrity
+from retrace.pipeline import dvc_ignore, git, grouping, hashing, identity, integrity
 from retrace.pipeline.definition import Stage
 from retrace.pipeline.workspace import Workspace
 from retrace.system import files, machine
@@ -60,7 +60,8 @@ def outputs(workspace: Workspace, stage: Stage) -> dict[str, dict[str, str]]:
     """
     root = workspace.root
     outs = [out.path for out in stage.outs if (root / out.path).exists()]
-    inside = [file for out in outs for file in sorted((root / out).rglob("*")) if file.is_file()]
+    folders = [root / out for out in outs if (root / out).is_dir()]
+    inside = [file for each in folders for file in sorted(dvc_ignore.unignored(each))]
     names = [file.relative_to(root).as_posix() for file in inside]
     return {
         "outs": {out: hashing.md5(root / out) for out in outs},
