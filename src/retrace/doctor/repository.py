@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from retrace.doctor.findings import Check, Finding, ok, problem, warning
-from retrace.pipeline import git
+from retrace.pipeline import dvc_cli, git
+from retrace.system import files
 from retrace.system.text import command, count
 
 BUSY_S = 10.0  # git holds its lock for less
@@ -35,6 +36,16 @@ def identity() -> Iterator[Finding]:
         yield warning(f"git lacks {' and '.join(missing)}, so it cannot commit", repair)
     else:
         yield ok(f"commits are by {git.output('config', 'user.name')}")
+
+
+def path() -> Iterator[Finding]:
+    """Check that DVC can run everything at this path."""
+    root = files.root()
+    fault = dvc_cli.path_fault(root)
+    if fault and not dvc_cli.BRACES.isdisjoint(str(root)):
+        yield problem(fault)
+    elif fault:
+        yield warning(fault)
 
 
 def lock() -> Iterator[Finding]:
@@ -78,6 +89,7 @@ def stash() -> Iterator[Finding]:
 
 CHECKS: dict[str, Check] = {
     "git": present,
+    "path": path,
     "identity": identity,
     "git lock": lock,
     "HEAD": head,

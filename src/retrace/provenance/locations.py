@@ -18,6 +18,7 @@ from retrace.errors import DataError
 from retrace.pipeline import dvc_internals, git, hashing, snapshot
 from retrace.pipeline.workspace import Workspace
 from retrace.store import backend, names
+from retrace.store.tracking_uri import WITH_DRIVER
 from retrace.system import files
 from retrace.system.redaction import redacted
 from retrace.system.text import command
@@ -171,6 +172,8 @@ def _download(run: str, path: str, into: Path) -> str:
     options = ("--run-id", run, "--artifact-path", artifact, f"--dst-path={into}")
     download = command("mlflow", "artifacts", "download", *options)
     address = os.environ.get("MLFLOW_TRACKING_URI")
+    if not address and backend.address().startswith(WITH_DRIVER):
+        address = backend.address()  # from its default, MLflow makes a folder beside the repository
     # An address with credentials is not shown. The user's shell has it in its environment.
     if address and redacted(address) == address:
         download = f"MLFLOW_TRACKING_URI={command(address)} {download}"

@@ -266,6 +266,8 @@ def _connected(address: str, times: int = CONNECTIONS) -> RDBStorage:
 
 
 def _opened(address: str) -> RDBStorage:
+    if tracking_uri.sqlite_file(address):  # Optuna fills in what is in braces
+        address = address.replace("{", "{{").replace("}", "}}")
     waits = (
         {"connect_args": {"timeout": BUSY_S}}
         if tracking_uri.sqlite_file(address)
