@@ -67,9 +67,9 @@ def test_own_stage_can_be_traced(clone: Clone) -> None:
 
 def test_doctor_names_the_missing_dep(clone: Clone) -> None:
     wrong = findings(clone)
-    assert [what for what in wrong if "own/helper.py" in what]
+    assert [what for what in wrong if "imports own/helper.py" in what]
     clone.type("sed -i 's|    - own/size.py|&\\n    - own/helper.py|' dvc.yaml")
-    assert not [what for what in findings(clone) if "own/helper.py" in what]
+    assert not [what for what in findings(clone) if "imports own/helper.py" in what]
     before = Path(clone.path / "dvc.yaml").read_text()
     clone.run("python", "-m", "lab.doctor.code_deps", PYTHONPATH="src")
     assert Path(clone.path / "dvc.yaml").read_text() == before
