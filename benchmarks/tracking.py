@@ -107,13 +107,13 @@ def many(folder: Path, source: Path, n_runs: int, n_times: int = N_TIMES) -> lis
 
     The event logs of `source` are uploaded to both.
     """
-    from retrace.store import backend
+    from retrace.store import backend, tracking_uri
 
     few, lots = folder / "few", folder / "lots"
     for each in (few, lots):
         stores.copy(source / "mlflow.db", each / "mlflow.db")
     stores.grow(lots / "mlflow.db", n_runs)
-    backend.tidy(f"{backend.SQLITE}{lots / 'mlflow.db'}")  # as at the end of every stage
+    backend.tidy(tracking_uri.sqlite_uri(lots / "mlflow.db"))  # as at the end of every stage
     n_few, n_lots = (f"{stores.runs(each / 'mlflow.db'):,}" for each in (few, lots))
     measured = []
     for what, once in {

@@ -15,3 +15,10 @@ Its modules and subpackages, in the order in which data flows; what serves them 
     doctor/       the checks of Python, packages, GPU and parameters for `retrace doctor`; the code
                   that each stage imports, as the `deps:` in dvc.yaml
 """
+
+import sys
+
+from retrace.system import interpreter
+
+# A stage may run before the environment is activated: then its next import fails.
+sys.excepthook = interpreter.explain

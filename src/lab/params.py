@@ -228,7 +228,8 @@ def _problem(details: ErrorDetails, known: tuple[str, ...]) -> str:
         return f"{key} is missing; every key must have a value"
     if details["type"] == "extra_forbidden":
         near = difflib.get_close_matches(key, known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+        own = "those of your own stage belong in another file, such as own.yaml"
+        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}; {own}"
         return f"{key} is not a key; {hint}"
     allowed = details["msg"].removeprefix("Value error, ").replace("Input should", "should")
     return f"{key} is {shorten(details['input'])}; {allowed}"

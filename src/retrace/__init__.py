@@ -25,11 +25,8 @@ The modules and subpackages, lower layers first:
     cli/          `retrace`, one file per command
 """
 
-import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
-
-from retrace.system import interpreter
 
 if TYPE_CHECKING:
     from retrace.tracking.fluent import (
@@ -54,10 +51,6 @@ __all__ = [
     "summary",
 ]
 MODULES = {"stage": "stage", "Run": "run"}  # of retrace.tracking; the other names are in fluent
-
-# A stage may be run before the environment is activated: then its next import fails.
-if sys.excepthook is sys.__excepthook__:
-    sys.excepthook = interpreter.explain
 
 
 def __getattr__(name: str) -> object:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from repository import ROOT
 
-STAGE = "import retrace\nimport not_installed_here\n"
+STAGE = "import lab\nimport not_installed_here\n"
 
 
 def run(folder: Path) -> tuple[int, list[str]]:

@@ -111,26 +111,31 @@ def declared(folder: Path = Path()) -> dict[str, dict[str, Any]]:
 
 
 def is_code(entry: str) -> bool:
-    """Return whether an entry of `deps:` is code, not data."""
-    return entry.startswith(f"{SOURCE}/") or entry.endswith(".py")
+    """Return whether an entry of `deps:` is code of a package, whose imports are known."""
+    return entry.startswith(f"{SOURCE}/")
 
 
 def stale_deps(stage: str, declared: Iterable[str], needed: Iterable[str]) -> list[StaleDep]:
-    """List the differences between the code in a stage's `deps:` and the code that it needs."""
-    listed = {entry for entry in declared if is_code(entry)}
+    """List the differences between the code in a stage's `deps:` and the code that it needs.
+
+    Code outside of src/, which only a stage of a user's own has, is never superfluous.
+    """
+    declared = set(declared)
     needed = set(needed)
+    listed = {entry for entry in declared if is_code(entry)} | declared & needed
     missing = [StaleDep(stage, entry, is_missing=True) for entry in sorted(needed - listed)]
     return missing + [StaleDep(stage, e, is_missing=False) for e in sorted(listed - needed)]
 
 
 def scripts(folder: Path = Path()) -> dict[str, tuple[str, list[str]]]:
-    """Return, for each stage of dvc.yaml that runs a Python script, the script and its `deps:`."""
+    """Return, for each stage that runs a Python script and has `deps:`, the script and those."""
     stages = {}
     for name, stage in declared(folder).items():
-        words = str(stage["cmd"]).split()
+        words = str(stage.get("cmd", "")).split()  # one of `foreach` has none
         script = next((word for word in words if word.endswith(".py")), None)
-        if script and (folder / script).exists():
-            stages[name] = (script, list(stage.get("deps", [])))
+        deps = stage.get("deps")
+        if script and deps and "wdir" not in stage and (folder / script).exists():
+            stages[name] = (script, list(deps))
     return stages
 
 
@@ -150,7 +155,7 @@ def updated(text: str, imports: Imports) -> str:
     for name, first, last in reversed(list(_deps_lines(text))):
         if name in needed:
             code, declared = needed[name]
-            data = [entry for entry in declared if not is_code(entry)]
+            data = [entry for entry in declared if not is_code(entry) and entry not in code]
             indent = lines[first].partition("-")[0]
             lines[first:last] = [f"{indent}- {entry}\n" for entry in code + data]
     return "".join(lines)

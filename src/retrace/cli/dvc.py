@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from argparse import ArgumentParser, Namespace
 from contextlib import suppress
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import NoReturn
 
 from retrace.cli import arguments
 from retrace.errors import RetraceError
+from retrace.pipeline import dvc_cli
 
 GROUP = "run"
 SUMMARY = "run DVC with every stage tracked: in any DVC repository, which stays as it is"
@@ -41,6 +43,8 @@ def become_dvc(words: list[str]) -> NoReturn:
     root = _root()
     if root:
         exclude(root)
+        if fault := dvc_cli.path_fault(root):
+            print(f"warning: {fault}", file=sys.stderr, flush=True)
     shell.restore_signals()
     os.execve(program, ["dvc", *words], shell.for_dvc())  # noqa: S606
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from retrace.errors import RetraceError
 from retrace.system.redaction import redacted
-from retrace.system.text import count
+from retrace.system.text import command, count
 
 if TYPE_CHECKING:
     from retrace.pipeline.dvc_internals import Remote
@@ -92,7 +92,8 @@ def _report(
     print("to pass on an experiment: dvc exp push origin NAME; a commit: git push")
     print("In another clone, `dvc repro --pull` then fetches them and runs nothing")
     if not remote.is_verified:
-        remedy = f"run `dvc remote modify {remote.name} verify true` and commit it"
+        modify = command("dvc", "remote", "modify", remote.name, "verify", "true")
+        remedy = f"run `{modify}` and commit it"
         print(f"warning: DVC does not hash the files that it gets from this remote; {remedy}")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import shlex
 import sys
 import time
 from argparse import ArgumentParser, Namespace
@@ -15,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from retrace.cli import arguments
 from retrace.errors import ParamsError, RetraceError
-from retrace.pipeline import git
+from retrace.pipeline import git, overrides
 from retrace.system import files
+from retrace.system.text import command
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -219,15 +219,15 @@ def _print_best(runner: Runner, console: Console, *, as_json: bool) -> None:
         missing = f"some data of this sweep is not in MLflow yet ({runner.lacking})"
         advice = "`retrace sync` uploads the trials, the same command uploads the rest"
         print(f"warning: {missing}; {advice}", file=sys.stderr)
-    words = [word for key, value in changes.items() for word in ("-S", f"{key}={value}")]
-    flags = shlex.join(words)
+    pairs = (f"{key}={overrides.literal(value)}" for key, value in changes.items())
+    flags = command(*(word for pair in pairs for word in ("-S", pair)))
     if as_json:
         print(json.dumps(_document(current, complete, figure, flags), indent=2))
         return
     console.print(_table(current, complete[:BEST]))
     if str(experiment[0]) in {ref.name for ref in git.experiments()}:
-        command = f"dvc exp apply {experiment[0]} && dvc repro"
-        console.print(f"to apply the best trial to the workspace: {command}")
+        apply = command("dvc", "exp", "apply", str(experiment[0]))
+        console.print(f"to apply the best trial to the workspace: {apply} && dvc repro")
     else:
         console.print(
             f"{experiment[0]} ran on another machine; to run it here: dvc exp run {flags}"

@@ -1,7 +1,6 @@
 """`retrace verify --cache`: hash the files of dvc.lock in the workspace and in DVC's cache."""
 
 import json
-import shlex
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +10,7 @@ from retrace.errors import DataError
 from retrace.pipeline import dvc_internals, integrity
 from retrace.pipeline.integrity import ExpectedFile
 from retrace.pipeline.workspace import Workspace
-from retrace.system.text import count
+from retrace.system.text import command, count
 
 
 def check(*, as_json: bool = False) -> int:
@@ -31,7 +30,7 @@ def check(*, as_json: bool = False) -> int:
     damaged = {file: md5 for file, md5 in zip(expected, hashes, strict=True) if md5 != file.md5}
     # Also remove the workspace's file: it may be a link to the cache's, and DVC trusts its mtime.
     paths = dict.fromkeys(path for file in damaged for path in (_shown(file.path), file.output))
-    repair = f"rm -rf {shlex.join(paths)} && dvc repro" if damaged else None
+    repair = f"{command('rm', '-rf', *map(Path, paths))} && dvc repro" if damaged else None
     if as_json:
         files = [
             {"path": str(file.path), "md5": md5, "expected": file.md5, "out": file.output}

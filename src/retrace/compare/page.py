@@ -2,7 +2,6 @@
 
 import math
 import re
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +15,7 @@ from retrace.compare.comparison import Comparison
 from retrace.compare.curves import History
 from retrace.compare.svg import Axis, Chart, Line, Marker
 from retrace.pipeline import metrics
+from retrace.system.text import command
 
 COLORS = 8  # in the page's style; the ninth experiment has the color of the first
 MARKED = 60  # steps; longer curves have no markers
@@ -48,7 +48,7 @@ def page(comparison: Comparison) -> str:
         shown=compared.shown,
         change=compared.change,
         colors=COLORS,
-        command=shlex.join(["retrace", "compare", *names]),
+        command=command("retrace", "compare", *names),
         date=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
     )
 

@@ -1,7 +1,6 @@
 """DVC's cache: are its files intact, how are they linked, and who else can write to it?"""
 
 import os
-import shlex
 import stat
 import time
 from collections.abc import Iterator
@@ -9,7 +8,7 @@ from pathlib import Path
 
 from retrace.doctor.findings import Check, Finding, ok, problem, some, warning
 from retrace.pipeline import dvc_internals, hashing
-from retrace.system.text import count
+from retrace.system.text import command, count
 
 HASHED_S = 2.0  # for hashing; the next call continues
 SHOWN = 20  # files in a command, at most
@@ -34,16 +33,16 @@ def objects() -> Iterator[Finding]:
     if damaged:
         n_damaged = count(len(damaged), "overwritten object")
         state = f"{n_damaged} in DVC's cache: the MD5 does not match the name"
-        repair = f"rm -f {shlex.join(damaged[:SHOWN])}"
+        repair = command("rm", "-f", *map(Path, damaged[:SHOWN]))
         yield problem(f"{state}; `dvc repro` reproduces them", repair)
         return
     state = f"{count(len(loose), 'writable object')} in DVC's cache"
     if len(intact) == len(loose):
-        repair = f"find {shlex.quote(str(folder))} -type f -perm /222 -exec chmod a-w {{}} +"
+        repair = f"{command('find', folder)} -type f -perm /222 -exec chmod a-w {{}} +"
         yield warning(f"{state}; none has changed yet", repair)
     else:
         hashed = f"{len(intact)} of them hashed and intact; the next call hashes more"
-        yield warning(f"{state}; {hashed}", f"chmod a-w {shlex.join(intact)}")
+        yield warning(f"{state}; {hashed}", command("chmod", "a-w", *map(Path, intact)))
 
 
 def _files(folder: Path) -> Iterator[str]:
@@ -80,14 +79,15 @@ def site() -> Iterator[Finding]:
     private = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "retrace" / "dvc"
     if folder.parts[:2] == ("/", "var") or folder.parts[:2] == ("/", "Library"):  # DVC's defaults
         state = f"DVC keeps what it unpickles in {folder}, which everybody can write to"
-        create = f"install -d -m 700 {shlex.join([str(private), str(private / 'repo')])}"
-        yield problem(state, f"{create} && dvc config --local core.site_cache_dir {private}")
+        create = command("install", "-d", "-m", "700", private, private / "repo")
+        use = command("dvc", "config", "--local", "core.site_cache_dir", private)
+        yield problem(state, f"{create} && {use}")
         return
     present = [each for each in (folder, folder / "repo") if each.exists()]
     loose = [str(each) for each in present if not _is_private(each.stat())]
     if loose:
         state = f"others can write to {some(loose)}, from which DVC unpickles"
-        yield problem(state, f"chmod go-w {shlex.join(loose)}")
+        yield problem(state, command("chmod", "go-w", *map(Path, loose)))
     else:
         yield ok(f"what DVC unpickles is in {folder}, which nobody else can write to")
 

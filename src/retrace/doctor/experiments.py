@@ -1,7 +1,6 @@
 """DVC's experiments and queue: what dead processes left behind."""
 
 import json
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import psutil
 
 from retrace.doctor.findings import Check, Finding, ok, problem, some, warning
 from retrace.pipeline import dvc_internals, dvc_queue, git
-from retrace.system.text import count
+from retrace.system.text import command, count
 
 RWLOCK = dvc_internals.DVC / "tmp" / "rwlock"
 EXEC = "refs/exps/exec/"
@@ -27,7 +26,7 @@ def locks() -> Iterator[Finding]:
     except (ValueError, LookupError, TypeError, AttributeError):
         yield problem(f"{RWLOCK} is damaged, and DVC refuses to run", f"rm {RWLOCK}")
         return
-    gone = {pid: command for pid, command in holders.items() if not _is_dvc(pid)}
+    gone = {pid: line for pid, line in holders.items() if not _is_dvc(pid)}
     if gone:
         # DVC ignores a PID without a process, and waits in vain for a process that reuses it.
         level = problem if any(map(psutil.pid_exists, gone)) else warning
@@ -38,7 +37,7 @@ def locks() -> Iterator[Finding]:
 
 
 def _processes(commands: dict[int, str]) -> str:
-    return some([f"process {pid} ({command})" for pid, command in commands.items()])
+    return some([f"process {pid} ({line})" for pid, line in commands.items()])
 
 
 def _holders(lock: dict[str, Any]) -> dict[int, str]:
@@ -64,7 +63,7 @@ def refs() -> Iterator[Finding]:
     names = (git.output("for-each-ref", "--format=%(refname)", EXEC) or "").split()
     # Every run leaves EXEC_HEAD.
     left = [name.removeprefix(EXEC) for name in names if not name.endswith("/EXEC_HEAD")]
-    is_running = any("dvc" in command and "exp" in command for command in _commands_here())
+    is_running = any("dvc" in words and "exp" in words for words in _commands_here())
     if left and not is_running:
         yield warning(f"{EXEC} has {some(left)} of an interrupted `dvc exp run`", DROP)
 
@@ -96,7 +95,7 @@ def baselines() -> Iterator[Finding]:
         based = "is based on a commit" if len(lost) == 1 else "are based on commits"
         state = f"{count(len(lost), 'experiment')} {based} that no branch contains: {some(lost)}"
         keep = "`dvc exp branch NAME BRANCH` keeps one"
-        yield warning(f"{state}; {keep}", f"dvc exp remove {shlex.join(lost)}")
+        yield warning(f"{state}; {keep}", command("dvc", "exp", "remove", *lost))
     elif experiments:
         yield ok(count(len(experiments), "experiment"))
 

@@ -1,14 +1,14 @@
 """Git: what DVC needs, and what an interrupted `dvc exp run` leaves behind."""
 
 import re
-import shlex
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from retrace.doctor.findings import Check, Finding, ok, problem, warning
-from retrace.pipeline import git, git_process
-from retrace.system.text import count
+from retrace.pipeline import dvc_cli, git, git_process
+from retrace.system import files
+from retrace.system.text import command, count
 
 BUSY_S = 10.0  # git holds its lock for less
 
@@ -40,13 +40,23 @@ def identity() -> Iterator[Finding]:
         yield ok(f"commits are by {git.output('config', 'user.name')}")
 
 
+def path() -> Iterator[Finding]:
+    """Check that DVC can run everything at this path."""
+    root = files.root()
+    fault = dvc_cli.path_fault(root)
+    if fault and not dvc_cli.BRACES.isdisjoint(str(root)):
+        yield problem(fault)
+    elif fault:
+        yield warning(fault)
+
+
 def lock() -> Iterator[Finding]:
     """Check that no killed git has left its lock, which blocks git and DVC."""
     path = git.output("rev-parse", "--git-path", "index.lock")
     file = Path(path) if path else None
     if file and file.exists() and time.time() - file.stat().st_mtime > BUSY_S:
         state = f"{file} was left behind by a killed git process and blocks git and DVC"
-        yield problem(state, f"rm {shlex.quote(str(file))}")
+        yield problem(state, command("rm", file))
 
 
 def head() -> Iterator[Finding]:
@@ -61,7 +71,7 @@ def head() -> Iterator[Finding]:
     if commit == git.output("rev-parse", f"refs/heads/{branch}") == git.head_commit():
         state = f"HEAD is detached from {branch}; unless you did this, an interrupted "
         state += "`dvc exp run` did"
-        yield warning(state, f"git switch {shlex.quote(branch)}")
+        yield warning(state, command("git", "switch", branch))
 
 
 def stash() -> Iterator[Finding]:
@@ -81,6 +91,7 @@ def stash() -> Iterator[Finding]:
 
 CHECKS: dict[str, Check] = {
     "git": present,
+    "path": path,
     "identity": identity,
     "git lock": lock,
     "HEAD": head,

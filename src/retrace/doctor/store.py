@@ -6,7 +6,6 @@ would change it.
 
 import os
 import re
-import shlex
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ from retrace.doctor.findings import Check, Finding, ok, problem, some, warning
 from retrace.store import tracking_uri
 from retrace.system import files, processes
 from retrace.system.redaction import redacted
-from retrace.system.text import count
+from retrace.system.text import command, count
 
 INTEGRITY_S = 1.0  # for finding damage, page by page
 BIG_WAL = 64e6  # bytes of a write-ahead log
@@ -41,9 +40,7 @@ SELECT name, artifact_location FROM experiments AS e WHERE lifecycle_stage = 'ac
 
 def database() -> Path | None:
     """Return the file of the store, if it is one."""
-    address = tracking_uri.address()
-    is_file = address.startswith(tracking_uri.SQLITE)
-    return Path(address.removeprefix(tracking_uri.SQLITE)) if is_file else None
+    return tracking_uri.sqlite_file(tracking_uri.address())
 
 
 @contextmanager
@@ -66,10 +63,10 @@ def answers() -> Iterator[Finding]:
         state = f"{file}, in MLFLOW_TRACKING_URI, is a folder, not a database"
         yield problem(state, "unset MLFLOW_TRACKING_URI")
     elif not os.access(file, os.R_OK | os.W_OK):
-        yield problem(f"{file} is not readable and writable", f"chmod u+rw {_q(file)}")
+        yield problem(f"{file} is not readable and writable", command("chmod", "u+rw", file))
     elif file.stat().st_size == 0:
         state = f"{file.name} is empty; processes that start at the same time would corrupt it"
-        yield problem(state, f"rm {_q(file)}")
+        yield problem(state, command("rm", file))
     else:
         damage = _damage(file)
         if damage:
@@ -111,13 +108,12 @@ def _damage(file: Path) -> str | None:
 
 def _restore(file: Path) -> str:
     """Return commands that move the damaged files aside and upload all event logs again."""
-    aside = shlex.quote(f".retrace/{file.name}-{time.strftime('%Y%m%dT%H%M%S')}")
-    names = shlex.join(
-        str(each) for each in (file, Path(f"{file}-wal"), Path(f"{file}-shm")) if each.exists()
-    )
+    aside = Path(".retrace", f"{file.name}-{time.strftime('%Y%m%dT%H%M%S')}")
+    names = [each for each in (file, Path(f"{file}-wal"), Path(f"{file}-shm")) if each.exists()]
+    move = f"{command('mkdir', '-p', aside)} && {command('mv', *names, aside)}"
     done = ".retrace/journal/uploaded"
     back = f" && mv {done}/*.jsonl .retrace/journal/" if any(Path(done).glob("*.jsonl")) else ""
-    return f"mkdir -p {aside} && mv {names} {aside}{back} && {SYNC}"
+    return f"{move}{back} && {SYNC}"
 
 
 def schema() -> Iterator[Finding]:
@@ -135,7 +131,7 @@ def schema() -> Iterator[Finding]:
         yield ok(f"schema {head}, that of MLflow {version}")
     elif row[0] in known:
         state = f"{file.name} has the schema {row[0]} of an older MLflow; {version} needs {head}"
-        yield problem(state, f"mlflow db upgrade {shlex.quote(tracking_uri.address())}")
+        yield problem(state, command("mlflow", "db", "upgrade", tracking_uri.address()))
     else:
         state = f"{file.name} has the schema {row[0]} of a newer MLflow than {version}"
         yield problem(f"{state}; install that one, or move the database aside", _restore(file))
@@ -199,17 +195,21 @@ def artifacts() -> Iterator[Finding]:
         if moved and not folder.parent.exists():
             state = f"the database has the artifacts of experiment {name} in {folder}, but the "
             state += "repository moved"
-            repair = f"mkdir -p {_q(folder.parent.parent)} && ln -s {_q(here)} {_q(folder.parent)}"
-            yield problem(state, repair)
+            repair = command("mkdir", "-p", folder.parent.parent)
+            yield problem(state, f"{repair} && {command('ln', '-s', here, folder.parent)}")
         else:
             state = f"the artifacts of experiment {name} no longer exist in {folder}"
-            yield warning(f"{state}; new ones will be written there", f"mkdir -p {_q(folder)}")
+            yield warning(
+                f"{state}; new ones will be written there", command("mkdir", "-p", folder)
+            )
 
 
 def _folder(location: str) -> Path | None:
     """Return the folder at an address; None if it is on a server or in a bucket."""
     parts = urlsplit(location)
-    return Path(unquote(parts.path)) if parts.scheme in ("", "file") else None
+    if parts.scheme not in ("", "file"):
+        return None
+    return Path(unquote(parts.path if parts.scheme else location))  # as MLflow does
 
 
 def waiting() -> Iterator[Finding]:
@@ -232,10 +232,6 @@ def _rows(query: str) -> list[tuple[str, ...]] | None:
             return connection.execute(query).fetchall()
     except sqlite3.DatabaseError:
         return None
-
-
-def _q(path: Path) -> str:
-    return shlex.quote(str(path))
 
 
 CHECKS: dict[str, Check] = {

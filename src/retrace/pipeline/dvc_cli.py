@@ -10,6 +10,20 @@ from retrace.system import mlflow_environment
 OF_A_STAGE = ("DVC_ROOT", "DVC_STAGE")  # set for a stage, but not for a DVC that it starts
 
 
+BRACES = frozenset("{}")
+CUT = frozenset("#?\n\r")  # DVC gives git the folder of a `--temp` experiment as a URL
+
+
+def path_fault(root: Path) -> str | None:
+    """Return what DVC cannot do in a repository at this path; None if nothing is known."""
+    if not BRACES.isdisjoint(str(root)):
+        return f"DVC runs no stage in {str(root)!r}: rename the folder, without {{ and }}"
+    if not CUT.isdisjoint(str(root)):
+        what = "`dvc exp run --temp`, DVC's queue and `retrace sweep` fail in"
+        return f"{what} {str(root)!r}: rename the folder, without #, ? and line breaks"
+    return None
+
+
 def environment(*without: str) -> dict[str, str]:
     """Return this process's environment for a child, with this Python's folder first in PATH.
 

@@ -102,6 +102,16 @@ def top_level(index: Any) -> tuple[Any, Any, Any]:
     return index._metrics, index._plots, index._artifacts
 
 
+def unignored(root: Path, folder: Path) -> list[str]:
+    """Return the files in a folder that no .dvcignore excludes, by their paths in the folder."""
+    from dvc.fs import LocalFileSystem
+    from dvc.ignore import DvcIgnoreFilter
+
+    localfs = LocalFileSystem()
+    ignore = DvcIgnoreFilter(localfs, str(root))
+    return [os.path.relpath(file, folder) for file in ignore.find(localfs, str(folder))]
+
+
 def cached_runs(repo: Any) -> Iterator[tuple[Path, Outputs]]:
     """Yield each stage run in DVC's run cache: its file and its outputs."""
     for file in sorted(Path(repo.stage_cache.cache_dir).glob("*/*/*")):

@@ -6,19 +6,24 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from retrace.pipeline import dvc_ignore
 
-def md5(path: Path) -> str:
+BYTECODE = "__pycache__"
+
+
+def md5(path: Path, *, has_bytecode: bool = True) -> str:
     """Return DVC's hash of a file or folder.
 
     A folder's hash is the MD5 of the list of its files and ends in `.dir`, so a stage can name its
-    outputs before DVC has written them to dvc.lock.
+    outputs before DVC has written them to dvc.lock. It can leave out the compiled code that Python
+    adds to a folder while a stage runs.
     """
     if not path.is_dir():
         return digest(path, "md5")
     files = [
         file
-        for file in path.rglob("*")
-        if file.is_file() and "__pycache__" not in file.relative_to(path).parts
+        for file in dvc_ignore.unignored(path)
+        if has_bytecode or BYTECODE not in file.relative_to(path).parts
     ]
     listing = [
         {"md5": digest(file, "md5"), "relpath": file.relative_to(path).as_posix()} for file in files

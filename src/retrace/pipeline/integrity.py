@@ -10,6 +10,7 @@ from retrace.errors import DataError
 from retrace.pipeline import hashing
 from retrace.pipeline.definition import Pipeline
 from retrace.pipeline.workspace import Workspace
+from retrace.system.text import command
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ def check_inputs(read: Mapping[str, str], pipeline: Pipeline, recorded: Mapping[
             raise DataError(
                 f"{path}: damaged, or changed since {maker} made it: its MD5 is {md5}, but "
                 f"dvc.lock records {expected}; `retrace verify --cache` shows how to repair it, "
-                f"`dvc commit {maker}` accepts a change"
+                f"`{command('dvc', 'commit', maker)}` accepts a change"
             )
 
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from retrace.errors import DataError
 from retrace.pipeline import yaml_files
 from retrace.pipeline.definition import Pipeline, commands, qualified, split_name
+from retrace.system.text import command
 
 Algorithm = Literal["md5", "md5-dos2unix", "etag", "checksum"]
 Version = Literal["1.0", "2.0"]  # of the schema
@@ -73,7 +74,8 @@ def parse(content: bytes, file: Path, dvc_yaml: str, pipeline: Pipeline) -> dict
         }
     except yaml_files.INVALID as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        message = f"{file}: is not valid: {reason}; `git diff {file}` shows what changed"
+        diff = command("git", "diff", file)
+        message = f"{file}: is not valid: {reason}; `{diff}` shows what changed"
         raise DataError(message) from None
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from retrace.errors import RetraceError
-from retrace.pipeline import top_level, yaml_files
+from retrace.pipeline import dvc_ignore, top_level, yaml_files
 from retrace.pipeline.definition import (
     DVC_YAML,
     PARAMS_YAML,
@@ -223,7 +223,7 @@ def _check_ignored(
     root: Path, stages: Mapping[str, Stage], sources: Iterable[Source], files: Files
 ) -> None:
     """Require that no .dvcignore could match a path, by the last part of its patterns."""
-    patterns = [pattern for file in files.ignores for pattern in _patterns(root / file)]
+    patterns = [part for file in files.ignores for part in dvc_ignore.last_parts(root / file)]
     if not patterns:
         return
     paths = {*files.pipelines, *files.sources, *(source.path for source in sources)}
@@ -231,11 +231,3 @@ def _check_ignored(
         paths |= {*stage.deps, *stage.params, *(out.path for out in stage.outs)}
     names = {name for path in paths for name in path.split("/")}
     require(not any(fnmatchcase(name, pattern) for pattern in patterns for name in names))
-
-
-def _patterns(ignore: Path) -> list[str]:
-    """Return the last part of each pattern in a .dvcignore."""
-    lines = map(str.strip, ignore.read_text(encoding="utf-8").splitlines())
-    patterns = [line for line in lines if line and not line.startswith("#")]
-    require(not any("\\" in pattern for pattern in patterns))
-    return [pattern.rstrip("/").rpartition("/")[2] for pattern in patterns]

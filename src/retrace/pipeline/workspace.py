@@ -189,11 +189,13 @@ class Workspace:
         if entry.commands != stage.commands or flat_params(entry.params) != self.params(stage):
             return False
         read = lockfile.md5s(entry.deps)
-        return all(self._current(path) in (md5, None) for path, md5 in read.items())
+        return all(self._is_current(path, md5) for path, md5 in read.items())
 
-    def _current(self, path: str) -> str | None:
-        """Return the hash that the maker of a file recorded, else that of the file."""
-        return self.recorded.get(path) or self._hash(path)
+    def _is_current(self, path: str, md5: str) -> bool:
+        """Return whether the maker of a file recorded this hash, else whether the file has it."""
+        if path in self.recorded:
+            return self.recorded[path] == md5
+        return self._hash(path) in (md5, None) or hashing.md5(self.root / path) == md5
 
     def _leaf(self, path: str) -> str | None:
         """Return the hash of a file that no stage makes, from its .dvc file or from dvc.lock.
@@ -215,13 +217,18 @@ class Workspace:
     def _hash(self, path: str) -> str | None:
         if path not in self._hashes:
             file = self.root / path
-            self._hashes[path] = hashing.md5(file) if file.exists() else None
+            self._hashes[path] = _md5(file) if file.exists() else None
         return self._hashes[path]
 
     def _read(self, file: str) -> dict[str, Any]:
         if file not in self._values:
             self._values[file] = params_files.read(self.root / file)
         return self._values[file]
+
+
+def _md5(file: Path) -> str:
+    """Return DVC's hash of a file or folder, which stays when Python compiles code in it."""
+    return hashing.md5(file, has_bytecode=False)
 
 
 def flat_params(params: Mapping[str, Mapping[str, Any]]) -> Flat:

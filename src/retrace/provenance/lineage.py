@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shlex
 import sys
 from collections import defaultdict
 from collections.abc import Mapping
@@ -21,7 +20,7 @@ from retrace.provenance import locations, trace_document
 from retrace.provenance.locations import Output
 from retrace.provenance.run_index import RunIndex
 from retrace.store import backend, cached_stages, run_tags
-from retrace.system.text import count
+from retrace.system.text import command, count
 
 MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")
 
@@ -213,13 +212,14 @@ def _show_run(index: RunIndex, run: backend.Run, *, as_json: bool) -> None:
     if script:
         print(
             f"\n# To restore them into {into}:",
-            f"cd {shlex.quote(str(Path.cwd()))}",
+            command("cd", Path.cwd()),
             *script,
             sep="\n",
         )
     for ref in git.experiments():
         if ref.rev == run.data.tags.get("dvc.exp_rev"):
-            print(f"# or all into the workspace: dvc exp apply {shlex.quote(ref.name)}")
+            apply = command("dvc", "exp", "apply", ref.name)
+            print(f"# or all into the workspace: {apply}")
 
 
 def _add_files(node: Tree, index: RunIndex, run: backend.Run, into: str) -> list[str]:
@@ -262,7 +262,7 @@ def _code(deps: Mapping[str, str]) -> str:
     changed = [
         path
         for path, md5 in deps.items()
-        if not Path(path).exists() or hashing.md5(Path(path)) != md5
+        if not Path(path).exists() or hashing.md5(Path(path), has_bytecode=False) != md5
     ]
     return f"{count(len(deps), 'code file')}, " + (
         f"changed here: {', '.join(changed)}" if changed else "same here"

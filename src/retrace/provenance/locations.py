@@ -7,7 +7,6 @@ to query, so it is only listed as a possible location ("perhaps") if no other lo
 
 import json
 import os
-import shlex
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -18,8 +17,9 @@ from pathlib import Path, PurePosixPath
 from retrace.errors import DataError
 from retrace.pipeline import dvc_internals, git, hashing, snapshot
 from retrace.pipeline.workspace import Workspace
-from retrace.store import backend, tracking_uri
+from retrace.store import backend, names, tracking_uri
 from retrace.system import files
+from retrace.system.text import command
 
 PATCH = "code.patch"  # the artifact with uncommitted changes
 
@@ -50,7 +50,7 @@ def locate(client: backend.MlflowClient, output: Output, into: str) -> Locations
     commit = _commit(output)
     cached = objects(output.md5)
     out = f"{into}/{output.path}"
-    get = shlex.join(["dvc", "get", *_in_git(output.path), "--rev", str(commit)[:12], "--out", out])
+    get = command("dvc", "get", *_in_git(output.path), "--rev", str(commit)[:12], "--out", out)
     ways: dict[str, list[str]] = {}
     if commit and (cached or _is_in_git(commit, output)):
         ways[f"commit {commit[:12]}"] = [get]
@@ -59,7 +59,7 @@ def locate(client: backend.MlflowClient, output: Output, into: str) -> Locations
             _copy(source, Path(out) / inside) for inside, source in cached.items()
         ]
     if _is_artifact(client, output):
-        ways["MLflow's artifacts"] = [_download(output.run, output.path, str(Path(out).parent))]
+        ways["MLflow's artifacts"] = [_download(output.run, output.path, Path(out).parent)]
     if Path(output.path).exists() and hashing.md5(Path(output.path)) == output.md5:
         ways["the work tree"] = [_copy(Path(output.path), Path(out))]
     if commit and not ways and dvc_internals.config()["remote"]:
@@ -75,10 +75,11 @@ def local_copy(path: str, md5: str) -> Path | None:
 
 def download(client: backend.MlflowClient, output: Output, into: str) -> Path | None:
     """Download an output from its run's artifacts; return None if it is not intact there."""
-    above = None if "/" not in output.path else str(Path(output.path).parent)
-    if output.path not in {artifact.path for artifact in client.list_artifacts(output.run, above)}:
+    path = names.encode_path(output.path)
+    above = None if "/" not in path else str(Path(path).parent)
+    if path not in {artifact.path for artifact in client.list_artifacts(output.run, above)}:
         return None
-    got = Path(client.download_artifacts(output.run, output.path, into))
+    got = Path(client.download_artifacts(output.run, path, into))
     return got if hashing.md5(got) == output.md5 else None
 
 
@@ -97,12 +98,12 @@ def reproduce_commands(
     )
     if commit is None:
         return []
-    commands = [shlex.join(["git", "worktree", "add", "--detach", tree, commit])]
+    commands = [command("git", "worktree", "add", "--detach", tree, commit)]
     if commit != rev and has_patch(client, run):
-        patch = _download(run.info.run_id, PATCH, tree)
-        commands += [f"{patch} && {shlex.join(['git', '-C', tree, 'apply', PATCH])}"]
-    root = shlex.quote(str(Path(tree, git.inside(files.root()))))
-    return [*commands, f"(cd {root} && {shlex.join(['dvc', 'repro', tags['retrace.stage']])})"]
+        patch = _download(run.info.run_id, PATCH, Path(tree))
+        commands += [f"{patch} && {command('git', '-C', tree, 'apply', PATCH)}"]
+    enter = command("cd", Path(tree, git.inside(files.root())))
+    return [*commands, f"({enter} && {command('dvc', 'repro', tags['retrace.stage'])})"]
 
 
 def has_patch(client: backend.MlflowClient, run: backend.Run) -> bool:
@@ -170,12 +171,15 @@ def _is_artifact(client: backend.MlflowClient, output: Output) -> bool:
         return download(client, output, folder) is not None
 
 
-def _download(run: str, artifact: str, into: str) -> str:
-    options = ["--run-id", run, "--artifact-path", artifact, "--dst-path", into]
-    command = shlex.join(["mlflow", "artifacts", "download", *options])
-    return f"{tracking_uri.for_shell()}{command}"
+def _download(run: str, path: str, into: Path) -> str:
+    artifact = names.encode_path(path)
+    options = ("--run-id", run, "--artifact-path", artifact, f"--dst-path={into}")
+    download = tracking_uri.for_shell() + command("mlflow", "artifacts", "download", *options)
+    if artifact == path:
+        return download
+    downloaded = into / PurePosixPath(artifact).name
+    return f"{download} && {command('mv', downloaded, into / PurePosixPath(path).name)}"
 
 
 def _copy(source: Path, to: Path) -> str:
-    create_folder = shlex.join(["mkdir", "-p", str(to.parent)])
-    return f"{create_folder} && {shlex.join(['cp', '-RL', str(source), str(to)])}"
+    return f"{command('mkdir', '-p', to.parent)} && {command('cp', '-RL', source, to)}"

@@ -8,6 +8,7 @@ from retrace.provenance.run_index import RunIndex
 from retrace.store import backend, cached_stages, filters, groups, registry, run_tags
 from retrace.store import models as logged
 from retrace.store.models import LoggedModel
+from retrace.system.text import command
 
 SCHEME = "models:/"
 NAMED = re.compile(rf"{SCHEME}(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[0-9]+))")
@@ -90,7 +91,8 @@ def _todo(index: RunIndex) -> str:
     maker = next(filter(None, map(index.pipeline.maker, index.pipeline.models)), None)
     if maker is None:
         return "dvc.yaml should name the model's file in `artifacts:`, with `type: model`"
-    return f"`retrace sync` uploads it if it was made here, `dvc repro --force {maker}` makes it"
+    make = command("dvc", "repro", "--force", maker)
+    return f"`retrace sync` uploads it if it was made here, `{make}` makes it"
 
 
 def _registered(index: RunIndex, name: str) -> LoggedModel:

@@ -14,6 +14,7 @@ from retrace.store import backend, cached_stages, lifecycle, names, registry
 from retrace.store import models as logged
 from retrace.store.models import LoggedModel
 from retrace.system import files
+from retrace.system.text import command
 
 ALIAS = re.compile(r"(?!latest$)(?!v[0-9]+$)[A-Za-z][A-Za-z0-9_-]{0,99}", re.IGNORECASE)
 MODEL = "retrace.model"  # tag of a version whose model's file is not in dvc.yaml: the model's id
@@ -76,7 +77,8 @@ def promote(run_id: str, alias: str, *, force: bool, metric: str | None = None) 
     before = f"before, it was version {present.version}" if present else "the alias is new"
     print(f"{result}; {before}")
     if _is_servable(index, model):
-        print(f"serve it: mlflow models serve -m {address} --env-manager local --port 5001")
+        serve = command("mlflow", "models", "serve", "-m", address)
+        print(f"serve it: {serve} --env-manager local --port 5001")
 
 
 def _experiment_name(index: RunIndex, run: backend.Run) -> str:
@@ -131,7 +133,7 @@ def _evaluated(
     evaluations = [each for each in runs if criterion.value(each) is not None]
     subject = f"run {run.info.run_id[:8]} ({run.info.run_name})"
     if not runs:
-        advice = f"`dvc repro {criterion.stage}` tests it"
+        advice = f"`{command('dvc', 'repro', criterion.stage)}` tests it"
         if index.has_lost(index.experiment(run) or run, criterion.stage):
             advice = (
                 f"the run of {criterion.stage} was deleted in MLflow: `retrace sync` restores it"

@@ -25,7 +25,7 @@ from retrace.errors import CLOSED, FULL, RetraceError
 from retrace.pipeline import code_text
 from retrace.pipeline.workspace import Workspace
 from retrace.store import filters, names, unavailable
-from retrace.store.tracking_uri import SQLITE, address, is_database, is_served
+from retrace.store.tracking_uri import address, is_database, is_served, sqlite_file, sqlite_uri
 from retrace.store.unavailable import StoreUnavailableError
 from retrace.system import files, mlflow_environment
 
@@ -51,7 +51,8 @@ PRAGMA wal_checkpoint (TRUNCATE);
 
 def is_missing(uri: str) -> bool:
     """Return whether the store is a database file that does not exist; `client` would create it."""
-    return uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).exists()
+    file = sqlite_file(uri)
+    return file is not None and not file.exists()
 
 
 def lock() -> FileLock:
@@ -71,8 +72,8 @@ def client() -> MlflowClient:
     urllib3.disable_warnings(InsecureRequestWarning)  # of MLFLOW_TRACKING_INSECURE_TLS
     uri = address()
     try:
-        if uri.startswith(SQLITE):
-            _create(Path(uri.removeprefix(SQLITE)))
+        if file := sqlite_file(uri):
+            _create(file)
         if is_database(uri):
             _connect(uri)
         opened = mlflow.MlflowClient(uri)
@@ -127,7 +128,8 @@ def request_timeout(seconds: float) -> Iterator[None]:
 def warm_up() -> None:
     """Query an existing database once; the first query takes a second, mostly for imports."""
     uri = address()
-    if uri.startswith(SQLITE) and not is_missing(uri):
+    file = sqlite_file(uri)
+    if file and file.exists():
         client().search_experiments(max_results=1)
 
 
@@ -149,7 +151,7 @@ def _create(database: Path) -> None:
         if not database.exists():
             # Two processes that migrate the same file corrupt it: create another, then rename it.
             unfinished = database.with_name(f".{database.name}.{os.getpid()}")
-            SqlAlchemyStore(f"{SQLITE}{unfinished}", artifacts().as_uri())
+            SqlAlchemyStore(sqlite_uri(unfinished), artifacts().as_uri())
             with closing(sqlite3.connect(unfinished)) as connection:
                 connection.execute("PRAGMA journal_mode = WAL")  # readers do not block a writer
             unfinished.replace(database)
@@ -157,10 +159,11 @@ def _create(database: Path) -> None:
 
 def tidy(uri: str) -> None:
     """Keep queries of a growing database fast. If it is busy, leave that to the next call."""
-    if uri.startswith(SQLITE):
+    file = sqlite_file(uri)
+    if file:
         with (
             suppress(sqlite3.OperationalError),
-            closing(sqlite3.connect(uri.removeprefix(SQLITE), timeout=1)) as connection,
+            closing(sqlite3.connect(file, timeout=1)) as connection,
         ):
             connection.executescript(TIDY)
 

@@ -45,8 +45,7 @@ def active(client: MlflowClient, ids: Collection[str]) -> set[str]:
     """Return those of these ids that are runs which are not deleted."""
     if not ids:
         return set()
-    if client.tracking_uri.startswith(backend.SQLITE):  # MLflow would read all of each run
-        file = client.tracking_uri.removeprefix(backend.SQLITE)
+    if file := tracking_uri.sqlite_file(client.tracking_uri):  # MLflow would read all of each run
         query = "SELECT run_uuid FROM runs WHERE lifecycle_stage = ?"
         with closing(sqlite3.connect(file, timeout=backend.LOCK_TIMEOUT_S)) as connection:
             return {row[0] for row in connection.execute(query, (ACTIVE,))}.intersection(ids)

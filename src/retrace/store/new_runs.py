@@ -158,7 +158,7 @@ def log(client: MlflowClient, run: str, content: Content) -> None:
 
 def writer(client: MlflowClient) -> NewRuns:
     """Return the fastest way to create runs in this store."""
-    if client.tracking_uri.startswith(backend.SQLITE):
+    if backend.sqlite_file(client.tracking_uri):
         try:
             return DatabaseRuns(client)
         except (ImportError, AttributeError):

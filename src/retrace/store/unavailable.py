@@ -232,7 +232,7 @@ def explained(error: BaseException) -> StoreUnavailableError:
     if registry and registry.rstrip("/") in text and registry.rstrip("/") != uri.rstrip("/"):
         uri = registry
         variable = REGISTRY
-    other = OTHER_FILE if uri.startswith(tracking_uri.SQLITE) else OTHER
+    other = OTHER_FILE if tracking_uri.sqlite_file(uri) else OTHER
     cause = next((cause for cause in CAUSES if re.search(cause.text, text)), other)
     match = re.search(cause.text, text)
     groups = match.groupdict() if match else {}

@@ -14,7 +14,6 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 
 import optuna
@@ -28,12 +27,13 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from retrace.errors import ParamsError, RetraceError
 from retrace.pipeline.overrides import Flat
+from retrace.store import tracking_uri
 from retrace.sweeps import optuna_internals
 from retrace.sweeps.definition import SweepSettings, check_equal, describe
 from retrace.system import files, processes
 from retrace.system.redaction import redacted
 
-SQLITE = "sqlite:///"
+DATABASE = f"{tracking_uri.SQLITE}.retrace/sweeps.db"
 LOCK_S = 120.0
 BUSY_S = 60.0  # to wait while another process locks a database in a file
 ALIVE_S = 30  # between two heartbeats of a trial
@@ -235,13 +235,11 @@ def storage_address(given: str | None) -> str:
 
     Raises ParamsError if it is not the address of a database.
     """
-    address = given or os.environ.get("RETRACE_SWEEP_STORAGE") or f"{SQLITE}.retrace/sweeps.db"
+    address = given or os.environ.get("RETRACE_SWEEP_STORAGE") or DATABASE
     if "://" not in address:
         wanted = "sqlite:///trials.db or postgresql+psycopg2://user@host/name"
         raise ParamsError(f"--storage is {address!r}; should be an address such as {wanted}")
-    if address.startswith(SQLITE):
-        return f"{SQLITE}{files.root() / address.removeprefix(SQLITE)}"
-    return address
+    return tracking_uri.absolute(address)
 
 
 def _storage(address: str) -> RDBStorage:
@@ -249,10 +247,10 @@ def _storage(address: str) -> RDBStorage:
 
     A missing file is created under another name, because two processes would corrupt it.
     """
-    file = Path(address.removeprefix(SQLITE)) if address.startswith(SQLITE) else None
+    file = tracking_uri.sqlite_file(address)
     if file and not file.exists():
         with files.atomic(file) as unfinished:
-            _connected(f"{SQLITE}{unfinished}").engine.dispose()
+            _connected(tracking_uri.sqlite_uri(unfinished)).engine.dispose()
     return _connected(address)
 
 
@@ -261,16 +259,18 @@ def _connected(address: str, times: int = CONNECTIONS) -> RDBStorage:
     try:
         return _opened(address)
     except (sqlalchemy.exc.IntegrityError, sqlalchemy.exc.ProgrammingError, OptunaError):
-        if times == 1 or address.startswith(SQLITE):
+        if times == 1 or tracking_uri.sqlite_file(address):
             raise
         time.sleep(CONNECTION_S)
         return _connected(address, times - 1)
 
 
 def _opened(address: str) -> RDBStorage:
+    if tracking_uri.sqlite_file(address):  # Optuna fills in what is in braces
+        address = address.replace("{", "{{").replace("}", "}}")
     waits = (
         {"connect_args": {"timeout": BUSY_S}}
-        if address.startswith(SQLITE)
+        if tracking_uri.sqlite_file(address)
         else {"pool_pre_ping": True}
     )
     with warnings.catch_warnings():

@@ -8,7 +8,16 @@ from typing import Any
 from retrace import event_log, settings
 from retrace.errors import RetraceError
 from retrace.event_log import EventLog
-from retrace.pipeline import git, git_patch, git_process, grouping, hashing, identity, integrity
+from retrace.pipeline import (
+    dvc_ignore,
+    git,
+    git_patch,
+    git_process,
+    grouping,
+    hashing,
+    identity,
+    integrity,
+)
 from retrace.pipeline.definition import Stage
 from retrace.pipeline.workspace import Workspace
 from retrace.system import files, machine
@@ -66,7 +75,8 @@ def outputs(log: EventLog, workspace: Workspace, stage: Stage) -> dict[str, dict
     """
     root = workspace.root
     outs = [out.path for out in stage.outs if (root / out.path).exists()]
-    inside = [file for out in outs for file in sorted((root / out).rglob("*")) if file.is_file()]
+    folders = [root / out for out in outs if (root / out).is_dir()]
+    inside = [file for each in folders for file in sorted(dvc_ignore.unignored(each))]
     names = [file.relative_to(root).as_posix() for file in inside]
     return {"outs": _hashes(log, root, outs), "files": _hashes(log, root, names)}
 

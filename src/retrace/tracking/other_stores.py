@@ -18,7 +18,7 @@ from retrace.pipeline import code_text, yaml_files
 from retrace.pipeline.definition import Stage
 from retrace.pipeline.workspace import Workspace
 from retrace.store import run_context
-from retrace.store.tracking_uri import SQLITE, address
+from retrace.store.tracking_uri import address, sqlite_file
 from retrace.tracking import file_store, sqlite_store
 from retrace.tracking.foreign_run import ForeignRun
 
@@ -36,7 +36,11 @@ def log(run: EventLog, workspace: Workspace, stage: Stage) -> None:
     found = (each for place in dict.fromkeys(places) for each in _read(place, since, root))
     for each in islice(found, MAX_RUNS):
         run.run(each.values(), each.files())
-    servers = [uri for uri in named if "://" in uri and not uri.startswith((SQLITE, "file:"))]
+    servers = [
+        uri
+        for uri in named
+        if "://" in uri and not sqlite_file(uri) and not uri.startswith("file:")
+    ]
     if servers:
         run.tags(**{run_context.STORES: ", ".join(servers)})
 
@@ -51,9 +55,10 @@ def _places(root: Path, stage: Stage, named: Iterable[str]) -> Iterator[Path]:
     """Yield the folders and files that may be stores: named in the code, or usual ones."""
     folder = root / stage.folder
     for uri in named:
-        path = unquote(uri.removeprefix(SQLITE).removeprefix("file://").removeprefix("file:"))
-        if "://" not in path and path:
-            yield (folder / path).resolve()
+        path = unquote(uri.removeprefix("file://").removeprefix("file:"))
+        file = sqlite_file(uri) or Path(path)
+        if sqlite_file(uri) or ("://" not in path and path):
+            yield (folder / file).resolve()
     outs = [root / out.path for out in stage.outs]
     for base in dict.fromkeys((root, folder)):
         yield (base / "mlruns").resolve()
@@ -62,8 +67,8 @@ def _places(root: Path, stage: Stage, named: Iterable[str]) -> Iterator[Path]:
 
 
 def _is_ours(place: Path) -> bool:
-    store = address()
-    return store.startswith(SQLITE) and Path(store.removeprefix(SQLITE)).resolve() == place
+    store = sqlite_file(address())
+    return store is not None and store.resolve() == place
 
 
 def _read(place: Path, since: int, root: Path) -> Iterator[ForeignRun]:
