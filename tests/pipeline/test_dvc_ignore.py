@@ -10,6 +10,7 @@ import pytest
 import yaml
 from repository import Tree
 
+from retrace.event_log import EventLog
 from retrace.pipeline import hashing, lockfile
 from retrace.pipeline.workspace import Workspace
 from retrace.tracking import header
@@ -86,9 +87,10 @@ def test_hash_is_the_same_from_elsewhere(root: Path, monkeypatch: pytest.MonkeyP
     assert hashing.md5(Path("../star/data")) == expected
 
 
-def test_outputs_leave_out_what_dvc_does(root: Path) -> None:
+def test_outputs_leave_out_what_dvc_does(root: Path, tmp_path: Path) -> None:
     workspace = Workspace(root)
-    outputs = header.outputs(workspace, workspace.pipeline.stages["anchored"])
+    log = EventLog(tmp_path, stage="anchored")
+    outputs = header.outputs(log, workspace, workspace.pipeline.stages["anchored"])
     listing = Path(root, ".dvc/cache/files/md5")
     md5 = outputs["outs"]["anchored/out"]
     entries = json.loads(hashing.object_path(listing, md5).read_bytes())

@@ -77,7 +77,7 @@ def promote(run_id: str, alias: str, *, force: bool, metric: str | None = None) 
     before = f"before, it was version {present.version}" if present else "the alias is new"
     print(f"{result}; {before}")
     if _is_servable(index, model):
-        serve = command("mlflow", "models", "serve", "-m", address)
+        serve = f"mlflow models serve -m {command(address)}"
         print(f"serve it: {serve} --env-manager local --port 5001")
 
 
