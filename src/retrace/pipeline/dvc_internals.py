@@ -104,8 +104,8 @@ def top_level(index: Any) -> tuple[Any, Any, Any]:
 
 def unignored(root: Path, folder: Path) -> list[str]:
     """Return the files in a folder that no .dvcignore excludes, by their paths in the folder."""
-    from dvc.fs import LocalFileSystem
     from dvc.ignore import DvcIgnoreFilter
+    from dvc_objects.fs.local import LocalFileSystem
 
     localfs = LocalFileSystem()
     ignore = DvcIgnoreFilter(localfs, str(root))

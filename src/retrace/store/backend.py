@@ -106,7 +106,10 @@ def mlflow_errors() -> Iterator[None]:
         raise
     except StoreUnavailableError:
         raise
-    except (MlflowException, SQLAlchemyError, requests.RequestException, ConnectionError) as error:
+    except (
+        *(MlflowException, SQLAlchemyError, requests.RequestException, ConnectionError),
+        ImportError,  # of a database's driver
+    ) as error:
         raise unavailable.explained(error) from None
 
 
