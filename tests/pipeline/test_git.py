@@ -107,6 +107,15 @@ def test_patch_checks_out_elsewhere(repository: Path, tmp_path: Path) -> None:
     assert not (tree / "src/new.py").exists()
 
 
+def test_sharing_repository_has_the_identity(repository: Path, tmp_path: Path) -> None:
+    git.run("config", "user.email", "of.this.repository@example.org", folder=repository)
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    git.init_sharing(tree, repository)
+    email = git.run("config", "--local", "user.email", folder=tree)
+    assert email == b"of.this.repository@example.org\n"
+
+
 def test_experiment_is_fetched(repository: Path, tmp_path: Path) -> None:
     head = str(git.head_commit())
     target = tmp_path / "target"

@@ -20,9 +20,12 @@ from lab import params, paths
 from lab.models import classifier
 from lab.models.classifier import ModelConfig
 from retrace import event_log
+from retrace.event_log import EventLog
 from retrace.pipeline import hashing
 from retrace.store import backend as tracking_store
+from retrace.store import upload
 from retrace.store.runs import DURATION, pair
+from retrace.system import processes
 
 pytestmark = pytest.mark.usefixtures("beside")
 
@@ -44,6 +47,18 @@ def test_upload_is_idempotent(store: mlflow.MlflowClient) -> None:
     upload_again(run.path)
     assert rows() == before
     assert len(store.get_metric_history(runs(store)[1][0].info.run_id, "train_loss")) == 1200
+
+
+def test_finish_waits_for_another_uploader(tmp_path: Path) -> None:
+    log = EventLog(tmp_path, stage="train")
+    log.end("FINISHED")
+    with ThreadPoolExecutor() as pool:
+        with processes.try_lock(log.path):
+            finished = pool.submit(upload.finish, log.path, wait_s=60)
+            with pytest.raises(TimeoutError):
+                finished.result(timeout=0.2)
+            event_log.archive(log.path)
+        assert finished.result() is False  # the other one has uploaded it
 
 
 @pytest.mark.usefixtures("folder")

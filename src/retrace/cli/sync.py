@@ -14,6 +14,7 @@ from retrace.system.text import count
 INTERVAL_S = 0.5  # between two updates of the progress
 FEW = 20  # commits that take no time
 MAX_LINES = 20  # about commits that cannot be read
+UPLOADER_S = 120.0  # for a background uploader to finish
 GROUP = "repair"
 SUMMARY = (
     "upload everything that MLflow does not have yet: after an outage or a killed stage, and "
@@ -56,7 +57,8 @@ def sync(*, as_json: bool = False, all_commits: bool = False) -> None:
             if not event_log.is_over(path):
                 running.append(path.stem)
                 continue
-            is_uploaded, reason = upload.try_finish(path)
+            # A background uploader may be at it: what it has not created yet would be added twice.
+            is_uploaded, reason = upload.try_finish(path, wait_s=UPLOADER_S)
             uploaded += is_uploaded
             failed += [reason] if reason else []
         closed = runs.close_abandoned(client)

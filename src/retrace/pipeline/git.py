@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from retrace.pipeline.git_process import completed, output, raw_output, run
 from retrace.system import files
 
+IDENTITY = ("user.name", "user.email")
 EXPERIMENT = re.compile(r"(\w+) (\d+) refs/exps/(\w{2})/(\w{38,})/(.+)")
 
 
@@ -170,7 +171,8 @@ def init_sharing(folder: Path, origin: Path) -> None:
     """Make `folder` a repository without commits that has all objects of the repository `origin`.
 
     It is not a clone: a clone of a shallow repository, as in CI, would lack the commits of DVC's
-    experiments. Of a partial clone, it fetches missing objects from the same remote.
+    experiments. Of a partial clone, it fetches missing objects from the same remote. It has the
+    user's name and email, which DVC needs for an experiment's commit.
     """
     form = run("rev-parse", "--show-object-format", folder=origin).decode().strip()
     run("init", "--quiet", "--template=", f"--object-format={form}", folder=folder)
@@ -181,6 +183,14 @@ def init_sharing(folder: Path, origin: Path) -> None:
     shallow = Path(os.fsdecode(run(*where, "shallow", folder=origin)).rstrip("\n"))
     if shallow.exists():
         shutil.copyfile(shallow, folder / ".git/shallow")
+    _share_remotes(folder, origin)
+    for key in IDENTITY:
+        if value := completed("config", key, folder=origin).stdout:
+            run("config", key, os.fsdecode(value).rstrip("\n"), folder=folder)
+
+
+def _share_remotes(folder: Path, origin: Path) -> None:
+    """Give `folder` the remotes from which the partial clone `origin` fetches missing objects."""
     promisors = completed("config", "--get-regexp", r"^remote\..*\.promisor$", folder=origin)
     for line in promisors.stdout.decode().splitlines():
         remote = line.partition(" ")[0].removeprefix("remote.").removesuffix(".promisor")

@@ -198,12 +198,12 @@ class Upload:
         client.log_batch(runs.parent, metrics=measured)
 
 
-def finish(path: Path, announce: Announce = lambda _: None) -> bool:
+def finish(path: Path, announce: Announce = lambda _: None, *, wait_s: float = 0.0) -> bool:
     """Upload the event log of an ended stage.
 
-    Return False if another process is already uploading it.
+    Return False if another process uploads it; that process may take `wait_s` to end.
     """
-    with processes.try_lock(path) as free:
+    with processes.try_lock(path, timeout_s=wait_s) as free:
         if not free or not path.exists():
             return False
         events = event_log.read(path)
@@ -219,10 +219,12 @@ class _StoppedError(Exception):
     pass
 
 
-def try_finish(path: Path, announce: Announce = lambda _: None) -> tuple[bool, str | None]:
+def try_finish(
+    path: Path, announce: Announce = lambda _: None, *, wait_s: float = 0.0
+) -> tuple[bool, str | None]:
     """Call `finish`; return whether it uploaded, and why it failed, or None."""
     try:
-        return finish(path, announce), None
+        return finish(path, announce, wait_s=wait_s), None
     except (_StoppedError, ConnectionError):
         raise
     except Exception as error:  # noqa: BLE001 - of MLflow, its store or a packager
