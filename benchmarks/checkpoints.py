@@ -14,7 +14,7 @@ from clones import Clone
 from table import Figure
 
 from retrace import errors
-from retrace.pipeline import params_file
+from retrace.pipeline import params_yaml
 
 LIMIT = 2.0  # percent of the training time
 
@@ -85,7 +85,7 @@ def main() -> None:
     )
     n = parser.parse_args().n
     with table.place() as folder:
-        clone = Clone(folder / "clone", params_file.read()["dataset"])
+        clone = Clone(folder / "clone", params_yaml.read()["dataset"])
         clone.run("dvc", "repro", "--quiet", "preprocess")
         sys.exit(table.show(figures(clone, n)))
 

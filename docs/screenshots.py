@@ -24,7 +24,7 @@ import requests
 from browser import Browser
 from PIL import Image
 
-from retrace.pipeline import params_file
+from retrace.pipeline import params_yaml
 
 DOCS = Path(__file__).parent
 GAP = 24  # pixels between the images of a page
@@ -53,7 +53,7 @@ def report(browser: Browser, path: Path) -> None:
 
 def mlflow(browser: Browser, path: Path) -> None:
     with served() as url:
-        name = {"experiment_name": params_file.read()["dataset"]}
+        name = {"experiment_name": params_yaml.read()["dataset"]}
         answer = requests.get(
             f"{url}/api/2.0/mlflow/experiments/get-by-name", name, timeout=WITHIN_S
         ).json()

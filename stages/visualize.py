@@ -7,7 +7,7 @@ from lab.report.figures import FIGURES, style
 from lab.report.html import page
 from lab.report.results import load_layers, load_results
 from retrace import errors
-from retrace.pipeline import params_file
+from retrace.pipeline import params_yaml
 
 
 def main() -> None:
@@ -30,7 +30,7 @@ def main() -> None:
             print(path)
         layers = load_layers()
         deps = run.header["deps"]
-        inputs = page.Provenance(params_file.read(), deps, layers, run.header["machine"])
+        inputs = page.Provenance(params_yaml.read(), deps, layers, run.header["machine"])
         page.save(paths.REPORT, results, metrics, inputs)
         run.log_artifact(paths.REPORT, summary=True)
         print(paths.REPORT)

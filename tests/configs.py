@@ -3,11 +3,11 @@
 from typing import Any
 
 from lab.models.classifier import ModelConfig
-from retrace.pipeline import params_file
+from retrace.pipeline import params_yaml
 
 
 def cats_and_dogs(
-    values: params_file.Values, model: str = "torchvision", **settings: Any
+    values: params_yaml.Values, model: str = "torchvision", **settings: Any
 ) -> ModelConfig:
     """Return the config of a model for colour images of 40 x 40 pixels in two classes."""
     return ModelConfig(

@@ -16,7 +16,7 @@ from repository import ROOT
 from lab import params, paths
 from lab.data.samples import Samples
 from lab.models.classifier import ModelConfig
-from retrace.pipeline import params_file
+from retrace.pipeline import params_yaml
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -53,9 +53,9 @@ def enter(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def values() -> params_file.Values:
+def values() -> params_yaml.Values:
     """Return the values of the repository's params.yaml."""
-    return params_file.read(ROOT / paths.PARAMS)
+    return params_yaml.read(ROOT / paths.PARAMS)
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def follow_here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def config_of(values: params_file.Values) -> Callable[[str, int], ModelConfig]:
+def config_of(values: params_yaml.Values) -> Callable[[str, int], ModelConfig]:
     """Return a function for the config of a model: grey images of a size, two classes."""
 
     def config(model: str, side: int) -> ModelConfig:
@@ -115,7 +115,7 @@ Stage = TypeVar("Stage", bound=params.Strict)
 
 def typed(stage: type[Stage], **changed: object) -> Stage:
     """Return the parameters of a stage as in the repository, except those `changed`."""
-    experiment = params.checked(params_file.read(ROOT / paths.PARAMS) | changed)
+    experiment = params.checked(params_yaml.read(ROOT / paths.PARAMS) | changed)
     return stage.model_construct(**{name: getattr(experiment, name) for name in stage.model_fields})
 
 

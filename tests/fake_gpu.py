@@ -40,7 +40,7 @@ from lab.training.loop import Trainer
 from lab.training.losses import LOSSES, LossFunction
 from lab.training.optimizers import OPTIMIZERS
 from lab.training.state import PendingLoss, State, Step
-from retrace.pipeline import params_file
+from retrace.pipeline import params_yaml
 
 CUDA = torch.device("cuda", 0)
 META = torch.device("meta")
@@ -304,7 +304,7 @@ BROKEN = {
 
 def cases() -> Iterator[tuple[str, str]]:
     """Yield the defects of recipes, of each table's entries, and of broken trainings, by name."""
-    own = params_file.read(ROOT / "params.yaml")
+    own = params_yaml.read(ROOT / "params.yaml")
     for name in recipes.titles():
         yield f"recipe {name}", defect(recipes.load(name).values)
     for table, key in (
@@ -328,5 +328,5 @@ def cases() -> Iterator[tuple[str, str]]:
 
 if __name__ == "__main__":
     install()
-    device.configure(params.checked(params_file.read(ROOT / "params.yaml")), "float32")
+    device.configure(params.checked(params_yaml.read(ROOT / "params.yaml")), "float32")
     print(json.dumps(dict(cases())))

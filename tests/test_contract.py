@@ -18,7 +18,7 @@ from lab.training.augmentations import AUGMENTATIONS
 from lab.training.losses import LOSSES
 from lab.training.optimizers import OPTIMIZERS
 from lab.training.schedules import SCHEDULES
-from retrace.pipeline import params_file
+from retrace.pipeline import params_yaml
 
 STAGES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 GRAPH = code_deps.direct_imports(["lab"])
@@ -58,7 +58,7 @@ def test_unread_param_breaks_it() -> None:
 
 
 @pytest.mark.parametrize("table", FOLDERS)
-def test_entry_has_one_name(table: str, values: params_file.Values) -> None:
+def test_entry_has_one_name(table: str, values: params_yaml.Values) -> None:
     functions, folder = FOLDERS[table]
     files = (ROOT / "src" / "lab" / folder).glob("*.py")
     names = [path.stem for path in files if path.name not in NOT_ENTRIES]
@@ -70,7 +70,7 @@ def test_misnamed_entry_breaks_it() -> None:
 
 
 @pytest.mark.parametrize("table", FUNCTIONS)
-def test_functions_have_settings_and_no_default(table: str, values: params_file.Values) -> None:
+def test_functions_have_settings_and_no_default(table: str, values: params_yaml.Values) -> None:
     assert set(values[table]) == set(FUNCTIONS[table])
     assert contract.settings_with_defaults(FUNCTIONS[table]) == []
 

@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 
 from lab import params, paths
 from retrace.errors import ParamsError
-from retrace.pipeline import params_file
+from retrace.pipeline import params_yaml
 
 
 def write(values: object) -> None:
@@ -65,7 +65,7 @@ def test_stage_has_its_params_in_the_file(
 )
 @pytest.mark.usefixtures("folder")
 def test_wrong_value_is_one_line(
-    values: params_file.Values, key: str, value: object, problem: str
+    values: params_yaml.Values, key: str, value: object, problem: str
 ) -> None:
     write({**values, key: value})
     with pytest.raises(ParamsError) as raised:
@@ -77,7 +77,7 @@ def test_wrong_value_is_one_line(
 
 @pytest.mark.parametrize("key", ["lr", "dataset", "seed", "models", "figures"])
 @pytest.mark.usefixtures("folder")
-def test_missing_key_is_named(values: params_file.Values, key: str) -> None:
+def test_missing_key_is_named(values: params_yaml.Values, key: str) -> None:
     del values[key]
     write(values)
     with pytest.raises(ParamsError, match=f": {key} is missing"):
@@ -111,7 +111,7 @@ SCALARS = [
 @pytest.mark.parametrize("scalar", SCALARS)
 def test_scalar_is_read_as_by_dvc(folder: Path, scalar: str) -> None:
     (folder / paths.PARAMS).write_text(f"x: {scalar}\n")
-    ours = params_file.read()["x"]
+    ours = params_yaml.read()["x"]
     dvcs = load_yaml(str(folder / paths.PARAMS))["x"]
     assert type(ours) is type(dvcs)
     assert repr(ours) == repr(dvcs)
@@ -167,7 +167,7 @@ def test_entry_without_settings_is_refused() -> None:
         params.bind_all({"a": lambda: 1, "b": lambda: 2}, {"a": {}}, "figures")
 
 
-def test_chosen_has_no_other_settings(values: params_file.Values) -> None:
+def test_chosen_has_no_other_settings(values: params_yaml.Values) -> None:
     chosen = params.chosen(values)
     assert chosen["models.cnn.hidden"] == 128
     assert not any("sgd" in key for key in chosen)
@@ -190,13 +190,13 @@ json_like = st.recursive(
 @settings(max_examples=100, deadline=None)
 @given(key=st.sampled_from(tuple(params.Experiment.model_fields)), value=json_like)
 def test_value_of_any_key_gives_no_traceback(key: str, value: object) -> None:
-    changed = {**params_file.read(ROOT / paths.PARAMS), key: value}
+    changed = {**params_yaml.read(ROOT / paths.PARAMS), key: value}
     with contextlib.suppress(ParamsError):
         assert isinstance(params.checked(changed), params.Experiment)
 
 
 BOMB = "&a [1, 1], b: &b [*a, *a], c: &c [*b, *b], d: [*c, *c]"
-WHOLE = params_file.read(ROOT / paths.PARAMS)
+WHOLE = params_yaml.read(ROOT / paths.PARAMS)
 raw = st.sampled_from(
     [
         "!!python/object/apply:os.system ['touch PWNED']",
@@ -240,7 +240,7 @@ def test_hostile_text_neither_runs_nor_hangs(key: str, value: str) -> None:
         file = Path(folder) / "params.yaml"
         file.write_text(f"{key}: {value}", encoding="utf-8", errors="replace")
         with contextlib.suppress(ParamsError):
-            params.checked(WHOLE | params_file.read(file))
+            params.checked(WHOLE | params_yaml.read(file))
         assert [left.name for left in Path(folder).iterdir()] == ["params.yaml"]
     assert not Path("PWNED").exists()
 
@@ -260,4 +260,4 @@ def test_alias_is_named_by_its_key(folder: Path, value: str) -> None:
 def test_key_that_is_no_text_is_named(folder: Path, text: str, problem: str) -> None:
     (folder / paths.PARAMS).write_text(text)
     with pytest.raises(ParamsError, match=f"^params.yaml: {problem}"):
-        params_file.read()
+        params_yaml.read()

@@ -29,7 +29,7 @@ from lab.training.losses import LOSSES
 from lab.training.optimizers import OPTIMIZERS
 from lab.training.schedules import SCHEDULES
 from retrace.errors import ParamsError
-from retrace.pipeline import overrides, params_file
+from retrace.pipeline import overrides, params_yaml
 
 NAMES = sorted(file.stem for file in (ROOT / recipes.FOLDER).glob("*.yaml"))
 FUNCTIONS: dict[str, dict[str, Any]] = {
@@ -189,7 +189,7 @@ def test_recipe_is_the_same_after_another() -> None:
     for name in [*NAMES, *reversed(NAMES)]:
         values = recipes.load(name).values
         apply(words_of(values))
-        assert same(params_file.read(), values), name
+        assert same(params_yaml.read(), values), name
         assert recipes.changes(values) == {}
 
 
@@ -213,7 +213,7 @@ def test_recipe_has_the_tutorial_s_values(name: str) -> None:
 
 @pytest.mark.usefixtures("repository")
 def test_default_recipe_is_params_yaml() -> None:
-    assert same(recipes.load("mnist_cnn").values, params_file.read())
+    assert same(recipes.load("mnist_cnn").values, params_yaml.read())
 
 
 @pytest.mark.usefixtures("repository")

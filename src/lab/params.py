@@ -27,7 +27,7 @@ from pydantic_core import ErrorDetails
 from lab import paths
 from retrace.errors import ParamsError
 from retrace.pipeline import overrides
-from retrace.pipeline.params_file import Values, read, shorten
+from retrace.pipeline.params_yaml import Values, read, shorten
 
 TABLES = {
     "dataset": "datasets",

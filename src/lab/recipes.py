@@ -13,8 +13,8 @@ from pathlib import Path
 
 from lab import params, paths
 from retrace.errors import ParamsError
-from retrace.pipeline import git, overrides, params_file
-from retrace.pipeline.params_file import Values
+from retrace.pipeline import git, overrides, params_yaml
+from retrace.pipeline.params_yaml import Values
 
 FOLDER = Path("recipes")
 
@@ -49,7 +49,7 @@ def load(name: str) -> Recipe:
             f"recipe {name!r} is not in {FOLDER}/; {hint}known are {', '.join(known) or 'none'}"
         )
     file = FOLDER / f"{name}.yaml"
-    own = overrides.flatten(params_file.read(file), keep_empty=True)
+    own = overrides.flatten(params_yaml.read(file), keep_empty=True)
     committed = overrides.flatten(_committed(), keep_empty=True)
     for key in sorted(own.keys() - committed.keys()):
         near = difflib.get_close_matches(key, committed, n=1)
@@ -70,7 +70,7 @@ def changes(values: Values) -> dict[str, str]:
     value needs quotes, which a shell keeps in what a command printed.
     """
     target = overrides.flatten(values, keep_empty=True)
-    present = overrides.flatten(params_file.read(), keep_empty=True)
+    present = overrides.flatten(params_yaml.read(), keep_empty=True)
     unmatched = sorted(target.keys() ^ present.keys())
     if unmatched:
         has = "lacks" if unmatched[0] in target else "has"
@@ -88,4 +88,4 @@ def changes(values: Values) -> dict[str, str]:
 def _committed() -> Values:
     """Return params.yaml of the last commit, or the workspace's if nothing is committed."""
     content = git.read_file("HEAD", paths.PARAMS)
-    return params_file.read() if content is None else params_file.parse(content)
+    return params_yaml.read() if content is None else params_yaml.parse(content)

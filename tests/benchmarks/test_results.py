@@ -18,7 +18,7 @@ from results import Result
 from lab import params, paths, recipes
 from lab.params import Values
 from retrace.errors import RetraceError
-from retrace.pipeline import params_file
+from retrace.pipeline import params_yaml
 
 PAGE = f"# title\n\n{results.BEGIN}| old |\n{results.END}\n\n## more\n"
 
@@ -206,7 +206,7 @@ def test_run_sets_recipe_values_and_seed(folder: Path, monkeypatch: Any) -> None
     typed = parse_args(words[words.index("run") - 1 : -1])
     assert (typed.name, typed.tmp_dir, typed.force) == ("result-cifar10_v3_fast-7", True, True)
     apply_overrides(paths.PARAMS, typed.set_param)
-    assert params_file.read() == values
+    assert params_yaml.read() == values
 
 
 def test_write_copies_figure_keeps_results(

@@ -15,7 +15,7 @@ from mlflow.entities import Metric, Param
 from lab import params
 from retrace.cli import leaderboard
 from retrace.errors import RetraceError
-from retrace.pipeline import params_file
+from retrace.pipeline import params_yaml
 from retrace.store import groups
 
 DAY_MS = 86_400_000
@@ -28,7 +28,7 @@ class Store:
     def __init__(self, database: Path) -> None:
         self.client = MlflowClient(f"sqlite:///{database}")
         self.experiment = self.client.create_experiment("mnist")
-        self.values = params_file.read()
+        self.values = params_yaml.read()
         self.n = 0
 
     def add(

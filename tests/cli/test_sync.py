@@ -21,7 +21,7 @@ from lab import params, paths
 from retrace import errors, event_log
 from retrace.cli import sync
 from retrace.event_log import EventLog
-from retrace.pipeline import hashing, loading, params_file
+from retrace.pipeline import hashing, loading, params_yaml
 from retrace.store import backend
 from retrace.store.runs import DURATION
 from retrace.system import processes
@@ -68,7 +68,7 @@ def commit(message: str) -> str:
 
 def run(*stages: str) -> None:
     """Run stages whose outputs depend on their parameters and dependencies."""
-    values = params_file.read()
+    values = params_yaml.read()
     for name in stages:
         declared = loading.load(Path()).stages[name]
         read = [
@@ -91,7 +91,7 @@ def hashed(path: str) -> dict[str, str]:
 
 def lock() -> None:
     """Write dvc.lock as DVC does."""
-    values = params_file.read()
+    values = params_yaml.read()
     stages = {
         name: {
             "cmd": stage.commands[0],
@@ -106,7 +106,7 @@ def lock() -> None:
 
 def set_lr(lr: str) -> None:
     text = paths.PARAMS.read_text()
-    paths.PARAMS.write_text(text.replace(f"\nlr: {params_file.read()['lr']}", f"\nlr: {lr}"))
+    paths.PARAMS.write_text(text.replace(f"\nlr: {params_yaml.read()['lr']}", f"\nlr: {lr}"))
 
 
 def parents(store: mlflow.MlflowClient) -> list[Run]:

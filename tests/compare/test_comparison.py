@@ -15,7 +15,7 @@ from retrace.compare import comparison, svg
 from retrace.compare import page as pages
 from retrace.compare.comparison import Comparison, PairedTest
 from retrace.errors import RetraceError
-from retrace.pipeline import loading, params_file
+from retrace.pipeline import loading, params_yaml
 from retrace.provenance.resolve import NamedExperiment, Resolver
 
 
@@ -204,7 +204,7 @@ def test_workspace_ignores_stale_outputs(folder: Path) -> None:
             "deps": [
                 {"path": dep, "hash": "md5", "md5": md5.get(dep, "code")} for dep in stage.deps
             ],
-            "params": {"params.yaml": params.chosen(params_file.read(), params.STAGES[name])},
+            "params": {"params.yaml": params.chosen(params_yaml.read(), params.STAGES[name])},
             "outs": [{"path": o.path, "hash": "md5", "md5": md5[o.path]} for o in stage.outs],
         }
         for name, stage in pipeline.stages.items()

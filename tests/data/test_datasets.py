@@ -16,7 +16,7 @@ from lab.data import duplicates, split, storage
 from lab.data.datasets import DATASETS, cifar10, circles, digits, fashion_mnist, mnist
 from lab.data.samples import Samples, Splits
 from retrace.errors import DataError, ParamsError
-from retrace.pipeline import params_file
+from retrace.pipeline import params_yaml
 
 
 def idx(array: np.ndarray) -> bytes:
@@ -40,7 +40,7 @@ def raw_digits(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder / "raw"
 
 
-def test_data_sets_have_valid_settings(values: params_file.Values) -> None:
+def test_data_sets_have_valid_settings(values: params_yaml.Values) -> None:
     readers = {name: dataset.read for name, dataset in DATASETS.items()}
     assert set(params.bind_all(readers, values["datasets"], "datasets")) == set(DATASETS)
 

@@ -10,19 +10,19 @@ from lab.data import batches, storage
 from lab.data.samples import Samples
 from lab.evaluation import introspection
 from lab.models import classifier
-from retrace.pipeline import params_file
+from retrace.pipeline import params_yaml
 
 CPU = torch.device("cpu")
 
 
-def model_for(values: params_file.Values, name: str, samples: Samples) -> classifier.Classifier:
+def model_for(values: params_yaml.Values, name: str, samples: Samples) -> classifier.Classifier:
     torch.manual_seed(0)
     choice = params.Choice(name=name, settings=values["models"][name])
     return classifier.build(classifier.config_of(choice, samples, storage.scale(samples)))
 
 
 def test_feature_maps_are_convolutions_outputs(
-    values: params_file.Values, stripes: Samples
+    values: params_yaml.Values, stripes: Samples
 ) -> None:
     model = model_for(values, "cnn", stripes)
     maps = introspection.collect(model, batches.on_device(stripes, CPU)).maps
@@ -33,7 +33,7 @@ def test_feature_maps_are_convolutions_outputs(
     assert maps["convolution 2"].shape == (16, 4, 4)
 
 
-def test_feature_maps_before_an_inplace_relu(values: params_file.Values, stripes: Samples) -> None:
+def test_feature_maps_before_an_inplace_relu(values: params_yaml.Values, stripes: Samples) -> None:
     maps = introspection.collect(
         model_for(values, "cifar_v3", stripes), batches.on_device(stripes, CPU)
     ).maps
@@ -42,7 +42,7 @@ def test_feature_maps_before_an_inplace_relu(values: params_file.Values, stripes
 
 
 def test_feature_maps_of_the_image_not_its_views(
-    values: params_file.Values, stripes: Samples
+    values: params_yaml.Values, stripes: Samples
 ) -> None:
     values["models"]["airbench"] |= {"widths": [4, 4], "views": 6}
     model = model_for(values, "airbench", stripes)
@@ -54,7 +54,7 @@ def test_feature_maps_of_the_image_not_its_views(
 
 @pytest.mark.parametrize(("name", "shape"), [("cnn", (16, 1, 5, 5)), ("softmax", (3, 1, 8, 8))])
 def test_filters_are_the_first_layers_weights(
-    values: params_file.Values, stripes: Samples, name: str, shape: tuple[int, ...]
+    values: params_yaml.Values, stripes: Samples, name: str, shape: tuple[int, ...]
 ) -> None:
     model = model_for(values, name, stripes)
     filters = introspection.collect(model, batches.on_device(stripes, CPU)).filters
@@ -65,7 +65,7 @@ def test_filters_are_the_first_layers_weights(
     )
 
 
-def test_filters_of_softmax_from_scratch(values: params_file.Values, stripes: Samples) -> None:
+def test_filters_of_softmax_from_scratch(values: params_yaml.Values, stripes: Samples) -> None:
     model = model_for(values, "softmax_scratch", stripes)
     filters = introspection.collect(model, batches.on_device(stripes, CPU)).filters
     assert filters is not None
@@ -73,7 +73,7 @@ def test_filters_of_softmax_from_scratch(values: params_file.Values, stripes: Sa
     np.testing.assert_array_equal(filters[1].ravel(), model.head.weight[1].detach())
 
 
-def test_grid_has_the_logits_at_its_points(values: params_file.Values) -> None:
+def test_grid_has_the_logits_at_its_points(values: params_yaml.Values) -> None:
     points = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
     samples = Samples(points, np.arange(50) % 2, ("in", "out"))
     model = model_for(values, "mlp", samples)

@@ -33,7 +33,7 @@ from lab.models.classifier import ModelConfig
 from lab.training import records, state_file
 from retrace import checkpoint, errors, event_log
 from retrace.errors import RetraceError
-from retrace.pipeline import hashing, integrity, loading, params_file
+from retrace.pipeline import hashing, integrity, loading, params_yaml
 from retrace.store import backend, upload
 
 MARKER = "code-ran"
@@ -434,7 +434,7 @@ SAMPLES = Samples(np.zeros((20, 1, 8, 8), np.uint8), np.arange(20) % 2, ("cat", 
 @pytest.mark.usefixtures("nothing_ran")
 def test_parameter_is_never_a_command(folder: Path, key: str, stage: str, value: str) -> None:
     paths.PARAMS.write_text(
-        json.dumps(params_file.read() | {"dataset": "digits", "epochs": 1, key: value})
+        json.dumps(params_yaml.read() | {"dataset": "digits", "epochs": 1, key: value})
     )
     for name in ("src", "stages", "data/images"):
         shutil.copytree(ROOT / name, folder / name)

@@ -7,7 +7,7 @@ from torch import nn
 
 from lab.models import backbone, classifier
 from retrace.errors import ParamsError
-from retrace.pipeline import params_file
+from retrace.pipeline import params_yaml
 
 SMALL = "squeezenet1_1"
 
@@ -45,7 +45,7 @@ def test_every_family_has_backbone_and_head(name: str) -> None:
         assert head(trunk.eval()(torch.empty(2, 3, 224, 224))).shape == (2, 5)
 
 
-def test_head_is_replaced_or_appended(values: params_file.Values) -> None:
+def test_head_is_replaced_or_appended(values: params_yaml.Values) -> None:
     replaced, appended = (
         classifier.build(cats_and_dogs(values, name="squeezenet1_1", head=head))
         for head in ("replace", "append")
@@ -56,7 +56,7 @@ def test_head_is_replaced_or_appended(values: params_file.Values) -> None:
     assert [layer.weight.shape for layer in appended.head] == [(1000, 512), (2, 1000)]
 
 
-def test_gray_images_are_repeated_as_color(values: params_file.Values) -> None:
+def test_gray_images_are_repeated_as_color(values: params_yaml.Values) -> None:
     torch.manual_seed(0)
     backbone = classifier.build(cats_and_dogs(values, name=SMALL)).trunk
     gray = torch.rand(2, 1, 40, 40)
@@ -75,7 +75,7 @@ def test_gray_images_are_repeated_as_color(values: params_file.Values) -> None:
     ],
 )
 def test_unknown_or_unfit_network_is_one_line(
-    values: params_file.Values, changed: dict[str, str], pattern: str
+    values: params_yaml.Values, changed: dict[str, str], pattern: str
 ) -> None:
     with pytest.raises(ParamsError, match=pattern) as raised:
         classifier.build(cats_and_dogs(values, **changed))
@@ -83,7 +83,7 @@ def test_unknown_or_unfit_network_is_one_line(
 
 
 def test_batch_norm_of_one_pixel_needs_two(
-    values: params_file.Values,
+    values: params_yaml.Values,
 ) -> None:
     resnet = cats_and_dogs(values, name="resnet18")
     tiny = resnet.model_copy(update={"shape": (3, 32, 32)})

@@ -16,12 +16,12 @@ from lab.data.storage import Scale
 from lab.models import classifier, layers
 from lab.models.networks import MODELS, cnn, mlp
 from retrace.errors import DataError, ParamsError
-from retrace.pipeline import params_file
+from retrace.pipeline import params_yaml
 
 SHAPES = {"vgg16": (1, 32, 32)}  # the smallest that it takes
 
 
-def config_of(values: params_file.Values, model: str) -> classifier.ModelConfig:
+def config_of(values: params_yaml.Values, model: str) -> classifier.ModelConfig:
     return classifier.ModelConfig(
         model=model,
         settings=values["models"][model],
@@ -40,12 +40,12 @@ def images_of(n: int, model: str = "cnn") -> torch.Tensor:
     return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
 
 
-def test_every_model_has_valid_settings(values: params_file.Values) -> None:
+def test_every_model_has_valid_settings(values: params_yaml.Values) -> None:
     assert set(params.bind_all(MODELS, values["models"], "models")) == set(MODELS)
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_models_give_flat_features_and_logits(values: params_file.Values, name: str) -> None:
+def test_models_give_flat_features_and_logits(values: params_yaml.Values, name: str) -> None:
     model = classifier.build(config_of(values, name))
     features = model.features(images_of(3, name))
     assert features.ndim == 2
@@ -55,7 +55,7 @@ def test_models_give_flat_features_and_logits(values: params_file.Values, name: 
 
 @pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize("name", sorted(set(MODELS) - {"vgg16"}))  # it has half a gigabyte
-def test_saved_model_is_loaded(values: params_file.Values, name: str) -> None:
+def test_saved_model_is_loaded(values: params_yaml.Values, name: str) -> None:
     config = config_of(values, name)
     files: list[bytes] = []
     model = classifier.build(config)
@@ -86,7 +86,7 @@ class Tutorial(nn.Module):
         return self.fc2(F.relu(self.fc1(x.view(x.size(0), -1))))
 
 
-def test_cnn_equals_the_tutorial(values: params_file.Values) -> None:
+def test_cnn_equals_the_tutorial(values: params_yaml.Values) -> None:
     theirs = Tutorial()
     trunk, head = cnn.build((1, 28, 28), 10, **values["models"]["cnn"])
     ours = nn.Sequential(trunk, head)
@@ -112,7 +112,7 @@ N_WEIGHTS = {  # by model, channels and side; counted by hand from the tutorials
 
 @pytest.mark.parametrize(("name", "channels", "side"), N_WEIGHTS)
 def test_networks_have_tutorials_weights(
-    values: params_file.Values, name: str, channels: int, side: int
+    values: params_yaml.Values, name: str, channels: int, side: int
 ) -> None:
     trunk, head = MODELS[name]((channels, side, side), 10, **values["models"][name])
     n = sum(weight.numel() for layer in (trunk, head) for weight in layer.parameters())
@@ -120,7 +120,7 @@ def test_networks_have_tutorials_weights(
 
 
 def whitened(
-    values: params_file.Values, images: torch.Tensor, **settings: object
+    values: params_yaml.Values, images: torch.Tensor, **settings: object
 ) -> classifier.Classifier:
     config = config_of(values, "airbench")
     model = classifier.build(
@@ -131,7 +131,7 @@ def whitened(
 
 
 def test_airbench_whitens_patches(
-    values: params_file.Values,
+    values: params_yaml.Values,
 ) -> None:
     noise = torch.randint(0, 256, (200, 3, 33, 33))
     correlated = (noise[..., 1:, 1:] + noise[..., :-1, :-1]) / 2
@@ -153,7 +153,7 @@ def moments(values: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("views", [1, 2, 6])
-def test_airbench_averages_views_in_evaluation(values: params_file.Values, views: int) -> None:
+def test_airbench_averages_views_in_evaluation(values: params_yaml.Values, views: int) -> None:
     images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
     model = whitened(values, images, views=views)
     single, mirrored = (whitened(values, images, views=n) for n in (1, 2))
@@ -170,7 +170,7 @@ def test_airbench_averages_views_in_evaluation(values: params_file.Values, views
 
 
 def test_airbench_norm_learns_biases_only(
-    values: params_file.Values,
+    values: params_yaml.Values,
 ) -> None:
     images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
     model = whitened(values, images).train()
@@ -189,14 +189,14 @@ def test_airbench_norm_learns_biases_only(
     )
 
 
-def test_airbench_has_the_papers_weights(values: params_file.Values) -> None:
+def test_airbench_has_the_papers_weights(values: params_yaml.Values) -> None:
     model = whitened(values, torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8))
     n_weights = sum(weight.numel() for weight in model.parameters())
     n_convolutions = 9 * (24 * 64 + 64 * 64 + 64 * 256 + 3 * 256 * 256)
     assert n_weights == 24 * 13 + n_convolutions + 4 * (64 + 2 * 256) + 2560
 
 
-def test_initialize_changes_no_learned_layer(values: params_file.Values) -> None:
+def test_initialize_changes_no_learned_layer(values: params_yaml.Values) -> None:
     model = classifier.build(config_of(values, "cnn"))
     before = [weight.clone() for weight in model.parameters()]
     model.initialize(images_of(4))
@@ -212,7 +212,7 @@ LAYERS = {
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_networks_have_tutorials_layers(values: params_file.Values, name: str) -> None:
+def test_networks_have_tutorials_layers(values: params_yaml.Values, name: str) -> None:
     trunk, head = MODELS[name]((3, 32, 32), 10, **values["models"][name])
     assert [type(layer).__name__ for layer in trunk.children()] == LAYERS[name]
     assert isinstance(head, nn.Linear)
@@ -230,7 +230,7 @@ def test_mlp_without_activation_is_linear(activation: layers.Activation) -> None
 @pytest.mark.parametrize("shape", [(2,), (1, 4, 4)])
 @pytest.mark.parametrize("name", ["cnn", "cifar_simple", "cifar_v3", "vgg16"])
 def test_unfit_inputs_are_one_line(
-    values: params_file.Values, name: str, shape: tuple[int, ...]
+    values: params_yaml.Values, name: str, shape: tuple[int, ...]
 ) -> None:
     config = config_of(values, name).model_copy(update={"shape": shape})
     if (name, shape) == ("cnn", (1, 4, 4)):
@@ -253,7 +253,7 @@ def test_scaling_is_as_named(stripes: Samples) -> None:
         classifier.scale_of("imagenet", stripes, measured)
 
 
-def test_even_kernel_is_refused(values: params_file.Values) -> None:
+def test_even_kernel_is_refused(values: params_yaml.Values) -> None:
     settings = values["models"]["cnn"] | {"kernel_size": 4}
     with pytest.raises(ParamsError, match="models.cnn.kernel_size is 4; should be odd"):
         params.bind(MODELS, params.Choice(name="cnn", settings=settings), "models")
@@ -268,13 +268,13 @@ def test_inplace_layers_keep_the_inputs() -> None:
     assert inputs.tolist() == [[-1.0, 2.0]]
 
 
-def test_classifier_normalizes_its_inputs(values: params_file.Values) -> None:
+def test_classifier_normalizes_its_inputs(values: params_yaml.Values) -> None:
     model = classifier.build(config_of(values, "softmax"))
     expected = model.head((images_of(4).float().flatten(1) - 33) / 78)
     torch.testing.assert_close(model(images_of(4)), expected)
 
 
-def test_served_model_gives_probabilities(values: params_file.Values) -> None:
+def test_served_model_gives_probabilities(values: params_yaml.Values) -> None:
     served = classifier.Served(classifier.build(config_of(values, "cnn")))
     np.testing.assert_allclose(served(images_of(5)).sum(dim=1).detach(), 1, rtol=1e-6)
 
@@ -282,7 +282,7 @@ def test_served_model_gives_probabilities(values: params_file.Values) -> None:
 @pytest.mark.parametrize(
     "damage", ["cut", "missing", "other network", "no config", "unknown model"]
 )
-def test_damaged_model_is_refused(folder: Path, values: params_file.Values, damage: str) -> None:
+def test_damaged_model_is_refused(folder: Path, values: params_yaml.Values, damage: str) -> None:
     config = config_of(values, "cnn")
     classifier.save(classifier.build(config), config)
     if damage == "cut":

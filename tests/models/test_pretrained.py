@@ -15,14 +15,14 @@ from lab import paths
 from lab.models import classifier, pretrained
 from lab.models.classifier import Classifier
 from retrace.errors import ParamsError
-from retrace.pipeline import params_file
+from retrace.pipeline import params_yaml
 
 SMALL = "squeezenet1_1"
 OFFICIAL = "squeezenet1_1-b8a52dc0.pth"
 
 
 @pytest.fixture
-def small(values: params_file.Values) -> Classifier:
+def small(values: params_yaml.Values) -> Classifier:
     torch.manual_seed(0)
     return classifier.build(cats_and_dogs(values, name=SMALL))
 
@@ -68,7 +68,7 @@ def test_weights_are_loaded_into_the_backbone(
 
 @pytest.mark.usefixtures("folder")
 def test_appended_head_gets_the_last_layer(
-    values: params_file.Values, theirs: dict[str, torch.Tensor]
+    values: params_yaml.Values, theirs: dict[str, torch.Tensor]
 ) -> None:
     model = classifier.build(cats_and_dogs(values, name=SMALL, head="append"))
     pretrained.load_into(model, saved(theirs, ".pth"))
@@ -82,7 +82,7 @@ def test_appended_head_gets_the_last_layer(
     ("name", "old"), [("resnet18", (r"^$", "")), ("densenet121", (r"(norm|conv)(\d)", r"\1.\2"))]
 )
 def test_old_torchvision_weights_fit(
-    values: params_file.Values, name: str, old: tuple[str, str]
+    values: params_yaml.Values, name: str, old: tuple[str, str]
 ) -> None:
     """Without batch norm's counters; DenseNet's layers by another name."""
     model = classifier.build(cats_and_dogs(values, name=name))
@@ -97,7 +97,7 @@ def test_old_torchvision_weights_fit(
 
 
 @pytest.mark.usefixtures("folder")
-def test_own_weights_fit(values: params_file.Values, small: Classifier) -> None:
+def test_own_weights_fit(values: params_yaml.Values, small: Classifier) -> None:
     classifier.save(small, cats_and_dogs(values, name=SMALL))
     torch.manual_seed(2)
     other = classifier.build(cats_and_dogs(values, name=SMALL))
@@ -140,7 +140,7 @@ def test_more_than_weights_is_refused(small: Classifier, content: dict[str, Any]
     ("model", "reason"), [("cnn", "trunk.0.weight is missing"), ("softmax", "no name matches")]
 )
 def test_weights_of_other_networks_are_refused(
-    values: params_file.Values, model: str, reason: str
+    values: params_yaml.Values, model: str, reason: str
 ) -> None:
     ours = classifier.build(cats_and_dogs(values, model))
     with pytest.raises(ParamsError, match=f"not for this model: {reason}"):
@@ -202,7 +202,7 @@ def test_default_is_loaded_from_the_cache(
     )
 
 
-def test_default_is_for_torchvision_networks(values: params_file.Values) -> None:
+def test_default_is_for_torchvision_networks(values: params_yaml.Values) -> None:
     model = classifier.build(cats_and_dogs(values, "cnn"))
     with pytest.raises(ParamsError, match="pretrained is 'DEFAULT'"):
         pretrained.load_into(model, "DEFAULT")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lab import paths
-from retrace.pipeline import identity, params_file
+from retrace.pipeline import identity, params_yaml
 
 COMMANDS = {"fit": ["python fit.py"]}
 PARAMS = {"lr": 0.1, "net.width": 3}
@@ -36,7 +36,7 @@ def test_inputs_depend_on_the_command() -> None:
 
 
 @pytest.mark.usefixtures("folder")
-def test_old_key_is_as_it_was(values: params_file.Values, tmp_path: Path) -> None:
+def test_old_key_is_as_it_was(values: params_yaml.Values, tmp_path: Path) -> None:
     """Runs that are older than version 2 are verified by it."""
     (tmp_path / "dvc.yaml").write_text("stages: {}\n")
     (tmp_path / "stages").mkdir()

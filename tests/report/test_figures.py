@@ -24,7 +24,7 @@ from lab.evaluation.artifacts import Grid, NetworkViews, Predictions
 from lab.report.figures import FIGURES, style, tsne
 from lab.report.results import Results
 from lab.training.records import diagnosis
-from retrace.pipeline import params_file
+from retrace.pipeline import params_yaml
 
 HISTORY = [
     {"epoch": 1.0, "train_loss": 0.7, "train_accuracy": 0.7, "val_loss": 0.5, "val_accuracy": 0.85},
@@ -35,7 +35,7 @@ SMALL = {"rows": 2, "columns": 3, "samples": 60, "channels": 2}
 
 
 @pytest.fixture
-def settings(values: params_file.Values) -> params.Table:
+def settings(values: params_yaml.Values) -> params.Table:
     return values["figures"]
 
 

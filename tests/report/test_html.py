@@ -23,7 +23,7 @@ from lab.report.figures import FIGURES
 from lab.report.html import baseline, curves, formatting, page
 from lab.report.html.baseline import Change
 from lab.report.results import Results
-from retrace.pipeline import git, params_file
+from retrace.pipeline import git, params_yaml
 
 pytestmark = pytest.mark.xdist_group("browser")
 
@@ -96,7 +96,7 @@ KINDS: dict[str, Callable[[], Results]] = {
 
 
 @pytest.fixture
-def written(folder: Path, values: params_file.Values) -> Callable[..., Path]:
+def written(folder: Path, values: params_yaml.Values) -> Callable[..., Path]:
     """A function that writes the page in an empty folder."""
     values["figures"]["tsne"]["samples"] = 100
 
@@ -315,7 +315,7 @@ def history(folder: Path) -> Callable[..., str]:
 
 
 def chosen() -> dict[str, Any]:
-    return params.chosen(params_file.read())
+    return params.chosen(params_yaml.read())
 
 
 def test_baseline_is_the_last_different_commit(
@@ -388,7 +388,7 @@ def test_metrics_of_another_data_set(
 
 
 def test_command_reproduces_the_parameters(
-    browser: Browser, written: Callable[..., Path], values: params_file.Values, folder: Path
+    browser: Browser, written: Callable[..., Path], values: params_yaml.Values, folder: Path
 ) -> None:
     odd = "a 'folder'/with \"quotes\" and $HOME-12345678.safetensors"
     ran = values | {
@@ -407,7 +407,7 @@ def test_command_reproduces_the_parameters(
     assert words[:2] == ["exp", "run"]
     assert set(words[2::2]) == {"-S"}
     apply_overrides(folder / paths.PARAMS, words[3::2])
-    assert params.chosen(params_file.read()) == params.chosen(ran)
+    assert params.chosen(params_yaml.read()) == params.chosen(ran)
 
 
 @pytest.mark.parametrize(

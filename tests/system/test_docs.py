@@ -17,7 +17,7 @@ from repository import BIN, ROOT
 from lab import params
 from retrace.cli import arguments, main
 from retrace.errors import ParamsError
-from retrace.pipeline import params_file
+from retrace.pipeline import params_yaml
 
 FILES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
 PAGES = {str(path.relative_to(ROOT)): path.read_text() for path in FILES}
@@ -206,7 +206,7 @@ def test_accuracy_is_committed() -> None:
     ("key", "value"), [("lr", "abc"), ("epochs", 0), ("dataset", "mnits"), ("lr", None)]
 )
 def test_invalid_parameters_are_shown_verbatim(
-    values: params_file.Values, key: str, value: object
+    values: params_yaml.Values, key: str, value: object
 ) -> None:
     wrong = (
         {**values, key: value}

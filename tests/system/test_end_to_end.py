@@ -27,7 +27,7 @@ from repository import BIN, Clone
 
 from lab import params
 from lab.report.figures import FIGURES
-from retrace.pipeline import params_file
+from retrace.pipeline import params_yaml
 from retrace.store import run_tags
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("end to end")]
@@ -353,7 +353,7 @@ def test_recipe_leaves_nothing_behind(clone: Clone) -> None:
     assert not (clone.path / "reports/figures/filters.png").exists()
     clone.type("dvc exp run $(retrace recipe digits_tsne) -S seed=3")
     values = params.read(clone.path / "params.yaml")
-    committed = params_file.parse(clone.run("git", "show", "HEAD:params.yaml").encode())
+    committed = params_yaml.parse(clone.run("git", "show", "HEAD:params.yaml").encode())
     assert (values["model"], values["datasets"]["digits"]["side"], values["seed"]) == (
         "softmax",
         8,

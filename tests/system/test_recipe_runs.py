@@ -21,7 +21,7 @@ from sklearn.datasets import load_digits
 from lab import params, paths, recipes
 from lab.data.datasets import cifar10, fashion_mnist, mnist
 from lab.report.figures import FIGURES
-from retrace.pipeline import params_file
+from retrace.pipeline import params_yaml
 
 pytestmark = pytest.mark.long
 
@@ -92,7 +92,7 @@ def collected(write: Callable[[Path], None]) -> Callable[[Path], str]:
     return collect
 
 
-def drawable(values: params_file.Values) -> set[str]:
+def drawable(values: params_yaml.Values) -> set[str]:
     """Return the figures that such an experiment has, without `OPTIONAL`."""
     lacking = set(OPTIONAL)
     if values["dataset"] == "circles":

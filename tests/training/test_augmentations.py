@@ -5,7 +5,7 @@ import torch
 
 from lab.shapes import Images
 from lab.training.augmentations import AUGMENTATIONS, crop_flip, cutout, shift
-from retrace.pipeline import params_file
+from retrace.pipeline import params_yaml
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -20,7 +20,7 @@ def images() -> Images:
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)
 def test_augmentations_keep_shape_and_are_seeded(
-    values: params_file.Values, images: Images, name: str
+    values: params_yaml.Values, images: Images, name: str
 ) -> None:
     augment = AUGMENTATIONS[name]
     settings = values["augmentations"][name]

@@ -16,7 +16,7 @@ from trainings import KINDS, Training, complete_and_resumed
 from lab.data.samples import Samples
 from lab.training import cuda_graph
 from lab.training.cuda_graph import NOT_CAPTURED, StepFunction
-from retrace.pipeline import params_file
+from retrace.pipeline import params_yaml
 
 pytestmark = [pytest.mark.usefixtures("folder"), pytest.mark.xdist_group("gpu")]
 
@@ -166,7 +166,7 @@ def defects() -> dict[str, str]:
 
 @pytest.mark.parametrize("table", ["recipe", "loss", "optimizer", "augmentation", "model"])
 def test_training_suits_a_gpu(
-    defects: dict[str, str], values: params_file.Values, table: str
+    defects: dict[str, str], values: params_yaml.Values, table: str
 ) -> None:
     """Nothing waits for the GPU, is copied to or from it, or is not deterministic there."""
     if table == "recipe":

@@ -11,17 +11,17 @@ from repository import ROOT, environment
 from torch import nn, optim
 
 from lab.training.optimizers import OPTIMIZERS
-from retrace.pipeline import params_file
+from retrace.pipeline import params_yaml
 
 TRAIN = """
 import sys, torch
 from lab import params
 from lab.training import device
 from lab.training.optimizers import OPTIMIZERS
-from retrace.pipeline import params_file
+from retrace.pipeline import params_yaml
 device.configure(params.load(params.Evaluate), "float32")
 assert torch.are_deterministic_algorithms_enabled()
-for name, settings in params_file.read()["optimizers"].items():
+for name, settings in params_yaml.read()["optimizers"].items():
     weight = torch.nn.Parameter(torch.ones(3))
     optimizer = OPTIMIZERS[name]([weight], **settings)
     weight.sum().backward()
@@ -79,7 +79,7 @@ def test_the_debug_mode_is_still_needed() -> None:
     ],
 )
 def test_without_dynamo_gives_the_same_bits(
-    values: params_file.Values, name: str, original: Callable[..., optim.Optimizer]
+    values: params_yaml.Values, name: str, original: Callable[..., optim.Optimizer]
 ) -> None:
     results = []
     for create in (OPTIMIZERS[name], original):

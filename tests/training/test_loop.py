@@ -21,7 +21,7 @@ from lab.training.losses import LOSSES
 from lab.training.optimizers import OPTIMIZERS
 from lab.training.schedules import SCHEDULES, Moment
 from lab.training.state import Epoch, Step
-from retrace.pipeline import params_file
+from retrace.pipeline import params_yaml
 
 TABLES = {
     "losses": LOSSES,
@@ -37,7 +37,7 @@ pytestmark = pytest.mark.usefixtures("folder")
 
 
 @pytest.mark.parametrize("kind", TABLES)
-def test_every_entry_has_valid_settings(values: params_file.Values, kind: str) -> None:
+def test_every_entry_has_valid_settings(values: params_yaml.Values, kind: str) -> None:
     table: dict[str, Callable[..., object]] = dict(TABLES[kind])
     assert set(params.bind_all(table, values[kind], kind)) == set(table)
 

@@ -18,7 +18,7 @@ from lab.training.losses import (
     mse,
 )
 from retrace.errors import ParamsError
-from retrace.pipeline import params_file
+from retrace.pipeline import params_yaml
 
 EVEN = torch.tensor([10, 10, 10])  # samples of each class
 LOGITS = torch.randn(30, 3, generator=torch.Generator().manual_seed(0))
@@ -46,7 +46,7 @@ def test_smoothed_cross_entropy_equals_torch(
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_strides_of_logits_do_not_matter(values: params_file.Values, name: str) -> None:
+def test_strides_of_logits_do_not_matter(values: params_yaml.Values, name: str) -> None:
     assert_strides_do_not_matter(LOSSES[name](EVEN, **values["losses"][name]), n=1)
     assert_strides_do_not_matter(LOSSES[name](EVEN, **values["losses"][name]), n=30)
 
@@ -68,7 +68,7 @@ def assert_strides_do_not_matter(loss: LossFunction, n: int) -> None:
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_losses_fall_with_a_surer_true_class(values: params_file.Values, name: str) -> None:
+def test_losses_fall_with_a_surer_true_class(values: params_yaml.Values, name: str) -> None:
     loss = LOSSES[name](EVEN, **values["losses"][name])
     sure = F.one_hot(LABELS, 3).float()
     assert loss(sure, LABELS) < loss(LOGITS, LABELS)

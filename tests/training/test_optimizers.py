@@ -7,11 +7,11 @@ from torch import nn, optim
 from lab.models.networks import softmax_scratch
 from lab.training.losses import cross_entropy_scratch
 from lab.training.optimizers import OPTIMIZERS, sgd
-from retrace.pipeline import params_file
+from retrace.pipeline import params_yaml
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_optimizers_minimize_a_square(values: params_file.Values, name: str) -> None:
+def test_optimizers_minimize_a_square(values: params_yaml.Values, name: str) -> None:
     weight = nn.Parameter(torch.tensor([3.0, -2.0]))
     optimizer = OPTIMIZERS[name]([weight], **values["optimizers"][name])
     for group in optimizer.param_groups:
@@ -23,7 +23,7 @@ def test_optimizers_minimize_a_square(values: params_file.Values, name: str) -> 
     assert weight.detach().norm() < 0.1
 
 
-def test_softmax_from_scratch_equals_torch(values: params_file.Values) -> None:
+def test_softmax_from_scratch_equals_torch(values: params_yaml.Values) -> None:
     torch.manual_seed(0)
     images = torch.rand(512, 1, 28, 28)
     labels = torch.randint(10, (512,))

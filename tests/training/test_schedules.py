@@ -6,11 +6,11 @@ import torch
 from torch import nn, optim
 
 from lab.training.schedules import SCHEDULES, Moment, cosine, multistep, one_cycle, plateau
-from retrace.pipeline import params_file
+from retrace.pipeline import params_yaml
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_schedules_are_in_0_to_1_and_reach_1(values: params_file.Values, name: str) -> None:
+def test_schedules_are_in_0_to_1_and_reach_1(values: params_yaml.Values, name: str) -> None:
     settings = values["schedules"][name]
     moments = [Moment(i / 1000, i // 100, [1.0] * (i // 100)) for i in range(1000)]
     factors = [SCHEDULES[name](at, **settings) for at in moments]

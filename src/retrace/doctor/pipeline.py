@@ -13,7 +13,7 @@ from typing import Any
 from retrace import plugins
 from retrace.doctor.findings import Check, Finding, ok, problem, rebuild, some, warning
 from retrace.errors import RetraceError
-from retrace.pipeline import dvc_cli, params_file, program
+from retrace.pipeline import dvc_cli, params_yaml, program
 from retrace.pipeline.definition import Stage, prefixes
 from retrace.pipeline.workspace import Workspace
 from retrace.settings import PARAMS
@@ -31,7 +31,7 @@ def parameters() -> Iterator[Finding]:
     """Check that plug-ins accept params.yaml, and that each stage's parameters can be read."""
     if plugins.entries("params") and PARAMS.exists():
         try:
-            params_file.check(params_file.read())
+            params_yaml.check(params_yaml.read())
         except RetraceError as error:
             repair = f"git restore --source=HEAD {PARAMS}"
             yield problem(str(error).partition("\n")[0], repair)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any, Literal
 
-from retrace.pipeline import params_file
+from retrace.pipeline import params_yaml
 
 Direction = Literal["minimize", "maximize"]
 
@@ -175,7 +175,7 @@ def _parsed(content: bytes, suffix: str) -> Any:
         return _table(content.decode("utf-8-sig"), "\t" if suffix == ".tsv" else ",")
     if suffix == ".json":
         return json.loads(content)
-    return tomllib.loads(content.decode()) if suffix == ".toml" else params_file.load(content)
+    return tomllib.loads(content.decode()) if suffix == ".toml" else params_yaml.load(content)
 
 
 def _contents(values: Any) -> Contents:

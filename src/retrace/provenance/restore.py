@@ -6,7 +6,7 @@ from pathlib import Path
 
 from retrace import settings
 from retrace.errors import RetraceError
-from retrace.pipeline import git, identity, params_file
+from retrace.pipeline import git, identity, params_yaml
 from retrace.pipeline.definition import Pipeline, prefixes
 from retrace.pipeline.workspace import Workspace
 from retrace.provenance import reproduce
@@ -60,7 +60,7 @@ def _keys(workspace: Workspace) -> Iterator[str]:
     """Yield the experiment's identity in a folder, by this version and the one before."""
     yield workspace.key()
     if (workspace.root / settings.PARAMS).exists():
-        yield identity.key_1(params_file.read(workspace.root / settings.PARAMS), workspace.root)
+        yield identity.key_1(params_yaml.read(workspace.root / settings.PARAMS), workspace.root)
 
 
 def _origins(client: backend.MlflowClient, record: Record) -> Iterator[Origin]:

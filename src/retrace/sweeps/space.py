@@ -19,9 +19,9 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import Trial
 
 from retrace.errors import ParamsError
-from retrace.pipeline import overrides, params_file
+from retrace.pipeline import overrides, params_yaml
 from retrace.pipeline.overrides import Flat
-from retrace.pipeline.params_file import Values
+from retrace.pipeline.params_yaml import Values
 from retrace.sweeps import axes, parameters
 from retrace.sweeps.axes import Axis
 from retrace.sweeps.parameters import Parameters
@@ -190,7 +190,7 @@ def _read(key: str, text: str, current: Any) -> Axis | list[Any]:
     match = axes.RANGE.fullmatch(text)
     if match:
         if isinstance(current, bool | str | list | dict):
-            problem = f"{text!r} is a range, but its value is {params_file.shorten(current)}"
+            problem = f"{text!r} is a range, but its value is {params_yaml.shorten(current)}"
             raise ParamsError(f"{key}: {problem}; give choices: {key}=A,B")
         return axes.parse_range(key, text, match, whole=not isinstance(current, float))
     from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -248,4 +248,4 @@ def _has_effect(space: Space, key: str, values: Sequence[Any]) -> bool:
 
 
 def _check_values(space: Space, changes: Flat) -> None:
-    params_file.check(space.values(changes), changes)
+    params_yaml.check(space.values(changes), changes)

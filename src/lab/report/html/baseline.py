@@ -10,7 +10,7 @@ from typing import Any
 
 from lab import params, paths
 from retrace.errors import ParamsError
-from retrace.pipeline import git, params_file
+from retrace.pipeline import git, params_yaml
 from retrace.pipeline.metrics import parse_metrics
 from retrace.system.redaction import redacted_all
 
@@ -72,7 +72,7 @@ def _metrics(commit: str) -> dict[str, float] | None:
 def _chosen(commit: str) -> dict[str, Any] | None:
     try:
         return redacted_all(
-            params.chosen(params_file.parse(git.read_file(commit, paths.PARAMS) or b""))
+            params.chosen(params_yaml.parse(git.read_file(commit, paths.PARAMS) or b""))
         )
     except (ParamsError, LookupError, TypeError):
         return None

@@ -33,7 +33,7 @@ from lab.report.html.baseline import Baseline
 from lab.report.results import Results
 from lab.training.records import diagnosis
 from retrace.compare import svg
-from retrace.pipeline import params_file
+from retrace.pipeline import params_yaml
 from retrace.system import files
 from retrace.system.redaction import redacted_all
 
@@ -59,7 +59,7 @@ class Provenance:
     layers as text, and the processor.
     """
 
-    values: params_file.Values
+    values: params_yaml.Values
     deps: Mapping[str, str]
     layers: str
     machine: str
@@ -180,7 +180,7 @@ def interval(share: float, n: int) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def _by_stage(values: params_file.Values) -> dict[str, dict[str, Any]]:
+def _by_stage(values: params_yaml.Values) -> dict[str, dict[str, Any]]:
     """Return the chosen parameters by the first stage that reads them, without secrets."""
     left = redacted_all(params.chosen(values))
     by_stage = {}

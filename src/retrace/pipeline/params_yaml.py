@@ -1,4 +1,4 @@
-"""Read parameter files with the parser that DVC uses, for YAML 1.2."""
+"""Read params.yaml, with the parser that DVC uses, and files like it."""
 
 from collections.abc import Iterable
 from pathlib import Path
