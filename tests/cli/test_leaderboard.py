@@ -198,9 +198,9 @@ def test_queries_are_few(
     queries: list[str] = []
     search_runs = mlflow.MlflowClient.search_runs
 
-    def counted(self: MlflowClient, ids: list[str], condition: str = "", **others: Any) -> Any:
-        queries.append(condition)
-        return search_runs(self, ids, condition, **others)
+    def counted(self: MlflowClient, ids: list[str], query: str, *rest: Any, **others: Any) -> Any:
+        queries.append(query)
+        return search_runs(self, ids, query, *rest, **others)
 
     monkeypatch.setattr(mlflow.MlflowClient, "search_runs", counted)
     assert all(row["train_s"] == 1.0 for row in board()["rows"])

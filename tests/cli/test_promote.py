@@ -330,4 +330,4 @@ def test_registry_on_a_server(
     assert registered(world) == {"champion": world.parents["better"], "versions": "2"}
     assert predict.load(ADDRESS, Path.cwd(), "cpu").class_names == ("a", "b")
     server.kill()
-    assert refused(world.parents["good"]).startswith("MLflow: http://127.0.0.1:")
+    assert refused(world.parents["good"]).startswith("http://127.0.0.1:")

@@ -486,6 +486,6 @@ def test_password_is_redacted(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:canary@127.0.0.1:9")
     with pytest.raises(
         errors.RetraceError,
-        match=r"^MLflow: http://\*\*\*@127.0.0.1:9 [^\n]*$",
+        match=r"^http://\*\*\*@127.0.0.1:9 [^\n]*$",
     ):
         sync.sync()

@@ -411,7 +411,7 @@ def test_location_needs_the_right_bytes(
     output = trace(run.info.run_id, capsys)
     assert location(output, paths.METRICS) == f"commit {commit}, MLflow's artifacts"
     assert location(output, paths.CLASSES) == "MLflow's artifacts"
-    get = f"--run-id {run.info.run_id} --artifact-path {paths.CLASSES} --dst-path {into}/reports"
+    get = f"--run-id {run.info.run_id} --artifact-path {paths.CLASSES} --dst-path={into}/reports"
     assert f"mlflow artifacts download {get}\n" in commands(output)
 
 
@@ -429,7 +429,7 @@ def test_lost_files_are_reproduced(
     assert location(output, paths.WEIGHTS) == "not found"
     assert f"# not found: {lost}; the commit of its code no longer exists\n" in output
     tree = f"../again-{after[:8]}"
-    patch = f"--run-id {after} --artifact-path code.patch --dst-path {tree}"
+    patch = f"--run-id {after} --artifact-path code.patch --dst-path={tree}"
     assert commands(trace(after, capsys)).splitlines()[-4:] == [
         f"# not found: {lost}; to reproduce them:",
         f"git worktree add --detach {tree} {commit}",

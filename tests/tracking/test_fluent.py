@@ -46,6 +46,9 @@ class Program:
     def __init__(self, root: Path, here: str = "") -> None:
         self.root = root
         self.here = here
+        who = ("-c", "user.name=Ann", "-c", "user.email=ann@example.org")
+        commit = ("git", *who, "commit", "--quiet", "--allow-empty", "--message=start")
+        subprocess.run(commit, cwd=root, check=True)
         self.env = environment(root) | {
             "PYTHONPATH": str(ROOT / "src"),
             "DVC_ROOT": str(root),
