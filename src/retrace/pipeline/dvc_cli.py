@@ -1,6 +1,7 @@
 """Run DVC as a child process: its command line, its environment, and what it prints."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,19 +9,18 @@ from pathlib import Path
 from retrace.system import mlflow_environment
 
 OF_A_STAGE = ("DVC_ROOT", "DVC_STAGE")  # set for a stage, but not for a DVC that it starts
-
-
 BRACES = frozenset("{}")
-CUT = frozenset("#?\n\r")  # DVC gives git the folder of a `--temp` experiment as a URL
+# DVC gives git the folder of a `--temp` experiment as a URL, in which these mean something else.
+IN_URLS = re.compile(r"[#?\n\r]|%[\dA-Fa-f]{2}")
 
 
 def path_fault(root: Path) -> str | None:
     """Return what DVC cannot do in a repository at this path; None if nothing is known."""
     if not BRACES.isdisjoint(str(root)):
         return f"DVC runs no stage in {str(root)!r}: rename the folder, without {{ and }}"
-    if not CUT.isdisjoint(str(root)):
-        what = "`dvc exp run --temp`, DVC's queue and `retrace sweep` fail in"
-        return f"{what} {str(root)!r}: rename the folder, without #, ? and line breaks"
+    if IN_URLS.search(str(root)):
+        what = "`dvc exp run --temp`, DVC's queue and `retrace sweep` lose experiments in"
+        return f"{what} {str(root)!r}: rename the folder, without #, ?, %20 and the like"
     return None
 
 

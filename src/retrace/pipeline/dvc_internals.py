@@ -40,12 +40,17 @@ def config() -> dict[str, Any]:
 
 
 def set_cache(repository: Path, cache: Path) -> None:
-    """Make the repository in another folder use a cache, in its local configuration."""
+    """Make the repository in another folder use a cache, in its local configuration.
+
+    The configuration has a link: it cannot have all characters that a path can have.
+    """
     from dvc.config import Config
 
+    link = repository / DVC / "shared-cache"
+    link.symlink_to(cache)
     with Config(dvc_dir=str(repository / DVC)).edit("local") as opened:
         settings: Any = opened  # DVC has no type annotations
-        settings.setdefault("cache", {})["dir"] = str(cache)
+        settings.setdefault("cache", {})["dir"] = os.path.relpath(link)
 
 
 def set_params(file: Path, changes: Iterable[str]) -> None:

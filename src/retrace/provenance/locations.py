@@ -121,10 +121,10 @@ def _commit(output: Output) -> str | None:
     return next((each for each in candidates() if _outs(each).get(output.path) == output.md5), None)
 
 
-def _in_git(path: str) -> tuple[str, str]:
+def _in_git(path: str) -> tuple[str, Path]:
     """Return git's top folder, and the path in it: a commit is that of git's repository."""
-    inside = PurePosixPath(git.inside(files.root()))
-    return "/".join([".."] * len(inside.parts)) or ".", str(inside / path)
+    inside = Path(git.inside(files.root()))
+    return "/".join([".."] * len(inside.parts)) or ".", inside / path
 
 
 @cache

@@ -36,9 +36,8 @@ CONFIG = """\
     analytics = false
     check_update = false
     autostage = true
-    site_cache_dir = {folder}/.dvc/site
 [cache]
-    dir = {folder}/.dvc/cache
+    dir = cache
 """
 
 
@@ -129,12 +128,13 @@ def repro(
     With `is_wrapped` their commands are tracked as by `retrace dvc`. Their output goes to stdout,
     or to `out`. Raises RetraceError if one of them fails.
     """
-    (tree / ".dvc/config.local").write_text(CONFIG.format(folder=tree), encoding="utf-8")
+    (tree / ".dvc/config.local").write_text(CONFIG, encoding="utf-8")
     for lock in tree.rglob("dvc.lock"):  # of each dvc.yaml
         lock.unlink()
     sys.stdout.flush()
     command = dvc_cli.command("repro", "--force", "--no-run-cache", "--no-commit", *stages)
-    environment = _environment() | (shell.variables() if is_wrapped else {}) | {MARK: str(tree)}
+    own = {MARK: str(tree), "DVC_SITE_CACHE_DIR": str(tree / ".dvc/site")}
+    environment = _environment() | (shell.variables() if is_wrapped else {}) | own
     # In a new session, so that Ctrl-C reaches only this process, which then ends all children.
     with subprocess.Popen(
         command,

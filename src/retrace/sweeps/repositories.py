@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 
 from retrace.errors import RetraceError
-from retrace.pipeline import dvc_internals, git, git_process
+from retrace.pipeline import dvc_cli, dvc_internals, git, git_process
 from retrace.pipeline.workspace import Workspace
 from retrace.provenance import reproduce
 from retrace.provenance.reproduce import Origin
@@ -38,6 +38,8 @@ def current_origin() -> Origin:
     """Return the code and parameters as they are now. Raises RetraceError without a commit."""
     if refusal := git_process.refusal(files.root()):
         raise RetraceError(str(refusal))
+    if fault := dvc_cli.path_fault(files.root()):
+        raise RetraceError(fault)
     commit = git.head_commit()
     if commit is None:
         reason = "has no commit yet, which an experiment needs; commit, then run the command again"
