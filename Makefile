@@ -108,13 +108,15 @@ audit: env  ## check the pinned packages for known vulnerabilities, in PyPI's da
 			echo "audit: the database did not answer for every package; try again later"; exit 2 ;; \
 	esac
 
+# Without the tests in which doctor compares the packages with requirements.txt.
 .PHONY: floors
 floors: env  ## run the quick tests with the oldest packages that both pyproject.toml allow
 	uv pip compile --quiet --resolution lowest-direct --all-extras --no-header $(PROJECTS) --output-file .retrace/floors.txt
 	uv venv --quiet --clear --python $(BIN)/python .retrace/floors
 	uv pip install --quiet --python .retrace/floors --constraint .retrace/floors.txt --group dev \
 		--editable '.[compare,sweep,ui,s3,ssh]' --editable src/lab
-	PATH=$(CURDIR)/.retrace/floors/bin:$(PATH) pytest -n 2 --dist loadgroup -m "not slow and not faults and not long"
+	PATH=$(CURDIR)/.retrace/floors/bin:$(PATH) pytest -n 2 --dist loadgroup \
+		-m "not slow and not faults and not long" --ignore=tests/doctor/test_doctor.py
 
 .PHONY: lock
 lock: .venv/.complete  ## update requirements.txt from both pyproject.toml

@@ -80,6 +80,13 @@ def run(main: Callable[[], None]) -> None:
     os._exit(0)  # without Python's clean-up, which takes a second with torch loaded
 
 
+def reason(error: Exception) -> str:
+    """Return why something failed, with the file that an OSError names."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)
+
+
 def _disk_reason(error: OSError) -> str | None:
     """Return what is wrong with a disk, and the remedy; None if the error is another one."""
     if error.errno == errno.ENOENT and "temporary directory" in str(error.strerror):

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path, PurePath
 from typing import Any, Self
 
-from retrace.errors import DataError, RetraceError
+from retrace.errors import DataError, RetraceError, reason
 from retrace.pipeline import hashing
 from retrace.pipeline.definition import Stage
 from retrace.system import files, json_lines, processes
@@ -149,7 +149,7 @@ class EventLog:
         try:
             yield
         except (OSError, RetraceError) as error:
-            self.lost(name, why=_reason(error))
+            self.lost(name, why=reason(error))
 
     def command(self, line: str) -> None:
         """Log that a command of a stage has ended well, and that another one follows."""
@@ -279,19 +279,21 @@ def pending(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.jsonl"))
 
 
+def pending_processes() -> set[str]:
+    """Return the processes of the event logs that MLflow does not have yet, as lines."""
+    lines: set[str] = set()
+    for path in pending(folder()):
+        with suppress(FileNotFoundError, IndexError, KeyError):  # uploaded just now; torn
+            lines.add(processes.to_line(read(path)[0]["process"]))
+    return lines
+
+
 def archive(path: Path) -> None:
     """Move an event log to `uploaded/` and delete its copies."""
     shutil.rmtree(copies(path), ignore_errors=True)
     done = path.parent / "uploaded"
     done.mkdir(exist_ok=True)
     path.rename(done / path.name)
-
-
-def _reason(error: Exception) -> str:
-    """Return why something failed, with the file that an OSError names."""
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return str(error)
 
 
 def now() -> int:

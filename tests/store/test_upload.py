@@ -23,8 +23,8 @@ from retrace import event_log
 from retrace.event_log import EventLog
 from retrace.pipeline import hashing
 from retrace.store import backend as tracking_store
-from retrace.store import upload
-from retrace.store.runs import DURATION, pair
+from retrace.store import run_tags, upload
+from retrace.store.runs import DURATION, abandoned, pair
 from retrace.system import processes
 
 pytestmark = pytest.mark.usefixtures("beside")
@@ -59,6 +59,21 @@ def test_finish_waits_for_another_uploader(tmp_path: Path) -> None:
                 finished.result(timeout=0.2)
             event_log.archive(log.path)
         assert finished.result() is False  # the other one has uploaded it
+
+
+@pytest.mark.usefixtures("folder")
+def test_run_with_event_log_is_not_abandoned(store: mlflow.MlflowClient) -> None:
+    gone = processes.identity() | {"started": -1.0}
+    with retrace.stage("train") as run:
+        run.sync()
+    (_,), (child,) = runs(store)
+    name = run_tags.hidden("process")
+    store.set_tag(child.info.run_id, name, processes.to_line(gone))
+    store.update_run(child.info.run_id, "RUNNING")
+    log = EventLog(event_log.folder(), stage="train", process=gone)
+    assert abandoned(store) == []
+    event_log.archive(log.path)
+    assert [each.info.run_id for each in abandoned(store)] == [child.info.run_id]
 
 
 @pytest.mark.usefixtures("folder")

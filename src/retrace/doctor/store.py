@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
+from retrace import event_log
 from retrace.doctor.findings import Check, Finding, ok, problem, some, warning
 from retrace.store import tracking_uri
 from retrace.system import files, processes
@@ -165,9 +166,14 @@ def _revisions() -> tuple[set[str], str]:
 
 
 def stale() -> Iterator[Finding]:
-    """Check that each run with status RUNNING has a process."""
+    """Check that each run with status RUNNING has a process, or an event log to be uploaded."""
     running = _rows(RUNNING) or []
-    gone = [name for name, process in running if not processes.alive(processes.from_line(process))]
+    pending = event_log.pending_processes()
+    gone = [
+        name
+        for name, process in running
+        if process not in pending and not processes.alive(processes.from_line(process))
+    ]
     if gone:
         yield _stale(gone)
     elif running:

@@ -7,6 +7,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
+from retrace import event_log
 from retrace.event_log import Event
 from retrace.store import (
     backend,
@@ -190,12 +191,17 @@ def close_abandoned(client: MlflowClient) -> int:
 
 
 def abandoned(client: MlflowClient) -> list[Run]:
-    """Return the RUNNING runs of this machine whose process no longer exists."""
+    """Return the RUNNING runs of this machine whose process and event log no longer exist."""
     running = backend.search_runs(
         client, backend.experiments(client), "attributes.status = 'RUNNING'"
     )
     lines = [(run, run_tags.value(run.data.tags, "process")) for run in running]
-    return [run for run, line in lines if line and not processes.alive(processes.from_line(line))]
+    pending = event_log.pending_processes()
+    return [
+        run
+        for run, line in lines
+        if line and line not in pending and not processes.alive(processes.from_line(line))
+    ]
 
 
 def title(name: str) -> str:
