@@ -47,8 +47,9 @@ def test_cache_is_where_dvc_says(repository: Path, command: list[str]) -> None:
 
 
 def test_set_cache_is_read_by_dvc(repository: Path, tmp_path: Path) -> None:
-    dvc_internals.set_cache(repository, tmp_path / "shared")
-    assert dvc_internals.cache() == tmp_path / "shared"
+    shared = tmp_path / "shared, 'and' \"quoted\""
+    dvc_internals.set_cache(repository, shared)
+    assert dvc_internals.cache().resolve() == shared
 
 
 def test_broken_configuration_is_one_line(repository: Path) -> None:
