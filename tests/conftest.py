@@ -6,7 +6,7 @@ import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import numpy as np
 import pytest
@@ -17,6 +17,7 @@ from lab import params, paths
 from lab.data.samples import Samples
 from lab.models.classifier import ModelConfig
 from retrace.pipeline import params_yaml
+from retrace.system import machine
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -50,6 +51,18 @@ def enter(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith(("DVC_", "MLFLOW_", "RETRACE_"))]:
         monkeypatch.delenv(name)
     monkeypatch.chdir(folder)
+
+
+@pytest.fixture
+def nameless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the user one without an entry in /etc/passwd, as in a container."""
+
+    def unknown(number: int) -> NoReturn:
+        raise KeyError(number)
+
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    for name in (*machine.NAMING, "HOME"):
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from lab.data.samples import Samples, Splits
 RED, GREEN, WHITE = (200, 30, 40), (20, 180, 60), (255, 255, 255)
 
 
-def encoded(image: Image.Image, format: str = "PNG", **settings: Any) -> bytes:  # noqa: A002 - Pillow's name
+def encoded(image: Image.Image, form: str = "PNG", **settings: Any) -> bytes:
     stream = io.BytesIO()
-    image.save(stream, format, **settings)
+    image.save(stream, form, **settings)
     return stream.getvalue()
 
 

@@ -100,7 +100,7 @@ def test_python_of_stages_lacks_packages(stranger: Path, monkeypatch: pytest.Mon
     (stranger / ".venv/bin").mkdir(parents=True)
     (stranger / ".venv/bin/python").symlink_to(sys.executable)
     (finding,) = pipeline.interpreters()
-    assert (finding.level, finding.repair) == ("problem", "source .venv/bin/activate")
+    assert (finding.level, finding.repair) == ("problem", ". .venv/bin/activate")
     assert f"which is {python} and lacks dvclive, mlflow" in finding.what
     (stranger / "code/fit.py").write_text("import json\ndef later(): import dvclive\n")
     assert [finding.level for finding in pipeline.interpreters()] == ["ok"]

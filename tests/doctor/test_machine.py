@@ -11,18 +11,6 @@ from retrace.doctor import machine
 from retrace.system import machine as system
 
 
-@pytest.fixture
-def nameless(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A user without an entry in /etc/passwd."""
-
-    def unknown(number: int) -> NoReturn:
-        raise KeyError(number)
-
-    monkeypatch.setattr("pwd.getpwuid", unknown)
-    for name in (*system.NAMING, "HOME"):
-        monkeypatch.delenv(name, raising=False)
-
-
 @pytest.mark.usefixtures("nameless")
 def test_user_without_a_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -28,8 +28,8 @@ def run(folder: Path) -> tuple[int, list[str]]:
 @pytest.mark.parametrize(
     ("file", "content", "command"),
     [
-        (".venv/bin/python", "", "`source .venv/bin/activate`"),
-        ("Makefile", ".venv/.complete:\n", "`make env && source .venv/bin/activate`"),
+        (".venv/bin/python", "", "`. .venv/bin/activate`"),
+        ("Makefile", ".venv/.complete:\n", "`make env && . .venv/bin/activate`"),
     ],
 )
 def test_wrong_python_is_one_line(tmp_path: Path, file: str, content: str, command: str) -> None:

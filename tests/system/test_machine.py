@@ -2,24 +2,11 @@
 
 import getpass
 import os
-from typing import NoReturn
 
 import pytest
 
 from retrace.errors import RetraceError
 from retrace.system import machine
-
-
-@pytest.fixture
-def nameless(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A user without an entry in /etc/passwd."""
-
-    def unknown(number: int) -> NoReturn:
-        raise KeyError(number)
-
-    monkeypatch.setattr("pwd.getpwuid", unknown)
-    for name in (*machine.NAMING, "HOME"):
-        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.mark.usefixtures("nameless")

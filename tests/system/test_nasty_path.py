@@ -134,9 +134,9 @@ def test_others_work(tree: Nasty) -> None:
 
 def test_printed_repairs_work(tree: Nasty) -> None:
     tree.type("chmod -R a+w .dvc/cache/files && chmod go+w ../cache/dvc")
-    found = tree.document("retrace", "doctor", "--json")["findings"]
-    assert isinstance(found, list)
-    repairs = {each["check"]: each["repair"] for each in found if each["repair"]}
+    listed = tree.document("retrace", "doctor", "--json")["findings"]
+    assert isinstance(listed, list)
+    repairs = {each["check"]: each["repair"] for each in listed if each["repair"]}
     assert {"cache", "site cache"} <= repairs.keys()
     for check in ("cache", "site cache"):
         tree.run("bash", "-e", "-c", repairs[check])
@@ -150,8 +150,8 @@ def test_printed_repairs_work(tree: Nasty) -> None:
 )
 def test_doctor_names_what_dvc_refuses(tmp_path: Path, name: str, level: str) -> None:
     tree = Nasty(tmp_path, name)
-    found = tree.document("retrace", "doctor", "--json")["findings"]
-    assert isinstance(found, list)
-    assert [each["level"] for each in found if each["check"] == "path"] == [level]
+    listed = tree.document("retrace", "doctor", "--json")["findings"]
+    assert isinstance(listed, list)
+    assert [each["level"] for each in listed if each["check"] == "path"] == [level]
     assert name in tree.run("retrace", "dvc", "status")
     assert name in tree.run("retrace", "sweep", "lr=0.1..0.5", "--metric", "acc", code=2)

@@ -50,8 +50,8 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
 
 def findings(clone: Clone) -> dict[str, str]:
     text = clone.run("bash", "-c", "retrace doctor --json || true")
-    found = json.loads(text[text.index("{") :])["findings"]
-    return {each["what"]: each["repair"] for each in found if each["level"] != "ok"}
+    listed = json.loads(text[text.index("{") :])["findings"]
+    return {each["what"]: each["repair"] for each in listed if each["level"] != "ok"}
 
 
 def test_own_metric_is_on_the_leaderboard(clone: Clone) -> None:

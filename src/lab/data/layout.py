@@ -227,10 +227,10 @@ def is_unlabeled(image: Path, root: Path) -> bool:
 
 def why_none(others: Sequence[Path]) -> list[str]:
     """Return the files that are there instead of images, and what to do about them."""
-    return [f"left out: {count(others)}", *filter(None, [remedies(others)])] if others else []
+    return [f"left out: {by_suffix(others)}", *filter(None, [remedies(others)])] if others else []
 
 
-def count(others: Iterable[Path]) -> str:
+def by_suffix(others: Iterable[Path]) -> str:
     """Count files by their suffix: `2 .heic, 1 .txt, 1 without suffix`."""
     suffixes = Counter(path.suffix.lower() or "without suffix" for path in others)
     return ", ".join(f"{n_files} {suffix}" for suffix, n_files in sorted(suffixes.items()))

@@ -43,24 +43,13 @@ def sync(*, as_json: bool = False, all_commits: bool = False) -> None:
     Running it again changes nothing. Raises RetraceError if the store does not answer, or if an
     event log could not be uploaded.
     """
-    from retrace import event_log
     from retrace.pipeline import git_process
-    from retrace.store import backend, experiments, runs, upload
+    from retrace.store import backend, experiments, runs
 
     dvc.exclude(Path())
     with backend.mlflow_errors():
         client = backend.client()
-        uploaded = 0
-        running: list[str] = []
-        failed: list[str] = []
-        for path in event_log.pending(event_log.folder()):
-            if not event_log.is_over(path):
-                running.append(path.stem)
-                continue
-            # A background uploader may be at it: what it has not created yet would be added twice.
-            is_uploaded, reason = upload.try_finish(path, wait_s=UPLOADER_S)
-            uploaded += is_uploaded
-            failed += [reason] if reason else []
+        uploaded, running, failed = _upload()
         closed = runs.close_abandoned(client)
         added = experiments.add_missing(client, all_commits=all_commits, progress=_progress())
         backend.tidy(client.tracking_uri)
@@ -78,6 +67,28 @@ def sync(*, as_json: bool = False, all_commits: bool = False) -> None:
         print(*failed, sep="\n", file=sys.stderr)
         n_failed = count(len(failed), "event log")
         raise RetraceError(f"{n_failed} could not be uploaded; run `retrace sync` again to retry")
+
+
+def _upload() -> tuple[int, list[str], list[str]]:
+    """Upload the event logs of ended stages.
+
+    Return how many, the names of running stages, and why others could not be uploaded.
+    """
+    from retrace import event_log
+    from retrace.store import upload
+
+    n_uploaded = 0
+    running: list[str] = []
+    failed: list[str] = []
+    for path in event_log.pending(event_log.folder()):
+        if not event_log.is_over(path):
+            running.append(path.stem)
+            continue
+        # A background uploader may be at it: what it has not created yet would be added twice.
+        is_uploaded, reason = upload.try_finish(path, wait_s=UPLOADER_S)
+        n_uploaded += is_uploaded
+        failed += [reason] if reason else []
+    return n_uploaded, running, failed
 
 
 def _print(counts: Mapping[str, int], running: Iterable[str]) -> None:

@@ -78,8 +78,7 @@ def check(run_id: str, tolerance: float, *, as_json: bool = False) -> int:
     with backend.mlflow_errors():
         client = backend.client()
         record = records.find_record(run_id)
-        lost = record.lost()
-        for what, why in lost.items():
+        for what, why in record.lost().items():
             print(f"{record.name}: not recorded: {what}: {why}", file=sys.stderr)
         with reproduce.temporary_repository() as tree:
             origin = restore.restore(client, record, tree)
@@ -93,17 +92,30 @@ def check(run_id: str, tolerance: float, *, as_json: bool = False) -> int:
             now = records.reproduced_facts(record, pipeline, logs, tree, ignore)
     devices = records.device_change(record, logs, configured.exact)
     rows = diff.compare_facts(then, now, tolerance if devices else None, configured.exact)
-    verified = all(row.is_equal for row in rows)
     verdict = sentence(rows, tolerance, devices, configured.exact)
     left_out = [*ignore[len(configured.ignore) :], *records.left_out(record, configured.ignore)]
     if as_json:
-        facts = [asdict(row) | {"equal": row.is_equal} for row in rows]
-        ran = {"run": record.run.info.run_id, "lost": lost}
-        ran |= {"verified": verified, "verdict": verdict}
-        print(json.dumps(ran | {"left_out": left_out, "rows": facts}, indent=2))
+        print(json.dumps(_document(record, rows, verdict, left_out), indent=2))
     else:
         _print(record, rows, verdict, left_out)
-    return 0 if verified else 1
+    return 0 if _is_verified(rows) else 1
+
+
+def _is_verified(rows: Sequence[OutputDiff]) -> bool:
+    return all(row.is_equal for row in rows)
+
+
+def _document(
+    record: Record, rows: list[OutputDiff], verdict: str, left_out: list[str]
+) -> dict[str, object]:
+    return {
+        "run": record.run.info.run_id,
+        "lost": record.lost(),
+        "verified": _is_verified(rows),
+        "verdict": verdict,
+        "left_out": left_out,
+        "rows": [asdict(row) | {"equal": row.is_equal} for row in rows],
+    }
 
 
 def _print(record: Record, rows: list[OutputDiff], verdict: str, left_out: list[str]) -> None:

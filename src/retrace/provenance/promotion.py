@@ -76,7 +76,13 @@ def promote(run_id: str, alias: str, *, force: bool, metric: str | None = None) 
         index.client.set_registered_model_alias(name, alias, str(version.version))
     before = f"before, it was version {present.version}" if present else "the alias is new"
     print(f"{result}; {before}")
-    if _is_servable(index, model):
+    _print_serving(index, model, address)
+
+
+def _print_serving(index: RunIndex, model: LoggedModel, address: str) -> None:
+    """Print the command that serves a model, if MLflow can serve it."""
+    files_of_model = index.client.list_logged_model_artifacts(model.model_id)
+    if any(file.path == "MLmodel" for file in files_of_model):
         serve = f"mlflow models serve -m {command(address)}"
         print(f"serve it: {serve} --env-manager local --port 5001")
 
@@ -85,11 +91,6 @@ def _experiment_name(index: RunIndex, run: backend.Run) -> str:
     """Return the name of the MLflow experiment, also after a user has renamed it."""
     experiment = index.client.get_experiment(run.info.experiment_id)
     return experiment.tags.get(backend.NAMED) or experiment.name
-
-
-def _is_servable(index: RunIndex, model: LoggedModel) -> bool:
-    files_of_model = index.client.list_logged_model_artifacts(model.model_id)
-    return any(file.path == "MLmodel" for file in files_of_model)
 
 
 def _criterion(configured: settings.Settings, metric: str | None) -> Criterion:

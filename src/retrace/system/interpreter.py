@@ -9,7 +9,7 @@ from types import TracebackType
 ENVIRONMENT = Path(".venv")
 COMPLETE = ENVIRONMENT / ".complete"  # what a Makefile writes that has a target for it
 OLDEST = (3, 11)
-ACTIVATE = f"source {ENVIRONMENT}/bin/activate"
+ACTIVATE = f". {ENVIRONMENT}/bin/activate"
 
 
 def has_target() -> bool:

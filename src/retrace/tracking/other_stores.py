@@ -33,8 +33,8 @@ def log(run: EventLog, workspace: Workspace, stage: Stage) -> None:
     since = run.header["time"]
     named = list(dict.fromkeys(_named(workspace, stage)))
     places = [place for place in _places(root, stage, named) if not _is_ours(place)]
-    found = (each for place in dict.fromkeys(places) for each in _read(place, since, root))
-    for each in islice(found, MAX_RUNS):
+    runs = (each for place in dict.fromkeys(places) for each in _read(place, since, root))
+    for each in islice(runs, MAX_RUNS):
         run.run(each.values(), each.files())
     servers = [
         uri

@@ -69,7 +69,7 @@ def collect(folder: Path) -> str:
             raise DataError(_message("to fix or remove", problems))
     n_classes = len({layout.split_and_class(name)[1] for name in images})
     summary = f"{paths.IMAGES}, {len(images):,} images of {n_classes} classes"
-    left_out = f"left out: {printable(layout.count(others))}"
+    left_out = f"left out: {printable(layout.by_suffix(others))}"
     if remedies := layout.remedies(others):
         print(f"warning: {paths.IMAGES}: {left_out}; {remedies}", file=sys.stderr)
     return f"{summary}; {left_out}" if others else summary
