@@ -8,6 +8,7 @@ function are the schema of those settings, so a new entry needs no change here.
 import difflib
 import inspect
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
@@ -25,8 +26,8 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from lab import paths
-from retrace.errors import ParamsError
-from retrace.pipeline import overrides
+from retrace.errors import ParamsError, RetraceError
+from retrace.pipeline import loading, overrides
 from retrace.pipeline.params_yaml import Values, read, shorten
 
 TABLES = {
@@ -156,7 +157,12 @@ def load(stage: type[Stage], path: Path = paths.PARAMS) -> Stage:
 
 
 def checked(values: Values) -> Experiment:
-    """Validate all values of params.yaml. Raises ParamsError with one line for each problem."""
+    """Validate the values of params.yaml, without those that only stages of a user's own read.
+
+    Raises ParamsError with one line for each problem.
+    """
+    own = _read_by_others(values.keys() - Experiment.model_fields.keys())
+    values = {key: value for key, value in values.items() if key not in own}
     tables = {table: values.get(table) for table in TABLES.values()}
     tables = {name: table if isinstance(table, dict) else {} for name, table in tables.items()}
     try:
@@ -164,6 +170,17 @@ def checked(values: Values) -> Experiment:
     except ValidationError as error:
         message = _message(error, f"{paths.PARAMS}: ", tuple(Experiment.model_fields))
         raise ParamsError(message) from None
+
+
+def _read_by_others(keys: set[str]) -> set[str]:
+    """Return those of these keys that stages in dvc.yaml read; others may be typing errors."""
+    if not keys:
+        return set()
+    with suppress(RetraceError):  # of a dvc.yaml that DVC refuses too
+        stages = loading.load(Path()).stages.values()
+        read_keys = {key for stage in stages for key in stage.params.get(str(paths.PARAMS), ())}
+        return keys & {key.partition(".")[0] for key in read_keys}
+    return set()
 
 
 def bind(
@@ -228,7 +245,7 @@ def _problem(details: ErrorDetails, known: tuple[str, ...]) -> str:
         return f"{key} is missing; every key must have a value"
     if details["type"] == "extra_forbidden":
         near = difflib.get_close_matches(key, known, n=1)
-        own = "those of your own stage belong in another file, such as own.yaml"
+        own = "name those of your own stage in its `params:` in dvc.yaml"
         hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}; {own}"
         return f"{key} is not a key; {hint}"
     allowed = details["msg"].removeprefix("Value error, ").replace("Input should", "should")
