@@ -56,9 +56,11 @@ def _places(root: Path, stage: Stage, named: Iterable[str]) -> Iterator[Path]:
     folder = root / stage.folder
     for uri in named:
         path = unquote(uri.removeprefix("file://").removeprefix("file:"))
-        file = sqlite_file(uri) or Path(path)
-        if sqlite_file(uri) or ("://" not in path and path):
+        if file := sqlite_file(uri):
             yield (folder / file).resolve()
+            yield (folder / unquote(str(file))).resolve()  # the stage may have a newer SQLAlchemy
+        elif path and "://" not in path:
+            yield (folder / path).resolve()
     outs = [root / out.path for out in stage.outs]
     for base in dict.fromkeys((root, folder)):
         yield (base / "mlruns").resolve()
