@@ -62,7 +62,7 @@ def gradients(group: Group, name: str) -> dict[str, Tensor]:
     def record() -> None:
         for number, weight in enumerate(trainer.state.model.trainable()):
             assert weight.grad is not None
-            computed[f"{name}/{batch}/{number}"] = weight.grad.clone()
+            computed[f"{name}/{batch}/{number}"] = weight.grad.clone().contiguous()
 
     optimizer.step = record  # pyright: ignore[reportAttributeAccessIssue]
     trainer.state.model.train()
@@ -80,7 +80,8 @@ def logits(group: Group) -> dict[str, Tensor]:
     computed = {}
     for n in N_VALIDATION:
         first = batches.Split(split.inputs[:n], split.labels[:n])
-        computed[f"logits/{n}"] = inference.outputs(training.state.model, first, group.map).logits
+        outputs = inference.outputs(training.state.model, first, group.map)
+        computed[f"logits/{n}"] = outputs.logits.contiguous()
     return computed
 
 

@@ -51,7 +51,12 @@ def computed(tmp_path_factory: pytest.TempPathFactory) -> Results:
         )
         for rank in range(max(SIZES))
     ]
-    assert [process.wait(timeout=300) for process in started] == [0] * max(SIZES)
+    try:
+        assert [process.wait(timeout=60) for process in started] == [0] * max(SIZES)
+    finally:
+        for process in started:  # one that waits for another that failed
+            process.kill()
+            process.wait()
     return {
         (size, rank): load_file(folder / f"{size}-{rank}.safetensors")
         | json.loads((folder / f"{size}-{rank}.json").read_text())

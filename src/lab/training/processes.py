@@ -120,8 +120,8 @@ class Group:
         n_rows = [sum(map(len, batches[other.part(len(batches))])) for other in others]
         padded = mine.new_zeros((max(n_rows), *mine.shape[1:]))
         padded[: len(mine)] = mine
-        gathered = padded.new_empty((self.size, *padded.shape))
-        dist.all_gather_into_tensor(gathered, padded)
+        gathered = [torch.empty_like(padded) for _ in others]
+        dist.all_gather(gathered, padded)
         return [rows[:n] for rows, n in zip(gathered, n_rows, strict=True)]
 
     def copy_first(self, tensors: Iterable[Tensor]) -> None:
