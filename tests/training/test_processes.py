@@ -52,7 +52,7 @@ def computed(tmp_path_factory: pytest.TempPathFactory) -> Results:
         for rank in range(max(SIZES))
     ]
     try:
-        assert [process.wait(timeout=60) for process in started] == [0] * max(SIZES)
+        assert [process.wait(timeout=240) for process in started] == [0] * max(SIZES)
     finally:
         for process in started:  # one that waits for another that failed
             process.kill()
@@ -174,6 +174,6 @@ def test_group_of_one_needs_no_environment(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_functional_collectives_have_no_public_name() -> None:
-    assert [name for name in dir(torch.distributed) if "functional" in name.lower()] == [
-        "_functional_collectives"
-    ]
+    names = [name for name in dir(torch.distributed) if "functional" in name]
+    assert names
+    assert all(name.startswith("_") for name in names)
