@@ -103,8 +103,9 @@ def trained(group: Group, name: str, stop_after: int | None = None) -> dict[str,
         stopped = Training(conftest.striped(), group, **noisy())
         with suppress(Stopped):
             stopped.run(stop_after)
+        values = stopped.state.state_dict()
         torch.manual_seed(99)  # as another process would have it
-        training.state.load_state_dict(stopped.state.state_dict())
+        training.state.load_state_dict(values)
     training.run()
     weights = training.state.model.state_dict()
     return {f"{name}/{key}": tensor.contiguous() for key, tensor in weights.items()}
