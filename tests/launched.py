@@ -3,6 +3,7 @@
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -32,16 +33,17 @@ SMALL = {
     "processes": str(PROCESSES),
 }
 
-# The real stage, in all its processes; it saves a checkpoint each tenth of a second.
+# The real stage, in all its processes; it saves a checkpoint each tenth of a second. The ranks that
+# FAILING names raise an error when they validate.
 SCRIPT = """
 import os, runpy, sys
-from retrace import checkpoint
+from retrace import checkpoint, errors
 from lab.training import loop
 checkpoint.EVERY_S, checkpoint.SHARE = 0.1, 1.0
-if os.environ.get("RANK") == os.environ.get("FAILS"):
-    def fails(*_):
-        raise ValueError("wet") if os.environ["FAILS"] == "1" else loop.processes.ParamsError("dry")
-    loop.validate = fails
+def fail(*_):
+    raise ValueError("wet") if os.environ["FAILING"] == "1" else errors.ParamsError("dry")
+if os.environ.get("RANK", "none") in os.environ.get("FAILING", ""):
+    loop.validate = fail
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
@@ -56,17 +58,22 @@ def until(condition: Callable[[], Any], what: str, within_s: float = 120.0) -> A
     return value
 
 
-def prepare(folder: Path) -> Path:
+def set_params(folder: Path, **values: str) -> None:
+    """Change values in params.yaml."""
+    params = folder / "params.yaml"
+    text = params.read_text()
+    for key, value in values.items():
+        text, n = re.subn(rf"^{key}:.*", f"{key}: {value}", text, flags=re.MULTILINE)
+        assert n == 1, key
+    params.write_text(text)
+
+
+def prepare(folder: Path, **changed: str) -> Path:
     """Create a folder with the digits, downloaded and split, to train in."""
     folder.mkdir(exist_ok=True)
     for name in ("params.yaml", "dvc.yaml", "pyproject.toml"):
         shutil.copy(ROOT / name, folder)
-    params = folder / "params.yaml"
-    text = params.read_text()
-    for key, value in SMALL.items():
-        text, n = re.subn(rf"^{key}:.*", f"{key}: {value}", text, flags=re.MULTILINE)
-        assert n == 1, key
-    params.write_text(text)
+    set_params(folder, **(SMALL | changed))
     for name in ("download", "preprocess"):
         command = [sys.executable, str(ROOT / f"stages/{name}.py")]
         env = stage_environment(folder)
@@ -166,8 +173,6 @@ def copied(prepared: Path, folder: Path) -> Path:
 
 
 def unused_port() -> int:
-    import socket
-
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]

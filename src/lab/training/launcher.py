@@ -97,7 +97,7 @@ def launch(p: Train) -> None:
     Exits as the rank that failed first. Raises RetraceError for invalid environment variables.
     """
     node = nodes.this(p.processes)
-    n_restarts = _n_restarts()
+    max_restarts = n_restarts()
     is_tracked = node.rank == 0
     with retrace.stage("train") if is_tracked else nullcontext(), _folder() as folder:
         os.environ |= _variables(p, node)
@@ -106,12 +106,14 @@ def launch(p: Train) -> None:
             BACKEND, lambda given: Rendezvous.create(given, node, folder)
         )
         try:
-            elastic_launch(_config(p, node, folder, n_restarts), sys.executable)(*sys.orig_argv[1:])
+            elastic_launch(_config(p, node, folder, max_restarts), sys.executable)(
+                *sys.orig_argv[1:]
+            )
         except (ChildFailedError, RendezvousError) as error:
             raise _failed(error, p, folder) from None
 
 
-def _config(p: Train, node: Node, folder: Path, n_restarts: int) -> LaunchConfig:
+def _config(p: Train, node: Node, folder: Path, max_restarts: int) -> LaunchConfig:
     n_processes = node.n_processes(p.processes)
     first = 1 if node.rank == 0 else 0  # rank 0 writes to the terminal
     return LaunchConfig(
@@ -127,7 +129,7 @@ def _config(p: Train, node: Node, folder: Path, n_restarts: int) -> LaunchConfig
             "is_host": node.rank == 0,
         },
         local_addr=f"{node.rank:06}",  # torch numbers nodes in this order
-        max_restarts=n_restarts,
+        max_restarts=max_restarts,
         logs_specs=DefaultLogsSpecs(
             str(folder), redirects=dict.fromkeys(range(first, n_processes), Std.ALL)
         ),
@@ -189,7 +191,7 @@ def _stderr(folder: Path, failure: ProcessFailure) -> str:
     return logs[-1].read_text("utf-8", errors="replace") if logs else ""
 
 
-def _n_restarts() -> int:
+def n_restarts() -> int:
     value = os.environ.get(RESTARTS, MAX_RESTARTS)
     if not value.isdecimal():
         raise RetraceError(f"{RESTARTS} is {value!r}; should be a number, such as {RESTARTS}=0")
