@@ -17,11 +17,11 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Self
 
+from torch.distributed import DistError
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.elastic.rendezvous import (
@@ -98,8 +98,11 @@ def launch(p: Train) -> None:
     """
     node = nodes.this(p.processes)
     max_restarts = n_restarts()
-    is_tracked = node.rank == 0
-    with retrace.stage("train") if is_tracked else nullcontext(), _folder() as folder:
+    with (
+        retrace.stage("train") if node.rank == 0 else nullcontext(),
+        tempfile.TemporaryDirectory(prefix="retrace-ranks-") as name,
+    ):
+        folder = Path(name)
         os.environ |= _variables(p, node)
         logging.disable()  # torch.distributed's lines on what is said here in one
         rendezvous_handler_registry.register(
@@ -109,7 +112,7 @@ def launch(p: Train) -> None:
             elastic_launch(_config(p, node, folder, max_restarts), sys.executable)(
                 *sys.orig_argv[1:]
             )
-        except (ChildFailedError, RendezvousError) as error:
+        except (ChildFailedError, RendezvousError, DistError) as error:
             raise _failed(error, p, folder) from None
 
 
@@ -196,9 +199,3 @@ def n_restarts() -> int:
     if not value.isdecimal():
         raise RetraceError(f"{RESTARTS} is {value!r}; should be a number, such as {RESTARTS}=0")
     return int(value)
-
-
-@contextmanager
-def _folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="retrace-ranks-") as folder:
-        yield Path(folder)

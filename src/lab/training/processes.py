@@ -10,6 +10,7 @@ another order after each start, so that a resumed training would have other bits
 """
 
 import os
+import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -31,6 +32,7 @@ from retrace.errors import Deferred, ParamsError, Terminated
 STORE = "RETRACE_RANKS"  # variable of ranks that `launcher` starts: the URL at which they meet
 # Their functions in torch.distributed._functional_collectives import the compiler: seconds a rank.
 OPERATIONS = torch.ops._c10d_functional
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 OWN_STATISTICS = (
     "batch norm: each process normalizes by its own slice of a batch; "
@@ -184,12 +186,13 @@ def joined(p: Train, compute: Compute) -> Iterator[Group]:
     if compute.is_gpu:
         _choose_gpu(p)
     try:
-        dist.init_process_group(
-            "nccl" if compute.is_gpu else "gloo",
-            os.environ.get(STORE),
-            rank=int(os.environ["RANK"]),
-            world_size=int(os.environ["WORLD_SIZE"]),
-        )
+        with _ended_by_signals():
+            dist.init_process_group(
+                "nccl" if compute.is_gpu else "gloo",
+                os.environ.get(STORE),
+                rank=int(os.environ["RANK"]),
+                world_size=int(os.environ["WORLD_SIZE"]),
+            )
         if dist.get_world_size() != p.processes:
             raise ParamsError(
                 f"{paths.PARAMS}: processes is {p.processes}, but WORLD_SIZE is "
@@ -204,6 +207,17 @@ def joined(p: Train, compute: Compute) -> Iterator[Group]:
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Let signals end this process at once: while it waits for others, Python does not see them."""
+    handlers = {number: signal.signal(number, signal.SIG_DFL) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def check(p: Train, train_split: Split) -> None:

@@ -128,18 +128,18 @@ class Recorder:
         print(f"resumed from step {self.state.step:,} of {self.total_steps:,}", flush=True)
 
     def _name_others(self) -> None:
-        """Name the checkpoints of this training in another number of processes."""
+        """Name the checkpoints of this training in another number of processes: not resumed."""
         for folder in checkpoint.folders():
-            newest = checkpoint.in_folder(folder)[-1:]
-            for facts in map(checkpoint.facts, newest):
-                if facts.get("siblings") == self.siblings:
-                    other = facts["processes"]
-                    print(
-                        f"not resumed from step {facts['step']:,} of the same training with "
-                        f"processes {other}: the results would be others; to resume it, use "
-                        f"-S processes={other}",
-                        flush=True,
-                    )
+            facts: Values = {}
+            with suppress(OSError, *checkpoint.FOREIGN):  # removed meanwhile, or damaged
+                facts = checkpoint.facts(checkpoint.in_folder(folder)[-1])
+            if facts.get("siblings") == self.siblings:
+                other = facts["processes"]
+                print(
+                    f"not resumed from step {facts['step']:,} of this training with processes "
+                    f"{other}: the results would differ; to resume it, use -S processes={other}",
+                    flush=True,
+                )
 
     def _own_state(self) -> Values:
         self._read_steps()
