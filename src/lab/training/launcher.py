@@ -145,6 +145,7 @@ def _variables(p: Train, node: Node) -> dict[str, str]:
     variables = {
         rank.LAUNCHER: str(os.getpid()),
         "OMP_NUM_THREADS": str(p.threads),
+        "TORCH_CPP_LOG_LEVEL": "ERROR",  # no warnings of lost connections
         # Keys of the ranks' last start would be in a shared store (pytorch/pytorch#135712).
         "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
     }

@@ -40,18 +40,23 @@ def run(main: Callable[[], None]) -> None:
 def _reported(main: Callable[[], None]) -> None:
     Thread(target=_end_with_launcher, daemon=True, name="launcher").start()
     try:
-        main()
-    except (KeyboardInterrupt, Terminated):
+        code = _exit_code(main)
+    except (KeyboardInterrupt, Terminated):  # perhaps while another error was handled
         code = STOPPED
+    if code:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _exit_code(main: Callable[[], None]) -> int:
+    try:
+        main()
     except PeerLostError:
-        code = PEER_LOST
+        return PEER_LOST
     except Exception as error:  # noqa: BLE001 - the launcher prints it
-        code = _report(error)
-    else:
-        return
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+        return _report(error)
+    return 0
 
 
 def _report(error: Exception) -> int:
