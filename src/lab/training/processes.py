@@ -10,6 +10,7 @@ another order after each start, so that a resumed training would have other bits
 """
 
 import os
+import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -17,7 +18,6 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed import _functional_collectives as functional
 
 from lab import paths
 from lab.data import batches
@@ -29,6 +29,10 @@ from lab.training.device import Compute
 from lab.training.state import Pending
 from retrace.errors import Deferred, ParamsError, Terminated
 
+STORE = "RETRACE_RANKS"  # variable of ranks that `launcher` starts: the URL at which they meet
+# Their functions in torch.distributed._functional_collectives import the compiler: seconds a rank.
+OPERATIONS = torch.ops._c10d_functional
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 OWN_STATISTICS = (
     "batch norm: each process normalizes by its own slice of a batch; "
@@ -73,7 +77,8 @@ class Group:
         gradients = [weight.grad for weight in weights if weight.grad is not None]
         numbers = torch.stack([loss, n_correct.to(loss.dtype), self._stop])
         flat = torch.cat([*(gradient.flatten() for gradient in gradients), numbers])
-        flat = functional.wait_tensor(functional.all_reduce(flat, "sum", dist.group.WORLD))
+        summed = OPERATIONS.all_reduce(flat, "sum", dist.group.WORLD.group_name)
+        flat = OPERATIONS.wait_tensor(summed)
         *sums, numbers = flat.split([*(gradient.numel() for gradient in gradients), 3])
         for gradient, values in zip(gradients, sums, strict=True):
             gradient.copy_(values.view_as(gradient))
@@ -138,6 +143,8 @@ class Group:
         """Return the first process's bytes in every process."""
         size = torch.tensor(len(content), device=self._device)
         self.copy_first([size])
+        if not size:
+            return b""
         values = torch.zeros(int(size), dtype=torch.uint8, device=self._device)
         if self.is_first:
             values.copy_(torch.frombuffer(bytearray(content), dtype=torch.uint8))
@@ -159,6 +166,10 @@ class Group:
         return model
 
 
+class PeerLostError(Exception):
+    """Another process of the training has ended, so that nothing can be summed any more."""
+
+
 ALONE = Group(0, 1, torch.device("cpu"))
 
 
@@ -166,15 +177,22 @@ ALONE = Group(0, 1, torch.device("cpu"))
 def joined(p: Train, compute: Compute) -> Iterator[Group]:
     """Join this training's processes, as torchrun's environment variables describe them.
 
-    Raises ParamsError if their number is not `processes`, or if this one has no GPU of its own.
+    Raises ParamsError if their number is not `processes`, or if this one has no GPU of its own,
+    and PeerLostError if another process ends while this one needs it.
     """
     if p.processes == 1:
         yield ALONE
         return
     if compute.is_gpu:
         _choose_gpu(p)
-    dist.init_process_group("nccl" if compute.is_gpu else "gloo")
     try:
+        with _ended_by_signals():
+            dist.init_process_group(
+                "nccl" if compute.is_gpu else "gloo",
+                os.environ.get(STORE),
+                rank=int(os.environ["RANK"]),
+                world_size=int(os.environ["WORLD_SIZE"]),
+            )
         if dist.get_world_size() != p.processes:
             raise ParamsError(
                 f"{paths.PARAMS}: processes is {p.processes}, but WORLD_SIZE is "
@@ -182,8 +200,24 @@ def joined(p: Train, compute: Compute) -> Iterator[Group]:
                 f"-S processes={dist.get_world_size()}"
             )
         yield Group(dist.get_rank(), dist.get_world_size(), compute.device)
+    except RuntimeError as error:
+        if isinstance(error, dist.DistError) or "gloo" in str(error):
+            raise PeerLostError(str(error)) from error
+        raise
     finally:
-        dist.destroy_process_group()
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Let signals end this process at once: while it waits for others, Python does not see them."""
+    handlers = {number: signal.signal(number, signal.SIG_DFL) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def check(p: Train, train_split: Split) -> None:
