@@ -106,10 +106,8 @@ def assert_equal(weights: dict[str, Tensor], others: dict[str, Tensor]) -> None:
 
 def test_signal_stops_all_after_one_step(computed: Results) -> None:
     steps = {place: results["stopped"] for place, results in computed.items()}
-    assert steps[1, 0] == STOPPED_AT
-    assert set(steps.values()) <= {STOPPED_AT, STOPPED_AT + 2}
-    for size in SIZES:
-        assert len({steps[size, rank] for rank in range(size)}) == 1
+    assert steps.pop((1, 0)) == STOPPED_AT
+    assert set(steps.values()) == {STOPPED_AT + 2}  # sent in one step, answered in the next
 
 
 def test_bytes_are_those_of_the_first(computed: Results) -> None:
