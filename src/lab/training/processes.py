@@ -13,6 +13,7 @@ import os
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -61,7 +62,7 @@ class Group:
 
     def part(self, n: int) -> slice:
         """Return which of `n` samples are this process's slice; slices differ by one at most."""
-        return slice(self.rank * n // self.size, (self.rank + 1) * n // self.size)
+        return self._parts(n)[self.rank]
 
     def mine(self, rows: Tensor) -> Tensor:
         """Return this process's slice of a batch."""
@@ -121,11 +122,10 @@ class Group:
         if self.size == 1 or len(batches) < self.size:
             return map(function, batches)
         mine = torch.cat([function(batch) for batch in batches[self.part(len(batches))]])
-        others = [Group(rank, self.size, self._device) for rank in range(self.size)]
-        n_rows = [sum(map(len, batches[other.part(len(batches))])) for other in others]
+        n_rows = [sum(map(len, batches[part])) for part in self._parts(len(batches))]
         padded = mine.new_zeros((max(n_rows), *mine.shape[1:]))
         padded[: len(mine)] = mine
-        gathered = [torch.empty_like(padded) for _ in others]
+        gathered = [torch.empty_like(padded) for _ in n_rows]
         dist.all_gather(gathered, padded)
         return [rows[:n] for rows, n in zip(gathered, n_rows, strict=True)]
 
@@ -150,6 +150,11 @@ class Group:
             values.copy_(torch.frombuffer(bytearray(content), dtype=torch.uint8))
         self.copy_first([values])
         return values.cpu().numpy().tobytes()
+
+    def _parts(self, n: int) -> list[slice]:
+        """Return the slices of all processes."""
+        ends = [rank * n // self.size for rank in range(self.size + 1)]
+        return [slice(begin, end) for begin, end in pairwise(ends)]
 
     def prepare(self, model: Classifier) -> Classifier:
         """Return the model as all processes train it: with the same weights, to the bit."""
