@@ -117,7 +117,7 @@ class Launched:
             for child in psutil.Process(self.process.pid).children():
                 with suppress(psutil.NoSuchProcess):
                     number = child.environ().get("RANK")
-                    if number and child.status() != psutil.STATUS_ZOMBIE:
+                    if number and is_alive(child):
                         ranks[int(number)] = child
         return ranks
 
@@ -155,6 +155,12 @@ class Launched:
     def __exit__(self, *_: object) -> None:
         self.process.kill()
         self.process.wait()
+
+
+def is_alive(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def newest(folder: Path) -> int:
