@@ -48,6 +48,15 @@ BACKEND = "retrace"
 RESUME = "type the same command again: it resumes from the last checkpoint"
 
 
+# NCCL sums in one order, whatever it measures at start.
+NCCL = {
+    "NCCL_ALGO": "allreduce:tree",
+    "NCCL_PROTO": "Simple",
+    "NCCL_MIN_NCHANNELS": "1",
+    "NCCL_MAX_NCHANNELS": "1",
+}
+
+
 class ProcessFailed(SystemExit):
     """A process failed, and stderr says why. The text is for the tracked run."""
 
@@ -142,7 +151,7 @@ def _config(p: Train, node: Node, folder: Path, max_restarts: int) -> LaunchConf
 
 def _variables(p: Train, node: Node) -> dict[str, str]:
     """Return the environment variables of the ranks."""
-    variables = {
+    variables = NCCL | {
         rank.LAUNCHER: str(os.getpid()),
         "OMP_NUM_THREADS": str(p.threads),
         "TORCH_CPP_LOG_LEVEL": "ERROR",  # no warnings of lost connections

@@ -78,8 +78,8 @@ class Group:
         gradients = [weight.grad for weight in weights if weight.grad is not None]
         numbers = torch.stack([loss, n_correct.to(loss.dtype), self._stop])
         flat = torch.cat([*(gradient.flatten() for gradient in gradients), numbers])
-        summed = OPERATIONS.all_reduce(flat, "sum", dist.group.WORLD.group_name)
-        flat = OPERATIONS.wait_tensor(summed)
+        world = dist.group.WORLD.group_name  # pyright: ignore[reportOptionalMemberAccess]
+        flat = OPERATIONS.wait_tensor(OPERATIONS.all_reduce(flat, "sum", world))
         *sums, numbers = flat.split([*(gradient.numel() for gradient in gradients), 3])
         for gradient, values in zip(gradients, sums, strict=True):
             gradient.copy_(values.view_as(gradient))
