@@ -94,7 +94,9 @@ def test_killed_launchers_are_replaced(folder: Path, expected: dict[str, bytes])
         code, seconds = second.end()
         assert code == 1
         assert seconds < 15
-        assert second.stderr.splitlines()[-1].startswith("the training ended on another node")
+        assert second.stderr.splitlines()[-1].startswith(
+            f"node 0 does not answer at 127.0.0.1:{port};"
+        )
     port = unused_port()
     with node(0) as first, node(1) as second:
         first.at(newest(folder) + 20)

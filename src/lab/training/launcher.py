@@ -25,9 +25,11 @@ from torch.distributed import DistError
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.elastic.rendezvous import (
+    RendezvousConnectionError,
     RendezvousError,
     RendezvousInfo,
     RendezvousParameters,
+    RendezvousTimeoutError,
     rendezvous_handler_registry,
 )
 from torch.distributed.elastic.rendezvous.c10d_rendezvous_backend import create_backend
@@ -45,6 +47,7 @@ RESTARTS = "RETRACE_RESTARTS"  # variable: how often all ranks are started again
 # torchrun's own. What is killed that often, as for lack of memory, is killed the next time too.
 MAX_RESTARTS = "3"
 BACKEND = "retrace"
+WAIT_S = 600  # for the other nodes
 RESUME = "type the same command again: it resumes from the last checkpoint"
 
 
@@ -74,7 +77,8 @@ class Rendezvous(DynamicRendezvousHandler):
 
     @classmethod
     def create(cls, given: RendezvousParameters, node: Node, folder: Path) -> Self:
-        backend, store = create_backend(given)
+        with processes.ended_by_signals() if node.rank else nullcontext():
+            backend, store = create_backend(given)
         sizes = (given.min_nodes, given.max_nodes)
         rendezvous = cls.from_backend(given.run_id, store, backend, *sizes, given.local_addr)
         rendezvous.node = node
@@ -122,7 +126,7 @@ def launch(p: Train) -> None:
                 *sys.orig_argv[1:]
             )
         except (ChildFailedError, RendezvousError, DistError) as error:
-            raise _failed(error, p, folder) from None
+            raise _failed(error, p, node, folder) from None
 
 
 def _config(p: Train, node: Node, folder: Path, max_restarts: int) -> LaunchConfig:
@@ -137,6 +141,8 @@ def _config(p: Train, node: Node, folder: Path, max_restarts: int) -> LaunchConf
         rdzv_backend=BACKEND,
         rdzv_endpoint=f"{node.host}:{node.port}" if node.count > 1 else f"{folder}/nodes",
         rdzv_configs={
+            "join_timeout": WAIT_S,
+            "read_timeout": WAIT_S,
             "store_type": "tcp" if node.count > 1 else "file",
             "is_host": node.rank == 0,
         },
@@ -163,7 +169,7 @@ def _variables(p: Train, node: Node) -> dict[str, str]:
     return variables
 
 
-def _failed(error: Exception, p: Train, folder: Path) -> ProcessFailed:
+def _failed(error: Exception, p: Train, node: Node, folder: Path) -> ProcessFailed:
     """Print why the training failed, and return the exit."""
     reports = _reports(folder)
     if reports:
@@ -173,7 +179,7 @@ def _failed(error: Exception, p: Train, folder: Path) -> ProcessFailed:
     failures = error.failures if isinstance(error, ChildFailedError) else {}
     own = {number: each for number, each in failures.items() if each.exitcode != rank.PEER_LOST}
     if not own:
-        reason = f"the training ended on another node: {error}; {RESUME}, on all nodes"
+        reason = _lost(error, node)
         code = 1
     else:
         number, failure = min(own.items(), key=lambda item: item[1].exitcode == rank.STOPPED)
@@ -182,6 +188,16 @@ def _failed(error: Exception, p: Train, folder: Path) -> ProcessFailed:
         reason = f"process {number} of {p.processes} {state}; {RESUME}"
     print(reason, file=sys.stderr)
     return ProcessFailed(reason, code)
+
+
+def _lost(error: Exception, node: Node) -> str:
+    """Return how this node lost the others."""
+    if isinstance(error, RendezvousTimeoutError):
+        state = f"not all {node.count} nodes have joined with these parameters in {WAIT_S} s"
+        return f"{state}; start the stage on each, with the same params.yaml"
+    if isinstance(error, RendezvousConnectionError):
+        return f"node 0 does not answer at {node.host}:{node.port}; {RESUME}, on each node"
+    return f"the training has ended on another node, which says why; {RESUME}, on each node"
 
 
 def _state(failure: ProcessFailure) -> tuple[str, int]:

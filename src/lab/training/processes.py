@@ -191,7 +191,7 @@ def joined(p: Train, compute: Compute) -> Iterator[Group]:
     if compute.is_gpu:
         _choose_gpu(p)
     try:
-        with _ended_by_signals():
+        with ended_by_signals():
             dist.init_process_group(
                 "nccl" if compute.is_gpu else "gloo",
                 os.environ.get(STORE),
@@ -215,7 +215,7 @@ def joined(p: Train, compute: Compute) -> Iterator[Group]:
 
 
 @contextmanager
-def _ended_by_signals() -> Iterator[None]:
+def ended_by_signals() -> Iterator[None]:
     """Let signals end this process at once: while it waits for others, Python does not see them."""
     handlers = {number: signal.signal(number, signal.SIG_DFL) for number in SIGNALS}
     try:
