@@ -32,8 +32,7 @@ class Recorder:
     def __init__(self, run: Run, checkpoints: Checkpoints, trainer: Trainer) -> None:
         self.run = run
         self.checkpoints = checkpoints
-        self.group = trainer.group
-        self.siblings = _fingerprint(run, trainer.compute, without="processes")
+        self.trainer = trainer
         self.state = trainer.state
         self.epochs = trainer.p.epochs
         self.total_steps = trainer.total_steps
@@ -52,6 +51,11 @@ class Recorder:
     def diagnosis(self) -> str:
         """One sentence on underfitting and overfitting."""
         return records.diagnosis(self.history)
+
+    @property
+    def siblings(self) -> str:
+        """What this training has in common with those in other numbers of processes."""
+        return _fingerprint(self.run, self.trainer.compute, without="processes")
 
     @property
     def seconds(self) -> float:
@@ -112,8 +116,8 @@ class Recorder:
     def _resume(self) -> None:
         """Load the newest checkpoint, if there is one, and log its epochs to this run."""
         values = self.checkpoints.newest(state_file.load)
-        if self.group.size > 1:  # the others start from the same checkpoint
-            self.group.broadcast(state_file.encode(values) if values else b"")
+        if self.trainer.p.processes > 1:  # the others start from the same checkpoint
+            self.trainer.group.broadcast(state_file.encode(values) if values else b"")
         if values is None:
             self._name_others()
             return
@@ -149,7 +153,7 @@ class Recorder:
                 [self.run.header["mlflow_experiment"], *self.run.header["experiment"].values()][:2]
             ),
             "siblings": self.siblings,
-            "processes": self.group.size,
+            "processes": self.trainer.p.processes,
             "steps": self.steps,
             "epoch_times": self._epoch_times,
             "seconds": self.seconds,
