@@ -113,8 +113,8 @@ class Group:
             torch.manual_seed(int(mixed[0]))
 
     def map(
-        self, function: Callable[[Inputs], Features], batches: Sequence[Inputs]
-    ) -> Iterable[Features]:
+        self, function: Callable[[Inputs], Features], batches: Sequence[Tensor]
+    ) -> Iterable[Tensor]:
         """Apply a function to batches, each in one of the processes. Return all results, in order.
 
         A result has a row for each row of its batch.
