@@ -132,14 +132,18 @@ def typed(stage: type[Stage], **changed: object) -> Stage:
     return stage.model_construct(**{name: getattr(experiment, name) for name in stage.model_fields})
 
 
-@pytest.fixture(scope="session")
-def stripes() -> Samples:
+def striped() -> Samples:
     """Return 300 noisy 8x8 images of three classes, which differ in where a bright stripe is."""
     rng = np.random.default_rng(0)
     labels = np.arange(300) % 3
     images = rng.integers(0, 100, (300, 1, 8, 8), dtype=np.uint8)
     images[np.arange(300), 0, labels * 2 + 1] += 100
     return Samples(images, labels, ("top", "middle", "bottom"))
+
+
+@pytest.fixture(scope="session")
+def stripes() -> Samples:
+    return striped()
 
 
 @pytest.fixture(scope="session")

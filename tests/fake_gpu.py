@@ -39,7 +39,7 @@ from lab.training.device import Compute
 from lab.training.loop import Trainer
 from lab.training.losses import LOSSES, LossFunction
 from lab.training.optimizers import OPTIMIZERS
-from lab.training.state import PendingLoss, State, Step
+from lab.training.state import Pending, State, Step
 from retrace.pipeline import params_yaml
 
 CUDA = torch.device("cuda", 0)
@@ -229,7 +229,7 @@ def run_steps(trainer: Trainer, watch: Watch) -> None:
         watch.forbids_copies = False
         result = Step(1, len(labels), 0.1, loss, n_correct)
         state.totals.add(result)
-        PendingLoss(result)
+        Pending(1, loss)
 
 
 def shape_of(values: Values) -> tuple[int, ...]:

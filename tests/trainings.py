@@ -10,7 +10,8 @@ from lab import params
 from lab.data import batches, storage
 from lab.data.samples import Samples
 from lab.models import classifier
-from lab.training import device, loop
+from lab.training import device, loop, processes
+from lab.training.processes import Group
 from lab.training.state import Epoch, Step
 
 SMALL = {
@@ -45,7 +46,7 @@ class Stopped(BaseException):
 class Training:
     """A training on the stripes that can be stopped after a step."""
 
-    def __init__(self, stripes: Samples, **changed: object) -> None:
+    def __init__(self, stripes: Samples, group: Group = processes.ALONE, **changed: object) -> None:
         p = typed(params.Train, **(SMALL | changed))
         compute = device.configure(p, p.precision)
         torch.manual_seed(p.seed)
@@ -53,7 +54,9 @@ class Training:
         split = batches.on_device(stripes, compute.device)
         train_split = batches.Split(split.inputs[:280], split.labels[:280])
         validation_split = batches.Split(split.inputs[280:], split.labels[280:])
-        self.trainer = loop.create(p, compute, model, train_split, validation_split, n_classes=3)
+        self.trainer = loop.create(
+            p, compute, model, train_split, validation_split, n_classes=3, group=group
+        )
         self.state = self.trainer.state
         self.steps: list[tuple[float, float]] = []
 

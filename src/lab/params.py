@@ -111,6 +111,7 @@ class Train(Hardware):
     patience: Annotated[int, Field(ge=0, le=10**9)]
     keep: Literal["best", "last"]
     seed: Seed
+    processes: Annotated[int, Field(ge=1, le=1024)]
 
 
 class Evaluate(Hardware):

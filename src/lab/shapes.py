@@ -6,6 +6,7 @@ from torch import Tensor
 Images = UInt8[Tensor, "batch channel height width"]
 Inputs = Images | Float[Tensor, "batch input"]  # what a data set holds
 Labels = Int[Tensor, " batch"]
+BatchLabels = Int[Tensor, " whole"]  # of a whole batch, where inputs may be a slice of it
 Features = Float[Tensor, "batch feature"]
 Logits = Float[Tensor, "batch class"]
 Loss = Float[Tensor, ""]

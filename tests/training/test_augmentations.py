@@ -3,19 +3,26 @@
 import pytest
 import torch
 
+from lab.data.batches import Draws
 from lab.shapes import Images
 from lab.training.augmentations import AUGMENTATIONS, crop_flip, cutout, shift
 from retrace.pipeline import params_yaml
+
+N_IMAGES = 200
 
 
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+def draws(seed: int = 0) -> Draws:
+    return Draws(seeded(seed), N_IMAGES, slice(None))
+
+
 @pytest.fixture
 def images() -> Images:
     """200 images of 3 channels, 7 high and 9 wide, without a black pixel."""
-    return torch.randint(1, 256, (200, 3, 7, 9), dtype=torch.uint8, generator=seeded())
+    return torch.randint(1, 256, (N_IMAGES, 3, 7, 9), dtype=torch.uint8, generator=seeded())
 
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)
@@ -24,7 +31,7 @@ def test_augmentations_keep_shape_and_are_seeded(
 ) -> None:
     augment = AUGMENTATIONS[name]
     settings = values["augmentations"][name]
-    first, second, other = (augment(images, seeded(seed), **settings) for seed in (1, 1, 2))
+    first, second, other = (augment(images, draws(seed), **settings) for seed in (1, 1, 2))
     assert (first.shape, first.dtype) == (images.shape, images.dtype)
     assert torch.equal(first, second)
     assert torch.equal(first, other) == (name == "none")
@@ -47,10 +54,10 @@ def windows(image: torch.Tensor, padding: list[int]) -> list[torch.Tensor]:
 @pytest.mark.parametrize("flip", [True, False])
 def test_crop_flip_draws_every_window(images: Images, padding: list[int], flip: bool) -> None:
     seen = set()
-    same = images[:1].expand(200, -1, -1, -1)
+    same = images[:1].expand(N_IMAGES, -1, -1, -1)
     possible = windows(images[0], padding)
     possible += [window.flip(2) for window in possible] if flip else []
-    for image in crop_flip(same, seeded(), padding=padding, flip=flip):
+    for image in crop_flip(same, draws(), padding=padding, flip=flip):
         (index,) = [i for i, window in enumerate(possible) if torch.equal(window, image)]
         seen.add(index)
     assert len(seen) > 0.9 * len(possible)
@@ -58,19 +65,19 @@ def test_crop_flip_draws_every_window(images: Images, padding: list[int], flip: 
 
 def test_crop_flip_keeps_the_order(images: Images) -> None:
     padding = [1, 1, 1, 1]
-    cropped = crop_flip(images, seeded(), padding=padding, flip=False)
+    cropped = crop_flip(images, draws(), padding=padding, flip=False)
     for image, crop in zip(images, cropped, strict=True):
         assert any(torch.equal(window, crop) for window in windows(image, padding))
 
 
 def test_shift_by_zero_changes_nothing(images: Images) -> None:
-    assert torch.equal(shift(images, seeded(), pixels=0), images)
+    assert torch.equal(shift(images, draws(), pixels=0), images)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
 def test_cutout_blanks_one_square(images: Images, size: int) -> None:
     areas = set()
-    for image in cutout(images, seeded(), size=size):
+    for image in cutout(images, draws(), size=size):
         blank = (image == 0).all(dim=0)
         assert torch.equal(blank, (image == 0).any(dim=0))
         rows = blank.any(dim=1).sum().item()

@@ -5,16 +5,46 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from lab import paths
 from lab.data import memmap
 from lab.data.samples import Samples
-from lab.shapes import Inputs, Labels
+from lab.shapes import BatchLabels, Inputs, Labels
 from retrace.errors import ParamsError
 
 AHEAD = 4  # batches that are read from the disk while one is used
 
-Augment = Callable[[Inputs, torch.Generator], Inputs]
+ALL = slice(None)
+Numbers = Float[Tensor, "image 1"]
+Integers = Int[Tensor, "image 1"]
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Random numbers for the images of a batch, drawn on the CPU: every device gets the same.
+
+    They are drawn for the whole batch; `kept` are the images that this process trains on, so that
+    an image is augmented in the same way by any number of processes.
+    """
+
+    generator: torch.Generator
+    n_images: int  # of the whole batch
+    kept: slice
+
+    def below(self, end: int, device: torch.device) -> Integers:
+        """Draw an integer in 0..end-1 for each image."""
+        integers = torch.randint(end, (self.n_images, 1), generator=self.generator)
+        return integers[self.kept].to(device, non_blocking=True)
+
+    def uniform(self, device: torch.device) -> Numbers:
+        """Draw a number in 0..1 for each image."""
+        numbers = torch.rand(self.n_images, 1, generator=self.generator)
+        return numbers[self.kept].to(device, non_blocking=True)
+
+
+Augment = Callable[[Inputs, Draws], Inputs]
 
 
 @dataclass(frozen=True)
@@ -64,10 +94,10 @@ def laid_out(split: Split, size: int) -> Split:
 
 def count(split: Split, size: int) -> int:
     """Return the number of batches in an epoch."""
-    return len(_sizes(len(split), size))
+    return len(sizes(len(split), size))
 
 
-def _sizes(n: int, size: int) -> list[int]:
+def sizes(n: int, size: int) -> list[int]:
     """Return the sizes of the batches of `n` samples; the last may be smaller.
 
     A single sample, which batch norm cannot take, joins the batch before it.
@@ -87,8 +117,11 @@ def shuffled(
     seed: int,
     epoch: int,
     after: int = 0,
-) -> Iterator[tuple[Inputs, Labels]]:
+    part: Callable[[int], slice] = lambda _: ALL,
+) -> Iterator[tuple[Inputs, BatchLabels]]:
     """Yield an epoch's batches in random order, augmented, without the first `after` ones.
+
+    Of a batch of n samples, read and yield only the inputs `part(n)`, but all labels.
 
     The order is a function of (seed, epoch). `generator` draws the augmentation; it is seeded with
     both, too. With `after`, it must already be in the state after the skipped batches.
@@ -100,24 +133,26 @@ def shuffled(
         if not after:
             inputs = split.inputs
             if augment:
-                inputs = augment(inputs.clone(), _seeded(generator, seed, epoch, 1))
+                draws = Draws(_seeded(generator, seed, epoch, 1), len(split), ALL)
+                inputs = augment(inputs.clone(), draws)
             yield inputs, split.labels
         return
     order = torch.randperm(len(split), generator=_seeded(torch.Generator(), seed, epoch))
     if augment and not after:
         _seeded(generator, seed, epoch, 1)
-    left = order.to(split.labels.device).split(_sizes(len(split), size))[after:]
+    left = order.to(split.labels.device).split(sizes(len(split), size))[after:]
     if split.reader:
         split.reader.at_random()
     for number, indices in enumerate(left):
         if split.reader:
             first = 0 if number == 0 else number + AHEAD - 1
             for ahead in left[first : number + AHEAD]:
-                split.reader.expect(ahead.tolist())
+                split.reader.expect(ahead[part(len(ahead))].tolist())
+        kept = part(len(indices))
         # Indexing with brackets does the same, at a twentieth of the speed on a CPU.
-        inputs = split.inputs.index_select(0, indices)
+        inputs = split.inputs.index_select(0, indices[kept])
         labels = split.labels.index_select(0, indices)
-        yield augment(inputs, generator) if augment else inputs, labels
+        yield augment(inputs, Draws(generator, len(indices), kept)) if augment else inputs, labels
 
 
 def _seeded(generator: torch.Generator, *entropy: int) -> torch.Generator:

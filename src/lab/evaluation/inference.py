@@ -1,19 +1,24 @@
 """Features and logits of a whole split."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from lab.data import memmap
 from lab.data.batches import Split
 from lab.models.classifier import Classifier
-from lab.shapes import Features, Logits
+from lab.shapes import Features, Inputs, Logits
 
 BATCH = {"cpu": 100, "cuda": 2000}  # samples at most: a CPU keeps activations in its cache
 BATCH_NUMBERS = 4_000_000  # in the inputs of a batch at most: 26 color images of 224x224
+
+
+# Applies a function to each batch, in order, as `map` does.
+Map = Callable[[Callable[[Inputs], Features], Sequence[Tensor]], Iterable[Tensor]]
 
 
 @dataclass(frozen=True)
@@ -24,11 +29,14 @@ class Outputs:
     logits: Logits
 
 
-def outputs(model: Classifier, split: Split) -> Outputs:
-    """Return the features and logits of every sample; leave the model in evaluation mode."""
+def outputs(model: Classifier, split: Split, compute: Map = map) -> Outputs:
+    """Return the features and logits of every sample; leave the model in evaluation mode.
+
+    `compute` can share the batches among processes: their borders, and so the bits, stay the same.
+    """
     model.eval()
     with torch.no_grad():
-        first, *rest = _features(model, split)
+        first, *rest = compute(model.features, _batches(split))
         features = torch.cat([first, *rest]) if rest else first
         return Outputs(features, model.head(features))
 
@@ -37,7 +45,7 @@ def features(model: Classifier, split: Split) -> Split:
     """Return the split with the features of evaluation mode as its inputs."""
     model.eval()
     with torch.no_grad():
-        rest = _features(model, split)
+        rest = map(model.features, _batches(split))
         first = next(rest)
         result = _empty((len(split), *first.shape[1:]), first.device)
         begin = 0
@@ -47,13 +55,12 @@ def features(model: Classifier, split: Split) -> Split:
     return Split(result, split.labels)
 
 
-def _features(model: Classifier, split: Split) -> Iterator[Features]:
-    """Yield the features of the split's samples, batch by batch, in order."""
+def _batches(split: Split) -> Sequence[Tensor]:
+    """Return the split's inputs, batch by batch, in order."""
     if split.reader:
         split.reader.in_order()
     size = max(1, min(BATCH[split.inputs.device.type], BATCH_NUMBERS // split.inputs[0].numel()))
-    batches = split.inputs.split(size) if len(split) > size else [split.inputs]
-    return map(model.features, batches)
+    return split.inputs.split(size) if len(split) > size else [split.inputs]
 
 
 def _empty(shape: tuple[int, ...], device: torch.device) -> Features:

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from lab import params
+from lab.data import batches
 from lab.data.samples import Samples
 from lab.data.storage import Scale
 from lab.models import classifier, pretrained
@@ -40,9 +41,23 @@ def build(p: Train, samples: Samples, measured: Scale) -> tuple[Classifier, Mode
         config = config.model_copy(update={"pretrained": digest})
     if p.freeze_backbone:
         model.freeze_backbone()
-    elif min(p.batch_size, len(samples)) == 1 and not classifier.takes_one(model, config):
+    else:
+        _check_batch_norm(p, len(samples), model, config)
+    return model, config
+
+
+def _check_batch_norm(p: Train, n: int, model: Classifier, config: ModelConfig) -> None:
+    """Raise ParamsError if a process has batches of one sample, and the model does not take one."""
+    smallest = min(batches.sizes(n, p.batch_size))
+    if smallest // p.processes != 1 or classifier.takes_one(model, config):
+        return
+    if p.processes == 1:
         raise ParamsError(
             f"params.yaml: batch_size is {p.batch_size}; "
             "should be 2 or more, because this model has batch norm"
         )
-    return model, config
+    raise ParamsError(
+        f"params.yaml: processes is {p.processes}, but with batch_size {p.batch_size} the last "
+        f"batch has {smallest} samples, and each process takes two or more, because this model "
+        f"has batch norm; should be {max(1, smallest // 2)} or less"
+    )

@@ -1,8 +1,8 @@
 """Augmentations of a batch of training images, by the name in params.yaml.
 
-To add one: a function here that takes the batch, a generator and, as keyword-only arguments, its
-settings, and returns images of the same shape; a line in the table; its settings under
-`augmentations:`. It draws from the generator only, which is on the CPU.
+To add one: a function here that takes the batch, a source of random numbers and, as keyword-only
+arguments, its settings, and returns images of the same shape; a line in the table; its settings
+under `augmentations:`. Every random number is from that source, which draws one for each image.
 """
 
 from collections.abc import Callable
@@ -10,23 +10,21 @@ from typing import Annotated
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
-from jaxtyping import Int
 from pydantic import Field
-from torch import Tensor
 
+from lab.data.batches import Draws
 from lab.shapes import Images, Inputs
 
 Pixels = Annotated[int, Field(ge=0, le=1024)]
 Padding = Annotated[list[Pixels], Field(min_length=4, max_length=4)]
 Side = Annotated[int, Field(ge=1, le=1024)]
-Draws = Int[Tensor, "image 1"]
 
 
-def none(inputs: Inputs, random: torch.Generator) -> Inputs:  # noqa: ARG001 - an augmentation takes one
+def none(inputs: Inputs, random: Draws) -> Inputs:  # noqa: ARG001 - an augmentation takes one
     return inputs
 
 
-def crop_flip(images: Images, random: torch.Generator, *, padding: Padding, flip: bool) -> Images:
+def crop_flip(images: Images, random: Draws, *, padding: Padding, flip: bool) -> Images:
     """Pad with black, crop at random to the old size, and flip half of the images.
 
     As in tutorial 002, section 12.3.
@@ -35,12 +33,12 @@ def crop_flip(images: Images, random: torch.Generator, *, padding: Padding, flip
     left, top, right, bottom = padding
     # Channels last: convolutions are fastest with a pixel's channels next to each other.
     padded = F.pad(images, (left, right, top, bottom)).permute(0, 2, 3, 1).contiguous()
-    first = _below(top + bottom + 1, n, random, images.device)
+    first = random.below(top + bottom + 1, images.device)
     rows = first + torch.arange(height, device=images.device)
-    first = _below(left + right + 1, n, random, images.device)
+    first = random.below(left + right + 1, images.device)
     columns = first + torch.arange(width, device=images.device)
     if flip:
-        mirrored = torch.rand(n, 1, generator=random).to(images.device, non_blocking=True) < 0.5
+        mirrored = random.uniform(images.device) < 0.5
         columns = torch.where(mirrored, columns.flip(1), columns)
     _, tall, wide, _ = padded.shape
     image = torch.arange(n, device=images.device)[:, None, None]
@@ -49,16 +47,16 @@ def crop_flip(images: Images, random: torch.Generator, *, padding: Padding, flip
     return pixels.view(n, height, width, channels).permute(0, 3, 1, 2)
 
 
-def shift(images: Images, random: torch.Generator, *, pixels: Pixels) -> Images:
+def shift(images: Images, random: Draws, *, pixels: Pixels) -> Images:
     """Shift by up to `pixels` in each direction, and fill with black."""
     return crop_flip(images, random, padding=[pixels] * 4, flip=False)
 
 
-def cutout(images: Images, random: torch.Generator, *, size: Side) -> Images:
+def cutout(images: Images, random: Draws, *, size: Side) -> Images:
     """Blank a square centered anywhere in the image (DeVries and Taylor 2017, arXiv:1708.04552)."""
-    n, _, *sides = images.shape
+    sides = images.shape[2:]
     positions = [torch.arange(side, device=images.device) for side in sides]
-    starts = [_below(side, n, random, images.device) - size // 2 for side in sides]
+    starts = [random.below(side, images.device) - size // 2 for side in sides]
     rows, columns = (
         (position >= start) & (position < start + size)
         for position, start in zip(positions, starts, strict=True)
@@ -67,15 +65,10 @@ def cutout(images: Images, random: torch.Generator, *, size: Side) -> Images:
 
 
 def crop_flip_cutout(
-    images: Images, random: torch.Generator, *, padding: Padding, flip: bool, size: Side
+    images: Images, random: Draws, *, padding: Padding, flip: bool, size: Side
 ) -> Images:
     """Apply crop_flip, then cutout."""
     return cutout(crop_flip(images, random, padding=padding, flip=flip), random, size=size)
-
-
-def _below(end: int, n: int, random: torch.Generator, device: torch.device) -> Draws:
-    """Draw a number in 0..end-1 for each image on the CPU, so that every device gets the same."""
-    return torch.randint(end, (n, 1), generator=random).to(device, non_blocking=True)
 
 
 AUGMENTATIONS: dict[str, Callable[..., Inputs]] = {

@@ -1,8 +1,8 @@
 """Optimizers that do not import PyTorch's compiler.
 
-Importing torch._dynamo takes about two seconds, and nothing here is compiled. No other module uses
-private attributes of PyTorch. tests/training/test_fast_startup.py fails once this module is not
-needed any longer.
+Importing torch._dynamo takes about two seconds, and nothing here is compiled. Only this module and
+processes.py use private attributes of PyTorch. tests/training/test_fast_startup.py fails once this
+module is not needed any longer.
 """
 
 from typing import Any

@@ -12,12 +12,13 @@ from lab.data.batches import Augment, Split
 from lab.evaluation import inference, scores
 from lab.models.classifier import Classifier
 from lab.params import Train
-from lab.shapes import Inputs, Labels, Loss
-from lab.training import cuda_graph
+from lab.shapes import BatchLabels, Inputs, Loss
+from lab.training import cuda_graph, losses, processes
 from lab.training.augmentations import AUGMENTATIONS
 from lab.training.device import Compute
 from lab.training.losses import LOSSES, LossFunction
 from lab.training.optimizers import OPTIMIZERS
+from lab.training.processes import Group
 from lab.training.schedules import SCHEDULES, Moment
 from lab.training.state import Epoch, State, Step
 from retrace import errors
@@ -35,6 +36,7 @@ class Trainer:
     learning_rate: Callable[[Moment], float]
     compute: Compute
     p: Train
+    group: Group = processes.ALONE
 
     def train(self, on_step: Callable[[Step], None], on_epoch: Callable[[Epoch], None]) -> Epoch:
         """Train until the last epoch or until early stopping. Return the epoch that is kept.
@@ -53,28 +55,33 @@ class Trainer:
                     learning_rate = self.set_learning_rate()
                     loss, n_correct = step(inputs, labels)
                     on_step(state.add_step(len(labels), learning_rate, loss, n_correct))
-                    signals.answer()
+                    self.group.answer(signals)
 
-            val_loss, val_accuracy = validate(state.model, self.validation_split)
+            val_loss, val_accuracy = validate(state.model, self.validation_split, self.group)
             with errors.Deferred():
                 on_epoch(state.add_epoch(val_loss, val_accuracy, self.p))
         return state.finish(self.p)
 
-    def step(self, inputs: Inputs, labels: Labels) -> tuple[Loss, Tensor]:
-        """Update the weights once. Return the batch's loss and how many predictions are correct."""
+    def step(self, inputs: Inputs, labels: BatchLabels) -> tuple[Loss, Tensor]:
+        """Update the weights once. Return the batch's loss and how many predictions are correct.
+
+        `inputs` are this process's slice of the batch.
+        """
         model = self.state.model
         optimizer = self.state.optimizer
         with self.compute.autocast():
             logits = model(inputs)
         loss = self.loss(logits.float(), labels)
         loss.backward()
+        n_correct = scores.n_correct(logits.detach(), self.group.mine(labels))
+        loss, n_correct = self.group.sum(optimizer, loss.detach(), n_correct)
         optimizer.step()
         optimizer.zero_grad()
-        return loss.detach(), scores.n_correct(logits.detach(), labels)
+        return loss, n_correct
 
-    def batches(self) -> Iterator[tuple[Inputs, Labels]]:
+    def batches(self) -> Iterator[tuple[Inputs, BatchLabels]]:
         """Yield what is left of this epoch's batches: all of them, unless training was resumed."""
-        return batches.shuffled(
+        for batch in batches.shuffled(
             self.train_split,
             self.p.batch_size,
             self.augment,
@@ -82,7 +89,10 @@ class Trainer:
             seed=self.p.seed,
             epoch=len(self.state.epochs),
             after=self.state.totals.n_steps,
-        )
+            part=self.group.part,
+        ):
+            self.group.seed(self.p.seed, self.state.step)
+            yield batch
 
     def set_learning_rate(self) -> float:
         """Set the learning rate of the next step, and return it."""
@@ -98,7 +108,7 @@ class Trainer:
         """The number of steps without early stopping."""
         return self.p.epochs * batches.count(self.train_split, self.p.batch_size)
 
-    def first_batch(self) -> tuple[Inputs, Labels]:
+    def first_batch(self) -> tuple[Inputs, BatchLabels]:
         """Return the first batch of the first epoch, augmented, without changing the RNG state."""
         epoch = batches.shuffled(
             self.train_split,
@@ -132,26 +142,33 @@ def create(
     train_split: Split,
     validation_split: Split,
     n_classes: int,
+    group: Group = processes.ALONE,
 ) -> Trainer:
     """Create the trainer that the parameters describe. Raises ParamsError for invalid settings."""
-    loss = params.bind(LOSSES, p.loss, "losses")
+    processes.check(p, train_split)
+    loss = params.bind(LOSSES, p.loss, "losses")(train_split.labels.bincount(minlength=n_classes))
     optimizer = params.bind(OPTIMIZERS, p.optimizer, "optimizers")
     schedule = params.bind(SCHEDULES, p.schedule, "schedules")
     augment = params.bind(AUGMENTATIONS, p.augmentation, "augmentations")
-    model = model.to(compute.device)
+    model = group.prepare(model.to(compute.device))
     return Trainer(
         state=State(model, optimizer(model.trainable()), compute.device),
         train_split=train_split,
         validation_split=validation_split,
         augment=None if p.augmentation.name == "none" else augment,
-        loss=loss(train_split.labels.bincount(minlength=n_classes)),
+        loss=loss if group.size == 1 else losses.of_slice(loss, group.mine),
         learning_rate=lambda moment: p.lr * schedule(moment),
         compute=compute,
         p=p,
+        group=group,
     )
 
 
-def validate(model: Classifier, split: Split) -> tuple[float, float]:
-    """Return the mean cross-entropy of a split, in nats, and its accuracy, 0..1."""
-    logits = inference.outputs(model, split).logits
+def validate(model: Classifier, split: Split, group: Group) -> tuple[float, float]:
+    """Return the mean cross-entropy of a split, in nats, and its accuracy, 0..1.
+
+    Both, and the model's running statistics, are equal in all processes.
+    """
+    group.copy_first(model.buffers())
+    logits = inference.outputs(model, split, group.map).logits
     return scores.loss(logits, split.labels), scores.accuracy(logits, split.labels)

@@ -1,11 +1,12 @@
 """Losses, by the name in params.yaml.
 
 To add one: a function here that takes the number of training samples of each class and, as
-keyword-only arguments, its settings, and returns `loss(logits, labels)`; a line in the table;
-its settings under `losses:`.
+keyword-only arguments, its settings, and returns `loss(logits, labels)`, a mean over samples; a
+line in the table; its settings under `losses:`. A mean that is weighted is a ClassWeighted.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import torch
@@ -15,7 +16,7 @@ from pydantic import Field
 from torch import Tensor
 
 from lab import paths
-from lab.shapes import Labels, Logits, Loss
+from lab.shapes import BatchLabels, Labels, Logits, Loss
 from retrace.errors import ParamsError
 
 LossFunction = Callable[[Logits, Labels], Loss]
@@ -25,6 +26,34 @@ Weights = (
     Literal["none", "balanced"]
     | Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=2)]
 )
+
+
+@dataclass(frozen=True)
+class ClassWeighted:
+    """A loss divided by the sum of its samples' class weights, not by their number."""
+
+    loss: LossFunction
+    weights: ClassWeights
+
+    def __call__(self, logits: Logits, labels: Labels) -> Loss:
+        return self.loss(logits, labels)
+
+
+def of_slice(loss: LossFunction, kept: Callable[[Tensor], Tensor]) -> LossFunction:
+    """Return the loss of a slice of a batch, so that the sum over all slices is the batch's loss.
+
+    It takes the logits of the slice, and the labels of the whole batch; `kept` returns the slice's.
+    """
+
+    def part(logits: Logits, labels: BatchLabels) -> Loss:
+        mine = kept(labels)
+        if isinstance(loss, ClassWeighted):
+            share = loss.weights[mine].sum() / loss.weights[labels].sum()
+        else:
+            share = torch.full((), len(mine) / len(labels), device=logits.device)
+        return loss(logits, mine) * share
+
+    return part
 
 
 def cross_entropy(
@@ -42,7 +71,7 @@ def cross_entropy(
             return _smoothed(logits, labels, weights, label_smoothing)
         return F.cross_entropy(*_in_rows(logits, labels), weights, label_smoothing=label_smoothing)
 
-    return loss
+    return loss if weights is None else ClassWeighted(loss, weights)
 
 
 def _smoothed(logits: Logits, labels: Labels, weights: ClassWeights, smoothing: float) -> Loss:

@@ -42,23 +42,23 @@ class Step(NamedTuple):
     n_correct: Tensor
 
 
-class PendingLoss:
-    """The loss of a step, copied asynchronously while the device runs later steps."""
+class Pending:
+    """A number that a step computes, copied asynchronously while the device runs later steps."""
 
-    def __init__(self, step: Step) -> None:
-        self.step = step.step
-        self._loss = step.loss
+    def __init__(self, step: int, number: Tensor) -> None:
+        self.step = step
+        self._number = number
         self._copied = None
-        if step.loss.is_cuda:
-            self._loss = step.loss.to("cpu", non_blocking=True)
+        if number.is_cuda:
+            self._number = number.to("cpu", non_blocking=True)
             self._copied = torch.cuda.Event()
             self._copied.record()
 
     def read(self) -> float:
-        """Wait for that step, and return its loss."""
+        """Wait for that step, and return the number."""
         if self._copied:
             self._copied.synchronize()
-        return self._loss.item()
+        return self._number.item()
 
 
 class Totals:
@@ -101,7 +101,7 @@ class State:
         self.best_weights: dict[str, Tensor] = {}  # of that epoch, if `keep` is best
         self.totals = Totals()
         self.generator = torch.Generator()  # of this epoch's augmentation
-        self._pending: PendingLoss | None = None
+        self._pending: Pending | None = None
         self._last_finite_loss: float | None = None
 
     def is_over(self, p: Train) -> bool:
@@ -119,7 +119,7 @@ class State:
         step = Step(self.step, n_images, learning_rate, loss, n_correct)
         self.totals.add(step)
         before = self._pending
-        self._pending = PendingLoss(step)
+        self._pending = Pending(step.step, loss)
         if before:
             self._check_finite(before.step, before.read())
         return step
