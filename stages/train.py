@@ -39,7 +39,7 @@ def main() -> None:
             run.log_artifact(path)
         run.model(paths.WEIGHTS, paths.MODEL_CONFIG)
     # Last: a training that is killed before this line resumes from a checkpoint.
-    checkpoint.remove(checkpoints.folder)
+    checkpoints.delete()
     print(record.diagnosis)
 
 
