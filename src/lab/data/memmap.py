@@ -70,7 +70,10 @@ def from_file(path: Path, dtype: np.dtype[Any], offset: int, shape: tuple[int, .
 
 
 class Shards:
-    """The rows of several arrays, one after the other; indexed as one array, it returns copies."""
+    """The rows of several arrays, one after the other, with what readers need of one array.
+
+    Rows are copied when they are indexed.
+    """
 
     def __init__(self, parts: Sequence[np.ndarray]) -> None:
         self.parts = parts
@@ -84,8 +87,10 @@ class Shards:
         return self.shape[0]
 
     def __getitem__(self, key: Any) -> np.ndarray:
-        """Return a row, or copy the rows of a slice or an array of indices."""
+        """Return a row, or copy the rows of a slice, of an array of indices, or of a mask."""
         indices = np.asarray(range(len(self))[key] if isinstance(key, int | slice) else key)
+        if indices.dtype == np.bool_:
+            indices = np.flatnonzero(indices)
         rows = self._copy(np.atleast_1d(indices))
         return rows if indices.ndim else rows[0]
 

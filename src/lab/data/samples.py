@@ -12,13 +12,12 @@ from lab.data import memmap
 class Samples:
     """Inputs with their labels.
 
-    `inputs` are images (n, channels, height, width) uint8, or features (n, d) float32, in one array
-    or in shards. `labels` (n,) int64 are indices of `class_names`. `names` has the n paths if each
-    sample is a file. `resize` is the length in pixels to which an image's shorter edge was scaled
-    before cropping.
+    `inputs` are images (n, channels, height, width) uint8, or features (n, d) float32. `labels`
+    (n,) int64 are indices of `class_names`. `names` has the n paths if each sample is a file.
+    `resize` is the length in pixels to which an image's shorter edge was scaled before cropping.
     """
 
-    inputs: np.ndarray | memmap.Shards
+    inputs: np.ndarray  # of a large split that was loaded, memmap.Shards
     labels: np.ndarray
     class_names: tuple[str, ...]
     names: np.ndarray | None = None

@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import safetensors
@@ -111,7 +111,7 @@ def load(path: Path) -> tuple[Samples, Scale]:
             raise DataError(f"{path / name}: is of another split; {_remedy(path / name)}")
     labels = np.concatenate([shard.labels for shard, _ in shards])
     inputs = memmap.Shards([shard.inputs for shard, _ in shards])
-    return replace(first, inputs=inputs, labels=labels), scale
+    return replace(first, inputs=cast("np.ndarray", inputs), labels=labels), scale
 
 
 def _shards(folder: Path) -> list[Path]:
