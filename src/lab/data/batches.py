@@ -49,25 +49,26 @@ Augment = Callable[[Inputs, Draws], Inputs]
 
 
 class FileInputs:
-    """Inputs that stay in shards, with what a split needs of a tensor."""
+    """Inputs that stay in their files, with what a split needs of a tensor."""
 
     device = torch.device("cpu")
 
-    def __init__(self, shards: memmap.Shards) -> None:
-        self._shards = shards
-        self.shape = torch.Size(shards.shape)
-        self.ndim = shards.ndim
+    def __init__(self, parts: Sequence[np.memmap]) -> None:
+        self._rows = memmap.Shards(parts)
+        self.reader = memmap.Reader(parts)
+        self.shape = torch.Size(self._rows.shape)
+        self.ndim = self._rows.ndim
 
     def __getitem__(self, key: int | slice) -> Tensor:
-        return torch.from_numpy(self._shards[key])
+        return torch.from_numpy(self._rows[key])
 
     def index_select(self, _: int, indices: Tensor) -> Tensor:
         """Copy the inputs with these indices."""
-        return torch.from_numpy(self._shards[indices.numpy()])
+        return torch.from_numpy(self._rows[indices.numpy()])
 
     def split(self, size: int) -> "FileBatches":
         """Return the inputs in order, `size` at a time."""
-        return FileBatches(self, size, range(0, len(self._shards), size))
+        return FileBatches(self, size, range(0, len(self._rows), size))
 
 
 class FileBatches(Sequence[Tensor]):
@@ -98,10 +99,14 @@ class Split:
 
     inputs: Inputs | FileInputs
     labels: Labels
-    reader: memmap.Reader | None = None  # if the inputs stay in files, too large for memory
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def reader(self) -> memmap.Reader | None:
+        """What reads ahead, if the inputs stay in files because they exceed the memory."""
+        return self.inputs.reader if isinstance(self.inputs, FileInputs) else None
 
 
 def on_device(samples: Samples, device: torch.device) -> Split:
@@ -114,9 +119,7 @@ def on_device(samples: Samples, device: torch.device) -> Split:
     parts = inputs.parts if isinstance(inputs, memmap.Shards) else [inputs]
     maps = [part for part in parts if isinstance(part, np.memmap)]
     if maps and device.type == "cpu" and memmap.exceeds_memory(inputs.nbytes):
-        is_one = isinstance(inputs, np.ndarray)
-        rows = torch.from_numpy(inputs) if is_one else FileInputs(inputs)
-        return Split(rows, labels, memmap.Reader(maps))
+        return Split(FileInputs(maps), labels)
     try:
         return Split(_copied(parts, device), labels.to(device))
     except torch.OutOfMemoryError:
@@ -142,9 +145,10 @@ def laid_out(split: Split, size: int) -> Split:
 
     If one batch holds all samples, features are stored column by column.
     """
-    if len(split) > size or split.inputs.ndim != 2 or split.reader:
+    inputs = split.inputs
+    if len(split) > size or inputs.ndim != 2 or isinstance(inputs, FileInputs):
         return split
-    return Split(split.inputs.T.contiguous().T, split.labels)
+    return Split(inputs.T.contiguous().T, split.labels)
 
 
 def count(split: Split, size: int) -> int:
@@ -184,7 +188,7 @@ def shuffled(
     If one batch holds all samples, they keep their order. Without augmentation that batch is the
     split itself, which must not be written to.
     """
-    if len(split) <= size and not split.reader:
+    if len(split) <= size and not isinstance(split.inputs, FileInputs):
         if not after:
             inputs = split.inputs
             if augment:

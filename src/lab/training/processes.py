@@ -117,7 +117,9 @@ class Group:
             return map(function, batches)
         mine = torch.cat([function(batch) for batch in batches[self.part(len(batches))]])
         others = [Group(rank, self.size, self._device) for rank in range(self.size)]
-        n_rows = [sum(map(len, batches[other.part(len(batches))])) for other in others]
+        # Not of all batches: they may have to be read from files.
+        lengths = [len(batches[0])] * (len(batches) - 1) + [len(batches[-1])]
+        n_rows = [sum(lengths[other.part(len(batches))]) for other in others]
         padded = mine.new_zeros((max(n_rows), *mine.shape[1:]))
         padded[: len(mine)] = mine
         gathered = padded.new_empty((self.size, *padded.shape))
