@@ -60,7 +60,7 @@ def test_no_batch_has_one_sample(n: int, size: int, sizes: list[int]) -> None:
 
 
 def test_full_gpu_is_one_line(stripes: Samples, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> Tensor:
+    def full(*_: object, **__: object) -> Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 19.53 KiB.")
 
     monkeypatch.setattr(torch, "empty", full)
