@@ -101,9 +101,10 @@ class Shards:
     def _copy(self, indices: np.ndarray) -> np.ndarray:
         rows = np.empty((len(indices), *self.shape[1:]), self.dtype)
         shards = np.searchsorted(self.starts, indices, side="right") - 1
-        for shard in np.unique(shards):
-            here = np.flatnonzero(shards == shard)
-            rows[here] = self.parts[shard][indices[here] - self.starts[shard]]
+        positions = indices - self.starts[shards]
+        # For a batch, faster than a copy from each shard.
+        for row, shard, position in zip(rows, shards.tolist(), positions.tolist(), strict=True):
+            row[...] = self.parts[shard][position]
         return rows
 
 
