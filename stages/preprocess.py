@@ -1,4 +1,4 @@
-"""Split the data set into train, validation and test: one packed file each in data/processed/."""
+"""Split the data set into train, validation and test: packed, in data/processed/."""
 
 import sys
 from collections.abc import Sequence
@@ -24,7 +24,8 @@ def main() -> None:
         skipped = raw.skipped
         del raw  # as large as all splits together
         for path, samples in by_file.items():
-            storage.save(path, samples, storage.scale(samples) if path == paths.TRAIN else None)
+            scale = storage.scale(samples) if path == paths.TRAIN else None
+            storage.save(path, samples, scale, p.shard_mb * 10**6)
             run.log({f"{path.stem}_samples": len(samples)})
             print(f"{path}: {len(samples):,} samples of {len(samples.class_names)} classes")
         by_name = {path.stem: samples for path, samples in by_file.items()}

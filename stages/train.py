@@ -56,7 +56,7 @@ def train(trainer: Trainer, config: ModelConfig) -> None:
             run.log_artifact(path)
         run.model(paths.WEIGHTS, paths.MODEL_CONFIG)
     # Last: a training that is killed before this line resumes from a checkpoint.
-    checkpoint.remove(checkpoints.folder)
+    checkpoints.delete()
     print(record.diagnosis)
 
 

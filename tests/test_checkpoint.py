@@ -14,6 +14,7 @@ import safetensors.numpy
 
 from retrace import checkpoint
 from retrace.checkpoint import Checkpoints
+from retrace.errors import DataError
 from retrace.system import files
 
 pytestmark = pytest.mark.usefixtures("folder")
@@ -115,6 +116,61 @@ def test_second_process_gets_another_folder() -> None:
     with checkpoint.locked("abc") as third:
         assert third.folder == first.folder
         assert third.newest(step_of) == 5
+
+
+def test_locked_folder_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "ENDS_S", 0.1)
+    with checkpoint.locked("abc") as dead:  # a machine that died may hold its lock for a while
+        save(dead, 5, 10)
+        with checkpoint.locked("abc") as second, checkpoint.locked("abcd") as other:
+            assert second.newest(step_of) == 10
+            assert other.newest(step_of) is None
+            save(second, 15)
+        second.delete()
+        assert not second.folder.exists()
+        assert dead.newest(step_of) == 10
+    dead.delete()
+    assert checkpoint.folders() == [other.folder]
+
+
+def test_checkpoint_deleted_meanwhile(
+    checkpoints: Checkpoints, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(checkpoints, 5, 10)
+    newest = checkpoint.in_folder(checkpoints.folder)[-1]
+    is_intact = files.is_intact
+
+    def deleted_first(path: Path) -> bool:
+        newest.unlink(missing_ok=True)
+        return is_intact(path)
+
+    monkeypatch.setattr(files, "is_intact", deleted_first)
+    assert checkpoints.newest(step_of) == 5
+    assert capsys.readouterr().err == ""
+
+
+def test_shared_folder_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    monkeypatch.setenv(checkpoint.VARIABLE, str(shared))
+    with checkpoint.locked("abc") as first:
+        save(first, 5)
+    assert first.folder == shared / "abc"
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "another clone"))
+    with checkpoint.locked("abc") as second:
+        assert second.newest(step_of) == 5
+        assert checkpoint.folders() == [shared / "abc"]
+    second.delete()
+    assert list(shared.iterdir()) == []
+
+
+@pytest.mark.parametrize("location", ["nowhere", "params.yaml", "gs://bucket/folder"])
+def test_location_is_refused(monkeypatch: pytest.MonkeyPatch, location: str) -> None:
+    monkeypatch.setenv(checkpoint.VARIABLE, location)
+    start = re.escape(f"{checkpoint.VARIABLE} is {location!r}; ")
+    with pytest.raises(DataError, match=f"^{start}[^\n]*$"), checkpoint.locked("abc"):
+        pass
+    assert not Path(checkpoint.FOLDER).exists()
 
 
 def test_furthest_checkpoint_is_resumed() -> None:

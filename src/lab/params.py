@@ -81,6 +81,7 @@ class Preprocess(Strict):
     folds: Annotated[int, Field(ge=1, le=100)]
     fold: Annotated[int, Field(ge=0)]
     split_seed: Seed
+    shard_mb: Annotated[int, Field(ge=1, le=10**6)]
 
     @field_validator("fold")
     @classmethod

@@ -35,6 +35,8 @@ def test_order_depends_on_seed_and_epoch() -> None:
 def test_one_batch_keeps_the_split(augmented: bool) -> None:
     split = numbered(240)
     laid_out = batches.laid_out(split, 240)
+    assert isinstance(laid_out.inputs, torch.Tensor)
+    assert isinstance(split.inputs, torch.Tensor)
     augment = (lambda inputs, _: inputs.zero_()) if augmented else None
     assert laid_out.inputs.T.is_contiguous()
     for epoch in range(2):
@@ -58,10 +60,10 @@ def test_no_batch_has_one_sample(n: int, size: int, sizes: list[int]) -> None:
 
 
 def test_full_gpu_is_one_line(stripes: Samples, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> Tensor:
+    def full(*_: object, **__: object) -> Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 19.53 KiB.")
 
-    monkeypatch.setattr(Tensor, "to", full)
+    monkeypatch.setattr(torch, "empty", full)
     with pytest.raises(ParamsError, match=r"^params.yaml: .*0\.0 GB.*`device: cpu`") as raised:
         batches.on_device(stripes, torch.device("cuda"))
     assert "\n" not in str(raised.value)

@@ -151,7 +151,7 @@ def test_reader_refuses_index_out_of_bounds(samples: Samples) -> None:
     storage.save(paths.TRAIN, samples, SCALE)
     loaded, _ = storage.load(paths.TRAIN)
     assert isinstance(loaded.inputs, np.memmap)
-    reader = memmap.Reader(loaded.inputs)
+    reader = memmap.Reader([loaded.inputs])
     reader.expect([0, 250, 499])
     with pytest.raises(ValueError, match="out of bounds"):
         reader.expect([10_000])

@@ -1,7 +1,8 @@
 """A split as two tensors on the device. Batches are gathered by index, without a DataLoader."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 import torch
@@ -47,33 +48,80 @@ class Draws:
 Augment = Callable[[Inputs, Draws], Inputs]
 
 
+class FileInputs:
+    """Inputs that stay in their files, with what a split needs of a tensor."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, parts: Sequence[np.memmap]) -> None:
+        self._rows = memmap.Shards(parts)
+        self.reader = memmap.Reader(parts)
+        self.shape = torch.Size(self._rows.shape)
+        self.ndim = self._rows.ndim
+
+    def __getitem__(self, key: int | slice) -> Tensor:
+        return torch.from_numpy(self._rows[key])
+
+    def index_select(self, _: int, indices: Tensor) -> Tensor:
+        """Copy the inputs with these indices."""
+        return torch.from_numpy(self._rows[indices.numpy()])
+
+    def split(self, size: int) -> "FileBatches":
+        """Return the inputs in order, `size` at a time."""
+        return FileBatches(self, size, range(0, len(self._rows), size))
+
+
+class FileBatches(Sequence[Tensor]):
+    """Inputs in batches, each copied from its file when it is used."""
+
+    def __init__(self, inputs: FileInputs, size: int, firsts: range) -> None:
+        self._inputs = inputs
+        self._size = size
+        self._firsts = firsts
+
+    def __len__(self) -> int:
+        return len(self._firsts)
+
+    @overload
+    def __getitem__(self, key: int) -> Tensor: ...
+    @overload
+    def __getitem__(self, key: slice) -> "FileBatches": ...
+    def __getitem__(self, key: int | slice) -> "Tensor | FileBatches":
+        if isinstance(key, slice):
+            return FileBatches(self._inputs, self._size, self._firsts[key])
+        first = self._firsts[key]
+        return self._inputs[first : first + self._size]
+
+
 @dataclass(frozen=True)
 class Split:
     """All inputs and labels of a split (train, validation or test), on one device."""
 
-    inputs: Inputs
+    inputs: Inputs | FileInputs
     labels: Labels
-    reader: memmap.Reader | None = None  # if the inputs stay in a file, too large for memory
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def reader(self) -> memmap.Reader | None:
+        """What reads ahead, if the inputs stay in files because they exceed the memory."""
+        return self.inputs.reader if isinstance(self.inputs, FileInputs) else None
+
 
 def on_device(samples: Samples, device: torch.device) -> Split:
-    """Copy all samples to the device; on a CPU, inputs too large for memory stay in their file.
+    """Copy all samples to the device; on a CPU, inputs too large for memory stay in their files.
 
     Raises ParamsError if they are too large for a GPU's memory.
     """
     inputs = samples.inputs
-    reader = None
-    if isinstance(inputs, np.memmap) and device.type == "cpu":
-        if memmap.exceeds_memory(inputs.nbytes):
-            reader = memmap.Reader(inputs)
-        else:
-            inputs = np.array(inputs)
     labels = torch.from_numpy(samples.labels)
+    parts = inputs.parts if isinstance(inputs, memmap.Shards) else [inputs]
+    maps = [part for part in parts if isinstance(part, np.memmap)]
+    if maps and device.type == "cpu" and memmap.exceeds_memory(inputs.nbytes):
+        return Split(FileInputs(maps), labels)
     try:
-        return Split(torch.from_numpy(inputs).to(device), labels.to(device), reader)
+        return Split(_copied(parts, device), labels.to(device))
     except torch.OutOfMemoryError:
         gigabytes = inputs.nbytes / 1e9
         raise ParamsError(
@@ -82,14 +130,25 @@ def on_device(samples: Samples, device: torch.device) -> Split:
         ) from None
 
 
+def _copied(parts: Sequence[np.ndarray], device: torch.device) -> Inputs:
+    """Copy arrays to the device, one after the other."""
+    tensors = [torch.from_numpy(part) for part in parts]
+    sizes = [len(tensor) for tensor in tensors]
+    rows = torch.empty((sum(sizes), *tensors[0].shape[1:]), dtype=tensors[0].dtype, device=device)
+    for target, tensor in zip(rows.split(sizes), tensors, strict=True):
+        target.copy_(tensor)
+    return rows
+
+
 def laid_out(split: Split, size: int) -> Split:
     """Return the split in the layout that is fastest for batches of that size.
 
     If one batch holds all samples, features are stored column by column.
     """
-    if len(split) > size or split.inputs.ndim != 2 or split.reader:
+    inputs = split.inputs
+    if len(split) > size or inputs.ndim != 2 or isinstance(inputs, FileInputs):
         return split
-    return Split(split.inputs.T.contiguous().T, split.labels)
+    return Split(inputs.T.contiguous().T, split.labels)
 
 
 def count(split: Split, size: int) -> int:
@@ -129,7 +188,7 @@ def shuffled(
     If one batch holds all samples, they keep their order. Without augmentation that batch is the
     split itself, which must not be written to.
     """
-    if len(split) <= size and not split.reader:
+    if len(split) <= size and not isinstance(split.inputs, FileInputs):
         if not after:
             inputs = split.inputs
             if augment:

@@ -1,10 +1,12 @@
 """Arrays of any size: in memory, or in a memory-mapped file if they are too large for it."""
 
+import bisect
 import math
 import mmap
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -67,26 +69,73 @@ def from_file(path: Path, dtype: np.dtype[Any], offset: int, shape: tuple[int, .
     return np.memmap(path, dtype, "c", offset, shape)
 
 
-class Reader:
-    """Advises the kernel which rows of a memory-mapped array are used next."""
+class Shards:
+    """The rows of several arrays, one after the other, with what readers need of one array.
 
-    def __init__(self, rows: np.memmap) -> None:
+    Rows are copied when they are indexed.
+    """
+
+    def __init__(self, parts: Sequence[np.ndarray]) -> None:
+        self.parts = parts
+        self.starts = np.cumsum([0, *map(len, parts)])  # the last one is the number of rows
+        self.shape = (int(self.starts[-1]), *parts[0].shape[1:])
+        self.ndim = len(self.shape)
+        self.dtype = parts[0].dtype
+        self.nbytes = sum(part.nbytes for part in parts)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        """Return a row, or copy the rows of a slice, of an array of indices, or of a mask."""
+        indices = np.asarray(range(len(self))[key] if isinstance(key, int | slice) else key)
+        if indices.dtype == np.bool_:
+            indices = np.flatnonzero(indices)
+        rows = self._copy(np.atleast_1d(indices))
+        return rows if indices.ndim else rows[0]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """Copy all rows into one array in memory."""
+        return np.concatenate(self.parts, dtype=dtype)
+
+    def _copy(self, indices: np.ndarray) -> np.ndarray:
+        rows = np.empty((len(indices), *self.shape[1:]), self.dtype)
+        shards = np.searchsorted(self.starts, indices, side="right") - 1
+        positions = indices - self.starts[shards]
+        # For a batch, faster than a copy from each shard.
+        for row, shard, position in zip(rows, shards.tolist(), positions.tolist(), strict=True):
+            row[...] = self.parts[shard][position]
+        return rows
+
+
+class Reader:
+    """Advises the kernel which rows of memory-mapped arrays are used next."""
+
+    def __init__(self, parts: Sequence[np.memmap]) -> None:
         # numpy has no public access to the map.
-        self._map: mmap.mmap = rows._mmap  # pyright: ignore[reportAttributeAccessIssue]
-        self._first = rows.offset % mmap.ALLOCATIONGRANULARITY
-        self._row_bytes = rows[:1].nbytes
+        self._maps: list[mmap.mmap] = [
+            part._mmap  # pyright: ignore[reportAttributeAccessIssue]
+            for part in parts
+        ]
+        self._firsts = [part.offset % mmap.ALLOCATIONGRANULARITY for part in parts]
+        self._starts = [0, *accumulate(len(part) for part in parts[:-1])]
+        self._row_bytes = parts[0][:1].nbytes
 
     def in_order(self) -> None:
         """Read ahead: from here on rows are used one after the other."""
-        self._map.madvise(mmap.MADV_NORMAL)
+        for part in self._maps:
+            part.madvise(mmap.MADV_NORMAL)
 
     def at_random(self) -> None:
         """Read only what is expected: from here on rows are used in any order."""
-        self._map.madvise(mmap.MADV_RANDOM)
+        for part in self._maps:
+            part.madvise(mmap.MADV_RANDOM)
 
     def expect(self, indices: Iterable[int]) -> None:
         """Start to read these rows."""
         for index in indices:
-            begin = self._first + index * self._row_bytes
+            shard = bisect.bisect_right(self._starts, index) - 1
+            begin = self._firsts[shard] + (index - self._starts[shard]) * self._row_bytes
             page = begin - begin % mmap.PAGESIZE
-            self._map.madvise(mmap.MADV_WILLNEED, page, begin + self._row_bytes - page)
+            length = begin + self._row_bytes - page
+            self._maps[shard].madvise(mmap.MADV_WILLNEED, page, length)

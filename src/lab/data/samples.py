@@ -17,7 +17,7 @@ class Samples:
     `resize` is the length in pixels to which an image's shorter edge was scaled before cropping.
     """
 
-    inputs: np.ndarray
+    inputs: np.ndarray  # of a large split that was loaded, memmap.Shards
     labels: np.ndarray
     class_names: tuple[str, ...]
     names: np.ndarray | None = None

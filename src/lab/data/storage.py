@@ -1,10 +1,17 @@
-"""The splits of a data set as files: one packed safetensors file per split."""
+"""The splits of a data set as files.
+
+A split is one packed safetensors file. A large one is a folder with that name instead, and has its
+samples in shards: `train.safetensors/00002-of-00016.safetensors` is the third of sixteen. Each
+shard is a complete split file.
+"""
 
 import json
+import math
+import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import safetensors
@@ -44,8 +51,34 @@ def scale(samples: Samples) -> Scale:
     return Scale(tuple(mean), tuple(std))
 
 
-def save(path: Path, samples: Samples, scale: Scale | None = None) -> None:
-    """Write `samples`, and for the training split its `scale`; equal samples give equal bytes."""
+def save(
+    path: Path, samples: Samples, scale: Scale | None = None, shard_bytes: float = math.inf
+) -> None:
+    """Write `samples`, and for the training split its `scale`; equal samples give equal bytes.
+
+    Inputs of more than `shard_bytes` are written as shards of the same number of samples.
+    """
+    if path.is_dir():
+        shutil.rmtree(path)
+    n_shards = math.ceil(samples.inputs.nbytes / shard_bytes)
+    if n_shards <= 1:
+        _save_file(path, samples, scale)
+        return
+    path.unlink(missing_ok=True)
+    size = math.ceil(len(samples) / n_shards)
+    firsts = range(0, len(samples), size)
+    for name, first in zip(_shard_names(len(firsts)), firsts, strict=True):
+        rows = slice(first, first + size)
+        shard = replace(samples, inputs=samples.inputs[rows], labels=samples.labels[rows])
+        _save_file(path / name, shard, scale)
+
+
+def _shard_names(n_shards: int) -> list[str]:
+    return [f"{number:05}-of-{n_shards:05}.safetensors" for number in range(n_shards)]
+
+
+def _save_file(path: Path, samples: Samples, scale: Scale | None) -> None:
+    """Write one file, atomically."""
     metadata: dict[str, Any] = {"class_names": samples.class_names}
     if scale:
         metadata |= {"mean": scale.mean, "std": scale.std}
@@ -65,9 +98,41 @@ def save(path: Path, samples: Samples, scale: Scale | None = None) -> None:
 def load(path: Path) -> tuple[Samples, Scale]:
     """Load a split; its scale is empty if none was saved.
 
-    The inputs stay in the file, and are read when they are used. Raises DataError if the file is
+    The inputs stay in their files, and are read when they are used. Raises DataError if a file is
     missing or truncated.
     """
+    if not path.is_dir():
+        return _load_file(path)
+    shards = [_load_file(shard) for shard in _shards(path)]
+    first, scale = shards[0]
+    for number, (shard, shard_scale) in enumerate(shards):
+        if _kind(shard) != _kind(first) or shard_scale != scale:
+            name = _shard_names(len(shards))[number]
+            raise DataError(f"{path / name}: is of another split; {_remedy(path / name)}")
+    labels = np.concatenate([shard.labels for shard, _ in shards])
+    inputs = memmap.Shards([shard.inputs for shard, _ in shards])
+    return replace(first, inputs=cast("np.ndarray", inputs), labels=labels), scale
+
+
+def _shards(folder: Path) -> list[Path]:
+    """Return the paths of all shards of a split, as the name of any of them says."""
+    present = sorted(folder.glob("*-of-*.safetensors"))
+    count = present[0].stem.rpartition("-")[2] if present else ""
+    if not count.isdecimal() or int(count) < 1:
+        raise DataError(f"{folder}: has no shards; {_remedy(folder)}")
+    return [folder / name for name in _shard_names(int(count))]
+
+
+def _kind(samples: Samples) -> tuple[Any, ...]:
+    """Return what all shards of a split have in common."""
+    return samples.inputs.shape[1:], samples.inputs.dtype, samples.class_names, samples.resize
+
+
+def _remedy(path: Path) -> str:
+    return f"`dvc repro preprocess` writes it, or `dvc pull {path}` fetches it"
+
+
+def _load_file(path: Path) -> tuple[Samples, Scale]:
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             metadata = json.loads(file.metadata()["card"])
@@ -76,7 +141,8 @@ def load(path: Path) -> tuple[Samples, Scale]:
             inputs = _map_array(path, "inputs")
             samples = Samples(inputs, labels, names, resize=metadata.get("resize"))
     except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path}: {error}; `dvc repro preprocess` writes it") from None
+        reason = "no such file" if isinstance(error, FileNotFoundError) else error
+        raise DataError(f"{path}: {reason}; {_remedy(path)}") from None
     return samples, Scale(tuple(metadata.get("mean", ())), tuple(metadata.get("std", ())))
 
 
@@ -93,7 +159,7 @@ def _header(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> by
     return len(text).to_bytes(8, "little") + text
 
 
-def _map_array(path: Path, name: str) -> np.ndarray:
+def _map_array(path: Path, name: str) -> np.memmap:
     """Map an array of a safetensors file; the library would read it into memory."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")

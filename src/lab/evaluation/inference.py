@@ -60,7 +60,7 @@ def _batches(split: Split) -> Sequence[Tensor]:
     if split.reader:
         split.reader.in_order()
     size = max(1, min(BATCH[split.inputs.device.type], BATCH_NUMBERS // split.inputs[0].numel()))
-    return split.inputs.split(size) if len(split) > size else [split.inputs]
+    return split.inputs.split(size) if len(split) > size else [split.inputs[:]]
 
 
 def _empty(shape: tuple[int, ...], device: torch.device) -> Features:

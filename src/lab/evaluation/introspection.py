@@ -23,18 +23,19 @@ def collect(model: Classifier, split: Split) -> NetworkViews:
     """Collect filters and the first sample's feature maps, or the logits around points in 2-D."""
     if split.inputs.ndim == 4:
         maps = _feature_maps(model, split.inputs[:1])
-        return NetworkViews(filters=_filters(model, split.inputs), maps=maps, grid=None)
+        filters = _filters(model, split.inputs.shape[1:])
+        return NetworkViews(filters=filters, maps=maps, grid=None)
     grid = _grid(model, split) if split.inputs.shape[1] == 2 else None
     return NetworkViews(filters=None, maps={}, grid=grid)
 
 
-def _filters(model: Classifier, images: Tensor) -> np.ndarray | None:
+def _filters(model: Classifier, shape: torch.Size) -> np.ndarray | None:
     """Return the first layer's weights (filters, channels, height, width), if it reads images."""
     weights = next(weights.detach() for weights in model.parameters() if weights.ndim in (2, 4))
     if weights.ndim == 2:
-        if weights.shape[1] != math.prod(images.shape[1:]):
+        if weights.shape[1] != math.prod(shape):
             return None
-        weights = weights.reshape(-1, *images.shape[1:])
+        weights = weights.reshape(-1, *shape)
     return weights[:MAX_FILTERS].cpu().contiguous().numpy()
 
 
@@ -70,8 +71,9 @@ def _feature_maps(model: Classifier, image: Tensor) -> dict[str, np.ndarray]:
 
 def _grid(model: Classifier, split: Split) -> Grid:
     """Return the logits at evenly spaced points of the plane, with a margin around the samples."""
-    lowest = split.inputs.amin(dim=0)
-    highest = split.inputs.amax(dim=0)
+    inputs = split.inputs[:]
+    lowest = inputs.amin(dim=0)
+    highest = inputs.amax(dim=0)
     margin = (highest - lowest) * MARGIN
     axes = [
         torch.linspace(float(first), float(last), GRID_SIDE, device=split.inputs.device)

@@ -122,7 +122,9 @@ class Group:
         if self.size == 1 or len(batches) < self.size:
             return map(function, batches)
         mine = torch.cat([function(batch) for batch in batches[self.part(len(batches))]])
-        n_rows = [sum(map(len, batches[part])) for part in self._parts(len(batches))]
+        # Not of all batches: they may have to be read from files.
+        lengths = [len(batches[0])] * (len(batches) - 1) + [len(batches[-1])]
+        n_rows = [sum(lengths[part]) for part in self._parts(len(batches))]
         padded = mine.new_zeros((max(n_rows), *mine.shape[1:]))
         padded[: len(mine)] = mine
         gathered = [torch.empty_like(padded) for _ in n_rows]

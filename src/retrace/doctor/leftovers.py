@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from retrace import checkpoint, event_log
 from retrace.doctor.findings import Check, Finding, ok, warning
-from retrace.system import files, processes
+from retrace.system import processes
 from retrace.system.text import count
 
 
@@ -22,7 +22,7 @@ def journals() -> Iterator[Finding]:
 def checkpoints() -> Iterator[Finding]:
     """Check that no interrupted training waits to be resumed."""
     left = []
-    for folder in (files.root() / checkpoint.FOLDER).glob("*/"):
+    for folder in checkpoint.folders():
         with processes.try_lock(folder) as free:
             left += [folder] if free else []
     if left:

@@ -20,7 +20,7 @@ from typing import IO
 
 import psutil
 
-from retrace import event_log
+from retrace import checkpoint, event_log
 from retrace.errors import TEMPORARY_REPAIR, RetraceError, is_full
 from retrace.event_log import Event
 from retrace.pipeline import dvc_cli, dvc_internals, git, git_process, hashing
@@ -192,7 +192,7 @@ def event_logs(tree: Path) -> dict[str, list[Event]]:
 
 def _environment() -> dict[str, str]:
     """Return the environment without variables that point to the user's stores or repository."""
-    return dvc_cli.environment("DVC_", "MLFLOW_", "GIT_")
+    return dvc_cli.environment("DVC_", "MLFLOW_", "GIT_", checkpoint.VARIABLE)
 
 
 def _end(tree: Path) -> None:
