@@ -46,7 +46,7 @@ class Node(NamedTuple):
 
 def start(port: int, cpus: int | None, gpus: int | None) -> Node:
     """Start a cluster with this machine as its first node. Raises RetraceError if that fails."""
-    _demand_ray()
+    demand_ray()
     env = authenticated(creates=True)
     words = ("--head", f"--port={port}", "--include-dashboard=false", "--disable-usage-stats")
     return _start(words, env, cpus, gpus)
@@ -54,7 +54,7 @@ def start(port: int, cpus: int | None, gpus: int | None) -> Node:
 
 def join(address: str, cpus: int | None, gpus: int | None) -> Node:
     """Make this machine a node of a cluster. Raises RetraceError if that fails."""
-    _demand_ray()
+    demand_ray()
     if not re.fullmatch(r"\S+:\d+", address):
         raise RetraceError(f"ADDRESS is {address!r}; should be HOST:PORT, as `start` prints it")
     return _start((f"--address={address}",), authenticated(), cpus, gpus, address)
@@ -110,7 +110,7 @@ def authenticated(*, creates: bool = False) -> dict[str, str]:
     env = {MODE: "token", "RAY_USAGE_STATS_ENABLED": "0"}
     if os.environ.get(TOKEN):
         return env
-    path = Path(os.environ.get(TOKEN_PATH) or Path.home() / ".ray/auth_token")
+    path = token_file()
     if not path.exists():
         if not creates:
             raise RetraceError(f"{path}: no such token; copy it from the cluster's first machine")
@@ -121,6 +121,11 @@ def authenticated(*, creates: bool = False) -> dict[str, str]:
     if path.stat().st_mode & 0o077:
         raise RetraceError(f"{path}: others can read the token; type `chmod 600 {path}`")
     return env | {TOKEN_PATH: str(path)}
+
+
+def token_file() -> Path:
+    """Return the file of the token, where Ray looks for it."""
+    return Path(os.environ.get(TOKEN_PATH) or Path.home() / ".ray/auth_token")
 
 
 def _start(
@@ -182,7 +187,7 @@ def _folder() -> Path:
     return files.cache("cluster") / "nodes"
 
 
-def _demand_ray() -> None:
+def demand_ray() -> None:
     """Raise ModuleNotFoundError if Ray is not installed."""
     if find_spec("ray") is None:
         raise ModuleNotFoundError(name="ray")

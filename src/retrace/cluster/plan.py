@@ -87,6 +87,19 @@ def check_reach(task: Task) -> list[str]:
     return notes
 
 
+def fetch(tasks: Iterable[Task]) -> None:
+    """Copy the experiments of tasks from the git remote, unless there are some of their names.
+
+    Their files stay in DVC's remote.
+    """
+    known = {(ref.baseline, ref.name) for ref in git.experiments()}
+    for task in tasks:
+        if (task.commit, task.name) not in known:
+            git.run(
+                "fetch", "--quiet", "--no-write-fetch-head", task.address, f"{task.ref}:{task.ref}"
+            )
+
+
 def _git_address(remote: str) -> str:
     """Return the address of a git remote; a folder's is absolute."""
     printed = git.output("remote", "get-url", remote)
@@ -122,7 +135,12 @@ def _variables() -> dict[str, str]:
     if "://" not in store and not store.startswith("file:"):
         store = str(files.root() / store)
     checkpoints = os.environ.get(CHECKPOINTS) or str(files.root() / ".retrace/checkpoints")
-    return own | {"MLFLOW_TRACKING_URI": store, CHECKPOINTS: checkpoints}
+    variables = own | {"MLFLOW_TRACKING_URI": store, CHECKPOINTS: checkpoints}
+    if tracking_uri.is_served(store):
+        return variables
+    from retrace.store import backend  # imports MLflow, which takes seconds
+
+    return variables | {backend.ARTIFACTS: str(backend.artifacts())}
 
 
 def _name(given: str | None, number: int, total: int, task: Task) -> str:

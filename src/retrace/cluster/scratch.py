@@ -64,7 +64,9 @@ def _configure(task: "Task", root: Path, base: Path) -> None:
     cache = base / "cache"
     cache.mkdir(exist_ok=True)
     dvc_internals.set_cache(root, cache)
-    dvc_internals.set_remotes(root, task.remotes)
+    private = {"site_cache_dir": str(root / ".dvc/tmp/site")}  # DVC unpickles what is in it
+    core = {**task.remotes["core"], **private}
+    dvc_internals.set_remotes(root, {**task.remotes, "core": core})
     (root / ".retrace").mkdir(exist_ok=True)
     for name in SHARED:
         here = base / name
