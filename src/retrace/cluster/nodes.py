@@ -29,6 +29,7 @@ STORE_BYTES = 100 * 10**6  # of Ray's shared memory: tasks and results are a few
 MODE = "RAY_AUTH_MODE"
 TOKEN = "RAY_AUTH_TOKEN"  # noqa: S105 - the variable's name
 TOKEN_PATH = "RAY_AUTH_TOKEN_PATH"  # noqa: S105
+RAY = (sys.executable, "-m", "ray.scripts.scripts", "start")
 UP = "Ray runtime started"
 ADDRESS = re.compile(r"ray start --address='([^']+)'")
 COLOURS = re.compile(r"\x1b\[[\d;]*m")
@@ -48,7 +49,7 @@ def start(port: int, cpus: int | None, gpus: int | None) -> Node:
     """Start a cluster with this machine as its first node. Raises RetraceError if that fails."""
     demand_ray()
     env = authenticated(creates=True)
-    words = ("--head", f"--port={port}", "--include-dashboard=false", "--disable-usage-stats")
+    words = ("--head", f"--port={port}", "--include-dashboard=false", "--no-monitor")
     return _start(words, env, cpus, gpus)
 
 
@@ -107,7 +108,8 @@ def authenticated(*, creates: bool = False) -> dict[str, str]:
     mode = os.environ.get(MODE, "token")
     if mode != "token":
         raise RetraceError(f"{MODE} is {mode!r}; should be 'token' or not set: type `unset {MODE}`")
-    env = {MODE: "token", "RAY_USAGE_STATS_ENABLED": "0"}
+    # Ray runs its workers with niceness 15: any other process would slow experiments down.
+    env = {MODE: "token", "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
     if os.environ.get(TOKEN):
         return env
     path = token_file()
@@ -143,7 +145,7 @@ def _start(
     log = folder / f"{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "ray.scripts.scripts", "start", *words, *flags, "--block"],
+            [*RAY, *words, *flags, "--include-log-monitor=false", "--block"],
             env=os.environ | env,
             stdin=subprocess.DEVNULL,
             stdout=output,

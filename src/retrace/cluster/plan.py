@@ -134,7 +134,11 @@ def _variables() -> dict[str, str]:
     store = tracking_uri.address()
     if "://" not in store and not store.startswith("file:"):
         store = str(files.root() / store)
-    checkpoints = os.environ.get(CHECKPOINTS) or str(files.root() / ".retrace/checkpoints")
+    checkpoints = os.environ.get(CHECKPOINTS) or ".retrace/checkpoints"
+    if "://" not in checkpoints:
+        folder = files.root() / checkpoints
+        folder.mkdir(parents=True, exist_ok=True)
+        checkpoints = str(folder)
     variables = own | {"MLFLOW_TRACKING_URI": store, CHECKPOINTS: checkpoints}
     if tracking_uri.is_served(store):
         return variables
