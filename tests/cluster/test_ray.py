@@ -123,7 +123,7 @@ def test_interrupt_ends_experiments(cluster: Cluster, repository: Repository) ->
     with running(repository, "-S", "wait_s=300") as process:
         until(lambda: training(cluster.head) + training(cluster.second))
         process.send_signal(signal.SIGINT)
-        printed, _ = process.communicate(timeout=60)
+        printed, _ = process.communicate(timeout=200)
         assert process.returncode == 130, printed
         assert not training(cluster.head) + training(cluster.second)
     assert not repository.experiments()

@@ -19,6 +19,7 @@ from typing import IO, Any, Literal, NamedTuple
 
 import psutil
 
+from retrace import errors
 from retrace.cluster import nodes
 from retrace.cluster.task import Task
 from retrace.errors import RetraceError
@@ -65,6 +66,7 @@ def connected() -> Iterator[None]:
         reason = " ".join(str(error).split())[:300]
         refused = f"the cluster {address} does not answer, or refuses the token"
         raise RetraceError(f"{refused}: {reason}") from None
+    errors.listen()  # Ray has set handlers of its own
     try:
         yield
     finally:

@@ -148,6 +148,7 @@ def _experiment(task: Task, root: Path) -> int:
 def main() -> None:
     """Run the task that the command line names, and exit with its code."""
     processes.die_with_parent(signal.SIGTERM)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # Ray's workers block Ctrl-C, also for stages
     errors.run(_main)
 
 
