@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from retrace.errors import RetraceError
 from retrace.system import files
 from retrace.system.text import command, count
 
@@ -131,8 +132,9 @@ def _status(_: Namespace) -> None:
             print(f"  {machine['host']} ({machine['address']}): {has}")
         free = ray_queue.free()
         print(f"free: {free['cpus']:g} CPUs, {free['gpus']:g} GPUs")
-        for name in ray_queue.detached():
-            print(f"detached: {name}")
+        for name, states in ray_queue.detached().items():
+            n_ended = sum(state.has_ended for state in states)
+            print(f"detached: {name}: {n_ended} of {len(states)} ended")
 
 
 def run_experiments(args: Namespace) -> int:
@@ -149,7 +151,9 @@ def run_experiments(args: Namespace) -> int:
         args.overrides, args.targets, args.name, args.git_remote, args.cpus, args.gpus
     )
     with ray_queue.connected():
-        if len({machine["host"] for machine in ray_queue.machines()}) > 1:
+        machines = ray_queue.machines()
+        _check_size(machines, args.cpus, args.gpus)
+        if len({machine["host"] for machine in machines}) > 1:
             for note in plan.check_reach(tasks[0]):
                 print(f"note: {note}", file=sys.stderr)
         name = _queue_name(tasks)
@@ -169,13 +173,26 @@ def run_experiments(args: Namespace) -> int:
     return _report(tasks, states, args.git_remote)
 
 
+def _check_size(machines: Sequence[dict[str, Any]], cpus: int, gpus: int) -> None:
+    """Raise RetraceError if no machine is large enough: Ray would wait for one."""
+    for option, wanted, has in (("cpus", cpus, "CPUs"), ("gpus", gpus, "GPUs")):
+        most = max(machine[option] for machine in machines)
+        if not 0 <= wanted <= most:
+            raise RetraceError(
+                f"--{option} is {wanted}; should be 0 to {most}, the most {has} of one"
+            )
+
+
 def _again() -> str:
     words = [word for word in sys.argv[1:] if word != "--detach"]
     return f"`{command('retrace', *words)}`"
 
 
 def _queue_name(tasks: Sequence[Task]) -> str:
-    return hashlib.sha256("".join(task.digest for task in tasks).encode()).hexdigest()[:12]
+    """Return a name for these very tasks, by which the same command finds their queue."""
+    digest = hashlib.sha256("".join(task.digest for task in tasks).encode()).hexdigest()[:8]
+    more = f" and {len(tasks) - 1} more" if len(tasks) > 1 else ""
+    return f"{tasks[0].name}{more} ({digest})"
 
 
 def _watch(tasks: Sequence[Task], queue: Queue) -> list[State]:
@@ -194,7 +211,7 @@ def _watch(tasks: Sequence[Task], queue: Queue) -> list[State]:
                 if not console.is_terminal and changes[number] not in shown[number : number + 1]:
                     console.print(_line(tasks[number], state))
             shown = changes
-            if all(state.status not in ("waiting", "running") for state in states):
+            if all(state.has_ended for state in states):
                 return states
             time.sleep(POLL_S)
 

@@ -45,7 +45,11 @@ class State(NamedTuple):
     since: float = 0.0  # seconds since 1970: when it began to run
     attempts: int = 0
     seconds: float = 0.0  # that it took
-    output: str = ""  # the end of what it printed, if it failed
+    output: str = ""  # the end of what it printed
+
+    @property
+    def has_ended(self) -> bool:
+        return self.status not in ("waiting", "running")
 
 
 @contextmanager
@@ -165,14 +169,20 @@ class Queue:
 
 def find(name: str) -> bool:
     """Return whether there is a detached queue of this name."""
-    return name in detached()
-
-
-def detached() -> list[str]:
-    """Return the names of the detached queues."""
     import ray
 
-    return list(ray.util.list_named_actors())
+    return name in ray.util.list_named_actors()
+
+
+def detached() -> dict[str, list[State]]:
+    """Return the states of the tasks of each detached queue, by its name."""
+    import ray
+
+    names = ray.util.list_named_actors()
+    states = ray.get([ray.get_actor(name).states.remote() for name in names])
+    return {
+        name: [State(*each) for each in values] for name, values in zip(names, states, strict=True)
+    }
 
 
 class _Queue:
