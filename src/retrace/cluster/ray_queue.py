@@ -27,6 +27,7 @@ from retrace.system import isolated
 
 NAMESPACE = "retrace"
 CONNECT_S = {"RAY_NUM_REDIS_GET_RETRIES": "5"}  # Ray tries to connect once a second
+HEAD = "node:__internal_head__"  # a resource that only the first machine has
 RETRIES = 20  # of a task whose machine died; not of a task that failed
 ENDS_S = 90.0  # for a task to end on SIGTERM
 POLL_S = 0.2
@@ -121,16 +122,13 @@ class Queue:
 
     def __init__(self, tasks: Sequence[Task], name: str | None = None) -> None:
         import ray
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        here = ray.get_runtime_context().get_node_id()
         options: dict[str, Any] = {
             "num_cpus": 0,
             "max_concurrency": THREADS,
             "max_restarts": RETRIES,
             "max_task_retries": RETRIES,
-            # On another machine it could be lost although the command goes on.
-            "scheduling_strategy": NodeAffinitySchedulingStrategy(here, soft=True),
+            "resources": {HEAD: 0.001},  # a cluster does not outlive its first machine
         }
         if name:
             options |= {"name": name, "lifetime": "detached", "get_if_exists": True}
