@@ -6,6 +6,7 @@ environment in which its machine joined the cluster, and passes it JSON.
 """
 
 import json
+import logging
 import os
 import socket
 import subprocess
@@ -66,7 +67,9 @@ def connected() -> Iterator[None]:
 
     try:
         with _silenced():
-            ray.init(address, namespace=NAMESPACE, log_to_driver=False, logging_level="critical")
+            ray.init(
+                address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.CRITICAL
+            )
     except (RayError, ConnectionError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
         refused = f"the cluster {address} does not answer, or refuses the token"

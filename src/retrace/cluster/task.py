@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import chdir
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -59,9 +59,8 @@ class Task:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
         """Return a task from what `asdict` and JSON made of it."""
-        known = {field.name for field in fields(cls)}
-        lists = {name: tuple(values[name]) for name in ("overrides", "targets")}
-        return cls(**({name: values[name] for name in known & values.keys()} | lists))
+        lists: dict[str, Any] = {name: tuple(values[name]) for name in ("overrides", "targets")}
+        return cls(**(dict(values) | lists))
 
     @property
     def origin(self) -> Origin:
@@ -122,27 +121,33 @@ def pushed(task: Task, folder: Path) -> str | None:
     return listed[0]
 
 
-def _experiment(task: Task, root: Path) -> int:
-    """Run the experiment, share its results, push it; return the first exit code that is not 0.
+def command(task: Task) -> list[str]:
+    """Return the words of `dvc exp run` for a task."""
+    flags = [word for override in task.overrides for word in ("--set-param", override)]
+    named = ("--name", task.name, "--message", f"{task.name}\n\n{MARK}{task.digest}")
+    return dvc_process.command("exp", "run", "--pull", *named, *flags, *task.targets)
+
+
+def push(task: Task, root: Path) -> int:
+    """Share the results of a task that has run, then push its experiment; return the exit code.
 
     Raises RetraceError if the results cannot be shared.
     """
-    flags = [word for override in task.overrides for word in ("--set-param", override)]
-    named = ("--name", task.name, "--message", f"{task.name}\n\n{MARK}{task.digest}")
-    env = dvc_process.environment() | task.variables
-    command = dvc_process.command("exp", "run", "--pull", *named, *flags, *task.targets)
-    code = dvc_process.run(command, root, env)
-    if not code:
-        from retrace.pipeline import sharing  # takes time to import
+    from retrace.pipeline import sharing  # takes time to import
 
-        with chdir(root):
-            shared = sharing.share(only_new=True)
-        if shared.damaged:
-            file, md5 = next(iter(shared.damaged.items()))
-            raise RetraceError(f"{file.path}: damaged: its MD5 is {md5}; remove it")
-        command = dvc_process.command("exp", "push", REMOTE, task.name)
-        code = dvc_process.run(command, root, env)
-    return code
+    with chdir(root):
+        shared = sharing.share(only_new=True)
+    if shared.damaged:
+        file, md5 = next(iter(shared.damaged.items()))
+        raise RetraceError(f"{file.path}: damaged: its MD5 is {md5}; remove it")
+    env = dvc_process.environment() | task.variables
+    return dvc_process.run(dvc_process.command("exp", "push", REMOTE, task.name), root, env)
+
+
+def _experiment(task: Task, root: Path) -> int:
+    """Run the experiment, share its results, push it; return the first exit code that is not 0."""
+    code = dvc_process.run(command(task), root, dvc_process.environment() | task.variables)
+    return code or push(task, root)
 
 
 def main() -> None:
