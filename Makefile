@@ -114,7 +114,7 @@ floors: env  ## run the quick tests with the oldest packages that both pyproject
 	uv pip compile --quiet --resolution lowest-direct --all-extras --no-header $(PROJECTS) --output-file .retrace/floors.txt
 	uv venv --quiet --clear --python $(BIN)/python .retrace/floors
 	uv pip install --quiet --python .retrace/floors --constraint .retrace/floors.txt --group dev \
-		--editable '.[compare,sweep,ui,s3,ssh]' --editable src/lab
+		--editable '.[compare,sweep,ui,cluster,s3,ssh]' --editable src/lab
 	PATH=$(CURDIR)/.retrace/floors/bin:$(PATH) pytest -n 2 --dist loadgroup \
 		-m "not slow and not faults and not long" --ignore=tests/doctor/test_doctor.py
 

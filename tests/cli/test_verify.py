@@ -20,6 +20,7 @@ from retrace.cli import verify
 from retrace.errors import RetraceError
 from retrace.pipeline import hashing
 from retrace.pipeline.definition import Out, Pipeline, Stage
+from retrace.pipeline.origin import Origin, check_out_origin
 from retrace.pipeline.workspace import Workspace
 from retrace.provenance import diff, record, reproduce, restore
 from retrace.provenance.diff import Fact, OutputDiff
@@ -347,7 +348,7 @@ def test_code_comes_from_any_matching_commit(client: mlflow.MlflowClient) -> Non
         ):
             restore.restore(client, record.find_record(parent), tree)
         client.set_tag(parent, "dvc.exp_rev", ran)
-        assert restore.restore(client, record.find_record(parent), tree) == reproduce.Origin(ran)
+        assert restore.restore(client, record.find_record(parent), tree) == Origin(ran)
         assert "-O train.py" not in (tree / paths.GRAPH).read_text()
     assert not tree.exists()
 
@@ -360,7 +361,7 @@ def test_images_are_restored_by_md5() -> None:
     rev = commit("no image")
     (paths.IMAGES / "cat.png").write_bytes(b"cat")
     with reproduce.temporary_repository() as tree:
-        reproduce.check_out_origin(tree, reproduce.Origin(rev))
+        check_out_origin(tree, Origin(rev))
         reproduce.restore_data(tree, IMAGES, committed, rev)
         assert hashing.md5(tree / paths.IMAGES) == committed
         reproduce.restore_data(tree, IMAGES, hashing.md5(paths.IMAGES), rev)

@@ -106,6 +106,7 @@ def test_import_is_quick(own: Path) -> None:
         ("compare HEAD workspace", "compare"),
         ("sweep lr=0.1,0.2 --metric val_loss", "sweep"),
         ("ui", "ui"),
+        ("cluster status", "cluster"),
     ],
 )
 def test_missing_extra_is_named(

@@ -24,10 +24,10 @@ from retrace.system import machine, mlflow_environment
 
 # Modules of retrace.cli; in the help, each group lists its commands in this order.
 BUILT_IN = (
-    *("init", "dvc", "run", "sweep", "ui", "compare", "leaderboard", "promote", "share"),
+    *("init", "dvc", "run", "sweep", "cluster", "ui", "compare", "leaderboard", "promote", "share"),
     *("trace", "verify", "doctor", "sync", "reconcile", "clean"),
 )
-EXTRAS = ("sweep", "ui", "compare")  # commands that need the extra with their name
+EXTRAS = ("sweep", "cluster", "ui", "compare")  # commands that need the extra with their name
 IN_PLACE = ("init", "dvc", "run")  # commands that stay in the folder in which they were typed
 
 
@@ -62,7 +62,7 @@ def _call() -> None:
         args.here = Path.cwd()
         machine.name_user()
         machine.check_home()
-        if args.command not in IN_PLACE:
+        if args.command not in IN_PLACE and not getattr(args, "is_of_machine", False):
             os.chdir(_root())
             mlflow_environment.enter()
         code = _run(commands[args.command], args)

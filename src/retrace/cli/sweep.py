@@ -107,7 +107,8 @@ def sweep(
     another sweep; and if the first trials all fail.
     """
     from retrace.cli.dvc import exclude
-    from retrace.sweeps import repositories, study
+    from retrace.pipeline.origin import current_origin
+    from retrace.sweeps import study
     from retrace.sweeps.runner import Runner
     from retrace.sweeps.study import Sweep
 
@@ -115,7 +116,7 @@ def sweep(
     os.chdir(files.root())  # in a repository with several dvc.yaml, the nearest may be below
     settings = _settings(words, metric, direction, trials, name, seed, prune=prune)
     address = study.storage_address(storage)
-    repositories.current_origin()
+    current_origin()
     exclude(files.root())
     current = Sweep(settings, address)
     if current.is_new:

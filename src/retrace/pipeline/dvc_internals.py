@@ -8,7 +8,7 @@ tests/pipeline/test_dvc_internals.py fails if these internals change.
 
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +21,8 @@ from retrace.pipeline import hashing
 DVC = Path(".dvc")
 EXPERIMENTS = DVC / "tmp" / "exps"
 ENTRY = re.compile(r"[0-9a-f]{64}")  # a run in the run cache; a file being written has another name
+
+NO_REMOTE = "DVC has no remote; `dvc remote add --default team ADDRESS` names one, such as a folder"
 
 Outputs = list[dict[str, Any]]  # of a stage in the run cache: path and md5 of each
 
@@ -53,19 +55,25 @@ def set_cache(repository: Path, cache: Path) -> None:
         settings.setdefault("cache", {})["dir"] = os.path.relpath(link)
 
 
-def set_params(file: Path, changes: Iterable[str]) -> None:
-    """Change a params file as `dvc exp run -S` does, by words such as `model.width=3`.
+def remotes() -> dict[str, Any]:
+    """Return DVC's settings of its remotes, with credentials, and the name of the default one.
 
-    Raises RetraceError if DVC refuses one.
+    Paths are absolute. Raises RetraceError if there is no default remote.
     """
-    from dvc.exceptions import DvcException
-    from dvc.utils.hydra import apply_overrides
+    settings = config()
+    if not settings["core"].get("remote"):
+        raise RetraceError(NO_REMOTE)
+    return {"remote": settings["remote"], "core": {"remote": settings["core"]["remote"]}}
 
-    try:
-        apply_overrides(file, list(changes))
-    except DvcException as error:
-        reason = " ".join(str(error.__cause__ or error).split())
-        raise RetraceError(f"{file.name}: DVC cannot set {', '.join(changes)}: {reason}") from None
+
+def set_remotes(repository: Path, settings: Mapping[str, Any]) -> None:
+    """Give the repository in another folder what `remotes` returned, in its local configuration."""
+    from dvc.config import Config
+
+    with Config(dvc_dir=str(repository / DVC)).edit("local") as opened:
+        local: Any = opened  # DVC has no type annotations
+        for section, values in settings.items():
+            local.setdefault(section, {}).update(values)
 
 
 def cache() -> Path:
@@ -136,8 +144,7 @@ class Remote:
         try:
             self._remote = repo.cloud.get_remote()
         except NoRemoteError:
-            advice = "`dvc remote add --default team ADDRESS` names one, such as a folder"
-            raise RetraceError(f"DVC has no remote; {advice}") from None
+            raise RetraceError(NO_REMOTE) from None
         self.name: str = self._remote.name
         self.address: str = self._remote.fs.unstrip_protocol(self._remote.path)
         self.is_verified: bool = self._remote.odb.verify
@@ -180,13 +187,21 @@ class Remote:
         from dvc_objects.fs.local import LocalFileSystem
 
         odb = self._remote.legacy_odb
-        cache = Path(self._repo.cache.legacy.path)
+        for file in self.missing_runs(files):
+            copy(LocalFileSystem(), str(file), odb.fs, self._run_path(file))
+
+    def missing_runs(self, files: Iterable[Path]) -> list[Path]:
+        """Return the entries of the run cache that the remote does not have."""
+        odb = self._remote.legacy_odb
         folder = odb.fs.join(odb.path, "runs")
         present = set(odb.fs.find(folder)) if odb.fs.exists(folder) else set()
-        for file in files:
-            target = odb.fs.join(odb.path, *file.relative_to(cache).parts)
-            if target not in present:
-                copy(LocalFileSystem(), str(file), odb.fs, target)
+        return [file for file in files if self._run_path(file) not in present]
+
+    def _run_path(self, file: Path) -> str:
+        """Return the path in the remote of an entry of the run cache."""
+        odb = self._remote.legacy_odb
+        cache = Path(self._repo.cache.legacy.path)
+        return odb.fs.join(odb.path, *file.relative_to(cache).parts)
 
 
 class Task(NamedTuple):

@@ -13,7 +13,6 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from types import FrameType
 from typing import IO
@@ -39,17 +38,6 @@ CONFIG = """\
 [cache]
     dir = cache
 """
-
-
-@dataclass(frozen=True)
-class Origin:
-    """The source of code and parameters: a commit, and a patch with the uncommitted changes."""
-
-    commit: str
-    patch: bytes = b""
-
-    def __str__(self) -> str:
-        return f"commit {self.commit[:10]}" + (" and its code.patch" if self.patch else "")
 
 
 @contextmanager
@@ -79,20 +67,6 @@ def share_objects(tree: Path) -> None:
         raise RetraceError(
             f"{files.root()}: {reason}, so there is no code to reproduce a run from"
         ) from None
-
-
-def check_out_origin(tree: Path, origin: Origin) -> None:
-    """Replace the files of the repository that `tree` is in by those of `origin`.
-
-    Raises RetraceError if the commit does not exist here or the patch does not apply.
-    """
-    top = next(folder for folder in (tree, *tree.parents) if (folder / ".git").exists())
-    try:
-        git.run("cat-file", "-e", f"{origin.commit}^{{commit}}", folder=top)
-    except RetraceError:
-        reason = "it was never fetched, or `git gc` has deleted it; fetch it from another clone"
-        raise RetraceError(f"commit {origin.commit} is not in this repository: {reason}") from None
-    git.check_out(top, origin.commit, origin.patch)
 
 
 def restore_data(tree: Path, path: str, md5: str, commit: str) -> None:

@@ -8,11 +8,11 @@ from retrace import settings
 from retrace.errors import RetraceError
 from retrace.pipeline import git, identity, params_yaml
 from retrace.pipeline.definition import Pipeline, prefixes
+from retrace.pipeline.origin import Origin, check_out_origin
 from retrace.pipeline.workspace import Workspace
 from retrace.provenance import reproduce
 from retrace.provenance.locations import PATCH
 from retrace.provenance.record import Record
-from retrace.provenance.reproduce import Origin
 from retrace.store import backend, cached_stages
 
 MAX_OTHERS = 3  # commits with the same outputs
@@ -26,7 +26,7 @@ def restore(client: backend.MlflowClient, record: Record, tree: Path) -> Origin:
     failed: list[str] = []
     for origin in dict.fromkeys(_origins(client, record)):
         try:
-            reproduce.check_out_origin(tree, origin)
+            check_out_origin(tree, origin)
             workspace = Workspace(tree)
             for path, md5 in _data(record, workspace.pipeline).items():
                 reproduce.restore_data(tree, path, md5, origin.commit)

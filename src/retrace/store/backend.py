@@ -30,6 +30,7 @@ from retrace.store.unavailable import StoreUnavailableError
 from retrace.system import files, mlflow_environment
 
 LOCK_TIMEOUT_S = 120  # four stages that create the store together take a tenth of it
+ARTIFACTS = "RETRACE_ARTIFACTS"  # variable of a task: the folder of `artifacts`
 NAMED = "retrace.experiment"  # tag of an MLflow experiment: its name in our settings
 UNAVAILABLE = (  # what MLflow and its libraries raise if a store does not answer
     *(MlflowException, SQLAlchemyError, CommandError, requests.RequestException),
@@ -201,9 +202,12 @@ def find_experiment(client: MlflowClient, name: str) -> Experiment | None:
 def artifacts() -> Path:
     """Return the folder for the artifacts of new MLflow experiments.
 
-    It is absolute, because a queued experiment's folder is deleted. If code or dvc.yaml names
-    `mlruns`, that is a store of the stages' own, which takes each folder in it for an experiment.
+    It is absolute, because a queued experiment's folder is deleted; so is a task's clone, whose
+    variable names the folder. If code or dvc.yaml names `mlruns`, that is a store of the stages'
+    own, which takes each folder in it for an experiment.
     """
+    if given := os.environ.get(ARTIFACTS):
+        return Path(given)
     root = files.root()
     usual = root / "mlruns"
     is_own = any(usual.glob("*/meta.yaml"))

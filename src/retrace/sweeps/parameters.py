@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from retrace.errors import ParamsError
-from retrace.pipeline import dvc_files, dvc_internals, loading, overrides, params_files
+from retrace.pipeline import dvc_files, dvc_overrides, loading, overrides, params_files
 from retrace.pipeline.definition import PARAMS_YAML, Stage
 from retrace.pipeline.overrides import Flat
 from retrace.pipeline.workspace import Workspace
@@ -107,7 +107,7 @@ class Parameters:
             folder = Path(name)
             self._copy_to(folder)
             for file, changed in by_file.items():
-                dvc_internals.set_params(folder / file, changed)
+                dvc_overrides.set_params(folder / file, changed)
             return self._of(Workspace(folder))
 
     def _copy_to(self, folder: Path) -> None:

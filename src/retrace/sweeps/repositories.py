@@ -16,11 +16,9 @@ from pathlib import Path
 
 import psutil
 
-from retrace.errors import RetraceError
-from retrace.pipeline import dvc_cli, dvc_internals, git, git_process
-from retrace.pipeline.workspace import Workspace
+from retrace.pipeline import dvc_internals, git
+from retrace.pipeline.origin import Origin, check_out_origin
 from retrace.provenance import reproduce
-from retrace.provenance.reproduce import Origin
 from retrace.system import files, processes
 
 FOLDER = Path(".retrace/sweeps")
@@ -32,19 +30,6 @@ ENDS_S = 30.0  # for a stage to end on SIGTERM
 def sweep_folder(sweep: str) -> Path:
     """Return the folder of a sweep, with its repositories and the output of failed trials."""
     return files.root() / FOLDER / sweep
-
-
-def current_origin() -> Origin:
-    """Return the code and parameters as they are now. Raises RetraceError without a commit."""
-    if refusal := git_process.refusal(files.root()):
-        raise RetraceError(str(refusal))
-    if fault := dvc_cli.path_fault(files.root()):
-        raise RetraceError(fault)
-    commit = git.head_commit()
-    if commit is None:
-        reason = "has no commit yet, which an experiment needs; commit, then run the command again"
-        raise RetraceError(f"{files.root()}: {reason}")
-    return Origin(commit, Workspace(files.root()).changes())
 
 
 @contextmanager
@@ -62,7 +47,7 @@ def trial_repository(name: str, sweep: str, origin: Origin, cache: Path) -> Iter
     with processes.try_lock(tree):
         try:
             reproduce.share_objects(top)
-            reproduce.check_out_origin(top, origin)
+            check_out_origin(top, origin)
             # New files belong to the experiment too, also those that the user's excludes name.
             git.run("add", "--all", "--force", folder=top)
             _configure(top / inside, cache)

@@ -12,6 +12,7 @@ from rich.console import Console
 from retrace import errors, event_log, settings
 from retrace.errors import DataError, RetraceError
 from retrace.pipeline import dvc_internals, grouping, overrides
+from retrace.pipeline.origin import current_origin
 from retrace.store import backend, sweep_runs
 from retrace.sweeps import repositories, results, study
 from retrace.sweeps.study import OVER, ClaimedTrial, Sweep
@@ -48,7 +49,7 @@ class Runner:
         self.console = console
         params = self.settings.space.parameters.base | self.settings.space.fixed
         self.experiment = grouping.mlflow_experiment(settings.load(files.root()), params)
-        self.origin = repositories.current_origin()
+        self.origin = current_origin()
         self.cache = dvc_internals.cache().absolute()
         self.store = backend.address()
         self.began = event_log.now()

@@ -1,6 +1,9 @@
 """Process identity that survives PID reuse, and locks that end with their process."""
 
+import ctypes
 import hashlib
+import os
+import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,6 +15,8 @@ from filelock import FileLock, Timeout
 
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 MACHINE = Path("/etc/machine-id")
+PR_SET_PDEATHSIG = 1  # of prctl(2)
+LIBC = ctypes.CDLL(None)
 
 Identity = dict[str, Any]
 
@@ -49,6 +54,21 @@ def end(who: Identity, grace_s: float) -> None:
             process.wait(grace_s)
         except psutil.TimeoutExpired:
             process.kill()
+
+
+def die_with_parent(number: int = signal.SIGKILL) -> None:
+    """Make this process get a signal when its parent ends; for `preexec_fn` of a child."""
+    LIBC.prctl(PR_SET_PDEATHSIG, number)
+
+
+def working_in(folder: Path) -> list[psutil.Process]:
+    """Return the processes whose working directory is in a folder, without this one."""
+    inside: list[psutil.Process] = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if process.pid != os.getpid() and Path(process.cwd()).is_relative_to(folder):
+                inside.append(process)
+    return inside
 
 
 def to_line(who: Identity) -> str:

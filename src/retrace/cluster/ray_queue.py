@@ -1,0 +1,294 @@
+"""Tasks on a Ray cluster: an actor queues them and knows the state of each; a worker runs one.
+
+The actor belongs to the command that started it and ends with it, or it is detached. A task whose
+machine dies is queued again by Ray. A worker only starts `python -m retrace.cluster.task`, in the
+environment in which its machine joined the cluster, and passes it JSON.
+"""
+
+import json
+import logging
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from typing import IO, Any, Literal, NamedTuple
+
+import psutil
+
+from retrace import errors
+from retrace.cluster import nodes
+from retrace.cluster.task import Task
+from retrace.errors import RetraceError
+from retrace.system import isolated
+
+NAMESPACE = "retrace"
+CONNECT_S = {"RAY_NUM_REDIS_GET_RETRIES": "5"}  # Ray tries to connect once a second
+HEAD = "node:__internal_head__"  # a resource that only the first machine has
+RETRIES = 20  # of a task whose machine died; not of a task that failed
+ENDS_S = 90.0  # for a task to end on SIGTERM
+POLL_S = 0.2
+STDERR = 2
+OUTPUT = 20_000  # characters of a task's output that its result keeps
+THREADS = 4  # of the actor, so that it answers while it submits
+
+Status = Literal["waiting", "running", "done", "failed", "cancelled"]
+
+
+class State(NamedTuple):
+    """The state of a task."""
+
+    status: Status
+    node: str = ""  # name of the machine
+    since: float = 0.0  # seconds since 1970: when it began to run
+    attempts: int = 0
+    seconds: float = 0.0  # that it took
+    output: str = ""  # the end of what it printed
+
+    @property
+    def has_ended(self) -> bool:
+        return self.status not in ("waiting", "running")
+
+
+@contextmanager
+def connected() -> Iterator[None]:
+    """Connect this process to the cluster of this machine. Raises RetraceError if that fails.
+
+    Ray reads its variables when it is imported, so it is imported in functions.
+    """
+    address = nodes.address()
+    os.environ.update(nodes.authenticated() | CONNECT_S)
+    import ray
+    from ray.exceptions import RayError
+
+    try:
+        with _silenced():
+            ray.init(
+                address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.CRITICAL
+            )
+    except (RayError, ConnectionError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        refused = f"the cluster {address} does not answer, or refuses the token"
+        raise RetraceError(f"{refused}: {reason}") from None
+    errors.listen()  # Ray has set handlers of its own
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _silenced() -> Iterator[None]:
+    """Discard what Ray's library, which is no Python, writes to stderr."""
+    sys.stderr.flush()
+    kept = os.dup(STDERR)
+    try:
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, STDERR)
+        os.close(nothing)
+        yield
+    finally:
+        os.dup2(kept, STDERR)
+        os.close(kept)
+
+
+def machines() -> list[dict[str, Any]]:
+    """Return the cluster's nodes that are alive: host, address, and what they have."""
+    import ray
+
+    return [
+        {
+            "host": node["NodeManagerHostname"],
+            "address": node["NodeManagerAddress"],
+            "cpus": int(node["Resources"].get("CPU", 0)),
+            "gpus": int(node["Resources"].get("GPU", 0)),
+        }
+        for node in ray.nodes()
+        if node["Alive"]
+    ]
+
+
+def free() -> dict[str, float]:
+    """Return the CPUs and GPUs that no task uses."""
+    import ray
+
+    resources = ray.available_resources()
+    return {"cpus": resources.get("CPU", 0.0), "gpus": resources.get("GPU", 0.0)}
+
+
+class Queue:
+    """A queue of tasks on the cluster. With `name` it is detached, and found again by its name."""
+
+    def __init__(self, tasks: Sequence[Task], name: str | None = None) -> None:
+        import ray
+
+        options: dict[str, Any] = {
+            "num_cpus": 0,
+            "max_concurrency": THREADS,
+            "max_restarts": RETRIES,
+            "max_task_retries": RETRIES,
+            "resources": {HEAD: 0.001},  # a cluster does not outlive its first machine
+        }
+        if name:
+            options |= {"name": name, "lifetime": "detached", "get_if_exists": True}
+        texts = [json.dumps(asdict(task)) for task in tasks]
+        sizes = [(task.cpus, task.gpus) for task in tasks]
+        self._actor: Any = ray.remote(_Queue).options(**options).remote(texts, sizes)
+
+    def states(self) -> list[State]:
+        """Return the state of each task. Raises RetraceError if the cluster is gone."""
+        import ray
+        from ray.exceptions import RayError
+
+        try:
+            return [State(*values) for values in ray.get(self._actor.states.remote())]
+        except RayError as error:
+            reason = " ".join(str(error).split())[:300]
+            raise RetraceError(f"the cluster lost the queue: {reason}") from None
+
+    def cancel(self) -> None:
+        """End all tasks; those that run save their state first. Forget the queue."""
+        import ray
+        from ray.exceptions import RayError
+
+        with suppress(RayError):
+            ray.get(self._actor.cancel.remote(), timeout=ENDS_S)
+        self.forget()
+
+    def forget(self) -> None:
+        """End the actor."""
+        import ray
+        from ray.exceptions import RayError
+
+        with suppress(RayError):
+            ray.kill(self._actor)
+
+
+def find(name: str) -> bool:
+    """Return whether there is a detached queue of this name."""
+    import ray
+
+    return name in ray.util.list_named_actors()
+
+
+def detached() -> dict[str, list[State]]:
+    """Return the states of the tasks of each detached queue, by its name."""
+    import ray
+
+    names = ray.util.list_named_actors()
+    states = ray.get([ray.get_actor(name).states.remote() for name in names])
+    return {
+        name: [State(*each) for each in values] for name, values in zip(names, states, strict=True)
+    }
+
+
+class _Queue:
+    """The actor: it submits the tasks, whose owner it is, and is told when one begins."""
+
+    def __init__(self, texts: list[str], sizes: list[tuple[int, int]]) -> None:
+        import ray
+
+        me = ray.get_runtime_context().current_actor
+        work: Any = ray.remote(_work)
+        self._begun = [State("waiting") for _ in texts]
+        self._results: list[Any] = [
+            work.options(num_cpus=cpus, num_gpus=gpus, max_retries=RETRIES).remote(
+                text, gpus, me, number
+            )
+            for number, (text, (cpus, gpus)) in enumerate(zip(texts, sizes, strict=True))
+        ]
+
+    def begin(self, number: int, node: str) -> None:
+        """Note that a task begins, on which machine."""
+        attempts = self._begun[number].attempts + 1
+        self._begun[number] = State("running", node, time.time(), attempts)
+
+    def states(self) -> list[tuple[Any, ...]]:
+        """Return the state of each task."""
+        import ray
+
+        ended, _ = ray.wait(self._results, num_returns=len(self._results), timeout=0)
+        over = set(ended)
+        return [
+            tuple(self._end(number) if result in over else self._begun[number])
+            for number, result in enumerate(self._results)
+        ]
+
+    def cancel(self) -> None:
+        """End all tasks, and wait until they have ended."""
+        import ray
+        from ray.exceptions import RayError
+
+        for result in self._results:
+            with suppress(RayError):
+                ray.cancel(result)
+        ray.wait(self._results, num_returns=len(self._results), timeout=ENDS_S)
+
+    def _end(self, number: int) -> State:
+        import ray
+        from ray.exceptions import RayError, TaskCancelledError
+
+        begun = self._begun[number]
+        if begun.status in ("waiting", "running"):
+            try:
+                code, seconds, output = ray.get(self._results[number])
+                status: Status = "failed" if code else "done"
+            except TaskCancelledError:
+                status, seconds, output = "cancelled", 0.0, ""
+            except RayError as error:
+                status, seconds, output = "failed", 0.0, str(error)
+            begun = begun._replace(status=status, seconds=seconds, output=output)
+            self._begun[number] = begun
+        return begun
+
+
+def _work(text: str, gpus: int, queue: Any, number: int) -> tuple[int, float, str]:
+    """Run a task in a process of its own; return its exit code, seconds, and output if it failed.
+
+    Ray cancels it by a KeyboardInterrupt in this process.
+    """
+    queue.begin.remote(number, socket.gethostname())
+    began = time.monotonic()
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(
+            [*isolated.python("retrace.cluster.task"), "-", "0"],
+            env=_environment(gpus),
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            assert process.stdin  # noqa: S101 - a pipe
+            process.stdin.write(f"[{text}]".encode())
+            process.stdin.close()
+            while process.poll() is None:  # an interrupt does not reach a wait in C
+                time.sleep(POLL_S)
+        except BaseException:
+            process.terminate()
+            process.wait(ENDS_S)
+            raise
+        return process.returncode, time.monotonic() - began, _tail(log)
+
+
+def _environment(gpus: int) -> dict[str, str]:
+    """Return the environment in which this machine joined the cluster, and Ray's choice of GPUs.
+
+    Ray sets variables in a worker, such as OMP_NUM_THREADS, which would change what a stage
+    computes. Without GPUs, it would leave all of them visible.
+    """
+    raylet = psutil.Process().parent()
+    joined = raylet.environ() if raylet else dict(os.environ)
+    kept = {name: value for name, value in joined.items() if not name.startswith("RAY_")}
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "") if gpus else ""
+    return kept | {"CUDA_VISIBLE_DEVICES": visible}
+
+
+def _tail(log: IO[bytes]) -> str:
+    size = log.seek(0, os.SEEK_END)
+    log.seek(max(0, size - OUTPUT))
+    return log.read().decode(errors="replace")
