@@ -158,19 +158,18 @@ class Group:
         ends = [rank * n // self.size for rank in range(self.size + 1)]
         return [slice(begin, end) for begin, end in pairwise(ends)]
 
-    def prepare(self, model: Classifier) -> Classifier:
-        """Return the model as all processes train it: with the same weights, to the bit."""
+    def prepare(self, model: Classifier) -> None:
+        """Give the model the first process's weights; synchronize its batch norm on GPUs."""
         if self.size == 1:
-            return model
+            return
         trained = model.head if model.trunk_is_frozen else model
         norms = [layer for layer in trained.modules() if isinstance(layer, NORMS)]
         are_plain = all(type(layer).forward is nn.BatchNorm2d.forward for layer in norms)
         if norms and are_plain and self._device.type == "cuda":
-            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+            nn.SyncBatchNorm.convert_sync_batchnorm(model)  # it replaces the layers in place
         elif norms and self.is_first:
             print(OWN_STATISTICS, flush=True)
         self.copy_first(model.state_dict().values())
-        return model
 
 
 class PeerLostError(Exception):
