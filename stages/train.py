@@ -4,31 +4,48 @@ import retrace
 from lab import params, paths
 from lab.data import batches, storage
 from lab.models import classifier, initialization, summary
-from lab.training import device, loop, recorder
-from retrace import checkpoint, errors
+from lab.models.classifier import ModelConfig
+from lab.training import device, loop, processes, rank, recorder
+from lab.training.loop import Trainer
+from retrace import checkpoint
 
 
 def main() -> None:
     p = params.load(params.Train)
-    compute = device.configure(p, p.precision)
-    samples, scale = storage.load(paths.TRAIN)
-    validation_samples, _ = storage.load(paths.VALIDATION)
-    model, config = initialization.build(p, samples, scale)
-    train_split = batches.on_device(samples, compute.device)
-    validation_split = batches.on_device(validation_samples, compute.device)
-    n_classes = len(config.class_names)
-    trainer = loop.create(p, compute, model, train_split, validation_split, n_classes)
+    if p.processes > 1 and not rank.is_this():
+        from lab.training import launcher  # late: one process does not need it
 
+        launcher.launch(p)
+        return
+
+    compute = device.configure(p, p.precision)
+    with processes.joined(p, compute) as group:
+        samples, scale = storage.load(paths.TRAIN)
+        validation_samples, _ = storage.load(paths.VALIDATION)
+        model, config = initialization.build(p, samples, scale)
+        train_split = batches.on_device(samples, compute.device)
+        validation_split = batches.on_device(validation_samples, compute.device)
+        n_classes = len(config.class_names)
+        trainer = loop.create(p, compute, model, train_split, validation_split, n_classes, group)
+        if group.is_first:
+            train(trainer, config)
+        else:
+            recorder.follow(trainer)
+
+
+def train(trainer: Trainer, config: ModelConfig) -> None:
+    """Train, track the run, save checkpoints, and write the outputs."""
+    model = trainer.state.model  # all of it, also where its head is trained alone
     with (
         retrace.stage("train") as run,
-        checkpoint.locked(recorder.fingerprint(run, compute)) as checkpoints,
+        checkpoint.locked(recorder.fingerprint(run, trainer.compute)) as checkpoints,
     ):
-        run.set_tags({"retrace.device": compute})
+        run.set_tags({"retrace.device": trainer.compute})
         summary.save(model, config)
         recorder.save_first_batch(trainer)
 
         record = recorder.Recorder(run, checkpoints, trainer)
-        with device.enough_memory(p.batch_size):
+        with device.enough_memory(trainer.p.batch_size):
             trainer.precompute_features()
             with record.recording():
                 kept = trainer.train(record.on_step, record.on_epoch)
@@ -44,4 +61,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    rank.run(main)

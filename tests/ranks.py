@@ -42,14 +42,25 @@ LOSSES: dict[str, dict[str, Any]] = {
     "mse": {},
 }
 N_VALIDATION = (300, 250, 150)  # three equal batches, a smaller last one, fewer than processes
-NOISY = {"model": "cifar_v3", "augmentation": "crop_flip", "keep": "last", "epochs": 2}
+NETWORK = {"channels": [8, 8, 8], "hidden": 16, "dropout": 0.4}
 STOPPED_AT = 10
+
+
+def values() -> params_yaml.Values:
+    return params_yaml.read(ROOT / "params.yaml")
+
+
+def noisy() -> dict[str, Any]:
+    """Return the parameters of a training with dropout, batch norm and augmentation."""
+    models = values()["models"] | {"cifar_v3": NETWORK}
+    small = {"model": "cifar_v3", "models": models, "epochs": 2, "keep": "last"}
+    return small | {"augmentation": "crop_flip"}
 
 
 def changed(name: str) -> dict[str, Any]:
     """Return the parameters for a loss with these settings."""
     loss = name.partition(" ")[0]
-    losses = params_yaml.read(ROOT / "params.yaml")["losses"]
+    losses = values()["losses"]
     return UNEVEN | {"loss": loss, "losses": losses | {loss: losses[loss] | LOSSES[name]}}
 
 
@@ -62,7 +73,7 @@ def gradients(group: Group, name: str) -> dict[str, Tensor]:
     def record() -> None:
         for number, weight in enumerate(trainer.state.model.trainable()):
             assert weight.grad is not None
-            computed[f"{name}/{batch}/{number}"] = weight.grad.clone()
+            computed[f"{name}/{batch}/{number}"] = weight.grad.clone().contiguous()
 
     optimizer.step = record  # pyright: ignore[reportAttributeAccessIssue]
     trainer.state.model.train()
@@ -80,19 +91,21 @@ def logits(group: Group) -> dict[str, Tensor]:
     computed = {}
     for n in N_VALIDATION:
         first = batches.Split(split.inputs[:n], split.labels[:n])
-        computed[f"logits/{n}"] = inference.outputs(training.state.model, first, group.map).logits
+        outputs = inference.outputs(training.state.model, first, group.map)
+        computed[f"logits/{n}"] = outputs.logits.contiguous()
     return computed
 
 
 def trained(group: Group, name: str, stop_after: int | None = None) -> dict[str, Tensor]:
-    """Return all weights after a training with dropout and batch norm; it can be interrupted."""
-    training = Training(conftest.striped(), group, **NOISY)
+    """Return all weights after a training, which can be interrupted after a step."""
+    training = Training(conftest.striped(), group, **noisy())
     if stop_after:
-        stopped = Training(conftest.striped(), group, **NOISY)
+        stopped = Training(conftest.striped(), group, **noisy())
         with suppress(Stopped):
             stopped.run(stop_after)
-        training.state.load_state_dict(stopped.state.state_dict())
+        values = stopped.state.state_dict()
         torch.manual_seed(99)  # as another process would have it
+        training.state.load_state_dict(values)
     training.run()
     weights = training.state.model.state_dict()
     return {f"{name}/{key}": tensor.contiguous() for key, tensor in weights.items()}

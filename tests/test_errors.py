@@ -27,6 +27,19 @@ def test_second_signal_ends_the_process_if_later(pause_s: float, out: str) -> No
     assert (ended.returncode, ended.stdout) == (143, out)
 
 
+def test_repeated_signal_is_one_signal() -> None:
+    ended = run(
+        "import os, signal\nfrom retrace import errors\n"
+        "def main():\n"
+        "    try:\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    finally:\n"
+        "        os.kill(os.getpid(), signal.SIGTERM); print('cleaned up', flush=True)\n"
+        "errors.run(main)"
+    )
+    assert (ended.returncode, ended.stdout) == (143, "cleaned up\n")
+
+
 @pytest.mark.parametrize(
     ("number", "remedy"), [("ENOSPC", "disk space"), ("EROFS", "writable"), ("EACCES", "writable")]
 )

@@ -51,6 +51,7 @@ class Terminated(BaseException):
 IMPATIENT_S = 2.0
 
 _deferred: dict[int, float] | None = None  # when each signal that waits for `answer` arrived
+_raised: dict[int, float] = {}  # when the exception of each signal was raised last
 
 
 def run(main: Callable[[], None]) -> None:
@@ -58,14 +59,11 @@ def run(main: Callable[[], None]) -> None:
     listen()
     try:
         main()
-    except RetraceError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
-    except OSError as error:
-        reason = _disk_reason(error)
-        if reason is None:
+    except (RetraceError, OSError) as error:
+        line = one_line(error)
+        if line is None:
             raise
-        print(f"{reason}, then run the command again", file=sys.stderr)
+        print(line, file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -78,6 +76,14 @@ def run(main: Callable[[], None]) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)  # without Python's clean-up, which takes a second with torch loaded
+
+
+def one_line(error: Exception) -> str | None:
+    """Return the line that a user reads about an error; None for a bug, which has a traceback."""
+    if isinstance(error, RetraceError):
+        return str(error)
+    remedy = _disk_reason(error) if isinstance(error, OSError) else None
+    return f"{remedy}, then run the command again" if remedy else None
 
 
 def reason(error: Exception) -> str:
@@ -147,13 +153,15 @@ class Deferred:
 
 
 def _arrived(number: int, _: FrameType | None) -> None:
-    if _deferred is None:
-        _raise(number)
-        return
     now = time.monotonic()
+    if _deferred is None:
+        if now - _raised.get(number, -IMPATIENT_S) >= IMPATIENT_S:
+            _raise(number)
+        return
     if now - _deferred.setdefault(number, now) > IMPATIENT_S:
         os._exit(128 + (signal.SIGINT if number == signal.SIGINT else signal.SIGTERM))
 
 
 def _raise(number: int) -> None:
+    _raised[number] = time.monotonic()
     raise KeyboardInterrupt if number == signal.SIGINT else Terminated

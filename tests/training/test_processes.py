@@ -51,7 +51,12 @@ def computed(tmp_path_factory: pytest.TempPathFactory) -> Results:
         )
         for rank in range(max(SIZES))
     ]
-    assert [process.wait(timeout=300) for process in started] == [0] * max(SIZES)
+    try:
+        assert [process.wait(timeout=240) for process in started] == [0] * max(SIZES)
+    finally:
+        for process in started:  # one that waits for another that failed
+            process.kill()
+            process.wait()
     return {
         (size, rank): load_file(folder / f"{size}-{rank}.safetensors")
         | json.loads((folder / f"{size}-{rank}.json").read_text())
@@ -101,10 +106,8 @@ def assert_equal(weights: dict[str, Tensor], others: dict[str, Tensor]) -> None:
 
 def test_signal_stops_all_after_one_step(computed: Results) -> None:
     steps = {place: results["stopped"] for place, results in computed.items()}
-    assert steps[1, 0] == STOPPED_AT
-    assert set(steps.values()) <= {STOPPED_AT, STOPPED_AT + 2}
-    for size in SIZES:
-        assert len({steps[size, rank] for rank in range(size)}) == 1
+    assert steps.pop((1, 0)) == STOPPED_AT
+    assert set(steps.values()) == {STOPPED_AT + 2}  # sent in one step, answered in the next
 
 
 def test_bytes_are_those_of_the_first(computed: Results) -> None:
@@ -169,6 +172,6 @@ def test_group_of_one_needs_no_environment(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_functional_collectives_have_no_public_name() -> None:
-    assert [name for name in dir(torch.distributed) if "functional" in name.lower()] == [
-        "_functional_collectives"
-    ]
+    names = [name for name in dir(torch.distributed) if "functional" in name]
+    assert names
+    assert all(name.startswith("_") for name in names)

@@ -6,6 +6,7 @@ from itertools import chain
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from lab.data import memmap
 from lab.data.batches import Split
@@ -17,7 +18,7 @@ BATCH_NUMBERS = 4_000_000  # in the inputs of a batch at most: 26 color images o
 
 
 # Applies a function to each batch, in order, as `map` does.
-Map = Callable[[Callable[[Inputs], Features], Sequence[Inputs]], Iterable[Features]]
+Map = Callable[[Callable[[Inputs], Features], Sequence[Tensor]], Iterable[Tensor]]
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def features(model: Classifier, split: Split) -> Split:
     return Split(result, split.labels)
 
 
-def _batches(split: Split) -> Sequence[Inputs]:
+def _batches(split: Split) -> Sequence[Tensor]:
     """Return the split's inputs, batch by batch, in order."""
     if split.reader:
         split.reader.in_order()

@@ -150,7 +150,8 @@ def create(
     optimizer = params.bind(OPTIMIZERS, p.optimizer, "optimizers")
     schedule = params.bind(SCHEDULES, p.schedule, "schedules")
     augment = params.bind(AUGMENTATIONS, p.augmentation, "augmentations")
-    model = group.prepare(model.to(compute.device))
+    model = model.to(compute.device)
+    group.prepare(model)
     return Trainer(
         state=State(model, optimizer(model.trainable()), compute.device),
         train_split=train_split,

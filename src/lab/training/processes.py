@@ -10,14 +10,15 @@ another order after each start, so that a resumed training would have other bits
 """
 
 import os
+import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed import _functional_collectives as functional
 
 from lab import paths
 from lab.data import batches
@@ -29,6 +30,10 @@ from lab.training.device import Compute
 from lab.training.state import Pending
 from retrace.errors import Deferred, ParamsError, Terminated
 
+STORE = "RETRACE_RANKS"  # variable of ranks that `launcher` starts: the URL at which they meet
+# Their functions in torch.distributed._functional_collectives import the compiler: seconds a rank.
+OPERATIONS = torch.ops._c10d_functional
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 OWN_STATISTICS = (
     "batch norm: each process normalizes by its own slice of a batch; "
@@ -57,7 +62,7 @@ class Group:
 
     def part(self, n: int) -> slice:
         """Return which of `n` samples are this process's slice; slices differ by one at most."""
-        return slice(self.rank * n // self.size, (self.rank + 1) * n // self.size)
+        return self._parts(n)[self.rank]
 
     def mine(self, rows: Tensor) -> Tensor:
         """Return this process's slice of a batch."""
@@ -73,7 +78,8 @@ class Group:
         gradients = [weight.grad for weight in weights if weight.grad is not None]
         numbers = torch.stack([loss, n_correct.to(loss.dtype), self._stop])
         flat = torch.cat([*(gradient.flatten() for gradient in gradients), numbers])
-        flat = functional.wait_tensor(functional.all_reduce(flat, "sum", dist.group.WORLD))
+        world = dist.group.WORLD.group_name  # pyright: ignore[reportOptionalMemberAccess]
+        flat = OPERATIONS.wait_tensor(OPERATIONS.all_reduce(flat, "sum", world))
         *sums, numbers = flat.split([*(gradient.numel() for gradient in gradients), 3])
         for gradient, values in zip(gradients, sums, strict=True):
             gradient.copy_(values.view_as(gradient))
@@ -107,8 +113,8 @@ class Group:
             torch.manual_seed(int(mixed[0]))
 
     def map(
-        self, function: Callable[[Inputs], Features], batches: Sequence[Inputs]
-    ) -> Iterable[Features]:
+        self, function: Callable[[Inputs], Features], batches: Sequence[Tensor]
+    ) -> Iterable[Tensor]:
         """Apply a function to batches, each in one of the processes. Return all results, in order.
 
         A result has a row for each row of its batch.
@@ -116,14 +122,13 @@ class Group:
         if self.size == 1 or len(batches) < self.size:
             return map(function, batches)
         mine = torch.cat([function(batch) for batch in batches[self.part(len(batches))]])
-        others = [Group(rank, self.size, self._device) for rank in range(self.size)]
         # Not of all batches: they may have to be read from files.
         lengths = [len(batches[0])] * (len(batches) - 1) + [len(batches[-1])]
-        n_rows = [sum(lengths[other.part(len(batches))]) for other in others]
+        n_rows = [sum(lengths[part]) for part in self._parts(len(batches))]
         padded = mine.new_zeros((max(n_rows), *mine.shape[1:]))
         padded[: len(mine)] = mine
-        gathered = padded.new_empty((self.size, *padded.shape))
-        dist.all_gather_into_tensor(gathered, padded)
+        gathered = [torch.empty_like(padded) for _ in n_rows]
+        dist.all_gather(gathered, padded)
         return [rows[:n] for rows, n in zip(gathered, n_rows, strict=True)]
 
     def copy_first(self, tensors: Iterable[Tensor]) -> None:
@@ -140,25 +145,35 @@ class Group:
         """Return the first process's bytes in every process."""
         size = torch.tensor(len(content), device=self._device)
         self.copy_first([size])
+        if not size:
+            return b""
         values = torch.zeros(int(size), dtype=torch.uint8, device=self._device)
         if self.is_first:
             values.copy_(torch.frombuffer(bytearray(content), dtype=torch.uint8))
         self.copy_first([values])
         return values.cpu().numpy().tobytes()
 
-    def prepare(self, model: Classifier) -> Classifier:
-        """Return the model as all processes train it: with the same weights, to the bit."""
+    def _parts(self, n: int) -> list[slice]:
+        """Return the slices of all processes."""
+        ends = [rank * n // self.size for rank in range(self.size + 1)]
+        return [slice(begin, end) for begin, end in pairwise(ends)]
+
+    def prepare(self, model: Classifier) -> None:
+        """Give the model the first process's weights; synchronize its batch norm on GPUs."""
         if self.size == 1:
-            return model
+            return
         trained = model.head if model.trunk_is_frozen else model
         norms = [layer for layer in trained.modules() if isinstance(layer, NORMS)]
         are_plain = all(type(layer).forward is nn.BatchNorm2d.forward for layer in norms)
         if norms and are_plain and self._device.type == "cuda":
-            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+            nn.SyncBatchNorm.convert_sync_batchnorm(model)  # it replaces the layers in place
         elif norms and self.is_first:
             print(OWN_STATISTICS, flush=True)
         self.copy_first(model.state_dict().values())
-        return model
+
+
+class PeerLostError(Exception):
+    """Another process of the training has ended, so that nothing can be summed any more."""
 
 
 ALONE = Group(0, 1, torch.device("cpu"))
@@ -168,15 +183,22 @@ ALONE = Group(0, 1, torch.device("cpu"))
 def joined(p: Train, compute: Compute) -> Iterator[Group]:
     """Join this training's processes, as torchrun's environment variables describe them.
 
-    Raises ParamsError if their number is not `processes`, or if this one has no GPU of its own.
+    Raises ParamsError if their number is not `processes`, or if this one has no GPU of its own,
+    and PeerLostError if another process ends while this one needs it.
     """
     if p.processes == 1:
         yield ALONE
         return
     if compute.is_gpu:
         _choose_gpu(p)
-    dist.init_process_group("nccl" if compute.is_gpu else "gloo")
     try:
+        with ended_by_signals():
+            dist.init_process_group(
+                "nccl" if compute.is_gpu else "gloo",
+                os.environ.get(STORE),
+                rank=int(os.environ["RANK"]),
+                world_size=int(os.environ["WORLD_SIZE"]),
+            )
         if dist.get_world_size() != p.processes:
             raise ParamsError(
                 f"{paths.PARAMS}: processes is {p.processes}, but WORLD_SIZE is "
@@ -184,8 +206,24 @@ def joined(p: Train, compute: Compute) -> Iterator[Group]:
                 f"-S processes={dist.get_world_size()}"
             )
         yield Group(dist.get_rank(), dist.get_world_size(), compute.device)
+    except RuntimeError as error:
+        if isinstance(error, dist.DistError) or "gloo" in str(error):
+            raise PeerLostError(str(error)) from error
+        raise
     finally:
-        dist.destroy_process_group()
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Let signals end this process at once: while it waits for others, Python does not see them."""
+    handlers = {number: signal.signal(number, signal.SIG_DFL) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def check(p: Train, train_split: Split) -> None:

@@ -1,5 +1,6 @@
 """The callbacks of training: event log, terminal, reports/ and checkpoints."""
 
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -31,6 +32,7 @@ class Recorder:
     def __init__(self, run: Run, checkpoints: Checkpoints, trainer: Trainer) -> None:
         self.run = run
         self.checkpoints = checkpoints
+        self.trainer = trainer
         self.state = trainer.state
         self.epochs = trainer.p.epochs
         self.total_steps = trainer.total_steps
@@ -49,6 +51,11 @@ class Recorder:
     def diagnosis(self) -> str:
         """One sentence on underfitting and overfitting."""
         return records.diagnosis(self.history)
+
+    @property
+    def siblings(self) -> str:
+        """What this training has in common with those in other numbers of processes."""
+        return _fingerprint(self.run, self.trainer.compute, without="processes")
 
     @property
     def seconds(self) -> float:
@@ -109,7 +116,10 @@ class Recorder:
     def _resume(self) -> None:
         """Load the newest checkpoint, if there is one, and log its epochs to this run."""
         values = self.checkpoints.newest(state_file.load)
+        if self.trainer.p.processes > 1:  # the others start from the same checkpoint
+            self.trainer.group.broadcast(state_file.encode(values) if values else b"")
         if values is None:
+            self._name_others()
             return
         self.state.load_state_dict(values)
         self.steps = values["steps"]
@@ -121,6 +131,20 @@ class Recorder:
         self.run.set_tags({"retrace.resumed": resumed})
         print(f"resumed from step {self.state.step:,} of {self.total_steps:,}", flush=True)
 
+    def _name_others(self) -> None:
+        """Name the checkpoints of this training in another number of processes: not resumed."""
+        for folder in checkpoint.folders():
+            facts: Values = {}
+            with suppress(OSError, *checkpoint.FOREIGN):  # removed meanwhile, or damaged
+                facts = checkpoint.facts(checkpoint.in_folder(folder)[-1])
+            if facts.get("siblings") == self.siblings:
+                other = facts["processes"]
+                print(
+                    f"not resumed from step {facts['step']:,} of this training with processes "
+                    f"{other}: the results would differ; to resume it, use -S processes={other}",
+                    flush=True,
+                )
+
     def _own_state(self) -> Values:
         self._read_steps()
         return {
@@ -128,6 +152,8 @@ class Recorder:
             "training": " ".join(
                 [self.run.header["mlflow_experiment"], *self.run.header["experiment"].values()][:2]
             ),
+            "siblings": self.siblings,
+            "processes": self.trainer.p.processes,
             "steps": self.steps,
             "epoch_times": self._epoch_times,
             "seconds": self.seconds,
@@ -157,6 +183,22 @@ def fingerprint(run: Run, compute: Compute) -> str:
     return checkpoint.fingerprint(
         header["inputs"], header["machine"], str(compute), torch.__version__
     )
+
+
+def _fingerprint(run: Run, compute: Compute, *, without: str) -> str:
+    """Return the fingerprint as if the stage did not read a parameter."""
+    header = run.header
+    params = {name: value for name, value in header["own_params"].items() if name != without}
+    inputs = json.dumps([params, header["deps"]], sort_keys=True, default=str)
+    return checkpoint.fingerprint(inputs, header["machine"], str(compute), torch.__version__)
+
+
+def follow(trainer: Trainer) -> None:
+    """Train as another process than the first, from the same checkpoint, without a record."""
+    content = trainer.group.broadcast(b"")
+    if content:
+        trainer.state.load_state_dict(state_file.decode(content))
+    trainer.train(lambda _: None, lambda _: None)
 
 
 def save_first_batch(trainer: Trainer) -> None:

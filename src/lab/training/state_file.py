@@ -20,6 +20,13 @@ def encode(values: dict[str, Any]) -> bytes:
     return safetensors.torch.save(tensors, {"facts": facts})
 
 
+def decode(content: bytes) -> dict[str, Any]:
+    """Return what was encoded."""
+    end = 8 + int.from_bytes(content[:8], "little")  # of the header, which is JSON
+    facts = json.loads(content[8:end])["__metadata__"]["facts"]
+    return safetensors.torch.load(content) | json.loads(facts)
+
+
 def load(path: Path) -> dict[str, Any]:
     """Return the values of a checkpoint file."""
     return safetensors.torch.load_file(path) | checkpoint.facts(path)
