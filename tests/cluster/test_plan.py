@@ -1,5 +1,6 @@
 """What `retrace cluster run` refuses before anything runs, and what DVC makes of its words."""
 
+import csv
 import dataclasses
 import json
 import subprocess
@@ -39,8 +40,9 @@ def made_task(**changed: object) -> Task:
 def test_grid_is_dvcs(here: Repository) -> None:
     words = ["lr=0.1,0.2", "seed=range(0,2)", "params.yaml:wait_s=1"]
     here.run("dvc", "exp", "run", "--queue", *(word for each in words for word in ("-S", each)))
-    listed = here.type("dvc exp show --csv --no-pager").splitlines()
-    queued = {tuple(line.split(",")[6:9]) for line in listed if "queue" in line.lower()}
+    shown = csv.DictReader(here.type("dvc exp show --csv --no-pager 2> /dev/null").splitlines())
+    keys = ("lr", "seed", "wait_s")
+    queued = {tuple(row[key] for key in keys) for row in shown if "Queued" in row.values()}
     assert len(queued) == 4
     expanded = dvc_overrides.expand(words)
     assert {tuple(word.split("=")[1] for word in each) for each in expanded} == queued

@@ -11,7 +11,7 @@ from faults.servers import until
 from mlflow import MlflowClient
 
 pytestmark = [pytest.mark.long, pytest.mark.xdist_group("ray")]
-EPOCHS = 60
+EPOCHS = 30
 
 
 @pytest.fixture
