@@ -109,6 +109,7 @@ def sweep(
     from retrace.cli.dvc import exclude
     from retrace.pipeline.origin import current_origin
     from retrace.sweeps import study
+    from retrace.sweeps.executor import LocalExecutor
     from retrace.sweeps.runner import Runner
     from retrace.sweeps.study import Sweep
 
@@ -118,11 +119,12 @@ def sweep(
     address = study.storage_address(storage)
     current_origin()
     exclude(files.root())
+    executor = LocalExecutor(settings, jobs)
     current = Sweep(settings, address)
     if current.is_new:
         _check_name_is_free(current, settings.name, address)
     console = _console(stderr=as_json)
-    runner = Runner(current, jobs, time.monotonic() + timeout, console)
+    runner = Runner(current, executor, time.monotonic() + timeout, console)
     runner.run()
     _print_best(runner, console, as_json=as_json)
 

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,7 +18,9 @@ from retrace import checkpoint, event_log
 from retrace.event_log import Event
 from retrace.pipeline import dvc_cli, overrides
 from retrace.pipeline.overrides import Flat
-from retrace.sweeps import objective, repositories
+from retrace.sweeps import repositories, results
+from retrace.sweeps.objective import Objective, own_name
+from retrace.sweeps.results import Result
 from retrace.system.redaction import redacted
 from retrace.tracking import shell
 
@@ -32,20 +34,16 @@ LIBC = ctypes.CDLL(None)
 class TrialProcess:
     """DVC running the experiment `name`, with `changes` to the params files, in `tree`.
 
-    It runs the stages `targets`, each tracked as below `retrace dvc`. Its output is in `log`.
+    It runs the stages that the objective needs, each tracked as below `retrace dvc`. Its output is
+    in `log`.
     """
 
     def __init__(
-        self,
-        name: str,
-        sweep: str,
-        changes: Flat,
-        tree: Path,
-        store: str,
-        targets: Sequence[str] = (),
+        self, name: str, sweep: str, changes: Flat, tree: Path, store: str, objective: Objective
     ) -> None:
         self.name = name
         self.tree = tree
+        self.objective = objective
         self.log = repositories.sweep_folder(sweep) / f"{name}.log"
         self.began = time.monotonic()
         self.since = time.strftime("%Y%m%dT%H%M%S")
@@ -62,7 +60,7 @@ class TrialProcess:
         ]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [*_dvc(), "exp", "run", "--temp", "--name", name, *flags, *targets],
+                [*_dvc(), "exp", "run", "--temp", "--name", name, *flags, *objective.targets],
                 cwd=tree,
                 env=_environment() | {"RETRACE_SWEEP": sweep, "MLFLOW_TRACKING_URI": store},
                 stdin=subprocess.DEVNULL,
@@ -81,7 +79,7 @@ class TrialProcess:
     def seconds(self) -> float:
         return time.monotonic() - self.began
 
-    def steps(self, metric: str) -> Iterator[tuple[int, float]]:
+    def steps(self) -> Iterator[tuple[int, float]]:
         """Yield the steps that a stage has logged since the last call, with the metric.
 
         The first stage counts that logs the metric at a step after 0. At step 0, many have a value
@@ -89,7 +87,7 @@ class TrialProcess:
         """
         for path, start in self._event_logs():
             if self._curve in (None, path.name):
-                self._read(path, start, metric)
+                self._read(path, start)
                 points = self._points.pop(path.name, [])
                 if points and points[-1][0] > 0:
                     self._curve = path.name
@@ -98,9 +96,9 @@ class TrialProcess:
                 else:
                     self._points[path.name] = points
 
-    def _read(self, path: Path, start: Event, metric: str) -> None:
+    def _read(self, path: Path, start: Event) -> None:
         """Read the new events of a stage; of steps that it logs again, the first value counts."""
-        name = objective.own_name(metric, start["stage"])
+        name = own_name(self.objective.metric, start["stage"])
         events: list[Event] = []
         with suppress(FileNotFoundError):  # being moved just now; the next call finds it
             position = self._positions.get(path.name, 0)
@@ -159,9 +157,15 @@ class TrialProcess:
                     inside.append(process)
         return inside
 
-    def commit(self) -> str | None:
-        """Fetch the experiment and return its commit; None if DVC ended without one."""
-        return repositories.fetch(self.tree, self.name) if self.process.returncode == 0 else None
+    def result(self) -> Result | None:
+        """Fetch the experiment and return its result; None if DVC ended without one.
+
+        Raises DataError if the experiment does not have the metric.
+        """
+        if self.process.returncode != 0:
+            return None
+        commit = repositories.fetch(self.tree, self.name)
+        return results.read_result(commit, self.objective) if commit else None
 
     def reason(self) -> str:
         """Return why the trial failed, in one line."""

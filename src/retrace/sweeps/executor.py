@@ -1,0 +1,83 @@
+"""Where trials run: an executor starts them, and the runner watches them."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Protocol
+
+from retrace.pipeline import dvc_internals
+from retrace.pipeline.origin import current_origin
+from retrace.pipeline.overrides import Flat
+from retrace.store import backend
+from retrace.sweeps import repositories
+from retrace.sweeps.definition import SweepSettings
+from retrace.sweeps.results import Result
+from retrace.sweeps.trial import TrialProcess
+
+
+class RunningTrial(Protocol):
+    """A trial that runs, as the runner sees it. Its output is in `log` if it fails."""
+
+    name: str
+    log: Path
+    step: int  # the last one
+    is_measured: bool  # the stage with the curve has its results
+
+    @property
+    def is_over(self) -> bool: ...
+
+    @property
+    def seconds(self) -> float: ...
+
+    def steps(self) -> Iterator[tuple[int, float]]:
+        """Yield the steps since the last call, with the metric."""
+        ...
+
+    def prune(self, why: str) -> None:
+        """End the trial, record why, and delete its checkpoints."""
+        ...
+
+    def stop(self) -> None:
+        """End the trial so that it can resume from its last checkpoint."""
+        ...
+
+    def result(self) -> Result | None:
+        """Return the result, with the experiment in this repository; None if it has none.
+
+        Raises DataError if the experiment does not have the metric.
+        """
+        ...
+
+    def reason(self) -> str:
+        """Return why the trial failed, in one line."""
+        ...
+
+
+class Executor(Protocol):
+    """Starts trials with the code and parameters of the sweep's start."""
+
+    @property
+    def n_slots(self) -> int:
+        """How many trials can run at the same time."""
+        ...
+
+    def started(self, name: str, changes: Flat) -> AbstractContextManager[RunningTrial]:
+        """Start the experiment `name`; at the end of the block, delete what it used."""
+        ...
+
+
+class LocalExecutor:
+    """Runs `n_slots` trials on this machine, each in a repository of its own."""
+
+    def __init__(self, sweep: SweepSettings, n_slots: int) -> None:
+        self.sweep = sweep
+        self.n_slots = n_slots
+        self.origin = current_origin()
+        self.cache = dvc_internals.cache().absolute()
+        self.store = backend.address()
+
+    @contextmanager
+    def started(self, name: str, changes: Flat) -> Iterator[TrialProcess]:
+        sweep = self.sweep.name
+        with repositories.trial_repository(name, sweep, self.origin, self.cache) as tree:
+            yield TrialProcess(name, sweep, changes, tree, self.store, self.sweep.objective)
