@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from retrace.pipeline import dvc_internals
+from retrace.pipeline import dvc_internals, overrides
 from retrace.pipeline.origin import current_origin
 from retrace.pipeline.overrides import Flat
 from retrace.store import backend
@@ -13,6 +13,7 @@ from retrace.sweeps import repositories
 from retrace.sweeps.definition import SweepSettings
 from retrace.sweeps.results import Result
 from retrace.sweeps.trial import TrialProcess
+from retrace.tracking import dvc_process
 
 
 class RunningTrial(Protocol):
@@ -79,5 +80,15 @@ class LocalExecutor:
     @contextmanager
     def started(self, name: str, changes: Flat) -> Iterator[TrialProcess]:
         sweep = self.sweep.name
+        objective = self.sweep.objective
+        flags = [word for change in set_params(changes) for word in ("-S", change)]
+        words = ("exp", "run", "--temp", "--name", name, *flags, *objective.targets)
+        env = {"RETRACE_SWEEP": sweep, "MLFLOW_TRACKING_URI": self.store}
         with repositories.trial_repository(name, sweep, self.origin, self.cache) as tree:
-            yield TrialProcess(name, sweep, changes, tree, self.store, self.sweep.objective)
+            log = repositories.trial_log(sweep, name)
+            yield TrialProcess(name, dvc_process.command(*words), env, tree, log, objective)
+
+
+def set_params(changes: Flat) -> tuple[str, ...]:
+    """Return changes to the params files in `-S` syntax."""
+    return tuple(f"{key}={overrides.literal(value)}" for key, value in changes.items())

@@ -194,8 +194,10 @@ class Runner:
     def _leave(self) -> None:
         """Stop all trials of this process; they resume when the sweep does."""
         stopped = len(self.running)
-        for each in self.running:
-            with each.stack:
+        with ExitStack() as stacks:
+            for each in self.running:
+                stacks.push(each.stack)
+            for each in self.running:
                 each.attempt.stop()
         with suppress(RetraceError):  # without it, others see that this process no longer exists
             for each in self.running:
