@@ -1,10 +1,13 @@
 """Where trials run: an executor starts them, and the runner watches them."""
 
+import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
+from retrace.errors import ParamsError, RetraceError
 from retrace.pipeline import dvc_internals, overrides
 from retrace.pipeline.origin import current_origin
 from retrace.pipeline.overrides import Flat
@@ -92,3 +95,30 @@ class LocalExecutor:
 def set_params(changes: Flat) -> tuple[str, ...]:
     """Return changes to the params files in `-S` syntax."""
     return tuple(f"{key}={overrides.literal(value)}" for key, value in changes.items())
+
+
+def opened_executor(
+    sweep: SweepSettings, on: Literal["cluster"] | None, jobs: int | None, gpus: int
+) -> AbstractContextManager[Executor]:
+    """Return what runs the trials: this machine, or a cluster. Raises RetraceError if it cannot."""
+    if on is None:
+        if gpus:
+            raise ParamsError("--gpus is of trials on a cluster: add --on cluster, or leave it out")
+        return nullcontext(LocalExecutor(sweep, jobs or 1))
+    if find_spec("ray") is None:
+        remedy = "pip install 'retrace[sweep,cluster]'"
+        raise RetraceError(f"--on {on}: ray is not installed; type {remedy}")
+    return _cluster_executor(sweep, jobs, gpus)
+
+
+@contextmanager
+def _cluster_executor(sweep: SweepSettings, jobs: int | None, gpus: int) -> Iterator[Executor]:
+    from retrace.cluster import ray_queue
+
+    # Ray prints on stdout that a node died, even in the middle of a JSON document.
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), ray_queue.connected():
+        from retrace.sweeps.cluster_executor import ClusterExecutor  # imports Ray
+
+        executor = ClusterExecutor(sweep, jobs, gpus)
+        executor.check()
+        yield executor

@@ -4,7 +4,7 @@ import re
 import subprocess
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -28,7 +28,7 @@ class TrialProcess:
         self,
         name: str,
         words: Sequence[str],
-        env: Mapping[str, str],
+        env: dict[str, str],
         tree: Path,
         log: Path,
         objective: Objective,
