@@ -131,7 +131,7 @@ def command(task: Task) -> list[str]:
 def push(task: Task, root: Path, out: IO[bytes] | None = None) -> int:
     """Share the results of a task that has run, then push its experiment; return the exit code.
 
-    Raises RetraceError if the results cannot be shared.
+    `out` gets what DVC prints. Raises RetraceError if the results cannot be shared.
     """
     from retrace.pipeline import sharing  # takes time to import
 
