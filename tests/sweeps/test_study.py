@@ -30,7 +30,7 @@ def called(*words: str, **options: Any) -> None:
     """Call `retrace sweep` as typed, up to the first trial."""
     usual = {
         "metric": "val_accuracy", "direction": None, "trials": 3, "name": None, "storage": None,
-        "seed": 0, "jobs": 1,
+        "seed": 0, "on": None, "jobs": 1, "gpus": None,
         "timeout": math.inf, "prune": True, "as_json": False,
     }  # fmt: skip
     sweep.sweep(words, **(usual | options))
@@ -308,6 +308,20 @@ def test_resumed_sweep_proposes_same_trials(opened: Opened, tmp_path: Path) -> N
         assert claimed.changes == proposed[number]
         held.end(claimed, TrialState.COMPLETE, 1 / (2 + number))
     assert len({str(changes) for changes in proposed}) == 6
+
+
+def test_first_ten_proposals_ignore_results(opened: Opened) -> None:
+    """So they are equal, in whatever order trials end."""
+    proposed: list[list[Any]] = []
+    for is_reversed in (False, True):
+        held = opened(trials=10)
+        claimed = [each for _ in range(10) if (each := held.claim())]
+        for number, each in enumerate(reversed(claimed) if is_reversed else claimed):
+            held.end(each, TrialState.COMPLETE, 1 / (2 + number))
+        proposed.append([each.changes for each in claimed])
+        held.forget()
+    assert len(proposed[0]) == 10
+    assert proposed[0] == proposed[1]
 
 
 def test_small_space_is_run_once_each(opened: Opened) -> None:

@@ -10,7 +10,7 @@ import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from retrace.cli import arguments
 from retrace.errors import ParamsError, RetraceError
@@ -33,6 +33,7 @@ EXAMPLES = (
     "retrace sweep lr=log:1e-4..1e-1 --metric val_loss",
     "retrace sweep depth=2..8 train.toml:subsample=0.5..1 --metric rmse --trials 50",
     "retrace sweep optimizer=sgd,adam net.hidden=[64],[128,64] seed=1 --name hidden",
+    "retrace sweep lr=log:1e-4..1e-1 --on cluster",
 )
 BEST = 5  # trials in the table at the end
 WIDTH = 120  # if stdout is not a terminal
@@ -56,8 +57,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         )
     text = "name of the sweep, and prefix of its experiments' names (default: made from the keys)"
     parser.add_argument("--name", help=text)
-    text = "number of trials that run at the same time (default: %(default)s)"
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help=text)
+    text = "run trials on the machines of `retrace cluster` (default: on this one)"
+    parser.add_argument("--on", choices=["cluster"], help=text)
+    text = "number of trials that run at the same time (default: 1; on a cluster, its CPUs)"
+    parser.add_argument("--jobs", type=int, metavar="N", help=text)
+    text = "GPUs of a trial on a cluster (default: 0)"
+    parser.add_argument("--gpus", type=int, metavar="N", help=text)
     text = "seconds after which no more trials start"
     parser.add_argument("--timeout", type=float, default=float("inf"), metavar="S", help=text)
     text = "seed of Optuna's sampler (default: %(default)s)"
@@ -78,7 +83,9 @@ def run(args: Namespace) -> None:
         name=args.name,
         storage=args.storage,
         seed=args.seed,
+        on=args.on,
         jobs=args.jobs,
+        gpus=args.gpus,
         timeout=args.timeout,
         prune=not args.no_prune,
         as_json=args.json,
@@ -94,7 +101,9 @@ def sweep(
     name: str | None,
     storage: str | None,
     seed: int,
-    jobs: int,
+    on: Literal["cluster"] | None,
+    jobs: int | None,
+    gpus: int | None,
     timeout: float,
     prune: bool,
     as_json: bool,
@@ -109,6 +118,7 @@ def sweep(
     from retrace.cli.dvc import exclude
     from retrace.pipeline.origin import current_origin
     from retrace.sweeps import study
+    from retrace.sweeps.executor import opened_executor
     from retrace.sweeps.runner import Runner
     from retrace.sweeps.study import Sweep
 
@@ -118,18 +128,19 @@ def sweep(
     address = study.storage_address(storage)
     current_origin()
     exclude(files.root())
-    current = Sweep(settings, address)
-    if current.is_new:
-        _check_name_is_free(current, settings.name, address)
     console = _console(stderr=as_json)
-    runner = Runner(current, jobs, time.monotonic() + timeout, console)
-    runner.run()
-    _print_best(runner, console, as_json=as_json)
+    with opened_executor(settings, on, jobs, gpus or 0) as executor:
+        current = Sweep(settings, address)
+        if current.is_new:
+            _check_name_is_free(current, settings.name, address)
+        runner = Runner(current, executor, time.monotonic() + timeout, console)
+        runner.run()
+    _print_best(runner, console, as_json=as_json, is_here=on is None)
 
 
-def _check_positive(**options: float) -> None:
+def _check_positive(**options: float | None) -> None:
     for option, number in options.items():
-        if not number > 0:
+        if number is not None and not number > 0:
             raise ParamsError(f"--{option} is {number:g}; should be above 0")
 
 
@@ -139,7 +150,7 @@ def _console(*, stderr: bool) -> Console:
 
     is_terminal = sys.stderr.isatty() if stderr else sys.stdout.isatty()
     return Console(
-        stderr=stderr,
+        file=sys.stderr if stderr else sys.stdout,
         width=None if is_terminal else WIDTH,
         highlight=False,
         markup=False,
@@ -199,7 +210,7 @@ def _check_name_is_free(new: Sweep, name: str, address: str) -> None:
         raise ParamsError(f"{name}: {state}; {remedy}")
 
 
-def _print_best(runner: Runner, console: Console, *, as_json: bool) -> None:
+def _print_best(runner: Runner, console: Console, *, as_json: bool, is_here: bool) -> None:
     """Print the best trials as a table, with commands, and draw the plot."""
     from retrace.store import sweep_runs
     from retrace.sweeps import plot, repositories
@@ -228,7 +239,8 @@ def _print_best(runner: Runner, console: Console, *, as_json: bool) -> None:
     console.print(_table(current, complete[:BEST]))
     if str(experiment[0]) in {ref.name for ref in git.experiments()}:
         apply = command("dvc", "exp", "apply", str(experiment[0]))
-        console.print(f"to apply the best trial to the workspace: {apply} && dvc repro")
+        repro = "dvc repro" if is_here else "dvc repro --pull"
+        console.print(f"to apply the best trial to the workspace: {apply} && {repro}")
     else:
         console.print(
             f"{experiment[0]} ran on another machine; to run it here: dvc exp run {flags}"

@@ -256,7 +256,7 @@ def _work(text: str, gpus: int, queue: Any, number: int) -> tuple[int, float, st
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
             [*isolated.python("retrace.cluster.task"), "-", "0"],
-            env=_environment(gpus),
+            env=environment(gpus),
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -275,7 +275,7 @@ def _work(text: str, gpus: int, queue: Any, number: int) -> tuple[int, float, st
         return process.returncode, time.monotonic() - began, _tail(log)
 
 
-def _environment(gpus: int) -> dict[str, str]:
+def environment(gpus: int) -> dict[str, str]:
     """Return the environment in which this machine joined the cluster, and Ray's choice of GPUs.
 
     Ray sets variables in a worker, such as OMP_NUM_THREADS, which would change what a stage

@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import IO, Any, NamedTuple, Self
 
 from retrace import errors
 from retrace.cluster import scratch
@@ -128,10 +128,10 @@ def command(task: Task) -> list[str]:
     return dvc_process.command("exp", "run", "--pull", *named, *flags, *task.targets)
 
 
-def push(task: Task, root: Path) -> int:
+def push(task: Task, root: Path, out: IO[bytes] | None = None) -> int:
     """Share the results of a task that has run, then push its experiment; return the exit code.
 
-    Raises RetraceError if the results cannot be shared.
+    `out` gets what DVC prints. Raises RetraceError if the results cannot be shared.
     """
     from retrace.pipeline import sharing  # takes time to import
 
@@ -141,7 +141,7 @@ def push(task: Task, root: Path) -> int:
         file, md5 = next(iter(shared.damaged.items()))
         raise RetraceError(f"{file.path}: damaged: its MD5 is {md5}; remove it")
     env = dvc_process.environment() | task.variables
-    return dvc_process.run(dvc_process.command("exp", "push", REMOTE, task.name), root, env)
+    return dvc_process.run(dvc_process.command("exp", "push", REMOTE, task.name), root, env, out)
 
 
 def _experiment(task: Task, root: Path) -> int:

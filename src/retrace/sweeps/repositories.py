@@ -32,6 +32,11 @@ def sweep_folder(sweep: str) -> Path:
     return files.root() / FOLDER / sweep
 
 
+def trial_log(sweep: str, name: str) -> Path:
+    """Return where the output of a trial is kept if it fails."""
+    return sweep_folder(sweep) / f"{name}.log"
+
+
 @contextmanager
 def trial_repository(name: str, sweep: str, origin: Origin, cache: Path) -> Iterator[Path]:
     """Yield DVC's root in a repository for one trial; afterwards delete it.
@@ -93,16 +98,9 @@ def _configure(tree: Path, cache: Path) -> None:
 def _delete(tree: Path) -> None:
     """End every process in `tree`, then delete it."""
     until = time.monotonic() + ENDS_S
-    while left := [process for process in psutil.process_iter() if _is_in(process, tree)]:
+    while left := processes.working_in(tree):
         if time.monotonic() > until:
             for process in left:
                 process.kill()
         psutil.wait_procs(left, timeout=0.5)
     shutil.rmtree(tree)
-
-
-def _is_in(process: psutil.Process, tree: Path) -> bool:
-    try:
-        return process.pid != os.getpid() and Path(process.cwd()).is_relative_to(tree)
-    except (psutil.Error, OSError):
-        return False

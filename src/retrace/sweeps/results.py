@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from retrace.errors import DataError
-from retrace.pipeline import git, hashing, lockfile, snapshot
+from retrace.pipeline import dvc_internals, git, hashing, lockfile, snapshot
 from retrace.pipeline.definition import prefixes
 from retrace.pipeline.snapshot import Snapshot
 from retrace.pipeline.workspace import Workspace
@@ -23,15 +23,16 @@ TABLES = (*SEPARATED, ".jsonl", ".ndjson")
 
 @dataclass(frozen=True)
 class Result:
-    """The metric, its values by step, and the state of the experiment's stages."""
+    """An experiment's commit, the metric, its values by step, and the state of the stages."""
 
+    commit: str
     value: float
     curve: dict[int, float]
     state: Snapshot
 
 
-def read_result(commit: str, objective: Objective, cache: Path) -> Result:
-    """Return the result of the experiment with this commit; `cache` is DVC's.
+def read_result(commit: str, objective: Objective) -> Result:
+    """Return the result of the experiment with this commit.
 
     The metric is that of the metrics files, else the last value of its curve. Raises DataError if
     the experiment does not have it.
@@ -42,7 +43,7 @@ def read_result(commit: str, objective: Objective, cache: Path) -> Result:
         names = (
             pipeline.ancestors(*objective.targets) if objective.targets else list(pipeline.stages)
         )
-        _add_outputs(workspace, names, commit, cache / "files" / "md5")
+        _add_outputs(workspace, names, commit, dvc_internals.objects().absolute())
         state = snapshot.read(folder, names)
         curve = _curve(workspace, names, objective.metric)
     if state is None:
@@ -54,23 +55,24 @@ def read_result(commit: str, objective: Objective, cache: Path) -> Result:
     value = values.get(objective.metric, curve[max(curve)] if curve else math.nan)
     if math.isnan(value):
         raise DataError(f"commit {commit[:10]}: {objective.metric} is not a number")
-    return Result(value, curve, state)
+    return Result(commit, value, curve, state)
 
 
-def add_to_sweep(sweep: str, state: Snapshot, commit: str, at: int) -> None:
+def add_to_sweep(sweep: str, result: Result, at: int) -> None:
     """Make the trial's run a child of the sweep's run in MLflow.
 
     Create it if no stage of the trial ran.
     """
     client = backend.client()
+    state = result.state
     tags = {"retrace.key": state.key}
     with backend.lock():
         experiment = backend.experiment_of(client, state.place["mlflow_experiment"])
         known = backend.first(client, [experiment], tags)
     if known is None:
-        experiments.add(client, state, commit)
+        experiments.add(client, state, result.commit)
     with backend.lock():
-        if run := known or backend.first(client, [experiment], {"dvc.exp_rev": commit}):
+        if run := known or backend.first(client, [experiment], {"dvc.exp_rev": result.commit}):
             sweep_runs.adopt(client, experiment, run.info.run_id, sweep, machine.user(), at)
 
 

@@ -11,12 +11,11 @@ from rich.console import Console
 
 from retrace import errors, event_log, settings
 from retrace.errors import DataError, RetraceError
-from retrace.pipeline import dvc_internals, grouping, overrides
-from retrace.pipeline.origin import current_origin
+from retrace.pipeline import grouping, overrides
 from retrace.store import backend, sweep_runs
 from retrace.sweeps import repositories, results, study
+from retrace.sweeps.executor import Executor, RunningTrial
 from retrace.sweeps.study import OVER, ClaimedTrial, Sweep
-from retrace.sweeps.trial import TrialProcess
 from retrace.system import files
 from retrace.system.text import count
 
@@ -27,31 +26,28 @@ WORDS = {TrialState.PRUNED: "pruned", TrialState.FAIL: "FAILED"}
 
 @dataclass
 class Running:
-    """A running trial; closing `tree` deletes its repository."""
+    """A running trial; closing `stack` deletes its repository."""
 
     claimed: ClaimedTrial
-    attempt: TrialProcess
-    tree: ExitStack
+    attempt: RunningTrial
+    stack: ExitStack
     signed: float = field(default_factory=time.monotonic)  # last heartbeat
 
 
 class Runner:
-    """Runs trials of a sweep, `jobs` at a time.
+    """Runs trials of a sweep, as many at a time as the executor has slots.
 
     None starts after `until`, on the monotonic clock.
     """
 
-    def __init__(self, sweep: Sweep, jobs: int, until: float, console: Console) -> None:
+    def __init__(self, sweep: Sweep, executor: Executor, until: float, console: Console) -> None:
         self.sweep = sweep
         self.settings = sweep.settings
-        self.jobs = jobs
+        self.executor = executor
         self.until = until
         self.console = console
         params = self.settings.space.parameters.base | self.settings.space.fixed
         self.experiment = grouping.mlflow_experiment(settings.load(files.root()), params)
-        self.origin = current_origin()
-        self.cache = dvc_internals.cache().absolute()
-        self.store = backend.address()
         self.began = event_log.now()
         self.running: list[Running] = []
         self.lacking: str | None = None  # why data is missing in MLflow, if it is
@@ -92,7 +88,7 @@ class Runner:
 
         Return False if none can start now.
         """
-        if len(self.running) >= self.jobs or time.monotonic() > self.until:
+        if len(self.running) >= self.executor.n_slots or time.monotonic() > self.until:
             return False
         claimed = self.sweep.claim()
         if claimed is None:
@@ -103,19 +99,9 @@ class Runner:
             self._end(claimed, TrialState.COMPLETE, twin.value, experiment=experiment)
             return True
         name = self.sweep.experiment(claimed.number)
-        with ExitStack() as tree:
-            repository = tree.enter_context(
-                repositories.trial_repository(name, self.settings.name, self.origin, self.cache)
-            )
-            attempt = TrialProcess(
-                name,
-                self.settings.name,
-                claimed.changes,
-                repository,
-                self.store,
-                self.settings.objective.targets,
-            )
-            self.running.append(Running(claimed, attempt, tree.pop_all()))
+        with ExitStack() as stack:
+            attempt = stack.enter_context(self.executor.started(name, claimed.changes))
+            self.running.append(Running(claimed, attempt, stack.pop_all()))
         return True
 
     def _look(self, each: Running) -> None:
@@ -123,7 +109,7 @@ class Runner:
         attempt = each.attempt
         over = attempt.is_over  # read before the steps, so that none is missed
         why = None
-        for step, value in attempt.steps(self.settings.metric):
+        for step, value in attempt.steps():
             if self.sweep.should_prune(each.claimed, step, value) and not over:
                 reached = f"after step {step} with {self.settings.metric} {value:.4g}"
                 others = f"{study.KEPT:.0f} % of the completed trials at that step"
@@ -136,7 +122,7 @@ class Runner:
             attempt.prune(why)
         if over or why:
             self.running.remove(each)
-            with each.tree:
+            with each.stack:
                 self._finish(each, why)
                 self._stop_if_nothing_works()
 
@@ -146,17 +132,13 @@ class Runner:
         claimed = each.claimed
         took = f"{attempt.seconds:.0f}"
         try:
-            commit = attempt.commit()
-            result = None
-            if commit:
-                result = results.read_result(commit, self.settings.objective, self.cache)
+            result = attempt.result()
         except DataError as error:
             self._end(claimed, TrialState.FAIL, reason=str(error), seconds=took)
             return
-        if result and commit:
+        if result:
             self.sweep.learn(claimed, result.curve)
-            name = self.settings.name
-            self.update_mlflow(results.add_to_sweep, name, result.state, commit, self.began)
+            self.update_mlflow(results.add_to_sweep, self.settings.name, result, self.began)
             self._end(
                 claimed, TrialState.COMPLETE, result.value, experiment=attempt.name, seconds=took
             )
@@ -212,8 +194,10 @@ class Runner:
     def _leave(self) -> None:
         """Stop all trials of this process; they resume when the sweep does."""
         stopped = len(self.running)
-        for each in self.running:
-            with each.tree:
+        with ExitStack() as stacks:
+            for each in self.running:
+                stacks.push(each.stack)
+            for each in self.running:
                 each.attempt.stop()
         with suppress(RetraceError):  # without it, others see that this process no longer exists
             for each in self.running:

@@ -1,10 +1,6 @@
 """A running trial: DVC's process, the stages below it, and their event logs."""
 
-import ctypes
-import os
 import re
-import shutil
-import signal
 import subprocess
 import time
 from collections import defaultdict
@@ -12,41 +8,35 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-import psutil
-
 from retrace import checkpoint, event_log
 from retrace.event_log import Event
-from retrace.pipeline import dvc_cli, overrides
-from retrace.pipeline.overrides import Flat
-from retrace.sweeps import objective, repositories
+from retrace.sweeps import repositories, results
+from retrace.sweeps.objective import Objective, own_name
+from retrace.sweeps.results import Result
+from retrace.system import processes
 from retrace.system.redaction import redacted
-from retrace.tracking import shell
-
-ENDS_S = 60.0  # for a trial to end on SIGTERM, with its stage saved and uploaded
-SAVES_S = 5.0  # for DVC to end after its stage
-WRAPPER = "retrace.tracking.shell"  # a word of the process that tracks a stage's command
-PR_SET_PDEATHSIG = 1
-LIBC = ctypes.CDLL(None)
+from retrace.tracking import dvc_process
 
 
 class TrialProcess:
-    """DVC running the experiment `name`, with `changes` to the params files, in `tree`.
+    """DVC running the experiment `name` in `tree`, by the words of a command.
 
-    It runs the stages `targets`, each tracked as below `retrace dvc`. Its output is in `log`.
+    Each stage is tracked as below `retrace dvc`. The output is in `log`.
     """
 
     def __init__(
         self,
         name: str,
-        sweep: str,
-        changes: Flat,
+        words: Sequence[str],
+        env: dict[str, str],
         tree: Path,
-        store: str,
-        targets: Sequence[str] = (),
+        log: Path,
+        objective: Objective,
     ) -> None:
         self.name = name
         self.tree = tree
-        self.log = repositories.sweep_folder(sweep) / f"{name}.log"
+        self.log = log
+        self.objective = objective
         self.began = time.monotonic()
         self.since = time.strftime("%Y%m%dT%H%M%S")
         self.step = 0
@@ -55,22 +45,17 @@ class TrialProcess:
         self._positions: dict[str, int] = {}
         self._points = defaultdict[str, list[tuple[int, float]]](list)  # not reported yet
         self._starts: dict[str, Event] = {}
-        flags = [
-            word
-            for key, value in changes.items()
-            for word in ("-S", f"{key}={overrides.literal(value)}")
-        ]
-        with self.log.open("wb") as log:
+        with log.open("wb") as output:
             self.process = subprocess.Popen(
-                [*_dvc(), "exp", "run", "--temp", "--name", name, *flags, *targets],
+                words,
                 cwd=tree,
-                env=_environment() | {"RETRACE_SWEEP": sweep, "MLFLOW_TRACKING_URI": store},
+                env=dvc_process.environment() | env,
                 stdin=subprocess.DEVNULL,
-                stdout=log,
+                stdout=output,
                 stderr=subprocess.STDOUT,
                 # Ctrl-C then reaches only this process, which ends all children.
                 start_new_session=True,
-                preexec_fn=_die_with_us,  # noqa: PLW1509 - no other thread has a lock that it needs
+                preexec_fn=processes.die_with_parent,  # noqa: PLW1509 - it takes no lock
             )
 
     @property
@@ -81,7 +66,7 @@ class TrialProcess:
     def seconds(self) -> float:
         return time.monotonic() - self.began
 
-    def steps(self, metric: str) -> Iterator[tuple[int, float]]:
+    def steps(self) -> Iterator[tuple[int, float]]:
         """Yield the steps that a stage has logged since the last call, with the metric.
 
         The first stage counts that logs the metric at a step after 0. At step 0, many have a value
@@ -89,7 +74,7 @@ class TrialProcess:
         """
         for path, start in self._event_logs():
             if self._curve in (None, path.name):
-                self._read(path, start, metric)
+                self._read(path, start)
                 points = self._points.pop(path.name, [])
                 if points and points[-1][0] > 0:
                     self._curve = path.name
@@ -98,9 +83,9 @@ class TrialProcess:
                 else:
                     self._points[path.name] = points
 
-    def _read(self, path: Path, start: Event, metric: str) -> None:
+    def _read(self, path: Path, start: Event) -> None:
         """Read the new events of a stage; of steps that it logs again, the first value counts."""
-        name = objective.own_name(metric, start["stage"])
+        name = own_name(self.objective.metric, start["stage"])
         events: list[Event] = []
         with suppress(FileNotFoundError):  # being moved just now; the next call finds it
             position = self._positions.get(path.name, 0)
@@ -130,38 +115,18 @@ class TrialProcess:
                     checkpoint.remove(folder)
 
     def stop(self) -> None:
-        """End the trial so that it can resume from its last checkpoint.
+        """End the trial so that it can resume from its last checkpoint."""
+        dvc_process.stop(self.process)
 
-        Only the commands of stages get a signal. What tracks them then ends by itself, once the
-        event log has its end and is uploaded.
+    def result(self) -> Result | None:
+        """Fetch the experiment and return its result; None if DVC ended without one.
+
+        Raises DataError if the experiment does not have the metric.
         """
-        below = self._below()
-        for process in below:
-            with suppress(psutil.Error):
-                if WRAPPER not in process.cmdline():
-                    process.terminate()
-        psutil.wait_procs(below, timeout=ENDS_S)
-        with suppress(subprocess.TimeoutExpired):
-            self.process.wait(SAVES_S if self._starts else 0)
-        self.process.kill()  # its stage, if it has one, ends by itself then
-        self.process.wait()
-
-    def _below(self) -> list[psutil.Process]:
-        """Return the processes below DVC, without background uploaders, which have own sessions."""
-        try:
-            below = psutil.Process(self.process.pid).children(recursive=True)
-        except psutil.NoSuchProcess:
-            return []
-        inside: list[psutil.Process] = []
-        for process in below:
-            with suppress(ProcessLookupError):
-                if os.getsid(process.pid) == self.process.pid:
-                    inside.append(process)
-        return inside
-
-    def commit(self) -> str | None:
-        """Fetch the experiment and return its commit; None if DVC ended without one."""
-        return repositories.fetch(self.tree, self.name) if self.process.returncode == 0 else None
+        if self.process.returncode != 0:
+            return None
+        commit = repositories.fetch(self.tree, self.name)
+        return results.read_result(commit, self.objective) if commit else None
 
     def reason(self) -> str:
         """Return why the trial failed, in one line."""
@@ -195,22 +160,3 @@ class TrialProcess:
             start = self._starts.get(name, {})
             if start.get("experiment", {}).get("dvc.exp_name") == self.name:
                 yield logs[name], start
-
-
-def _dvc() -> list[str]:
-    """Return the command of the DVC in PATH, which has the stages' environment, else of ours."""
-    program = shutil.which("dvc")
-    return [program] if program else dvc_cli.command()
-
-
-def _environment() -> dict[str, str]:
-    """Return an environment in which DVC tracks its stages."""
-    tracked = shell.for_dvc()
-    if shutil.which("dvc") is None:
-        tracked["PATH"] = dvc_cli.environment()["PATH"]
-    return {name: value for name, value in tracked.items() if name not in dvc_cli.OF_A_STAGE}
-
-
-def _die_with_us() -> None:
-    """Make this child, DVC, end with its parent; its stage then ends too."""
-    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 import psutil
 
@@ -33,8 +34,10 @@ def environment() -> dict[str, str]:
     return {name: value for name, value in tracked.items() if name not in dvc_cli.OF_A_STAGE}
 
 
-def run(words: list[str], folder: Path, env: Mapping[str, str]) -> int:
-    """Run a command of DVC in its own session; return its exit code.
+def run(
+    words: list[str], folder: Path, env: Mapping[str, str], out: IO[bytes] | None = None
+) -> int:
+    """Run a command of DVC in its own session; return its exit code. `out` gets what it prints.
 
     If a signal ends this process, the command's stages end first, so that they can resume. If this
     process is killed, DVC is killed too, and what tracks its stages ends them.
@@ -44,6 +47,8 @@ def run(words: list[str], folder: Path, env: Mapping[str, str]) -> int:
         cwd=folder,
         env=env,
         stdin=subprocess.DEVNULL,
+        stdout=out,
+        stderr=out,
         start_new_session=True,
         preexec_fn=processes.die_with_parent,  # noqa: PLW1509 - it takes no lock
     )
