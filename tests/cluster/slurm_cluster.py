@@ -74,10 +74,11 @@ class SlurmCluster:
         self.config = folder / "slurm.conf"
         self.programs = _unpacked(folder)
         libraries = next(self.programs.glob("usr/lib/*/slurm-wlm"))
+        self.path = self.programs / "usr/bin"  # its commands
+        self.user = pwd.getpwuid(os.getuid()).pw_name
         self.env = {
             "SLURM_CONF": str(self.config),
             "LD_LIBRARY_PATH": f"{libraries.parent}:{libraries}",
-            "PATH": f"{self.programs / 'usr/bin'}:{os.environ['PATH']}",
         }
         self.config.write_text(self._configured(libraries))
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
@@ -90,6 +91,11 @@ class SlurmCluster:
             (self.folder / node).mkdir()
             # A copy for each node: what runs in it belongs to the node.
             shutil.copy(self.programs / "usr/sbin/slurmstepd-wlm", self.folder / node)
+        self.recover()
+
+    def recover(self) -> None:
+        """Start the nodes that were killed; return when both are idle."""
+        for node in [node for node in NODES if node not in self._daemons]:
             self.start_node(node)
         until(lambda: self.states() == dict.fromkeys(NODES, "idle"), what=f"Slurm: {self.logs()}")
 
@@ -106,7 +112,7 @@ class SlurmCluster:
     def run(self, *command: str | Path) -> str:
         """Run one of Slurm's commands and return what it printed."""
         ended = subprocess.run(
-            list(map(str, command)),
+            [str(self.path / command[0]), *map(str, command[1:])],
             env=os.environ | self.env,
             capture_output=True,
             text=True,
@@ -151,7 +157,7 @@ class SlurmCluster:
     def _configured(self, libraries: Path) -> str:
         settings = CONFIG.format(
             folder=self.folder,
-            user=pwd.getpwuid(os.getuid()).pw_name,
+            user=self.user,
             plugins=libraries,
             controller=unused_port(),
             down_after_s=DOWN_AFTER_S,
