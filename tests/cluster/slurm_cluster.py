@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 from faults.servers import until, unused_port
@@ -22,7 +23,7 @@ PACKAGES = (
     "slurm-wlm-basic-plugins",
     "libhwloc15",
 )
-NODES = ("one", "two")
+NODES = ("localhost", "other")  # ranks meet at the first, which is a name of this machine
 DOWN_AFTER_S = 5  # without an answer; Slurm's default is 300
 # Its default is 120: a requeued job starts no earlier, when its old credential has expired.
 REQUEUED_AFTER_S = 5
@@ -59,7 +60,7 @@ SlurmctldLogFile={folder}/slurmctld.log
 SlurmdLogFile={folder}/slurmd-%n.log
 """
 NODE = "NodeName={name} NodeHostname=localhost NodeAddr=127.0.0.1 Port={port} CPUs=2\n"
-PARTITION = "PartitionName=main Nodes=one,two Default=YES State=UP\n"
+PARTITION = "PartitionName=main Nodes=ALL Default=YES State=UP\n"
 
 
 class NotAvailableError(Exception):
@@ -87,6 +88,7 @@ class SlurmCluster:
         """Start the controller and both nodes; return when they are idle."""
         (self.folder / "state").mkdir()
         self._start("slurmctld", "-c")
+        until(lambda: self._call("scontrol", "ping").returncode == 0, what="the controller")
         for node in NODES:
             (self.folder / node).mkdir()
             # A copy for each node: what runs in it belongs to the node.
@@ -109,18 +111,24 @@ class SlurmCluster:
         _kill({"SLURM_CONF": str(self.config), "SLURMD_NODENAME": node}, self.folder / node)
         self._daemons.pop(node).wait()
 
-    def run(self, *command: str | Path) -> str:
+    def run(self, *command: str | Path, **options: Any) -> str:
         """Run one of Slurm's commands and return what it printed."""
-        ended = subprocess.run(
+        ended = self._call(*command, **options)
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+        return ended.stdout
+
+    def _call(
+        self, *command: str | Path, cwd: Path | None = None, env: Mapping[str, str] = os.environ
+    ) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
             [str(self.path / command[0]), *map(str, command[1:])],
-            env=os.environ | self.env,
+            cwd=cwd,
+            env={**env, **self.env},
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=300,
         )
-        assert ended.returncode == 0, ended.stdout + ended.stderr
-        return ended.stdout
 
     def states(self) -> dict[str, str]:
         """Return each node's state."""

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,8 @@ import pytest
 from cluster.conftest import Repository
 from cluster.slurm_cluster import NotAvailableError, SlurmCluster
 from faults.servers import until
+from launched import copied, prepare, results, stage_environment
+from repository import ROOT
 
 SLURM = ("retrace", "cluster", "slurm")
 
@@ -91,3 +94,15 @@ def test_array_ends_with_every_experiment(idle: SlurmCluster, repository: Reposi
     tasks = json.loads((folder / "tasks.json").read_text())
     assert repository.experiments().keys() == {task["name"] for task in tasks}, logs
     assert len(logs) == 4
+
+
+@pytest.mark.long
+def test_srun_trains_as_one_launcher(
+    idle: SlurmCluster, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = prepare(tmp_path_factory.mktemp("digits"), processes="2", epochs="2")
+    other = copied(folder, tmp_path_factory.mktemp("nodes") / "folder")
+    train = (sys.executable, ROOT / "stages/train.py")
+    subprocess.run(train, cwd=folder, env=stage_environment(folder), check=True)
+    idle.run("srun", "--nodes=2", "--ntasks=2", *train, cwd=other, env=stage_environment(other))
+    assert results(other) == results(folder)
