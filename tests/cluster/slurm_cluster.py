@@ -7,6 +7,7 @@ Slurm's own plugins `auth/none` and `proctrack/linuxproc`.
 import os
 import pwd
 import shutil
+import socket
 import subprocess
 from collections.abc import Mapping
 from contextlib import suppress
@@ -23,7 +24,8 @@ PACKAGES = (
     "slurm-wlm-basic-plugins",
     "libhwloc15",
 )
-NODES = ("localhost", "other")  # ranks meet at the first, which is a name of this machine
+HOST = socket.gethostname()
+NODES = (HOST, f"{HOST}-b")  # ranks meet at the first one, which has an address
 DOWN_AFTER_S = 5  # without an answer; Slurm's default is 300
 # Its default is 120: a requeued job starts no earlier, when its old credential has expired.
 REQUEUED_AFTER_S = 5
@@ -139,6 +141,16 @@ class SlurmCluster:
         """Return the state of each pending or running job, by its number in its array."""
         lines = self.run("squeue", "--noheader", "--array", "--format=%K %T").splitlines()
         return dict(line.split() for line in lines)
+
+    def job(self) -> str:
+        """Return the number of the only job."""
+        (number,) = self.run("squeue", "--noheader", "--array", "--format=%A").split()
+        return number
+
+    def node(self) -> str:
+        """Return the node of the only job."""
+        (node,) = self.run("squeue", "--noheader", "--format=%N").split()
+        return node
 
     def logs(self) -> str:
         """Return the end of each daemon's log."""
