@@ -1,7 +1,6 @@
 """`retrace cluster slurm`: the script, and its jobs on a real Slurm of two nodes."""
 
 import json
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -11,11 +10,12 @@ from pathlib import Path
 
 import pytest
 from cluster.conftest import Repository
+from cluster.lab import Lab
 from cluster.slurm_cluster import NotAvailableError, SlurmCluster
 from faults.servers import until
 from faults.stages import find_runs
-from launched import copied, newest, prepare, results, stage_environment
-from repository import ROOT, Clone, Tree
+from launched import copied, prepare, results, set_params, stage_environment
+from repository import ROOT, Tree
 
 SLURM = ("retrace", "cluster", "slurm")
 
@@ -114,65 +114,57 @@ def test_srun_trains_as_one_launcher(
     assert results(other) == results(folder)
 
 
-class Lab(Clone):
-    """A clone of this repository with remotes, in which a training saves its state all the time."""
-
-    def __init__(self, folder: Path, store: Path) -> None:
-        path = folder / "repo"
-        path.mkdir()
-        edits = {
-            "dataset: mnist": "dataset: digits",
-            "epochs: 5": "epochs: 20",
-            "device: auto": "device: cpu",
-            "precision: auto": "precision: float32",
-            "threads: 2": "threads: 1",
-        }
-        super().__init__(path, folder / "cache", edits)
-        source = path / "src/retrace/checkpoint.py"
-        text = source.read_text()
-        for old, new in (("EVERY_S = 10.0", "EVERY_S = 0.1"), ("SHARE = 0.01", "SHARE = 1.0")):
-            assert text.count(old) == 1
-            text = text.replace(old, new)
-        source.write_text(text)
-        shutil.copy(store, path / "mlflow.db")
-        self.type("git config user.name ann && git config user.email ann@localhost")
-        self.type(f"git init --quiet --bare {folder / 'origin.git'}")
-        self.type(f"git remote add origin {folder / 'origin.git'}")
-        self.type(f"dvc remote add --quiet --default team {folder / 'remote'}")
-        self.commit("small")
-        self.type("git push --quiet origin HEAD")
-
-    def weights(self, commit: str = "") -> str:
-        """Return the hash of the weights, in dvc.lock here or of a commit."""
-        lock = self.type(f"git show {commit}:dvc.lock" if commit else "cat dvc.lock")
-        return lock.partition("path: models/model.safetensors")[2].split("md5: ")[1].split()[0]
+@pytest.fixture
+def lab(idle: SlurmCluster, tmp_path: Path, empty_store: Path) -> Lab:
+    lab = Lab(tmp_path, empty_store, epochs=20)
+    lab.env |= idle.env | {"PATH": f"{idle.path}:{lab.env['PATH']}"}
+    return lab
 
 
 @pytest.mark.long
-def test_requeued_training_has_the_same_bytes(
-    idle: SlurmCluster, tmp_path: Path, empty_store: Path
-) -> None:
-    lab = Lab(tmp_path, empty_store)
-    lab.run("dvc", "repro", "train")
-    expected = lab.weights()
-    lab.type("git checkout --quiet dvc.lock")
-    lab.env |= idle.env | {"PATH": f"{idle.path}:{lab.env['PATH']}"}
+def test_requeued_training_has_the_same_bytes(idle: SlurmCluster, lab: Lab) -> None:
     lab.run(*SLURM, "train", "--name", "one", "--submit")
     log = job_folder(lab) / "0.log"
-    until(lambda: newest(lab.path) >= 20, 200, what="the first checkpoint")
+    until(lambda: lab.newest() >= 20, 200, what="the first checkpoint")
     idle.run("scontrol", "requeue", idle.job())  # as Slurm does to preempt it
     until(lambda: log.read_text().count("resumed from step") == 1, 200, what="the preempted job")
-    at = newest(lab.path)
-    until(lambda: newest(lab.path) > at, 60, what="a checkpoint")
+    at = lab.newest() + 10
+    until(lambda: lab.newest() >= at, 60, what="a checkpoint")
     began = time.monotonic()
     idle.kill_node(idle.node())
     until(lambda: log.read_text().count("resumed from step") == 2, 200, what="the lost job")
     print(f"resumed {time.monotonic() - began:.1f} s after its node was killed")
     until(lambda: not idle.jobs(), 200, what="the end of the job")
-    commits = lab.type("git ls-remote origin 'refs/exps/*/one'").split()
-    assert len(commits) == 2, log.read_text()
+    commit = pushed(lab, "one")
+    runs = find_runs(f"sqlite:///{lab.path / 'mlflow.db'}", stage="train")
+    assert [run.info.status for run in runs] == ["KILLED", "KILLED", "FINISHED"]
+    lab.run("dvc", "repro", "train")
+    assert lab.weights(commit) == lab.weights()
+
+
+@pytest.mark.long
+def test_stage_below_srun_trains_on_two_nodes(idle: SlurmCluster, lab: Lab) -> None:
+    set_params(lab.path, processes="2", epochs="2")
+    graph = (lab.path / "dvc.yaml").read_text()
+    train = "python stages/train.py"
+    (lab.path / "dvc.yaml").write_text(graph.replace(train, f"srun {train}"))
+    nodes = ("--nodes=2", "--ntasks-per-node=1")
+    lab.run(*SLURM, "train", "--name", "two", "--submit", "--sbatch", *nodes)
+    until(lambda: not idle.jobs(), 300, what="the end of the job")
+    commit = pushed(lab, "two")
+    (lab.path / "dvc.yaml").write_text(graph)
+    lab.run("dvc", "repro", "train")
+    assert lab.weights(commit) == lab.weights()
+    runs = find_runs(f"sqlite:///{lab.path / 'mlflow.db'}", stage="train")
+    assert [run.info.status for run in runs] == ["FINISHED"] * 2
+
+
+def pushed(lab: Lab, name: str) -> str:
+    """Return the commit of an experiment in the git remote, which is fetched."""
     lab.type("git fetch --quiet origin 'refs/exps/*:refs/exps/*'")
-    assert lab.weights(commits[0]) == expected
+    listed = lab.type(f"git ls-remote origin 'refs/exps/*/{name}'").split()
+    assert listed, (job_folder(lab) / "0.log").read_text()
+    return listed[0]
 
 
 @pytest.mark.long
