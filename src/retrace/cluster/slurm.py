@@ -45,7 +45,7 @@ def write(tasks: Sequence[Task], options: Sequence[str]) -> Path:
 
     `options` are sbatch's own. The same tasks are written to the same folder.
     """
-    content = json.dumps([asdict(task) for task in tasks], indent=1)
+    content = json.dumps([asdict(task) for task in tasks], indent=1, sort_keys=True)
     folder = files.root() / FOLDER / hashlib.sha256(content.encode()).hexdigest()[:8]
     folder.mkdir(parents=True, exist_ok=True)
     with files.atomic(folder / "tasks.json") as unfinished:
@@ -78,7 +78,7 @@ def _script(tasks: Sequence[Task], options: Sequence[str], folder: Path) -> str:
     ]
     return SCRIPT.format(
         last=len(tasks) - 1,
-        log=shlex.quote(f"{folder}/%a.log".replace("%", "%%").replace("%%a.log", "%a.log")),
+        log=shlex.quote(str(folder).replace("%", "%%") + "/%a.log"),
         options=f"#SBATCH {shlex.join(options)}\n" if options else "",
         experiments="\n".join(experiments),
         task=shlex.join([*isolated.python("retrace.cluster.task"), str(folder / "tasks.json")]),
