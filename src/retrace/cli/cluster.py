@@ -6,7 +6,7 @@ import hashlib
 import os
 import sys
 import time
-from argparse import ArgumentParser, Namespace
+from argparse import REMAINDER, ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,7 @@ EXAMPLES = (
     "retrace cluster run -S lr=0.01,0.02     two experiments, where there is room",
     "retrace cluster run -S lr=0.01 --gpus 1 --detach",
     "retrace cluster status                  machines, and what runs on them",
+    "retrace cluster slurm -S lr=0.01,0.02 --submit --sbatch --gpus=1 --time=4:00:00",
 )
 POLL_S = 0.5
 WIDTH = 120  # if stdout is not a terminal
@@ -53,6 +54,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     for each in (start, join, status, stop):
         each.set_defaults(is_of_machine=True)  # not of a repository
     _add_run(actions)
+    _add_slurm(actions)
 
 
 def _add_run(actions: Any) -> None:
@@ -64,6 +66,15 @@ def _add_run(actions: Any) -> None:
     run.add_argument("--cpus", type=int, default=1, metavar="N", help=text)
     text = "start the experiments and return; the same command without it shows them"
     run.add_argument("--detach", action="store_true", help=text)
+
+
+def _add_slurm(actions: Any) -> None:
+    slurm = actions.add_parser("slurm", help="write a job script for Slurm, or submit it")
+    add_experiments(slurm)
+    text = "submit the script, instead of printing how to"
+    slurm.add_argument("--submit", action="store_true", help=text)
+    text = "options of sbatch for each experiment: all words to the end of the line"
+    slurm.add_argument("--sbatch", nargs=REMAINDER, default=[], metavar="OPTION", help=text)
 
 
 def add_experiments(parser: ArgumentParser) -> None:
@@ -87,6 +98,10 @@ def add_experiments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int | None:
     if args.action == "run":
         return run_experiments(args)
+    if args.action == "slurm":
+        from retrace.cli import cluster_slurm
+
+        return cluster_slurm.run(args)
     return {"start": _start, "join": _join, "status": _status, "stop": _stop}[args.action](args)
 
 
