@@ -35,7 +35,7 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> list[Graph]:
     return replace_cuda(monkeypatch)
 
 
-def training(stripes: Samples, **changed: object) -> Training:
+def training(stripes: Samples, **changed: Any) -> Training:
     """Return a training that takes its CPU for a GPU."""
     result = Training(stripes, **changed)
     result.trainer.compute = PosingAsGpu(**vars(result.trainer.compute))

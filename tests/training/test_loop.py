@@ -143,7 +143,7 @@ def test_seed_decides_the_bits(
 
 def test_validation_changes_no_weight(splits: tuple[Split, Split], stripes: Samples) -> None:
     train, validation = splits
-    flipped = Split(validation.inputs.flip(0), validation.labels)
+    flipped = Split(validation.inputs[:].flip(0), validation.labels)
     first = Fitted((train, validation), stripes)
     second = Fitted((train, flipped), stripes)
     assert first.epochs != second.epochs
