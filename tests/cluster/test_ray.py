@@ -3,13 +3,14 @@
 import os
 import signal
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
 import psutil
 import pytest
 from cluster.conftest import Cluster, Machine, Repository, running
-from faults.servers import until
+from faults.servers import until, unused_port
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from repository import Tree
@@ -48,6 +49,30 @@ def test_nodes_are_up(cluster: Cluster) -> None:
     assert "2 GPUs" in status
 
 
+def test_stopped_node_ends(cluster: Cluster) -> None:
+    other = Machine({"RAY_TMPDIR": cluster.env["RAY_TMPDIR"]}, cluster.folder, "third")
+    host, port = cluster.address.split(":")
+    token = f"RAY_AUTH_TOKEN_PATH={cluster.token}"
+    other.tree.type(f"{token} retrace cluster join {host}:{port} --num-cpus 0 --num-gpus 0")
+    assert cluster.head.tree.run("retrace", "cluster", "status").count("CPU,") == 1
+    ray = other.ray
+    other.tree.type("retrace cluster stop")
+    assert not ray.is_running()
+
+
+def test_cluster_without_a_token_makes_one(tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="ray-") as sockets:
+        machine = Machine({"RAY_TMPDIR": sockets, "HOME": str(tmp_path)}, tmp_path, "alone")
+        printed = machine.tree.type(f"retrace cluster start --port {unused_port()} --num-cpus 1")
+        try:
+            token = tmp_path / ".ray/auth_token"
+            assert token.stat().st_mode & 0o777 == 0o600
+            assert str(token) in printed
+            assert "1 CPU" in machine.tree.type("retrace cluster status")
+        finally:
+            machine.tree.type("retrace cluster stop")
+
+
 def test_driver_needs_the_token(cluster: Cluster, tmp_path: Path) -> None:
     other = tmp_path / "token"
     other.write_text("0" * 64)
@@ -77,6 +102,7 @@ def test_grid_is_run_once(cluster: Cluster, repository: Repository) -> None:
     assert "# new" in repository.type(f"git show {pushed[min(pushed)]}:train.py")
     n_logs = len(logs(cluster))
     repository.run("retrace", "cluster", "run", *GRID)
+    repository.type("retrace cluster run -S 'lr=0.01,0.02' -S seed=0,1")
     assert len(logs(cluster)) == n_logs
     assert repository.experiments() == pushed
     assert not list(cluster.folder.glob("*/cluster/*/tasks/*/"))

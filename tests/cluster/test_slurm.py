@@ -56,12 +56,14 @@ def job_folder(repository: Tree) -> Path:
 @pytest.mark.slow
 def test_script_has_a_job_for_each_experiment(repository: Repository) -> None:
     repository.env["MLFLOW_TRACKING_URI"] = "http://mlflow.example:5000"
-    grid = ("-S", "lr=0.01,0.02", "-S", "seed=0,1")
-    printed = repository.run(*SLURM, *grid, "--sbatch", "--partition=long", "--comment=a b")
+    printed = repository.type(
+        "retrace cluster slurm -S 'lr=0.01,0.02' --sbatch --partition=gpu --gpus=1 --time=4:00:00"
+        " --comment='a b'"
+    )
     folder = job_folder(repository)
     script = (folder / "job.sh").read_text()
-    assert "#SBATCH --array=0-3\n" in script
-    assert "#SBATCH --partition=long '--comment=a b'\n" in script
+    assert "#SBATCH --array=0-1\n" in script
+    assert "#SBATCH --partition=gpu --gpus=1 --time=4:00:00 '--comment=a b'\n" in script
     assert f"sbatch {(folder / 'job.sh').relative_to(repository.path)}\n" in printed
     tasks = json.loads((folder / "tasks.json").read_text())
     for number, task in enumerate(tasks):

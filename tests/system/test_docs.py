@@ -29,6 +29,7 @@ TYPED_AS_A_WHOLE = ("docs/team.md", "docs/server/README.md")
 IN_ANOTHER_WAY = {
     ". .venv/bin/activate",  # repository.environment puts the programs first
     'eval "$(retrace --print-completion bash)"',  # test_cli.py completes words in bash
+    "pip install 'retrace[cluster]'",  # test_wheel.py installs the wheel with this extra
     # test_end_to_end.py types it with SQLite
     "export RETRACE_SWEEP_STORAGE=postgresql+psycopg2://ann@db.example.org/sweeps",
 }

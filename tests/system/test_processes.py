@@ -1,77 +1,62 @@
-"""Process identity and locks."""
+"""A training in several processes, on one machine and on two, as docs/cluster.md says."""
 
-import signal
-import subprocess
-import sys
-from pathlib import Path
+import shutil
+from concurrent.futures import ThreadPoolExecutor
 
-from repository import ROOT
+import pytest
+from faults.stages import find_runs
+from launched import results, set_params, unused_port
+from repository import Clone, Tree
 
-from retrace.system import processes
+from lab import paths
 
-LOCK = """
-import sys, time
-from pathlib import Path
-from retrace.system import processes
-with processes.try_lock(Path(sys.argv[1])) as locked:
-    print(locked, flush=True)
-    time.sleep(60)
-"""
-IGNORE_SIGTERM = """
-import signal, time
-signal.signal(signal.SIGTERM, signal.SIG_IGN)
-print('ready', flush=True)
-time.sleep(60)
-"""
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("processes")]
+HOST = "127.0.0.1"
+SMALL = {
+    "dataset: mnist": "dataset: digits",
+    "epochs: 5": "epochs: 2",
+    "device: auto": "device: cpu",
+    "threads: 2": "threads: 1",
+    "precision: auto": "precision: float32",
+}
 
 
-def started(code: str, *words: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-c", code, *words]
-    process = subprocess.Popen(
-        command, env={"PYTHONPATH": str(ROOT / "src")}, stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout
-    assert process.stdout.readline() in ("True\n", "ready\n")
-    return process
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    clone = Clone(tmp_path_factory.mktemp("clone"), tmp_path_factory.mktemp("cache"), SMALL)
+    clone.type("dvc repro preprocess")
+    clone.commit("preprocessed")
+    return clone
 
 
-def test_identity_survives_being_written() -> None:
-    process = processes.identity()
-    assert processes.from_line(processes.to_line(process)) == process
-    assert processes.alive(process)
+def test_experiment_gives_same_bytes_again(clone: Clone) -> None:
+    clone.type("dvc exp run -S processes=3")
+    first = results(clone.path)
+    runs = find_runs(f"sqlite:///{clone.path / 'mlflow.db'}", stage="train")
+    assert [(run.info.status, run.data.params["processes"]) for run in runs] == [("FINISHED", "3")]
+    (clone.path / paths.WEIGHTS).unlink()
+    clone.type("dvc exp run --force -S processes=3 train")
+    second = results(clone.path)
+    for name in ("models/model.safetensors", "reports/history.csv"):
+        assert second[name] == first[name]
 
 
-def test_reused_pid_is_another_process() -> None:
-    with started(IGNORE_SIGTERM) as process:
-        earlier = processes.identity(process.pid) | {"started": 1.0}
-        assert not processes.alive(earlier)
-        processes.end(earlier, 0)
-        assert process.poll() is None
-        process.kill()
-
-
-def test_end_kills_what_ignores_sigterm() -> None:
-    with started(IGNORE_SIGTERM) as process:
-        processes.end(processes.identity(process.pid), 0.2)
-        assert process.wait(5) == -signal.SIGKILL
-
-
-def test_lock_ends_with_its_process(tmp_path: Path) -> None:
-    with started(LOCK, str(tmp_path)) as process:
-        with processes.try_lock(tmp_path) as locked:
-            assert not locked
-        process.kill()
-        process.wait()
-    with processes.try_lock(tmp_path) as locked:
-        assert locked
-
-
-def test_lock_file_goes_with_its_path(tmp_path: Path) -> None:
-    path = tmp_path / "log"
-    path.touch()
-    with processes.try_lock(path) as locked:
-        assert locked
-        path.unlink()
-    with processes.try_lock(path) as locked:
-        assert not locked
-    assert list(tmp_path.iterdir()) == []
+def test_two_machines_train_as_one(clone: Clone) -> None:
+    clone.type("git restore . && dvc checkout --quiet")
+    set_params(clone.path, processes="2")
+    other = Tree(clone.path.parent / "other", clone.path.parent / "other-cache")
+    shutil.copytree(clone.path, other.path)
+    other.type("dvc repro train")
+    alone = results(other.path)
+    (other.path / paths.WEIGHTS).unlink()
+    address = f"{HOST}:{unused_port()}"
+    with ThreadPoolExecutor() as pool:
+        train = (
+            f"RETRACE_NODES=2 RETRACE_NODE=1 RETRACE_RENDEZVOUS={address} "
+            "PYTHONPATH=src python stages/train.py"
+        )
+        second = pool.submit(lambda: other.type(train))
+        clone.type(f"RETRACE_NODES=2 RETRACE_NODE=0 RETRACE_RENDEZVOUS={address} dvc repro train")
+        second.result()
+    assert results(clone.path) == alone
+    assert not (other.path / paths.WEIGHTS).exists()
