@@ -43,6 +43,7 @@ json.dump({"w": float(params["lr"]) * 2, "gpus": gpus, "threads": threads}, open
 json.dump({"loss": float(params["lr"]) ** 2}, open("metrics.json", "w"))
 """
 FILES = {
+    ".gitignore": "mlflow.db*\n",
     "dvc.yaml": DVC_YAML,
     "params.yaml": "lr: 0.1\nseed: 0\nwait_s: 0\n",
     "prepare.py": PREPARE,

@@ -30,7 +30,7 @@ EXAMPLES = (
     "retrace cluster run -S lr=0.01,0.02     two experiments, where there is room",
     "retrace cluster run -S lr=0.01 --gpus 1 --detach",
     "retrace cluster status                  machines, and what runs on them",
-    "retrace cluster slurm -S lr=0.01,0.02 --submit --sbatch --gpus=1 --time=4:00:00",
+    "retrace cluster slurm -S lr=0.01,0.02 --submit --sbatch --gpus=1",
 )
 POLL_S = 0.5
 WIDTH = 120  # if stdout is not a terminal
