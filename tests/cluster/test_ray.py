@@ -54,7 +54,7 @@ def test_stopped_node_ends(cluster: Cluster) -> None:
     host, port = cluster.address.split(":")
     token = f"RAY_AUTH_TOKEN_PATH={cluster.token}"
     other.tree.type(f"{token} retrace cluster join {host}:{port} --num-cpus 0 --num-gpus 0")
-    assert cluster.head.tree.run("retrace", "cluster", "status").count("CPU,") == 1
+    assert "0 CPUs, 0 GPUs" in cluster.head.tree.run("retrace", "cluster", "status")
     ray = other.ray
     other.tree.type("retrace cluster stop")
     assert not ray.is_running()
