@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from retrace.cli import dvc
 from retrace.errors import RetraceError
 from retrace.system import files
 from retrace.system.text import command, count
@@ -165,6 +166,7 @@ def run_experiments(args: Namespace) -> int:
     nodes.demand_ray()
     nodes.address()
     nodes.authenticated()
+    dvc.exclude(files.root())  # what is written below is no change of the code
     tasks = plan.make_tasks(
         args.overrides, args.targets, args.name, args.git_remote, args.cpus, args.gpus
     )
