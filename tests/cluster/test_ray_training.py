@@ -31,7 +31,7 @@ def test_training_resumes_on_another_machine(cluster: Cluster, lab: Lab) -> None
         if first is cluster.second:
             first.kill()
         else:  # the driver is on this machine too: end only what runs the experiment
-            for each in first.processes("ray::_work"):
+            for each in first.processes("ray::run_task"):
                 for below in [*each.children(recursive=True), each]:
                     below.send_signal(signal.SIGKILL)
         began = time.monotonic()

@@ -71,3 +71,11 @@ def test_child_has_no_variables_of_a_stage(monkeypatch: pytest.MonkeyPatch) -> N
     kept = dvc_cli.environment("DVC_", "GIT_")
     assert "GIT_CONFIG_GLOBAL" in kept
     assert {"DVC_EXP_NAME", "GIT_DIR"} & kept.keys() == set()
+
+
+@pytest.mark.parametrize(
+    ("program", "options"), [("/bin/bash", ["--noprofile", "--norc"]), ("/bin/sh", [])]
+)
+def test_shell_is_dvcs(program: str, options: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHELL", program)
+    assert dvc_internals.shell("echo a b") == [program, *options, "-c", "echo a b"]

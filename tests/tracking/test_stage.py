@@ -294,9 +294,9 @@ def test_public_names_stay() -> None:
     ]
 
 
-@pytest.mark.parametrize("name", stage.RANKS)
+@pytest.mark.parametrize("name", [*stage.RANKS, stage.NODE])
 def test_first_rank_logs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for other in stage.RANKS:
+    for other in (*stage.RANKS, stage.NODE):
         monkeypatch.delenv(other, raising=False)
     assert stage.is_first_rank()
     monkeypatch.setenv(name, "0")
@@ -311,4 +311,11 @@ def test_rank_of_dvc_is_not_the_stage_s(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("SLURM_PROCID", "3")
     assert stage.is_first_rank()
     monkeypatch.setenv("RANK", "1")
+    assert not stage.is_first_rank()
+
+
+def test_other_node_logs_nothing_below_its_dvc(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "dvc_above", processes.identity)
+    monkeypatch.setattr(processes, "environment", lambda _: {stage.NODE: "1"})
+    monkeypatch.setenv(stage.NODE, "1")
     assert not stage.is_first_rank()

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from retrace.cli import dvc
 from retrace.errors import RetraceError
 from retrace.system import files
 from retrace.system.text import command, count
@@ -60,9 +61,12 @@ def add_arguments(parser: ArgumentParser) -> None:
 def _add_run(actions: Any) -> None:
     run = actions.add_parser("run", help="run experiments on the cluster")
     add_experiments(run)
-    text = "GPUs of an experiment (default: %(default)s)"
+    text = "machines of an experiment, which compute --stage together (default: %(default)s)"
+    run.add_argument("--nodes", type=int, default=1, metavar="N", help=text)
+    run.add_argument("--stage", metavar="STAGE", help="the stage that --nodes machines compute")
+    text = "GPUs of an experiment, on each of its machines (default: %(default)s)"
     run.add_argument("--gpus", type=int, default=0, metavar="N", help=text)
-    text = "CPUs of an experiment (default: %(default)s)"
+    text = "CPUs of an experiment, on each of its machines (default: %(default)s)"
     run.add_argument("--cpus", type=int, default=1, metavar="N", help=text)
     text = "start the experiments and return; the same command without it shows them"
     run.add_argument("--detach", action="store_true", help=text)
@@ -162,12 +166,14 @@ def run_experiments(args: Namespace) -> int:
     nodes.demand_ray()
     nodes.address()
     nodes.authenticated()
+    dvc.exclude(files.root())  # what is written below is no change of the code
     tasks = plan.make_tasks(
         args.overrides, args.targets, args.name, args.git_remote, args.cpus, args.gpus
     )
+    tasks = plan.together(tasks, args.nodes, args.stage)
     with ray_queue.connected():
         machines = ray_queue.machines()
-        _check_size(machines, args.cpus, args.gpus)
+        _check_size(machines, args)
         if len({machine["host"] for machine in machines}) > 1:
             for note in plan.check_reach(tasks[0]):
                 print(f"note: {note}", file=sys.stderr)
@@ -188,14 +194,20 @@ def run_experiments(args: Namespace) -> int:
     return _report(tasks, states, args.git_remote)
 
 
-def _check_size(machines: Sequence[dict[str, Any]], cpus: int, gpus: int) -> None:
-    """Raise RetraceError if no machine is large enough: Ray would wait for one."""
-    for option, wanted, has in (("cpus", cpus, "CPUs"), ("gpus", gpus, "GPUs")):
+def _check_size(machines: Sequence[dict[str, Any]], args: Namespace) -> None:
+    """Raise RetraceError unless `--nodes` machines are large enough: Ray would wait for them."""
+    for option, wanted, has in (("cpus", args.cpus, "CPUs"), ("gpus", args.gpus, "GPUs")):
         most = max(machine[option] for machine in machines)
         if not 0 <= wanted <= most:
             raise RetraceError(
                 f"--{option} is {wanted}; should be 0 to {most}, the most {has} of one"
             )
+    fitting = [each for each in machines if each["cpus"] >= args.cpus and each["gpus"] >= args.gpus]
+    if not 1 <= args.nodes <= len(fitting):
+        size = f"the machines with {count(args.cpus, 'CPU')} and {count(args.gpus, 'GPU')}"
+        raise RetraceError(f"--nodes is {args.nodes}; should be 1 to {len(fitting)}, {size}")
+    if args.nodes > 1 and not args.cpus + args.gpus:
+        raise RetraceError("--cpus is 0; should be 1 or more with --nodes, unless with --gpus")
 
 
 def _again() -> str:

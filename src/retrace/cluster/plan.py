@@ -11,7 +11,7 @@ from pathlib import Path
 
 from retrace.cluster.task import Task
 from retrace.errors import ParamsError, RetraceError
-from retrace.pipeline import dvc_internals, dvc_overrides, git
+from retrace.pipeline import dvc_internals, dvc_overrides, git, loading
 from retrace.pipeline.origin import current_origin
 from retrace.store import tracking_uri
 from retrace.system import files, mlflow_environment
@@ -62,6 +62,27 @@ def make_tasks(
     for task in tasks:
         _check_values(task.overrides)
     return [replace(task, name=_name(name, i, len(tasks), task)) for i, task in enumerate(tasks)]
+
+
+def together(tasks: Iterable[Task], nodes: int, stage: str | None) -> list[Task]:
+    """Return the tasks, each for `nodes` machines that compute `stage` together.
+
+    Raises RetraceError if one of the two is missing, if there is no such stage, or if Hydra
+    composes the params.
+    """
+    stages = loading.load(files.root()).stages
+    if nodes > 1 and stage not in stages:
+        given = f"--stage is {stage!r}" if stage else f"--nodes is {nodes} without --stage"
+        wanted = "should be the stage that they compute together"
+        raise RetraceError(f"{given}; {wanted}, one of {', '.join(stages)}")
+    if nodes > 1 and dvc_internals.config()["hydra"].get("enabled"):
+        reason = "Hydra composes the params, which only the first machine of several can do"
+        raise RetraceError(f"--nodes is {nodes}; {reason}: should be 1")
+    if nodes == 1 and stage:
+        raise RetraceError(
+            f"--stage is {stage!r} without --nodes; should be with --nodes 2 or more"
+        )
+    return [replace(task, nodes=nodes, stage=stage or "") for task in tasks]
 
 
 def check_reach(task: Task) -> list[str]:

@@ -1,39 +1,30 @@
 """Tasks on a Ray cluster: an actor queues them and knows the state of each; a worker runs one.
 
 The actor belongs to the command that started it and ends with it, or it is detached. A task whose
-machine dies is queued again by Ray. A worker only starts `python -m retrace.cluster.task`, in the
-environment in which its machine joined the cluster, and passes it JSON.
+machine dies is queued again by Ray. A task of several machines gets them from a placement group.
 """
 
 import json
 import logging
 import os
-import socket
-import subprocess
 import sys
-import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
-from typing import IO, Any, Literal, NamedTuple
-
-import psutil
+from typing import Any, Literal, NamedTuple
 
 from retrace import errors
-from retrace.cluster import nodes
+from retrace.cluster import nodes, ray_worker
+from retrace.cluster.ray_worker import ENDS_S, RETRIES
 from retrace.cluster.task import Task
 from retrace.errors import RetraceError
-from retrace.system import isolated
 
 NAMESPACE = "retrace"
 CONNECT_S = {"RAY_NUM_REDIS_GET_RETRIES": "5"}  # Ray tries to connect once a second
 HEAD = "node:__internal_head__"  # a resource that only the first machine has
-RETRIES = 20  # of a task whose machine died; not of a task that failed
-ENDS_S = 90.0  # for a task to end on SIGTERM
-POLL_S = 0.2
 STDERR = 2
-OUTPUT = 20_000  # characters of a task's output that its result keeps
 THREADS = 4  # of the actor, so that it answers while it submits
 
 Status = Literal["waiting", "running", "done", "failed", "cancelled"]
@@ -43,7 +34,7 @@ class State(NamedTuple):
     """The state of a task."""
 
     status: Status
-    node: str = ""  # name of the machine
+    node: str = ""  # name of the machine, or names
     since: float = 0.0  # seconds since 1970: when it began to run
     attempts: int = 0
     seconds: float = 0.0  # that it took
@@ -136,8 +127,7 @@ class Queue:
         if name:
             options |= {"name": name, "lifetime": "detached", "get_if_exists": True}
         texts = [json.dumps(asdict(task)) for task in tasks]
-        sizes = [(task.cpus, task.gpus) for task in tasks]
-        self._actor: Any = ray.remote(_Queue).options(**options).remote(texts, sizes)
+        self._actor: Any = ray.remote(_Queue).options(**options).remote(texts)
 
     def states(self) -> list[State]:
         """Return the state of each task. Raises RetraceError if the cluster is gone."""
@@ -189,23 +179,53 @@ def detached() -> dict[str, list[State]]:
 class _Queue:
     """The actor: it submits the tasks, whose owner it is, and is told when one begins."""
 
-    def __init__(self, texts: list[str], sizes: list[tuple[int, int]]) -> None:
-        import ray
-
-        me = ray.get_runtime_context().current_actor
-        work: Any = ray.remote(_work)
+    def __init__(self, texts: list[str]) -> None:
         self._begun = [State("waiting") for _ in texts]
-        self._results: list[Any] = [
-            work.options(num_cpus=cpus, num_gpus=gpus, max_retries=RETRIES).remote(
-                text, gpus, me, number
-            )
-            for number, (text, (cpus, gpus)) in enumerate(zip(texts, sizes, strict=True))
-        ]
+        self._machines: list[dict[int, str]] = [{} for _ in texts]
+        self._groups: dict[Any, Any] = {}  # of the tasks that need several machines, by result
+        self._results = [self._submit(text, number) for number, text in enumerate(texts)]
+        threading.Thread(target=self._release, args=(self._groups,), daemon=True).start()
 
-    def begin(self, number: int, node: str) -> None:
-        """Note that a task begins, on which machine."""
-        attempts = self._begun[number].attempts + 1
-        self._begun[number] = State("running", node, time.time(), attempts)
+    def _submit(self, text: str, number: int) -> Any:
+        import ray
+        from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+        task = Task.from_json(json.loads(text))
+        options: dict[str, Any] = {
+            "num_cpus": task.cpus,
+            "num_gpus": task.gpus,
+            "max_retries": RETRIES,
+        }
+        context = ray.get_runtime_context()
+        group = None
+        if task.nodes > 1:
+            group = _machines_of(task, f"{context.get_actor_id()}-{number}")
+            options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(group, 0)
+        work: Any = ray.remote(ray_worker.run_task)
+        result = work.options(**options).remote(text, context.current_actor, number)
+        if group:
+            self._groups[result] = group
+        return result
+
+    def _release(self, groups: dict[Any, Any]) -> None:
+        """Give back the machines of each task that has ended."""
+        import ray
+        from ray.util import remove_placement_group
+
+        left = dict(groups)
+        while left:
+            (ended,), _ = ray.wait(list(left))
+            remove_placement_group(left.pop(ended))
+
+    def begin(self, number: int, machine: str, rank: int = 0) -> None:
+        """Note that a task begins on its first machine, or on another one."""
+        if rank == 0:
+            attempts = self._begun[number].attempts + 1
+            self._begun[number] = State("running", "", time.time(), attempts)
+            self._machines[number].clear()
+        machines = self._machines[number]
+        machines[rank] = machine
+        self._begun[number] = self._begun[number]._replace(node=", ".join(machines.values()))
 
     def states(self) -> list[tuple[Any, ...]]:
         """Return the state of each task."""
@@ -246,49 +266,12 @@ class _Queue:
         return begun
 
 
-def _work(text: str, gpus: int, queue: Any, number: int) -> tuple[int, float, str]:
-    """Run a task in a process of its own; return its exit code, seconds, and output if it failed.
+def _machines_of(task: Task, name: str) -> Any:
+    """Reserve as many machines as a task needs; if the actor is restarted, those that it has."""
+    from ray.util import get_placement_group, placement_group
 
-    Ray cancels it by a KeyboardInterrupt in this process.
-    """
-    queue.begin.remote(number, socket.gethostname())
-    began = time.monotonic()
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(
-            [*isolated.python("retrace.cluster.task"), "-", "0"],
-            env=environment(gpus),
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            assert process.stdin  # noqa: S101 - a pipe
-            process.stdin.write(f"[{text}]".encode())
-            process.stdin.close()
-            while process.poll() is None:  # an interrupt does not reach a wait in C
-                time.sleep(POLL_S)
-        except BaseException:
-            process.terminate()
-            process.wait(ENDS_S)
-            raise
-        return process.returncode, time.monotonic() - began, _tail(log)
-
-
-def environment(gpus: int) -> dict[str, str]:
-    """Return the environment in which this machine joined the cluster, and Ray's choice of GPUs.
-
-    Ray sets variables in a worker, such as OMP_NUM_THREADS, which would change what a stage
-    computes. Without GPUs, it would leave all of them visible.
-    """
-    raylet = psutil.Process().parent()
-    joined = raylet.environ() if raylet else dict(os.environ)
-    kept = {name: value for name, value in joined.items() if not name.startswith("RAY_")}
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "") if gpus else ""
-    return kept | {"CUDA_VISIBLE_DEVICES": visible}
-
-
-def _tail(log: IO[bytes]) -> str:
-    size = log.seek(0, os.SEEK_END)
-    log.seek(max(0, size - OUTPUT))
-    return log.read().decode(errors="replace")
+    with suppress(ValueError):
+        return get_placement_group(name)
+    sizes = {"CPU": task.cpus, "GPU": task.gpus}
+    bundle = {resource: float(size) for resource, size in sizes.items() if size}
+    return placement_group([bundle] * task.nodes, strategy="STRICT_SPREAD", name=name)

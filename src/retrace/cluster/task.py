@@ -16,7 +16,7 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,8 +53,10 @@ class Task:
     author: Mapping[str, str]  # git's user.name and user.email
     remotes: Mapping[str, Any]  # DVC's settings: core.remote, and each remote's
     variables: dict[str, str]  # of MLflow, and RETRACE_CHECKPOINTS
-    cpus: int = 1
+    cpus: int = 1  # of each machine
     gpus: int = 0
+    nodes: int = 1  # machines
+    stage: str = ""  # that they compute together
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
@@ -152,22 +154,36 @@ def _experiment(task: Task, root: Path) -> int:
 
 def main() -> None:
     """Run the task that the command line names, and exit with its code."""
+    enter(_print_result)
+
+
+def enter(work: Callable[[Task], None]) -> None:
+    """Do something with the task that the command line names; end with the parent process."""
     processes.die_with_parent(signal.SIGTERM)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())  # Ray's workers block Ctrl-C, also for stages
-    errors.run(_main)
+    errors.run(lambda: work(_named()))
 
 
-def _main() -> None:
+def _named() -> Task:
+    """Return the task that the command line names."""
     file, number = sys.argv[1:]
     text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
-    task = Task.from_json(json.loads(text)[int(number)])
+    return Task.from_json(json.loads(text)[int(number)])
+
+
+def _print_result(task: Task) -> None:
     result = run(task)
     state = "is done" if result.is_new else "was done before"
     if result.commit:
         print(f"{task.name} {state}: commit {result.commit[:10]}, {result.seconds:.0f} s")
+    leave(result.exit_code)
+
+
+def leave(code: int) -> None:
+    """Exit with a process's code, unless that is 0; if a signal ended it, as a shell would."""
     sys.stdout.flush()
-    if result.exit_code:
-        sys.exit(result.exit_code if result.exit_code > 0 else 128 - result.exit_code)
+    if code:
+        sys.exit(code if code > 0 else 128 - code)
 
 
 if __name__ == "__main__":

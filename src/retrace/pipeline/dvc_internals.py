@@ -94,6 +94,13 @@ def site_cache() -> Path:
     return Path(os.environ.get("DVC_SITE_CACHE_DIR") or site_cache_dir(configured))
 
 
+def shell(line: str) -> list[str]:
+    """Return the words by which DVC runs a command of a stage."""
+    from dvc.stage import run
+
+    return list(run._make_cmd(run.get_executable(), line))
+
+
 @contextmanager
 def opened() -> Iterator[Any]:
     """Yield DVC's repository object of the current folder."""

@@ -17,7 +17,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from retrace.cluster import plan, ray_queue
+from retrace.cluster import plan, ray_queue, ray_worker
 from retrace.cluster.task import Task
 from retrace.errors import DataError, RetraceError
 from retrace.pipeline.overrides import Flat
@@ -36,7 +36,7 @@ class _Actor(NodeTrial):
     """A trial's actor, in the environment in which its machine joined the cluster."""
 
     def run(self) -> Ended:
-        joined = ray_queue.environment(self.task.gpus)
+        joined = ray_worker.environment(self.task.gpus)
         for name in os.environ.keys() - joined.keys():
             if not name.startswith("RAY_"):  # Ray itself may read these
                 del os.environ[name]
@@ -61,8 +61,8 @@ class ClusterTrial:
             .options(
                 num_cpus=task.cpus,
                 num_gpus=task.gpus,
-                max_restarts=ray_queue.RETRIES,
-                max_task_retries=ray_queue.RETRIES,
+                max_restarts=ray_worker.RETRIES,
+                max_task_retries=ray_worker.RETRIES,
                 max_concurrency=THREADS,
             )
             .remote(task, objective)
@@ -100,8 +100,8 @@ class ClusterTrial:
         self._ended = Ended()
         with suppress(RayError):  # its node died just now
             pruned = self._actor.prune.options(max_task_retries=0).remote(why)
-            ray.get(pruned, timeout=ray_queue.ENDS_S)
-            self._ended = ray.get(self._run, timeout=ray_queue.ENDS_S)
+            ray.get(pruned, timeout=ray_worker.ENDS_S)
+            self._ended = ray.get(self._run, timeout=ray_worker.ENDS_S)
 
     def stop(self) -> None:
         """Let the trial end so that it can resume from its last checkpoint; `close` waits."""
@@ -110,7 +110,7 @@ class ClusterTrial:
     def close(self) -> None:
         """End the actor; before, wait for its trial if that is ending."""
         if time.monotonic() - self._answered < ALIVE_S:
-            ray.wait([self._run], timeout=ray_queue.ENDS_S)
+            ray.wait([self._run], timeout=ray_worker.ENDS_S)
         ray.kill(self._actor)
 
     def result(self) -> Result | None:

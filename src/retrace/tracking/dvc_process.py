@@ -12,7 +12,7 @@ import psutil
 
 from retrace import errors
 from retrace.pipeline import dvc_cli
-from retrace.system import processes
+from retrace.system import mlflow_environment, processes
 from retrace.tracking import shell
 
 ENDS_S = 60.0  # for a stage to end on SIGTERM: saved, and uploaded
@@ -26,12 +26,12 @@ def command(*words: str) -> list[str]:
     return [program, *words] if program else dvc_cli.command(*words)
 
 
-def environment() -> dict[str, str]:
-    """Return an environment in which DVC tracks its stages."""
-    tracked = shell.for_dvc()
+def environment(*, tracks: bool = True) -> dict[str, str]:
+    """Return an environment in which DVC tracks its stages, or leaves that to them."""
+    env = shell.for_dvc() if tracks else mlflow_environment.for_commands(os.environ)
     if shutil.which("dvc") is None:
-        tracked["PATH"] = dvc_cli.environment()["PATH"]
-    return {name: value for name, value in tracked.items() if name not in dvc_cli.OF_A_STAGE}
+        env["PATH"] = dvc_cli.environment()["PATH"]
+    return {name: value for name, value in env.items() if name not in dvc_cli.OF_A_STAGE}
 
 
 def run(

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from retrace.pipeline.workspace import Workspace
 
 EVENT_LOG = "RETRACE_EVENT_LOG"  # variable of a stage's processes: the path of its event log
+NODE = "RETRACE_NODE"  # variable: which machine this is of those that compute a stage, from 0
 RANKS = ("RANK", "LOCAL_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID")
 ENDS_S = 30.0  # for another process of the same stage to end, for example after its DVC was killed
 
@@ -107,8 +108,11 @@ def locked(name: str) -> Iterator[None]:
 def is_first_rank() -> bool:
     """Return whether no launcher of several processes says that this is another rank than 0.
 
-    A rank that DVC has itself is not the stage's: each rank runs a DVC of its own.
+    A rank that DVC has itself is not the stage's: each rank runs a DVC of its own. Of several
+    machines that compute a stage, only the first tracks anything.
     """
+    if os.environ.get(NODE, "0") != "0":
+        return False
     ranks = {name: os.environ.get(name, "0") for name in RANKS}
     if set(ranks.values()) == {"0"}:
         return True
