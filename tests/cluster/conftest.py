@@ -60,7 +60,6 @@ class Repository(Tree):
         super().__init__(path, folder / "cache")
         self.origin = folder / "origin.git"
         self.remote = folder / "remote"
-        self.store = f"sqlite:///{shutil.copy(store, path / 'mlflow.db')}"
         for name, text in FILES.items():
             (path / name).write_text(text)
         self.type("git init --quiet --initial-branch main && dvc init --quiet")
@@ -70,6 +69,7 @@ class Repository(Tree):
         self.type(f"dvc remote add --quiet --default team {self.remote}")
         self.commit("start")
         self.type("git push --quiet origin main")
+        self.store = f"sqlite:///{shutil.copy(store, path / 'mlflow.db')}"
 
     def experiments(self) -> dict[str, str]:
         """Return the commits of the experiments in the git remote, by name."""
