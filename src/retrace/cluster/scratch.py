@@ -78,6 +78,8 @@ def _configure(task: "Task", root: Path, base: Path) -> None:
 def _remove_leftovers(tasks: Path) -> None:
     """Delete the clones of killed processes."""
     for tree in tasks.glob(f"*-{socket.gethostname()}-*/"):
+        if psutil.pid_exists(int(tree.name.rpartition("-")[2])):
+            continue  # it may not have locked its clone yet
         with processes.try_lock(tree) as free:
             if free:
                 _delete(tree)
