@@ -210,3 +210,45 @@ def test_killed_node_is_replaced(cluster: Cluster, repository: Repository) -> No
     assert "attempt 2" in printed
     cluster.second.stop()
     cluster.join()
+
+
+def test_dead_server_loses_no_run(repository: Repository) -> None:
+    """The next experiment on the same machine uploads what is missing."""
+    store = repository.env["MLFLOW_TRACKING_URI"] = f"http://127.0.0.1:{unused_port()}"
+    repository.run("retrace", "cluster", "run", "--name", "before")
+    assert set(repository.experiments()) == {"before"}
+    assert repository.env.pop("MLFLOW_TRACKING_URI") == store
+    both = ("-S", "lr=1,2", "-S", "wait_s=15", "--name", "after")  # one on each machine
+    repository.run("retrace", "cluster", "run", *both)
+    names = {run.data.tags["dvc.exp_name"] for run in parents(repository)}
+    assert names == {"before", "after-1", "after-2"}
+
+
+def test_lost_git_remote_fails_an_experiment(cluster: Cluster, repository: Repository) -> None:
+    away = repository.origin.with_name("away.git")
+    with running(repository, "-S", "wait_s=10", "--name", "one") as process:
+        until(lambda: training(cluster.head) + training(cluster.second))
+        repository.origin.rename(away)
+        printed, _ = process.communicate(timeout=200)
+        assert process.returncode == 1, printed
+    assert "one failed: " in printed
+    away.rename(repository.origin)
+    assert not repository.experiments()
+    repository.run("retrace", "cluster", "run", "-S", "wait_s=10", "--name", "one")
+    assert set(repository.experiments()) == {"one"}
+
+
+def test_killed_head_ends_the_cluster(cluster: Cluster, repository: Repository) -> None:
+    words = ("-S", "lr=1,2,3", "-S", "wait_s=10", "--name", "three")
+    with running(repository, *words) as process:
+        until(repository.experiments, 200)
+        cluster.head.kill()
+        printed, _ = process.communicate(timeout=200)
+        assert process.returncode == 2, printed
+    pushed = repository.experiments()
+    until(lambda: not training(cluster.second), ENDS_S)
+    cluster.stop()
+    cluster.start()
+    repository.run("retrace", "cluster", "run", *words)
+    assert set(repository.experiments()) == {"three-1", "three-2", "three-3"}
+    assert pushed.items() <= repository.experiments().items()
