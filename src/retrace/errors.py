@@ -123,6 +123,7 @@ def listen() -> None:
 
     A signal that is ignored, as by nohup, stays ignored.
     """
+    _raised.clear()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _arrived)
