@@ -87,7 +87,7 @@ faults: env  ## run the tests of failures: dead servers, killed processes, four 
 costs: env  ## measure the overhead of tracking, checkpoints and a cluster; minutes, on a quiet machine
 	python benchmarks/tracking.py
 	python benchmarks/checkpoints.py
-	python benchmarks/cluster.py
+	python benchmarks/machines.py
 
 .PHONY: gpu
 gpu: env  ## measure trainings on a GPU and write docs/gpu.md; minutes, on a machine with a GPU

@@ -4,6 +4,7 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from cluster.lab import SMALL
 from faults.stages import find_runs
 from launched import results, set_params, unused_port
 from repository import Clone, Tree
@@ -12,18 +13,12 @@ from lab import paths
 
 pytestmark = [pytest.mark.long, pytest.mark.xdist_group("processes")]
 HOST = "127.0.0.1"
-SMALL = {
-    "dataset: mnist": "dataset: digits",
-    "epochs: 5": "epochs: 2",
-    "device: auto": "device: cpu",
-    "threads: 2": "threads: 1",
-    "precision: auto": "precision: float32",
-}
+EDITS = SMALL | {"epochs: 5": "epochs: 2"}
 
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
-    clone = Clone(tmp_path_factory.mktemp("clone"), tmp_path_factory.mktemp("cache"), SMALL)
+    clone = Clone(tmp_path_factory.mktemp("clone"), tmp_path_factory.mktemp("cache"), EDITS)
     clone.type("dvc repro preprocess")
     clone.commit("preprocessed")
     return clone

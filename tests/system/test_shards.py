@@ -4,19 +4,14 @@ import shutil
 from pathlib import Path
 
 import pytest
+from cluster.lab import SMALL
 from repository import Clone, Tree
 
 from lab import paths
 
 pytestmark = [pytest.mark.long, pytest.mark.xdist_group("shards")]
 
-SMALL = {
-    "dataset: mnist": "dataset: digits",
-    "epochs: 5": "epochs: 2",
-    "device: auto": "device: cpu",
-    "threads: 2": "threads: 1",
-    "precision: auto": "precision: float32",
-}
+EDITS = SMALL | {"epochs: 5": "epochs: 2"}
 NAMES = ["00000-of-00002.safetensors", "00001-of-00002.safetensors"]
 
 
@@ -24,7 +19,7 @@ NAMES = ["00000-of-00002.safetensors", "00001-of-00002.safetensors"]
 def sharded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Clone, bytes]:
     """Return a clone with the results of a split in shards, and the weights of one in a file."""
     cache = tmp_path_factory.mktemp("cache")
-    clone = Clone(tmp_path_factory.mktemp("clone"), cache, SMALL)
+    clone = Clone(tmp_path_factory.mktemp("clone"), cache, EDITS)
     clone.type("dvc repro train")
     weights = (clone.path / paths.WEIGHTS).read_bytes()
     (clone.path / paths.WEIGHTS).unlink()

@@ -186,6 +186,8 @@ def run_experiments(args: Namespace) -> int:
             return 0
         try:
             states = _watch(tasks, queue)
+        except nodes.HeadLostError:
+            raise
         except BaseException:
             print("ending the experiments; the same command resumes them", file=sys.stderr)
             queue.cancel()

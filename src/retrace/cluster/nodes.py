@@ -10,6 +10,7 @@ import json
 import os
 import re
 import secrets
+import socket
 import subprocess
 import sys
 import time
@@ -19,10 +20,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from retrace.errors import RetraceError
+from retrace.errors import RetraceError, reason
 from retrace.system import files, processes
 
 PORT = 6379  # Ray's own default
+ANSWERS_S = 5.0  # for the first machine to accept a connection
 UP_S = 90.0  # for a node to be up
 ENDS_S = 30.0  # for a node's processes to end on SIGTERM
 STORE_BYTES = 100 * 10**6  # of Ray's shared memory: tasks and results are a few kilobytes
@@ -97,6 +99,21 @@ def address() -> str:
         return nodes[-1].address
     start_or_join = "type `retrace cluster start`, or `retrace cluster join ADDRESS`"
     raise RetraceError(f"no cluster: this machine is no node of one; {start_or_join}")
+
+
+class HeadLostError(RetraceError):
+    """The cluster's first machine does not answer: all that the cluster knew is lost."""
+
+
+def check_head() -> None:
+    """Raise HeadLostError if the cluster's first machine does not answer."""
+    host, _, port = address().rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), ANSWERS_S).close()
+    except OSError as error:
+        lost = f"the cluster's first machine {host}:{port} does not answer ({reason(error)})"
+        again = "`retrace cluster start` there, `retrace cluster join` on the others"
+        raise HeadLostError(f"{lost}; type {again}, then this command again") from None
 
 
 def authenticated(*, creates: bool = False) -> dict[str, str]:

@@ -25,6 +25,7 @@ NAMESPACE = "retrace"
 CONNECT_S = {"RAY_NUM_REDIS_GET_RETRIES": "5"}  # Ray tries to connect once a second
 HEAD = "node:__internal_head__"  # a resource that only the first machine has
 STDERR = 2
+ANSWERS_S = 1.0  # for the queue to answer
 THREADS = 4  # of the actor, so that it answers while it submits
 
 Status = Literal["waiting", "running", "done", "failed", "cancelled"]
@@ -69,7 +70,8 @@ def connected() -> Iterator[None]:
     try:
         yield
     finally:
-        ray.shutdown()
+        with _silenced():
+            ray.shutdown()
 
 
 @contextmanager
@@ -130,12 +132,19 @@ class Queue:
         self._actor: Any = ray.remote(_Queue).options(**options).remote(texts)
 
     def states(self) -> list[State]:
-        """Return the state of each task. Raises RetraceError if the cluster is gone."""
+        """Return the state of each task.
+
+        Raises HeadLostError if the cluster's first machine does not answer, and RetraceError if the
+        queue is gone.
+        """
         import ray
         from ray.exceptions import RayError
 
+        answer = self._actor.states.remote()
+        while not ray.wait([answer], timeout=ANSWERS_S)[0]:
+            nodes.check_head()  # Ray itself waits for it, and then ends this process
         try:
-            return [State(*values) for values in ray.get(self._actor.states.remote())]
+            return [State(*values) for values in ray.get(answer)]
         except RayError as error:
             reason = " ".join(str(error).split())[:300]
             raise RetraceError(f"the cluster lost the queue: {reason}") from None
