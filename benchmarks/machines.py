@@ -21,6 +21,7 @@ from table import Figure
 
 from retrace import errors
 
+ADDRESS = "127.0.0.1:6389"
 NODE = ("--num-cpus", "1", "--num-gpus", "0")
 MIB = 1 << 20
 DVC_YAML = """
@@ -63,12 +64,13 @@ def started(folder: Path) -> Iterator[tuple[Repository, list[Node], list[float]]
         repository.env |= {
             "RAY_AUTH_TOKEN_PATH": str(folder / "token"),
             "RAY_TMPDIR": sockets,
+            "RAY_ADDRESS": ADDRESS,
             "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
         }
         nodes = [Node(repository, folder / name) for name in ("head", "second")]
         try:
             first = nodes[0].seconds("start", "--port", "6389", *NODE)
-            yield repository, nodes, [first, nodes[1].seconds("join", "127.0.0.1:6389", *NODE)]
+            yield repository, nodes, [first, nodes[1].seconds("join", ADDRESS, *NODE)]
         finally:
             for node in reversed(nodes):
                 node.run("stop")
