@@ -37,7 +37,7 @@ def test_experiment_gives_same_bytes_again(clone: Clone) -> None:
 
 
 def test_two_machines_train_as_one(clone: Clone) -> None:
-    clone.type("git restore . && dvc checkout --quiet")
+    clone.type("git restore .")
     set_params(clone.path, processes="2")
     other = Tree(clone.path.parent / "other", clone.path.parent / "other-cache")
     shutil.copytree(clone.path, other.path)
