@@ -174,10 +174,10 @@ def _start(
     except BaseException:
         process.terminate()
         raise
-    found = ADDRESS.search(printed)
+    shown = ADDRESS.search(printed)
     node = Node(
         processes.identity(process.pid),
-        found[1] if found else address,
+        shown[1] if shown else address,
         not address,
         str(log),
         log.with_suffix(".json"),

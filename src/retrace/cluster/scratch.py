@@ -7,9 +7,7 @@ deleted, however its task ends.
 
 import hashlib
 import os
-import shutil
 import socket
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,7 +45,7 @@ def repository(task: "Task") -> Iterator[Path]:
             _configure(task, top / task.inside, base)
             yield top / task.inside
         finally:
-            _delete(tree)
+            processes.delete_folder(tree, UPLOADS_S)
 
 
 def _clone(task: "Task", top: Path) -> None:
@@ -82,15 +80,4 @@ def _remove_leftovers(tasks: Path) -> None:
             continue  # it may not have locked its clone yet
         with processes.try_lock(tree) as free:
             if free:
-                _delete(tree)
-
-
-def _delete(tree: Path) -> None:
-    """End every process in `tree`, once it has uploaded, then delete it."""
-    until = time.monotonic() + UPLOADS_S
-    while left := processes.working_in(tree):
-        if time.monotonic() > until:
-            for process in left:
-                process.kill()
-        psutil.wait_procs(left, timeout=0.5)
-    shutil.rmtree(tree)
+                processes.delete_folder(tree, UPLOADS_S)

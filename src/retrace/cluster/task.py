@@ -60,7 +60,7 @@ class Task:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """Return a task from what `asdict` and JSON made of it."""
+        """Return a task from the JSON of its `asdict`."""
         lists: dict[str, Any] = {name: tuple(values[name]) for name in ("overrides", "targets")}
         return cls(**(dict(values) | lists))
 

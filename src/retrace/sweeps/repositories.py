@@ -9,12 +9,9 @@ leftovers are in that repository only.
 
 import os
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-import psutil
 
 from retrace.pipeline import dvc_internals, git
 from retrace.pipeline.origin import Origin, check_out_origin
@@ -58,7 +55,7 @@ def trial_repository(name: str, sweep: str, origin: Origin, cache: Path) -> Iter
             _configure(top / inside, cache)
             yield top / inside
         finally:
-            _delete(tree)
+            processes.delete_folder(tree, ENDS_S)
 
 
 def remove_leftovers(sweep: str) -> None:
@@ -69,7 +66,7 @@ def remove_leftovers(sweep: str) -> None:
     for tree in sweep_folder(sweep).glob("tree-*/"):
         with processes.try_lock(tree) as free:
             if free:
-                _delete(tree)
+                processes.delete_folder(tree, ENDS_S)
 
 
 def fetch(tree: Path, name: str) -> str | None:
@@ -93,14 +90,3 @@ def _configure(tree: Path, cache: Path) -> None:
         there = tree / ".retrace" / name
         there.parent.mkdir(exist_ok=True)
         there.symlink_to(here)
-
-
-def _delete(tree: Path) -> None:
-    """End every process in `tree`, then delete it."""
-    until = time.monotonic() + ENDS_S
-    while left := processes.working_in(tree):
-        if time.monotonic() > until:
-            for process in left:
-                process.kill()
-        psutil.wait_procs(left, timeout=0.5)
-    shutil.rmtree(tree)

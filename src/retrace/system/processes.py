@@ -3,8 +3,10 @@
 import ctypes
 import hashlib
 import os
+import shutil
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -69,6 +71,17 @@ def working_in(folder: Path) -> list[psutil.Process]:
             if process.pid != os.getpid() and Path(process.cwd()).is_relative_to(folder):
                 inside.append(process)
     return inside
+
+
+def delete_folder(folder: Path, ends_s: float) -> None:
+    """Delete a folder once no process works in it; after `ends_s` seconds, kill those that do."""
+    until = time.monotonic() + ends_s
+    while left := working_in(folder):
+        if time.monotonic() > until:
+            for process in left:
+                process.kill()
+        psutil.wait_procs(left, timeout=0.5)
+    shutil.rmtree(folder)
 
 
 def to_line(who: Identity) -> str:
