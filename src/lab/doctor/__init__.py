@@ -46,8 +46,8 @@ def packages() -> Iterator[Finding]:
         for name, version, marker in PIN.findall(PINS.read_text(encoding="utf-8"))
         if not marker or Marker(marker).evaluate()
     }
-    installed = [each for each in metadata.distributions() if each.name]
-    here = {canonicalize_name(each.name): each.version for each in installed}
+    headers = [distribution.metadata for distribution in metadata.distributions()]  # parsed once
+    here = {canonicalize_name(each["Name"]): each["Version"] for each in headers if each["Name"]}
     wrong = [
         f"{name} is {here.get(name, 'missing')}, not {version}"
         for name, version in pinned.items()

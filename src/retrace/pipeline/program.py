@@ -7,9 +7,9 @@ stage's command sets. Packages in the root and in `src/` count as installed from
 import ast
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from retrace.pipeline.definition import Stage
 
@@ -17,7 +17,16 @@ OURS = "retrace"  # it records stages, and does not influence their outputs
 INSTALLED = ("src", ".")  # where a repository has its packages
 
 Folders = tuple[Path, ...]
+Import = tuple[str, int]  # a module, and how many levels up it starts, 0 for anywhere
 Finder = Callable[[tuple[str, ...], Folders, Folders], Path | None]
+
+
+class Parsed(NamedTuple):
+    """What a Python file imports."""
+
+    modules: list[Import]
+    at_start: list[Import]  # before it does anything
+    is_empty: bool  # it has no more than a docstring
 
 
 def imported(root: Path, stage: Stage, program: str) -> set[str]:
@@ -35,7 +44,7 @@ def imported(root: Path, stage: Stage, program: str) -> set[str]:
         new = set(_imports(left.pop(), tuple(search), tuple(packages), find)) - seen
         seen |= new
         left += new
-    inside = {file.resolve() for file in seen if not _is_empty(file)} - {root / program}
+    inside = {file.resolve() for file in seen if not _parsed(file).is_empty} - {root / program}
     top = root.resolve()
     return {file.relative_to(top).as_posix() for file in inside if file.is_relative_to(top)}
 
@@ -43,33 +52,31 @@ def imported(root: Path, stage: Stage, program: str) -> set[str]:
 def libraries(files: Iterable[Path]) -> set[str]:
     """Return the top-level modules that these Python files import, such as `mlflow`."""
     return {
-        module.partition(".")[0] for file in files for module, level in _modules(file) if not level
+        module.partition(".")[0]
+        for file in files
+        for module, level in _parsed(file).modules
+        if not level
     }
 
 
 def required(root: Path, stage: Stage, program: str) -> set[str]:
     """Return the modules of other packages that a program imports before it does anything."""
     files = [root / program, *(root / file for file in imported(root, stage, program))]
-    modules: set[str] = set()
-    for file in files:
-        with suppress(OSError, SyntaxError, ValueError, RecursionError):
-            statements = ast.parse(file.read_bytes()).body
-            top = filter(_is_import, statements)
-            names = _imported(ast.Module(list(top), []))
-            modules |= {name.partition(".")[0] for name, level in names if not level}
+    modules = {
+        module.partition(".")[0]
+        for file in files
+        for module, level in _parsed(file).at_start
+        if not level
+    }
     folders = ((root / program).parent, *(root / path for path in INSTALLED))
     return {
         name for name in modules - sys.stdlib_module_names if not _located((name,), folders, ())
     }
 
 
-def _is_import(node: ast.stmt) -> bool:
-    return isinstance(node, ast.Import | ast.ImportFrom)
-
-
 def _imports(file: Path, search: Folders, packages: Folders, find: Finder) -> Iterator[Path]:
     """Yield the files of the repository that a file imports directly."""
-    for module, level in _modules(file):
+    for module, level in _parsed(file).modules:
         parts = tuple(module.split("."))
         if level:
             path = find(parts, (file.parents[level - 1],), ())
@@ -79,31 +86,33 @@ def _imports(file: Path, search: Folders, packages: Folders, find: Finder) -> It
             yield path
 
 
-def _modules(file: Path) -> list[tuple[str, int]]:
-    """List the modules that a file imports, and how many levels up each starts, 0 for anywhere."""
+def _parsed(file: Path) -> Parsed:
+    """Return what a file imports; a file that is not valid Python imports nothing."""
     try:
-        return _parsed(file, file.stat().st_mtime_ns)[0]
+        return _parsed_at(file, file.stat().st_mtime_ns)
     except (OSError, SyntaxError, ValueError, RecursionError):
-        return []
+        return Parsed([], [], is_empty=False)
 
 
 @cache
-def _parsed(file: Path, _mtime_ns: int) -> tuple[list[tuple[str, int]], bool]:
-    """Return what `_modules` lists, and whether the file has no more than a docstring.
-
-    Stages share files, so each is parsed once.
-    """
+def _parsed_at(file: Path, _mtime_ns: int) -> Parsed:
+    """Parse a file. Stages share files, so each is parsed once."""
     tree = ast.parse(file.read_bytes())
     has_docstring = len(tree.body) == 1 and ast.get_docstring(tree) is not None
-    return list(_imported(tree)), not tree.body or has_docstring
+    imports = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    return Parsed(
+        modules=list(_imported(tree.body)),
+        at_start=list(_imported(imports)),
+        is_empty=not tree.body or has_docstring,
+    )
 
 
-def _imported(tree: ast.Module) -> Iterator[tuple[str, int]]:
+def _imported(body: Iterable[ast.AST]) -> Iterator[Import]:
     """Yield each module that is imported.
 
     `from a import b` may import the module a.b, or a name of a: both are yielded.
     """
-    for node in _statements(tree.body):
+    for node in _statements(body):
         if isinstance(node, ast.Import):
             yield from ((alias.name, 0) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -132,11 +141,3 @@ def _located(parts: tuple[str, ...], search: Folders, packages: Folders) -> Path
             if file.is_file():
                 return file
     return None
-
-
-def _is_empty(file: Path) -> bool:
-    """Return whether a file has no more than a docstring."""
-    try:
-        return _parsed(file, file.stat().st_mtime_ns)[1]
-    except (OSError, SyntaxError, ValueError, RecursionError):
-        return False
