@@ -39,7 +39,7 @@ from retrace.pipeline import hashing
 from retrace.system import processes
 
 SMALL = {"dataset: mnist": "dataset: digits", "epochs: 5": "epochs: 1", "threads: 2": "threads: 1"}
-WITHIN_S = 4.0  # of CPU time; 2.3 to 3.3 s on two busy cores
+TIMES_STATUS = 3.5  # CPU time over that of `dvc status`, which doctor runs too; 2.3 when written
 DATABASE = Path("mlflow.db")
 DECLARED = ("stage params", "stage code")
 
@@ -123,7 +123,8 @@ def snapshot(folder: Path) -> dict[str, tuple[int, int, bytes]]:
 def test_doctor_is_quick_and_changes_nothing(clone: Clone) -> None:
     assert clone.run("retrace", "doctor").startswith("no problems: ")  # and compiles
     before = snapshot(clone.path)
-    assert min(cpu_s(lambda: clone.run("retrace", "doctor")) for _ in range(3)) < WITHIN_S
+    doctor_s = min(cpu_s(lambda: clone.run("retrace", "doctor")) for _ in range(3))
+    assert doctor_s < TIMES_STATUS * min(cpu_s(lambda: clone.type("dvc status")) for _ in range(3))
     assert snapshot(clone.path) == before
     assert len(clone.run("retrace", "doctor", "--all").splitlines()) > 15
 
