@@ -65,6 +65,18 @@ Chosen = Annotated[Choice, BeforeValidator(_chosen)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=1, le=10**9)]
+AUTO = 0  # as a batch size: the train stage has yet to choose it
+
+
+def _batch_size(size: object) -> object:
+    if size == "auto":
+        return AUTO
+    if isinstance(size, str) or size == 0:
+        raise ValueError("should be a number of 1 or more, or auto")
+    return size
+
+
+BatchSize = Annotated[int, BeforeValidator(_batch_size), Field(ge=0, le=10**9)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
@@ -107,7 +119,7 @@ class Train(Hardware):
     pretrained: Annotated[str, Field(min_length=1)]
     freeze_backbone: bool
     lr: Annotated[float, Field(gt=0, le=1000)]
-    batch_size: Count
+    batch_size: BatchSize
     epochs: Count
     patience: Annotated[int, Field(ge=0, le=10**9)]
     keep: Literal["best", "last"]

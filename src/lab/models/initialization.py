@@ -48,6 +48,8 @@ def build(p: Train, samples: Samples, measured: Scale) -> tuple[Classifier, Mode
 
 def _check_batch_norm(p: Train, n: int, model: Classifier, config: ModelConfig) -> None:
     """Raise ParamsError if a process has batches of one sample, and the model does not take one."""
+    if p.batch_size == params.AUTO:
+        return
     smallest = min(batches.sizes(n, p.batch_size))
     if smallest // p.processes != 1 or classifier.takes_one(model, config):
         return
