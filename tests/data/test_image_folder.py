@@ -22,7 +22,7 @@ from PIL import Image, ImageDraw, PngImagePlugin
 from repository import ROOT, stage
 
 from lab import paths
-from lab.data import decoding, image_archive
+from lab.data import decoding
 from lab.data.datasets import image_folder
 from retrace.errors import DataError, ParamsError
 
