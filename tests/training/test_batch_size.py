@@ -43,6 +43,30 @@ def test_cpu_size_follows_free_memory(
     assert batch_size.choose(trainer) == min(fitting, 256)
 
 
+def test_accumulation_multiplies_cpu_size(
+    stripes: Samples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = Training(stripes, batch_size="auto").trainer
+    need = (batch_size._need(trainer, 8) - batch_size._need(trainer, 4)) / 4
+    monkeypatch.setattr(batch_size.memory, "free", lambda: int(need * batch_size.CPU_FACTOR * 17))
+    assert batch_size.choose(trainer) == 16
+    parts = Training(stripes, batch_size="auto", accumulation=4).trainer
+    assert batch_size.choose(parts) == 64
+
+
+def test_later_unfrozen_backbone_is_measured(
+    stripes: Samples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed = {"batch_size": "auto", "model": "cifar_v3", "freeze_backbone": True, "epochs": 2}
+    monkeypatch.setattr(batch_size.memory, "free", lambda: 8_000_000)
+    frozen = Training(stripes, **changed).trainer
+    unfreezing = Training(stripes, **changed, unfreeze_epoch=1).trainer
+    for trainer in (frozen, unfreezing):
+        trainer.state.model.freeze_backbone()
+    assert batch_size.choose(unfreezing) < batch_size.choose(frozen)
+    assert unfreezing.state.model.trunk_is_frozen
+
+
 def test_cpu_need_counts_kept_tensors(stripes: Samples) -> None:
     trainer = Training(stripes, batch_size="auto", model="softmax").trainer
     per_sample = (batch_size._need(trainer, 8) - batch_size._need(trainer, 4)) / 4
@@ -68,9 +92,7 @@ class SmallGPU:
             return step(trainer, inputs, labels)
 
         monkeypatch.setattr(Trainer, "step", limited)
-        monkeypatch.setattr(
-            torch.cuda, "set_per_process_memory_fraction", self.fractions.append
-        )
+        monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", self.fractions.append)
         monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
 
 

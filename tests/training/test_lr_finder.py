@@ -17,9 +17,7 @@ def test_rates_rise_by_a_constant_factor(stripes: Samples) -> None:
     points = lr_finder.test(Training(stripes, optimizer="sgd").trainer, 29)
     factor = (lr_finder.HIGHEST / lr_finder.LOWEST) ** (1 / 28)
     assert points[0].lr == lr_finder.LOWEST
-    assert [b.lr / a.lr for a, b in pairwise(points)] == pytest.approx(
-        [factor] * (len(points) - 1)
-    )
+    assert [b.lr / a.lr for a, b in pairwise(points)] == pytest.approx([factor] * (len(points) - 1))
 
 
 def test_smoothed_loss_is_debiased(stripes: Samples) -> None:

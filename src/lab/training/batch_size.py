@@ -34,12 +34,16 @@ def choose(trainer: Trainer) -> int:
     computed from two small steps. Raises ParamsError if the smallest batch does not fit.
     """
     limit = _power_of_two(len(trainer.train_split))
-    if limit <= SMALLEST:
+    # Each part of an accumulated step has SMALLEST samples or more.
+    smallest = 2 * _power_of_two(SMALLEST * trainer.p.accumulation - 1)
+    if limit <= smallest:
         return limit
     with _restored(trainer):
+        if trainer.p.unfreeze_epoch:
+            trainer.state.model.unfreeze_backbone()
         if trainer.compute.device.type == "cpu":
-            return _computed(trainer, limit)
-        return _tried(trainer, limit)
+            return _computed(trainer, smallest, limit)
+        return _tried(trainer, smallest, limit)
 
 
 def use(trainer: Trainer, size: int) -> None:
@@ -47,15 +51,15 @@ def use(trainer: Trainer, size: int) -> None:
     trainer.p = trainer.p.model_copy(update={"batch_size": size})
 
 
-def _tried(trainer: Trainer, limit: int) -> int:
+def _tried(trainer: Trainer, smallest: int, limit: int) -> int:
     """Double the batch size until a step runs out of memory."""
     kind = trainer.compute.device.type
     accelerator = torch.cuda if kind == "cuda" else torch.mps
     accelerator.set_per_process_memory_fraction(GPU_FRACTION)
     try:
-        with device.enough_memory(SMALLEST):
-            _steps(trainer, SMALLEST)
-        size = SMALLEST
+        with device.enough_memory(smallest):
+            _steps(trainer, smallest)
+        size = smallest
         while size < limit and _fits(trainer, 2 * size):
             size *= 2
         return size
@@ -84,12 +88,14 @@ def _free(trainer: Trainer) -> None:
     accelerator.empty_cache()
 
 
-def _computed(trainer: Trainer, limit: int) -> int:
+def _computed(trainer: Trainer, smallest: int, limit: int) -> int:
     """Return the largest size for which a CPU's free memory suffices."""
     small = min(MEASURED, limit // 2)
-    per_sample = (_need(trainer, 2 * small) - _need(trainer, small)) / small
-    fitting = memory.free() / (CPU_FACTOR * max(per_sample, 1.0))
-    return min(limit, max(SMALLEST, _power_of_two(int(fitting))))
+    whole = copy.copy(trainer)  # one part, of which an accumulated step has one in memory at a time
+    whole.p = trainer.p.model_copy(update={"accumulation": 1})
+    per_sample = (_need(whole, 2 * small) - _need(whole, small)) / small
+    fitting = trainer.p.accumulation * memory.free() / (CPU_FACTOR * max(per_sample, 1.0))
+    return min(limit, max(smallest, _power_of_two(int(fitting))))
 
 
 def _need(trainer: Trainer, size: int) -> int:
@@ -130,11 +136,14 @@ def _restored(trainer: Trainer) -> Iterator[None]:
     """Restore the whole state of a training that has not begun."""
     state = trainer.state
     is_training = state.model.training
+    is_frozen = state.model.trunk_is_frozen
     before = {name: copy.deepcopy(value) for name, value in state.state_dict().items()}
     try:
         yield
     finally:
         state.optimizer.zero_grad()
+        if is_frozen:
+            state.model.freeze_backbone()
         state.load_state_dict(before)
         state.model.train(is_training)
 

@@ -60,7 +60,8 @@ def test(trainer: Trainer, n_steps: int) -> list[Point]:
         if step.step == n_steps or points[-1].smoothed > DIVERGED * lowest:
             raise EnoughError
 
-    settings = {"epochs": ENDLESS, "patience": 0, "keep": "last"}
+    # A backbone that is frozen at first stays so: the first epochs need the learning rate most.
+    settings = {"epochs": ENDLESS, "patience": 0, "keep": "last", "unfreeze_epoch": 0}
     testing = dataclasses.replace(
         trainer,
         learning_rate=lambda _: rate(trainer.state.step),
