@@ -1,0 +1,64 @@
+"""Grad-CAM: where in an image the evidence for its predicted class is (Selvaraju et al. 2017,
+arXiv:1610.02391). Misclassified images come first, with red titles, the largest loss first; then a
+correctly classified one of each class.
+"""
+
+from typing import Annotated
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+from pydantic import Field
+
+from lab.report.figures import style
+from lab.report.results import Results
+
+Count = Annotated[int, Field(ge=0, le=24)]  # evaluation/grad_cam.py has no more heat maps
+OPACITY = 0.75  # of the largest heat
+SIDE = 112  # pixels, at least, so that the heat map is smooth over a small image
+
+
+def draw(
+    results: Results, *, mistakes: Count, classes: Count, columns: style.Cells
+) -> Figure | str:
+    """Draw each image in gray under its heat map, from violet to yellow."""
+    if not results.samples.are_images:
+        return style.NO_IMAGES
+    heat = results.views.heat
+    if heat is None:
+        return "the network has no feature map before its head"
+    labels = results.predictions.labels[heat.samples]
+    predicted = results.predictions.predicted[heat.samples]
+    is_wrong = labels != predicted
+    shown = [*np.flatnonzero(is_wrong)[:mistakes], *np.flatnonzero(~is_wrong)[:classes]]
+    if not shown:
+        return "mistakes and classes are 0"
+    names = [style.short(name, 12) for name in results.samples.class_names]
+    titles = []
+    for i in shown:
+        probability = f"{results.probabilities[heat.samples[i], predicted[i]]:.0%}"
+        own = f"true {names[labels[i]]}\n" if is_wrong[i] else "\n"
+        titles.append(f"{own}{names[predicted[i]]} ({probability})")
+    sentence = "Grad-CAM of the predicted class, with its probability; red: misclassified"
+    figure, cells = style.grid(titles, columns, sentence)
+    for i, axes in zip(shown, cells, strict=True):
+        _show(axes, results.samples.inputs[heat.samples[i]], heat.maps[i])
+        if is_wrong[i]:
+            axes.title.set(color=style.RED)
+    return figure
+
+
+def _show(axes: Axes, image: np.ndarray, heat: np.ndarray) -> None:
+    """Show an image (channels, height, width) uint8 under its heat map, enlarged smoothly."""
+    gray = Image.fromarray(image.mean(axis=0).round().astype(np.uint8))
+    times = -(-SIDE // min(gray.size))
+    size = (gray.width * times, gray.height * times)
+    below = np.asarray(gray.resize(size, Image.Resampling.NEAREST), np.float64)[..., None] / 255
+    smooth = Image.fromarray(heat.astype(np.float32)).resize(size, Image.Resampling.BICUBIC)
+    share = np.clip(np.asarray(smooth), 0, 1)
+    color = colormaps["plasma"](share)[..., :3]
+    opacity = OPACITY * share[..., None]
+    axes.imshow((1 - opacity) * below + opacity * color)
+    axes.set_axis_off()
