@@ -16,14 +16,15 @@ from lab.report.figures import style
 from lab.report.results import Results
 
 Count = Annotated[int, Field(ge=0, le=24)]  # evaluation/grad_cam.py has no more heat maps
-OPACITY = 0.75  # of the largest heat
+OPACITY = 0.8  # of the largest heat
+BRIGHTNESS = 0.8  # of the image
 SIDE = 112  # pixels, at least, so that the heat map is smooth over a small image
 
 
 def draw(
     results: Results, *, mistakes: Count, classes: Count, columns: style.Cells
 ) -> Figure | str:
-    """Draw each image in gray under its heat map, from violet to yellow."""
+    """Draw each image in gray under its heat map, from red to yellow."""
     if not results.samples.are_images:
         return style.NO_IMAGES
     heat = results.views.heat
@@ -39,9 +40,9 @@ def draw(
     titles = []
     for i in shown:
         probability = f"{results.probabilities[heat.samples[i], predicted[i]]:.0%}"
-        own = f"true {names[labels[i]]}\n" if is_wrong[i] else "\n"
+        own = f"true {names[labels[i]]}\npredicted " if is_wrong[i] else ""
         titles.append(f"{own}{names[predicted[i]]} ({probability})")
-    sentence = "Grad-CAM of the predicted class, with its probability; red: misclassified"
+    sentence = "Grad-CAM: where the evidence for the predicted class is; red titles: misclassified"
     figure, cells = style.grid(titles, columns, sentence)
     for i, axes in zip(shown, cells, strict=True):
         _show(axes, results.samples.inputs[heat.samples[i]], heat.maps[i])
@@ -57,8 +58,9 @@ def _show(axes: Axes, image: np.ndarray, heat: np.ndarray) -> None:
     size = (gray.width * times, gray.height * times)
     below = np.asarray(gray.resize(size, Image.Resampling.NEAREST), np.float64)[..., None] / 255
     smooth = Image.fromarray(heat.astype(np.float32)).resize(size, Image.Resampling.BICUBIC)
-    share = np.clip(np.asarray(smooth), 0, 1)
-    color = colormaps["plasma"](share)[..., :3]
+    share = np.clip(np.asarray(smooth, np.float64), 0, 1)
+    color = colormaps["inferno"]((1 + share) / 2)[..., :3]
     opacity = OPACITY * share[..., None]
-    axes.imshow((1 - opacity) * below + opacity * color)
+    mixed = (1 - opacity) * BRIGHTNESS * below + opacity * color
+    axes.imshow((255 * mixed).round().astype(np.uint8))
     axes.set_axis_off()

@@ -91,6 +91,8 @@ def text(threshold: Threshold) -> str:
     if threshold.probability is None:
         return "not reached"
     share = f"{threshold.n_correct:,} of {threshold.n_accepted:,} correct"
+    if threshold.probability == 0:
+        return f"all: {share}"
     return f"p ≥ {threshold.probability:g}: {share}"
 
 
