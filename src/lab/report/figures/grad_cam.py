@@ -24,7 +24,7 @@ SIDE = 112  # pixels, at least, so that the heat map is smooth over a small imag
 def draw(
     results: Results, *, mistakes: Count, classes: Count, columns: style.Cells
 ) -> Figure | str:
-    """Draw each image in gray under its heat map, from red to yellow."""
+    """Draw each image, paler, under its heat map, from red to yellow."""
     if not results.samples.are_images:
         return style.NO_IMAGES
     heat = results.views.heat
@@ -53,14 +53,15 @@ def draw(
 
 def _show(axes: Axes, image: np.ndarray, heat: np.ndarray) -> None:
     """Show an image (channels, height, width) uint8 under its heat map, enlarged smoothly."""
-    gray = Image.fromarray(image.mean(axis=0).round().astype(np.uint8))
-    times = -(-SIDE // min(gray.size))
-    size = (gray.width * times, gray.height * times)
-    below = np.asarray(gray.resize(size, Image.Resampling.NEAREST), np.float64)[..., None] / 255
+    pixels = image.transpose(1, 2, 0).astype(np.float64)
+    pale = (pixels + pixels.mean(axis=2, keepdims=True)) / 2
+    times = -(-SIDE // min(pale.shape[:2]))
+    below = pale.repeat(times, axis=0).repeat(times, axis=1)
+    size = (below.shape[1], below.shape[0])
     smooth = Image.fromarray(heat.astype(np.float32)).resize(size, Image.Resampling.BICUBIC)
     share = np.clip(np.asarray(smooth, np.float64), 0, 1)
-    color = colormaps["inferno"]((1 + share) / 2)[..., :3]
+    color = 255 * colormaps["inferno"]((1 + share) / 2)[..., :3]
     opacity = OPACITY * share[..., None]
     mixed = (1 - opacity) * BRIGHTNESS * below + opacity * color
-    axes.imshow((255 * mixed).round().astype(np.uint8))
+    axes.imshow(mixed.round().astype(np.uint8))
     axes.set_axis_off()
