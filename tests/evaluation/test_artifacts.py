@@ -98,7 +98,11 @@ def test_views_keep_order_of_layers(has_grid: bool) -> None:
     grid = Grid(ticks, ticks[:5], np.zeros((5, 9, 2), np.float32)) if has_grid else None
     filters = None if has_grid else np.ones((4, 3, 5, 5), np.float32)
     maps = {f"layer.{i}": np.full((2, i, i), i, dtype=np.float32) for i in range(12, 0, -1)}
-    heat = None if has_grid else HeatMaps(np.array([5, 2]), np.ones((2, 3, 3), np.float32))
+    heat = (
+        None
+        if has_grid
+        else HeatMaps(np.array([5, 2]), np.ones((2, 3, 3), np.float32), np.array([8, 8]))
+    )
     artifacts.save_views(NetworkViews(filters, maps, grid, heat))
     loaded = artifacts.load_views()
     assert (loaded.heat is None) == has_grid

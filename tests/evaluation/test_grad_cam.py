@@ -132,6 +132,7 @@ def test_collect_has_mistakes_then_classes(values: params_yaml.Values, stripes: 
     assert heat is not None
     assert heat.samples.tolist() == [7, 4, 0, 3, 1, 2]
     assert heat.maps.shape == (6, 2, 2)
+    assert heat.size.tolist() == [8, 8]
     alone = grad_cam.heat_maps(model, split.inputs[4:5], torch.tensor([2]))
     np.testing.assert_allclose(heat.maps[1:2], alone, atol=1e-6)
     assert all(weight.requires_grad for weight in model.parameters())

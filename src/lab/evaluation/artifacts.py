@@ -44,11 +44,13 @@ class Grid:
 class HeatMaps:
     """Grad-CAM: indices of test samples (n,), and their heat maps (n, height, width) in 0..1.
 
-    The misclassified samples come first, worst first; then correct ones, by class.
+    The misclassified samples come first, worst first; then correct ones, by class. `size` is the
+    height and width, in pixels, of the images' center that the network sees.
     """
 
     samples: np.ndarray
     maps: np.ndarray
+    size: np.ndarray
 
 
 @dataclass(frozen=True)

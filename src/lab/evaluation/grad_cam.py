@@ -28,6 +28,7 @@ def collect(model: Classifier, split: Split, predictions: Predictions) -> HeatMa
     if split.inputs.ndim != 4:
         return None
     samples = chosen(predictions)
+    size_seen = np.array(model.normalized(split.inputs[:1]).shape[2:])
     classes = predictions.predicted[samples]
     maps = []
     size = inference.batch_size(split.inputs)
@@ -36,7 +37,7 @@ def collect(model: Classifier, split: Split, predictions: Predictions) -> HeatMa
         images = split.inputs.index_select(0, indices.to(split.inputs.device))
         maps.append(heat_maps(model, images, torch.from_numpy(classes[first : first + size])))
     present = [map_.cpu().numpy() for map_ in maps if map_ is not None]
-    return HeatMaps(samples, np.concatenate(present)) if present else None
+    return HeatMaps(samples, np.concatenate(present), size_seen) if present else None
 
 
 def chosen(predictions: Predictions) -> np.ndarray:
@@ -109,7 +110,7 @@ def _channels_first(output: Tensor, images: Tensor) -> Tensor | None:
     """
     if output.ndim != 4 or len(output) != len(images):
         return None
-    tall, wide = images.shape[2:]
+    tall, wide = images.shape[2:]  # perhaps more than the network sees of them
     for maps in (output, output.movedim(3, 1)):
         height, width = maps.shape[2:]
         is_smaller = 1 < height <= tall and 1 < width <= wide

@@ -45,10 +45,18 @@ def draw(
     sentence = "Grad-CAM: where the evidence for the predicted class is; red titles: misclassified"
     figure, cells = style.grid(titles, columns, sentence)
     for i, axes in zip(shown, cells, strict=True):
-        _show(axes, results.samples.inputs[heat.samples[i]], heat.maps[i])
+        image = _center(results.samples.inputs[heat.samples[i]], heat.size)
+        _show(axes, image, heat.maps[i])
         if is_wrong[i]:
             axes.title.set(color=style.RED)
     return figure
+
+
+def _center(image: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """Return the center (channels, *size) of an image, which is what the network sees."""
+    top, left = (np.array(image.shape[1:]) - size) // 2
+    height, width = size
+    return image[:, top : top + height, left : left + width]
 
 
 def _show(axes: Axes, image: np.ndarray, heat: np.ndarray) -> None:
