@@ -134,7 +134,8 @@ def test_collect_has_mistakes_then_classes(values: params_yaml.Values, stripes: 
     assert heat.maps.shape == (6, 2, 2)
     assert heat.size.tolist() == [8, 8]
     alone = grad_cam.heat_maps(model, split.inputs[4:5], torch.tensor([2]))
-    np.testing.assert_allclose(heat.maps[1:2], alone, atol=1e-6)
+    assert alone is not None
+    np.testing.assert_allclose(heat.maps[1:2], alone.numpy(), atol=1e-6)
     assert all(weight.requires_grad for weight in model.parameters())
     assert all(weights[name].equal(weight) for name, weight in model.state_dict().items())
     assert inference.batch_size(split.inputs) == 100
