@@ -16,6 +16,7 @@ from pydantic import Field
 from torch import Tensor
 
 from lab import paths
+from lab.data import batches
 from lab.shapes import BatchLabels, Labels, Logits, Loss
 from retrace.errors import ParamsError
 
@@ -39,21 +40,19 @@ class ClassWeighted:
         return self.loss(logits, labels)
 
 
-def of_slice(loss: LossFunction, kept: Callable[[Tensor], Tensor]) -> LossFunction:
-    """Return the loss of a slice of a batch, so that the sum over all slices is the batch's loss.
+def of_rows(loss: LossFunction, logits: Logits, labels: BatchLabels, rows: slice) -> Loss:
+    """Return the share of these rows in a batch's loss: the sum over all its parts is the loss.
 
-    It takes the logits of the slice, and the labels of the whole batch; `kept` returns the slice's.
+    `logits` are of these rows, `labels` of the whole batch.
     """
-
-    def part(logits: Logits, labels: BatchLabels) -> Loss:
-        mine = kept(labels)
-        if isinstance(loss, ClassWeighted):
-            share = loss.weights[mine].sum() / loss.weights[labels].sum()
-        else:
-            share = torch.full((), len(mine) / len(labels), device=logits.device)
-        return loss(logits, mine) * share
-
-    return part
+    mine = batches.rows(labels, rows)
+    if mine is labels:
+        return loss(logits, labels)
+    if isinstance(loss, ClassWeighted):
+        share = loss.weights[mine].sum() / loss.weights[labels].sum()
+    else:
+        share = torch.full((), len(mine) / len(labels), device=logits.device)
+    return loss(logits, mine) * share
 
 
 def cross_entropy(
