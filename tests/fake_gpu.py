@@ -321,7 +321,7 @@ def cases() -> Iterator[tuple[str, str]]:
         defect(own | {"losses": own["losses"] | {"cross_entropy": both}}),
     )
     for name in own["models"]:
-        of_color = {"dataset": "image_folder"} if name in ("vgg16", "torchvision") else {}
+        of_color = {"dataset": "image_folder"} if name in ("vgg16", "torchvision", "timm") else {}
         yield f"model {name}", defect(own | {"model": name, "augmentation": "none"} | of_color)
     for name, change in BROKEN.items():
         yield f"broken: {name}", defect(own, change)

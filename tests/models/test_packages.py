@@ -135,7 +135,9 @@ def test_other_tensors_are_refused(
         packages.in_order(LITE0, weights, model.trunk)
 
 
-@pytest.mark.parametrize(("name", "settings"), [("timm", {"name": "tf_efficientnet_lite0"}), ("cnn", {})])
+@pytest.mark.parametrize(
+    ("name", "settings"), [("timm", {"name": "tf_efficientnet_lite0"}), ("cnn", {})]
+)
 @pytest.mark.usefixtures("cache")
 def test_other_network_is_refused(
     values: params_yaml.Values, name: str, settings: dict[str, str]

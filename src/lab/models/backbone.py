@@ -109,7 +109,9 @@ def make_deterministic(network: nn.Module) -> None:
     for path, layer in list(network.named_modules()):
         if isinstance(layer, nn.AdaptiveAvgPool2d) and layer.output_size not in PLAIN_MEAN:
             side: Any = layer.output_size
-            network.set_submodule(path, AveragePool((side, side) if isinstance(side, int) else side))
+            network.set_submodule(
+                path, AveragePool((side, side) if isinstance(side, int) else side)
+            )
 
 
 def _network(name: str) -> nn.Module:

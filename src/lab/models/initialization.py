@@ -35,9 +35,7 @@ def build(p: Train, samples: Samples, measured: Scale) -> tuple[Classifier, Mode
     digest = None if p.pretrained == "none" else pretrained.load_into(model, p.pretrained)
     scale = classifier.scale_of(p.scaling, samples, measured, pretrained.scale(model, digest))
     model.set_scale(scale, config.shape)
-    config = config.model_copy(
-        update={"mean": scale.mean, "std": scale.std, "pretrained": digest}
-    )
+    config = config.model_copy(update={"mean": scale.mean, "std": scale.std, "pretrained": digest})
     if model.needs_data and digest is None:
         n = max(1, min(MAX_SAMPLES, MAX_NUMBERS // samples.inputs[0].size))
         model.initialize(torch.from_numpy(np.array(samples.inputs[:n])))

@@ -114,7 +114,7 @@ def in_order(package: Package, weights: Weights, trunk: nn.Module) -> Weights:
             f"params.yaml: the weights in {package.file.name} are not those of this version of "
             f"{package.library}: {differences[0]}; install {package.library} as in requirements.txt"
         )
-    return dict(zip(own, weights.values(), strict=True))
+    return {name: tensor.contiguous() for name, tensor in zip(own, weights.values(), strict=True)}
 
 
 def check(package: Package, trunk: nn.Module) -> Backbone:
