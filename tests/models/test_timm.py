@@ -1,8 +1,10 @@
 """timm's networks as backbones."""
 
+import hashlib
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -55,7 +57,7 @@ def network() -> Networks:
 def test_every_family_has_backbone_and_head(name: str) -> None:
     import timm as library
 
-    shape = library.get_pretrained_cfg(name).input_size
+    shape = library.get_pretrained_cfg_value(name, "input_size")
     # Shapes alone. RegNet computes its own widths with tensors.
     with torch.device("cpu" if name.startswith("regnet") else "meta"):
         trunk, head = timm.build(shape, 5, name=name, head="replace")
@@ -129,9 +131,6 @@ def test_file_of_timms_weights_fits(
 
 def name_after_digest(file: str) -> str:
     """Rename a file after its digest, as `pretrained` requires, and return its name."""
-    import hashlib
-    from pathlib import Path
-
     path = Path(file)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
     return path.rename(path.with_stem(f"{path.stem}-{digest}")).name
@@ -161,7 +160,10 @@ def test_default_has_a_digest_in_its_address() -> None:
     ("name", "pattern"),
     [
         (SMALL, "pretrained is 'DEFAULT'.* set pretrained to a file or none"),
-        ("efficientnet_b0.ra4_e3600_r224_in1k", "set models.timm.name to one of efficientnet_b0.ra_"),
+        (
+            "efficientnet_b0.ra4_e3600_r224_in1k",
+            "set models.timm.name to one of efficientnet_b0.ra_",
+        ),
     ],
 )
 def test_default_without_a_digest_is_refused(name: str, pattern: str) -> None:

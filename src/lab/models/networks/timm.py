@@ -44,8 +44,9 @@ class Timm(Backbone):
                 f"{paths.PARAMS}: models.timm.head is 'append'; "
                 f"should be replace, because {name} has no single last layer"
             )
-        self.network = _create(name, num_classes=0)
-        self.n_features = self.network.head_hidden_size
+        network = _create(name, num_classes=0)
+        self.network = network
+        self.n_features = network.head_hidden_size
         backbone.make_deterministic(self.network)
 
     def address(self) -> str:
