@@ -12,11 +12,12 @@ from lab.data.batches import Augment, Split
 from lab.evaluation import inference, scores
 from lab.models.classifier import Classifier
 from lab.params import Train
-from lab.shapes import BatchLabels, Inputs, Loss
+from lab.shapes import BatchLabels, Inputs, Loss, Targets
 from lab.training import cuda_graph, losses, processes
 from lab.training.augmentations import AUGMENTATIONS
 from lab.training.device import Compute
-from lab.training.losses import LOSSES, LossFunction
+from lab.training.losses import LOSSES, LossFunction, MixedLossFunction
+from lab.training.mixing import Mixing
 from lab.training.optimizers import OPTIMIZERS
 from lab.training.processes import Group
 from lab.training.schedules import SCHEDULES, Moment
@@ -32,11 +33,12 @@ class Trainer:
     train_split: Split
     validation_split: Split
     augment: Augment | None
-    loss: LossFunction
+    loss: LossFunction | MixedLossFunction
     learning_rate: Callable[[Moment], float]
     compute: Compute
     p: Train
     group: Group = processes.ALONE
+    mixing: Mixing | None = None
 
     def train(self, on_step: Callable[[Step], None], on_epoch: Callable[[Epoch], None]) -> Epoch:
         """Train until the last epoch or until early stopping. Return the epoch that is kept.
@@ -62,7 +64,7 @@ class Trainer:
                 on_epoch(state.add_epoch(val_loss, val_accuracy, self.p))
         return state.finish(self.p)
 
-    def step(self, inputs: Inputs, labels: BatchLabels) -> tuple[Loss, Tensor]:
+    def step(self, inputs: Inputs, labels: Targets) -> tuple[Loss, Tensor]:
         """Update the weights once. Return the batch's loss and how many predictions are correct.
 
         `inputs` are this process's slice of the batch.
@@ -73,26 +75,43 @@ class Trainer:
             logits = model(inputs)
         loss = self.loss(logits.float(), labels)
         loss.backward()
-        n_correct = scores.n_correct(logits.detach(), self.group.mine(labels))
+        true = self.group.mine(losses.main_labels(labels))
+        n_correct = scores.n_correct(logits.detach(), true)
         loss, n_correct = self.group.sum(optimizer, loss.detach(), n_correct)
         optimizer.step()
         optimizer.zero_grad()
         return loss, n_correct
 
-    def batches(self) -> Iterator[tuple[Inputs, BatchLabels]]:
+    def batches(self) -> Iterator[tuple[Inputs, Targets]]:
         """Yield what is left of this epoch's batches: all of them, unless training was resumed."""
-        for batch in batches.shuffled(
-            self.train_split,
-            self.p.batch_size,
-            self.augment,
-            self.state.generator,
-            seed=self.p.seed,
-            epoch=len(self.state.epochs),
-            after=self.state.totals.n_steps,
-            part=self.group.part,
-        ):
-            self.group.seed(self.p.seed, self.state.step)
+        state = self.state
+        epoch = len(state.epochs)
+        for batch in self.epoch(state.generator, epoch, state.totals.n_steps, self.group):
+            self.group.seed(self.p.seed, state.step)
             yield batch
+
+    def epoch(
+        self, generator: torch.Generator, number: int, after: int, group: Group
+    ) -> Iterator[tuple[Inputs, Targets]]:
+        """Yield an epoch's batches without the first `after`: a process's slices of the inputs."""
+        p = self.p
+        mixing = self.mixing
+        for inputs, labels in batches.shuffled(
+            self.train_split,
+            p.batch_size,
+            self.augment,
+            generator,
+            seed=p.seed,
+            epoch=number,
+            after=after,
+            part=mixing.part(group) if mixing else group.part,
+            sampling=p.sampling,
+        ):
+            if mixing:
+                seen = self.state.model.cropped(inputs)
+                yield mixing.mixed(seen, labels, generator, group)
+            else:
+                yield inputs, labels
 
     def set_learning_rate(self) -> float:
         """Set the learning rate of the next step, and return it."""
@@ -109,23 +128,19 @@ class Trainer:
         return self.p.epochs * batches.count(self.train_split, self.p.batch_size)
 
     def first_batch(self) -> tuple[Inputs, BatchLabels]:
-        """Return the first batch of the first epoch, augmented, without changing the RNG state."""
-        epoch = batches.shuffled(
-            self.train_split,
-            self.p.batch_size,
-            self.augment,
-            torch.Generator(),
-            seed=self.p.seed,
-            epoch=0,
-        )
-        return next(epoch)
+        """Return the first batch of the first epoch, augmented, without changing the RNG state.
+
+        Of mixed inputs, the labels are those with the larger share.
+        """
+        inputs, targets = next(self.epoch(torch.Generator(), 0, 0, processes.ALONE))
+        return self.state.model.cropped(inputs), losses.main_labels(targets)
 
     def precompute_features(self) -> None:
         """Replace inputs by a frozen backbone's features, if they are the same in every epoch.
 
         From then on `state.model` is the head, which shares its weights with the whole model.
         """
-        if not self.p.freeze_backbone or self.augment:
+        if not self.p.freeze_backbone or self.augment or self.mixing:
             return
         print("computing the frozen backbone's features of all samples, once", flush=True)
         model = self.state.model
@@ -150,6 +165,7 @@ def create(
     optimizer = params.bind(OPTIMIZERS, p.optimizer, "optimizers")
     schedule = params.bind(SCHEDULES, p.schedule, "schedules")
     augment = params.bind(AUGMENTATIONS, p.augmentation, "augmentations")
+    loss = loss if group.size == 1 else losses.of_slice(loss, group.mine)
     model = model.to(compute.device)
     group.prepare(model)
     return Trainer(
@@ -157,11 +173,12 @@ def create(
         train_split=train_split,
         validation_split=validation_split,
         augment=None if p.augmentation.name == "none" else augment,
-        loss=loss if group.size == 1 else losses.of_slice(loss, group.mine),
+        loss=losses.of_mixed(loss) if p.mixes else loss,
         learning_rate=lambda moment: p.lr * schedule(moment),
         compute=compute,
         p=p,
         group=group,
+        mixing=Mixing(p.mixup, p.cutmix) if p.mixes else None,
     )
 
 

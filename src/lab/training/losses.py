@@ -16,10 +16,11 @@ from pydantic import Field
 from torch import Tensor
 
 from lab import paths
-from lab.shapes import BatchLabels, Labels, Logits, Loss
+from lab.shapes import BatchLabels, Labels, Logits, Loss, Mixed, Targets
 from retrace.errors import ParamsError
 
 LossFunction = Callable[[Logits, Labels], Loss]
+MixedLossFunction = Callable[[Logits, Mixed], Loss]
 Counts = Int[Tensor, " class"]
 ClassWeights = Float[Tensor, " class"]
 Weights = (
@@ -54,6 +55,22 @@ def of_slice(loss: LossFunction, kept: Callable[[Tensor], Tensor]) -> LossFuncti
         return loss(logits, mine) * share
 
     return part
+
+
+def of_mixed(loss: LossFunction) -> MixedLossFunction:
+    """Return the loss of mixed inputs: that of both labels, weighted by their shares."""
+
+    def weighted(logits: Logits, targets: Mixed) -> Loss:
+        labels, others, shares = targets.unbind(1)
+        share = shares[0]  # all inputs of a batch have the same
+        return share * loss(logits, labels.long()) + (1 - share) * loss(logits, others.long())
+
+    return weighted
+
+
+def main_labels(targets: Targets) -> BatchLabels:
+    """Return the labels, of mixed inputs those with the larger share."""
+    return targets if targets.ndim == 1 else targets[:, 0].long()
 
 
 def cross_entropy(
