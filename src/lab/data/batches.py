@@ -142,7 +142,7 @@ def _copied(parts: Sequence[np.ndarray], device: torch.device) -> Inputs:
     return rows
 
 
-def center(images: Images, size: Sequence[int]) -> Images:
+def center(images: Images, size: Sequence[int]) -> Tensor:
     """Return a view of the center of images; `size` is its height and width in pixels."""
     height, width = size
     top, left = ((edge - side) // 2 for edge, side in zip(images.shape[2:], size, strict=True))

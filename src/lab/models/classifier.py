@@ -74,7 +74,7 @@ class Classifier(nn.Module):
         """Whether a layer is initialized from data."""
         return any(hasattr(layer, "initialize") for layer in self.trunk.modules())
 
-    def cropped(self, inputs: Inputs) -> Inputs:
+    def cropped(self, inputs: Inputs) -> torch.Tensor:
         """Return the center of images that are larger than the network's inputs."""
         is_larger = inputs.ndim == 4 and tuple(inputs.shape[2:]) > self.shape[1:]
         return batches.center(inputs, self.shape[1:]) if is_larger else inputs
