@@ -40,7 +40,7 @@ TABLES = {
 }
 
 Table = dict[str, dict[str, Any]]
-Precision = Literal["auto", "float32", "bfloat16"]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Scaling = Literal["standard", "unit", "imagenet"]
 Sampling = Literal["shuffled", "balanced"]
 
@@ -113,8 +113,13 @@ class Train(Hardware):
     pretrained: Annotated[str, Field(min_length=1)]
     freeze_backbone: bool
     lr: Annotated[float, Field(gt=0, le=1000)]
+    layer_decay: Share
     batch_size: Count
+    accumulation: Count
+    clip_norm: Annotated[float, Field(ge=0)]
+    ema_decay: Annotated[float, Field(ge=0, lt=1)]
     epochs: Count
+    unfreeze_epoch: Annotated[int, Field(ge=0, le=10**9)]
     patience: Annotated[int, Field(ge=0, le=10**9)]
     keep: Literal["best", "last"]
     seed: Seed
@@ -124,6 +129,23 @@ class Train(Hardware):
     def mixes(self) -> bool:
         """Whether the inputs of a batch are mixed with each other."""
         return bool(self.mixup or self.cutmix)
+
+    @field_validator("accumulation")
+    @classmethod
+    def _no_empty_part(cls, accumulation: int, info: ValidationInfo) -> int:
+        batch_size = info.data.get("batch_size", accumulation)
+        if accumulation > batch_size:
+            raise ValueError(f"should be at most batch_size, which is {batch_size}")
+        return accumulation
+
+    @field_validator("unfreeze_epoch")
+    @classmethod
+    def _within_training(cls, epoch: int, info: ValidationInfo) -> int:
+        if epoch and not info.data.get("freeze_backbone", True):
+            raise ValueError("should be 0, because freeze_backbone is false")
+        if epoch and epoch >= info.data.get("epochs", epoch + 1):
+            raise ValueError(f"should be less than epochs, which is {info.data['epochs']}")
+        return epoch
 
 
 class Evaluate(Hardware):

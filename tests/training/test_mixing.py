@@ -77,9 +77,13 @@ def test_loss_is_weighted_by_share(values: params_yaml.Values, name: str) -> Non
     counts = torch.tensor([10, 10, 10])
     loss = LOSSES[name](counts, **values["losses"][name])
     logits = torch.randn(4, 3, generator=seeded())
-    mixed = losses.of_mixed(loss)(logits, mixing.targets(LABELS, 0.25))
+    targets = mixing.targets(LABELS, 0.25)
+    mixed = losses.of_rows(loss, logits, targets, slice(0, 4))
     expected = 0.25 * loss(logits, LABELS) + 0.75 * loss(logits, LABELS.flip(0))
     torch.testing.assert_close(mixed, expected)
+    parts = [slice(0, 1), slice(1, 4)]
+    summed = sum(losses.of_rows(loss, logits[part], targets, part) for part in parts)
+    torch.testing.assert_close(summed, expected)
 
 
 def test_shares_are_beta_distributed() -> None:
@@ -121,7 +125,7 @@ def test_processes_mix_the_same_images(name: str, size: int) -> None:
 @pytest.mark.parametrize("augmentation", ["none", "shift"])
 @pytest.mark.parametrize("name", MIXES)
 def test_mixed_training_resumes_to_the_bit(stripes: Samples, name: str, augmentation: str) -> None:
-    changed = {"augmentation": augmentation} | MIXES[name]
+    changed: dict[str, Any] = {"augmentation": augmentation} | MIXES[name]
     complete, resumed = complete_and_resumed(lambda: Training(stripes, **changed))
     assert resumed.bits() == complete.bits()
     assert complete.bits() != Training(stripes, augmentation=augmentation).bits()

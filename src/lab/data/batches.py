@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import overload
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor
 from lab import paths
 from lab.data import memmap
 from lab.data.samples import Samples
-from lab.params import Sampling
+from lab.params import Sampling, Train
 from lab.shapes import BatchLabels, Images, Inputs, Labels
 from retrace.errors import ParamsError
 
@@ -174,6 +175,26 @@ def sizes(n: int, size: int) -> list[int]:
     if rest == 1 and n_full:
         return [size] * (n_full - 1) + [size + 1]
     return [size] * n_full + [rest] * (rest > 0)
+
+
+def parts(n: int, n_parts: int) -> list[slice]:
+    """Return slices that cover `n` rows; their lengths differ by one at most."""
+    ends = [number * n // n_parts for number in range(n_parts + 1)]
+    return [slice(begin, end) for begin, end in pairwise(ends)]
+
+
+def accumulated(n: int, p: Train) -> list[slice]:
+    """Return the parts in which a process computes its `n` samples of a batch.
+
+    There are `accumulation` of them; a smaller last batch has fewer parts of about the same size.
+    """
+    size = -(-p.batch_size // (p.processes * p.accumulation))
+    return parts(n, min(p.accumulation, -(-n // size)))
+
+
+def rows(tensor: Tensor, kept: slice) -> Tensor:
+    """Return some rows of a tensor; all of them without the cost of a view."""
+    return tensor if kept == slice(0, len(tensor)) else tensor[kept]
 
 
 def shuffled(

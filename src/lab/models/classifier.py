@@ -56,6 +56,7 @@ class Classifier(nn.Module):
         self.head = head
         self.shape = shape  # of an input
         self.trunk_is_frozen = False
+        self._frozen: set[str] = set()  # the backbone's weights that `freeze_backbone` froze
         for name, values in (("mean", scale.mean), ("std", scale.std)):
             by_channel = torch.tensor(values).view(-1, *(1 for _ in shape[1:]))
             self.register_buffer(name, by_channel, persistent=False)
@@ -97,7 +98,20 @@ class Classifier(nn.Module):
     def freeze_backbone(self) -> None:
         """Freeze the backbone's weights and running statistics: only the head is trained."""
         self.trunk_is_frozen = True
+        weights = self.trunk.named_parameters()
+        self._frozen = {name for name, weight in weights if weight.requires_grad}
         self.trunk.requires_grad_(requires_grad=False)
+
+    def frozen(self) -> list[nn.Parameter]:
+        """Return the weights that `freeze_backbone` froze."""
+        return [weight for name, weight in self.trunk.named_parameters() if name in self._frozen]
+
+    def unfreeze_backbone(self) -> None:
+        """Undo `freeze_backbone`."""
+        self.trunk_is_frozen = False
+        for weight in self.frozen():
+            weight.requires_grad = True
+        self._frozen = set()
 
     def head_alone(self) -> "Classifier":
         """Return a classifier of features that shares the head's weights."""
@@ -167,10 +181,12 @@ def build(config: ModelConfig) -> Classifier:
 
 
 def takes_one(model: Classifier, config: ModelConfig) -> bool:
-    """Return whether the model can be trained with batches of one sample; batch norm may fail."""
+    """Return whether the whole model can be trained with one sample; batch norm may fail."""
+    trained = copy.deepcopy(model)
+    trained.unfreeze_backbone()
     with torch.no_grad(), torch.random.fork_rng():
         try:
-            copy.deepcopy(model).train()(example(config, 1))
+            trained.train()(example(config, 1))
         except ValueError:
             return False
     return True

@@ -48,7 +48,7 @@ def build(p: Train, samples: Samples, measured: Scale) -> tuple[Classifier, Mode
         config = config.model_copy(update={"pretrained": digest})
     if p.freeze_backbone:
         model.freeze_backbone()
-    else:
+    if not p.freeze_backbone or p.unfreeze_epoch:
         _check_batch_norm(p, len(samples), model, config)
     return model, config
 
@@ -72,15 +72,23 @@ def _cropped(config: ModelConfig, side: int) -> ModelConfig:
 
 
 def _check_batch_norm(p: Train, n: int, model: Classifier, config: ModelConfig) -> None:
-    """Raise ParamsError if a process has batches of one sample, and the model does not take one."""
-    smallest = min(batches.sizes(n, p.batch_size))
-    if smallest // p.processes != 1 or classifier.takes_one(model, config):
+    """Raise ParamsError if one sample is computed alone, and the model does not take one."""
+    sizes = {size // p.processes for size in batches.sizes(n, p.batch_size)}
+    parts = [part for size in sizes if size for part in batches.accumulated(size, p)]
+    if all(part.stop - part.start > 1 for part in parts) or classifier.takes_one(model, config):
         return
+    if min(sizes) > 1:
+        raise ParamsError(
+            f"params.yaml: accumulation is {p.accumulation}, but with batch_size {p.batch_size} a "
+            f"part has one sample, and this model has batch norm; should be {p.accumulation // 2} "
+            "or less"
+        )
     if p.processes == 1:
         raise ParamsError(
             f"params.yaml: batch_size is {p.batch_size}; "
             "should be 2 or more, because this model has batch norm"
         )
+    smallest = min(batches.sizes(n, p.batch_size))
     raise ParamsError(
         f"params.yaml: processes is {p.processes}, but with batch_size {p.batch_size} the last "
         f"batch has {smallest} samples, and each process takes two or more, because this model "

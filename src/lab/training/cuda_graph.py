@@ -28,17 +28,18 @@ class CapturedStep:
         self.step = step
         self.state = state
         # A graph keeps the address of a tensor; a number would stay what it was at capture.
-        self.learning_rate = torch.zeros((), dtype=torch.float32, device=state.device)
-        self._last_rate = 0.0
+        groups = state.optimizer.param_groups
+        self._rates = [torch.zeros((), dtype=torch.float32, device=state.device) for _ in groups]
+        self._last_rates = [0.0] * len(groups)
         self._steps: dict[object, StepFunction] = {}
         self._n_plain = Counter[object]()
         self._can_be_captured = True
         _make_capturable(state.optimizer, state.device)
 
     def __call__(self, inputs: Inputs, labels: Targets) -> tuple[Loss, Tensor]:
-        self._copy_learning_rate()
+        self._copy_learning_rates()
         # Of the whole batch too: all processes capture the same step.
-        shape = inputs.shape, inputs.stride(), labels.shape
+        shape = inputs.shape, inputs.stride(), labels.shape, self.state.model.trunk_is_frozen
         if shape in self._steps:
             return self._steps[shape](inputs, labels)
         result = self.step(inputs, labels)
@@ -47,13 +48,14 @@ class CapturedStep:
             self._steps[shape] = self._captured(inputs, labels)
         return result
 
-    def _copy_learning_rate(self) -> None:
-        """Copy the number that the loop has set to where the graph reads it."""
-        for group in self.state.optimizer.param_groups:
-            if isinstance(group["lr"], float) and group["lr"] != self._last_rate:
-                self._last_rate = group["lr"]
-                self.learning_rate.fill_(self._last_rate)
-            group["lr"] = self.learning_rate
+    def _copy_learning_rates(self) -> None:
+        """Copy the numbers that the loop has set to where the graph reads them."""
+        for number, group in enumerate(self.state.optimizer.param_groups):
+            rate = group["lr"]
+            if isinstance(rate, float) and rate != self._last_rates[number]:
+                self._last_rates[number] = rate
+                self._rates[number].fill_(rate)
+            group["lr"] = self._rates[number]
 
     def _captured(self, inputs: Inputs, labels: Targets) -> StepFunction:
         """Return the graph if its results for other samples are bit-identical, else the step."""

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lab import params
 from lab.data import batches
@@ -13,10 +14,10 @@ from lab.evaluation import inference, scores
 from lab.models.classifier import Classifier
 from lab.params import Train
 from lab.shapes import BatchLabels, Inputs, Loss, Targets
-from lab.training import cuda_graph, losses, processes
+from lab.training import cuda_graph, losses, optimizers, processes
 from lab.training.augmentations import AUGMENTATIONS
 from lab.training.device import Compute
-from lab.training.losses import LOSSES, LossFunction, MixedLossFunction
+from lab.training.losses import LOSSES, LossFunction
 from lab.training.mixing import Mixing
 from lab.training.optimizers import OPTIMIZERS
 from lab.training.processes import Group
@@ -33,7 +34,7 @@ class Trainer:
     train_split: Split
     validation_split: Split
     augment: Augment | None
-    loss: LossFunction | MixedLossFunction
+    loss: LossFunction
     learning_rate: Callable[[Moment], float]
     compute: Compute
     p: Train
@@ -49,8 +50,12 @@ class Trainer:
         """
         state = self.state
         self.train_split = batches.laid_out(self.train_split, self.p.batch_size)
-        step = cuda_graph.CapturedStep(self.step, state) if self.compute.is_gpu else self.step
+        step = self.step
+        if self.compute.is_gpu and not state.scaler.is_enabled():
+            step = cuda_graph.CapturedStep(step, state)
         while not state.is_over(self.p):
+            if self.p.unfreeze_epoch and len(state.epochs) >= self.p.unfreeze_epoch:
+                state.model.unfreeze_backbone()
             state.model.train()
             with errors.Deferred() as signals:
                 for inputs, labels in self.batches():
@@ -59,7 +64,7 @@ class Trainer:
                     on_step(state.add_step(len(labels), learning_rate, loss, n_correct))
                     self.group.answer(signals)
 
-            val_loss, val_accuracy = validate(state.model, self.validation_split, self.group)
+            val_loss, val_accuracy = validate(state.validated, self.validation_split, self.group)
             with errors.Deferred():
                 on_epoch(state.add_epoch(val_loss, val_accuracy, self.p))
         return state.finish(self.p)
@@ -69,18 +74,32 @@ class Trainer:
 
         `inputs` are this process's slice of the batch.
         """
-        model = self.state.model
         optimizer = self.state.optimizer
-        with self.compute.autocast():
-            logits = model(inputs)
-        loss = self.loss(logits.float(), labels)
-        loss.backward()
-        true = self.group.mine(losses.main_labels(labels))
-        n_correct = scores.n_correct(logits.detach(), true)
-        loss, n_correct = self.group.sum(optimizer, loss.detach(), n_correct)
-        optimizer.step()
+        scaler = self.state.scaler
+        true = losses.main_labels(labels)
+        results = []
+        for part, rows in self.parts(inputs, len(labels)):
+            with self.compute.autocast():
+                logits = self.state.model(part)
+            loss = losses.of_rows(self.loss, logits.float(), labels, rows)
+            scaler.scale(loss).backward()
+            n_correct = scores.n_correct(logits.detach(), batches.rows(true, rows))
+            results.append((loss.detach(), n_correct))
+        loss, n_correct = (reduce(torch.add, numbers) for numbers in zip(*results, strict=True))
+        loss, n_correct = self.group.sum(optimizer, loss, n_correct)
+        if self.p.clip_norm:
+            scaler.unscale_(optimizer)
+            nn.utils.clip_grad_norm_(optimizers.weights_of(optimizer), self.p.clip_norm)
+        scaler.step(optimizer)
+        scaler.update()
         optimizer.zero_grad()
         return loss, n_correct
+
+    def parts(self, inputs: Inputs, n: int) -> Iterator[tuple[Inputs, slice]]:
+        """Yield the parts of this process's inputs, each with its rows of the batch of `n`."""
+        first = self.group.part(n).start
+        for part in batches.accumulated(len(inputs), self.p):
+            yield batches.rows(inputs, part), slice(first + part.start, first + part.stop)
 
     def batches(self) -> Iterator[tuple[Inputs, Targets]]:
         """Yield what is left of this epoch's batches: all of them, unless training was resumed."""
@@ -114,12 +133,12 @@ class Trainer:
                 yield inputs, labels
 
     def set_learning_rate(self) -> float:
-        """Set the learning rate of the next step, and return it."""
+        """Set the learning rates of the next step, and return the head's."""
         state = self.state
         progress = (state.step + 0.5) / self.total_steps
         rate = self.learning_rate(Moment(progress, len(state.epochs), state.val_losses))
         for group in state.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group[optimizers.LR_SCALE]
         return rate
 
     @property
@@ -140,14 +159,14 @@ class Trainer:
 
         From then on `state.model` is the head, which shares its weights with the whole model.
         """
-        if not self.p.freeze_backbone or self.augment or self.mixing:
+        if not self.p.freeze_backbone or self.p.unfreeze_epoch or self.augment or self.mixing:
             return
         print("computing the frozen backbone's features of all samples, once", flush=True)
         model = self.state.model
         with self.compute.autocast():
             self.train_split = inference.features(model, self.train_split)
         self.validation_split = inference.features(model, self.validation_split)
-        self.state.model = model.head_alone()
+        self.state.replace_model(model.head_alone())
 
 
 def create(
@@ -165,15 +184,14 @@ def create(
     optimizer = params.bind(OPTIMIZERS, p.optimizer, "optimizers")
     schedule = params.bind(SCHEDULES, p.schedule, "schedules")
     augment = params.bind(AUGMENTATIONS, p.augmentation, "augmentations")
-    loss = loss if group.size == 1 else losses.of_slice(loss, group.mine)
     model = model.to(compute.device)
-    group.prepare(model)
+    group.prepare(model, unfreezes=p.unfreeze_epoch > 0)
     return Trainer(
-        state=State(model, optimizer(model.trainable()), compute.device),
+        state=State(model, optimizer(optimizers.groups(model, p)), compute, p.ema_decay),
         train_split=train_split,
         validation_split=validation_split,
         augment=None if p.augmentation.name == "none" else augment,
-        loss=losses.of_mixed(loss) if p.mixes else loss,
+        loss=loss,
         learning_rate=lambda moment: p.lr * schedule(moment),
         compute=compute,
         p=p,

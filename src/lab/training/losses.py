@@ -16,11 +16,11 @@ from pydantic import Field
 from torch import Tensor
 
 from lab import paths
-from lab.shapes import BatchLabels, Labels, Logits, Loss, Mixed, Targets
+from lab.data import batches
+from lab.shapes import BatchLabels, Labels, Logits, Loss, Targets
 from retrace.errors import ParamsError
 
 LossFunction = Callable[[Logits, Labels], Loss]
-MixedLossFunction = Callable[[Logits, Mixed], Loss]
 Counts = Int[Tensor, " class"]
 ClassWeights = Float[Tensor, " class"]
 Weights = (
@@ -40,32 +40,30 @@ class ClassWeighted:
         return self.loss(logits, labels)
 
 
-def of_slice(loss: LossFunction, kept: Callable[[Tensor], Tensor]) -> LossFunction:
-    """Return the loss of a slice of a batch, so that the sum over all slices is the batch's loss.
+def of_rows(loss: LossFunction, logits: Logits, targets: Targets, rows: slice) -> Loss:
+    """Return the share of these rows in a batch's loss: the sum over all its parts is the loss.
 
-    It takes the logits of the slice, and the labels of the whole batch; `kept` returns the slice's.
+    `logits` are of these rows, `targets` of the whole batch. The loss of mixed inputs is that of
+    both labels, weighted by their shares.
     """
-
-    def part(logits: Logits, labels: BatchLabels) -> Loss:
-        mine = kept(labels)
-        if isinstance(loss, ClassWeighted):
-            share = loss.weights[mine].sum() / loss.weights[labels].sum()
-        else:
-            share = torch.full((), len(mine) / len(labels), device=logits.device)
-        return loss(logits, mine) * share
-
-    return part
+    if targets.ndim == 1:
+        return _of_rows(loss, logits, targets, rows)
+    labels, others, shares = targets.unbind(1)
+    first = _of_rows(loss, logits, labels.long(), rows)
+    second = _of_rows(loss, logits, others.long(), rows)
+    share = shares[0]  # all inputs of a batch have the same
+    return share * first + (1 - share) * second
 
 
-def of_mixed(loss: LossFunction) -> MixedLossFunction:
-    """Return the loss of mixed inputs: that of both labels, weighted by their shares."""
-
-    def weighted(logits: Logits, targets: Mixed) -> Loss:
-        labels, others, shares = targets.unbind(1)
-        share = shares[0]  # all inputs of a batch have the same
-        return share * loss(logits, labels.long()) + (1 - share) * loss(logits, others.long())
-
-    return weighted
+def _of_rows(loss: LossFunction, logits: Logits, labels: BatchLabels, rows: slice) -> Loss:
+    mine = batches.rows(labels, rows)
+    if mine is labels:
+        return loss(logits, labels)
+    if isinstance(loss, ClassWeighted):
+        share = loss.weights[mine].sum() / loss.weights[labels].sum()
+    else:
+        share = torch.full((), len(mine) / len(labels), device=logits.device)
+    return loss(logits, mine) * share
 
 
 def main_labels(targets: Targets) -> BatchLabels:
