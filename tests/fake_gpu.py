@@ -320,6 +320,8 @@ def cases() -> Iterator[tuple[str, str]]:
         "loss smoothed and weighted",
         defect(own | {"losses": own["losses"] | {"cross_entropy": both}}),
     )
+    step = {"accumulation": 3, "clip_norm": 1.0, "layer_decay": 0.5}
+    yield "step in parts, clipped, by layers", defect(own | step)
     for name in own["models"]:
         of_color = {"dataset": "image_folder"} if name in ("vgg16", "torchvision") else {}
         yield f"model {name}", defect(own | {"model": name, "augmentation": "none"} | of_color)

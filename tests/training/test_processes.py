@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import typed
-from ranks import LOSSES, N_VALIDATION, SIZES, STOPPED_AT
+from ranks import LOSSES, N_VALIDATION, SIZES, STOPPED_AT, WEIGHTED
 from repository import ROOT
 from safetensors.torch import load_file
 from torch import Tensor
@@ -80,6 +80,13 @@ def test_gradients_equal_one_process(computed: Results, name: str) -> None:
     assert {key.partition("/")[0] for key in expected} == {"0", "1", "2"}
     for place in computed:
         torch.testing.assert_close(named(computed[place], name), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_accumulated_gradients_equal_one_pass(computed: Results) -> None:
+    expected = named(computed[1, 0], WEIGHTED)
+    for place in computed:
+        in_parts = named(computed[place], f"in parts: {WEIGHTED}")
+        torch.testing.assert_close(in_parts, expected, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("n", N_VALIDATION)
