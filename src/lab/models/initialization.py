@@ -73,6 +73,8 @@ def _cropped(config: ModelConfig, side: int) -> ModelConfig:
 
 def _check_batch_norm(p: Train, n: int, model: Classifier, config: ModelConfig) -> None:
     """Raise ParamsError if one sample is computed alone, and the model does not take one."""
+    if p.batch_size == params.AUTO:
+        return
     sizes = {size // p.processes for size in batches.sizes(n, p.batch_size)}
     parts = [part for size in sizes if size for part in batches.accumulated(size, p)]
     if all(part.stop - part.start > 1 for part in parts) or classifier.takes_one(model, config):
