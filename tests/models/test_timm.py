@@ -57,7 +57,9 @@ def network() -> Networks:
 def test_every_family_has_backbone_and_head(name: str) -> None:
     import timm as library
 
-    shape = library.get_pretrained_cfg_value(name, "input_size")
+    config = library.get_pretrained_cfg(name)
+    assert config is not None
+    shape = config.input_size
     # Shapes alone. RegNet computes its own widths with tensors.
     with torch.device("cpu" if name.startswith("regnet") else "meta"):
         trunk, head = timm.build(shape, 5, name=name, head="replace")
