@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
 from lab import paths
 from lab.data import batches, memmap, storage
@@ -127,6 +129,35 @@ def test_reader_refuses_index_out_of_bounds(sharded: Path) -> None:
     reader.expect([0, 125, 126, 502])
     with pytest.raises(ValueError, match="out of bounds"):
         reader.expect([10_000])
+
+
+NAMED = ["data/images/ä b.png", "", "a\nb", "猫"]
+
+
+def card(path: Path) -> str:
+    with safe_open(path, framework="numpy") as file:
+        return file.metadata()["card"]
+
+
+@pytest.mark.parametrize("shard_bytes", [np.inf, 2])
+def test_names_are_kept(tmp_path: Path, shard_bytes: float) -> None:
+    inputs = np.zeros((4, 1, 1, 1), np.uint8)
+    names = np.array(NAMED, dtype=object)
+    samples = Samples(inputs, np.arange(4), ("a", "b", "c", "d"), names)
+    storage.save(tmp_path / "split", samples, SCALE, shard_bytes)
+    loaded, _ = storage.load(tmp_path / "split")
+    assert [loaded.name(i) for i in range(4)] == NAMED
+    assert loaded.labels.tolist() == [0, 1, 2, 3]
+    if shard_bytes == np.inf:  # the library orders and writes them alike
+        arrays = load_file(tmp_path / "split")
+        save_file(arrays, tmp_path / "library", {"card": card(tmp_path / "split")})
+        assert (tmp_path / "library").read_bytes() == (tmp_path / "split").read_bytes()
+
+
+def test_samples_without_names_have_numbers(samples: Samples, tmp_path: Path) -> None:
+    storage.save(tmp_path / "split", samples)
+    assert sorted(load_file(tmp_path / "split")) == ["inputs", "labels"]
+    assert storage.load(tmp_path / "split")[0].name(502) == "502"
 
 
 def swap_with_another_split(path: Path) -> None:

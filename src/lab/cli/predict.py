@@ -148,9 +148,9 @@ def _name(path: Path, here: Path) -> str:
 
 
 def _printable(text: str) -> str:
-    from lab.data.datasets import image_folder
+    from lab.data import unusable
 
-    return image_folder.printable(text)
+    return unusable.printable(text)
 
 
 def _relative(path: Path, here: Path) -> str:

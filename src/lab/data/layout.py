@@ -12,6 +12,7 @@ from itertools import combinations, product
 from pathlib import Path
 
 from lab.data.split_names import role
+from lab.data.unusable import Problems
 from retrace.errors import DataError
 
 SPLITS = ("train", "val", "test")
@@ -36,7 +37,6 @@ JUNK = {  # of operating systems and tools
     "ehthumbs.db",
     "desktop.ini",
 }
-Problems = dict[Path, str]  # unusable files and folders, and why
 
 
 def split_and_class(name: str) -> tuple[str, str]:

@@ -10,6 +10,7 @@ import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -69,8 +70,13 @@ def save(
     firsts = range(0, len(samples), size)
     for name, first in zip(_shard_names(len(firsts)), firsts, strict=True):
         rows = slice(first, first + size)
-        shard = replace(samples, inputs=samples.inputs[rows], labels=samples.labels[rows])
-        _save_file(path / name, shard, scale)
+        _save_file(path / name, _rows(samples, rows), scale)
+
+
+def _rows(samples: Samples, rows: slice) -> Samples:
+    names = None if samples.names is None else samples.names[rows]
+    inputs = samples.inputs[rows]
+    return replace(samples, inputs=inputs, labels=samples.labels[rows], names=names)
 
 
 def _shard_names(n_shards: int) -> list[str]:
@@ -84,15 +90,39 @@ def _save_file(path: Path, samples: Samples, scale: Scale | None) -> None:
         metadata |= {"mean": scale.mean, "std": scale.std}
     if samples.resize:
         metadata["resize"] = samples.resize
-    arrays = {"labels": samples.labels, "inputs": samples.inputs}
+    ends, names = _encoded(samples)
+    arrays = {"labels": samples.labels, **ends, "inputs": samples.inputs, **names}
     header = _header(arrays, {"card": json.dumps(metadata)})
-    size = len(header) + samples.labels.nbytes + samples.inputs.nbytes
+    size = len(header) + sum(array.nbytes for array in arrays.values())
     with files.atomic(path, size) as unfinished, unfinished.open("wb") as file:
         file.write(header)
-        file.write(samples.labels.tobytes())
+        for array in (samples.labels, *ends.values()):
+            file.write(array.tobytes())
         # safetensors would copy all inputs at once.
         for block in memmap.blocks(len(samples), samples.inputs[:1].nbytes):
             file.write(samples.inputs[block].tobytes())
+        for array in names.values():
+            file.write(array.tobytes())
+
+
+def _encoded(samples: Samples) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Return the arrays for the names, if there are any: where each ends (n,), and all as UTF-8.
+
+    They are not in the file's header, whose size safetensors limits.
+    """
+    if samples.names is None:
+        return {}, {}
+    encoded = [str(name).encode() for name in samples.names]
+    ends = np.cumsum([len(name) for name in encoded], dtype=np.int64)
+    return {"name_ends": ends}, {"names": np.frombuffer(b"".join(encoded), np.uint8)}
+
+
+def _decoded(ends: np.ndarray, encoded: np.ndarray) -> np.ndarray:
+    """Return the names that `_encoded` stored. Raises ValueError if they are not UTF-8."""
+    content = encoded.tobytes()
+    starts = [0, *ends.tolist()]
+    names = [content[start:end].decode() for start, end in pairwise(starts)]
+    return np.array(names, dtype=object)
 
 
 def load(path: Path) -> tuple[Samples, Scale]:
@@ -111,7 +141,9 @@ def load(path: Path) -> tuple[Samples, Scale]:
             raise DataError(f"{path / name}: is of another split; {_remedy(path / name)}")
     labels = np.concatenate([shard.labels for shard, _ in shards])
     inputs = memmap.Shards([shard.inputs for shard, _ in shards])
-    return replace(first, inputs=cast("np.ndarray", inputs), labels=labels), scale
+    parts = [shard.names for shard, _ in shards if shard.names is not None]
+    names = np.concatenate(parts) if parts else None
+    return replace(first, inputs=cast("np.ndarray", inputs), labels=labels, names=names), scale
 
 
 def _shards(folder: Path) -> list[Path]:
@@ -125,7 +157,9 @@ def _shards(folder: Path) -> list[Path]:
 
 def _kind(samples: Samples) -> tuple[Any, ...]:
     """Return what all shards of a split have in common."""
-    return samples.inputs.shape[1:], samples.inputs.dtype, samples.class_names, samples.resize
+    has_names = samples.names is not None
+    kind = samples.inputs.shape[1:], samples.inputs.dtype, samples.class_names, samples.resize
+    return *kind, has_names
 
 
 def _remedy(path: Path) -> str:
@@ -137,9 +171,12 @@ def _load_file(path: Path) -> tuple[Samples, Scale]:
         with safetensors.safe_open(path, framework="numpy") as file:
             metadata = json.loads(file.metadata()["card"])
             labels = file.get_tensor("labels")
-            names = _strings(metadata["class_names"])
+            class_names = _strings(metadata["class_names"])
+            names = None
+            if "names" in file.keys():  # noqa: SIM118 - no mapping
+                names = _decoded(file.get_tensor("name_ends"), file.get_tensor("names"))
             inputs = _map_array(path, "inputs")
-            samples = Samples(inputs, labels, names, resize=metadata.get("resize"))
+            samples = Samples(inputs, labels, class_names, names, metadata.get("resize"))
     except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else error
         raise DataError(f"{path}: {reason}; {_remedy(path)}") from None
