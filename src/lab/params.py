@@ -41,7 +41,8 @@ TABLES = {
 
 Table = dict[str, dict[str, Any]]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
-Scaling = Literal["standard", "unit", "imagenet"]
+Scaling = Literal["standard", "unit", "imagenet", "pretrained"]
+Sampling = Literal["shuffled", "balanced"]
 
 
 class Strict(BaseModel):
@@ -64,6 +65,7 @@ def _chosen(name: object, info: ValidationInfo) -> Choice:
 Chosen = Annotated[Choice, BeforeValidator(_chosen)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
+Alpha = Annotated[float, Field(ge=0, le=1000)]
 Count = Annotated[int, Field(ge=1, le=10**9)]
 AUTO = 0  # as a batch size: the train stage has yet to choose it
 
@@ -115,6 +117,10 @@ class Train(Hardware):
     optimizer: Chosen
     schedule: Chosen
     augmentation: Chosen
+    mixup: Alpha
+    cutmix: Alpha
+    sampling: Sampling
+    input_size: Annotated[int, Field(ge=0, le=2048)]
     scaling: Scaling
     pretrained: Annotated[str, Field(min_length=1)]
     freeze_backbone: bool
@@ -130,6 +136,11 @@ class Train(Hardware):
     keep: Literal["best", "last"]
     seed: Seed
     processes: Annotated[int, Field(ge=1, le=1024)]
+
+    @property
+    def mixes(self) -> bool:
+        """Whether the inputs of a batch are mixed with each other."""
+        return bool(self.mixup or self.cutmix)
 
     @field_validator("accumulation")
     @classmethod

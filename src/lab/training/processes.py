@@ -242,7 +242,8 @@ def check(p: Train, train_split: Split) -> None:
             f"distributed, has batch_size {p.batch_size}; use -S processes=1, or a batch_size "
             f"below {len(train_split)}"
         )
-    if p.freeze_backbone and p.augmentation.name == "none" and not p.unfreeze_epoch:
+    is_fixed = p.freeze_backbone and not p.unfreeze_epoch
+    if is_fixed and p.augmentation.name == "none" and not p.mixes:
         raise ParamsError(
             f"{start}, but freeze_backbone with augmentation none computes the features once, "
             "which is not distributed; use -S processes=1"

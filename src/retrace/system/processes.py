@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -102,6 +102,16 @@ def delete_folder(folder: Path, ends_s: float) -> None:
                 process.kill()
         psutil.wait_procs(left, timeout=0.5)
     shutil.rmtree(folder)
+
+
+def delete_leftovers(folders: Iterable[Path], ends_s: float) -> None:
+    """Delete folders that killed processes left. Their names end in `-` and the process's id."""
+    for folder in folders:
+        if psutil.pid_exists(int(folder.name.rpartition("-")[2])):
+            continue  # it may not have locked its folder yet
+        with try_lock(folder) as free:
+            if free:
+                delete_folder(folder, ends_s)
 
 
 def to_line(who: Identity) -> str:
