@@ -32,6 +32,8 @@ class Tracking(Callback):
     def after_epoch(self) -> None:
         names = ("train_loss", "val_loss", "val_accuracy")
         values = self.learn.recorder.log[1:4]
+        if len(values) < len(names):  # the test: there was no training
+            return
         mlflow.log_metrics(dict(zip(names, map(float, values), strict=True)), step=self.epoch)
         self.result.end_epoch()
 
