@@ -5,11 +5,10 @@ import os
 import stat
 import tarfile
 import zipfile
-from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
-from images import GREEN, RED, by_name, encoded, plain, put, read
+from images import GREEN, PACKS, RED, by_name, encoded, plain, put, read, zipped
 
 from lab import paths
 from lab.data import archives
@@ -22,33 +21,6 @@ FILES = {
     "dog/ä $1,\n2 '\".png": encoded(plain(colour=RED)),
     "dog/.hidden": b"",
     "__MACOSX/cat/._a.png": b"of a tool",
-}
-Pack = Callable[[Mapping[str, bytes]], bytes]
-
-
-def zipped(contents: Mapping[str, bytes]) -> bytes:
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in contents.items():
-            archive.writestr(name, content)
-    return stream.getvalue()
-
-
-def tarred(contents: Mapping[str, bytes], mode: str = "w") -> bytes:
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode=mode) as archive:  # pyright: ignore[reportCallIssue, reportArgumentType]
-        for name, content in contents.items():
-            member = tarfile.TarInfo(f"./{name}")
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-    return stream.getvalue()
-
-
-PACKS: dict[str, Pack] = {
-    "photos.zip": zipped,
-    "photos.tar": tarred,
-    "Photos.TAR.GZ": lambda contents: tarred(contents, "w:gz"),
-    "photos.tgz": lambda contents: tarred(contents, "w:gz"),
 }
 
 
