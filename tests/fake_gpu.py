@@ -32,7 +32,7 @@ from lab.models import classifier
 from lab.models.classifier import Classifier, ModelConfig
 from lab.models.networks import MODELS
 from lab.params import Values
-from lab.training import device
+from lab.training import device, optimizers
 from lab.training.augmentations import AUGMENTATIONS
 from lab.training.cuda_graph import CapturedStep
 from lab.training.device import Compute
@@ -190,13 +190,14 @@ def train(values: Values, model: Classifier, change: Change) -> None:
         augment = None
     if p.freeze_backbone:
         model.freeze_backbone()
+    if p.freeze_backbone and not p.unfreeze_epoch:
         with compute.autocast():
             split = inference.features(model, split)
         model = model.head_alone()
         augment = None
-    optimizer = params.bind(OPTIMIZERS, p.optimizer, "optimizers")(model.trainable())
+    optimizer = params.bind(OPTIMIZERS, p.optimizer, "optimizers")(optimizers.groups(model, p))
     trainer = Trainer(
-        state=State(model, optimizer, CUDA),
+        state=State(model, optimizer, compute, p.ema_decay),
         train_split=split,
         validation_split=split,
         augment=augment,
@@ -319,6 +320,8 @@ def cases() -> Iterator[tuple[str, str]]:
         "loss smoothed and weighted",
         defect(own | {"losses": own["losses"] | {"cross_entropy": both}}),
     )
+    step = {"accumulation": 3, "clip_norm": 1.0, "layer_decay": 0.5}
+    yield "step in parts, clipped, by layers", defect(own | step)
     for name in own["models"]:
         of_color = {"dataset": "image_folder"} if name in ("vgg16", "torchvision") else {}
         yield f"model {name}", defect(own | {"model": name, "augmentation": "none"} | of_color)

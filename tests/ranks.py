@@ -41,6 +41,7 @@ LOSSES: dict[str, dict[str, Any]] = {
     "focal weighted": {"alpha": WEIGHTS},
     "mse": {},
 }
+WEIGHTED = "cross_entropy smoothed, weighted"
 N_VALIDATION = (300, 250, 150)  # three equal batches, a smaller last one, fewer than processes
 NETWORK = {"channels": [8, 8, 8], "hidden": 16, "dropout": 0.4}
 STOPPED_AT = 10
@@ -54,7 +55,7 @@ def noisy() -> dict[str, Any]:
     """Return the parameters of a training with dropout, batch norm and augmentation."""
     models = values()["models"] | {"cifar_v3": NETWORK}
     small = {"model": "cifar_v3", "models": models, "epochs": 2, "keep": "last"}
-    return small | {"augmentation": "crop_flip"}
+    return small | {"augmentation": "crop_flip", "ema_decay": 0.9, "clip_norm": 1.0}
 
 
 def changed(name: str) -> dict[str, Any]:
@@ -64,9 +65,10 @@ def changed(name: str) -> dict[str, Any]:
     return UNEVEN | {"loss": loss, "losses": losses | {loss: losses[loss] | LOSSES[name]}}
 
 
-def gradients(group: Group, name: str) -> dict[str, Tensor]:
+def gradients(group: Group, name: str, accumulation: int = 1) -> dict[str, Tensor]:
     """Return loss, correct predictions and gradients of the first epoch's batches, by name."""
-    trainer = Training(conftest.striped(), group, **changed(name)).trainer
+    settings = changed(name) | {"processes": group.size, "accumulation": accumulation}
+    trainer = Training(conftest.striped(), group, **settings).trainer
     optimizer = trainer.state.optimizer
     computed = {}
 
@@ -137,6 +139,8 @@ def main(rank: int, folder: Path, ports: list[str]) -> None:
             tensors = logits(group)
             for name in LOSSES:
                 tensors |= gradients(group, name)
+            in_parts = gradients(group, WEIGHTED, accumulation=3)
+            tensors |= {f"in parts: {key}": tensor for key, tensor in in_parts.items()}
             tensors |= trained(group, "complete") | trained(group, "again")
             tensors |= trained(group, "resumed", stop_after=STOPPED_AT)
             numbers = stopped(group)

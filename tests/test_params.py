@@ -42,6 +42,8 @@ def test_stage_has_its_params_in_the_file(
         ("epochs", 1.5, "epochs is 1.5; should be a valid integer"),
         ("epochs", "3", "epochs is '3'; should be a valid integer"),
         ("batch_size", None, "batch_size is None; should be a valid integer"),
+        ("batch_size", 0, "batch_size is 0; should be a number of 1 or more, or auto"),
+        ("batch_size", "max", "batch_size is 'max'; should be a number of 1 or more, or auto"),
         ("seed", -1, "seed is -1; should be greater than or equal to 0"),
         (
             "dataset",
@@ -56,6 +58,11 @@ def test_stage_has_its_params_in_the_file(
         ("device", "tpu", "device is 'tpu'; should be 'auto', 'cpu' or 'cuda'"),
         ("fold", 1, "fold is 1; should be less than folds, which is 1"),
         ("class_shares", [1.0, 0.0], "class_shares.1 is 0.0; should be greater than 0"),
+        ("accumulation", 129, "accumulation is 129; should be at most batch_size, which is 128"),
+        ("unfreeze_epoch", 1, "unfreeze_epoch is 1; should be 0, because freeze_backbone is false"),
+        ("layer_decay", 0.0, "layer_decay is 0.0; should be greater than 0"),
+        ("ema_decay", 1.0, "ema_decay is 1.0; should be less than 1"),
+        ("clip_norm", -1.0, "clip_norm is -1.0; should be greater than or equal to 0"),
         ("keep", "first", "keep is 'first'; should be 'best' or 'last'"),
         ("validation_fraction", 1, "validation_fraction is 1; should be less than 1"),
         ("models", 3, "models is 3; should be a valid dictionary"),
@@ -73,6 +80,14 @@ def test_wrong_value_is_one_line(
     lines = [line for line in str(raised.value).splitlines() if f": {key}" in line]
     assert len(lines) == 1
     assert lines[0].startswith(f"params.yaml: {problem}")
+
+
+@pytest.mark.usefixtures("folder")
+def test_unfreezing_is_within_training(values: params_yaml.Values) -> None:
+    frozen = {**values, "freeze_backbone": True, "epochs": 5}
+    params.checked({**frozen, "unfreeze_epoch": 4})
+    with pytest.raises(ParamsError, match="unfreeze_epoch is 5; should be less than epochs"):
+        params.checked({**frozen, "unfreeze_epoch": 5})
 
 
 @pytest.mark.parametrize("key", ["lr", "dataset", "seed", "models", "figures"])

@@ -36,6 +36,21 @@ KINDS = {
     "patience": {"patience": 1, "schedule": "constant", "lr": 0.2, "optimizer": "sgd", "epochs": 9},
     "bfloat16": {"precision": "bfloat16"},
     "mlp": {"model": "mlp", "optimizer": "adam"},
+    "accumulation, clipping, average": {
+        "model": "cifar_v3",
+        "augmentation": "crop_flip",
+        "accumulation": 3,
+        "clip_norm": 0.5,
+        "ema_decay": 0.9,
+    },
+    "average, last epoch": {"ema_decay": 0.8, "keep": "last", "layer_decay": 0.5},
+    "float16": {"precision": "float16"},
+    "unfreezing": {
+        "model": "cifar_v3",
+        "freeze_backbone": True,
+        "unfreeze_epoch": 1,
+        "layer_decay": 0.7,
+    },
 }
 
 
@@ -51,6 +66,8 @@ class Training:
         compute = device.configure(p, p.precision)
         torch.manual_seed(p.seed)
         model = classifier.build(classifier.config_of(p.model, stripes, storage.scale(stripes)))
+        if p.freeze_backbone:
+            model.freeze_backbone()
         split = batches.on_device(stripes, compute.device)
         train_split = batches.Split(split.inputs[:280], split.labels[:280])
         validation_split = batches.Split(split.inputs[280:], split.labels[280:])

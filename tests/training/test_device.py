@@ -26,6 +26,27 @@ def test_settings_choose_device_and_precision() -> None:
     assert torch.are_deterministic_algorithms_enabled()
 
 
+@pytest.mark.parametrize(
+    ("has_bfloat16", "capability", "precision"),
+    [
+        (True, (8, 0), torch.bfloat16),
+        (False, (7, 5), torch.float16),
+        (False, (6, 1), torch.float32),
+    ],
+)
+def test_gpu_decides_the_precision(
+    monkeypatch: pytest.MonkeyPatch,
+    has_bfloat16: bool,
+    capability: tuple[int, int],
+    precision: torch.dtype,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: has_bfloat16)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    assert device.configure(hardware(), "auto").precision is precision
+    assert device.configure(hardware(), "float16").precision is torch.float16
+
+
 def test_out_of_memory_names_the_batch_size() -> None:
     pattern = "batch_size is 512, .* 4000000000000000 bytes"
     with pytest.raises(ParamsError, match=pattern), device.enough_memory(512):

@@ -2,10 +2,13 @@
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from conftest import typed
+from ranks import LOSSES as LOSSES_BY_SETTINGS
+from ranks import gradients
 from torch import Tensor
 
 from lab import params
@@ -15,7 +18,7 @@ from lab.data.samples import Samples, Splits
 from lab.errors import DivergedError
 from lab.evaluation import inference, scores
 from lab.models import classifier
-from lab.training import device, loop
+from lab.training import device, loop, processes
 from lab.training.augmentations import AUGMENTATIONS
 from lab.training.losses import LOSSES
 from lab.training.optimizers import OPTIMIZERS
@@ -31,6 +34,14 @@ TABLES = {
 }
 SMALL = {"epochs": 3, "batch_size": 16, "threads": 1, "lr": 0.01, "device": "cpu", "keep": "last"}
 N_STEPS = 12  # of an epoch
+ONE_PLAIN_STEP = {
+    "optimizer": "sgd_scratch",
+    "schedule": "constant",
+    "lr": 1.0,
+    "epochs": 1,
+    "batch_size": 1000,
+    "precision": "float32",
+}
 FROZEN = {"model": "cifar_v3", "freeze_backbone": True, "augmentation": "none"}
 
 pytestmark = pytest.mark.usefixtures("folder")
@@ -78,6 +89,10 @@ class Fitted:
         self.weights_by_epoch: list[dict[str, Tensor]] = []
         self.kept = self.trainer.train(self.steps.append, self._on_epoch)
 
+    def change(self, name: str) -> Tensor:
+        """Return how a weight has changed."""
+        return self.weights()[name] - self.initial[name]
+
     def weights(self) -> dict[str, Tensor]:
         return copy.deepcopy(self.model.state_dict())
 
@@ -91,7 +106,7 @@ def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return all(torch.equal(weight, other[name]) for name, weight in one.items())
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
 def test_training_learns(splits: tuple[Split, Split], stripes: Samples, precision: str) -> None:
     fitted = Fitted(splits, stripes, precision=precision)
     validation = splits[1]
@@ -205,3 +220,107 @@ def test_one_step_changes_the_weights(splits: tuple[Split, Split], stripes: Samp
     fitted = Fitted(splits, stripes, epochs=1, batch_size=1000)
     assert len(fitted.steps) == 1
     assert not torch.equal(fitted.weights()["head.weight"], fitted.initial["head.weight"])
+
+
+@pytest.mark.parametrize("name", LOSSES_BY_SETTINGS)
+def test_accumulation_equals_one_pass(name: str) -> None:
+    """Batches of 100, 100 and 80 samples in parts of 34, 33, 33 and of 27, 27, 26."""
+    in_parts = gradients(processes.ALONE, name, accumulation=3)
+    torch.testing.assert_close(in_parts, gradients(processes.ALONE, name), rtol=1e-6, atol=1e-6)
+
+
+def test_small_batch_has_fewer_parts() -> None:
+    p = typed(params.Train, batch_size=128, accumulation=4)
+    lengths = {
+        n: [part.stop - part.start for part in batches.accumulated(n, p)]
+        for n in (128, 129, 65, 32, 3)
+    }
+    assert lengths == {
+        128: [32, 32, 32, 32],
+        129: [32, 32, 32, 33],
+        65: [21, 22, 22],
+        32: [32],
+        3: [3],
+    }
+
+
+def test_gradient_is_clipped_to_its_norm(splits: tuple[Split, Split], stripes: Samples) -> None:
+    """One step of plain gradient descent at rate 1 changes the weights by the gradient."""
+    free, loose, tight = (
+        Fitted(splits, stripes, **ONE_PLAIN_STEP, clip_norm=clip_norm)
+        for clip_norm in (0.0, 1000.0, 0.01)
+    )
+    gradient = torch.cat([free.change(name).flatten() for name in free.initial])
+    clipped = torch.cat([tight.change(name).flatten() for name in free.initial])
+    assert gradient.norm() > 0.1
+    assert equal(loose.weights(), free.weights())
+    torch.testing.assert_close(clipped.norm(), torch.tensor(0.01), rtol=1e-3, atol=0)
+    torch.testing.assert_close(clipped, gradient * (0.01 / gradient.norm()), rtol=1e-3, atol=1e-6)
+
+
+def test_rate_falls_from_block_to_block(splits: tuple[Split, Split], stripes: Samples) -> None:
+    """As in Bao et al. 2022: the head's rate, then half of it for each block toward the input."""
+    even, layered = (
+        Fitted(splits, stripes, **ONE_PLAIN_STEP, layer_decay=decay) for decay in (1.0, 0.5)
+    )
+    layers = {"head": 1.0, "trunk.7": 0.5, "trunk.3": 0.25, "trunk.0": 0.125}
+    for layer, factor in layers.items():
+        for kind in ("weight", "bias"):
+            name = f"{layer}.{kind}"
+            torch.testing.assert_close(layered.change(name), even.change(name) * factor)
+    assert layered.steps[0].learning_rate == even.steps[0].learning_rate == 1.0
+
+
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_average_is_validated_and_kept(
+    splits: tuple[Split, Split], stripes: Samples, monkeypatch: pytest.MonkeyPatch, keep: str
+) -> None:
+    losses = []
+    validate = loop.validate
+
+    def recorded(*args: Any) -> tuple[float, float]:
+        losses.append(validate(*args))
+        return losses[-1]
+
+    monkeypatch.setattr(loop, "validate", recorded)
+    plain = Fitted(splits, stripes, precision="float32")
+    averaged = Fitted(splits, stripes, precision="float32", ema_decay=0.99, keep=keep)
+    assert equal(averaged.weights_by_epoch[0], plain.weights_by_epoch[0])  # trained alike
+    assert averaged.epochs[0].train_loss == plain.epochs[0].train_loss
+    assert averaged.epochs[0].val_loss != plain.epochs[0].val_loss
+    logits = inference.outputs(averaged.model, splits[1]).logits
+    assert averaged.kept.val_loss == scores.loss(logits, splits[1].labels)
+    assert not equal(averaged.weights(), averaged.weights_by_epoch[averaged.kept.epoch - 1])
+
+
+def test_head_is_trained_first(splits: tuple[Split, Split], stripes: Samples) -> None:
+    fitted = Fitted(splits, stripes, **(FROZEN | {"unfreeze_epoch": 2}), precompute=True)
+    before, after = fitted.weights_by_epoch[1:]
+    for name, weight in fitted.initial.items():
+        assert torch.equal(before[name], weight) == name.startswith("trunk.")
+        assert not torch.equal(after[name], before[name])
+    state = fitted.trainer.state.optimizer.state
+    n_steps = [int(state[weight]["step"]) for weight in fitted.model.trainable()]
+    assert set(n_steps) == {N_STEPS, 3 * N_STEPS}
+
+
+def test_overflowing_step_is_skipped(splits: tuple[Split, Split], stripes: Samples) -> None:
+    """As in Micikevicius et al. 2018: the scale is halved until no gradient overflows."""
+    trainer = Fitted(splits, stripes, epochs=1, precision="float16").trainer
+    trainer.state = state = loop.State(
+        trainer.state.model, trainer.state.optimizer, trainer.compute, 0.0
+    )
+    state.scaler.load_state_dict(state.scaler.state_dict() | {"scale": 2.0**24})
+    before = copy.deepcopy(state.model.state_dict())
+    n_skipped = 0
+    for inputs, labels in trainer.batches():
+        loss, _ = trainer.step(inputs, labels)
+        state.add_step(len(labels), 0.01, loss, torch.tensor(0))  # raises if it is not finite
+        scale = state.scaler.get_scale()
+        if not equal(before, state.model.state_dict()):
+            break
+        n_skipped += 1
+        assert scale == 2.0 ** (24 - n_skipped)
+        assert not state.scaler.state_dict()["_growth_tracker"]
+    assert 0 < n_skipped < N_STEPS - 1
+    assert state.state_dict()["scaler.scale"] == scale == 2.0 ** (24 - n_skipped)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import typed
-from ranks import LOSSES, N_VALIDATION, SIZES, STOPPED_AT
+from ranks import LOSSES, N_VALIDATION, SIZES, STOPPED_AT, WEIGHTED
 from repository import ROOT
 from safetensors.torch import load_file
 from torch import Tensor
@@ -19,7 +19,7 @@ from lab.data.batches import Draws, Split
 from lab.params import Train
 from lab.training import device, processes
 from lab.training.augmentations import AUGMENTATIONS
-from lab.training.losses import cross_entropy, of_slice
+from lab.training.losses import cross_entropy, of_rows
 from lab.training.processes import Group
 from retrace.errors import ParamsError
 from retrace.pipeline import params_yaml
@@ -82,6 +82,13 @@ def test_gradients_equal_one_process(computed: Results, name: str) -> None:
         torch.testing.assert_close(named(computed[place], name), expected, rtol=1e-6, atol=1e-6)
 
 
+def test_accumulated_gradients_equal_one_pass(computed: Results) -> None:
+    expected = named(computed[1, 0], WEIGHTED)
+    for place in computed:
+        in_parts = named(computed[place], f"in parts: {WEIGHTED}")
+        torch.testing.assert_close(in_parts, expected, rtol=1e-6, atol=1e-6)
+
+
 @pytest.mark.parametrize("n", N_VALIDATION)
 def test_validation_has_bits_of_one_process(computed: Results, n: int) -> None:
     for place in computed:
@@ -140,8 +147,8 @@ def test_share_of_a_slice_is_of_its_weights() -> None:
     weighted = cross_entropy(torch.tensor([5, 5]), label_smoothing=0.0, class_weights=[1.0, 9.0])
     logits = torch.randn(4, 2, generator=torch.Generator().manual_seed(0))
     labels = torch.tensor([0, 0, 0, 1])
-    parts = [of_slice(weighted, lambda rows, at=at: rows[at]) for at in (slice(3), slice(3, 4))]
-    total = parts[0](logits[:3], labels) + parts[1](logits[3:], labels)
+    parts = [of_rows(weighted, logits[at], labels, at) for at in (slice(0, 3), slice(3, 4))]
+    total = parts[0] + parts[1]
     torch.testing.assert_close(total, weighted(logits, labels))
     plain_mean = 0.75 * weighted(logits[:3], labels[:3]) + 0.25 * weighted(logits[3:], labels[3:])
     assert not torch.isclose(plain_mean, weighted(logits, labels), rtol=0.1)

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from lab import paths
+from lab.data import batches
 from lab.data.samples import Samples
 from lab.data.storage import Scale
 from lab.models.networks import MODELS
@@ -27,7 +28,8 @@ class ModelConfig(Strict):
 
     model: str
     settings: dict[str, Any]
-    shape: tuple[int, ...]  # of an input: channels, height, width; or features
+    # Of what the network sees of an input: channels, height, width; or features.
+    shape: tuple[int, ...]
     class_names: tuple[str, ...]
     mean: tuple[float, ...]  # by channel, in units of a raw pixel; or by feature
     std: tuple[float, ...]
@@ -52,7 +54,9 @@ class Classifier(nn.Module):
         super().__init__()
         self.trunk = trunk
         self.head = head
+        self.shape = shape  # of an input
         self.trunk_is_frozen = False
+        self._frozen: set[str] = set()  # the backbone's weights that `freeze_backbone` froze
         for name, values in (("mean", scale.mean), ("std", scale.std)):
             by_channel = torch.tensor(values).view(-1, *(1 for _ in shape[1:]))
             self.register_buffer(name, by_channel, persistent=False)
@@ -71,9 +75,14 @@ class Classifier(nn.Module):
         """Whether a layer is initialized from data."""
         return any(hasattr(layer, "initialize") for layer in self.trunk.modules())
 
+    def cropped(self, inputs: Inputs) -> torch.Tensor:
+        """Return the center of images that are larger than the network's inputs."""
+        is_larger = inputs.ndim == 4 and tuple(inputs.shape[2:]) > self.shape[1:]
+        return batches.center(inputs, self.shape[1:]) if is_larger else inputs
+
     def normalized(self, inputs: Inputs) -> torch.Tensor:
         """Return normalized inputs, in a new tensor that layers may write to."""
-        scaled = inputs.to(torch.float32)
+        scaled = self.cropped(inputs).to(torch.float32)
         scaled = scaled - self.mean if self._is_shifted else scaled
         scaled = scaled / self.std if self._is_scaled else scaled
         if scaled.ndim == 4:
@@ -89,7 +98,20 @@ class Classifier(nn.Module):
     def freeze_backbone(self) -> None:
         """Freeze the backbone's weights and running statistics: only the head is trained."""
         self.trunk_is_frozen = True
+        weights = self.trunk.named_parameters()
+        self._frozen = {name for name, weight in weights if weight.requires_grad}
         self.trunk.requires_grad_(requires_grad=False)
+
+    def frozen(self) -> list[nn.Parameter]:
+        """Return the weights that `freeze_backbone` froze."""
+        return [weight for name, weight in self.trunk.named_parameters() if name in self._frozen]
+
+    def unfreeze_backbone(self) -> None:
+        """Undo `freeze_backbone`."""
+        self.trunk_is_frozen = False
+        for weight in self.frozen():
+            weight.requires_grad = True
+        self._frozen = set()
 
     def head_alone(self) -> "Classifier":
         """Return a classifier of features that shares the head's weights."""
@@ -159,10 +181,12 @@ def build(config: ModelConfig) -> Classifier:
 
 
 def takes_one(model: Classifier, config: ModelConfig) -> bool:
-    """Return whether the model can be trained with batches of one sample; batch norm may fail."""
+    """Return whether the whole model can be trained with one sample; batch norm may fail."""
+    trained = copy.deepcopy(model)
+    trained.unfreeze_backbone()
     with torch.no_grad(), torch.random.fork_rng():
         try:
-            copy.deepcopy(model).train()(example(config, 1))
+            trained.train()(example(config, 1))
         except ValueError:
             return False
     return True

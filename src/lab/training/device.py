@@ -36,6 +36,13 @@ DECIDE_BITS = (
 # `threads` overrides these.
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
+PRECISIONS = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+TENSOR_CORES = (7, 0)  # compute capability from which a GPU is faster in float16: V100, T4, RTX 20
+
 
 @dataclass(frozen=True)
 class Compute:
@@ -52,9 +59,17 @@ class Compute:
 
     def autocast(self) -> AbstractContextManager[object]:
         """Return the context in which training runs its forward pass."""
-        if self.precision is torch.bfloat16:
-            return torch.autocast(self.device.type, self.precision)
-        return nullcontext()
+        if self.precision is torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, self.precision)
+
+    def scaler(self) -> torch.amp.GradScaler:
+        """Return what scales the loss in float16, so that small gradients do not become 0.
+
+        Micikevicius et al. 2018 (arXiv:1710.03740). A step whose gradients overflow is skipped, and
+        the scale halved. In other precisions nothing is scaled.
+        """
+        return torch.amp.GradScaler(self.device.type, enabled=self.precision is torch.float16)
 
     def __str__(self) -> str:
         threads = f"{self.threads} thread{'s' * (self.threads > 1)}"
@@ -86,10 +101,9 @@ def configure(hardware: Hardware, precision: Precision) -> Compute:
     device = torch.device("cuda" if has_gpu and hardware.device != "cpu" else "cpu")
     if device.type == "cpu":
         _use_threads(hardware.threads)
-    use_bfloat16 = precision == "bfloat16" or (precision == "auto" and _has_bfloat16(device))
-    type_ = torch.bfloat16 if use_bfloat16 else torch.float32
+    name = _best_precision(device) if precision == "auto" else precision
     variables = tuple(f"{name}={os.environ[name]}" for name in DECIDE_BITS if name in os.environ)
-    return Compute(device, type_, hardware.threads, variables)
+    return Compute(device, PRECISIONS[name], hardware.threads, variables)
 
 
 @contextmanager
@@ -98,15 +112,21 @@ def enough_memory(batch_size: int) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        message = str(error)
-        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in message:
+        if not is_out_of_memory(error):
             raise
-        size = re.search(r"tried to allocate ([\d.]+ \w+)", message, re.IGNORECASE)
+        size = re.search(r"tried to allocate ([\d.]+ \w+)", str(error), re.IGNORECASE)
         raise ParamsError(
             f"params.yaml: batch_size is {batch_size}, "
             f"and allocating {size[1] if size else 'memory'} failed (out of memory); "
             "lower batch_size, or choose a smaller model"
         ) from None
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Return whether memory of the device has run out; on MPS and a CPU, by torch's message."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    return any(words in str(error) for words in ("can't allocate memory", "MPS backend out of"))
 
 
 def _use_threads(threads: int) -> None:
@@ -168,9 +188,16 @@ def _keep_freed_memory() -> None:
         libc.mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
 
 
-def _has_bfloat16(device: torch.device) -> bool:
-    """Check for native bfloat16 support: emulation is 2.5 times slower than float32."""
+def _best_precision(device: torch.device) -> Precision:
+    """Return bfloat16 if it is native: emulation is 2.5 times slower than float32.
+
+    A GPU without it, but with tensor cores, gets float16.
+    """
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return "bfloat16"
+        has_tensor_cores = torch.cuda.get_device_capability(device) >= TENSOR_CORES
+        return "float16" if has_tensor_cores else "float32"
     capabilities = torch.cpu.get_capabilities()
-    return capabilities.get("avx512_bf16", False) or capabilities.get("amx_tile", False)
+    is_native = capabilities.get("avx512_bf16", False) or capabilities.get("amx_tile", False)
+    return "bfloat16" if is_native else "float32"

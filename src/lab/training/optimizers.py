@@ -1,7 +1,8 @@
 """Optimizers, by the name in params.yaml. The trainer sets the learning rate of every step.
 
-To add one: a function here that takes the weights and, as keyword-only arguments, its settings;
-a line in the table; its settings under `optimizers:`. `fused` updates all weights in one kernel.
+To add one: a function here that takes the weights in groups and, as keyword-only arguments, its
+settings; a line in the table; its settings under `optimizers:`. `fused` updates all weights in one
+kernel.
 """
 
 from collections.abc import Callable, Iterable
@@ -11,19 +12,50 @@ import torch
 from pydantic import Field
 from torch import nn, optim
 
+from lab.models import blocks
+from lab.models.classifier import Classifier
+from lab.params import Train
 from lab.training import fast_startup
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
 Betas = Annotated[list[Decay], Field(min_length=2, max_length=2)]
-Weights = Iterable[nn.Parameter]
+Weights = Iterable[nn.Parameter] | Iterable[dict[str, Any]]  # or groups of them, see `groups`
 
 LR = 1.0  # a placeholder: the schedule sets each step's
+
+LR_SCALE = "lr_scale"  # of a group: the factor on the schedule's learning rate
 
 
 SGD = fast_startup.without_dynamo(optim.SGD)
 Adam = fast_startup.without_dynamo(optim.Adam)
 AdamW = fast_startup.without_dynamo(optim.AdamW)
 RMSprop = fast_startup.without_dynamo(optim.RMSprop)
+
+
+def groups(model: Classifier, p: Train) -> list[dict[str, Any]]:
+    """Return all weights that are ever trained, in groups with a factor on their learning rate.
+
+    The head's factor is 1. Each block of the backbone has that of the block after it, toward the
+    head, times `layer_decay` (Bao et al. 2022, arXiv:2106.08254). With 1.0 there is one group.
+    """
+    trained = model.trainable()
+    if p.unfreeze_epoch:
+        trained = model.frozen() + trained  # as yet without a gradient, so that a step skips them
+    if p.layer_decay == 1:
+        return [{"params": trained, LR_SCALE: 1.0}]
+    chosen = set(trained)
+    parts = [*blocks.blocks(model.trunk), list(model.head.parameters())]
+    result = []
+    for distance, part in enumerate(reversed(parts)):  # distance from the head, in blocks
+        weights = [weight for weight in part if weight in chosen]
+        if weights:
+            result.append({"params": weights, LR_SCALE: p.layer_decay**distance})
+    return result
+
+
+def weights_of(optimizer: optim.Optimizer) -> list[nn.Parameter]:
+    """Return the weights of all groups, in the order of the optimizer's state."""
+    return [weight for group in optimizer.param_groups for weight in group["params"]]
 
 
 def sgd(

@@ -13,7 +13,6 @@ import os
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -24,8 +23,9 @@ from lab import paths
 from lab.data import batches
 from lab.data.batches import Split
 from lab.models.classifier import Classifier
-from lab.params import Train
+from lab.params import AUTO, Train
 from lab.shapes import Features, Inputs, Loss
+from lab.training import optimizers
 from lab.training.device import Compute
 from lab.training.state import Pending
 from retrace.errors import Deferred, ParamsError, Terminated
@@ -64,17 +64,13 @@ class Group:
         """Return which of `n` samples are this process's slice; slices differ by one at most."""
         return self._parts(n)[self.rank]
 
-    def mine(self, rows: Tensor) -> Tensor:
-        """Return this process's slice of a batch."""
-        return rows if self.size == 1 else rows[self.part(len(rows))]
-
     def sum(
         self, optimizer: torch.optim.Optimizer, loss: Loss, n_correct: Tensor
     ) -> tuple[Loss, Tensor]:
         """Sum the optimizer's gradients over all processes. Return the sums of the arguments."""
         if self.size == 1:
             return loss, n_correct
-        weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+        weights = optimizers.weights_of(optimizer)
         gradients = [weight.grad for weight in weights if weight.grad is not None]
         numbers = torch.stack([loss, n_correct.to(loss.dtype), self._stop])
         flat = torch.cat([*(gradient.flatten() for gradient in gradients), numbers])
@@ -155,14 +151,16 @@ class Group:
 
     def _parts(self, n: int) -> list[slice]:
         """Return the slices of all processes."""
-        ends = [rank * n // self.size for rank in range(self.size + 1)]
-        return [slice(begin, end) for begin, end in pairwise(ends)]
+        return batches.parts(n, self.size)
 
-    def prepare(self, model: Classifier) -> None:
-        """Give the model the first process's weights; synchronize its batch norm on GPUs."""
+    def prepare(self, model: Classifier, *, unfreezes: bool) -> None:
+        """Give the model the first process's weights; synchronize its batch norm on GPUs.
+
+        `unfreezes` says whether a frozen backbone is trained later.
+        """
         if self.size == 1:
             return
-        trained = model.head if model.trunk_is_frozen else model
+        trained = model.head if model.trunk_is_frozen and not unfreezes else model
         norms = [layer for layer in trained.modules() if isinstance(layer, NORMS)]
         are_plain = all(type(layer).forward is nn.BatchNorm2d.forward for layer in norms)
         if norms and are_plain and self._device.type == "cuda":
@@ -231,13 +229,16 @@ def check(p: Train, train_split: Split) -> None:
     if p.processes == 1:
         return
     start = f"{paths.PARAMS}: processes is {p.processes}"
+    if p.batch_size == AUTO:
+        raise ParamsError(f"{start}, but batch_size is auto; use a number: -S batch_size=N")
     if len(train_split) <= p.batch_size:
         raise ParamsError(
             f"{start}, but one batch of all {len(train_split)} training samples, which is not "
             f"distributed, has batch_size {p.batch_size}; use -S processes=1, or a batch_size "
             f"below {len(train_split)}"
         )
-    if p.freeze_backbone and p.augmentation.name == "none":
+    is_fixed = p.freeze_backbone and not p.unfreeze_epoch
+    if is_fixed and p.augmentation.name == "none" and not p.mixes:
         raise ParamsError(
             f"{start}, but freeze_backbone with augmentation none computes the features once, "
             "which is not distributed; use -S processes=1"

@@ -14,6 +14,9 @@ from lab.errors import DivergedError
 from lab.models.classifier import Classifier
 from lab.params import Train
 from lab.shapes import Loss
+from lab.training import optimizers
+from lab.training.averaging import Average
+from lab.training.device import Compute
 
 Values = dict[str, Any]  # tensors, and what JSON can hold
 
@@ -89,11 +92,17 @@ class State:
     """A training's state: model, optimizer, finished epochs, this epoch's totals, RNG states."""
 
     def __init__(
-        self, model: Classifier, optimizer: torch.optim.Optimizer, device: torch.device
+        self,
+        model: Classifier,
+        optimizer: torch.optim.Optimizer,
+        compute: Compute,
+        ema_decay: float,
     ) -> None:
-        self.model = model
         self.optimizer = optimizer
-        self.device = device
+        self.device = compute.device
+        self.scaler = compute.scaler()
+        self._ema_decay = ema_decay
+        self.replace_model(model)
         self.step = 0  # steps so far
         self.epochs: list[Epoch] = []
         self.val_losses: list[float] = []  # of these epochs
@@ -103,6 +112,16 @@ class State:
         self.generator = torch.Generator()  # of this epoch's augmentation
         self._pending: Pending | None = None
         self._last_finite_loss: float | None = None
+
+    def replace_model(self, model: Classifier) -> None:
+        """Train this model from now on, and average its weights."""
+        self.model = model
+        self.average = Average(model, self._ema_decay) if self._ema_decay else None
+
+    @property
+    def validated(self) -> Classifier:
+        """The model that is validated and kept: the average, if there is one."""
+        return self.average.model if self.average else self.model
 
     def is_over(self, p: Train) -> bool:
         """Return whether all epochs are done or early stopping applies."""
@@ -116,6 +135,8 @@ class State:
         The loss of the step itself may still be computed by the device.
         """
         self.step += 1
+        if self.average:
+            self.average.update(self.step)
         step = Step(self.step, n_images, learning_rate, loss, n_correct)
         self.totals.add(step)
         before = self._pending
@@ -137,13 +158,15 @@ class State:
         self._append(epoch)
         self.totals = Totals()
         if p.keep == "best" and self.best_epoch is epoch:
-            weights = self.model.state_dict()
+            weights = self.validated.state_dict()
             self.best_weights = {name: tensor.clone() for name, tensor in weights.items()}
         return epoch
 
     def finish(self, p: Train) -> Epoch:
         """Load the kept weights into the model. Return their epoch."""
         if p.keep == "last" or self.best_epoch is None:
+            if self.average:
+                self.model.load_state_dict(self.average.model.state_dict())
             return self.epochs[-1]
         self.model.load_state_dict(self.best_weights)
         return self.best_epoch
@@ -161,6 +184,9 @@ class State:
                 )
         values: Values = model | _prefixed("best.", self.best_weights)
         values |= _prefixed("optimizer.", _flat(self.optimizer))
+        values |= _prefixed("scaler.", self.scaler.state_dict())
+        if self.average:
+            values |= _prefixed("average.", self.average.model.state_dict())
         values |= _prefixed("totals.", vars(self.totals))
         values["random.torch"] = torch.get_rng_state()
         values["random.augmentation"] = self.generator.get_state()
@@ -179,6 +205,9 @@ class State:
         best = _with_prefix("best.", values)
         self.best_weights = {name: tensor.to(self.device) for name, tensor in best.items()}
         _load_flat(self.optimizer, _with_prefix("optimizer.", values))
+        self.scaler.load_state_dict(_with_prefix("scaler.", values))
+        if self.average:
+            self.average.model.load_state_dict(_with_prefix("average.", values))
         self.totals = Totals()
         for name, value in _with_prefix("totals.", values).items():
             on_device = value.to(self.device) if isinstance(value, Tensor) else value
@@ -215,7 +244,7 @@ def _flat(optimizer: torch.optim.Optimizer) -> Values:
 
 def _load_flat(optimizer: torch.optim.Optimizer, flat: Mapping[str, Any]) -> None:
     """Load what `_flat` returned."""
-    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    weights = optimizers.weights_of(optimizer)
     states: dict[int, dict[str, Any]] = {}
     for key, value in flat.items():
         number, _, name = key.partition(".")
