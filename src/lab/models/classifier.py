@@ -10,16 +10,15 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from lab import paths
+from lab.data import batches
 from lab.data.samples import Samples
 from lab.data.storage import Scale
+from lab.models.backbone import IMAGENET
 from lab.models.networks import MODELS
 from lab.params import Choice, Scaling, Strict
 from lab.shapes import Features, Inputs, Logits
 from retrace.errors import DataError, ParamsError
 from retrace.system import files
-
-# torchvision's, for pixels in 0..255.
-IMAGENET = Scale(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
 
 
 class ModelConfig(Strict):
@@ -27,7 +26,8 @@ class ModelConfig(Strict):
 
     model: str
     settings: dict[str, Any]
-    shape: tuple[int, ...]  # of an input: channels, height, width; or features
+    # Of what the network sees of an input: channels, height, width; or features.
+    shape: tuple[int, ...]
     class_names: tuple[str, ...]
     mean: tuple[float, ...]  # by channel, in units of a raw pixel; or by feature
     std: tuple[float, ...]
@@ -52,8 +52,13 @@ class Classifier(nn.Module):
         super().__init__()
         self.trunk = trunk
         self.head = head
+        self.shape = shape  # of an input
         self.trunk_is_frozen = False
         self._frozen: set[str] = set()  # the backbone's weights that `freeze_backbone` froze
+        self.set_scale(scale, shape)
+
+    def set_scale(self, scale: Scale, shape: tuple[int, ...]) -> None:
+        """Set the scale of inputs of this shape."""
         for name, values in (("mean", scale.mean), ("std", scale.std)):
             by_channel = torch.tensor(values).view(-1, *(1 for _ in shape[1:]))
             self.register_buffer(name, by_channel, persistent=False)
@@ -72,9 +77,14 @@ class Classifier(nn.Module):
         """Whether a layer is initialized from data."""
         return any(hasattr(layer, "initialize") for layer in self.trunk.modules())
 
+    def cropped(self, inputs: Inputs) -> torch.Tensor:
+        """Return the center of images that are larger than the network's inputs."""
+        is_larger = inputs.ndim == 4 and tuple(inputs.shape[2:]) > self.shape[1:]
+        return batches.center(inputs, self.shape[1:]) if is_larger else inputs
+
     def normalized(self, inputs: Inputs) -> torch.Tensor:
         """Return normalized inputs, in a new tensor that layers may write to."""
-        scaled = inputs.to(torch.float32)
+        scaled = self.cropped(inputs).to(torch.float32)
         scaled = scaled - self.mean if self._is_shifted else scaled
         scaled = scaled / self.std if self._is_scaled else scaled
         if scaled.ndim == 4:
@@ -120,19 +130,23 @@ class Classifier(nn.Module):
         return [weight for weight in self.parameters() if weight.requires_grad]
 
 
-def scale_of(scaling: Scaling, samples: Samples, measured: Scale) -> Scale:
-    """Return the scale of inputs; `measured` is the train split's.
+def scale_of(
+    scaling: Scaling, samples: Samples, measured: Scale, pretrained: Scale | None
+) -> Scale:
+    """Return the scale of inputs.
 
-    Raises ParamsError if it does not fit the inputs.
+    `measured` is the train split's, `pretrained` that of the pretrained weights' inputs, if there
+    is one. Raises ParamsError if it does not fit the inputs, or there is none.
     """
     n = len(measured.mean)
-    if scaling == "imagenet":
+    if scaling in ("imagenet", "pretrained"):
+        chosen = IMAGENET if scaling == "imagenet" else pretrained
+        problem = f"{paths.PARAMS}: scaling is {scaling!r}; should be standard or unit: "
         if not samples.are_images or n != len(IMAGENET.mean):
-            raise ParamsError(
-                f"{paths.PARAMS}: scaling is 'imagenet'; "
-                f"should be standard or unit: the inputs have {n} channels, not three"
-            )
-        return IMAGENET
+            raise ParamsError(f"{problem}the inputs have {n} channels, not three")
+        if chosen is None:
+            raise ParamsError(f"{problem}only torchvision's and timm's networks have one")
+        return chosen
     if scaling == "unit":
         return Scale((0.0,) * n, (255.0 if samples.are_images else 1.0,) * n)
     return measured

@@ -109,11 +109,13 @@ def renamed(model: Classifier) -> dict[str, Tensor]:
 
 def library(model: Classifier) -> str:
     """Return the library that has the network, besides torch; empty if there is none."""
-    return "torchvision" if isinstance(model.trunk, Backbone) else ""
+    return model.trunk.library if isinstance(model.trunk, Backbone) else ""
 
 
 def _of_library(trunk: Backbone) -> tuple[str, str]:
     """Return the expression of a library's classifier, and what removes its last layer."""
+    if trunk.library == "timm":
+        return f"timm.create_model({trunk.name!r}, num_classes=0)", ""
     settings = AS_TRAINED if trunk.name in INCEPTIONS else {}
     words = "".join(f", {name}={value}" for name, value in settings.items())
     backbone = f"torchvision.models.get_model({trunk.name!r}{words})"
