@@ -124,13 +124,23 @@ def test_each_network_has_each_format(
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize(
-    ("name", "head", "channels"),
-    [("resnet18", "replace", 1), ("squeezenet1_1", "append", 3)],
+    ("library", "name", "head", "channels"),
+    [
+        ("torchvision", "resnet18", "replace", 1),
+        ("torchvision", "squeezenet1_1", "append", 3),
+        ("timm", "efficientnet_lite0", "replace", 1),
+    ],
 )
-def test_torchvision_has_each_format(
-    folder: Path, values: params_yaml.Values, kind: str, name: str, head: str, channels: int
+def test_library_has_each_format(
+    folder: Path,
+    values: params_yaml.Values,
+    kind: str,
+    library: str,
+    name: str,
+    head: str,
+    channels: int,
 ) -> None:
-    config = cats_and_dogs(values, "torchvision", name=name, head=head)
+    config = cats_and_dogs(values, library, name=name, head=head)
     scale = {"mean": (9.0,) * channels, "std": (78.0,) * channels}
     config = config.model_copy(update={"shape": (channels, 40, 40), **scale})
     assert export.export(built(config), kind, folder / "out", force=False).is_equal
