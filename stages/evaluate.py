@@ -1,9 +1,11 @@
 """Test the trained network on the test split, which training does not use."""
 
+from dataclasses import replace
+
 import retrace
 from lab import params, paths
 from lab.data import batches, storage
-from lab.evaluation import artifacts, inference, introspection, metrics, scores
+from lab.evaluation import artifacts, grad_cam, inference, introspection, metrics, scores
 from lab.models import classifier
 from lab.training import device, records
 from retrace import errors
@@ -31,11 +33,13 @@ def main() -> None:
         artifacts.save_classes(classes)
         artifacts.save_confusion(samples.labels, predictions.predicted, config.class_names)
         artifacts.save_predictions(predictions)
-        artifacts.save_views(introspection.collect(model, split))
+        artifacts.save_prediction_table(samples, predictions)
+        heat = grad_cam.collect(model, split, predictions)
+        artifacts.save_views(replace(introspection.collect(model, split), heat=heat))
 
         run.log(tested)
         run.summary(tested)
-        for path in (paths.METRICS, paths.CLASSES, paths.CONFUSION):
+        for path in (paths.METRICS, paths.CLASSES, paths.CONFUSION, paths.PREDICTION_TABLE):
             run.log_artifact(path)
     summary = f"test accuracy {tested['test_accuracy']:.2%}, loss {tested['test_loss']:.4f}"
     print(f"{summary}, {len(samples):,} samples")

@@ -2,10 +2,9 @@
 
 import retrace
 from lab import params, paths
-from lab.data import batches, storage
-from lab.models import classifier, initialization, summary
+from lab.models import classifier, summary
 from lab.models.classifier import ModelConfig
-from lab.training import device, loop, processes, rank, recorder
+from lab.training import device, preparation, processes, rank, recorder
 from lab.training.loop import Trainer
 from retrace import checkpoint
 
@@ -20,13 +19,7 @@ def main() -> None:
 
     compute = device.configure(p, p.precision)
     with processes.joined(p, compute) as group:
-        samples, scale = storage.load(paths.TRAIN)
-        validation_samples, _ = storage.load(paths.VALIDATION)
-        model, config = initialization.build(p, samples, scale)
-        train_split = batches.on_device(samples, compute.device)
-        validation_split = batches.on_device(validation_samples, compute.device)
-        n_classes = len(config.class_names)
-        trainer = loop.create(p, compute, model, train_split, validation_split, n_classes, group)
+        trainer, config = preparation.prepare(p, compute, group)
         if group.is_first:
             train(trainer, config)
         else:
@@ -41,6 +34,7 @@ def train(trainer: Trainer, config: ModelConfig) -> None:
         checkpoint.locked(recorder.fingerprint(run, trainer.compute)) as checkpoints,
     ):
         run.set_tags({"retrace.device": trainer.compute})
+        recorder.choose_batch_size(run, checkpoints, trainer)
         summary.save(model, config)
         recorder.save_first_batch(trainer)
 

@@ -42,6 +42,8 @@ def test_stage_has_its_params_in_the_file(
         ("epochs", 1.5, "epochs is 1.5; should be a valid integer"),
         ("epochs", "3", "epochs is '3'; should be a valid integer"),
         ("batch_size", None, "batch_size is None; should be a valid integer"),
+        ("batch_size", 0, "batch_size is 0; should be a number of 1 or more, or auto"),
+        ("batch_size", "max", "batch_size is 'max'; should be a number of 1 or more, or auto"),
         ("seed", -1, "seed is -1; should be greater than or equal to 0"),
         (
             "dataset",

@@ -42,6 +42,7 @@ TABLES = {
 Table = dict[str, dict[str, Any]]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Scaling = Literal["standard", "unit", "imagenet"]
+Sampling = Literal["shuffled", "balanced"]
 
 
 class Strict(BaseModel):
@@ -64,7 +65,20 @@ def _chosen(name: object, info: ValidationInfo) -> Choice:
 Chosen = Annotated[Choice, BeforeValidator(_chosen)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
+Alpha = Annotated[float, Field(ge=0, le=1000)]
 Count = Annotated[int, Field(ge=1, le=10**9)]
+AUTO = 0  # as a batch size: the train stage has yet to choose it
+
+
+def _batch_size(size: object) -> object:
+    if size == "auto":
+        return AUTO
+    if isinstance(size, str) or size == 0:
+        raise ValueError("should be a number of 1 or more, or auto")
+    return size
+
+
+BatchSize = Annotated[int, BeforeValidator(_batch_size), Field(ge=0, le=10**9)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
@@ -103,12 +117,16 @@ class Train(Hardware):
     optimizer: Chosen
     schedule: Chosen
     augmentation: Chosen
+    mixup: Alpha
+    cutmix: Alpha
+    sampling: Sampling
+    input_size: Annotated[int, Field(ge=0, le=2048)]
     scaling: Scaling
     pretrained: Annotated[str, Field(min_length=1)]
     freeze_backbone: bool
     lr: Annotated[float, Field(gt=0, le=1000)]
     layer_decay: Share
-    batch_size: Count
+    batch_size: BatchSize
     accumulation: Count
     clip_norm: Annotated[float, Field(ge=0)]
     ema_decay: Annotated[float, Field(ge=0, lt=1)]
@@ -119,11 +137,16 @@ class Train(Hardware):
     seed: Seed
     processes: Annotated[int, Field(ge=1, le=1024)]
 
+    @property
+    def mixes(self) -> bool:
+        """Whether the inputs of a batch are mixed with each other."""
+        return bool(self.mixup or self.cutmix)
+
     @field_validator("accumulation")
     @classmethod
     def _no_empty_part(cls, accumulation: int, info: ValidationInfo) -> int:
         batch_size = info.data.get("batch_size", accumulation)
-        if accumulation > batch_size:
+        if AUTO < batch_size < accumulation:
             raise ValueError(f"should be at most batch_size, which is {batch_size}")
         return accumulation
 

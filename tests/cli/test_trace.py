@@ -35,7 +35,14 @@ MADE = {
         paths.SUMMARY,
         paths.BATCH,
     ],
-    "evaluate": [paths.CLASSES, paths.CONFUSION, paths.PREDICTIONS, paths.VIEWS, paths.METRICS],
+    "evaluate": [
+        paths.CLASSES,
+        paths.CONFUSION,
+        paths.PREDICTION_TABLE,
+        paths.PREDICTIONS,
+        paths.VIEWS,
+        paths.METRICS,
+    ],
     "visualize": [paths.FIGURES / "[red]loss[/red].png", paths.FIGURES / "roc.png"],
 }
 

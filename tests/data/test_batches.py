@@ -67,3 +67,47 @@ def test_full_gpu_is_one_line(stripes: Samples, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(ParamsError, match=r"^params.yaml: .*0\.0 GB.*`device: cpu`") as raised:
         batches.on_device(stripes, torch.device("cuda"))
     assert "\n" not in str(raised.value)
+
+
+def drawn(labels: Tensor, size: int, seed: int = 0, epoch: int = 0, after: int = 0) -> list[Tensor]:
+    split = batches.Split(torch.arange(float(len(labels)))[:, None], labels)
+    epochs = batches.shuffled(
+        split,
+        size,
+        None,
+        torch.Generator(),
+        seed=seed,
+        epoch=epoch,
+        after=after,
+        sampling="balanced",
+    )
+    return [torch.stack([inputs[:, 0].long(), labels]) for inputs, labels in epochs]
+
+
+def test_balanced_draws_classes_equally() -> None:
+    labels = torch.tensor([0] * 900 + [2] * 90 + [3] * 10)  # none of class 1
+    numbers, own = torch.cat(drawn(labels, 100), dim=1)
+    assert torch.equal(labels[numbers], own)
+    counts = own.bincount()
+    assert len(own) == 1000
+    assert counts[1] == 0
+    assert counts[[0, 2, 3]].tolist() == pytest.approx([333] * 3, abs=60)
+    assert set(numbers[own == 3].tolist()) == set(range(990, 1000))
+    assert len(numbers[own == 0].unique()) > 250
+
+
+def test_balanced_depends_on_seed_and_epoch() -> None:
+    labels = torch.arange(240) % 3
+    whole = drawn(labels, 50)
+    orders = [drawn(labels, 50, *both) for both in ((0, 0), (0, 1), (1, 0))]
+    assert all(torch.equal(one, other) for one, other in zip(whole, orders[0], strict=True))
+    assert not torch.equal(whole[0], orders[1][0])
+    assert not torch.equal(whole[0], orders[2][0])
+    resumed = drawn(labels, 50, after=3)
+    assert all(torch.equal(one, other) for one, other in zip(whole[3:], resumed, strict=True))
+
+
+def test_balanced_batch_of_all_is_drawn() -> None:
+    labels = torch.tensor([0] * 99 + [1])
+    (batch,) = drawn(labels, 1000)
+    assert batch[1].bincount().tolist() == pytest.approx([50, 50], abs=20)

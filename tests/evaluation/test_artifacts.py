@@ -1,13 +1,15 @@
 """Results as files, and the diagnosis of a history."""
 
+import csv
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from lab import paths, stage_files
+from lab.data.samples import Samples
 from lab.evaluation import artifacts
-from lab.evaluation.artifacts import Grid, NetworkViews, Predictions
+from lab.evaluation.artifacts import Grid, HeatMaps, NetworkViews, Predictions
 from lab.stage_files import Table
 from lab.training import records
 from lab.training.records import diagnosis
@@ -96,8 +98,17 @@ def test_views_keep_order_of_layers(has_grid: bool) -> None:
     grid = Grid(ticks, ticks[:5], np.zeros((5, 9, 2), np.float32)) if has_grid else None
     filters = None if has_grid else np.ones((4, 3, 5, 5), np.float32)
     maps = {f"layer.{i}": np.full((2, i, i), i, dtype=np.float32) for i in range(12, 0, -1)}
-    artifacts.save_views(NetworkViews(filters, maps, grid))
+    heat = (
+        None
+        if has_grid
+        else HeatMaps(np.array([5, 2]), np.ones((2, 3, 3), np.float32), np.array([8, 8]))
+    )
+    artifacts.save_views(NetworkViews(filters, maps, grid, heat))
     loaded = artifacts.load_views()
+    assert (loaded.heat is None) == has_grid
+    if loaded.heat:
+        assert loaded.heat.samples.tolist() == [5, 2]
+        assert loaded.heat.maps.shape == (2, 3, 3)
     assert list(loaded.maps) == list(maps)
     assert (loaded.filters is None, loaded.grid is None) == (has_grid, not has_grid)
     for name, values in maps.items():
@@ -111,6 +122,23 @@ def test_views_keep_order_of_layers(has_grid: bool) -> None:
 def test_confusion_table_has_class_names() -> None:
     artifacts.save_confusion(np.array([0, 1]), np.array([0, 0]), ("cat", "dog, wet"))
     assert paths.CONFUSION.read_text() == 'actual,predicted\ncat,cat\n"dog, wet",cat\n'
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("n", [2, 21])
+def test_prediction_table_has_any_names(n: int) -> None:
+    hostile = ('a "b", c', "d\ne", *map(str, range(n - 2)))
+    labels = np.array([0, 1])
+    logits = np.full((2, n), -np.inf, np.float32)
+    logits[:, :2] = np.log([[0.75, 0.25], [0.9, 0.1]])
+    samples = Samples(np.zeros((2, 2)), labels, hostile, np.array(["x/1,.png", "y.png"]))
+    artifacts.save_prediction_table(samples, Predictions(logits, logits, labels))
+    with paths.PREDICTION_TABLE.open(newline="", encoding="utf-8") as file:
+        first, second = csv.DictReader(file)
+    few = {'probability.a "b", c': "0.75", "probability.d\ne": "0.25"} if n == 2 else {}
+    own = {"sample": "x/1,.png", "label": hostile[0], "predicted": hostile[0]}
+    assert first == own | {"probability": "0.75"} | few
+    assert (second["label"], second["predicted"]) == (hostile[1], hostile[0])
 
 
 @pytest.mark.usefixtures("folder")

@@ -20,8 +20,8 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from lab import params
 from lab.data.samples import Samples
-from lab.evaluation.artifacts import Grid, NetworkViews, Predictions
-from lab.report.figures import FIGURES, style, tsne
+from lab.evaluation.artifacts import Grid, HeatMaps, NetworkViews, Predictions
+from lab.report.figures import FIGURES, style, thresholds, tsne
 from lab.report.results import Results
 from lab.training.records import diagnosis
 from retrace.pipeline import params_yaml
@@ -63,7 +63,12 @@ def results(logged: dict[str, float]) -> Results:
         predictions=Predictions(logits, rng.normal(size=(60, 5)).astype(np.float32), labels),
         samples=Samples(images, labels, tuple(f"class {i}" for i in range(12))),
         batch=(images[:20, :, ::-1], labels[:20]),
-        views=NetworkViews(rng.normal(size=(4, 3, 5, 5)).astype(np.float32), maps, None),
+        views=NetworkViews(
+            rng.normal(size=(4, 3, 5, 5)).astype(np.float32),
+            maps,
+            None,
+            HeatMaps(np.arange(60), rng.random((60, 4, 4), np.float32), np.array([9, 9])),
+        ),
         seed=0,
         log_metric=logged.__setitem__,
     )
@@ -114,6 +119,7 @@ ABSENT = {
     ("plane", "augmented_batch"): "the samples are features, not images",
     ("plane", "samples"): "the samples are features, not images",
     ("plane", "mistakes"): "the samples are features, not images",
+    ("plane", "grad_cam"): "the samples are features, not images",
     ("plane", "filters"): "the weights of the network's first layer are not images",
     ("plane", "feature_maps"): "the network has no convolution",
 }
@@ -353,6 +359,69 @@ def test_calibration_error_by_hand(results: Results, logged: dict[str, float]) -
         pytest.approx((x, 0.6)) for x in (0.5, 0.7)
     ]
     assert [bar.get_height() for bar in below] == [10, 10]
+
+
+def test_grad_cam_shows_mistakes_then_classes(results: Results) -> None:
+    logits = 9 * np.eye(12, dtype=np.float32)[results.samples.labels]
+    logits[[20, 7], [3, 2]] = 18
+    order = HeatMaps(np.array([20, 7, 0, 1]), np.zeros((4, 3, 3), np.float32), np.array([9, 9]))
+    order.maps[0, 1, 1] = 1
+    changed = dataclasses.replace(
+        results,
+        predictions=dataclasses.replace(results.predictions, logits=logits),
+        views=dataclasses.replace(results.views, heat=order),
+    )
+    cells = drawn("grad_cam", changed, mistakes=1, classes=2, columns=6).axes
+    assert [axes.get_title() for axes in cells[:3]] == [
+        "true class 8\npredicted class 3 (100%)",
+        "class 0 (100%)",
+        "class 1 (100%)",
+    ]
+    assert [axes.title.get_color() for axes in cells[:3]] == [style.RED, "black", "black"]
+    hot, cold = (np.asarray(cells[i].images[0].get_array(), int) for i in (0, 1))
+    assert hot.shape == (117, 117, 3)
+    image = results.samples.inputs[0, :, 0, 0].astype(float)
+    assert cold[0, 0].tolist() == (0.8 * (image + image.mean()) / 2).round().tolist()
+    assert (hot[58, 58] - cold[58, 58])[0] != 0
+
+
+def test_grad_cam_of_a_network_without_maps(results: Results) -> None:
+    none = dataclasses.replace(results, views=dataclasses.replace(results.views, heat=None))
+    drawing = FIGURES["grad_cam"](none, mistakes=1, classes=1, columns=1)
+    assert drawing == "the network has no feature map before its head"
+
+
+# Of "yes" in this order: correct, correct, wrong, correct; "no" is predicted once, wrongly.
+FIVE = np.log([[0.1, 0.9], [0.2, 0.8], [0.3, 0.7], [0.4, 0.6], [0.5001, 0.4999]])
+
+
+@pytest.mark.parametrize(
+    ("precision", "probability", "n_accepted", "n_correct"),
+    [(0.75, 0.0, 4, 3), (0.76, 0.8, 2, 2), (1.0, 0.8, 2, 2)],
+)
+def test_threshold_is_the_smallest_that_reaches(
+    results: Results, precision: float, probability: float, n_accepted: int, n_correct: int
+) -> None:
+    five = predicted(results, FIVE, [1, 1, 0, 1, 1])
+    no, yes = thresholds.by_class(five, precision)
+    assert (no.name, no.probability, no.recall, no.lowest) == ("no", None, 0, 0)
+    assert (yes.name, yes.n_accepted, yes.n_correct) == ("yes", n_accepted, n_correct)
+    assert yes.probability == probability
+    assert yes.recall == n_correct / 4
+    assert yes.lowest < yes.precision
+
+
+def test_equal_probabilities_share_a_threshold(results: Results) -> None:
+    equal = predicted(results, np.log([[0.1, 0.9], [0.3, 0.7], [0.3, 0.7]]), [1, 1, 0])
+    _, yes = thresholds.by_class(equal, 1.0)
+    assert (yes.n_accepted, yes.probability) == (1, 0.8)
+
+
+def test_thresholds_of_many_classes_are_bounded(results: Results) -> None:
+    figure = drawn("thresholds", results, precision=0.9, classes=5)
+    (axes,) = figure.axes
+    assert len(axes.patches) == len(axes.texts) == 5
+    assert figure.get_suptitle().endswith("; 5 of 12 classes")
 
 
 def test_decision_boundary_has_class_colours(plane: Results) -> None:

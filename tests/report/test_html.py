@@ -18,6 +18,7 @@ from repository import ROOT
 
 from lab import params, paths
 from lab.data.samples import Samples
+from lab.evaluation import metrics
 from lab.evaluation.artifacts import NetworkViews, Predictions
 from lab.report.figures import FIGURES
 from lab.report.html import baseline, curves, formatting, page
@@ -29,7 +30,7 @@ pytestmark = pytest.mark.xdist_group("browser")
 
 EVIL = "<script>throw 1</script>\"'><img src=x onerror=alert(1)>"
 SECTIONS = ["summary", "run", "changes", "curves", "confusion", "mistakes", "tsne", "recall"]
-SECTIONS += ["figures", "reproduce"]
+SECTIONS += ["thresholds", "figures", "reproduce"]
 TEST_MD5 = "0123456789abcdef0123456789abcdef"
 
 
@@ -428,9 +429,9 @@ def test_change_of_a_metric(name: str, then: float | None, now: float | None, te
 
 
 def test_interval_is_wilsons() -> None:
-    assert page.interval(0.5, 100) == pytest.approx((0.4038, 0.5962), abs=1e-4)
-    assert page.interval(1.0, 100) == pytest.approx((0.9630, 1.0), abs=1e-4)
-    assert page.interval(0.0, 10)[0] == 0
+    assert metrics.interval(0.5, 100) == pytest.approx((0.4038, 0.5962), abs=1e-4)
+    assert metrics.interval(1.0, 100) == pytest.approx((0.9630, 1.0), abs=1e-4)
+    assert metrics.interval(0.0, 10)[0] == 0
 
 
 def test_history_is_thinned() -> None:

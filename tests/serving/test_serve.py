@@ -26,7 +26,7 @@ from repository import Clone
 from safetensors.numpy import load_file
 
 from lab import paths
-from lab.report.results import softmax
+from lab.evaluation.metrics import softmax
 from retrace.errors import RetraceError
 
 pytestmark = [pytest.mark.long, pytest.mark.xdist_group("serve")]

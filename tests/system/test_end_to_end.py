@@ -211,6 +211,13 @@ def test_second_repro_runs_nothing(clone: Clone) -> None:
     assert len(runs(clone)[1]) == before
 
 
+def test_lr_find_changes_no_tracked_file(clone: Clone) -> None:
+    printed = clone.type("retrace lr-find -S model=lenet")
+    assert "next: dvc exp run -S model=lenet -S lr=" in printed
+    assert (clone.path / ".retrace/lr-find.png").exists()
+    assert clone.type("git status --porcelain") == ""
+
+
 def test_forced_repro_reproduces_bytes(clone: Clone) -> None:
     (before,), children = runs(clone)
     hashes = outputs(clone)

@@ -13,13 +13,14 @@ from torch import Tensor
 from lab import paths
 from lab.data import memmap
 from lab.data.samples import Samples
-from lab.params import Train
-from lab.shapes import BatchLabels, Inputs, Labels
+from lab.params import Sampling, Train
+from lab.shapes import BatchLabels, Images, Inputs, Labels
 from retrace.errors import ParamsError
 
 AHEAD = 4  # batches that are read from the disk while one is used
 
 ALL = slice(None)
+Part = Callable[[int], slice | Tensor]  # which of the n samples of a batch are read
 Numbers = Float[Tensor, "image 1"]
 Integers = Int[Tensor, "image 1"]
 
@@ -28,13 +29,13 @@ Integers = Int[Tensor, "image 1"]
 class Draws:
     """Random numbers for the images of a batch, drawn on the CPU: every device gets the same.
 
-    They are drawn for the whole batch; `kept` are the images that this process trains on, so that
-    an image is augmented in the same way by any number of processes.
+    They are drawn for the whole batch; `kept` are the positions of the images that this process
+    reads, so that an image is augmented in the same way by any number of processes.
     """
 
     generator: torch.Generator
     n_images: int  # of the whole batch
-    kept: slice
+    kept: slice | Tensor
 
     def below(self, end: int, device: torch.device) -> Integers:
         """Draw an integer in 0..end-1 for each image."""
@@ -142,6 +143,13 @@ def _copied(parts: Sequence[np.ndarray], device: torch.device) -> Inputs:
     return rows
 
 
+def center(images: Images, size: Sequence[int]) -> Tensor:
+    """Return a view of the center of images; `size` is its height and width in pixels."""
+    height, width = size
+    top, left = ((edge - side) // 2 for edge, side in zip(images.shape[2:], size, strict=True))
+    return images[:, :, top : top + height, left : left + width]
+
+
 def laid_out(split: Split, size: int) -> Split:
     """Return the split in the layout that is fastest for batches of that size.
 
@@ -198,28 +206,31 @@ def shuffled(
     seed: int,
     epoch: int,
     after: int = 0,
-    part: Callable[[int], slice] = lambda _: ALL,
+    part: Part = lambda _: ALL,
+    sampling: Sampling = "shuffled",
 ) -> Iterator[tuple[Inputs, BatchLabels]]:
     """Yield an epoch's batches in random order, augmented, without the first `after` ones.
 
     Of a batch of n samples, read and yield only the inputs `part(n)`, but all labels.
 
-    The order is a function of (seed, epoch). `generator` draws the augmentation; it is seeded with
-    both, too. With `after`, it must already be in the state after the skipped batches.
+    The order is a function of (seed, epoch). `generator` draws the augmentation, and what the
+    caller draws for each batch; it is seeded with both, too. With `after`, it must already be in
+    the state after the skipped batches.
 
-    If one batch holds all samples, they keep their order. Without augmentation that batch is the
-    split itself, which must not be written to.
+    If one batch holds all samples, they keep their order, unless they are drawn by class. Without
+    augmentation that batch is the split itself, which must not be written to.
     """
-    if len(split) <= size and not isinstance(split.inputs, FileInputs):
+    if not after:
+        _seeded(generator, seed, epoch, 1)
+    is_drawn = sampling == "balanced"
+    if len(split) <= size and not is_drawn and not isinstance(split.inputs, FileInputs):
         if not after and augment:
-            draws = Draws(_seeded(generator, seed, epoch, 1), len(split), ALL)
-            yield augment(split.inputs.clone(), draws), split.labels
+            yield augment(split.inputs.clone(), Draws(generator, len(split), ALL)), split.labels
         elif not after:
             yield split.inputs, split.labels
         return
-    order = torch.randperm(len(split), generator=_seeded(torch.Generator(), seed, epoch))
-    if augment and not after:
-        _seeded(generator, seed, epoch, 1)
+    own = _seeded(torch.Generator(), seed, epoch)
+    order = balanced(split.labels, own) if is_drawn else torch.randperm(len(split), generator=own)
     left = order.to(split.labels.device).split(sizes(len(split), size))[after:]
     if split.reader:
         split.reader.at_random()
@@ -234,9 +245,28 @@ def shuffled(
         yield augment(inputs, Draws(generator, len(indices), kept)) if augment else inputs, labels
 
 
-def _read_ahead(
-    reader: memmap.Reader, expected: Sequence[Tensor], part: Callable[[int], slice]
-) -> None:
+def balanced(labels: Labels, generator: torch.Generator) -> Labels:
+    """Draw as many indices as there are labels: first a class, then one of its samples.
+
+    All classes that occur have the same probability. An index can be drawn several times.
+    """
+    labels = labels.cpu()
+    counts = labels.bincount()
+    present = counts.nonzero().flatten()
+    by_class = labels.argsort(stable=True)
+    classes = present[torch.randint(len(present), (len(labels),), generator=generator)]
+    within = torch.rand(len(labels), generator=generator, dtype=torch.float64)
+    firsts = counts.cumsum(0) - counts
+    return by_class[firsts[classes] + (within * counts[classes]).long()]
+
+
+def numpy_rng(generator: torch.Generator) -> np.random.Generator:
+    """Return a generator of numbers for the host, seeded with a number of torch's generator."""
+    seed = torch.randint(2**63 - 1, (1,), generator=generator)
+    return np.random.default_rng(int(seed))
+
+
+def _read_ahead(reader: memmap.Reader, expected: Sequence[Tensor], part: Part) -> None:
     for indices in expected:
         reader.expect(indices[part(len(indices))].tolist())
 

@@ -10,8 +10,12 @@ import safetensors
 import safetensors.numpy
 
 from lab import paths, stage_files
+from lab.data.samples import Samples
+from lab.evaluation import metrics
 from lab.evaluation.metrics import ClassScore
 from retrace.system import files
+
+MAX_PROBABILITIES = 20  # classes that have a column each in predictions.csv
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,19 @@ class Grid:
 
 
 @dataclass(frozen=True)
+class HeatMaps:
+    """Grad-CAM: indices of test samples (n,), and their heat maps (n, height, width) in 0..1.
+
+    The misclassified samples come first, worst first; then correct ones, by class. `size` is the
+    height and width, in pixels, of the images' center that the network sees.
+    """
+
+    samples: np.ndarray
+    maps: np.ndarray
+    size: np.ndarray
+
+
+@dataclass(frozen=True)
 class NetworkViews:
     """Arrays from inside a network, in float32; what it does not have is None or empty.
 
@@ -48,6 +65,7 @@ class NetworkViews:
     filters: np.ndarray | None
     maps: Mapping[str, np.ndarray]
     grid: Grid | None
+    heat: HeatMaps | None = None
 
 
 def save_metrics(metrics: Mapping[str, float]) -> None:
@@ -75,6 +93,32 @@ def save_confusion(labels: np.ndarray, predicted: np.ndarray, class_names: Seque
     stage_files.save_table(paths.CONFUSION, rows)
 
 
+def save_prediction_table(samples: Samples, predictions: Predictions) -> None:
+    """Write a row for each test sample: predictions.csv.
+
+    It has the sample's file or number, its label, the predicted class and its probability, and the
+    probabilities of all classes if they are few.
+    """
+    names = samples.class_names
+    listed = names if len(names) <= MAX_PROBABILITIES else ()
+    probabilities = metrics.softmax(predictions.logits)
+    stage_files.save_table(
+        paths.PREDICTION_TABLE,
+        (
+            {
+                "sample": samples.name(i),
+                "label": names[label],
+                "predicted": names[predicted],
+                "probability": f"{row[predicted]:.6g}",
+            }
+            | {f"probability.{name}": f"{p:.6g}" for name, p in zip(listed, row, strict=False)}
+            for i, (label, predicted, row) in enumerate(
+                zip(predictions.labels, predictions.predicted, probabilities, strict=True)
+            )
+        ),
+    )
+
+
 def save_predictions(predictions: Predictions) -> None:
     """Write the predictions of the test split."""
     stage_files.save_arrays(paths.PREDICTIONS, vars(predictions))
@@ -90,8 +134,9 @@ def save_views(views: NetworkViews) -> None:
     arrays = {f"map.{i:04}.{name}": map_ for i, (name, map_) in enumerate(views.maps.items())}
     if views.filters is not None:
         arrays["filters"] = views.filters
-    if views.grid is not None:
-        arrays |= {f"grid.{name}": array for name, array in vars(views.grid).items()}
+    for prefix, group in (("grid", views.grid), ("heat", views.heat)):
+        if group is not None:
+            arrays |= {f"{prefix}.{name}": array for name, array in vars(group).items()}
     stage_files.save_arrays(paths.VIEWS, arrays)
 
 
@@ -112,9 +157,20 @@ def _read_views(path: Path) -> NetworkViews:
     arrays = safetensors.numpy.load_file(path)
     names = [name for name in sorted(arrays) if name.startswith("map.")]
     maps = {name.split(".", 2)[2]: arrays[name] for name in names}
-    grid = {
-        name.removeprefix("grid."): array
+    grid = _group(arrays, "grid.")
+    heat = _group(arrays, "heat.")
+    return NetworkViews(
+        arrays.get("filters"),
+        maps,
+        Grid(**grid) if grid else None,
+        HeatMaps(**heat) if heat else None,
+    )
+
+
+def _group(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    """Return the arrays whose names begin with `prefix`, by the rest of their names."""
+    return {
+        name.removeprefix(prefix): array
         for name, array in arrays.items()
-        if name.startswith("grid.")
+        if name.startswith(prefix)
     }
-    return NetworkViews(arrays.get("filters"), maps, Grid(**grid) if grid else None)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lab.data import memmap
-from lab.data.batches import Split
+from lab.data.batches import FileInputs, Split
 from lab.models.classifier import Classifier
 from lab.shapes import Features, Inputs, Logits
 
@@ -55,11 +55,16 @@ def features(model: Classifier, split: Split) -> Split:
     return Split(result, split.labels)
 
 
+def batch_size(inputs: Inputs | FileInputs) -> int:
+    """Return the number of samples that are computed at a time."""
+    return max(1, min(BATCH[inputs.device.type], BATCH_NUMBERS // inputs[0].numel()))
+
+
 def _batches(split: Split) -> Sequence[Tensor]:
     """Return the split's inputs, batch by batch, in order."""
     if split.reader:
         split.reader.in_order()
-    size = max(1, min(BATCH[split.inputs.device.type], BATCH_NUMBERS // split.inputs[0].numel()))
+    size = batch_size(split.inputs)
     return split.inputs.split(size) if len(split) > size else [split.inputs[:]]
 
 

@@ -23,13 +23,13 @@ def collect(model: Classifier, split: Split) -> NetworkViews:
     """Collect filters and the first sample's feature maps, or the logits around points in 2-D."""
     if split.inputs.ndim == 4:
         maps = _feature_maps(model, split.inputs[:1])
-        filters = _filters(model, split.inputs.shape[1:])
+        filters = _filters(model, model.shape)
         return NetworkViews(filters=filters, maps=maps, grid=None)
     grid = _grid(model, split) if split.inputs.shape[1] == 2 else None
     return NetworkViews(filters=None, maps={}, grid=grid)
 
 
-def _filters(model: Classifier, shape: torch.Size) -> np.ndarray | None:
+def _filters(model: Classifier, shape: tuple[int, ...]) -> np.ndarray | None:
     """Return the first layer's weights (filters, channels, height, width), if it reads images."""
     weights = next(weights.detach() for weights in model.parameters() if weights.ndim in (2, 4))
     if weights.ndim == 2:

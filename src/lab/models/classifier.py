@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from lab import paths
+from lab.data import batches
 from lab.data.samples import Samples
 from lab.data.storage import Scale
 from lab.models.networks import MODELS
@@ -27,7 +28,8 @@ class ModelConfig(Strict):
 
     model: str
     settings: dict[str, Any]
-    shape: tuple[int, ...]  # of an input: channels, height, width; or features
+    # Of what the network sees of an input: channels, height, width; or features.
+    shape: tuple[int, ...]
     class_names: tuple[str, ...]
     mean: tuple[float, ...]  # by channel, in units of a raw pixel; or by feature
     std: tuple[float, ...]
@@ -52,6 +54,7 @@ class Classifier(nn.Module):
         super().__init__()
         self.trunk = trunk
         self.head = head
+        self.shape = shape  # of an input
         self.trunk_is_frozen = False
         self._frozen: set[str] = set()  # the backbone's weights that `freeze_backbone` froze
         for name, values in (("mean", scale.mean), ("std", scale.std)):
@@ -72,9 +75,14 @@ class Classifier(nn.Module):
         """Whether a layer is initialized from data."""
         return any(hasattr(layer, "initialize") for layer in self.trunk.modules())
 
+    def cropped(self, inputs: Inputs) -> torch.Tensor:
+        """Return the center of images that are larger than the network's inputs."""
+        is_larger = inputs.ndim == 4 and tuple(inputs.shape[2:]) > self.shape[1:]
+        return batches.center(inputs, self.shape[1:]) if is_larger else inputs
+
     def normalized(self, inputs: Inputs) -> torch.Tensor:
         """Return normalized inputs, in a new tensor that layers may write to."""
-        scaled = inputs.to(torch.float32)
+        scaled = self.cropped(inputs).to(torch.float32)
         scaled = scaled - self.mean if self._is_shifted else scaled
         scaled = scaled / self.std if self._is_scaled else scaled
         if scaled.ndim == 4:

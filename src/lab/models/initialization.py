@@ -28,9 +28,16 @@ def build(p: Train, samples: Samples, measured: Scale) -> tuple[Classifier, Mode
             f"params.yaml: augmentation is {p.augmentation.name!r}; "
             "should be none: the samples are not images"
         )
+    if not samples.are_images and p.cutmix:
+        raise ParamsError(
+            f"params.yaml: cutmix is {p.cutmix}; should be 0.0: the samples are not images; "
+            "mixup mixes them"
+        )
     params.bind(MODELS, p.model, "models")
     scale = classifier.scale_of(p.scaling, samples, measured)
     config = classifier.config_of(p.model, samples, scale)
+    if p.input_size:
+        config = _cropped(config, p.input_size)
     torch.manual_seed(p.seed)
     model = classifier.build(config)
     if model.needs_data:
@@ -46,8 +53,28 @@ def build(p: Train, samples: Samples, measured: Scale) -> tuple[Classifier, Mode
     return model, config
 
 
+def _cropped(config: ModelConfig, side: int) -> ModelConfig:
+    """Return the config of a network that sees the center of the images.
+
+    Raises ParamsError if the images have no such center.
+    """
+    start = f"params.yaml: input_size is {side}; should be"
+    if len(config.shape) != 3:
+        raise ParamsError(f"{start} 0: the samples are not images")
+    channels, *stored = config.shape
+    if side > min(stored) or any((edge - side) % 2 for edge in stored):
+        parity = "odd" if min(stored) % 2 else "even"
+        raise ParamsError(
+            f"{start} {parity} and at most {min(stored)}, the side of the stored images, or 0"
+        )
+    resize = config.resize or min(stored)
+    return config.model_copy(update={"shape": (channels, side, side), "resize": resize})
+
+
 def _check_batch_norm(p: Train, n: int, model: Classifier, config: ModelConfig) -> None:
     """Raise ParamsError if one sample is computed alone, and the model does not take one."""
+    if p.batch_size == params.AUTO:
+        return
     sizes = {size // p.processes for size in batches.sizes(n, p.batch_size)}
     parts = [part for size in sizes if size for part in batches.accumulated(size, p)]
     if all(part.stop - part.start > 1 for part in parts) or classifier.takes_one(model, config):

@@ -10,6 +10,7 @@ from lab import paths, stage_files
 from lab.data.samples import Samples
 from lab.evaluation import artifacts
 from lab.evaluation.artifacts import NetworkViews, Predictions
+from lab.evaluation.metrics import softmax
 from lab.stage_files import Table
 from lab.training import records
 from lab.training.records import Batch
@@ -49,12 +50,6 @@ class Results:
         counts = np.bincount(labels, minlength=self.probabilities.shape[1])
         mixed = np.flatnonzero((counts > 0) & (counts < len(labels)))
         return {int(i): (labels == i, self.probabilities[:, i]) for i in mixed}
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Compute probabilities along the last axis, in float64: float32 has too few values near 1."""
-    powers = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
-    return powers / powers.sum(axis=-1, keepdims=True)
 
 
 def load_layers() -> str:

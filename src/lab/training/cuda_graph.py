@@ -12,13 +12,13 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from lab.shapes import BatchLabels, Inputs, Loss
+from lab.shapes import Inputs, Loss, Targets
 from lab.training.state import State
 
 WARM_UP = 2  # plain steps before capture: kernels are chosen, the optimizer creates its state
 NOT_CAPTURED = "steps are not captured as a CUDA graph, and so take longer"
 
-StepFunction = Callable[[Inputs, BatchLabels], tuple[Loss, Tensor]]
+StepFunction = Callable[[Inputs, Targets], tuple[Loss, Tensor]]
 
 
 class CapturedStep:
@@ -36,7 +36,7 @@ class CapturedStep:
         self._can_be_captured = True
         _make_capturable(state.optimizer, state.device)
 
-    def __call__(self, inputs: Inputs, labels: BatchLabels) -> tuple[Loss, Tensor]:
+    def __call__(self, inputs: Inputs, labels: Targets) -> tuple[Loss, Tensor]:
         self._copy_learning_rates()
         # Of the whole batch too: all processes capture the same step.
         shape = inputs.shape, inputs.stride(), labels.shape, self.state.model.trunk_is_frozen
@@ -57,12 +57,12 @@ class CapturedStep:
                 self._rates[number].fill_(rate)
             group["lr"] = self._rates[number]
 
-    def _captured(self, inputs: Inputs, labels: BatchLabels) -> StepFunction:
+    def _captured(self, inputs: Inputs, labels: Targets) -> StepFunction:
         """Return the graph if its results for other samples are bit-identical, else the step."""
         if not self._can_be_captured:
             return self.step
         try:
-            others = inputs.flip(0), labels.roll(1)
+            others = inputs.flip(0), labels.roll(1, 0)
             with _forbidden_synchronization():
                 expected = self._outcome(self.step, *others)
             with self._restored():
@@ -76,7 +76,7 @@ class CapturedStep:
         self._can_be_captured = False
         return self.step
 
-    def _outcome(self, step: StepFunction, inputs: Inputs, labels: BatchLabels) -> list[Tensor]:
+    def _outcome(self, step: StepFunction, inputs: Inputs, labels: Targets) -> list[Tensor]:
         """Return everything that one step computes and changes, and undo the step."""
         with self._restored(), _side_stream(self.state.device):
             result = step(inputs, labels)
@@ -105,7 +105,7 @@ class CapturedStep:
         return [tensor for tensor in tensors if isinstance(tensor, Tensor)]
 
 
-def capture(step: StepFunction, inputs: Inputs, labels: BatchLabels) -> StepFunction:
+def capture(step: StepFunction, inputs: Inputs, labels: Targets) -> StepFunction:
     """Capture a step. Its graph has the batch and the results at fixed addresses."""
     static_inputs = inputs.clone()
     static_labels = labels.clone()
@@ -115,7 +115,7 @@ def capture(step: StepFunction, inputs: Inputs, labels: BatchLabels) -> StepFunc
     with torch.cuda.stream(stream), torch.cuda.graph(graph):
         loss, n_correct = step(static_inputs, static_labels)
 
-    def replay(inputs: Inputs, labels: BatchLabels) -> tuple[Loss, Tensor]:
+    def replay(inputs: Inputs, labels: Targets) -> tuple[Loss, Tensor]:
         static_inputs.copy_(inputs)
         static_labels.copy_(labels)
         graph.replay()

@@ -112,15 +112,21 @@ def enough_memory(batch_size: int) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        message = str(error)
-        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in message:
+        if not is_out_of_memory(error):
             raise
-        size = re.search(r"tried to allocate ([\d.]+ \w+)", message, re.IGNORECASE)
+        size = re.search(r"tried to allocate ([\d.]+ \w+)", str(error), re.IGNORECASE)
         raise ParamsError(
             f"params.yaml: batch_size is {batch_size}, "
             f"and allocating {size[1] if size else 'memory'} failed (out of memory); "
             "lower batch_size, or choose a smaller model"
         ) from None
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Return whether memory of the device has run out; on MPS and a CPU, by torch's message."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    return any(words in str(error) for words in ("can't allocate memory", "MPS backend out of"))
 
 
 def _use_threads(threads: int) -> None:

@@ -13,11 +13,12 @@ from lab.data.batches import Augment, Split
 from lab.evaluation import inference, scores
 from lab.models.classifier import Classifier
 from lab.params import Train
-from lab.shapes import BatchLabels, Inputs, Loss
+from lab.shapes import BatchLabels, Inputs, Loss, Targets
 from lab.training import cuda_graph, losses, optimizers, processes
 from lab.training.augmentations import AUGMENTATIONS
 from lab.training.device import Compute
 from lab.training.losses import LOSSES, LossFunction
+from lab.training.mixing import Mixing
 from lab.training.optimizers import OPTIMIZERS
 from lab.training.processes import Group
 from lab.training.schedules import SCHEDULES, Moment
@@ -38,6 +39,7 @@ class Trainer:
     compute: Compute
     p: Train
     group: Group = processes.ALONE
+    mixing: Mixing | None = None
 
     def train(self, on_step: Callable[[Step], None], on_epoch: Callable[[Epoch], None]) -> Epoch:
         """Train until the last epoch or until early stopping. Return the epoch that is kept.
@@ -67,20 +69,21 @@ class Trainer:
                 on_epoch(state.add_epoch(val_loss, val_accuracy, self.p))
         return state.finish(self.p)
 
-    def step(self, inputs: Inputs, labels: BatchLabels) -> tuple[Loss, Tensor]:
+    def step(self, inputs: Inputs, labels: Targets) -> tuple[Loss, Tensor]:
         """Update the weights once. Return the batch's loss and how many predictions are correct.
 
         `inputs` are this process's slice of the batch.
         """
         optimizer = self.state.optimizer
         scaler = self.state.scaler
+        true = losses.main_labels(labels)
         results = []
         for part, rows in self.parts(inputs, len(labels)):
             with self.compute.autocast():
                 logits = self.state.model(part)
             loss = losses.of_rows(self.loss, logits.float(), labels, rows)
             scaler.scale(loss).backward()
-            n_correct = scores.n_correct(logits.detach(), batches.rows(labels, rows))
+            n_correct = scores.n_correct(logits.detach(), batches.rows(true, rows))
             results.append((loss.detach(), n_correct))
         loss, n_correct = (reduce(torch.add, numbers) for numbers in zip(*results, strict=True))
         loss, n_correct = self.group.sum(optimizer, loss, n_correct)
@@ -98,20 +101,36 @@ class Trainer:
         for part in batches.accumulated(len(inputs), self.p):
             yield batches.rows(inputs, part), slice(first + part.start, first + part.stop)
 
-    def batches(self) -> Iterator[tuple[Inputs, BatchLabels]]:
+    def batches(self) -> Iterator[tuple[Inputs, Targets]]:
         """Yield what is left of this epoch's batches: all of them, unless training was resumed."""
-        for batch in batches.shuffled(
-            self.train_split,
-            self.p.batch_size,
-            self.augment,
-            self.state.generator,
-            seed=self.p.seed,
-            epoch=len(self.state.epochs),
-            after=self.state.totals.n_steps,
-            part=self.group.part,
-        ):
-            self.group.seed(self.p.seed, self.state.step)
+        state = self.state
+        epoch = len(state.epochs)
+        for batch in self.epoch(state.generator, epoch, state.totals.n_steps, self.group):
+            self.group.seed(self.p.seed, state.step)
             yield batch
+
+    def epoch(
+        self, generator: torch.Generator, number: int, after: int, group: Group
+    ) -> Iterator[tuple[Inputs, Targets]]:
+        """Yield an epoch's batches without the first `after`: a process's slices of the inputs."""
+        p = self.p
+        mixing = self.mixing
+        for inputs, labels in batches.shuffled(
+            self.train_split,
+            p.batch_size,
+            self.augment,
+            generator,
+            seed=p.seed,
+            epoch=number,
+            after=after,
+            part=mixing.part(group) if mixing else group.part,
+            sampling=p.sampling,
+        ):
+            if mixing:
+                seen = self.state.model.cropped(inputs)
+                yield mixing.mixed(seen, labels, generator, group)
+            else:
+                yield inputs, labels
 
     def set_learning_rate(self) -> float:
         """Set the learning rates of the next step, and return the head's."""
@@ -128,23 +147,19 @@ class Trainer:
         return self.p.epochs * batches.count(self.train_split, self.p.batch_size)
 
     def first_batch(self) -> tuple[Inputs, BatchLabels]:
-        """Return the first batch of the first epoch, augmented, without changing the RNG state."""
-        epoch = batches.shuffled(
-            self.train_split,
-            self.p.batch_size,
-            self.augment,
-            torch.Generator(),
-            seed=self.p.seed,
-            epoch=0,
-        )
-        return next(epoch)
+        """Return the first batch of the first epoch, augmented, without changing the RNG state.
+
+        Of mixed inputs, the labels are those with the larger share.
+        """
+        inputs, targets = next(self.epoch(torch.Generator(), 0, 0, processes.ALONE))
+        return self.state.model.cropped(inputs), losses.main_labels(targets)
 
     def precompute_features(self) -> None:
         """Replace inputs by a frozen backbone's features, if they are the same in every epoch.
 
         From then on `state.model` is the head, which shares its weights with the whole model.
         """
-        if not self.p.freeze_backbone or self.p.unfreeze_epoch or self.augment:
+        if not self.p.freeze_backbone or self.p.unfreeze_epoch or self.augment or self.mixing:
             return
         print("computing the frozen backbone's features of all samples, once", flush=True)
         model = self.state.model
@@ -181,6 +196,7 @@ def create(
         compute=compute,
         p=p,
         group=group,
+        mixing=Mixing(p.mixup, p.cutmix) if p.mixes else None,
     )
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lab import paths
 from lab.data import batches
-from lab.shapes import BatchLabels, Labels, Logits, Loss
+from lab.shapes import BatchLabels, Labels, Logits, Loss, Targets
 from retrace.errors import ParamsError
 
 LossFunction = Callable[[Logits, Labels], Loss]
@@ -40,11 +40,22 @@ class ClassWeighted:
         return self.loss(logits, labels)
 
 
-def of_rows(loss: LossFunction, logits: Logits, labels: BatchLabels, rows: slice) -> Loss:
+def of_rows(loss: LossFunction, logits: Logits, targets: Targets, rows: slice) -> Loss:
     """Return the share of these rows in a batch's loss: the sum over all its parts is the loss.
 
-    `logits` are of these rows, `labels` of the whole batch.
+    `logits` are of these rows, `targets` of the whole batch. The loss of mixed inputs is that of
+    both labels, weighted by their shares.
     """
+    if targets.ndim == 1:
+        return _of_rows(loss, logits, targets, rows)
+    labels, others, shares = targets.unbind(1)
+    first = _of_rows(loss, logits, labels.long(), rows)
+    second = _of_rows(loss, logits, others.long(), rows)
+    share = shares[0]  # all inputs of a batch have the same
+    return share * first + (1 - share) * second
+
+
+def _of_rows(loss: LossFunction, logits: Logits, labels: BatchLabels, rows: slice) -> Loss:
     mine = batches.rows(labels, rows)
     if mine is labels:
         return loss(logits, labels)
@@ -53,6 +64,11 @@ def of_rows(loss: LossFunction, logits: Logits, labels: BatchLabels, rows: slice
     else:
         share = torch.full((), len(mine) / len(labels), device=logits.device)
     return loss(logits, mine) * share
+
+
+def main_labels(targets: Targets) -> BatchLabels:
+    """Return the labels, of mixed inputs those with the larger share."""
+    return targets if targets.ndim == 1 else targets[:, 0].long()
 
 
 def cross_entropy(

@@ -23,7 +23,7 @@ from lab import paths
 from lab.data import batches
 from lab.data.batches import Split
 from lab.models.classifier import Classifier
-from lab.params import Train
+from lab.params import AUTO, Train
 from lab.shapes import Features, Inputs, Loss
 from lab.training import optimizers
 from lab.training.device import Compute
@@ -229,13 +229,16 @@ def check(p: Train, train_split: Split) -> None:
     if p.processes == 1:
         return
     start = f"{paths.PARAMS}: processes is {p.processes}"
+    if p.batch_size == AUTO:
+        raise ParamsError(f"{start}, but batch_size is auto; use a number: -S batch_size=N")
     if len(train_split) <= p.batch_size:
         raise ParamsError(
             f"{start}, but one batch of all {len(train_split)} training samples, which is not "
             f"distributed, has batch_size {p.batch_size}; use -S processes=1, or a batch_size "
             f"below {len(train_split)}"
         )
-    if p.freeze_backbone and p.augmentation.name == "none" and not p.unfreeze_epoch:
+    is_fixed = p.freeze_backbone and not p.unfreeze_epoch
+    if is_fixed and p.augmentation.name == "none" and not p.mixes:
         raise ParamsError(
             f"{start}, but freeze_backbone with augmentation none computes the features once, "
             "which is not distributed; use -S processes=1"

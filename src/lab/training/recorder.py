@@ -9,7 +9,8 @@ import torch
 
 from lab import paths, stage_files
 from lab.errors import DivergedError
-from lab.training import progress, records, state_file, watchdog
+from lab.params import AUTO
+from lab.training import batch_size, progress, records, state_file, watchdog
 from lab.training.device import Compute
 from lab.training.loop import Trainer
 from lab.training.progress import Lines
@@ -154,6 +155,7 @@ class Recorder:
             ),
             "siblings": self.siblings,
             "processes": self.trainer.p.processes,
+            "batch_size": self.trainer.p.batch_size,
             "steps": self.steps,
             "epoch_times": self._epoch_times,
             "seconds": self.seconds,
@@ -175,6 +177,17 @@ class Recorder:
 def metrics(epoch: Epoch) -> dict[str, float]:
     """Return an epoch's metrics by name."""
     return {name: value for name, value in epoch._asdict().items() if name != "epoch"}
+
+
+def choose_batch_size(run: Run, checkpoints: Checkpoints, trainer: Trainer) -> None:
+    """Choose what `batch_size: auto` is, and log it; a resumed training uses its first choice."""
+    if trainer.p.batch_size != AUTO:
+        return
+    size = checkpoints.newest(lambda path: int(checkpoint.facts(path)["batch_size"]))
+    batch_size.use(trainer, size or batch_size.choose(trainer))
+    run.log({"batch_size": trainer.p.batch_size})
+    size = trainer.p.batch_size
+    print(f"batch_size auto is {size}; -S batch_size={size} repeats it", flush=True)
 
 
 def fingerprint(run: Run, compute: Compute) -> str:

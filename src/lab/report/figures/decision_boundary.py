@@ -5,8 +5,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lab.evaluation.artifacts import Grid
+from lab.evaluation.metrics import softmax
 from lab.report.figures import style
-from lab.report.results import Results, softmax
+from lab.report.results import Results
 
 
 def draw(results: Results) -> Figure | str:

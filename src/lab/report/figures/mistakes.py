@@ -3,16 +3,14 @@
 import numpy as np
 from matplotlib.figure import Figure
 
+from lab.evaluation import metrics
 from lab.report.figures import style
 from lab.report.results import Results
 
 
 def worst(results: Results) -> np.ndarray:
     """Return the indices of the misclassified test samples, those with the largest loss first."""
-    predictions = results.predictions
-    wrong = np.flatnonzero(predictions.predicted != predictions.labels)
-    own = results.probabilities[wrong, predictions.labels[wrong]]
-    return wrong[np.argsort(own, kind="stable")]
+    return metrics.worst_mistakes(results.probabilities, results.predictions.labels)
 
 
 def draw(results: Results, *, rows: style.Cells, columns: style.Cells) -> Figure | str:

@@ -16,7 +16,6 @@ all, and a policy in the page lets a browser run the page's own script only, and
 """
 
 import hashlib
-import math
 import platform
 import sys
 from base64 import b64encode
@@ -27,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from lab import params, paths
+from lab.evaluation import metrics
 from lab.report.figures import FIGURES
 from lab.report.html import baseline, curves, formatting, images, predictions
 from lab.report.html.baseline import Baseline
@@ -44,11 +44,11 @@ DRAWN = {  # by the page itself, not as PNG
     "confusion_matrix",
     "precision_recall",
     "mistakes",
+    "thresholds",
     "tsne",
 }
-TITLES = {"roc": "ROC"}
+TITLES = {"roc": "ROC", "grad_cam": "Grad-CAM"}
 PACKAGES = ("torch", "numpy", "scikit-learn")
-CONFIDENCE = 1.96  # standard deviations, for 95 %
 
 
 @dataclass(frozen=True)
@@ -135,6 +135,7 @@ def content(results: Results, logged: Mapping[str, float], inputs: Provenance) -
         "wrong": predictions.worst(results, **settings["mistakes"]),
         "plot": predictions.tsne_plot(results, **settings["tsne"]),
         "recall": curves.precision_recall(results, **settings["precision_recall"]),
+        "thresholds": predictions.thresholds(results, **settings["thresholds"]),
         "figures": _figures(),
         "script": script,
         "script_hash": b64encode(hashlib.sha256(script.encode()).digest()).decode(),
@@ -148,7 +149,7 @@ def summary(
     n = len(results.samples)
     accuracy = results.metrics["test_accuracy"]
     wrong = predictions.n_wrong(results)
-    low, high = interval(accuracy, n)
+    low, high = metrics.interval(accuracy, n)
     notes = {
         "test_accuracy": f"{wrong:,} of {n:,} misclassified; 95 % interval {low:.2%} to {high:.2%}",
         "test_loss": "cross-entropy, nats",
@@ -170,14 +171,6 @@ def summary(
         for name, note in notes.items()
         if name in now
     ]
-
-
-def interval(share: float, n: int) -> tuple[float, float]:
-    """Return the 95 % confidence interval of a share of `n` samples (Wilson 1927)."""
-    squared = CONFIDENCE**2 / n
-    middle = (share + squared / 2) / (1 + squared)
-    half = CONFIDENCE / (1 + squared) * math.sqrt(share * (1 - share) / n + squared / 4 / n)
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def _by_stage(values: params_yaml.Values) -> dict[str, dict[str, Any]]:

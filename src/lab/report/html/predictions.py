@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from lab.report.figures import confusion_matrix, mistakes, style, tsne
+from lab.report.figures import thresholds as threshold_figure
+from lab.report.figures.thresholds import Threshold
 from lab.report.html import images
 from lab.report.html.images import Sheet
 from lab.report.results import Results
@@ -61,6 +63,17 @@ class Misclassified:
     probability: float  # of the predicted class
     image: str  # a data: URL; empty if the sample is not an image
     features: list[float]  # the first few, if it is not an image
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """The classes with the lowest recall; the counts are of all classes."""
+
+    precision: float
+    rows: list[Threshold]
+    n_classes: int
+    n_accepted: int
+    n_correct: int
 
 
 @dataclass(frozen=True)
@@ -152,6 +165,18 @@ def worst(results: Results, *, rows: int, columns: int) -> list[Misclassified]:
             )
         )
     return listed
+
+
+def thresholds(results: Results, *, precision: float, classes: int) -> Thresholds:
+    """Return the thresholds that figures/thresholds.py draws, and what they accept."""
+    thresholds = threshold_figure.by_class(results, precision)
+    return Thresholds(
+        precision=precision,
+        rows=thresholds[:classes],
+        n_classes=len(thresholds),
+        n_accepted=sum(each.n_accepted for each in thresholds),
+        n_correct=sum(each.n_correct for each in thresholds),
+    )
 
 
 def tsne_plot(results: Results, *, of: str, samples: int, perplexity: float) -> Plot | None:
