@@ -1,6 +1,6 @@
 """Measure what each setting of training is worth: accuracy, loss and seconds with it and without.
 
-    python benchmarks/worth.py [--only TASK] [--n SEEDS] [--epochs EPOCHS] [--write]
+    python benchmarks/worth.py [--only TASK] [--n SEEDS] [--write]
 
 A task is a few photographs of CIFAR-10 and a network. Its rows differ in the named settings only,
 and have the same seeds. Test images are seen by validation alone, which selects nothing: the
@@ -29,7 +29,6 @@ from lab.models import initialization
 from lab.params import Train
 from lab.training import device, loop
 from retrace.pipeline import params_yaml
-from retrace.system import files
 
 PAGE = Path("docs/training.md")
 BEGIN, END = "<!-- worth -->\n", "<!-- /worth -->"
@@ -60,6 +59,7 @@ COMMON = {
     "lr": 0.003,
     "augmentation": "crop_flip",
 }
+WEIGHTED = {"cross_entropy": {"label_smoothing": 0.0, "class_weights": "balanced"}}
 FROZEN = {"freeze_backbone": True}
 TASKS = (
     Task(
@@ -69,12 +69,24 @@ TASKS = (
         {
             "augmentation: crop_flip": {},
             "augmentation: none": {"augmentation": "none"},
+            "mixup: 0.4": {"mixup": 0.4},
+            "cutmix: 1.0": {"cutmix": 1.0},
             "ema_decay: 0.98": {"ema_decay": 0.98},
             "clip_norm: 1.0": {"clip_norm": 1.0},
             "accumulation: 4": {"accumulation": 4},
             "precision: float32": {"precision": "float32"},
             "precision: bfloat16": {"precision": "bfloat16"},
             "precision: float16": {"precision": "float16"},
+        },
+    ),
+    Task(
+        "200 of five classes, 10 of the other five",
+        (200, 10) * 5,
+        {},
+        {
+            "sampling: shuffled": {},
+            "sampling: balanced": {"sampling": "balanced"},
+            "losses.cross_entropy.class_weights: balanced": {"losses": WEIGHTED},
         },
     ),
     Task(
@@ -144,14 +156,14 @@ def measure(task: Task, raw: tuple[Samples, Samples], n: int, changed: Settings)
     trunk: WEIGHTS = {}
     if task.pretrained_on:
         others = [task.pretrained_on * (share == 0) for share in task.shares]
-        _, trunk = _trained({}, few(raw[0], others), few(raw[1], others), {})
+        _, trunk = _trained(changed, few(raw[0], others), few(raw[1], others), {})
     train(task.base | changed | {"epochs": 1}, train_set, test_set, trunk)  # kernels are chosen
     results: dict[str, list[Result]] = {name: [] for name in task.rows}
     for seed in range(n):
         for name, settings in task.rows.items():
             print(f"{task.name}: {name}, seed {seed}", file=sys.stderr)
-            settings = task.base | settings | changed | {"seed": seed}
-            results[name].append(train(settings, train_set, test_set, trunk))
+            own = task.base | settings | changed | {"seed": seed}
+            results[name].append(train(own, train_set, test_set, trunk))
     for name, trainings in results.items():
         yield line(task.name, name, trainings)
 
@@ -174,13 +186,16 @@ def main() -> None:
     parser.add_argument("--only", choices=[task.name for task in TASKS], help="only this task")
     parser.add_argument("--n", type=int, default=3, help="number of seeds (default: 3)")
     parser.add_argument("--epochs", type=int, help="of every training, to try the program out")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: 2)")
     parser.add_argument("--write", action="store_true", help=f"write the table to {PAGE}")
     args = parser.parse_args()
     with table.place() as folder:
         cifar10.collect(folder)
         raw = cifar10.read(folder)
     assert raw.test is not None
-    changed = {"epochs": args.epochs} if args.epochs else {}
+    changed: Settings = {"threads": args.threads}
+    if args.epochs:
+        changed |= {"epochs": args.epochs, "unfreeze_epoch": 0}
     tasks = [task for task in TASKS if args.only in (None, task.name)]
     lines = [table.line(*TOP), table.line(*["---"] * len(TOP))]
     for task in tasks:
