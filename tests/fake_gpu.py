@@ -320,7 +320,7 @@ def cases() -> Iterator[tuple[str, str]]:
     step = {"accumulation": 3, "clip_norm": 1.0, "layer_decay": 0.5}
     yield "step in parts, clipped, by layers", defect(own | step)
     for name in own["models"]:
-        of_color = {"dataset": "image_folder"} if name in ("vgg16", "torchvision") else {}
+        of_color = {"dataset": "image_folder"} if name in ("vgg16", "torchvision", "timm") else {}
         yield f"model {name}", defect(own | {"model": name, "augmentation": "none"} | of_color)
     for name, change in BROKEN.items():
         yield f"broken: {name}", defect(own, change)

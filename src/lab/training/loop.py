@@ -179,7 +179,9 @@ def create(
 ) -> Trainer:
     """Create the trainer that the parameters describe. Raises ParamsError for invalid settings."""
     processes.check(p, train_split)
-    loss = params.bind(LOSSES, p.loss, "losses")(train_split.labels.bincount(minlength=n_classes))
+    # Counted on the CPU: not every device does it deterministically.
+    counts = train_split.labels.cpu().bincount(minlength=n_classes).to(compute.device)
+    loss = params.bind(LOSSES, p.loss, "losses")(counts)
     optimizer = params.bind(OPTIMIZERS, p.optimizer, "optimizers")
     schedule = params.bind(SCHEDULES, p.schedule, "schedules")
     model = model.to(compute.device)
