@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -102,7 +103,7 @@ def test_crop_is_torchvisions(photos: Images, monkeypatch: pytest.MonkeyPatch) -
     boxes = []
     find = crops._boxes
 
-    def seen(*arguments: object) -> object:
+    def seen(*arguments: Any) -> Any:
         boxes.append(find(*arguments))
         return boxes[0]
 
@@ -111,7 +112,9 @@ def test_crop_is_torchvisions(photos: Images, monkeypatch: pytest.MonkeyPatch) -
         photos, draws(6), (16, 16), scale=[0.2, 0.9], ratio=RATIO, flip=False
     )
     for image, box, result in zip(photos, boxes[0][0].tolist(), cropped, strict=True):
-        assert torch.equal(result, tv.resized_crop(image, *box, [16, 16], antialias=True))
+        top, left, height, width = box
+        expected = tv.resized_crop(image, top, left, height, width, [16, 16], antialias=True)
+        assert torch.equal(result, expected)
 
 
 def test_boxes_have_area_and_ratio() -> None:
