@@ -32,8 +32,7 @@ from lab.models import classifier
 from lab.models.classifier import Classifier, ModelConfig
 from lab.models.networks import MODELS
 from lab.params import Values
-from lab.training import device, optimizers
-from lab.training.augmentations import AUGMENTATIONS
+from lab.training import augmentations, device, optimizers
 from lab.training.cuda_graph import CapturedStep
 from lab.training.device import Compute
 from lab.training.loop import Trainer
@@ -185,9 +184,7 @@ def train(values: Values, model: Classifier, change: Change) -> None:
     precision = torch.float32 if p.precision == "float32" else torch.bfloat16
     compute = Compute(torch.device("cuda"), precision, 1)
     loss = change(model, params.bind(LOSSES, p.loss, "losses")(split.labels[:10]))
-    augment = params.bind(AUGMENTATIONS, p.augmentation, "augmentations")
-    if p.augmentation.name == "none":
-        augment = None
+    augment = augmentations.create(p.augmentation, model.shape[1:])
     if p.freeze_backbone:
         model.freeze_backbone()
     if p.freeze_backbone and not p.unfreeze_epoch:
@@ -323,7 +320,7 @@ def cases() -> Iterator[tuple[str, str]]:
     step = {"accumulation": 3, "clip_norm": 1.0, "layer_decay": 0.5}
     yield "step in parts, clipped, by layers", defect(own | step)
     for name in own["models"]:
-        of_color = {"dataset": "image_folder"} if name in ("vgg16", "torchvision") else {}
+        of_color = {"dataset": "image_folder"} if name in ("vgg16", "torchvision", "timm") else {}
         yield f"model {name}", defect(own | {"model": name, "augmentation": "none"} | of_color)
     for name, change in BROKEN.items():
         yield f"broken: {name}", defect(own, change)

@@ -41,7 +41,7 @@ TABLES = {
 
 Table = dict[str, dict[str, Any]]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
-Scaling = Literal["standard", "unit", "imagenet"]
+Scaling = Literal["standard", "unit", "imagenet", "pretrained"]
 Sampling = Literal["shuffled", "balanced"]
 
 
@@ -107,7 +107,7 @@ class Preprocess(Strict):
 
 
 class Hardware(Strict):
-    device: Literal["auto", "cpu", "cuda"]
+    device: Literal["auto", "cpu", "cuda", "mps"]
     threads: Annotated[int, Field(ge=1, le=1024)]
 
 

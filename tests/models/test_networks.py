@@ -13,7 +13,7 @@ from lab import params, paths
 from lab.data import storage
 from lab.data.samples import Samples
 from lab.data.storage import Scale
-from lab.models import classifier, layers
+from lab.models import backbone, classifier, layers
 from lab.models.networks import MODELS, cnn, mlp
 from retrace.errors import DataError, ParamsError
 from retrace.pipeline import params_yaml
@@ -245,12 +245,27 @@ def test_scaling_is_as_named(stripes: Samples) -> None:
     measured = storage.scale(stripes)
     flat = Samples(np.zeros((3, 2), np.float32), np.zeros(3, np.int64), ("a",))
     color = Samples(np.zeros((3, 3, 8, 8), np.uint8), np.zeros(3, np.int64), ("a",))
-    assert classifier.scale_of("standard", stripes, measured) == measured
-    assert classifier.scale_of("unit", stripes, measured) == Scale((0.0,), (255.0,))
-    assert classifier.scale_of("unit", flat, storage.scale(flat)) == Scale((0.0, 0.0), (1.0, 1.0))
-    assert classifier.scale_of("imagenet", color, storage.scale(color)).mean[0] == 123.675
-    with pytest.raises(ParamsError, match="scaling is 'imagenet'"):
-        classifier.scale_of("imagenet", stripes, measured)
+    of_color = storage.scale(color)
+    theirs = Scale((127.0,) * 3, (128.0,) * 3)
+    assert classifier.scale_of("standard", stripes, measured, None) == measured
+    assert classifier.scale_of("unit", stripes, measured, None) == Scale((0.0,), (255.0,))
+    assert classifier.scale_of("unit", flat, storage.scale(flat), None) == Scale(
+        (0.0, 0.0), (1.0, 1.0)
+    )
+    assert classifier.scale_of("imagenet", color, of_color, None).mean[0] == 123.675
+    assert classifier.scale_of("pretrained", color, of_color, theirs) == theirs
+
+
+@pytest.mark.parametrize("scaling", ["imagenet", "pretrained"])
+def test_scaling_of_color_needs_color(stripes: Samples, scaling: params.Scaling) -> None:
+    with pytest.raises(ParamsError, match=f"scaling is '{scaling}'.* 1 channels, not three"):
+        classifier.scale_of(scaling, stripes, storage.scale(stripes), backbone.IMAGENET)
+
+
+def test_scaling_as_pretrained_needs_one() -> None:
+    color = Samples(np.zeros((3, 3, 8, 8), np.uint8), np.zeros(3, np.int64), ("a",))
+    with pytest.raises(ParamsError, match="scaling is 'pretrained'.*only torchvision's and timm's"):
+        classifier.scale_of("pretrained", color, storage.scale(color), None)
 
 
 def test_even_kernel_is_refused(values: params_yaml.Values) -> None:

@@ -13,14 +13,12 @@ from lab import paths
 from lab.data import batches
 from lab.data.samples import Samples
 from lab.data.storage import Scale
+from lab.models.backbone import IMAGENET
 from lab.models.networks import MODELS
 from lab.params import Choice, Scaling, Strict
 from lab.shapes import Features, Inputs, Logits
 from retrace.errors import DataError, ParamsError
 from retrace.system import files
-
-# torchvision's, for pixels in 0..255.
-IMAGENET = Scale(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
 
 
 class ModelConfig(Strict):
@@ -57,6 +55,10 @@ class Classifier(nn.Module):
         self.shape = shape  # of an input
         self.trunk_is_frozen = False
         self._frozen: set[str] = set()  # the backbone's weights that `freeze_backbone` froze
+        self.set_scale(scale, shape)
+
+    def set_scale(self, scale: Scale, shape: tuple[int, ...]) -> None:
+        """Set the scale of inputs of this shape."""
         for name, values in (("mean", scale.mean), ("std", scale.std)):
             by_channel = torch.tensor(values).view(-1, *(1 for _ in shape[1:]))
             self.register_buffer(name, by_channel, persistent=False)
@@ -128,19 +130,23 @@ class Classifier(nn.Module):
         return [weight for weight in self.parameters() if weight.requires_grad]
 
 
-def scale_of(scaling: Scaling, samples: Samples, measured: Scale) -> Scale:
-    """Return the scale of inputs; `measured` is the train split's.
+def scale_of(
+    scaling: Scaling, samples: Samples, measured: Scale, pretrained: Scale | None
+) -> Scale:
+    """Return the scale of inputs.
 
-    Raises ParamsError if it does not fit the inputs.
+    `measured` is the train split's, `pretrained` that of the pretrained weights' inputs, if there
+    is one. Raises ParamsError if it does not fit the inputs, or there is none.
     """
     n = len(measured.mean)
-    if scaling == "imagenet":
+    if scaling in ("imagenet", "pretrained"):
+        chosen = IMAGENET if scaling == "imagenet" else pretrained
+        problem = f"{paths.PARAMS}: scaling is {scaling!r}; should be standard or unit: "
         if not samples.are_images or n != len(IMAGENET.mean):
-            raise ParamsError(
-                f"{paths.PARAMS}: scaling is 'imagenet'; "
-                f"should be standard or unit: the inputs have {n} channels, not three"
-            )
-        return IMAGENET
+            raise ParamsError(f"{problem}the inputs have {n} channels, not three")
+        if chosen is None:
+            raise ParamsError(f"{problem}only torchvision's and timm's networks have one")
+        return chosen
     if scaling == "unit":
         return Scale((0.0,) * n, (255.0 if samples.are_images else 1.0,) * n)
     return measured

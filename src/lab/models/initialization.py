@@ -34,18 +34,18 @@ def build(p: Train, samples: Samples, measured: Scale) -> tuple[Classifier, Mode
             "mixup mixes them"
         )
     params.bind(MODELS, p.model, "models")
-    scale = classifier.scale_of(p.scaling, samples, measured)
-    config = classifier.config_of(p.model, samples, scale)
+    config = classifier.config_of(p.model, samples, measured)
     if p.input_size:
         config = _cropped(config, p.input_size)
     torch.manual_seed(p.seed)
     model = classifier.build(config)
-    if model.needs_data:
+    digest = None if p.pretrained == "none" else pretrained.load_into(model, p.pretrained)
+    scale = classifier.scale_of(p.scaling, samples, measured, pretrained.scale(model, digest))
+    model.set_scale(scale, config.shape)
+    config = config.model_copy(update={"mean": scale.mean, "std": scale.std, "pretrained": digest})
+    if model.needs_data and digest is None:
         n = max(1, min(MAX_SAMPLES, MAX_NUMBERS // samples.inputs[0].size))
         model.initialize(torch.from_numpy(np.array(samples.inputs[:n])))
-    if p.pretrained != "none":
-        digest = pretrained.load_into(model, p.pretrained)
-        config = config.model_copy(update={"pretrained": digest})
     if p.freeze_backbone:
         model.freeze_backbone()
     if not p.freeze_backbone or p.unfreeze_epoch:

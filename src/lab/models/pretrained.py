@@ -1,28 +1,25 @@
-"""Pretrained weights: torchvision's, or those of a file.
+"""Pretrained weights: a library's own, those of a file, or those of a Python package.
 
 A file's name ends in the first digits of its SHA-256, as torchvision's do, and must match them: so
-a file that params.yaml names is identified. The model's config has the whole digest. torchvision's
+a file that params.yaml names is identified. The model's config has the whole digest. Some of these
 files are pickles; torch's restricted reader loads nothing but tensors from them.
 """
 
 from pathlib import Path
 
-import torch
-from safetensors.torch import load_file
-from torch import Tensor
-
 from lab.data import sources
+from lab.data.storage import Scale
 from lab.errors import FetchError
+from lab.models import packages, weights_files
 from lab.models.backbone import Backbone
 from lab.models.classifier import Classifier
+from lab.models.packages import PACKAGES
+from lab.models.weights_files import DIGITS, Weights
 from retrace.errors import ParamsError
 from retrace.pipeline import hashing
 from retrace.system import files
 
 LARGEST = 4 << 30  # bytes; torchvision's own are smaller
-DIGITS = 8  # of the digest, in a file's name
-
-Weights = dict[str, Tensor]
 
 
 def load_into(model: Classifier, pretrained: str) -> str:
@@ -31,20 +28,38 @@ def load_into(model: Classifier, pretrained: str) -> str:
     A head for other classes keeps its new weights. Raises ParamsError if the file is missing, does
     not match its name, or has no weights for the model's backbone.
     """
-    path = _default(model) if pretrained == "DEFAULT" else Path(pretrained)
-    if not path.is_file():
-        reason = "no such file; should be an existing file, DEFAULT or none"
-        raise ParamsError(f"params.yaml: pretrained is {pretrained!r}: {reason}")
-    digest = hashing.sha256(path)
-    if not _is_named_after(digest, path):
-        right = f"{path.stem}-{digest[:DIGITS]}{path.suffix}"
-        reason = "the file's name should end in the first digits of its SHA-256"
-        raise ParamsError(
-            f"params.yaml: pretrained is {pretrained!r}; {reason}; rename it to {right}"
-        )
-    weights = _read(path)
+    if pretrained in PACKAGES:
+        package = PACKAGES[pretrained]
+        digest = package.sha256
+        try:
+            weights = packages.read(package, model.trunk)
+        except FetchError as error:
+            raise ParamsError(f"params.yaml: pretrained is {pretrained!r}: {error}") from None
+    else:
+        path = _default(model) if pretrained == "DEFAULT" else Path(pretrained)
+        digest = _verified(path, pretrained)
+        weights = _read(path)
+        package = packages.of_digest(digest)
+        weights = packages.in_order(package, weights, model.trunk) if package else weights
     if isinstance(model.trunk, Backbone) and not any(name.startswith("trunk.") for name in weights):
         weights = model.trunk.renamed(weights)
+    _copy(weights, model, pretrained)
+    return digest
+
+
+def scale(model: Classifier, digest: str | None) -> Scale | None:
+    """Return the scale of inputs that the weights with this SHA-256 were trained with.
+
+    For unknown ones, it is that of the library's weights for the backbone; None if it has none.
+    """
+    package = packages.of_digest(digest)
+    if package:
+        return package.scale
+    return model.trunk.scale if isinstance(model.trunk, Backbone) else None
+
+
+def _copy(weights: Weights, model: Classifier, pretrained: str) -> None:
+    """Copy weights of the model's names and shapes. Raises ParamsError if the trunk lacks any."""
     own = model.state_dict()
     fitting = {
         name: tensor
@@ -63,7 +78,6 @@ def load_into(model: Classifier, pretrained: str) -> str:
             f"{reason}; choose the model that they were saved from"
         )
     model.load_state_dict(own | fitting)
-    return digest
 
 
 def _is_counter(name: str) -> bool:
@@ -71,51 +85,52 @@ def _is_counter(name: str) -> bool:
     return name.endswith(".num_batches_tracked")
 
 
-def _default(model: Classifier) -> Path:
-    """Find torchvision's best weights in the user's cache; download them if missing."""
-    if not isinstance(model.trunk, Backbone):
+def _verified(path: Path, pretrained: str) -> str:
+    """Return a file's SHA-256. Raises ParamsError if it is missing or its name does not match."""
+    if not path.is_file():
+        allowed = f"an existing file, DEFAULT, none, or a package: {', '.join(PACKAGES)}"
         raise ParamsError(
-            "params.yaml: pretrained is 'DEFAULT', which only torchvision's models have; "
-            "give a file or none"
+            f"params.yaml: pretrained is {pretrained!r}: no such file; should be {allowed}"
         )
-    from torchvision import models
+    digest = hashing.sha256(path)
+    if not weights_files.is_named_after(digest, path):
+        right = f"{path.stem}-{digest[:DIGITS]}{path.suffix}"
+        reason = "the file's name should end in the first digits of its SHA-256"
+        raise ParamsError(
+            f"params.yaml: pretrained is {pretrained!r}; {reason}; rename it to {right}"
+        )
+    return digest
 
-    address = models.get_model_weights(model.trunk.name)["DEFAULT"].url
+
+def _read(path: Path) -> Weights:
+    try:
+        return weights_files.read(path)
+    except ValueError as error:
+        raise ParamsError(f"params.yaml: pretrained is {str(path)!r}: {error}") from None
+
+
+def _default(model: Classifier) -> Path:
+    """Find the library's best weights in the user's cache; download them if missing."""
+    trunk = model.trunk
+    if not isinstance(trunk, Backbone):
+        raise ParamsError(
+            "params.yaml: pretrained is 'DEFAULT', which only torchvision's and timm's models "
+            "have; give a file or none"
+        )
+    address = trunk.address()
     path = files.cache("weights") / address.rsplit("/", 1)[-1]
     if not path.is_file():
         try:
             with files.atomic(path) as unfinished:
                 sources.download(address, unfinished, LARGEST)
-                if not _is_named_after(hashing.sha256(unfinished), path):
+                if not weights_files.is_named_after(hashing.sha256(unfinished), path):
                     raise FetchError(
                         f"the file at {address} does not match the SHA-256 in its name"
                     )
         except (FetchError, OSError) as error:
+            others = ", ".join([*packages.names_for(trunk), "a file", "none"])
             raise ParamsError(
                 f"params.yaml: pretrained is 'DEFAULT', but the download failed ({error}); "
-                f"put {path.name} at {path}, or set pretrained to a file or none"
+                f"put {path.name} at {path}, or set pretrained to one of: {others}"
             ) from None
     return path
-
-
-def _is_named_after(digest: str, path: Path) -> bool:
-    digits = path.stem.rsplit("-", 1)[-1]
-    return len(digits) >= DIGITS and digest.startswith(digits)
-
-
-def _read(path: Path) -> Weights:
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        # The restricted reader: tensors only.
-        weights = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251
-    except Exception as error:  # noqa: BLE001 - a damaged file raises errors of any type
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ParamsError(
-            f"params.yaml: pretrained is {str(path)!r}: not a file of weights: {reason}"
-        ) from None
-    if isinstance(weights, dict) and all(isinstance(tensor, Tensor) for tensor in weights.values()):
-        return weights
-    raise ParamsError(
-        f"params.yaml: pretrained is {str(path)!r}: should contain named tensors and nothing else"
-    )

@@ -19,6 +19,7 @@ from lab.models.networks import (
     mlp,
     softmax,
     softmax_scratch,
+    timm,
     torchvision,
     vgg16,
 )
@@ -34,4 +35,5 @@ MODELS: dict[str, Callable[..., Built]] = {
     "airbench": airbench.build,
     "vgg16": vgg16.build,
     "torchvision": torchvision.build,
+    "timm": timm.build,
 }
