@@ -1,124 +1,55 @@
-"""Suspicious labels: held-out samples whose label the network contradicts with confidence.
+"""Suspicious labels as the page shows them, with their images."""
 
-Confident learning (Northcutt, Jiang and Chuang 2021, arXiv:1911.00068). The threshold of a class is
-the mean probability that the network gives to it, over the samples with that label. A sample is
-suspicious if the network predicts another class than the label, with at least that class's
-threshold. No sample may have been trained on; with cross-validation, each sample is in the
-validation split of one fold or in the test split.
-"""
+from dataclasses import dataclass
 
-import csv
-from collections.abc import Mapping
-from pathlib import Path
-from typing import NamedTuple
-
-import numpy as np
-
-from lab import paths, stage_files
+from lab import paths
+from lab.data import storage
 from lab.data.samples import Samples
-from retrace.system import files
+from lab.evaluation import suspicious
+from lab.report.html import images
 
-BLOCK = 4096  # samples
+SHOWN = 24  # samples, at most
+SIDE = 128  # pixels of an image's longer side, at most
 
 
-class Suspicious(NamedTuple):
-    """A sample of a split, by its index there, with its label and the predicted class.
+@dataclass(frozen=True)
+class SuspiciousLabel:
+    """A held-out sample whose label the network contradicts."""
 
-    `probability` is that of the predicted class; `margin` is by how much it exceeds the label's.
-    """
-
-    split: str
-    index: int
-    sample: str
+    sample: str  # its file, or its split and its index there
     label: str
     predicted: str
-    probability: float
-    margin: float
+    probability: float  # of the predicted class
+    image: str  # a data: URL; empty if the sample is not an image
 
 
-class Confidence(NamedTuple):
-    """Of each sample, the predicted class, and the probabilities of it and of the label (n,)."""
+@dataclass(frozen=True)
+class SuspiciousLabels:
+    """The first few suspicious labels of `n`."""
 
-    predicted: np.ndarray
-    of_predicted: np.ndarray
-    of_label: np.ndarray
+    shown: list[SuspiciousLabel]
+    n: int
 
 
-def find(splits: Mapping[str, tuple[Samples, np.ndarray]]) -> list[Suspicious]:
-    """Return the suspicious samples of held-out splits, given their logits (n, classes).
-
-    Those with the largest margin come first.
-    """
-    confidences = {
-        name: confidence(logits, samples.labels) for name, (samples, logits) in splits.items()
-    }
-    labels = np.concatenate([samples.labels for samples, _ in splits.values()])
-    of_label = np.concatenate([each.of_label for each in confidences.values()])
-    n_classes = len(next(iter(splits.values()))[0].class_names)
-    limits = thresholds(of_label, labels, n_classes)
-    suspicious = []
-    for name, (samples, _) in splits.items():
-        own = confidences[name]
-        is_certain = own.of_predicted >= limits[own.predicted]
-        margins = own.of_predicted - own.of_label
-        for i in np.flatnonzero(is_certain & (own.predicted != samples.labels)).tolist():
-            predicted = samples.class_names[own.predicted[i]]
-            numbers = (float(own.of_predicted[i]), float(margins[i]))
-            suspicious.append(
-                Suspicious(name, i, samples.name(i), samples.label(i), predicted, *numbers)
+def load(test: Samples) -> SuspiciousLabels:
+    """Load what evaluate found. Raises DataError if a file is missing or malformed."""
+    rows = suspicious.load()
+    first = rows[:SHOWN]
+    splits = {"test": test}
+    if any(row.split == "validation" for row in first):
+        splits["validation"], _ = storage.load(paths.VALIDATION)
+    shown = []
+    for row in first:
+        samples = splits[row.split]
+        is_file = row.sample != str(row.index)
+        image = images.encode(samples.inputs[row.index], SIDE) if samples.are_images else ""
+        shown.append(
+            SuspiciousLabel(
+                row.sample if is_file else f"{row.split} sample {row.index:,}",
+                row.label,
+                row.predicted,
+                row.probability,
+                image,
             )
-    return sorted(suspicious, key=lambda each: -each.margin)
-
-
-def thresholds(of_label: np.ndarray, labels: np.ndarray, n_classes: int) -> np.ndarray:
-    """Return the mean of `of_label` by label (n_classes,); infinity for a class without samples."""
-    counts = np.bincount(labels, minlength=n_classes)
-    sums = np.bincount(labels, of_label, minlength=n_classes)
-    return np.where(counts > 0, sums / np.maximum(counts, 1), np.inf)
-
-
-def confidence(logits: np.ndarray, labels: np.ndarray) -> Confidence:
-    """Return predicted classes and probabilities, in float64, a block of samples at a time."""
-    of_predicted = np.empty(len(logits))
-    of_label = np.empty(len(logits))
-    for first in range(0, len(logits), BLOCK):
-        block = slice(first, first + BLOCK)
-        shifted = logits[block].astype(np.float64)
-        shifted -= shifted.max(axis=1, keepdims=True)
-        totals = np.exp(shifted).sum(axis=1)
-        of_predicted[block] = 1 / totals
-        own = np.take_along_axis(shifted, labels[block, np.newaxis], axis=1)[:, 0]
-        of_label[block] = np.exp(own) / totals
-    return Confidence(logits.argmax(axis=1), of_predicted, of_label)
-
-
-def save(suspicious: list[Suspicious]) -> None:
-    """Write a row for each sample."""
-    with (
-        files.atomic(paths.SUSPICIOUS) as unfinished,
-        unfinished.open("w", newline="", encoding="utf-8") as file,
-    ):
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(Suspicious._fields)
-        writer.writerows(suspicious)
-
-
-def load() -> list[Suspicious]:
-    """Load the rows. Raises DataError if the file is missing or malformed."""
-    return stage_files.load(paths.SUSPICIOUS, "evaluate", _read)
-
-
-def _read(path: Path) -> list[Suspicious]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return [
-            Suspicious(
-                row["split"],
-                int(row["index"]),
-                row["sample"],
-                row["label"],
-                row["predicted"],
-                float(row["probability"]),
-                float(row["margin"]),
-            )
-            for row in csv.DictReader(file)
-        ]
+        )
+    return SuspiciousLabels(shown, len(rows))
