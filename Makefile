@@ -4,6 +4,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONPATH := src
+# The make of macOS (3.81) looks up a command without a shell in its own PATH, not in this one.
+ifeq ($(shell uname), Darwin)
+SHELL := /bin/bash
+endif
 
 # The distribution `retrace`, and the lab's.
 PROJECTS := pyproject.toml src/lab/pyproject.toml

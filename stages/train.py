@@ -4,18 +4,20 @@ import retrace
 from lab import params, paths
 from lab.models import classifier, summary
 from lab.models.classifier import ModelConfig
-from lab.training import device, preparation, processes, rank, recorder
+from lab.training import device, nodes, preparation, processes, rank, recorder
 from lab.training.loop import Trainer
 from retrace import checkpoint
 
 
 def main() -> None:
     p = params.load(params.Train)
-    if p.processes > 1 and not rank.is_this():
-        from lab.training import launcher  # late: one process does not need it
+    if not rank.is_this():
+        node = nodes.this(p.processes)
+        if p.processes > 1:
+            from lab.training import launcher  # late: one process does not need it
 
-        launcher.launch(p)
-        return
+            launcher.launch(p, node)
+            return
 
     compute = device.configure(p, p.precision)
     with processes.joined(p, compute) as group:

@@ -16,6 +16,7 @@ from retrace import checkpoint
 from retrace.checkpoint import Checkpoints
 from retrace.errors import DataError
 from retrace.system import files
+from retrace.system.object_store import ObjectStore
 
 pytestmark = pytest.mark.usefixtures("folder")
 
@@ -89,6 +90,26 @@ def test_unfinished_file_is_removed(checkpoints: Checkpoints) -> None:
     unfinished.write_bytes(b"half")
     assert Checkpoints(checkpoints.folder).newest(step_of) == 5
     assert not unfinished.exists()
+
+
+class Defect(ObjectStore):
+    """A store whose library fails in a way that nobody expects."""
+
+    def __init__(self) -> None:
+        """Connect to nothing."""
+
+    def names(self) -> list[str]:
+        raise RuntimeError("odd answer")
+
+
+def test_failed_upload_is_a_warning(
+    checkpoints: Checkpoints, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stored = Checkpoints(checkpoints.folder, Defect())
+    save(stored, 5)
+    stored.close()
+    assert "RuntimeError: odd answer" in capsys.readouterr().err
+    assert checkpoints.newest(step_of) == 5
 
 
 def test_full_disk_keeps_older_checkpoints(

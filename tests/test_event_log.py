@@ -1,7 +1,9 @@
 """The event log as a file."""
 
 import os
+import shutil
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -54,3 +56,25 @@ def test_event_log_names_what_is_lost(tmp_path: Path) -> None:
     lost = [event["values"] for event in event_log.read(log.path) if event["kind"] == "lost"]
     reason = f"{tmp_path}/none.csv: No such file or directory"
     assert lost == [{"none.csv": reason}, {"code.patch": "git failed"}]
+
+
+def kill(*_: object, **__: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def test_killed_archive_leaves_no_pending_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without its copies, an event log that is uploaded again would say that they are lost."""
+    logs = [EventLog(tmp_path, stage="train") for _ in range(3)]
+    for log in logs:
+        log.attach("notes.txt", b"notes")
+        log.end("FINISHED")
+    first, second, running = (log.path for log in logs)
+    with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
+        killed.setattr(shutil, "rmtree", kill)
+        event_log.archive(first)
+    assert event_log.pending(tmp_path) == sorted([second, running])
+    event_log.archive(second)
+    folders = {path for path in tmp_path.iterdir() if path.is_dir()}
+    assert folders == {tmp_path / "uploaded", event_log.copies(running)}

@@ -55,7 +55,7 @@ def test_stage_has_its_params_in_the_file(
             ["cnn"],
             "model is ['cnn']; should be one of softmax, softmax_scratch, mlp, cnn, ",
         ),
-        ("device", "tpu", "device is 'tpu'; should be 'auto', 'cpu' or 'cuda'"),
+        ("device", "tpu", "device is 'tpu'; should be 'auto', 'cpu', 'cuda' or 'mps'"),
         ("fold", 1, "fold is 1; should be less than folds, which is 1"),
         ("class_shares", [1.0, 0.0], "class_shares.1 is 0.0; should be greater than 0"),
         ("accumulation", 129, "accumulation is 129; should be at most batch_size, which is 128"),

@@ -106,7 +106,7 @@ class Preprocess(Strict):
 
 
 class Hardware(Strict):
-    device: Literal["auto", "cpu", "cuda"]
+    device: Literal["auto", "cpu", "cuda", "mps"]
     threads: Annotated[int, Field(ge=1, le=1024)]
 
 

@@ -119,17 +119,17 @@ class Checkpoints:
 
     def _upload(self, store: ObjectStore) -> None:
         """Copy the newest checkpoint to S3, unless it is there, and delete the oldest there."""
-        path = in_folder(self.folder)[-1]
         try:
+            path = in_folder(self.folder)[-1]
             stored = store.names()
             if path.name not in stored:
                 store.upload(path)
                 for old in sorted([*stored, path.name])[:-KEPT]:
                     store.delete(old)
-        except DataError as error:
-            self._warn(
-                "store", f"{error}; training continues, with its checkpoints on this machine"
-            )
+        except Exception as error:  # noqa: BLE001 - this thread's result is never read
+            kind = "" if isinstance(error, DataError) else f"{type(error).__name__}: "
+            state = "training continues, with its checkpoints on this machine"
+            self._warn("store", f"{kind}{error}; {state}")
         else:
             self._warned.discard("store")
 

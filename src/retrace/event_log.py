@@ -289,11 +289,16 @@ def pending_processes() -> set[str]:
 
 
 def archive(path: Path) -> None:
-    """Move an event log to `uploaded/` and delete its copies."""
-    shutil.rmtree(copies(path), ignore_errors=True)
+    """Move an event log to `uploaded/`, then delete its copies.
+
+    Copies that a kill in between has left are deleted too.
+    """
     done = path.parent / "uploaded"
     done.mkdir(exist_ok=True)
     path.rename(done / path.name)
+    for folder in path.parent.iterdir():
+        if folder.is_dir() and folder != done and not Path(f"{folder}.jsonl").exists():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def now() -> int:

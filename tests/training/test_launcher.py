@@ -90,9 +90,24 @@ def test_node_is_in_slurm(environment: pytest.MonkeyPatch, names: str, host: str
     assert nodes.this(4) == Node(2, 4, host, 20_007)
 
 
-def test_batch_script_is_one_node(environment: pytest.MonkeyPatch) -> None:
-    environment.setenv("SLURM_NNODES", "4")  # of the job; srun starts no task here
+def test_batch_script_is_one_node(
+    environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    environment.setenv("SLURM_JOB_NUM_NODES", "4")  # srun starts no task here
+    assert nodes.this(1) == Node(0, 1)
+    assert capsys.readouterr().err == ""
     assert nodes.this(4) == Node(0, 1)
+    assert "4 nodes" in capsys.readouterr().err
+
+
+def test_one_process_is_no_node_of_srun(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("SLURM_STEP_NUM_TASKS", "4")
+    assert nodes.this(1) == Node(0, 1)
+    environment.setenv(nodes.COUNT, "2")
+    environment.setenv(nodes.RANK, "1")
+    environment.setenv(nodes.ADDRESS, "host:1")
+    with pytest.raises(RetraceError, match="processes is 1; .*-S processes=2"):
+        nodes.this(1)
 
 
 @pytest.mark.parametrize(

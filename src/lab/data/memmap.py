@@ -1,9 +1,11 @@
 """Arrays of any size: in memory, or in a memory-mapped file if they are too large for it."""
 
 import bisect
+import errno
 import math
 import mmap
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
@@ -37,9 +39,7 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder) as file:
         try:
-            os.posix_fallocate(
-                file.fileno(), 0, n_bytes
-            )  # else a full disk kills the process later
+            _reserve(file.fileno(), n_bytes)
         except OSError as error:
             if error.errno not in FULL:
                 raise
@@ -48,6 +48,19 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
                 f"{folder}: {reason}; free some disk space, then run the command again"
             ) from None
         return np.memmap(file, dtype, "r+", shape=shape)
+
+
+def _reserve(file: int, n_bytes: int) -> None:
+    """Reserve room for a file: a full disk would kill a process that writes to a map of it.
+
+    macOS cannot reserve it; there, the file is refused if the disk has no room for it now.
+    """
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file, 0, n_bytes)
+    elif shutil.disk_usage(file).free < n_bytes:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    else:
+        os.truncate(file, n_bytes)
 
 
 def blocks(n_rows: int, row_bytes: int) -> Iterable[slice]:

@@ -3,6 +3,7 @@
 import os
 import platform
 import re
+import sys
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
@@ -131,6 +132,10 @@ def _cuda_of_torch() -> str | None:
 
 def processor() -> Iterator[Finding]:
     """Count the CPUs that this process may use, and look for native bfloat16 support."""
+    if sys.platform == "darwin":
+        state = "training runs on its GPU (mps), in float32; this has not been tried on a Mac"
+        yield ok(f"{os.cpu_count()} CPUs of a Mac; {state}")
+        return
     info = CPU_FLAGS.read_text(encoding="utf-8") if CPU_FLAGS.exists() else ""
     is_native = BFLOAT16 & set(re.findall(r"\w+", info))
     bfloat16 = "bfloat16 is native" if is_native else "no native bfloat16, so training uses float32"

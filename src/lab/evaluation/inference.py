@@ -13,7 +13,11 @@ from lab.data.batches import FileInputs, Split
 from lab.models.classifier import Classifier
 from lab.shapes import Features, Inputs, Logits
 
-BATCH = {"cpu": 100, "cuda": 2000}  # samples at most: a CPU keeps activations in its cache
+BATCH = {
+    "cpu": 100,
+    "cuda": 2000,
+    "mps": 2000,
+}  # samples at most: a CPU keeps activations in its cache
 BATCH_NUMBERS = 4_000_000  # in the inputs of a batch at most: 26 color images of 224x224
 
 

@@ -19,6 +19,7 @@ from torch.utils import deterministic
 
 from lab.params import Hardware, Precision
 from retrace.errors import ParamsError
+from retrace.system import machine
 
 M_TRIM_THRESHOLD = -1  # of mallopt(3)
 M_MMAP_THRESHOLD = -3
@@ -74,6 +75,8 @@ class Compute:
     def __str__(self) -> str:
         threads = f"{self.threads} thread{'s' * (self.threads > 1)}"
         name = torch.cuda.get_device_name() if self.is_gpu else f"cpu, {threads}"
+        if self.device.type == "mps":
+            name = f"mps, {machine.processor()}"
         return ", ".join((name, str(self.precision).removeprefix("torch."), *self.variables))
 
 
@@ -93,17 +96,30 @@ def configure(hardware: Hardware, precision: Precision) -> Compute:
     torch.set_num_threads(hardware.threads)
     _keep_freed_memory()
 
-    has_gpu = torch.cuda.is_available()
-    if hardware.device == "cuda" and not has_gpu:
-        raise ParamsError(
-            "params.yaml: device is 'cuda', but torch sees no GPU here; use auto or cpu"
-        )
-    device = torch.device("cuda" if has_gpu and hardware.device != "cpu" else "cpu")
+    device = _chosen(hardware.device)
     if device.type == "cpu":
         _use_threads(hardware.threads)
+    elif device.type == "mps":  # some of its kernels may exist in one version only
+        torch.set_deterministic_debug_mode("warn")
     name = _best_precision(device) if precision == "auto" else precision
     variables = tuple(f"{name}={os.environ[name]}" for name in DECIDE_BITS if name in os.environ)
     return Compute(device, PRECISIONS[name], hardware.threads, variables)
+
+
+def _chosen(name: str) -> torch.device:
+    """Return the device, with `auto` the best one here. Raises ParamsError if it is missing."""
+    available = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if name == "auto":
+        return torch.device(next(each for each in available if available[each]))
+    if not available[name]:
+        raise ParamsError(
+            f"params.yaml: device is {name!r}, but torch sees no such GPU here; use auto or cpu"
+        )
+    return torch.device(name)
 
 
 @contextmanager
@@ -198,6 +214,8 @@ def _best_precision(device: torch.device) -> Precision:
             return "bfloat16"
         has_tensor_cores = torch.cuda.get_device_capability(device) >= TENSOR_CORES
         return "float16" if has_tensor_cores else "float32"
+    if device.type == "mps":  # nothing is known of its results in 16 bits
+        return "float32"
     capabilities = torch.cpu.get_capabilities()
     is_native = capabilities.get("avx512_bf16", False) or capabilities.get("amx_tile", False)
     return "bfloat16" if is_native else "float32"

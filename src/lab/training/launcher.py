@@ -38,7 +38,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 import retrace
 from lab.params import Train
-from lab.training import nodes, processes, rank
+from lab.training import processes, rank
 from lab.training.nodes import Node
 from retrace import checkpoint
 from retrace.errors import RetraceError
@@ -104,12 +104,11 @@ class Rendezvous(DynamicRendezvousHandler):
         return info
 
 
-def launch(p: Train) -> None:
+def launch(p: Train, node: Node) -> None:
     """Train in `processes` processes, on this node in its share of them.
 
     Exits as the rank that failed first. Raises RetraceError for invalid environment variables.
     """
-    node = nodes.this(p.processes)
     max_restarts = n_restarts()
     with (
         retrace.stage("train") if node.rank == 0 else nullcontext(),

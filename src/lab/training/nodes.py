@@ -6,12 +6,13 @@ The train stage is started once on each node. Three variables describe the node:
     RETRACE_NODES=2                 how many nodes there are
     RETRACE_NODE=1                  which one this is, from 0
 
-Below srun they are read from Slurm's variables: each task is a node. Without them there is one
-node.
+Below srun they are read from Slurm's variables, if there is more than one process: each task is a
+node. Without them there is one node.
 """
 
 import os
 import re
+import sys
 from dataclasses import dataclass
 
 from retrace.errors import RetraceError
@@ -38,10 +39,18 @@ class Node:
 
 
 def this(processes: int) -> Node:
-    """Return the node of this process. Raises RetraceError for invalid variables."""
-    slurm = os.environ if "SLURM_STEP_NUM_TASKS" in os.environ else {}
+    """Return the node of this process. Raises RetraceError for invalid variables.
+
+    A Slurm job of several nodes whose command does not begin with srun is a warning on stderr.
+    """
+    # srun may also start several trainings, each of one process.
+    slurm = os.environ if processes > 1 and "SLURM_STEP_NUM_TASKS" in os.environ else {}
     count = _number(COUNT, os.environ.get(COUNT) or slurm.get("SLURM_STEP_NUM_TASKS", "1"))
+    n_in_job = os.environ.get("SLURM_JOB_NUM_NODES", "1")
     if count <= 1:
+        if processes > 1 and not slurm and n_in_job != "1":
+            state = f"warning: this Slurm job has {n_in_job} nodes, and only this one trains"
+            print(f"{state}; begin `cmd` with `srun`", file=sys.stderr, flush=True)
         return Node()
     rank = _number(RANK, os.environ.get(RANK) or slurm.get("SLURM_PROCID", ""))
     host, _, port = (os.environ.get(ADDRESS) or _address_in_slurm()).rpartition(":")

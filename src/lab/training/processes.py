@@ -187,6 +187,11 @@ def joined(p: Train, compute: Compute) -> Iterator[Group]:
     if p.processes == 1:
         yield ALONE
         return
+    if compute.device.type == "mps":
+        raise ParamsError(
+            f"{paths.PARAMS}: processes is {p.processes}, but the GPU of a Mac is for one process; "
+            "use -S processes=1, or -S device=cpu"
+        )
     if compute.is_gpu:
         _choose_gpu(p)
     try:

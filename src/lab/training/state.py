@@ -192,6 +192,8 @@ class State:
         values["random.augmentation"] = self.generator.get_state()
         if self.device.type == "cuda":
             values["random.cuda"] = torch.cuda.get_rng_state(self.device)
+        elif self.device.type == "mps":
+            values["random.mps"] = torch.mps.get_rng_state()
         values["step"] = self.step
         values["epochs"] = [epoch._asdict() for epoch in self.epochs]
         return {name: _on_cpu(value) for name, value in values.items()}
@@ -216,6 +218,8 @@ class State:
         torch.set_rng_state(values["random.torch"])
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(values["random.cuda"], self.device)
+        elif self.device.type == "mps":
+            torch.mps.set_rng_state(values["random.mps"])
 
     def _append(self, epoch: Epoch) -> None:
         self.epochs.append(epoch)

@@ -13,8 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import psutil
-
 from retrace.pipeline import dvc_internals, git, git_patch
 from retrace.pipeline.origin import check_out_origin
 from retrace.system import files, processes
@@ -34,7 +32,7 @@ def repository(task: "Task") -> Iterator[Path]:
     """
     base = files.cache("cluster") / hashlib.sha256(task.address.encode()).hexdigest()[:12]
     tasks = base / "tasks"
-    _remove_leftovers(tasks)
+    processes.delete_leftovers(tasks.glob(f"*-{socket.gethostname()}-*/"), UPLOADS_S)
     # Several machines may share the user's cache, and each machine its process ids.
     tree = tasks / f"{files.file_name(task.name)}-{socket.gethostname()}-{os.getpid()}"
     top = tree / task.repository
@@ -71,13 +69,3 @@ def _configure(task: "Task", root: Path, base: Path) -> None:
         here.touch() if name.endswith(".lock") else here.mkdir(exist_ok=True)
         (root / ".retrace" / name).symlink_to(here)
     git.exclude(root, *git_patch.WRITTEN_BY_US)
-
-
-def _remove_leftovers(tasks: Path) -> None:
-    """Delete the clones of killed processes."""
-    for tree in tasks.glob(f"*-{socket.gethostname()}-*/"):
-        if psutil.pid_exists(int(tree.name.rpartition("-")[2])):
-            continue  # it may not have locked its clone yet
-        with processes.try_lock(tree) as free:
-            if free:
-                processes.delete_folder(tree, UPLOADS_S)

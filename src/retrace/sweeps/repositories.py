@@ -63,10 +63,7 @@ def remove_leftovers(sweep: str) -> None:
 
     A process that still runs in one may save a checkpoint first.
     """
-    for tree in sweep_folder(sweep).glob("tree-*/"):
-        with processes.try_lock(tree) as free:
-            if free:
-                processes.delete_folder(tree, ENDS_S)
+    processes.delete_leftovers(sweep_folder(sweep).glob("tree-*/"), ENDS_S)
 
 
 def fetch(tree: Path, name: str) -> str | None:

@@ -4,6 +4,8 @@ import os
 import platform
 import pwd
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 from retrace.errors import RetraceError
@@ -50,6 +52,9 @@ def processor() -> str:
     On a different model, floating-point sums are computed in a different order, so results differ
     in the last digits.
     """
+    if sys.platform == "darwin":
+        command = ("/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string")
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     info = CPU_INFO.read_text(encoding="utf-8") if CPU_INFO.exists() else ""
     match = re.search(r"model name\s*: (.+)", info)
     return match[1] if match else platform.processor() or platform.machine()

@@ -6,8 +6,9 @@ import os
 import shutil
 import signal
 import socket
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,16 @@ BOOT = Path("/proc/sys/kernel/random/boot_id")
 MACHINE = Path("/etc/machine-id")
 PR_SET_PDEATHSIG = 1  # of prctl(2)
 LIBC = ctypes.CDLL(None)
+POLL_S = 0.5
+WATCH = """
+import os, sys, time, psutil
+child, parent, number = map(int, sys.argv[1:4])
+while os.getppid() == child:
+    if psutil.Process(child).ppid() != parent:
+        os.kill(child, number)
+        break
+    time.sleep(float(sys.argv[4]))
+"""
 
 Identity = dict[str, Any]
 
@@ -59,8 +70,17 @@ def end(who: Identity, grace_s: float) -> None:
 
 
 def die_with_parent(number: int = signal.SIGKILL) -> None:
-    """Make this process get a signal when its parent ends; for `preexec_fn` of a child."""
-    LIBC.prctl(PR_SET_PDEATHSIG, number)
+    """Make this process get a signal when its parent ends; for `preexec_fn` of a child.
+
+    Linux sends it; elsewhere a process that polls the parent does, within POLL_S.
+    """
+    if hasattr(LIBC, "prctl"):
+        LIBC.prctl(PR_SET_PDEATHSIG, number)
+        return
+    words = [sys.executable, "-c", WATCH, *map(str, (os.getpid(), os.getppid(), number, POLL_S))]
+    # Not this process's output: who reads it would wait for the watcher, too.
+    silent = [(os.POSIX_SPAWN_OPEN, each, os.devnull, os.O_RDWR, 0) for each in range(3)]
+    os.posix_spawn(sys.executable, words, os.environ, file_actions=silent)
 
 
 def working_in(folder: Path) -> list[psutil.Process]:
@@ -82,6 +102,16 @@ def delete_folder(folder: Path, ends_s: float) -> None:
                 process.kill()
         psutil.wait_procs(left, timeout=0.5)
     shutil.rmtree(folder)
+
+
+def delete_leftovers(folders: Iterable[Path], ends_s: float) -> None:
+    """Delete folders that killed processes left. Their names end in `-` and the process's id."""
+    for folder in folders:
+        if psutil.pid_exists(int(folder.name.rpartition("-")[2])):
+            continue  # it may not have locked its folder yet
+        with try_lock(folder) as free:
+            if free:
+                delete_folder(folder, ends_s)
 
 
 def to_line(who: Identity) -> str:
