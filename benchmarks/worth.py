@@ -140,9 +140,11 @@ def _trained(
     model, _ = initialization.build(p, train_set, storage.scale(train_set))
     if trunk:
         model.trunk.load_state_dict(trunk)
-    splits = [batches.on_device(samples, compute.device) for samples in (train_set, test_set)]
+    train_split = batches.on_device(train_set, compute.device)
+    test_split = batches.on_device(test_set, compute.device)
     started = time.perf_counter()
-    trainer = loop.create(p, compute, model, *splits, len(train_set.class_names))
+    n_classes = len(train_set.class_names)
+    trainer = loop.create(p, compute, model, train_split, test_split, n_classes)
     trainer.precompute_features()
     kept = trainer.train(lambda _: None, lambda _: None)
     seconds = time.perf_counter() - started
