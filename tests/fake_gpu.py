@@ -32,8 +32,7 @@ from lab.models import classifier
 from lab.models.classifier import Classifier, ModelConfig
 from lab.models.networks import MODELS
 from lab.params import Values
-from lab.training import device, optimizers
-from lab.training.augmentations import AUGMENTATIONS
+from lab.training import augmentations, device, optimizers
 from lab.training.cuda_graph import CapturedStep
 from lab.training.device import Compute
 from lab.training.loop import Trainer
@@ -185,9 +184,7 @@ def train(values: Values, model: Classifier, change: Change) -> None:
     precision = torch.float32 if p.precision == "float32" else torch.bfloat16
     compute = Compute(torch.device("cuda"), precision, 1)
     loss = change(model, params.bind(LOSSES, p.loss, "losses")(split.labels[:10]))
-    augment = params.bind(AUGMENTATIONS, p.augmentation, "augmentations")
-    if p.augmentation.name == "none":
-        augment = None
+    augment = augmentations.create(p.augmentation, model.shape[1:])
     if p.freeze_backbone:
         model.freeze_backbone()
     if p.freeze_backbone and not p.unfreeze_epoch:

@@ -6,7 +6,6 @@ from torch import Tensor
 
 from lab.data import batches
 from lab.data.samples import Samples
-from lab.training.augmentations import none
 from retrace.errors import ParamsError
 
 
@@ -16,7 +15,7 @@ def numbered(n: int) -> batches.Split:
 
 
 def labels_by_batch(split: batches.Split, size: int, seed: int = 0, epoch: int = 0) -> list[Tensor]:
-    epochs = batches.shuffled(split, size, none, torch.Generator(), seed=seed, epoch=epoch)
+    epochs = batches.shuffled(split, size, None, torch.Generator(), seed=seed, epoch=epoch)
     return [labels for _, labels in epochs]
 
 

@@ -5,10 +5,12 @@ import torch
 
 from lab.data.batches import Draws
 from lab.shapes import Images
-from lab.training.augmentations import AUGMENTATIONS, crop_flip, cutout, shift
+from lab.training.augmentations import AUGMENTATIONS
+from lab.training.augmentations.crops import crop_flip, cutout, shift
 from retrace.pipeline import params_yaml
 
 N_IMAGES = 200
+SIZE = (7, 9)
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -22,17 +24,18 @@ def draws(seed: int = 0) -> Draws:
 @pytest.fixture
 def images() -> Images:
     """200 images of 3 channels, 7 high and 9 wide, without a black pixel."""
-    return torch.randint(1, 256, (N_IMAGES, 3, 7, 9), dtype=torch.uint8, generator=seeded())
+    return torch.randint(1, 256, (N_IMAGES, 3, *SIZE), dtype=torch.uint8, generator=seeded())
 
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)
-def test_augmentations_keep_shape_and_are_seeded(
+def test_images_have_size_and_are_seeded(
     values: params_yaml.Values, images: Images, name: str
 ) -> None:
     augment = AUGMENTATIONS[name]
     settings = values["augmentations"][name]
-    first, second, other = (augment(images, draws(seed), **settings) for seed in (1, 1, 2))
-    assert (first.shape, first.dtype) == (images.shape, images.dtype)
+    first, second, other = (augment(images, draws(seed), (5, 7), **settings) for seed in (1, 1, 2))
+    size = images.shape[2:] if name == "none" else (5, 7)
+    assert (first.shape, first.dtype) == ((N_IMAGES, 3, *size), images.dtype)
     assert torch.equal(first, second)
     assert torch.equal(first, other) == (name == "none")
 
@@ -57,7 +60,7 @@ def test_crop_flip_draws_every_window(images: Images, padding: list[int], flip: 
     same = images[:1].expand(N_IMAGES, -1, -1, -1)
     possible = windows(images[0], padding)
     possible += [window.flip(2) for window in possible] if flip else []
-    for image in crop_flip(same, draws(), padding=padding, flip=flip):
+    for image in crop_flip(same, draws(), SIZE, padding=padding, flip=flip):
         (index,) = [i for i, window in enumerate(possible) if torch.equal(window, image)]
         seen.add(index)
     assert len(seen) > 0.9 * len(possible)
@@ -65,19 +68,29 @@ def test_crop_flip_draws_every_window(images: Images, padding: list[int], flip: 
 
 def test_crop_flip_keeps_the_order(images: Images) -> None:
     padding = [1, 1, 1, 1]
-    cropped = crop_flip(images, draws(), padding=padding, flip=False)
+    cropped = crop_flip(images, draws(), SIZE, padding=padding, flip=False)
     for image, crop in zip(images, cropped, strict=True):
         assert any(torch.equal(window, crop) for window in windows(image, padding))
 
 
+def test_crop_flip_crops_larger_images(images: Images) -> None:
+    cropped = crop_flip(images, draws(), (5, 7), padding=[0, 0, 0, 0], flip=False)
+    seen = set()
+    for image, crop in zip(images, cropped, strict=True):
+        places = [(y, x) for y in range(3) for x in range(3)]
+        (place,) = [(y, x) for y, x in places if torch.equal(image[:, y : y + 5, x : x + 7], crop)]
+        seen.add(place)
+    assert len(seen) == 9
+
+
 def test_shift_by_zero_changes_nothing(images: Images) -> None:
-    assert torch.equal(shift(images, draws(), pixels=0), images)
+    assert torch.equal(shift(images, draws(), SIZE, pixels=0), images)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
 def test_cutout_blanks_one_square(images: Images, size: int) -> None:
     areas = set()
-    for image in cutout(images, draws(), size=size):
+    for image in cutout(images, draws(), SIZE, size=size):
         blank = (image == 0).all(dim=0)
         assert torch.equal(blank, (image == 0).any(dim=0))
         rows = blank.any(dim=1).sum().item()

@@ -131,15 +131,15 @@ def test_slices_cover_the_batch(n: int, size: int) -> None:
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)
 def test_slice_is_augmented_as_the_whole(values: params_yaml.Values, name: str) -> None:
-    images = torch.randint(0, 256, (10, 3, 8, 8), dtype=torch.uint8)
+    images = torch.randint(0, 256, (10, 3, 12, 12), dtype=torch.uint8)
     settings = values["augmentations"][name]
 
-    def augmented(kept: slice) -> Tensor:
+    def augmented(kept: slice | Tensor) -> Tensor:
         draws = Draws(torch.Generator().manual_seed(0), len(images), kept)
-        return AUGMENTATIONS[name](images[kept], draws, **settings)
+        return AUGMENTATIONS[name](images[kept], draws, (8, 8), **settings)
 
     whole = augmented(slice(None))
-    for kept in (slice(0, 3), slice(3, 10)):
+    for kept in (slice(0, 3), slice(3, 10), slice(4, 5), torch.tensor([9, 2])):
         assert torch.equal(augmented(kept), whole[kept])
 
 

@@ -47,6 +47,11 @@ class Draws:
         numbers = torch.rand(self.n_images, 1, generator=self.generator)
         return numbers[self.kept].to(device, non_blocking=True)
 
+    def numbers(self, n: int) -> np.ndarray:
+        """Draw `n` numbers in 0..1 for each image, for calculations of the host."""
+        kept = self.kept if isinstance(self.kept, slice) else self.kept.numpy()
+        return numpy_rng(self.generator).random((self.n_images, n))[kept]
+
 
 Augment = Callable[[Inputs, Draws], Inputs]
 
@@ -145,6 +150,8 @@ def _copied(parts: Sequence[np.ndarray], device: torch.device) -> Inputs:
 
 def center(images: Images, size: Sequence[int]) -> Tensor:
     """Return a view of the center of images; `size` is its height and width in pixels."""
+    if images.shape[2:] == size:
+        return images
     height, width = size
     top, left = ((edge - side) // 2 for edge, side in zip(images.shape[2:], size, strict=True))
     return images[:, :, top : top + height, left : left + width]

@@ -14,8 +14,7 @@ from lab.evaluation import inference, scores
 from lab.models.classifier import Classifier
 from lab.params import Train
 from lab.shapes import BatchLabels, Inputs, Loss, Targets
-from lab.training import cuda_graph, losses, optimizers, processes
-from lab.training.augmentations import AUGMENTATIONS
+from lab.training import augmentations, cuda_graph, losses, optimizers, processes
 from lab.training.device import Compute
 from lab.training.losses import LOSSES, LossFunction
 from lab.training.mixing import Mixing
@@ -185,14 +184,13 @@ def create(
     loss = params.bind(LOSSES, p.loss, "losses")(counts)
     optimizer = params.bind(OPTIMIZERS, p.optimizer, "optimizers")
     schedule = params.bind(SCHEDULES, p.schedule, "schedules")
-    augment = params.bind(AUGMENTATIONS, p.augmentation, "augmentations")
     model = model.to(compute.device)
     group.prepare(model, unfreezes=p.unfreeze_epoch > 0)
     return Trainer(
         state=State(model, optimizer(optimizers.groups(model, p)), compute, p.ema_decay),
         train_split=train_split,
         validation_split=validation_split,
-        augment=None if p.augmentation.name == "none" else augment,
+        augment=augmentations.create(p.augmentation, model.shape[1:]),
         loss=loss,
         learning_rate=lambda moment: p.lr * schedule(moment),
         compute=compute,
