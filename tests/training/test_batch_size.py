@@ -58,13 +58,14 @@ def test_later_unfrozen_backbone_is_measured(
     stripes: Samples, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     changed = {"batch_size": "auto", "model": "cifar_v3", "freeze_backbone": True, "epochs": 2}
-    monkeypatch.setattr(batch_size.memory, "free", lambda: 8_000_000)
     frozen = Training(stripes, **changed).trainer
     unfreezing = Training(stripes, **changed, unfreeze_epoch=1).trainer
-    for trainer in (frozen, unfreezing):
-        trainer.state.model.freeze_backbone()
-    assert batch_size.choose(unfreezing) < batch_size.choose(frozen)
+    need = (batch_size._need(frozen, 8) - batch_size._need(frozen, 4)) / 4
+    monkeypatch.setattr(batch_size.memory, "free", lambda: int(need * batch_size.CPU_FACTOR * 65))
+    assert batch_size.choose(frozen) == 64
+    assert batch_size.choose(unfreezing) < 64
     assert unfreezing.state.model.trunk_is_frozen
+    assert unfreezing.state.model.frozen()  # they are trained later
 
 
 def test_cpu_need_counts_kept_tensors(stripes: Samples) -> None:

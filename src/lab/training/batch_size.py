@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import graph
 
-from lab.training import device
+from lab.training import device, processes
 from lab.training.loop import Trainer
 from retrace.system import memory
 
@@ -126,7 +126,7 @@ def _steps(trainer: Trainer, size: int, n: int = N_STEPS) -> None:
     trial = copy.copy(trainer)
     use(trial, size)
     trial.state.model.train()
-    inputs, labels = trial.first_batch()
+    inputs, labels = next(trial.epoch(torch.Generator(), 0, 0, processes.ALONE))
     for _ in range(n):
         trial.step(inputs, labels)
 
@@ -136,13 +136,13 @@ def _restored(trainer: Trainer) -> Iterator[None]:
     """Restore the whole state of a training that has not begun."""
     state = trainer.state
     is_training = state.model.training
-    is_frozen = state.model.trunk_is_frozen
+    was_frozen = state.model.trunk_is_frozen
     before = {name: copy.deepcopy(value) for name, value in state.state_dict().items()}
     try:
         yield
     finally:
         state.optimizer.zero_grad()
-        if is_frozen:
+        if was_frozen and not state.model.trunk_is_frozen:
             state.model.freeze_backbone()
         state.load_state_dict(before)
         state.model.train(is_training)
