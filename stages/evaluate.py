@@ -1,11 +1,22 @@
-"""Test the trained network on the test split, which training does not use."""
+"""Test the trained network on the test split, which training does not use.
+
+Suspicious labels are also looked for in the validation split.
+"""
 
 from dataclasses import replace
 
 import retrace
 from lab import params, paths
 from lab.data import batches, storage
-from lab.evaluation import artifacts, grad_cam, inference, introspection, metrics, scores
+from lab.evaluation import (
+    artifacts,
+    grad_cam,
+    inference,
+    introspection,
+    metrics,
+    scores,
+    suspicious,
+)
 from lab.models import classifier
 from lab.training import device, records
 from retrace import errors
@@ -15,6 +26,7 @@ def main() -> None:
     compute = device.configure(params.load(params.Evaluate), "float32")
     model, config = classifier.load()
     samples, _ = storage.load(paths.TEST)
+    validation_samples, _ = storage.load(paths.VALIDATION)
     trained = records.load_history()[config.epoch - 1]
 
     with retrace.stage("evaluate") as run:
@@ -37,9 +49,21 @@ def main() -> None:
         heat = grad_cam.collect(model, split, predictions)
         artifacts.save_views(replace(introspection.collect(model, split), heat=heat))
 
-        run.log(tested)
+        held_out = batches.on_device(validation_samples, compute.device)
+        validation_logits = inference.outputs(model, held_out).logits.cpu().numpy()
+        by_split = {
+            "validation": (validation_samples, validation_logits),
+            "test": (samples, logits),
+        }
+        contradicted = suspicious.find(by_split)
+        suspicious.save(contradicted)
+
+        run.log(tested | {"suspicious_labels": len(contradicted)})
         run.summary(tested)
-        for path in (paths.METRICS, paths.CLASSES, paths.CONFUSION, paths.PREDICTION_TABLE):
+        for path in (
+            *(paths.METRICS, paths.CLASSES, paths.CONFUSION),
+            *(paths.PREDICTION_TABLE, paths.SUSPICIOUS),
+        ):
             run.log_artifact(path)
     summary = f"test accuracy {tested['test_accuracy']:.2%}, loss {tested['test_loss']:.4f}"
     print(f"{summary}, {len(samples):,} samples")

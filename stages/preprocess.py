@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 import retrace
 from lab import params, paths
-from lab.data import duplicates, split, storage
+from lab.data import duplicates, near_duplicates, split, storage
 from lab.data.datasets import DATASETS
 from lab.data.duplicates import Duplicate
+from lab.data.near_duplicates import NearDuplicate
 from lab.data.samples import Skipped
 from retrace import errors
 
@@ -29,7 +30,17 @@ def main() -> None:
             run.log({f"{path.stem}_samples": len(samples)})
             print(f"{path}: {len(samples):,} samples of {len(samples.class_names)} classes")
         by_name = {path.stem: samples for path, samples in by_file.items()}
-        log_warnings(run, skipped, duplicates.across(by_name))
+        shared = duplicates.across(by_name)
+        log_warnings(run, skipped, shared)
+        if p.near_duplicates:
+            log_near(run, near_duplicates.across(by_name, p.near_duplicates, shared))
+
+
+def log_near(run: retrace.Run, similar: Sequence[NearDuplicate]) -> None:
+    """Log near-duplicates across splits as `log_warnings` does duplicates."""
+    run.log({"near_duplicates": len(similar)})
+    if similar:
+        warn(run, "near_duplicates", similar, f"look alike in two splits, such as {similar[0]}")
 
 
 def log_warnings(run: retrace.Run, skipped: Sequence[Skipped], shared: Sequence[Duplicate]) -> None:

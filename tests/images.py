@@ -1,6 +1,9 @@
 """Images in data/images, and the samples that the lab reads from them."""
 
 import io
+import tarfile
+import zipfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,3 +43,29 @@ def by_name(samples: Samples) -> dict[str, tuple[bytes, str]]:
         samples.name(i): (samples.inputs[i].tobytes(), samples.label(i))
         for i in range(len(samples))
     }
+
+
+def zipped(contents: Mapping[str, bytes]) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in contents.items():
+            archive.writestr(name, content)
+    return stream.getvalue()
+
+
+def tarred(contents: Mapping[str, bytes], mode: str = "w") -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode=mode) as archive:  # pyright: ignore[reportCallIssue, reportArgumentType]
+        for name, content in contents.items():
+            member = tarfile.TarInfo(f"./{name}")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return stream.getvalue()
+
+
+PACKS: dict[str, Callable[[Mapping[str, bytes]], bytes]] = {
+    "photos.zip": zipped,
+    "photos.tar": tarred,
+    "Photos.TAR.GZ": lambda contents: tarred(contents, "w:gz"),
+    "photos.tgz": lambda contents: tarred(contents, "w:gz"),
+}

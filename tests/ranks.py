@@ -52,10 +52,21 @@ def values() -> params_yaml.Values:
 
 
 def noisy() -> dict[str, Any]:
-    """Return the parameters of a training with dropout, batch norm and augmentation."""
-    models = values()["models"] | {"cifar_v3": NETWORK}
-    small = {"model": "cifar_v3", "models": models, "epochs": 2, "keep": "last"}
-    return small | {"augmentation": "crop_flip", "ema_decay": 0.9, "clip_norm": 1.0}
+    """Return the parameters of a training with dropout, batch norm and all that a step can have."""
+    return {
+        "model": "cifar_v3",
+        "models": values()["models"] | {"cifar_v3": NETWORK},
+        "epochs": 2,
+        "keep": "last",
+        "augmentation": "crop_flip",
+        "freeze_backbone": True,
+        "unfreeze_epoch": 1,
+        "layer_decay": 0.9,
+        "accumulation": 2,
+        "clip_norm": 1.0,
+        "ema_decay": 0.9,
+        "precision": "float16",
+    }
 
 
 def changed(name: str) -> dict[str, Any]:
@@ -100,9 +111,10 @@ def logits(group: Group) -> dict[str, Tensor]:
 
 def trained(group: Group, name: str, stop_after: int | None = None) -> dict[str, Tensor]:
     """Return all weights after a training, which can be interrupted after a step."""
-    training = Training(conftest.striped(), group, **noisy())
+    settings = noisy() | {"processes": group.size}
+    training = Training(conftest.striped(), group, **settings)
     if stop_after:
-        stopped = Training(conftest.striped(), group, **noisy())
+        stopped = Training(conftest.striped(), group, **settings)
         with suppress(Stopped):
             stopped.run(stop_after)
         values = stopped.state.state_dict()

@@ -59,8 +59,8 @@ def test_help_lists_each_command() -> None:
 
 
 def test_plugins_add_lab_commands() -> None:
-    assert {"lr-find", "predict", "recipe"} <= set(plugins.entries("commands"))
-    assert {"lr-find", "predict", "recipe"} <= set(COMMANDS)
+    assert {"export", "lr-find", "predict", "recipe"} <= set(plugins.entries("commands"))
+    assert {"export", "lr-find", "predict", "recipe"} <= set(COMMANDS)
 
 
 @pytest.mark.parametrize("value", ["no.such.module", "json", "retrace.cli.main:missing"])

@@ -18,7 +18,7 @@ from repository import ROOT
 
 from lab import params, paths
 from lab.data.samples import Samples
-from lab.evaluation import metrics
+from lab.evaluation import metrics, suspicious
 from lab.evaluation.artifacts import NetworkViews, Predictions
 from lab.report.figures import FIGURES
 from lab.report.html import baseline, curves, formatting, page
@@ -29,8 +29,8 @@ from retrace.pipeline import git, params_yaml
 pytestmark = pytest.mark.xdist_group("browser")
 
 EVIL = "<script>throw 1</script>\"'><img src=x onerror=alert(1)>"
-SECTIONS = ["summary", "run", "changes", "curves", "confusion", "mistakes", "tsne", "recall"]
-SECTIONS += ["thresholds", "figures", "reproduce"]
+SECTIONS = ["summary", "run", "changes", "curves", "confusion", "mistakes", "suspicious"]
+SECTIONS += ["tsne", "recall", "thresholds", "figures", "reproduce"]
 TEST_MD5 = "0123456789abcdef0123456789abcdef"
 
 
@@ -107,6 +107,8 @@ def written(folder: Path, values: params_yaml.Values) -> Callable[..., Path]:
         inputs = page.Provenance(
             values | changed, {str(paths.TEST): TEST_MD5}, "Linear 8 x 4", "a processor"
         )
+        split = {"test": (data.samples, data.predictions.logits)}
+        suspicious.save(suspicious.find(split))
         page.save(paths.REPORT, data, {"test_calibration_error": 0.02}, inputs)
         return folder / paths.REPORT
 

@@ -170,6 +170,20 @@ def test_readme_commands_predict_and_promote(served: Served) -> None:
     assert "nothing changed" in clone.type(f"retrace promote {served.parent}")
 
 
+def test_export_of_a_run_is_that_of_its_files(served: Served) -> None:
+    assert "on 100 test samples" in served.clone.type("retrace export models --format onnx")
+    served.clone.type(f"retrace export {served.parent} --format pt2 --to classifier")
+    exported, other = (
+        json.loads((served.clone.path / folder / "model.json").read_text())
+        for folder in ("export-onnx", "classifier")
+    )
+    assert exported["run"] is None
+    own = {"file", "sha256", "run", "largest_difference"}
+    assert all(other[key] == value for key, value in exported.items() if key not in own)
+    trained = next(run for run in runs(served.clone) if run.info.run_id == other["run"])
+    assert trained.data.tags["retrace.stage"] == "train"
+
+
 def body(pixel: Any = 0, shape: tuple[int, ...] = (1, 1, 28, 28)) -> str:
     """Return a request with this first pixel and shape; all other pixels are 0."""
     flat = [pixel, *[0] * (int(np.prod(shape)) - 1)][: int(np.prod(shape))]

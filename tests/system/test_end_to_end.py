@@ -384,12 +384,17 @@ def test_image_folder_trains_also_in_copy(clone: Clone) -> None:
     own = next(iter(runs(clone, dataset="image_folder")[0]))
     assert own.data.metrics["test_accuracy"] > 0.9
     restore(clone)
+    recipe = "dvc exp run $(retrace recipe images_finetune) -S epochs=2 -S unfreeze_epoch=1"
+    clone.type(f"{recipe} --name finetuned")
+    (finetuned,) = runs(clone, "finetuned", "image_folder")[0]
+    assert finetuned.data.metrics["test_accuracy"] > 0.9
+    restore(clone)
     printed = clone.run(
-        *("bash", "-c", "dvc exp run $(retrace recipe images_finetune)"),
+        *("bash", "-c", f"{recipe} -S pretrained=DEFAULT"),
         code=255,
         HTTPS_PROXY="http://127.0.0.1:9",
     )
-    assert "put resnet18-f37072fd.pth at " in printed
+    assert "put efficientnet_lite0_ra-37913777.pth at " in printed
     assert "Traceback" not in printed
     restore(clone)
     clone.type(

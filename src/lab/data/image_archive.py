@@ -55,7 +55,7 @@ class Labeled:
     class_names: tuple[str, ...]
 
 
-def write(folder: Path, packed: Iterable[Packed], problems: Problems) -> None:
+def write(folder: Path, packed: Iterable[Packed], problems: Problems, remedy: str) -> None:
     """Write images.zip in `folder`, and no other file.
 
     Equal files in the same order give equal bytes. Raises DataError with one line for each of
@@ -75,7 +75,7 @@ def write(folder: Path, packed: Iterable[Packed], problems: Problems) -> None:
             if not problems:
                 archive.writestr(_member(name), content)
         if problems:
-            raise DataError(unusable.message(paths.IMAGES, "to fix or remove", problems))
+            raise DataError(unusable.message(paths.IMAGES, remedy, problems))
 
 
 def read(
@@ -113,6 +113,15 @@ def read(
         raise DataError(unusable.message(paths.IMAGES, remedy, problems))
     _check_classes(splits)
     return Splits(splits["train"], splits.get("val"), splits.get("test"), tuple(skipped))
+
+
+def is_utf8(name: str) -> bool:
+    """Return whether a file's name can be that of a member."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _check_classes(splits: Mapping[str, Samples]) -> None:

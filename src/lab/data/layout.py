@@ -7,17 +7,14 @@ Folders named `train`, `val` and `test` are splits. A split by another name, suc
 import shlex
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations, product
 from pathlib import Path
 
-from lab.data.split_names import role
+from lab.data.file_tree import FileTree
+from lab.data.split_names import SPLITS, role
 from lab.data.unusable import Problems
-from retrace.errors import DataError
 
-SPLITS = ("train", "val", "test")
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-SUFFIXES += (".jfif", ".jpe", ".tif", ".tiff", ".avif")
 OTHER_IMAGES = ".gif .jp2 .jxl .svg .psd .tga .ppm .pgm .dng .cr2 .nef"
 REMEDIES = {
     **dict.fromkeys((".heic", ".heif"), "convert HEIC to JPEG (it needs the package pillow-heif)"),
@@ -26,17 +23,6 @@ REMEDIES = {
 }
 FLAT = "no class folders in it; put its images into class folders, or move it out of {}"
 LEAST_SHARED = 2  # class folders in both of two folders, which then are no classes
-JUNK = {  # of operating systems and tools
-    "__macosx",
-    "__pycache__",
-    "@eadir",
-    "$recycle.bin",
-    "system volume information",
-    "lost+found",
-    "thumbs.db",
-    "ehthumbs.db",
-    "desktop.ini",
-}
 
 
 def split_and_class(name: str) -> tuple[str, str]:
@@ -67,45 +53,16 @@ def _split_and_folder(name: str) -> tuple[str, str]:
     return (first, second) if first in SPLITS else ("train", first)
 
 
-def files_below(folder: Path) -> Iterator[Path]:
-    """Yield the visible files below `folder`, and links to folders, sorted."""
-    for path in visible(folder):
-        if path.is_dir() and not path.is_symlink():
-            yield from files_below(path)
-        else:
-            yield path
-
-
-def visible(folder: Path) -> list[Path]:
-    """List the entries that are neither hidden nor of the operating system, sorted."""
-    try:
-        return sorted(path for path in folder.iterdir() if not _is_junk(path.name))
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise DataError(f"{folder}: {error.strerror}") from None
-
-
-def _is_junk(name: str) -> bool:
-    return name.startswith(".") or name.lower() in JUNK
-
-
-def problems(root: Path, names: Iterable[str], others: Sequence[Path]) -> Problems:
-    """Find what is wrong with the folders in `root`, given its images and its other files."""
-    inside = {path.name: folders_in(path) for path in visible(root) if path.is_dir()}
+def problems(tree: FileTree, names: Iterable[str], others: Sequence[Path]) -> Problems:
+    """Find what is wrong with the folders, given the images and the other files."""
+    root = tree.root
+    inside = {name: tree.folders_in(root / name) for name in sorted(tree.folders_in(root))}
     return (
         _misnamed(root, inside)
-        or _wrapped(root, inside)
+        or _wrapped(tree, inside)
         or _alike(root, inside)
-        or _incomplete(root, names, others)
+        or _incomplete(tree, names, others)
     )
-
-
-def folders_in(path: Path) -> set[str]:
-    """Return the names of the folders in a folder; a link has none."""
-    if path.is_symlink():
-        return set()
-    return {each.name for each in visible(path) if each.is_dir()}
 
 
 def _misnamed(root: Path, inside: Mapping[str, set[str]]) -> Problems:
@@ -148,15 +105,16 @@ def _quoted(path: Path) -> str:
     return shlex.quote(str(path))
 
 
-def _wrapped(root: Path, inside: Mapping[str, set[str]]) -> Problems:
+def _wrapped(tree: FileTree, inside: Mapping[str, set[str]]) -> Problems:
     """Find the splits in a folder of the whole data set, or in the folder of each class."""
+    root = tree.root
     wrong: Problems = {}
     for name, folders in inside.items():
         splits = sorted(each for each in folders if (own := role(each)) and own.is_certain)
         if name in SPLITS or len(splits) < LEAST_SHARED:
             continue
         path = root / name
-        if any(folders_in(path / each) for each in splits):
+        if any(tree.folders_in(path / each) for each in splits):
             wrong[path] = f"holds the splits {' and '.join(splits)}; type: {_unwrap(path)}"
         else:
             example = f"{path / splits[0]} should be {root / 'SPLIT' / name}"
@@ -181,28 +139,30 @@ def _alike(root: Path, inside: Mapping[str, set[str]]) -> Problems:
     return wrong
 
 
-def _incomplete(root: Path, names: Iterable[str], others: Sequence[Path]) -> Problems:
+def _incomplete(tree: FileTree, names: Iterable[str], others: Sequence[Path]) -> Problems:
     """Find splits without class folders; or a missing train folder, and what `_classes` finds."""
-    splits = {split: root / split for split in SPLITS if (root / split).is_dir()}
-    flat = {folder: FLAT.format(root) for folder in splits.values() if not folders_in(folder)}
+    root = tree.root
+    splits = {split: root / split for split in SPLITS if split in tree.folders_in(root)}
+    flat = {folder: FLAT.format(root) for folder in splits.values() if not tree.folders_in(folder)}
     if flat or not splits:
-        return flat or _classes({"train": root}, root, names, others)
+        return flat or _classes({"train": root}, tree, names, others)
     beside = f"next to {', '.join(splits)}"
     wrong = {
-        root / name: f"an unexpected folder {beside}" for name in folders_in(root) - set(SPLITS)
+        root / name: f"an unexpected folder {beside}"
+        for name in tree.folders_in(root) - set(SPLITS)
     }
     if "train" not in splits:
         wrong[root / "train"] = f"missing {beside}"
-    return wrong | _classes(splits, root, names, others)
+    return wrong | _classes(splits, tree, names, others)
 
 
 def _classes(
-    splits: Mapping[str, Path], root: Path, names: Iterable[str], others: Sequence[Path]
+    splits: Mapping[str, Path], tree: FileTree, names: Iterable[str], others: Sequence[Path]
 ) -> Problems:
     """Find each split's classes without images, and a lone class: two are needed."""
     present = {split_and_class(name) for name in names}
     folders = {
-        split: {normal(name): name for name in folders_in(splits[split])} for split in splits
+        split: {normal(name): name for name in tree.folders_in(splits[split])} for split in splits
     }
     classes = sorted(set().union(*folders.values()))
     wrong: Problems = {}
@@ -212,17 +172,18 @@ def _classes(
             here = [path for path in others if path.is_relative_to(folder)]
             wrong[folder] = "; ".join(["no images in it", *why_none(here)])
     if len(classes) == 1:
-        wrong[root] = f"one class, {classes[0]}; needs two or more"
-        inside = root / classes[0]
-        if folders_in(inside):
-            wrong[root] += f"; if the classes are in {inside}, type: {_unwrap(inside)}"
+        wrong[tree.root] = f"one class, {classes[0]}; needs two or more"
+        inside = tree.root / classes[0]
+        if tree.folders_in(inside):
+            wrong[tree.root] += f"; if the classes are in {inside}, type: {_unwrap(inside)}"
     return wrong
 
 
-def is_unlabeled(image: Path, root: Path) -> bool:
+def is_unlabeled(image: Path, tree: FileTree) -> bool:
     """Return whether an image is in a split without class folders: one problem for all of them."""
     folder = image.parent
-    return folder.name in SPLITS and folder.parent == root and not folders_in(folder)
+    is_split = folder.name in SPLITS and folder.parent == tree.root
+    return is_split and not tree.folders_in(folder)
 
 
 def why_none(others: Sequence[Path]) -> list[str]:

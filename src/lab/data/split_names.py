@@ -4,6 +4,7 @@ import re
 import unicodedata
 from typing import NamedTuple
 
+SPLITS = ("train", "val", "test")
 # The names of splits in downloads, in several languages.
 WORDS = {
     "train": """train training trainset trn trainingset traindata trainingdata trainimages

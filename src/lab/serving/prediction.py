@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 
-from lab.data import decoding, layout
+from lab.data import decoding, file_tree
 from lab.evaluation import inference
 from lab.models import classifier
 from retrace.errors import DataError, ParamsError
@@ -60,8 +60,8 @@ def image_files(paths: Iterable[Path]) -> Iterator[Path]:
         if not path.is_dir():
             yield path
             continue
-        files = layout.files_below(path)
-        images = (file for file in files if file.suffix.lower() in layout.SUFFIXES)
+        files = file_tree.files_below(path)
+        images = (file for file in files if file.suffix.lower() in file_tree.IMAGE_SUFFIXES)
         yield next(images, path)
         yield from images
 
@@ -99,7 +99,7 @@ def _probabilities(predictor: Predictor, images: list[np.ndarray], *, invert: bo
 def _read(file: Path, predictor: Predictor) -> np.ndarray | str:
     """Return the image as the network's input, or the reason why it can't be read."""
     if file.is_dir():
-        return f"no image in it ({', '.join(layout.SUFFIXES)})"
+        return f"no image in it ({', '.join(file_tree.IMAGE_SUFFIXES)})"
     try:
         size = predictor.resize or predictor.shape[1]
         return decoding.pixels(decoding.content(file), predictor.shape, size)

@@ -8,7 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from lab.data.datasets import cifar10, circles, digits, fashion_mnist, image_folder, mnist
+from lab.data.datasets import (
+    cifar10,
+    circles,
+    digits,
+    fashion_mnist,
+    image_csv,
+    image_folder,
+    mnist,
+)
 from lab.data.samples import Splits
 
 
@@ -33,4 +41,5 @@ DATASETS: dict[str, Dataset] = {
     "digits": digits,
     "circles": circles,
     "image_folder": image_folder,
+    "image_csv": image_csv,
 }

@@ -4,23 +4,20 @@
 unusable image is reported, with its path and the reason, before anything is trained.
 """
 
-import re
 import sys
 import zipfile
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from lab import paths
-from lab.data import decoding, image_archive, layout
-from lab.data.image_archive import Edge, Labeled, OnBad, Packed
-from lab.data.layout import SPLITS, SUFFIXES
+from lab.data import file_tree, image_archive, layout
+from lab.data.file_tree import IMAGE_SUFFIXES, FileTree
+from lab.data.image_archive import Edge, Labeled, OnBad
 from lab.data.samples import Splits
+from lab.data.split_names import SPLITS
 from lab.data.unusable import Problems, printable
 from retrace.errors import DataError
-
-DVC_CACHE = re.compile(r"/files/md5/[0-9a-f]{2}/[0-9a-f]{30}$")  # to which DVC may link a file
 
 
 class Listing(NamedTuple):
@@ -37,11 +34,11 @@ def collect(folder: Path) -> str:
     Equal images give equal bytes. Raises DataError with one line for each file that can't be read
     or has no class; then `folder` is empty.
     """
-    images, others, problems = _list(paths.IMAGES)
-    packed = (Packed(name, path, partial(_content, path)) for name, path in sorted(images.items()))
-    image_archive.write(folder, packed, problems)
+    tree = file_tree.load(paths.IMAGES, unwrap=True)
+    images, others, problems = _list(tree)
+    image_archive.write(folder, tree.packed(images), problems, tree.remedy())
     n_classes = len({layout.split_and_class(name)[1] for name in images})
-    summary = f"{paths.IMAGES}, {len(images):,} images of {n_classes} classes"
+    summary = f"{tree.archive or tree.root}, {len(images):,} images of {n_classes} classes"
     left_out = f"left out: {printable(layout.by_suffix(others))}"
     if remedies := layout.remedies(others):
         print(f"warning: {paths.IMAGES}: {left_out}; {remedies}", file=sys.stderr)
@@ -66,7 +63,7 @@ def _labeled(_archive: zipfile.ZipFile, names: Sequence[str]) -> Labeled:
     indices = {name: index for index, name in enumerate(classes)}
     splits: dict[str, list[str]] = {split: [] for split in SPLITS}
     labels: dict[str, int] = {}
-    for name in names:
+    for name in sorted(names):  # a .tar.gz was packed in its own order
         split, class_name = layout.split_and_class(name)
         splits[split].append(name)
         labels[name] = indices[class_name]
@@ -74,25 +71,26 @@ def _labeled(_archive: zipfile.ZipFile, names: Sequence[str]) -> Labeled:
     return Labeled(present, labels, tuple(classes.values()))
 
 
-def _list(root: Path) -> Listing:
-    """List the images below `root`. Raises DataError if there is nothing."""
-    has_splits = any(layout.folders_in(root / split) for split in SPLITS)
-    listing = Listing({}, [], {})
-    for path in layout.files_below(root):
+def _list(tree: FileTree) -> Listing:
+    """List the images. Raises DataError if there is nothing."""
+    root = tree.root
+    has_splits = any(tree.folders_in(root / split) for split in SPLITS)
+    listing = Listing({}, [], dict(tree.problems))
+    for path in tree.files:
         parts = path.relative_to(root).parts
         name = "/".join(parts)
-        if path.is_dir():
-            listing.problems[path] = "a symbolic link to a folder; put the folder itself here"
-        elif path.suffix.lower() not in SUFFIXES:
+        if path in tree.problems:
+            continue
+        if path.suffix.lower() not in IMAGE_SUFFIXES:
             listing.others.extend([] if name == "README.md" else [path])
         elif len(parts) < (3 if has_splits else 2):
-            if not layout.is_unlabeled(path, root):
+            if not layout.is_unlabeled(path, tree):
                 listing.problems[path] = "not in a class folder"
-        elif not _is_utf8(name):
+        elif not image_archive.is_utf8(name):
             listing.problems[path] = "its name is not UTF-8"
         else:
             listing.images[name] = path
-    of_folders = layout.problems(root, listing.images, listing.others)
+    of_folders = layout.problems(tree, listing.images, listing.others)
     for path, problem in of_folders.items():
         listing.problems.setdefault(path, problem)
     if not listing.images and not listing.problems:
@@ -100,21 +98,3 @@ def _list(root: Path) -> Listing:
         hint = f"{root}/README.md explains the folder layout, and which images queued and --temp "
         raise DataError(f"{root}: {printable(reason)}; {hint}experiments can see")
     return listing
-
-
-def _is_utf8(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _content(path: Path) -> bytes:
-    """Read an image's file. Raises DataError if it is a symbolic link out of data/images."""
-    content = decoding.content(path)
-    target = path.resolve()
-    is_inside = target.is_relative_to(paths.IMAGES.resolve())
-    if not is_inside and not DVC_CACHE.search(target.as_posix()):
-        raise DataError(f"a symbolic link to a file outside of {paths.IMAGES}, {target}")
-    return content

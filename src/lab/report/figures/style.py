@@ -4,6 +4,7 @@ The colors are Petroff's ten (arXiv:2107.02270), which people with any color vis
 """
 
 import textwrap
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -16,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 from pydantic import Field
 
+from lab.data.unusable import printable
 from retrace.system import files
 
 mpl.rcParams.update(
@@ -65,7 +67,9 @@ def save(figure: Figure, path: Path) -> None:
             if axis.get_scale() == "log":  # matplotlib's own labels are mathtext
                 axis.set_major_formatter("{x:g}")
                 axis.set_minor_formatter(PlainLogFormatter())
-    with files.atomic(path) as unfinished:
+    with files.atomic(path) as unfinished, warnings.catch_warnings():
+        # A character that the font lacks is drawn as a box.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure.savefig(unfinished, format="png", metadata={"Software": None})
 
 
@@ -77,7 +81,8 @@ def show_image(axes: Axes, image: np.ndarray) -> None:
 
 
 def short(name: str, most: int = 20) -> str:
-    """Cut `name` to `most` characters."""
+    """Cut `name` to `most` characters, all on one line."""
+    name = printable(name)
     if name.startswith("_"):  # matplotlib leaves such names out of legends
         name = f" {name}"
     return name if len(name) <= most else f"{name[: most - 1]}…"

@@ -103,7 +103,7 @@ def _draw_names(axes: Axes, points: np.ndarray, labels: np.ndarray, names: tuple
     for (x, y), label in zip(points, labels, strict=True):
         color = style.DARK_COLORS[label % len(style.DARK_COLORS)]
         font = {"ha": "center", "va": "center", "fontsize": 8, "fontweight": "bold"}
-        axes.text(x, y, names[label], color=color, **font)
+        axes.text(x, y, style.short(names[label]), color=color, **font)
 
 
 def _draw_dots(axes: Axes, points: np.ndarray, labels: np.ndarray, names: tuple[str, ...]) -> None:

@@ -28,7 +28,7 @@ from typing import Any
 from lab import params, paths
 from lab.evaluation import metrics
 from lab.report.figures import FIGURES
-from lab.report.html import baseline, curves, formatting, images, predictions
+from lab.report.html import baseline, curves, formatting, images, predictions, suspicious
 from lab.report.html.baseline import Baseline
 from lab.report.results import Results
 from lab.training.records import diagnosis
@@ -133,6 +133,7 @@ def content(results: Results, logged: Mapping[str, float], inputs: Provenance) -
         "matrix": predictions.matrix(results),
         "confusions": predictions.confusions(results),
         "wrong": predictions.worst(results, **settings["mistakes"]),
+        "suspicious": suspicious.load(results.samples),
         "plot": predictions.tsne_plot(results, **settings["tsne"]),
         "recall": curves.precision_recall(results, **settings["precision_recall"]),
         "thresholds": predictions.thresholds(results, **settings["thresholds"]),
