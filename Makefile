@@ -88,18 +88,29 @@ faults: env  ## run the tests of failures: dead servers, killed processes, four 
 		tests/doctor/test_doctor.py::test_environment_is_rebuilt
 
 .PHONY: costs
-costs: env  ## measure the overhead of tracking, checkpoints and a cluster; minutes, on a quiet machine
+costs: env  ## measure tracking, checkpoints, a cluster and augmentations; minutes, on a quiet machine
 	python benchmarks/tracking.py
 	python benchmarks/checkpoints.py
 	python benchmarks/machines.py
+	python benchmarks/augmentations.py
 
 .PHONY: gpu
 gpu: env  ## measure trainings on a GPU and write docs/gpu.md; minutes, on a machine with a GPU
 	python benchmarks/gpu.py --write
 
+.PHONY: rivals
+rivals: .retrace/rivals/.complete  ## create the environment of those with which `make bench` compares
+
+.retrace/rivals/.complete: benchmarks/requirements.txt | .venv/.complete
+	@mkdir -p .retrace
+	uv venv --quiet --clear --python $(BIN)/python .retrace/rivals
+	uv pip sync --quiet --require-hashes --python .retrace/rivals benchmarks/requirements.txt
+	@touch $@
+
 .PHONY: bench
-bench: env  ## compare the speed with the tutorials, measure overhead and scaling; hours, on a quiet machine
+bench: env rivals  ## compare the speed with the tutorials, measure overhead and scaling; hours, on a quiet machine
 	python benchmarks/bench.py --write
+	python benchmarks/rivals.py --write
 	python benchmarks/overhead.py
 	python benchmarks/scale.py
 
@@ -127,6 +138,8 @@ floors: env  ## run the quick tests with the oldest packages that both pyproject
 lock: .venv/.complete  ## update requirements.txt from both pyproject.toml
 	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header \
 		--group dev --all-extras $(PROJECTS) --output-file requirements.txt
+	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
+		--group rivals --constraint requirements.txt --output-file benchmarks/requirements.txt
 
 .PHONY: results
 results: env  ## measure test accuracy and training time of every recipe; hours, but continues if stopped
