@@ -88,10 +88,11 @@ faults: env  ## run the tests of failures: dead servers, killed processes, four 
 		tests/doctor/test_doctor.py::test_environment_is_rebuilt
 
 .PHONY: costs
-costs: env  ## measure the overhead of tracking, checkpoints and a cluster; minutes, on a quiet machine
+costs: env  ## measure tracking, checkpoints, a cluster and augmentations; minutes, on a quiet machine
 	python benchmarks/tracking.py
 	python benchmarks/checkpoints.py
 	python benchmarks/machines.py
+	python benchmarks/augmentations.py
 
 .PHONY: gpu
 gpu: env  ## measure trainings on a GPU and write docs/gpu.md; minutes, on a machine with a GPU

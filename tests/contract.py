@@ -10,13 +10,13 @@ from lab import params
 def unread_params(stage: type[params.Strict], sources: Iterable[str]) -> list[str]:
     """List the fields of a stage's parameters that none of the sources reads.
 
-    The parameters are objects called `p` or `hardware`. `params.chosen` reads all fields.
+    The parameters are objects called `p`, `self.p` or `hardware`. `params.chosen` reads all fields.
     """
     trees = [ast.parse(source) for source in sources]
     nodes = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
     if any(ast.unparse(node) == "params.chosen" for node in nodes):
         return []
-    owners = ("p", "hardware")
+    owners = ("p", "self.p", "hardware")
     read = {node.attr for node in nodes if ast.unparse(node.value) in owners}
     return [field for field in stage.model_fields if field not in read]
 

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 import torch.cuda.amp.common
 from repository import ROOT
@@ -26,6 +27,7 @@ from torch.utils import _pytree, backend_registration
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lab import params, recipes
+from lab.data import batches
 from lab.data.batches import Split
 from lab.evaluation import inference, scores
 from lab.models import classifier
@@ -69,7 +71,10 @@ class Gpu(FakeTensorMode):
         kwargs = dict(kwargs or {})
         if kwargs.get("device") == META:
             kwargs["device"] = CUDA
-        return super().dispatch(func, types, args, kwargs)
+        result = super().dispatch(func, types, args, kwargs)
+        if isinstance(result, FakeTensor):
+            result.constant = None  # else a copy of it to the GPU is computed
+        return result
 
 
 def install() -> None:
@@ -100,6 +105,8 @@ def install() -> None:
     }
     for name, value in replaced.items():
         setattr(FakeTensor, name, value)
+    # A fake generator has no number to seed the host's with.
+    batches.numpy_rng = lambda _: np.random.default_rng(0)
     nn.Module._apply = apply  # pyright: ignore[reportAttributeAccessIssue]
     torch.cuda.amp.common.amp_definitely_not_available = lambda: False
     torch.cuda.is_bf16_supported = lambda *_, **__: True

@@ -36,7 +36,7 @@ FUNCTIONS = {
     "schedules": SCHEDULES,
     "augmentations": AUGMENTATIONS,
 }
-NOT_ENTRIES = ("__init__.py", "style.py")
+NOT_ENTRIES = ("__init__.py", "style.py", "lr_range.py")  # the last is of `retrace lr-find`
 
 
 def sources_of(stage: str) -> list[str]:

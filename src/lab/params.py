@@ -96,7 +96,7 @@ class Preprocess(Strict):
     fold: Annotated[int, Field(ge=0)]
     split_seed: Seed
     shard_mb: Annotated[int, Field(ge=1, le=10**6)]
-    near_duplicates: Annotated[int, Field(ge=0, le=10)]
+    near_duplicates: Annotated[int, Field(ge=0, le=8)]
 
     @field_validator("fold")
     @classmethod

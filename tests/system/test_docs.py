@@ -141,7 +141,7 @@ def test_table_lists_every_command() -> None:
     )
     listed = {}
     group = ""
-    row = r"^\| (\w*) ?\| `(\w+)`: .* \| (\w*) ?\|$"
+    row = r"^\| (\w*) ?\| `([\w-]+)`: .* \| (\w*) ?\|$"
     for label, name, with_json in re.findall(row, COMMAND_LINE, re.MULTILINE):
         group = label or group
         listed[name] = (group, with_json)

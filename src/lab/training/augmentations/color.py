@@ -111,7 +111,7 @@ def adjust_hue(images: Images, turns: np.ndarray) -> Tensor:
     hue = torch.where(value == green, (blue - red) / divisor + 2, hue)
     hue = torch.where(value == red, (green - blue) / divisor, hue)  # in sixths of a circle
     turned = hue[:, None] + 6 * by_image(turns, images)
-    sectors = torch.tensor([5.0, 3.0, 1.0], device=images.device).view(1, 3, 1, 1)
+    sectors = (5 - 2 * torch.arange(3, device=images.device)).view(1, 3, 1, 1)
     distance = (turned + sectors).remainder(6)
     share = torch.minimum(distance, 4 - distance).clamp(0, 1)
     return _bytes(((value[:, None] - chroma[:, None] * share) * 255).round())

@@ -132,8 +132,9 @@ def random_erasing(
     numbers = random.numbers(2 * ATTEMPTS + 3)
     boxes, fits = _boxes(numbers, seen, scale, ratio)
     boxes[~fits | (numbers[:, -1] >= probability)] = 0
-    firsts = torch.tensor(boxes[:, :2].tolist(), device=images.device)
-    lasts = torch.tensor((boxes[:, :2] + boxes[:, 2:]).tolist(), device=images.device)
+    edges = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+    on_device = torch.tensor(edges.tolist()).to(images.device, non_blocking=True)
+    firsts, lasts = on_device.split(2, dim=1)
     rows, columns = (
         (position >= firsts[:, axis, None]) & (position < lasts[:, axis, None])
         for axis, position in enumerate(torch.arange(n, device=images.device) for n in seen)
