@@ -21,6 +21,14 @@ from lab.models import classifier
 from lab.training import device, records
 from retrace import errors
 
+LOGGED = (
+    paths.METRICS,
+    paths.CLASSES,
+    paths.CONFUSION,
+    paths.PREDICTION_TABLE,
+    paths.SUSPICIOUS,
+)
+
 
 def main() -> None:
     compute = device.configure(params.load(params.Evaluate), "float32")
@@ -60,10 +68,7 @@ def main() -> None:
 
         run.log(tested | {"suspicious_labels": len(contradicted)})
         run.summary(tested)
-        for path in (
-            *(paths.METRICS, paths.CLASSES, paths.CONFUSION),
-            *(paths.PREDICTION_TABLE, paths.SUSPICIOUS),
-        ):
+        for path in LOGGED:
             run.log_artifact(path)
     summary = f"test accuracy {tested['test_accuracy']:.2%}, loss {tested['test_loss']:.4f}"
     print(f"{summary}, {len(samples):,} samples")

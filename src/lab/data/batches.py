@@ -218,11 +218,10 @@ def shuffled(
 ) -> Iterator[tuple[Inputs, BatchLabels]]:
     """Yield an epoch's batches in random order, augmented, without the first `after` ones.
 
-    Of a batch of n samples, read and yield only the inputs `part(n)`, but all labels.
-
-    The order is a function of (seed, epoch). `generator` draws the augmentation, and what the
-    caller draws for each batch; it is seeded with both, too. With `after`, it must already be in
-    the state after the skipped batches.
+    Of a batch of n samples, read and yield only the inputs `part(n)`, but all labels. The order is
+    a function of (seed, epoch). `generator` draws the augmentation, and what the caller draws for
+    each batch; it is seeded with both, too. With `after`, it must already be in the state after
+    the skipped batches.
 
     If one batch holds all samples, they keep their order, unless they are drawn by class. Without
     augmentation that batch is the split itself, which must not be written to.
@@ -231,10 +230,7 @@ def shuffled(
         _seeded(generator, seed, epoch, 1)
     is_drawn = sampling == "balanced"
     if len(split) <= size and not is_drawn and not isinstance(split.inputs, FileInputs):
-        if not after and augment:
-            yield augment(split.inputs.clone(), Draws(generator, len(split), ALL)), split.labels
-        elif not after:
-            yield split.inputs, split.labels
+        yield from [] if after else [_whole(split, augment, generator)]
         return
     own = _seeded(torch.Generator(), seed, epoch)
     order = balanced(split.labels, own) if is_drawn else torch.randperm(len(split), generator=own)
@@ -250,6 +246,15 @@ def shuffled(
         inputs = split.inputs.index_select(0, indices[kept])
         labels = split.labels.index_select(0, indices)
         yield augment(inputs, Draws(generator, len(indices), kept)) if augment else inputs, labels
+
+
+def _whole(
+    split: Split, augment: Augment | None, generator: torch.Generator
+) -> tuple[Inputs, BatchLabels]:
+    """Return all samples as one batch, augmented."""
+    if augment is None:
+        return split.inputs, split.labels
+    return augment(split.inputs.clone(), Draws(generator, len(split), ALL)), split.labels
 
 
 def balanced(labels: Labels, generator: torch.Generator) -> Labels:

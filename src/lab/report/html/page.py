@@ -109,7 +109,6 @@ def content(results: Results, logged: Mapping[str, float], inputs: Provenance) -
     changed = _changed(before, chosen, results)
     other_data = any(each.name.startswith("dataset") for each in changed.get("params") or ())
     settings = inputs.values["figures"]
-    packages = {name: version(name) for name in PACKAGES}
     return {
         "data": results.samples,
         "chosen": chosen,
@@ -118,7 +117,7 @@ def content(results: Results, logged: Mapping[str, float], inputs: Provenance) -
         "deps": inputs.deps,
         "layers": inputs.layers,
         "machine": inputs.machine,
-        "versions": {"Python": platform.python_version()} | packages,
+        "versions": _versions(),
         "n_steps": int(results.steps[-1]["step"]),
         "diagnosis": diagnosis(results.history),
         "metrics": results.metrics,
@@ -141,6 +140,10 @@ def content(results: Results, logged: Mapping[str, float], inputs: Provenance) -
         "script": script,
         "script_hash": b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     }
+
+
+def _versions() -> dict[str, str]:
+    return {"Python": platform.python_version()} | {name: version(name) for name in PACKAGES}
 
 
 def summary(
