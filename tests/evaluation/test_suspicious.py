@@ -31,7 +31,10 @@ def test_thresholds_of_the_paper() -> None:
     limits = suspicious.thresholds(each.of_label, samples.labels, 2)
     np.testing.assert_allclose(limits, [1.6 / 3, 0.35], rtol=1e-6)
     rows = suspicious.find({"test": (samples, logits)})
-    assert [(row.index, row.label, row.predicted) for row in rows] == [(4, "b", "a"), (2, "a", "b")]
+    assert [(row.number, row.label, row.predicted) for row in rows] == [
+        (4, "b", "a"),
+        (2, "a", "b"),
+    ]
     assert [row.margin for row in rows] == pytest.approx([0.8, 0.6])
 
 
@@ -48,7 +51,7 @@ def test_class_without_samples_is_never_predicted() -> None:
 @pytest.fixture(scope="module")
 def digits() -> tuple[np.ndarray, np.ndarray]:
     """Logits and labels of digits that the classifier has not seen."""
-    inputs, labels = load_digits(return_X_y=True)
+    inputs, labels = map(np.asarray, load_digits(return_X_y=True))
     model = LogisticRegression(C=0.01, max_iter=500).fit(inputs[:N_TRAIN] / 16, labels[:N_TRAIN])
     return model.decision_function(inputs[N_TRAIN:] / 16).astype(np.float32), labels[N_TRAIN:]
 
@@ -67,7 +70,7 @@ def test_wrong_labels_come_first(digits: tuple[np.ndarray, np.ndarray]) -> None:
     wrong[FLIPPED] = (labels[FLIPPED] + 5) % 10
     half = len(labels) // 2
     rows = found_in(logits, wrong)[:10]
-    listed = {row.index + (half if row.split == "test" else 0) for row in rows}
+    listed = {row.number + (half if row.split == "test" else 0) for row in rows}
     assert len(listed & set(FLIPPED.tolist())) >= 4
 
 
@@ -84,7 +87,7 @@ def test_thousand_classes() -> None:
     logits[7, 700] += 40
     samples = Samples(np.zeros((5000, 1), np.float32), labels, tuple(map(str, range(1000))))
     (row,) = suspicious.find({"test": (samples, logits)})
-    assert (row.index, row.label, row.predicted) == (7, "7", "700")
+    assert (row.number, row.label, row.predicted) == (7, "7", "700")
 
 
 @pytest.mark.usefixtures("folder")

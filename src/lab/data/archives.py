@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, NamedTuple, cast
+from typing import IO, Any, NamedTuple, cast
 
 from lab.data import decoding
 from lab.data.unusable import printable
@@ -120,7 +120,7 @@ def _in_tar(path: Path, limit: int) -> Iterator[Entry]:
         bounded = cast("IO[bytes]", _Bounded(cast("IO[bytes]", stream), limit))
         with tarfile.open(fileobj=bounded, mode="r:") as archive:
             while (member := archive.next()) is not None:
-                archive.members.clear()  # else all headers stay in memory
+                cast("Any", archive).members.clear()  # else all headers stay in memory
                 if not member.isdir():
                     name, problem = _checked(member.name, _tar_problem(member))
 

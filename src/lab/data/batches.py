@@ -230,7 +230,7 @@ def shuffled(
         _seeded(generator, seed, epoch, 1)
     is_drawn = sampling == "balanced"
     if len(split) <= size and not is_drawn and not isinstance(split.inputs, FileInputs):
-        yield from [] if after else [_whole(split, augment, generator)]
+        yield from [] if after else [_whole(split.inputs, split.labels, augment, generator)]
         return
     own = _seeded(torch.Generator(), seed, epoch)
     order = balanced(split.labels, own) if is_drawn else torch.randperm(len(split), generator=own)
@@ -249,12 +249,12 @@ def shuffled(
 
 
 def _whole(
-    split: Split, augment: Augment | None, generator: torch.Generator
+    inputs: Inputs, labels: Labels, augment: Augment | None, generator: torch.Generator
 ) -> tuple[Inputs, BatchLabels]:
     """Return all samples as one batch, augmented."""
     if augment is None:
-        return split.inputs, split.labels
-    return augment(split.inputs.clone(), Draws(generator, len(split), ALL)), split.labels
+        return inputs, labels
+    return augment(inputs.clone(), Draws(generator, len(labels), ALL)), labels
 
 
 def balanced(labels: Labels, generator: torch.Generator) -> Labels:

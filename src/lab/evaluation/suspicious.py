@@ -22,13 +22,13 @@ BLOCK = 4096  # samples
 
 
 class Suspicious(NamedTuple):
-    """A sample of a split, by its index there, with its label and the predicted class.
+    """A sample of a split, by its number there, with its label and the predicted class.
 
     `probability` is that of the predicted class; `margin` is by how much it exceeds the label's.
     """
 
     split: str
-    index: int
+    number: int
     sample: str
     label: str
     predicted: str
@@ -113,7 +113,7 @@ def _read(path: Path) -> list[Suspicious]:
         return [
             Suspicious(
                 row["split"],
-                int(row["index"]),
+                int(row["number"]),
                 row["sample"],
                 row["label"],
                 row["predicted"],

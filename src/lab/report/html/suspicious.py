@@ -41,11 +41,11 @@ def load(test: Samples) -> SuspiciousLabels:
     shown = []
     for row in first:
         samples = splits[row.split]
-        is_file = row.sample != str(row.index)
-        image = images.encode(samples.inputs[row.index], SIDE) if samples.are_images else ""
+        is_file = row.sample != str(row.number)
+        image = images.encode(samples.inputs[row.number], SIDE) if samples.are_images else ""
         shown.append(
             SuspiciousLabel(
-                row.sample if is_file else f"{row.split} sample {row.index:,}",
+                row.sample if is_file else f"{row.split} sample {row.number:,}",
                 row.label,
                 row.predicted,
                 row.probability,
