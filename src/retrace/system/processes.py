@@ -101,13 +101,19 @@ def delete_folder(folder: Path, ends_s: float) -> None:
             for process in left:
                 process.kill()
         psutil.wait_procs(left, timeout=0.5)
-    shutil.rmtree(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():  # a process outside of it, such as one that just ended, wrote a file
+        shutil.rmtree(folder)
 
 
 def delete_leftovers(folders: Iterable[Path], ends_s: float) -> None:
-    """Delete folders that killed processes left. Their names end in `-` and the process's id."""
+    """Delete the folders that other processes, which were killed, left, or this one before.
+
+    A folder's name ends in `-` and its process's id.
+    """
     for folder in folders:
-        if psutil.pid_exists(int(folder.name.rpartition("-")[2])):
+        pid = int(folder.name.rpartition("-")[2])
+        if pid != os.getpid() and psutil.pid_exists(pid):
             continue  # it may not have locked its folder yet
         with try_lock(folder) as free:
             if free:
