@@ -1,7 +1,4 @@
-"""Test the trained network on the test split, which training does not use.
-
-Suspicious labels are also looked for in the validation split.
-"""
+"""Test the trained network on the test split, which training does not use."""
 
 from dataclasses import replace
 
@@ -34,7 +31,6 @@ def main() -> None:
     compute = device.configure(params.load(params.Evaluate), "float32")
     model, config = classifier.load()
     samples, _ = storage.load(paths.TEST)
-    validation_samples, _ = storage.load(paths.VALIDATION)
     trained = records.load_history()[config.epoch - 1]
 
     with retrace.stage("evaluate") as run:
@@ -57,13 +53,7 @@ def main() -> None:
         heat = grad_cam.collect(model, split, predictions)
         artifacts.save_views(replace(introspection.collect(model, split), heat=heat))
 
-        held_out = batches.on_device(validation_samples, compute.device)
-        validation_logits = inference.outputs(model, held_out).logits.cpu().numpy()
-        by_split = {
-            "validation": (validation_samples, validation_logits),
-            "test": (samples, logits),
-        }
-        contradicted = suspicious.find(by_split)
+        contradicted = suspicious.find({"test": (samples, logits)})
         suspicious.save(contradicted)
 
         run.log(tested | {"suspicious_labels": len(contradicted)})

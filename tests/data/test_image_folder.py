@@ -426,7 +426,8 @@ def test_memory_is_bounded_by_threads(images: Path, colour: Any, mode: str) -> N
     """Two threads decode nine images of 24 megapixels in the memory of two."""
     large = encoded(Image.new(mode, (6_000, 4_000), colour), compress_level=1)
     script = (
-        "from test_image_folder import image_archive, read; image_archive.MAX_THREADS = 2; read(); "
+        "from lab.data import image_archive; from test_image_folder import read; "
+        "image_archive.MAX_THREADS = 2; read(); "
     )
     script += "print(open('/proc/self/status').read())"
 

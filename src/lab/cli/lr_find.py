@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from lab import params, paths
+from lab import paths
 from retrace.cli import arguments
 from retrace.errors import RetraceError
 from retrace.system import files
@@ -27,7 +27,7 @@ SUMMARY = (
 )
 EXAMPLES = (
     "retrace lr-find                       for params.yaml and data/processed as they are",
-    "retrace lr-find -S model=lenet        for another network; repeat -S for more changes",
+    "retrace lr-find -S model=lenet        for another network; repeat -S for more",
     "retrace lr-find --json | jq .lr       the number alone",
 )
 FIGURE = Path(".retrace/lr-find.png")  # in the main repository
@@ -81,6 +81,8 @@ def find(changes: list[str], n_steps: int, *, as_json: bool) -> None:
 
 def _changed(changes: list[str]) -> Train:
     """Return the parameters of the train stage with changes, for one process."""
+    from lab import params
+
     own = params.load(params.Train)
     if changes:
         from retrace.pipeline import dvc_overrides
@@ -95,6 +97,8 @@ def _changed(changes: list[str]) -> Train:
 
 def _check_same_data(changed: Path) -> None:
     """Raise RetraceError if changed parameters ask for other data than that in data/processed."""
+    from lab import params
+
     before = params.load(params.Preprocess)
     after = params.load(params.Preprocess, changed)
     for key in params.Preprocess.model_fields:
@@ -107,6 +111,7 @@ def _check_same_data(changed: Path) -> None:
 
 def _trainer(p: Train) -> Trainer:
     """Return the trainer of the train stage, with its batch size as a number."""
+    from lab import params
     from lab.training import batch_size, device, preparation
 
     trainer, _ = preparation.prepare(p, device.configure(p, p.precision))

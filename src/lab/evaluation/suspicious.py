@@ -3,8 +3,7 @@
 Confident learning (Northcutt, Jiang and Chuang 2021, arXiv:1911.00068). The threshold of a class is
 the mean probability that the network gives to it, over the samples with that label. A sample is
 suspicious if the network predicts another class than the label, with at least that class's
-threshold. No sample may have been trained on; with cross-validation, each sample is in the
-validation split of one fold or in the test split.
+threshold. No sample may have been trained on.
 """
 
 import csv

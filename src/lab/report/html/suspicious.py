@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-from lab import paths
-from lab.data import storage
 from lab.data.samples import Samples
 from lab.evaluation import suspicious
 from lab.report.html import images
@@ -32,17 +30,12 @@ class SuspiciousLabels:
 
 
 def load(test: Samples) -> SuspiciousLabels:
-    """Load what evaluate found. Raises DataError if a file is missing or malformed."""
+    """Load what evaluate found. Raises DataError if the file is missing or malformed."""
     rows = suspicious.load()
-    first = rows[:SHOWN]
-    splits = {"test": test}
-    if any(row.split == "validation" for row in first):
-        splits["validation"], _ = storage.load(paths.VALIDATION)
     shown = []
-    for row in first:
-        samples = splits[row.split]
+    for row in rows[:SHOWN]:
         is_file = row.sample != str(row.number)
-        image = images.encode(samples.inputs[row.number], SIDE) if samples.are_images else ""
+        image = images.encode(test.inputs[row.number], SIDE) if test.are_images else ""
         shown.append(
             SuspiciousLabel(
                 row.sample if is_file else f"{row.split} sample {row.number:,}",
