@@ -26,9 +26,9 @@ SUMMARY = (
     "suggest a learning rate: train for some steps while it rises, and keep nothing but a figure"
 )
 EXAMPLES = (
-    "retrace lr-find                       for params.yaml and data/processed as they are",
-    "retrace lr-find -S model=lenet        for another network; repeat -S for more",
-    "retrace lr-find --json | jq .lr       the number alone",
+    "retrace lr-find                    for params.yaml as it is",
+    "retrace lr-find -S model=lenet     for another network; repeat -S for more",
+    "retrace lr-find --json | jq .lr    the number alone",
 )
 FIGURE = Path(".retrace/lr-find.png")  # in the main repository
 MIN_STEPS = 20
