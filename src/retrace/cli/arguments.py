@@ -20,7 +20,7 @@ SHELLS = ("bash", "zsh", "tcsh")
 GROUPS = ("run", "look", "use", "share", "trust", "repair")  # in the order of the help
 JSON = "print one JSON document, for scripts"
 FIRST_LINE = "usage: retrace [--help] [--version] [--print-completion SHELL] COMMAND ..."
-LAST_LINES = "COMMAND --help has examples. Exit codes: 0 done; 1 a check failed; 2 an error."
+LAST_LINES = "Exit codes: 0 done, 1 check failed, 2 error, 130 interrupted, 143 terminated."
 
 LIST_RECIPES = 'retrace recipe 2> /dev/null | cut -d " " -f 1'
 RECIPES = {  # run when Tab is pressed, so that a new recipe is offered at once
