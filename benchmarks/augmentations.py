@@ -77,7 +77,8 @@ def measured(name: str, settings: dict[str, Any], images: Tensor, side: int, n: 
         if number:
             rates.append(ours)
             references.append(theirs)
-    own, other = median(rates), median(references)
+    own = median(rates)
+    other = median(references)
     compared = (f"{other:,.0f}", f"{own / other:.1f}") if single else ("", "")
     return table.line(f"`{name}`", f"{own:,.0f}", *compared, f"{n}")
 

@@ -53,9 +53,9 @@ def zipped(contents: Mapping[str, bytes]) -> bytes:
     return stream.getvalue()
 
 
-def tarred(contents: Mapping[str, bytes], mode: str = "w") -> bytes:
+def tarred(contents: Mapping[str, bytes], mode: Any = "w") -> bytes:
     stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode=mode) as archive:  # pyright: ignore[reportCallIssue, reportArgumentType]
+    with tarfile.open(fileobj=stream, mode=mode) as archive:
         for name, content in contents.items():
             member = tarfile.TarInfo(f"./{name}")
             member.size = len(content)

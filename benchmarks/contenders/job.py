@@ -131,12 +131,14 @@ def _of_folder(job: Job) -> tuple[Dataset[Any], Dataset[Any], Dataset[Any]]:
         steps += [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(*IMAGENET)]
         return ImageFolder(job.data, v2.Compose(steps))
 
-    augmented, plain = images(job.augmentation), images("none")
+    augmented = images(job.augmentation)
+    plain = images("none")
     n = len(plain)
     order = torch.randperm(n, generator=torch.Generator().manual_seed(0)).tolist()
     n_test = n // 5
     n_validation = (n - n_test) // 10
-    test, validation = order[:n_test], order[n_test : n_test + n_validation]
+    test = order[:n_test]
+    validation = order[n_test : n_test + n_validation]
     train = order[n_test + n_validation :]
     return Subset(augmented, train), Subset(plain, validation), Subset(plain, test)
 

@@ -152,6 +152,15 @@ def test_weights_of_an_older_version_fit(network: Networks) -> None:
     assert not trunk.renamed({})
 
 
+def test_weights_of_another_network_are_refused(network: Networks) -> None:
+    trunk, _ = timm.build((3, 160, 160), 2, name="test_vit", head="replace")
+    assert isinstance(trunk, backbone.Backbone)
+    other = network(SMALL).state_dict()
+    with pytest.raises(ParamsError, match="for test_vit .*: .*; choose the model") as error:
+        trunk.renamed(other)
+    assert "\n" not in str(error.value)
+
+
 def test_default_has_a_digest_in_its_address() -> None:
     lite, _ = timm.build((3, 32, 32), 2, name="efficientnet_lite0", head="replace")
     assert isinstance(lite, backbone.Backbone)

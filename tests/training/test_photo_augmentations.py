@@ -85,9 +85,9 @@ MOVES: dict[str, tuple[color.Change, Callable[[Tensor, float], Tensor], list[flo
 }
 
 
-def affine(image: Tensor, **changed: list[float]) -> Tensor:
-    still = {"angle": 0.0, "translate": [0, 0], "scale": 1.0, "shear": [0.0, 0.0]}
-    return tv.affine(image, **(still | changed), center=[0, 0])  # pyright: ignore[reportArgumentType]
+def affine(image: Tensor, **changed: Any) -> Tensor:
+    still: dict[str, Any] = {"angle": 0.0, "translate": [0, 0], "scale": 1.0, "shear": [0.0, 0.0]}
+    return tv.affine(image, **(still | changed), center=[0, 0])
 
 
 @pytest.mark.parametrize("name", MOVES)

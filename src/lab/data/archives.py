@@ -27,7 +27,7 @@ BROKEN = (
     OSError,
     EOFError,
     ValueError,
-    RuntimeError,  # also NotImplementedError: a compression that zipfile does not know
+    RuntimeError,  # zipfile's, for a password or an unknown compression
     zlib.error,
     tarfile.TarError,
     zipfile.BadZipFile,

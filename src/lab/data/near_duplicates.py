@@ -57,7 +57,8 @@ def across(
     shared = []
     for number in range(1, len(names)):
         earlier = np.concatenate([own.bits for own in hashes[:number]])
-        split, samples = names[number], splits[names[number]]
+        split = names[number]
+        samples = splits[split]
         nearest, distances = _nearest(hashes[number].bits, earlier, largest)
         for row in np.flatnonzero(distances <= largest).tolist():
             i = int(hashes[number].indices[row])
@@ -87,7 +88,8 @@ def _hashes(samples: Samples) -> _Hashes:
     if not samples.are_images:
         return _Hashes(np.empty(0, np.uint64), np.empty(0, np.int64))
     height, width = samples.inputs.shape[2:]
-    vertical, horizontal = _cosines(height), _cosines(width)
+    vertical = _cosines(height)
+    horizontal = _cosines(width)
     bits = np.empty(len(samples), np.uint64)
     contrast = np.empty(len(samples), np.float32)
     for block in memmap.blocks(len(samples), 4 * samples.inputs[:1].nbytes):

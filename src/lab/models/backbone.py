@@ -4,6 +4,7 @@ torchvision is imported only if it is chosen: its import takes longer than torch
 """
 
 import re
+from abc import ABC, abstractmethod
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -27,7 +28,7 @@ AS_TRAINED = {"aux_logits": False, "init_weights": True, "transform_input": True
 OLD_DENSENET_NAMES = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
 
 
-class Backbone(nn.Module):
+class Backbone(nn.Module, ABC):
     """A library's classifier without its last linear layer; gray images are repeated as color."""
 
     library: str
@@ -41,12 +42,12 @@ class Backbone(nn.Module):
     def forward(self, images: Maps) -> Features:
         return self.network(images.expand(-1, 3, -1, -1)).flatten(1)
 
+    @abstractmethod
     def address(self) -> str:
         """Return where the library's weights are; the file's name ends in digits of its SHA-256.
 
         Raises ParamsError if there are none.
         """
-        raise NotImplementedError
 
     def renamed(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the library's weights, by their names in a Classifier with an appended head."""

@@ -21,6 +21,7 @@ from lab.models.backbone import Backbone, Head
 from lab.models.layers import Built, Shape
 from retrace.errors import ParamsError
 
+MAX_REASON = 200  # characters of an error of timm's
 N_NEAR = 5  # names in the message for an unknown one
 WITH_DIGEST = re.compile(r"-[0-9a-f]{8,64}\.(pth|safetensors)$")  # a file's name
 
@@ -60,7 +61,10 @@ class Timm(Backbone):
         )
 
     def renamed(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return timm's weights, also of an older version, which timm converts."""
+        """Return timm's weights, also of an older version, which timm converts.
+
+        Raises ParamsError if it cannot.
+        """
         own = {
             name: tensor.shape
             for name, tensor in self.network.state_dict().items()
@@ -72,13 +76,17 @@ class Timm(Backbone):
         return super().renamed(weights)
 
     def _converted(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return the weights under timm's names of today, or as they are if they don't fit."""
+        """Return the weights under timm's names of today."""
         given = {"state_dict": dict(weights)}  # first among timm's sources: nothing is downloaded
         try:
             with torch.random.fork_rng():
                 network = _create(self.name, pretrained=True, pretrained_cfg_overlay=given)
-        except Exception:  # noqa: BLE001 - each of timm's networks has a conversion of its own
-            return weights
+        except Exception as error:  # noqa: BLE001 - each of timm's networks converts in its own way
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:MAX_REASON]
+            raise ParamsError(
+                f"{paths.PARAMS}: the pretrained weights are not for this model: timm cannot convert "
+                f"them for {self.name} ({reason}); choose the model that they were saved from"
+            ) from None
         return network.state_dict()
 
 

@@ -144,8 +144,10 @@ def translate_y_share(images: Images, shares: np.ndarray) -> Tensor:
 def rotate(images: Images, degrees: np.ndarray) -> Tensor:
     """Rotate around the center, counterclockwise."""
     height, width = images.shape[2:]
-    cos, sin = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
-    left, top = width / 2, height / 2
+    cos = np.cos(np.deg2rad(degrees))
+    sin = np.sin(np.deg2rad(degrees))
+    left = width / 2
+    top = height / 2
     return _moved(
         images,
         x=(cos, -sin, left - cos * left + sin * top),
