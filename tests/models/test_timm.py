@@ -156,7 +156,7 @@ def test_weights_of_another_network_are_refused(network: Networks) -> None:
     trunk, _ = timm.build((3, 160, 160), 2, name="test_vit", head="replace")
     assert isinstance(trunk, backbone.Backbone)
     other = network(SMALL).state_dict()
-    with pytest.raises(ParamsError, match="for test_vit .*: .*; choose the model") as error:
+    with pytest.raises(ParamsError, match="for test_vit .*: .*; choose the model of") as error:
         trunk.renamed(other)
     assert "\n" not in str(error.value)
 

@@ -84,8 +84,8 @@ class Timm(Backbone):
         except Exception as error:  # noqa: BLE001 - each of timm's networks converts in its own way
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:MAX_REASON]
             raise ParamsError(
-                f"{paths.PARAMS}: the pretrained weights are not for this model: timm cannot convert "
-                f"them for {self.name} ({reason}); choose the model that they were saved from"
+                f"{paths.PARAMS}: the pretrained weights are not for this model: timm cannot "
+                f"convert them for {self.name} ({reason}); choose the model of these weights"
             ) from None
         return network.state_dict()
 
