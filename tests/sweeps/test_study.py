@@ -3,6 +3,7 @@
 import math
 import multiprocessing
 import subprocess
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,9 +32,9 @@ def called(*words: str, **options: Any) -> None:
     usual = {
         "metric": "val_accuracy", "direction": None, "trials": 3, "name": None, "storage": None,
         "seed": 0, "on": None, "jobs": 1, "gpus": None,
-        "timeout": math.inf, "prune": True, "as_json": False,
+        "timeout": math.inf, "no_prune": False, "json": False,
     }  # fmt: skip
-    sweep.sweep(words, **(usual | options))
+    sweep.run(Namespace(words=words, **(usual | options)))
 
 
 def read_parameters() -> Parameters:

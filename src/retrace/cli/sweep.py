@@ -10,7 +10,7 @@ import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from retrace.cli import arguments
 from retrace.errors import ParamsError, RetraceError
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from retrace.pipeline.metrics import Direction
     from retrace.sweeps.runner import Runner
     from retrace.sweeps.study import Sweep, SweepSettings
 
@@ -75,40 +74,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> None:
-    sweep(
-        args.words,
-        metric=args.metric,
-        direction=args.direction,
-        trials=args.trials,
-        name=args.name,
-        storage=args.storage,
-        seed=args.seed,
-        on=args.on,
-        jobs=args.jobs,
-        gpus=args.gpus,
-        timeout=args.timeout,
-        prune=not args.no_prune,
-        as_json=args.json,
-    )
-
-
-def sweep(
-    words: Sequence[str],
-    *,
-    metric: str | None,
-    direction: Direction | None,
-    trials: int,
-    name: str | None,
-    storage: str | None,
-    seed: int,
-    on: Literal["cluster"] | None,
-    jobs: int | None,
-    gpus: int | None,
-    timeout: float,
-    prune: bool,
-    as_json: bool,
-) -> None:
-    """Run trials until the sweep has `trials` of them, over all calls and machines; print the best.
+    """Run trials until the sweep has `--trials` of them, over all calls; print the best.
 
     The same call resumes a sweep that was stopped.
 
@@ -122,20 +88,20 @@ def sweep(
     from retrace.sweeps.runner import Runner
     from retrace.sweeps.study import Sweep
 
-    _check_positive(trials=trials, jobs=jobs, timeout=timeout)
+    _check_positive(trials=args.trials, jobs=args.jobs, timeout=args.timeout)
     os.chdir(files.root())  # in a repository with several dvc.yaml, the nearest may be below
-    settings = _settings(words, metric, direction, trials, name, seed, prune=prune)
-    address = study.storage_address(storage)
+    settings = _settings(args)
+    address = study.storage_address(args.storage)
     current_origin()
     exclude(files.root())
-    console = _console(stderr=as_json)
-    with opened_executor(settings, on, jobs, gpus or 0) as executor:
+    console = _console(stderr=args.json)
+    with opened_executor(settings, args.on, args.jobs, args.gpus or 0) as executor:
         current = Sweep(settings, address)
         if current.is_new:
             _check_name_is_free(current, settings.name, address)
-        runner = Runner(current, executor, time.monotonic() + timeout, console)
+        runner = Runner(current, executor, time.monotonic() + args.timeout, console)
         runner.run()
-    _print_best(runner, console, as_json=as_json, is_here=on is None)
+    _print_best(runner, console, as_json=args.json, is_here=args.on is None)
 
 
 def _check_positive(**options: float | None) -> None:
@@ -159,16 +125,7 @@ def _console(*, stderr: bool) -> Console:
     )
 
 
-def _settings(
-    words: Sequence[str],
-    metric: str | None,
-    direction: Direction | None,
-    trials: int,
-    name: str | None,
-    seed: int,
-    *,
-    prune: bool,
-) -> SweepSettings:
+def _settings(args: Namespace) -> SweepSettings:
     """Return the settings of the sweep. Raises ParamsError if an argument is not allowed."""
     from retrace import settings
     from retrace.pipeline.workspace import Workspace
@@ -177,24 +134,26 @@ def _settings(
     from retrace.sweeps.parameters import Parameters
     from retrace.sweeps.study import SweepSettings
 
-    if not 0 <= seed < 2**32:
-        raise ParamsError(f"--seed is {seed}; should be from 0 to {2**32 - 1}")
+    if not 0 <= args.seed < 2**32:
+        raise ParamsError(f"--seed is {args.seed}; should be from 0 to {2**32 - 1}")
     configured = settings.load(files.root())
     workspace = Workspace(files.root())
-    metric = names.decode(metric) if metric else None  # as MLflow shows it
-    optimized = objective.choose(workspace, configured, metric, direction)
+    metric = names.decode(args.metric) if args.metric else None  # as MLflow shows it
+    optimized = objective.choose(workspace, configured, metric, args.direction)
     known = Parameters(workspace, optimized.targets)
     steps = configured.sweep.steps
     if steps and steps not in known.base:
         raise ParamsError(f"the setting sweep.steps is {steps!r}, which is no parameter")
-    searched = space.parse_space(words, known, configured.sweep.fixed)
-    name = name or searched.name(optimized.metric)
+    searched = space.parse_space(args.words, known, configured.sweep.fixed)
+    name = args.name or searched.name(optimized.metric)
     if not space.NAME.fullmatch(name):
         raise ParamsError(
             f"--name is {name!r}; should be a letter, then letters, digits, _ and -, "
             "at most 51 characters"
         )
-    return SweepSettings(name, searched, optimized, trials, seed, prune, steps)
+    return SweepSettings(
+        name, searched, optimized, args.trials, args.seed, not args.no_prune, steps
+    )
 
 
 def _check_name_is_free(new: Sweep, name: str, address: str) -> None:
