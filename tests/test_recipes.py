@@ -1,5 +1,6 @@
 """Recipes: each is its own experiment, whatever was run before, after a shell and DVC read it."""
 
+import json
 import os
 import re
 import shutil
@@ -200,6 +201,39 @@ def test_recipe_has_valid_settings() -> None:
         for choice, table in FUNCTIONS.items():
             params.bind(table, getattr(experiment, choice), params.TABLES[choice])
         params.bind_all(FIGURES, experiment.figures, "figures")
+
+
+@pytest.mark.usefixtures("repository")
+@pytest.mark.parametrize(
+    ("n_images", "size"),
+    [(0, ""), (7, "tens"), (99, "tens"), (100, "hundreds"), (1000, "thousands")],
+)
+def test_recipe_fits_the_number_of_images(
+    n_images: int, size: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, n_more in (("cat", 0), ("dog", 2000)):
+        folder = paths.IMAGES / name
+        folder.mkdir(parents=True)
+        for number in range(n_images + n_more * bool(n_images)):
+            (folder / f"{number}.jpg").touch()
+    command.flags("images_finetune", as_json=True)
+    document = json.loads(capsys.readouterr().out)
+    assert f"{n_images:,} images" in document["choice"] or not n_images
+    assert f"for {size}: " in document["choice"] or not n_images
+    content = params_yaml.read(recipes.FOLDER / "images_finetune.yaml")
+    chosen = content.pop(recipes.BY_NUMBER).get(size, {})
+    assert size in (*recipes.RANGES, "")
+    for key, value in (content | chosen).items():
+        if not isinstance(value, dict):
+            assert same(recipes.load("images_finetune").values[key], value)
+
+
+@pytest.mark.usefixtures("repository")
+@pytest.mark.parametrize("wrong", ["many: {lr: 0.1}", "tens: 3", "7"])
+def test_unknown_number_of_images_is_refused(wrong: str) -> None:
+    (recipes.FOLDER / "own.yaml").write_text(f"{recipes.BY_NUMBER}:\n  {wrong}\n")
+    with pytest.raises(ParamsError, match="own.yaml: .* tens, hundreds, thousands$"):
+        recipes.load("own")
 
 
 @pytest.mark.usefixtures("repository")

@@ -5,18 +5,25 @@ not those of the workspace, because `dvc exp run -S` edits params.yaml in place.
 
 To add one, write the file: the first line says what the experiment shows, then come comment lines
 with the source (`from:`), the training time (`takes:`) and the measured accuracy (`reached:`).
+
+A recipe for your own images may have other values by their number: below `images_of_a_class`,
+`tens`, `hundreds` and `thousands` have those for so many in the smallest class of data/images.
 """
 
 import difflib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lab import params, paths
 from retrace.errors import ParamsError
 from retrace.pipeline import git, overrides, params_yaml
+from retrace.pipeline.overrides import Flat
 from retrace.pipeline.params_yaml import Values
 
 FOLDER = Path("recipes")
+BY_NUMBER = "images_of_a_class"
+RANGES = {"tens": 1, "hundreds": 100, "thousands": 1000}  # from that many on
 
 
 @dataclass(frozen=True)
@@ -25,6 +32,7 @@ class Recipe:
 
     own: frozenset[str]  # keys in the recipe's file
     values: Values
+    choice: str = ""  # what was chosen by the number of images
 
 
 def titles() -> dict[str, str]:
@@ -49,7 +57,11 @@ def load(name: str) -> Recipe:
             f"recipe {name!r} is not in {FOLDER}/; {hint}known are {', '.join(known) or 'none'}"
         )
     file = FOLDER / f"{name}.yaml"
-    own = overrides.flatten(params_yaml.read(file), keep_empty=True)
+    content = params_yaml.read(file)
+    by_number = content.pop(BY_NUMBER, None)
+    own = overrides.flatten(content, keep_empty=True)
+    chosen, choice = ({}, "") if by_number is None else _chosen(by_number, file)
+    own |= chosen
     committed = overrides.flatten(_committed(), keep_empty=True)
     for key in sorted(own.keys() - committed.keys()):
         near = difflib.get_close_matches(key, committed, n=1)
@@ -60,7 +72,24 @@ def load(name: str) -> Recipe:
         params.checked(values)
     except ParamsError as error:
         raise ParamsError(str(error).replace(f"{paths.PARAMS}: ", f"{file}: ")) from None
-    return Recipe(frozenset(own), values)
+    return Recipe(frozenset(own), values, choice)
+
+
+def _chosen(by_number: Any, file: Path) -> tuple[Flat, str]:
+    """Return the values for the images in data/images, and a line on them; none without images."""
+    from lab.data.datasets import image_folder
+
+    tables = by_number if isinstance(by_number, dict) else {"": by_number}
+    if tables.keys() - RANGES or not all(isinstance(table, dict) for table in tables.values()):
+        raise ParamsError(f"{file}: {BY_NUMBER} should have tables called {', '.join(RANGES)}")
+    n_images = image_folder.smallest_class()
+    fitting = [name for name, lowest in RANGES.items() if lowest <= n_images]
+    if not fitting:
+        return {}, f"{paths.IMAGES}: no images in class folders; for any number of them"
+    values = overrides.flatten(tables.get(fitting[-1], {}), keep_empty=True)
+    words = " ".join(f"{key}={overrides.literal(value)}" for key, value in values.items())
+    line = f"{n_images:,} images in the smallest class; for {fitting[-1]}: {words or 'as it is'}"
+    return values, line
 
 
 def changes(values: Values) -> dict[str, str]:

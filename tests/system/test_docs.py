@@ -21,6 +21,7 @@ from retrace.pipeline import params_yaml
 
 FILES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
 PAGES = {str(path.relative_to(ROOT)): path.read_text() for path in FILES}
+OWN_IMAGES = (ROOT / "data/images/README.md").read_text()
 README, FAULTS, PIPELINE, COMMAND_LINE = (
     PAGES[name] for name in ("README.md", "docs/faults.md", "docs/pipeline.md", "docs/commands.md")
 )
@@ -35,13 +36,18 @@ IN_ANOTHER_WAY = {
 }
 
 
-def commands(page: str) -> list[str]:
-    """Return the commands on a page, each with its continuation lines."""
-    return re.findall(r"^    \$ ((?:.*\\\n)*.*)$", PAGES[page], re.MULTILINE)
+def commands(text: str) -> list[str]:
+    """Return the commands in a text, each with its continuation lines."""
+    return re.findall(r"^ {4}(?:  )?\$ ((?:.*\\\n)*.*)$", text, re.MULTILINE)
 
 
 COMMANDS = sorted(
-    {command for page in PAGES if page not in TYPED_AS_A_WHOLE for command in commands(page)}
+    {
+        command
+        for page, text in [*PAGES.items(), ("", OWN_IMAGES)]
+        if page not in TYPED_AS_A_WHOLE
+        for command in commands(text)
+    }
     - IN_ANOTHER_WAY
 )
 

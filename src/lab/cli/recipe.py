@@ -66,8 +66,11 @@ def flags(name: str, *, as_json: bool = False) -> None:
         raise
     back = [key for key in changes if key not in recipe.own]
     if as_json:
-        print(json.dumps({"name": name, "changes": changes, "set_back": back}, indent=2))
+        document = {"name": name, "changes": changes, "set_back": back, "choice": recipe.choice}
+        print(json.dumps(document, indent=2))
         return
     print(*(f"-S {key}={value}" for key, value in changes.items()))
+    if recipe.choice:
+        print(f"{name}: {recipe.choice}", file=sys.stderr)
     if back:
         print(f"{name}: resets to the last commit's value: {', '.join(back)}", file=sys.stderr)

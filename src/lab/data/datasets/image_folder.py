@@ -6,6 +6,7 @@ unusable image is reported, with its path and the reason, before anything is tra
 
 import sys
 import zipfile
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -55,6 +56,21 @@ def read(folder: Path, *, resize: Edge, crop: Edge, on_bad: OnBad) -> Splits:
     return image_archive.read(
         folder, "image_folder", _labeled, resize=resize, crop=crop, on_bad=on_bad
     )
+
+
+def smallest_class() -> int:
+    """Return the number of training images in the class that has the fewest; 0 if none is usable.
+
+    Nothing is decoded.
+    """
+    try:
+        images = _list(file_tree.load(paths.IMAGES, unwrap=True)).images
+    except DataError:
+        return 0
+    classes = Counter(
+        name for split, name in map(layout.split_and_class, images) if split == "train"
+    )
+    return min(classes.values(), default=0)
 
 
 def _labeled(_archive: zipfile.ZipFile, names: Sequence[str]) -> Labeled:
