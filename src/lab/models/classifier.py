@@ -54,6 +54,7 @@ class Classifier(nn.Module):
         self.head = head
         self.shape = shape  # of an input
         self.trunk_is_frozen = False
+        self.keeps_statistics = False  # the backbone's running ones, in training
         self._frozen: set[str] = set()  # the backbone's weights that `freeze_backbone` froze
         self.set_scale(scale, shape)
 
@@ -100,6 +101,7 @@ class Classifier(nn.Module):
     def freeze_backbone(self) -> None:
         """Freeze the backbone's weights and running statistics: only the head is trained."""
         self.trunk_is_frozen = True
+        self.keeps_statistics = True
         weights = self.trunk.named_parameters()
         self._frozen = {name for name, weight in weights if weight.requires_grad}
         self.trunk.requires_grad_(requires_grad=False)
@@ -109,7 +111,11 @@ class Classifier(nn.Module):
         return [weight for name, weight in self.trunk.named_parameters() if name in self._frozen]
 
     def unfreeze_backbone(self) -> None:
-        """Undo `freeze_backbone`."""
+        """Train the backbone's weights again, but keep its running statistics.
+
+        Those of a few photos are worse than those of the data that the weights come from. Dropout
+        inside the backbone stays off too.
+        """
         self.trunk_is_frozen = False
         for weight in self.frozen():
             weight.requires_grad = True
@@ -122,7 +128,7 @@ class Classifier(nn.Module):
 
     def train(self, mode: bool = True) -> "Classifier":
         super().train(mode)
-        if self.trunk_is_frozen:
+        if self.keeps_statistics:
             self.trunk.eval()
         return self
 
@@ -189,7 +195,6 @@ def build(config: ModelConfig) -> Classifier:
 def takes_one(model: Classifier, config: ModelConfig) -> bool:
     """Return whether the whole model can be trained with one sample; batch norm may fail."""
     trained = copy.deepcopy(model)
-    trained.unfreeze_backbone()
     with torch.no_grad(), torch.random.fork_rng():
         try:
             trained.train()(example(config, 1))

@@ -48,7 +48,7 @@ def build(p: Train, samples: Samples, measured: Scale) -> tuple[Classifier, Mode
         model.initialize(torch.from_numpy(np.array(samples.inputs[:n])))
     if p.freeze_backbone:
         model.freeze_backbone()
-    if not p.freeze_backbone or p.unfreeze_epoch:
+    if not p.freeze_backbone:
         _check_batch_norm(p, len(samples), model, config)
     return model, config
 

@@ -186,7 +186,7 @@ def create(
     schedule = params.bind(SCHEDULES, p.schedule, "schedules")
     model = model.to(compute.device)
     compute.prepare(model)
-    group.prepare(model, unfreezes=p.unfreeze_epoch > 0)
+    group.prepare(model)
     return Trainer(
         state=State(model, optimizer(optimizers.groups(model, p)), compute, p.ema_decay),
         train_split=train_split,

@@ -153,14 +153,11 @@ class Group:
         """Return the slices of all processes."""
         return batches.parts(n, self.size)
 
-    def prepare(self, model: Classifier, *, unfreezes: bool) -> None:
-        """Give the model the first process's weights; synchronize its batch norm on GPUs.
-
-        `unfreezes` says whether a frozen backbone is trained later.
-        """
+    def prepare(self, model: Classifier) -> None:
+        """Give the model the first process's weights; synchronize its batch norm on GPUs."""
         if self.size == 1:
             return
-        trained = model.head if model.trunk_is_frozen and not unfreezes else model
+        trained = model.head if model.keeps_statistics else model
         norms = [layer for layer in trained.modules() if isinstance(layer, NORMS)]
         are_plain = all(type(layer).forward is nn.BatchNorm2d.forward for layer in norms)
         if norms and are_plain and self._device.type == "cuda":
