@@ -1,5 +1,6 @@
 """The device and the precision, and memory that runs out."""
 
+import copy
 import ctypes
 import os
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from lab import params
 from lab.training import device
@@ -131,3 +133,23 @@ def test_thread_limit_is_refused() -> None:
     )
     assert ended.stderr.splitlines()[-1].startswith("retrace.errors.ParamsError: params.yaml: ")
     assert "`unset OMP_THREAD_LIMIT`, or use -S threads=1" in ended.stderr
+
+
+def test_depthwise_convolution_is_in_float32() -> None:
+    compute = device.Compute(torch.device("cpu"), torch.bfloat16, 1)
+    layers = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 3, groups=4))
+    twin = copy.deepcopy(layers)
+    compute.prepare(layers)
+    images = torch.rand(2, 3, 8, 8)
+    with compute.autocast():
+        outputs = layers(images)
+        inputs = twin[0](images)
+        in_bfloat16 = twin[1](inputs)
+    in_float32 = twin[1](inputs.float())
+    assert outputs.dtype == torch.bfloat16
+    assert torch.equal(outputs, in_float32.bfloat16())
+    assert not torch.equal(outputs, in_bfloat16)
+    copied = copy.deepcopy(layers)
+    nn.init.zeros_(copied[1].weight)
+    assert not torch.equal(copied(images), layers(images))  # it uses its own weights
+    assert torch.equal(layers(images), twin(images))  # in float32 nothing is changed
