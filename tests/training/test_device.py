@@ -150,6 +150,6 @@ def test_depthwise_convolution_is_in_float32() -> None:
     assert torch.equal(outputs, in_float32.bfloat16())
     assert not torch.equal(outputs, in_bfloat16)
     copied = copy.deepcopy(layers)
-    nn.init.zeros_(copied[1].weight)
+    nn.init.zeros_(next(copied[1].parameters()))
     assert not torch.equal(copied(images), layers(images))  # it uses its own weights
     assert torch.equal(layers(images), twin(images))  # in float32 nothing is changed
