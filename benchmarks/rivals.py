@@ -100,6 +100,7 @@ def _photos(name: str, title: str, network: str, *, frozen: bool) -> Row:
         "datasets.image_folder.resize": 256,
         "datasets.image_folder.crop": 224,
         "model": "timm" if network == "efficientnet_lite0" else "torchvision",
+        "models.timm.name": "tf_efficientnet_lite0",
         "scaling": "imagenet",
         "freeze_backbone": frozen,
         "augmentation": "none" if frozen else "crop_flip",

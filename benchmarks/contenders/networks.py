@@ -71,7 +71,7 @@ def resnet18() -> tuple[nn.Module, int]:
 def efficientnet_lite0() -> tuple[nn.Module, int]:
     import timm
 
-    network = timm.create_model("efficientnet_lite0", pretrained=False, num_classes=0)
+    network = timm.create_model("tf_efficientnet_lite0", pretrained=False, num_classes=0)
     return network, 1280
 
 

@@ -6,8 +6,8 @@ not those of the workspace, because `dvc exp run -S` edits params.yaml in place.
 To add one, write the file: the first line says what the experiment shows, then come comment lines
 with the source (`from:`), the training time (`takes:`) and the measured accuracy (`reached:`).
 
-A recipe for your own images may have other values by their number: below `images_of_a_class`,
-`tens`, `hundreds` and `thousands` have those for so many in the smallest class of data/images.
+A recipe for your own images may depend on their number: `images_of_a_class` has the tables `tens`,
+`hundreds` and `thousands`, and the one for the smallest class folder of data/images is added.
 """
 
 import difflib
@@ -85,11 +85,14 @@ def _chosen(by_number: Any, file: Path) -> tuple[Flat, str]:
     n_images = image_folder.smallest_class()
     fitting = [name for name, lowest in RANGES.items() if lowest <= n_images]
     if not fitting:
-        return {}, f"{paths.IMAGES}: no images in class folders; for any number of them"
+        return (
+            {},
+            f"{paths.IMAGES}: no images in class folders, so nothing was chosen by their number",
+        )
     values = overrides.flatten(tables.get(fitting[-1], {}), keep_empty=True)
     words = " ".join(f"{key}={overrides.literal(value)}" for key, value in values.items())
-    line = f"{n_images:,} images in the smallest class; for {fitting[-1]}: {words or 'as it is'}"
-    return values, line
+    counted = f"{n_images:,} images in the smallest class folder"
+    return values, f"{counted}; for {fitting[-1]}: {words or 'the recipe as it is'}"
 
 
 def changes(values: Values) -> dict[str, str]:

@@ -54,6 +54,20 @@ def test_folder_around_all_is_left_out(folder: Path) -> None:
     assert read().train.name(0).startswith("data/images/train/cat")
 
 
+def test_readme_of_an_archive_is_left_out(folder: Path) -> None:
+    put("README.md", b"ours")
+    put("photos.zip", zipped(FILES | {"README.md": b"theirs"}))
+    assert read().train.class_names == ("cat", "dog")
+
+
+def test_archive_elsewhere_is_named(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "photos.zip").write_bytes(zipped(FILES))
+    paths.IMAGES.mkdir(parents=True, exist_ok=True)
+    (paths.IMAGES / "photos.zip").symlink_to(tmp_path / "photos.zip")
+    (line,) = refused()
+    assert line.startswith("data/images/photos.zip: a symbolic link")
+
+
 def test_archive_beside_images_is_left_out(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -234,6 +234,12 @@ def test_damaged_table_is_one_line(images: Path, name: str, content: bytes) -> N
     assert line.startswith("data/images")
 
 
+def test_broken_json_line_is_named(images: Path) -> None:
+    put("labels.jsonl", b'{"path": "cat.png", "label": "cat"}\n{"path": 1 2}\n')
+    (line,) = refused(table="labels.jsonl")
+    assert "row 2 is not JSON: " in line
+
+
 def test_parquet_is_bounded(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put("labels.parquet", columns(AS_OBJECTS * 100))
     monkeypatch.setattr(label_tables, "MAX_ROWS", 399)

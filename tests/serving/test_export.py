@@ -216,6 +216,26 @@ def test_folder_is_replaced_only_with_force(folder: Path) -> None:
 
 
 @pytest.mark.usefixtures("trained")
+def test_interrupted_export_keeps_the_old_one(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run() == 0
+    (folder / "out/README.md").write_text("old")
+    replace = Path.replace
+
+    def interrupted(path: Path, target: Path) -> Path:
+        if target.name == "out" and not path.name.endswith(".before"):
+            raise KeyboardInterrupt
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(force=True)
+    assert (folder / "out/README.md").read_text() == "old"
+    assert not [file for file in folder.iterdir() if file.name.startswith(".out")]
+
+
+@pytest.mark.usefixtures("trained")
 def test_wrong_logits_are_not_exported(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -43,6 +43,12 @@ def test_cpu_size_follows_free_memory(
     assert batch_size.choose(trainer) == min(fitting, 256)
 
 
+def test_too_many_parts_are_refused(stripes: Samples) -> None:
+    trainer = Training(stripes, batch_size="auto", accumulation=200).trainer
+    with pytest.raises(ParamsError, match="accumulation is 200, .* should be 128 or less"):
+        batch_size.choose(trainer)
+
+
 def test_accumulation_multiplies_cpu_size(
     stripes: Samples, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -232,7 +232,7 @@ def test_accumulation_equals_one_pass(name: str) -> None:
 def test_small_batch_has_fewer_parts() -> None:
     p = typed(params.Train, batch_size=128, accumulation=4)
     lengths = {
-        n: [part.stop - part.start for part in batches.accumulated(n, p)]
+        n: [part.stop - part.start for part in batches.accumulated(n, n, p)]
         for n in (128, 129, 65, 32, 3)
     }
     assert lengths == {
@@ -242,6 +242,16 @@ def test_small_batch_has_fewer_parts() -> None:
         32: [32],
         3: [3],
     }
+
+
+@pytest.mark.parametrize(("n_batch", "batch_size"), [(10, 10), (65, 128), (3, 4), (129, 128)])
+def test_processes_have_as_many_parts(n_batch: int, batch_size: int) -> None:
+    for n_processes in (2, 3):
+        p = typed(params.Train, batch_size=batch_size, accumulation=2, processes=n_processes)
+        slices = [part.stop - part.start for part in batches.parts(n_batch, n_processes)]
+        shared = [batches.accumulated(n, n_batch, p) for n in slices]
+        assert len({len(parts) for parts in shared}) == 1
+        assert all(part.stop > part.start for parts in shared for part in parts)
 
 
 def test_gradient_is_clipped_to_its_norm(splits: tuple[Split, Split], stripes: Samples) -> None:

@@ -55,11 +55,12 @@ def find(changes: list[str], n_steps: int, *, as_json: bool) -> None:
     RetraceError if there is nothing to suggest.
     """
     from lab.report.figures import lr_range
-    from lab.training import lr_finder
+    from lab.training import device, lr_finder
 
     with redirect_stdout(sys.stderr):
         trainer = _trainer(_changed(changes))
-        points = lr_finder.test(trainer, n_steps)
+        with device.enough_memory(trainer.p.batch_size):
+            points = lr_finder.test(trainer, n_steps)
     rate = lr_finder.suggestion(points)
     best = lr_finder.lowest(points)
     figure = files.root() / FIGURE

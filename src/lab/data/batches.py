@@ -190,13 +190,16 @@ def parts(n: int, n_parts: int) -> list[slice]:
     return [slice(begin, end) for begin, end in pairwise(ends)]
 
 
-def accumulated(n: int, p: Train) -> list[slice]:
-    """Return the parts in which a process computes its `n` samples of a batch.
+def accumulated(n: int, n_batch: int, p: Train) -> list[slice]:
+    """Return the parts in which a process computes its `n` samples of a batch of `n_batch`.
 
     There are `accumulation` of them; a smaller last batch has fewer parts of about the same size.
+    All processes have the same number of parts: on GPUs they compute batch norm together.
     """
     size = -(-p.batch_size // (p.processes * p.accumulation))
-    return parts(n, min(p.accumulation, -(-n // size)))
+    smallest = n_batch // p.processes  # of the processes' slices, which differ by one at most
+    largest = -(-n_batch // p.processes)
+    return parts(n, max(1, min(p.accumulation, -(-largest // size), smallest)))
 
 
 def rows(tensor: Tensor, kept: slice) -> Tensor:

@@ -27,6 +27,7 @@ JUNK = {  # of operating systems and tools
     "desktop.ini",
 }
 LINK = "a symbolic link to a folder; put the folder itself here"
+README = "README.md"  # this repository has its own, and many archives have one
 DVC_CACHE = re.compile(r"/files/md5/[0-9a-f]{2}/[0-9a-f]{30}$")  # to which DVC may link a file
 
 
@@ -119,7 +120,10 @@ def _is_junk(name: str) -> bool:
 
 def _with_archive(tree: FileTree, archive: Path, *, unwrap: bool) -> FileTree:
     """Add the visible members of an archive."""
-    _check_inside(archive, tree.root)
+    try:
+        _check_inside(archive, tree.root)
+    except DataError as error:
+        raise DataError(f"{archive}: {error}; put the archive itself there") from None
     entries = list(archives.listing(archive))
     entries = [entry for entry in entries if not any(map(_is_junk, entry.name.split("/")))]
     top = _folder_around([entry.name for entry in entries]) if unwrap else ""
@@ -129,6 +133,8 @@ def _with_archive(tree: FileTree, archive: Path, *, unwrap: bool) -> FileTree:
     members: dict[Path, str] = {}
     for entry in entries:
         path = tree.root / entry.name.removeprefix(top)
+        if path == tree.root / README:
+            continue
         if entry.problem:
             problems[path] = f"{entry.problem}, in {archive}"
         elif path in present:

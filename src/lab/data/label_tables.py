@@ -133,7 +133,10 @@ def _json_lines(content: bytes, columns: Sequence[str]) -> Iterator[Row]:
 def _objects(content: bytes) -> Iterator[tuple[int, Mapping[str, object]]]:
     for number, line in enumerate(_text(content), 1):
         if line.strip():
-            values = json.loads(line)
+            try:
+                values = json.loads(line)
+            except ValueError as error:
+                raise ValueError(f"row {number} is not JSON: {error}") from None
             if not isinstance(values, dict):
                 raise ValueError(f"row {number} is not a JSON object")
             yield number, values

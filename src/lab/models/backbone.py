@@ -1,4 +1,4 @@
-"""A library's classifiers as backbone and head; torchvision's.
+"""A library's classifiers as backbone and head, and those of torchvision.
 
 torchvision is imported only if it is chosen: its import takes longer than torch's.
 """

@@ -75,8 +75,14 @@ def _check_batch_norm(p: Train, n: int, model: Classifier, config: ModelConfig) 
     """Raise ParamsError if one sample is computed alone, and the model does not take one."""
     if p.batch_size == params.AUTO:
         return
-    sizes = {size // p.processes for size in batches.sizes(n, p.batch_size)}
-    parts = [part for size in sizes if size for part in batches.accumulated(size, p)]
+    of_batches = {n_batch: n_batch // p.processes for n_batch in batches.sizes(n, p.batch_size)}
+    sizes = set(of_batches.values())  # of the smallest slices
+    parts = [
+        part
+        for n_batch, size in of_batches.items()
+        for part in batches.accumulated(size, n_batch, p)
+        if size
+    ]
     if all(part.stop - part.start > 1 for part in parts) or classifier.takes_one(model, config):
         return
     if min(sizes) > 1:

@@ -3,13 +3,12 @@
 A package is found, never imported, and its file is pinned by its SHA-256.
 """
 
-import hashlib
 import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from lab.data import sources
@@ -36,6 +35,7 @@ class Package:
     path: str  # of the file, in the module's folder
     file: File
     sha256: str
+    converted: str  # the SHA-256 of the same weights by the library's names, as safetensors
     library: str
     network: str
     scale: Scale  # of the inputs
@@ -51,6 +51,7 @@ PACKAGES = {
         path="models/efficientnet-lite0-57934424.pth",
         file=File("efficientnet-lite0-57934424.pth", 18_826_032),
         sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        converted="2b4a5f7e9a1870e2c41efd811c5b04f7e5843b32900a338e3f181204a324f9c6",
         library="timm",
         network="tf_efficientnet_lite0",
         scale=Scale(mean=(0.498 * 255,) * 3, std=(0.502 * 255,) * 3),
@@ -71,24 +72,21 @@ def names_for(trunk: Backbone) -> list[str]:
 def read(package: Package, trunk: nn.Module) -> Weights:
     """Return a package's weights by the library's names.
 
-    They are kept as safetensors in the cache `weights`, named after the digests of both files, so
-    that the package is read once. Raises FetchError if it is not installed or was changed, and
-    ParamsError if the weights are not for this backbone.
+    They are kept as safetensors in the cache `weights`, so that the package is read once. Raises
+    FetchError if it is not installed or was changed, and ParamsError if the weights are not for
+    this backbone.
     """
-    folder = files.cache("weights")
     stem = Path(package.file.name).stem
-    for path in folder.glob(f"{stem}-*.safetensors"):
-        if weights_files.is_named_after(hashing.sha256(path), path):
-            check(package, trunk)
-            return load_file(path)
+    path = files.cache("weights") / f"{stem}-{package.converted[:DIGITS]}.safetensors"
+    if path.exists() and hashing.sha256(path) == package.converted:
+        check(package, trunk)
+        return load_file(path)
     weights = in_order(package, _installed(package), trunk)
-    content = save(weights)
-    digest = hashlib.sha256(content).hexdigest()
     with (
         suppress(OSError),  # a cache that can't be written is no cache
-        files.atomic(folder / f"{stem}-{digest[:DIGITS]}.safetensors") as unfinished,
+        files.atomic(path) as unfinished,
     ):
-        unfinished.write_bytes(content)
+        save_file(weights, unfinished)
     return weights
 
 

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 
 from lab import paths
-from lab.data import storage
+from lab.data import batches, storage
 from lab.evaluation import inference
 from lab.models import classifier
 from lab.models.classifier import Classifier, ModelConfig
@@ -187,14 +187,12 @@ def _test_inputs(config: ModelConfig) -> np.ndarray | None:
         samples, _ = storage.load(paths.TEST)
     except DataError:
         return None
-    inputs = np.array(samples.inputs[:N_CHECKED])
+    inputs = torch.from_numpy(np.array(samples.inputs[:N_CHECKED]))
     if samples.class_names != config.class_names or inputs.ndim != len(config.shape) + 1:
         return None
-    if samples.are_images:  # of which the network sees the center
-        height, width = config.shape[1:]
-        top, left = (inputs.shape[2] - height) // 2, (inputs.shape[3] - width) // 2
-        inputs = inputs[:, :, max(top, 0) :, max(left, 0) :][:, :, :height, :width]
-    return np.ascontiguousarray(inputs) if inputs.shape[1:] == config.shape else None
+    if samples.are_images and min(inputs.shape[2:]) >= max(config.shape[1:]):
+        inputs = batches.center(inputs, config.shape[1:])  # what the network sees
+    return inputs.contiguous().numpy() if tuple(inputs.shape[1:]) == config.shape else None
 
 
 @contextmanager
@@ -215,5 +213,7 @@ def _put_in_place(folder: Path) -> Iterator[Path]:
             folder.replace(before)
         unfinished.replace(folder)
     finally:
+        if before.exists() and not folder.exists():  # interrupted between the two
+            before.replace(folder)
         for left in (unfinished, before):
             shutil.rmtree(left, ignore_errors=True)

@@ -16,6 +16,7 @@ from torch.autograd import graph
 
 from lab.training import device, processes
 from lab.training.loop import Trainer
+from retrace.errors import ParamsError
 from retrace.system import memory
 
 SMALLEST = 2  # batch norm does not take one sample
@@ -34,8 +35,14 @@ def choose(trainer: Trainer) -> int:
     computed from two small steps. Raises ParamsError if the smallest batch does not fit.
     """
     limit = _power_of_two(len(trainer.train_split))
-    # Each part of an accumulated step has SMALLEST samples or more.
-    smallest = 2 * _power_of_two(SMALLEST * trainer.p.accumulation - 1)
+    n_parts = trainer.p.accumulation
+    if limit < SMALLEST * n_parts and n_parts > 1:
+        raise ParamsError(
+            f"params.yaml: accumulation is {n_parts}, but batch_size auto is at most {limit} here; "
+            f"should be {max(1, limit // SMALLEST)} or less"
+        )
+    # Each part of a full batch has SMALLEST samples or more.
+    smallest = 2 * _power_of_two(SMALLEST * n_parts - 1)
     if limit <= smallest:
         return limit
     with _restored(trainer):

@@ -44,7 +44,7 @@ PRECISIONS = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
-TENSOR_CORES = (7, 0)  # compute capability from which a GPU is faster in float16: V100, T4, RTX 20
+FAST_FLOAT16 = (7, 0)  # compute capability from which a GPU is faster in float16: V100, T4, RTX 20
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Compute:
         return torch.autocast(self.device.type, self.precision)
 
     def prepare(self, model: nn.Module) -> None:
-        """Compute depthwise convolutions in float32 where others are in bfloat16, on a CPU.
+        """Compute depthwise convolutions in float32 where others are in 16 bits, on a CPU.
 
         oneDNN's gradient of a depthwise convolution takes about 3 times as long in bfloat16.
         """
@@ -226,13 +226,13 @@ def _keep_freed_memory() -> None:
 def _best_precision(device: torch.device) -> Precision:
     """Return bfloat16 if it is native: emulation is 2.5 times slower than float32.
 
-    A GPU without it, but with tensor cores, gets float16.
+    A GPU without it gets float16 if that is fast.
     """
     if device.type == "cuda":
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return "bfloat16"
-        has_tensor_cores = torch.cuda.get_device_capability(device) >= TENSOR_CORES
-        return "float16" if has_tensor_cores else "float32"
+        is_fast = torch.cuda.get_device_capability(device) >= FAST_FLOAT16
+        return "float16" if is_fast else "float32"
     if device.type == "mps":  # nothing is known of its results in 16 bits
         return "float32"
     capabilities = torch.cpu.get_capabilities()

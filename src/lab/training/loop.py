@@ -97,7 +97,7 @@ class Trainer:
     def parts(self, inputs: Inputs, n: int) -> Iterator[tuple[Inputs, slice]]:
         """Yield the parts of this process's inputs, each with its rows of the batch of `n`."""
         first = self.group.part(n).start
-        for part in batches.accumulated(len(inputs), self.p):
+        for part in batches.accumulated(len(inputs), n, self.p):
             yield batches.rows(inputs, part), slice(first + part.start, first + part.stop)
 
     def batches(self) -> Iterator[tuple[Inputs, Targets]]:

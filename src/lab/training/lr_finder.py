@@ -25,7 +25,7 @@ ENDLESS = 10**9  # epochs
 
 
 class EnoughError(Exception):
-    """The test is over."""
+    """Raised by `on_step` to end the test early."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def test(trainer: Trainer, n_steps: int) -> list[Point]:
     testing = dataclasses.replace(
         trainer,
         learning_rate=lambda _: rate(trainer.state.step),
-        # After each epoch it is used, and not needed: the least that is one.
+        # Each epoch ends with a validation, whose result is not used: one sample is enough.
         validation_split=_first(trainer.validation_split),
         p=trainer.p.model_copy(update=settings),
     )

@@ -69,7 +69,7 @@ def cutmix(
     """Paste a rectangle of the partners (Yun et al. 2019, arXiv:1905.04899).
 
     It has the images' aspect ratio and 1 - share of their area, and its center is anywhere; what
-    is outside of the image is cut off. Return the share that is left, exactly, too.
+    is outside of the image is cut off. Return the share of the pixels that stay as well.
     """
     edges = []
     for side in images.shape[2:]:
@@ -84,7 +84,7 @@ def cutmix(
 
 
 def targets(labels: BatchLabels, share: float) -> Mixed:
-    """Return of each input the label with the larger share, the other one, and that share."""
+    """Return (n, 3): the label with the larger share, the other label, and the larger share."""
     first, second = (labels, labels.flip(0)) if share >= 0.5 else (labels.flip(0), labels)
     shares = torch.full_like(labels, max(share, 1 - share), dtype=torch.float32)
     return torch.stack([first.float(), second.float(), shares], dim=1)

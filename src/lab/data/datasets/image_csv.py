@@ -21,7 +21,7 @@ from lab.data.image_archive import Edge, Labeled, OnBad
 from lab.data.label_tables import Row
 from lab.data.samples import Splits
 from lab.data.split_names import SPLITS
-from lab.data.unusable import MAX_LINES, Problems, printable
+from lab.data.unusable import MAX_LINES, Problems, listed, printable
 from retrace.errors import DataError
 
 Text = Annotated[str, Field(min_length=1)]
@@ -243,10 +243,7 @@ def _ordered(labels: set[str]) -> list[str]:
 
 
 def _message(problems: Sequence[str]) -> str:
-    """List the problems, one per line, up to MAX_LINES; a single one is the whole message."""
+    """List the problems, one per line; a single one is the whole message."""
     if len(problems) == 1:
         return problems[0]
-    text = "".join(f"\n  {line}" for line in problems[:MAX_LINES])
-    if len(problems) > MAX_LINES:
-        text += f"\n  and {len(problems) - MAX_LINES:,} more"
-    return f"{paths.IMAGES}: {len(problems):,} rows to fix or remove:{text}"
+    return f"{paths.IMAGES}: {len(problems):,} rows to fix or remove:{listed(problems)}"

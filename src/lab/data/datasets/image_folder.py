@@ -59,13 +59,16 @@ def read(folder: Path, *, resize: Edge, crop: Edge, on_bad: OnBad) -> Splits:
 
 
 def smallest_class() -> int:
-    """Return the number of training images in the class that has the fewest; 0 if none is usable.
+    """Return the number of training images in the class that has the fewest; 0 if there are none.
 
-    Nothing is decoded.
+    Nothing is decoded. Raises DataError if the folder or its archive can't be read.
     """
+    if not paths.IMAGES.is_dir():
+        return 0
+    tree = file_tree.load(paths.IMAGES, unwrap=True)
     try:
-        images = _list(file_tree.load(paths.IMAGES, unwrap=True)).images
-    except DataError:
+        images = _list(tree).images
+    except DataError:  # there is nothing
         return 0
     classes = Counter(
         name for split, name in map(layout.split_and_class, images) if split == "train"
