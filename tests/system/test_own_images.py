@@ -57,7 +57,7 @@ def test_near_duplicates_are_listed(clone: Clone) -> None:
 def test_tables_train(clone: Clone) -> None:
     images = clone.path / "data/images"
     (images / "labels.csv").write_text(lines("path", "label"))
-    assert "40 images of 2 classes" in clone.type("dvc exp run -S dataset=image_csv")
+    assert "40 images" in clone.type("dvc exp run -S dataset=image_csv")
     (images / "labels.csv").unlink()
     (images / "train.csv").write_text(lines("file", "class", "part"))
     table = "-S datasets.image_csv.table=train.csv -S datasets.image_csv.path=file "
@@ -84,4 +84,5 @@ def test_copies_see_tracked_images(clone: Clone) -> None:
     clone.type("dvc add data/images")
     clone.type("git add data")
     clone.type('git commit -m "Images, in DVC"')
-    assert "40 images of 2 classes" in clone.type("dvc exp run --temp -S dataset=image_folder")
+    printed = clone.type("dvc exp run --temp -S dataset=image_folder")
+    assert "Stage 'download' is cached" in printed  # the images are the same
