@@ -85,10 +85,7 @@ def _chosen(by_number: Any, file: Path) -> tuple[Flat, str]:
     n_images = image_folder.smallest_class()
     fitting = [name for name, lowest in RANGES.items() if lowest <= n_images]
     if not fitting:
-        return (
-            {},
-            f"{paths.IMAGES}: no images in class folders, so nothing was chosen by their number",
-        )
+        return {}, f"{paths.IMAGES}: no images in class folders to choose by their number"
     values = overrides.flatten(tables.get(fitting[-1], {}), keep_empty=True)
     words = " ".join(f"{key}={overrides.literal(value)}" for key, value in values.items())
     counted = f"{n_images:,} images in the smallest class folder"

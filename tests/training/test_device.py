@@ -149,6 +149,8 @@ def test_depthwise_convolution_is_in_float32() -> None:
     assert outputs.dtype == torch.bfloat16
     assert torch.equal(outputs, in_float32.bfloat16())
     assert not torch.equal(outputs, in_bfloat16)
+    with torch.no_grad(), compute.autocast():
+        assert torch.equal(layers(images), in_bfloat16)  # faster without a gradient
     copied = copy.deepcopy(layers)
     nn.init.zeros_(next(copied[1].parameters()))
     assert not torch.equal(copied(images), layers(images))  # it uses its own weights

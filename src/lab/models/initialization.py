@@ -75,17 +75,16 @@ def _check_batch_norm(p: Train, n: int, model: Classifier, config: ModelConfig) 
     """Raise ParamsError if one sample is computed alone, and the model does not take one."""
     if p.batch_size == params.AUTO:
         return
-    of_batches = {n_batch: n_batch // p.processes for n_batch in batches.sizes(n, p.batch_size)}
-    sizes = set(of_batches.values())  # of the smallest slices
+    slices = {n_batch: n_batch // p.processes for n_batch in batches.sizes(n, p.batch_size)}
     parts = [
         part
-        for n_batch, size in of_batches.items()
-        for part in batches.accumulated(size, n_batch, p)
-        if size
+        for n_batch, n_slice in slices.items()
+        if n_slice
+        for part in batches.accumulated(n_slice, n_batch, p)
     ]
     if all(part.stop - part.start > 1 for part in parts) or classifier.takes_one(model, config):
         return
-    if min(sizes) > 1:
+    if min(slices.values()) > 1:
         raise ParamsError(
             f"params.yaml: accumulation is {p.accumulation}, but with batch_size {p.batch_size} a "
             f"part has one sample, and this model has batch norm; should be {p.accumulation // 2} "
@@ -96,7 +95,7 @@ def _check_batch_norm(p: Train, n: int, model: Classifier, config: ModelConfig) 
             f"params.yaml: batch_size is {p.batch_size}; "
             "should be 2 or more, because this model has batch norm"
         )
-    smallest = min(batches.sizes(n, p.batch_size))
+    smallest = min(slices)
     raise ParamsError(
         f"params.yaml: processes is {p.processes}, but with batch_size {p.batch_size} the last "
         f"batch has {smallest} samples, and each process takes two or more, because this model "

@@ -171,11 +171,14 @@ def _counter(column: str) -> str:
 
 
 def _parsed(content: bytes, suffix: str) -> Any:
+    """Return the plain values in a file: no parser here makes objects of any other type."""
     if suffix in TABLES:
         return _table(content.decode("utf-8-sig"), "\t" if suffix == ".tsv" else ",")
     if suffix == ".json":
         return json.loads(content)
-    return tomllib.loads(content.decode()) if suffix == ".toml" else params_yaml.load(content)
+    if suffix == ".toml":
+        return tomllib.loads(content.decode())
+    return params_yaml.load(content)
 
 
 def _contents(values: Any) -> Contents:

@@ -101,7 +101,7 @@ def _list(tree: FileTree) -> Listing:
         if path in tree.problems:
             continue
         if path.suffix.lower() not in IMAGE_SUFFIXES:
-            listing.others.extend([] if name == "README.md" else [path])
+            listing.others.extend([] if name == file_tree.README else [path])
         elif len(parts) < (3 if has_splits else 2):
             if not layout.is_unlabeled(path, tree):
                 listing.problems[path] = "not in a class folder"
